@@ -1,0 +1,50 @@
+"""What was seen, declared once: every other package speaks in these nouns. Imports nobody."""
+
+from facts.ask import LocalPod, NodeAsk, SendProbe, Way
+from facts.calico import CalicoNode, CalicoSettings, FelixHealth
+from facts.endpoint import Endpoint
+from facts.fact import Blind, Fact, decode, encode, from_builtins
+from facts.flow import Leg, Question
+from facts.ipam import Allocation, Pool, PoolUsage
+from facts.link import Link, LinkAddresses
+from facts.neighbor import FdbEntry, Neighbor
+from facts.pod import Listener, PodInterface
+from facts.reachability import ProbeResult
+from facts.route import RouteLookup
+from facts.sysctl import Sysctl
+from facts.verdict import Cause, Checked, Diagnosis, Hop, LegPath
+
+__all__ = [
+    "Allocation",
+    "Blind",
+    "CalicoNode",
+    "CalicoSettings",
+    "Cause",
+    "Checked",
+    "Diagnosis",
+    "Endpoint",
+    "Fact",
+    "FdbEntry",
+    "FelixHealth",
+    "Hop",
+    "Leg",
+    "LegPath",
+    "Link",
+    "LinkAddresses",
+    "Listener",
+    "LocalPod",
+    "Neighbor",
+    "NodeAsk",
+    "PodInterface",
+    "Pool",
+    "PoolUsage",
+    "ProbeResult",
+    "Question",
+    "RouteLookup",
+    "SendProbe",
+    "Sysctl",
+    "Way",
+    "decode",
+    "encode",
+    "from_builtins",
+]

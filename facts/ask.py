@@ -1,0 +1,50 @@
+"""What a bot asks a node's probe in its one round trip; without it the two would disagree on what is looked at."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Way(msgspec.Struct, frozen=True, kw_only=True):
+    """How would this node send packets of this flow? The probe answers what the kernel does, and what was expected beside it."""
+
+    destination: str  # IP address
+    source: str = ""  # IP address the packets carry; "" for the node's own
+    incoming: str = ""  # interface they come in by (cali*), "" when the node itself sends them
+    expected_next_hop: str = ""  # tunnel address of the peer
+    expected_mac: str = ""  # MAC the peer's tunnel device should have
+    expected_peer: str = ""  # node address of the peer
+
+
+class LocalPod(msgspec.Struct, frozen=True, kw_only=True):
+    """A pod that should live on this node."""
+
+    name: str  # namespace/name
+    address: str
+    interface: str  # host side of its veth: cali + 11 hex digits
+    protocol: str = ""  # "tcp" or "udp", with port: does the pod listen there?
+    port: int = 0
+
+
+class SendProbe(msgspec.Struct, frozen=True, kw_only=True):
+    """A fresh packet (or a few) from inside a local pod, or from the node itself when pod is ""."""
+
+    pod: str  # namespace/name of a LocalPod of the same ask; "" sends from the node
+    target: str  # IP address
+    protocol: str  # "icmp", "tcp" or "udp"
+    port: int = 0
+    size: int = 0  # length of the whole IP packet; 0 is small; above 0 it is sent with DF set. -1: as large as the pod's MTU
+    count: int = 2
+
+
+class NodeAsk(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of POST /v1/facts: everything wanted from one node. Answer: a JSON list of facts."""
+
+    node: str
+    tunnel_device: str = "vxlan.calico"
+    uplink_address: str = ""  # the node address Calico uses; the uplink is the device that holds it
+    felix_health_port: int = 9099
+    ways: tuple[Way, ...] = ()
+    local_pods: tuple[LocalPod, ...] = ()
+    send: tuple[SendProbe, ...] = ()
+    deadline_ms: int = 2500  # the probe answers with what it has by then; the rest is Blind

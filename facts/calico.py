@@ -1,0 +1,44 @@
+"""What Calico says about a node and about itself; every expectation of the rules starts here."""
+
+from __future__ import annotations
+
+from facts.fact import Fact
+
+
+class CalicoSettings(Fact, frozen=True, kw_only=True):
+    """ClusterInformation, IPAMConfig and the cluster-wide FelixConfiguration."""
+
+    version: str  # "v3.32.1"; "" when ClusterInformation does not say
+    group: str  # backing store: "crd.projectcalico.org/v1" or "projectcalico.org/v3"
+    datastore_ready: bool = True
+    strict_affinity: bool = False
+
+
+class CalicoNode(Fact, frozen=True, kw_only=True):
+    """A node as its annotations and FelixConfiguration (default overlaid by node.<name>) describe it."""
+
+    name: str
+    address: str  # IPv4Address annotation without its prefix length; "" when missing
+    subnet: str  # the network of that annotation, such as 172.30.0.0/24
+    internal_address: str  # status.addresses InternalIP: where the probe is reached
+    tunnel_address: str  # IPv4VXLANTunnelAddr annotation; "" when missing
+    tunnel_mac: str  # VXLANTunnelMACAddr annotation, else "66:" + SHA1(name)[:5]
+    vxlan_expected: bool  # an enabled VXLAN pool selects this node
+    ready: bool = True
+    vni: int = 4096
+    vxlan_port: int = 4789
+    interface_prefix: str = "cali"
+    felix_health_port: int = 9099
+    route_refresh_s: int = 90
+    bpf: bool = False
+    wireguard: bool = False
+
+
+class FelixHealth(Fact, frozen=True, kw_only=True):
+    """What Felix answers on its health port, asked by the node's probe."""
+
+    node: str
+    reachable: bool  # False: nothing listens, or no answer
+    live: bool = False
+    ready: bool = False
+    detail: str = ""

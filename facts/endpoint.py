@@ -1,0 +1,22 @@
+"""Which pods a question is about; without it nobody would know what was asked."""
+
+from __future__ import annotations
+
+from facts.fact import Fact
+
+
+class Endpoint(Fact, frozen=True, kw_only=True):
+    """One side of the question as Kubernetes describes it."""
+
+    name: str  # "namespace/name" of a pod; a node's name; an IP address
+    kind: str  # "pod" | "node" | "service" | "address"
+    node: str = ""  # "" when not scheduled or not known
+    address: str = ""  # IPv4 address, "" when it has none
+    addresses: tuple[str, ...] = ()  # all families
+    host_network: bool = False
+    phase: str = ""  # Pending | Running | Succeeded | Failed | Unknown, pods only
+    reason: str = ""  # why it is not running: container state or newest scheduling/CNI event, in the cluster's own words
+    ready: bool = False
+    terminating: bool = False
+    container_id: str = ""  # annotation cni.projectcalico.org/containerID: the live IPAM handle's suffix
+    interface: str = ""  # host side of the veth, computed from namespace and name (calico.md 4.3)

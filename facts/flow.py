@@ -1,0 +1,55 @@
+"""The question and its two legs: without them a rule would not know what should be true of what it sees."""
+
+from __future__ import annotations
+
+from facts.fact import Fact
+
+# Where a packet of a leg can be, in order. A cause names the first bad one; the one before it is the last good one.
+STAGES = (
+    "source pod",
+    "source veth",
+    "source node",
+    "source tunnel",
+    "underlay",
+    "target tunnel",
+    "target node",
+    "target veth",
+    "target pod",
+)
+
+
+class Question(Fact, frozen=True, kw_only=True):
+    """`why SOURCE TARGET [PORT/PROTOCOL]`, both sides resolved to the names of their Endpoint facts."""
+
+    source: str
+    target: str
+    protocol: str = ""  # "tcp" | "udp" | "" when no port was asked
+    port: int = 0
+
+
+class Leg(Fact, frozen=True, kw_only=True):
+    """One direction of the flow with everything that should be true of it: the anchor of every rule about a path."""
+
+    direction: str  # "forward" | "reverse"
+    encapsulation: str  # "local" | "vxlan" | "direct" | "ipip" | "wireguard" | "unknown"
+    source: str  # pod name namespace/name
+    target: str
+    source_address: str
+    target_address: str
+    source_interface: str  # cali* on the source node
+    target_interface: str
+    source_node: str
+    target_node: str
+    source_node_address: str
+    target_node_address: str
+    source_tunnel_address: str  # "" when the annotation is missing
+    target_tunnel_address: str
+    source_tunnel_mac: str  # as it should be
+    target_tunnel_mac: str
+    target_block: str  # CIDR of the block that holds the target's address; "" when no block does
+    tunnel_device: str = "vxlan.calico"
+    vni: int = 4096
+    vxlan_port: int = 4789
+    protocol: str = ""  # of the question
+    port: int = 0
+    calico_version: str = ""

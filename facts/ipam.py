@@ -1,0 +1,49 @@
+"""What Calico's address management says; without it a free pool and a full one look the same."""
+
+from __future__ import annotations
+
+from facts.fact import Fact
+
+
+class Pool(Fact, frozen=True, kw_only=True):
+    """An IPPool, as its resource says."""
+
+    name: str
+    cidr: str
+    block_size: int
+    vxlan_mode: str = "Never"  # Never | Always | CrossSubnet
+    ipip_mode: str = "Never"
+    disabled: bool = False
+    node_selector: str = "all()"
+
+
+class PoolUsage(Fact, frozen=True, kw_only=True):
+    """The runbook's arithmetic for one pool and one node, in exact numbers (reference: calico.md 2.6)."""
+
+    pool: str
+    cidr: str
+    node: str
+    block_size: int
+    addresses: int  # in the whole pool
+    blocks_possible: int  # 2 ** (blockSize - prefix length)
+    blocks_taken: int
+    nodes: int  # nodes of the cluster, the runbook's "more nodes than blocks"; -1 when not known
+    free_on_node: int  # free addresses in blocks affine to this node
+    free_elsewhere: int  # free addresses in other blocks: what this node could borrow
+    empty_elsewhere: int  # blocks without any allocation, affine to other nodes: from 3.32 reclaimable
+    strict_affinity: bool
+    exhausted: bool  # no address can be given to a pod on this node
+
+
+class Allocation(Fact, frozen=True, kw_only=True):
+    """What the IPAM blocks say about one address."""
+
+    address: str
+    found: bool  # False: no block holds it, or the block says it is free
+    block: str = ""  # CIDR of the block that contains the address, "" when there is none
+    block_node: str = ""  # node the block is affine to; "" without affinity
+    pool: str = ""
+    handle: str = ""
+    owner_kind: str = ""  # "pod" | "vxlanTunnelAddress" | another Calico attribute type | "" unknown
+    owner: str = ""  # "namespace/name" of a pod; a node for tunnel addresses
+    node: str = ""  # attribute node: where the address is in use

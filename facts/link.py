@@ -1,0 +1,32 @@
+"""Network devices of a node; a tunnel that is down is only visible here."""
+
+from __future__ import annotations
+
+from facts.fact import Fact
+
+
+class Link(Fact, frozen=True, kw_only=True):
+    """`ip -d link show dev DEVICE` on a node."""
+
+    node: str
+    device: str
+    found: bool
+    up: bool = False  # the UP flag: administratively up. operstate UNKNOWN is healthy for VXLAN
+    lower_up: bool = False  # the LOWER_UP flag: carrier
+    operstate: str = ""
+    mac: str = ""
+    mtu: int = -1
+    link_kind: str = ""  # "vxlan", "veth", ...
+    vni: int = -1
+    vxlan_port: int = -1
+    vxlan_local: str = ""
+    parent: str = ""  # name of the device below a VXLAN device
+
+
+class LinkAddresses(Fact, frozen=True, kw_only=True):
+    """IPv4 addresses of a device, as ADDRESS/LENGTH. `found=False`: there is no such device."""
+
+    node: str
+    device: str
+    found: bool
+    addresses: tuple[str, ...] = ()

@@ -1,0 +1,26 @@
+"""Which MAC and which node a frame goes to; wrong ones are invisible to every ping."""
+
+from __future__ import annotations
+
+from facts.fact import Fact
+
+
+class Neighbor(Fact, frozen=True, kw_only=True):
+    """`ip neigh get ADDRESS dev DEVICE`. `found=False`: the kernel has no entry."""
+
+    node: str
+    device: str
+    address: str
+    found: bool
+    mac: str = ""  # "" while unresolved (INCOMPLETE, FAILED)
+    state: str = ""  # PERMANENT | REACHABLE | STALE | DELAY | PROBE | INCOMPLETE | FAILED | NOARP
+
+
+class FdbEntry(Fact, frozen=True, kw_only=True):
+    """`bridge fdb get MAC dev DEVICE self`: to which node frames for this MAC go. `found=False`: there is no entry."""
+
+    node: str
+    device: str
+    mac: str
+    found: bool
+    peer: str = ""  # outer IP address

@@ -1,0 +1,37 @@
+"""Both ends of a pod's veth and what listens in it; the last metre of every path."""
+
+from __future__ import annotations
+
+from facts.fact import Fact
+
+
+class PodInterface(Fact, frozen=True, kw_only=True):
+    """The veth of a pod, seen from its node and, where its namespace could be entered, from inside."""
+
+    node: str
+    pod: str  # namespace/name
+    interface: str  # host side
+    found: bool  # the host side exists
+    up: bool = False
+    lower_up: bool = False  # False while the other end is down
+    mac: str = ""
+    mtu: int = -1
+    entered: bool = False  # the fields below were read inside the pod
+    pod_device: str = ""  # "eth0"
+    pod_up: bool = False
+    pod_mac: str = ""
+    pod_mtu: int = -1
+    pod_addresses: tuple[str, ...] = ()  # ADDRESS/LENGTH
+    pod_default_next_hop: str = ""  # "" when the pod has no default route
+    pod_gateway_mac: str = ""  # of the neighbor entry for the gateway; "" when there is none yet
+
+
+class Listener(Fact, frozen=True, kw_only=True):
+    """Does anything in the pod listen on this port? `found=False`: no socket does."""
+
+    node: str
+    pod: str
+    protocol: str
+    port: int
+    found: bool
+    addresses: tuple[str, ...] = ()  # bound addresses, "0.0.0.0" and "::" for all

@@ -1,0 +1,28 @@
+"""Where a node's kernel would send a packet; everything else about a path follows from it."""
+
+from __future__ import annotations
+
+from facts.fact import Fact
+
+
+class RouteLookup(Fact, frozen=True, kw_only=True):
+    """`ip route get DESTINATION [from SOURCE iif INCOMING] fibmatch`: the entry the kernel itself picks.
+
+    Two are sent for each Way: the output lookup (source and incoming "") and the input lookup of the flow.
+    """
+
+    node: str
+    destination: str
+    source: str = ""
+    incoming: str = ""
+    found: bool  # False: the kernel refused; `error` says how
+    error: str = ""  # errno name: ENETUNREACH no route, EINVAL blackhole (or rp_filter on input), EHOSTUNREACH, EACCES
+    type: str = ""  # unicast | blackhole | unreachable | prohibit | throw | local; of the matching entry, where it can be read
+    prefix: str = ""  # 10.244.218.64/26; 0.0.0.0/0 is the default route
+    next_hop: str = ""  # "" for a link-scope route
+    device: str = ""
+    table: int = -1
+    protocol: int = -1
+    scope: int = -1
+    metric: int = -1
+    onlink: bool = False

@@ -1,0 +1,14 @@
+"""Kernel switches that stop forwarding without leaving any other trace."""
+
+from __future__ import annotations
+
+from facts.fact import Fact
+
+
+class Sysctl(Fact, frozen=True, kw_only=True):
+    """`sysctl NAME` on a node, in dotted form with the interface name as it is."""
+
+    node: str
+    name: str  # net.ipv4.ip_forward, net.ipv4.conf.cali123.forwarding
+    found: bool
+    value: str = ""

@@ -1,0 +1,68 @@
+"""The answer: causes, what was checked and well, and what could not be seen."""
+
+from __future__ import annotations
+
+import msgspec
+
+from facts.fact import Blind, Fact
+from facts.flow import Question
+
+SEVERITIES = ("breaks", "degrades", "warns")
+
+
+class Cause(Fact, frozen=True, kw_only=True):
+    """What is wrong, on which node, since which evidence, and the remedy."""
+
+    rule: str  # name of the failure mode
+    title: str
+    text: str  # the proof in one sentence, with the cluster's own names and numbers
+    node: str = ""
+    leg: str = ""  # forward | reverse | both | "" when it is not about a leg
+    stage: str = ""  # one of facts.flow.STAGES, counted from the source of `leg`: the first bad one
+    severity: str = "breaks"
+    evidence: tuple[str, ...] = ()  # ids of facts
+    remedy: str = ""  # a kind of fix, or a sentence for a person
+    heals_within_s: int = 0  # a living Felix repairs it within this time; 0: Felix never does
+    felix: str = ""  # what Felix will do about it and when, in words
+
+
+class Checked(Fact, frozen=True, kw_only=True):
+    """A rule that had everything it needs and found nothing wrong."""
+
+    rule: str
+    node: str = ""
+    leg: str = ""
+
+
+class Hop(msgspec.Struct, frozen=True, kw_only=True):
+    """One stage of a leg. state: ok | bad | unknown."""
+
+    stage: str
+    node: str
+    name: str  # eth0, cali..., vxlan.calico
+    state: str
+
+
+class LegPath(msgspec.Struct, frozen=True, kw_only=True):
+    """The hops of a leg in order, with the last good and the first bad stage ("" when there is none)."""
+
+    direction: str
+    source: str
+    target: str
+    hops: tuple[Hop, ...]
+    last_good: str = ""
+    first_bad: str = ""
+
+
+class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
+    """verdict: cause (here is why) | healthy (all checked and well) | unknown (could not see, so cannot say)."""
+
+    verdict: str
+    question: Question | None = None
+    summary: str = ""  # for healthy and unknown: one sentence with the numbers
+    causes: tuple[Cause, ...] = ()
+    warnings: tuple[Cause, ...] = ()
+    checked: tuple[Checked, ...] = ()
+    blind: tuple[Blind, ...] = ()
+    path: tuple[LegPath, ...] = ()
+    facts: tuple[Fact, ...] = ()  # everything the verdict rests on, derived facts (Leg) included
