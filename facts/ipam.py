@@ -43,6 +43,8 @@ class Allocation(Fact, frozen=True, kw_only=True):
     block: str = ""  # CIDR of the block that contains the address, "" when there is none
     block_node: str = ""  # node the block is affine to; "" without affinity
     pool: str = ""
+    vxlan_mode: str = ""  # of that pool: what decides how packets to the address travel; "" when no pool holds it
+    ipip_mode: str = ""
     handle: str = ""
     owner_kind: str = ""  # "pod" | "vxlanTunnelAddress" | another Calico attribute type | "" unknown
     owner: str = ""  # "namespace/name" of a pod; a node for tunnel addresses

@@ -1,0 +1,201 @@
+"""How a rule is written: facts in, one more fact out. Without it the runbook's knowledge would have no form."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from facts import Cause, Fact, Leg
+from facts.flow import STAGES
+from facts.verdict import SEVERITIES
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A field of an earlier fact of the same rule: `the.leg.source_node`."""
+
+    alias: str
+    field: str
+
+
+class _Alias:
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+
+    def __getattr__(self, name: str) -> Ref:
+        return Ref(self._alias, name)
+
+
+class _The:
+    def __getattr__(self, name: str) -> _Alias:
+        return _Alias(name)
+
+
+the = _The()
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """One fact of `kind` whose fields equal constants or fields of earlier facts. Unknown ("") joins nothing."""
+
+    kind: type[Fact]
+    terms: tuple[tuple[str, str | Ref], ...]
+
+
+def some(kind: type[Fact], **fields: str | bool | int | Ref) -> Pattern:
+    """A condition: there is such a fact. Raises TypeError for a field the fact does not have."""
+    known = kind.__struct_fields__
+    for name in fields:
+        if name not in known:
+            raise TypeError(f"{kind.__name__} has no field {name!r}; it has {', '.join(known)}")
+    return Pattern(kind, tuple((name, v if isinstance(v, Ref) else as_text(v)) for name, v in fields.items()))
+
+
+def as_text(value: object) -> str:
+    """A field's value in the only type the engine gets: text. Numbers and booleans as JSON writes them."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    raise TypeError(f"a condition compares text, numbers and booleans, not {type(value).__name__}")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a rule's body returns when a plain sentence is not enough."""
+
+    text: str
+    severity: str = ""  # overrides the rule's
+    stage: str = ""  # overrides the rule's
+
+
+Body = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Conditions and a body; `cause` and `derive` make them, `engine.rulebase` finds and runs them."""
+
+    name: str
+    doc: str
+    patterns: tuple[tuple[str, Pattern], ...]  # alias -> condition, in order
+    body: Body
+
+
+@dataclass(frozen=True)
+class Deduction(Rule):
+    """A rule whose body yields further facts."""
+
+
+@dataclass(frozen=True)
+class CauseRule(Rule):
+    """A failure mode."""
+
+    title: str = ""
+    severity: str = "breaks"
+    after: tuple[str, ...] = ()
+    remedy: str = ""
+    at: Ref | None = None  # the node it is about
+    stage: str = ""  # where on its leg a packet is lost
+    both_ways: bool = False  # it breaks the other leg as well
+    heals_within_s: int = 0  # a living Felix repairs it within this time; 0: never (calico_truth.md 2)
+    anchored: bool = field(default=False)  # on a Leg: must have been judged before a leg may be called healthy
+
+    def judge(self, facts: dict[str, Fact], evidence: tuple[str, ...]) -> Cause | None:
+        """Run the body on one match. None: all well."""
+        found = self.body(**facts)
+        if found is None:
+            return None
+        if isinstance(found, str):
+            found = Finding(found)
+        leg = next((f for f in facts.values() if isinstance(f, Leg)), None)
+        return Cause(
+            rule=self.name,
+            title=self.title,
+            text=found.text,
+            node=str(getattr(facts[self.at.alias], self.at.field)) if self.at else "",
+            leg="both" if leg and self.both_ways else leg.direction if leg else "",
+            stage=found.stage or self.stage,
+            severity=found.severity or self.severity,
+            evidence=evidence,
+            remedy=self.remedy,
+            heals_within_s=self.heals_within_s,
+        )
+
+
+def cause(
+    *,
+    title: str,
+    severity: str,
+    remedy: str,
+    at: Ref | None = None,
+    stage: str = "",
+    after: Iterable[str] = (),
+    both_ways: bool = False,
+    heals_within_s: int = 0,
+    **patterns: Pattern,
+) -> Callable[[Body], CauseRule]:
+    """A failure mode. The body gets one fact per pattern by name and returns None, a sentence, or a `Finding`.
+
+    title: what a person reads first. remedy: a kind of fix (fixes/kinds), or a sentence for a person.
+    after: failure modes whose echo this one may be, on the same node or leg.
+    """
+    if severity not in SEVERITIES:
+        raise TypeError(f"severity {severity!r} is not one of {SEVERITIES}")
+    if stage and stage not in STAGES:
+        raise TypeError(f"stage {stage!r} is not one of {STAGES}")
+
+    def make(body: Body) -> CauseRule:
+        _check(body, patterns)
+        if at is not None:
+            _resolve(at, patterns, body)
+        return CauseRule(
+            name=body.__name__,
+            doc=inspect.getdoc(inspect.getmodule(body)) or "",
+            patterns=tuple(patterns.items()),
+            body=body,
+            title=title,
+            severity=severity,
+            after=tuple(after),
+            remedy=remedy,
+            at=at,
+            stage=stage,
+            both_ways=both_ways,
+            heals_within_s=heals_within_s,
+            anchored=any(p.kind is Leg for p in patterns.values()),
+        )
+
+    return make
+
+
+def derive(**patterns: Pattern) -> Callable[[Body], Deduction]:
+    """A deduction. The body gets one fact per pattern by name and returns the facts that follow (or none)."""
+
+    def make(body: Body) -> Deduction:
+        _check(body, patterns)
+        return Deduction(body.__name__, inspect.getdoc(inspect.getmodule(body)) or "", tuple(patterns.items()), body)
+
+    return make
+
+
+def _check(body: Body, patterns: dict[str, Pattern]) -> None:
+    arguments = list(inspect.signature(body).parameters)
+    if arguments != list(patterns):
+        raise TypeError(f"{body.__name__}: arguments {arguments} are not the conditions {list(patterns)}")
+    seen: dict[str, Pattern] = {}
+    for alias, pattern in patterns.items():
+        for name, value in pattern.terms:
+            if isinstance(value, Ref):
+                if value.alias not in seen:
+                    raise TypeError(f"{body.__name__}: {alias}.{name} joins {value.alias}, which is not an earlier condition")
+                _resolve(value, seen, body)
+        seen[alias] = pattern
+
+
+def _resolve(ref: Ref, patterns: dict[str, Pattern], body: Body) -> None:
+    if ref.alias not in patterns or ref.field not in patterns[ref.alias].kind.__struct_fields__:
+        raise TypeError(f"{body.__name__}: the.{ref.alias}.{ref.field} does not exist")
