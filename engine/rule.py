@@ -8,8 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from facts import Cause, Fact, Leg
-from facts.flow import STAGES
+from facts.flow import STAGES, mirrored
 from facts.verdict import SEVERITIES
+
+# How long a living Felix takes to repair a wound of each kind, in seconds; observed (calico_truth.md 2).
+HEALS_DEVICE = 10
+HEALS_ENTRY = 95
+HEALS_NEVER = 0
+NOT_FELIX = -1
 
 
 @dataclass(frozen=True)
@@ -98,11 +104,13 @@ class CauseRule(Rule):
     title: str = ""
     severity: str = "breaks"
     after: tuple[str, ...] = ()
+    after_peer: tuple[str, ...] = ()
     remedy: str = ""
+    fix: str = ""
     at: Ref | None = None  # the node it is about
     stage: str = ""  # where on its leg a packet is lost
     both_ways: bool = False  # it breaks the other leg as well
-    heals_within_s: int = 0  # a living Felix repairs it within this time; 0: never (calico_truth.md 2)
+    heals_within_s: int = NOT_FELIX
     anchored: bool = field(default=False)  # on a Leg: must have been judged before a leg may be called healthy
 
     def judge(self, facts: dict[str, Fact], evidence: tuple[str, ...]) -> Cause | None:
@@ -113,16 +121,20 @@ class CauseRule(Rule):
         if isinstance(found, str):
             found = Finding(found)
         leg = next((f for f in facts.values() if isinstance(f, Leg)), None)
+        stage = found.stage or self.stage
+        if leg and self.both_ways and leg.direction == "reverse":
+            stage = mirrored(stage)
         return Cause(
             rule=self.name,
             title=self.title,
             text=found.text,
             node=str(getattr(facts[self.at.alias], self.at.field)) if self.at else "",
             leg="both" if leg and self.both_ways else leg.direction if leg else "",
-            stage=found.stage or self.stage,
+            stage=stage,
             severity=found.severity or self.severity,
             evidence=evidence,
             remedy=self.remedy,
+            fix=self.fix,
             heals_within_s=self.heals_within_s,
         )
 
@@ -132,17 +144,21 @@ def cause(
     title: str,
     severity: str,
     remedy: str,
+    fix: str = "",
     at: Ref | None = None,
     stage: str = "",
     after: Iterable[str] = (),
+    after_peer: Iterable[str] = (),
     both_ways: bool = False,
-    heals_within_s: int = 0,
+    heals_within_s: int = NOT_FELIX,
     **patterns: Pattern,
 ) -> Callable[[Body], CauseRule]:
     """A failure mode. The body gets one fact per pattern by name and returns None, a sentence, or a `Finding`.
 
-    title: what a person reads first. remedy: a kind of fix (fixes/kinds), or a sentence for a person.
-    after: failure modes whose echo this one may be, on the same node or leg.
+    title: what a person reads first. remedy: a sentence for a person.
+    fix: a kind of fix (fixes/kinds) that people can approve.
+    after: failure modes of the same node whose echo this one may be; after_peer: those of the leg's other node.
+    heals_within_s: HEALS_DEVICE, HEALS_ENTRY, HEALS_NEVER, or NOT_FELIX when Felix has nothing to do with it.
     """
     if severity not in SEVERITIES:
         raise TypeError(f"severity {severity!r} is not one of {SEVERITIES}")
@@ -161,7 +177,9 @@ def cause(
             title=title,
             severity=severity,
             after=tuple(after),
+            after_peer=tuple(after_peer),
             remedy=remedy,
+            fix=fix,
             at=at,
             stage=stage,
             both_ways=both_ways,
@@ -191,7 +209,7 @@ def _check(body: Body, patterns: dict[str, Pattern]) -> None:
         for name, value in pattern.terms:
             if isinstance(value, Ref):
                 if value.alias not in seen:
-                    raise TypeError(f"{body.__name__}: {alias}.{name} joins {value.alias}, which is not an earlier condition")
+                    raise TypeError(f"{body.__name__}: {alias}.{name} joins {value.alias}, not an earlier condition")
                 _resolve(value, seen, body)
         seen[alias] = pattern
 

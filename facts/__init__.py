@@ -4,7 +4,7 @@ from facts.ask import LocalPod, NodeAsk, SendProbe, Way
 from facts.calico import CalicoNode, CalicoSettings, FelixHealth
 from facts.endpoint import Endpoint
 from facts.fact import Blind, Fact, decode, encode, from_builtins
-from facts.flow import Leg, Question
+from facts.flow import Leg, Question, Side
 from facts.ipam import Allocation, Pool, PoolUsage
 from facts.link import Link, LinkAddresses
 from facts.neighbor import FdbEntry, Neighbor
@@ -42,6 +42,7 @@ __all__ = [
     "Question",
     "RouteLookup",
     "SendProbe",
+    "Side",
     "Sysctl",
     "Way",
     "decode",

@@ -6,7 +6,7 @@ import msgspec
 
 
 class Way(msgspec.Struct, frozen=True, kw_only=True):
-    """How would this node send packets of this flow? The probe answers what the kernel does, and what was expected beside it."""
+    """How would this node send packets of this flow? Answered with what the kernel does and what was expected."""
 
     destination: str  # IP address
     source: str = ""  # IP address the packets carry; "" for the node's own
@@ -33,7 +33,7 @@ class SendProbe(msgspec.Struct, frozen=True, kw_only=True):
     target: str  # IP address
     protocol: str  # "icmp", "tcp" or "udp"
     port: int = 0
-    size: int = 0  # length of the whole IP packet; 0 is small; above 0 it is sent with DF set. -1: as large as the pod's MTU
+    size: int = 0  # of the whole IP packet, sent with DF set; 0: a small one without DF; -1: as large as the pod's MTU
     count: int = 2
 
 

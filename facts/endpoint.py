@@ -15,7 +15,7 @@ class Endpoint(Fact, frozen=True, kw_only=True):
     addresses: tuple[str, ...] = ()  # all families
     host_network: bool = False
     phase: str = ""  # Pending | Running | Succeeded | Failed | Unknown, pods only
-    reason: str = ""  # why it is not running: container state or newest scheduling/CNI event, in the cluster's own words
+    reason: str = ""  # why it is not running: container state or newest event, in the cluster's own words
     ready: bool = False
     terminating: bool = False
     container_id: str = ""  # annotation cni.projectcalico.org/containerID: the live IPAM handle's suffix

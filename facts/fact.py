@@ -12,7 +12,7 @@ import msgspec
 class Fact(msgspec.Struct, frozen=True, kw_only=True, tag_field="fact", tag=True):
     """One thing somebody saw, or looked for and did not find. Flat and JSON-safe; equal facts are one fact.
 
-    A field that could not be known is "" (text), -1 (number) or an empty tuple; `found=False` means "looked, not there".
+    A field that could not be known is "" (text), -1 (number) or an empty tuple. `found=False`: looked, not there.
     """
 
     kinds: ClassVar[dict[str, type[Fact]]] = {}

@@ -18,6 +18,12 @@ STAGES = (
 )
 
 
+def mirrored(stage: str) -> str:
+    """The same place counted from the other end: "source tunnel" of one leg is "target tunnel" of the other."""
+    end, _, place = stage.partition(" ")
+    return f"{'target' if end == 'source' else 'source'} {place}" if place else stage
+
+
 class Question(Fact, frozen=True, kw_only=True):
     """`why SOURCE TARGET [PORT/PROTOCOL]`, both sides resolved to the names of their Endpoint facts."""
 
@@ -25,6 +31,27 @@ class Question(Fact, frozen=True, kw_only=True):
     target: str
     protocol: str = ""  # "tcp" | "udp" | "" when no port was asked
     port: int = 0
+
+
+class Side(Fact, frozen=True, kw_only=True):
+    """One end of the flow with its node and its address's block: what a leg starts from or ends at."""
+
+    role: str  # "source" | "target"
+    endpoint: str  # namespace/name
+    address: str
+    interface: str
+    node: str
+    node_address: str
+    node_subnet: str
+    tunnel_address: str
+    tunnel_mac: str
+    block: str
+    vxlan_mode: str  # of the pool that holds the address; "" when no pool does
+    ipip_mode: str
+    vni: int
+    vxlan_port: int
+    bpf: bool = False
+    wireguard: bool = False
 
 
 class Leg(Fact, frozen=True, kw_only=True):
@@ -50,6 +77,7 @@ class Leg(Fact, frozen=True, kw_only=True):
     tunnel_device: str = "vxlan.calico"
     vni: int = 4096
     vxlan_port: int = 4789
+    port_asked: bool = False
     protocol: str = ""  # of the question
     port: int = 0
     calico_version: str = ""

@@ -17,7 +17,7 @@ class RouteLookup(Fact, frozen=True, kw_only=True):
     incoming: str = ""
     found: bool  # False: the kernel refused; `error` says how
     error: str = ""  # errno name: ENETUNREACH no route, EINVAL blackhole (or rp_filter on input), EHOSTUNREACH, EACCES
-    type: str = ""  # unicast | blackhole | unreachable | prohibit | throw | local; of the matching entry, where it can be read
+    type: str = ""  # unicast | blackhole | unreachable | prohibit | throw | local, where it can be read
     prefix: str = ""  # 10.244.218.64/26; 0.0.0.0/0 is the default route
     next_hop: str = ""  # "" for a link-scope route
     device: str = ""

@@ -18,11 +18,12 @@ class Cause(Fact, frozen=True, kw_only=True):
     text: str  # the proof in one sentence, with the cluster's own names and numbers
     node: str = ""
     leg: str = ""  # forward | reverse | both | "" when it is not about a leg
-    stage: str = ""  # one of facts.flow.STAGES, counted from the source of `leg`: the first bad one
+    stage: str = ""  # of facts.flow.STAGES, the first bad one; counted from the source of `leg` (of forward when "both")
     severity: str = "breaks"
     evidence: tuple[str, ...] = ()  # ids of facts
-    remedy: str = ""  # a kind of fix, or a sentence for a person
-    heals_within_s: int = 0  # a living Felix repairs it within this time; 0: Felix never does
+    remedy: str = ""  # a sentence for a person
+    fix: str = ""  # a kind of fix (fixes/kinds) that people can approve, "" when there is none
+    heals_within_s: int = 0  # a living Felix repairs it within this time; 0: never; -1: not Felix's business
     felix: str = ""  # what Felix will do about it and when, in words
 
 

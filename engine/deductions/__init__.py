@@ -1,0 +1,1 @@
+"""What follows from facts before any rule judges them, one derived fact a file."""

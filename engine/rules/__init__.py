@@ -1,0 +1,1 @@
+"""The failure modes, one a file: the runbook's decision tree as rules."""

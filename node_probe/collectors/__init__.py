@@ -1,0 +1,1 @@
+"""One kernel question a file; a file placed here is a collector."""
