@@ -1,0 +1,96 @@
+"""From question to diagnosis on one screen: without it nobody could say in which order the cluster is looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from bot.sources.kubernetes import Cluster
+from bot.sources.probes import Probes
+from bot.words import parse
+from engine.plan import plan
+from engine.worker import Worker
+from facts import CalicoNode, Diagnosis
+
+KEPT = 100
+
+Progress = Callable[[str], Awaitable[None]]
+
+
+class Investigation(msgspec.Struct, frozen=True, kw_only=True):
+    """One question with its answer and everything the answer rests on."""
+
+    id: str  # inv-YYYYMMDD-HHMMSS-xx, UTC
+    cluster: str
+    asked: str  # the words, such as "shop/cart shop/db 5432/tcp"
+    asked_by: str = ""
+    started: str  # ISO 8601, UTC
+    elapsed_ms: int
+    diagnosis: Diagnosis
+    saved: str = ""  # file it can be read from again; "" when no state directory is configured
+    not_saved: str = ""  # why saving failed
+
+
+async def investigate(
+    words: Sequence[str],
+    *,
+    cluster: Cluster,
+    probes: Probes,
+    worker: Worker,
+    asked_by: str = "",
+    progress: Progress | None = None,
+    state: Path | None = None,
+) -> Investigation:
+    """Answer `why WORDS`. Raises UserError when the question cannot be asked or the cluster not be read at all."""
+    began, started = time.monotonic(), datetime.datetime.now(datetime.UTC)
+    asked = parse(words)
+
+    await _tell(progress, f"looking up {asked.source} and {asked.target}")
+    known = await cluster.look(asked)
+
+    asks = plan(known)
+    await _tell(progress, f"asking {' and '.join(ask.node for ask in asks)}" if asks else "no node to ask")
+    addresses = {fact.name: fact.internal_address for fact in known if isinstance(fact, CalicoNode)}
+    seen = await probes.ask(asks, addresses)
+
+    await _tell(progress, "judging")
+    diagnosis = await asyncio.to_thread(worker.diagnose, [*known, *seen])
+
+    answer = Investigation(
+        id=f"inv-{started:%Y%m%d-%H%M%S}-{secrets.token_hex(1)}",
+        cluster=cluster.name,
+        asked=str(asked),
+        asked_by=asked_by,
+        started=started.isoformat(timespec="seconds"),
+        elapsed_ms=round((time.monotonic() - began) * 1000),
+        diagnosis=diagnosis,
+    )
+    return save(answer, state) if state else answer
+
+
+async def _tell(progress: Progress | None, text: str) -> None:
+    if progress is not None:
+        await progress(text)
+
+
+def save(investigation: Investigation, state: Path) -> Investigation:
+    """The same with `saved` set to its file below `state`/investigations, the newest KEPT of them kept; or with `not_saved`."""
+    directory = state / "investigations"
+    path = directory / f"{investigation.id}.json"
+    saved = msgspec.structs.replace(investigation, saved=str(path))
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        whole = path.with_suffix(".part")
+        whole.write_bytes(msgspec.json.encode(saved))
+        whole.replace(path)
+        for old in sorted(directory.glob("inv-*.json"))[:-KEPT]:
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        return msgspec.structs.replace(investigation, not_saved=f"{error.strerror or error}: {directory}")
+    return saved

@@ -1,0 +1,1 @@
+"""A Diagnosis for people and machines: terminal, Slack, JSON; pure."""

@@ -1,0 +1,1 @@
+"""The only files of the bot that look at a cluster."""

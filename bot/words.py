@@ -1,0 +1,98 @@
+"""What a person typed, made into a question or a sentence about what is wrong with it; Slack and the terminal share it."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from bot.errors import UserError
+
+USAGE = "why [NAMESPACE/]POD [NAMESPACE/]POD [PORT/tcp|udp], for example: why shop/cart shop/db 5432/tcp"
+
+_LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
+_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
+_NAMESPACE = re.compile(_LABEL)
+_PORT_FIRST = re.compile(r"(\d{1,9})(?:/|\s*)(?:\(?(tcp|udp)\)?)?", re.IGNORECASE)
+_PORT_LAST = re.compile(r"(tcp|udp)(?:/|\s*)(\d{1,9})", re.IGNORECASE)
+_WITH_PORT = re.compile(r"(?P<name>.*[a-z0-9]):(?P<port>\d{1,5})(?:/(?P<protocol>tcp|udp))?", re.IGNORECASE)
+_FILLERS = {"->", "→", "to", "and"}
+_SHOWN = 80
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """Both sides as they were written, and the port. protocol is "" and port 0 when none was asked for."""
+
+    source: str
+    target: str
+    protocol: str = ""
+    port: int = 0
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.source, self.target, self.port and f"{self.port}/{self.protocol}" or "")))
+
+
+def parse(words: Sequence[str]) -> Asked:
+    """Two sides and perhaps a port, out of the words after `why`. Raises UserError with the nearest right form."""
+    plain = [word for text in words for word in text.split() if word]
+    if len(plain) > 2 and plain[1] in _FILLERS:
+        del plain[1]
+    if len(plain) < 2:
+        said = f"only {_quoted(plain[0])} was said" if plain else "nothing was said"
+        raise UserError(f"A question has two sides, and {said}. Write: {USAGE}")
+    source, target, rest = plain[0], plain[1], " ".join(plain[2:])
+    protocol, port = _port(rest, source, target) if rest else ("", 0)
+    return Asked(source=_side(source, source, target), target=_side(target, source, target), protocol=protocol, port=port)
+
+
+def _port(text: str, source: str, target: str) -> tuple[str, int]:
+    if found := _PORT_FIRST.fullmatch(text):
+        number, protocol = found[1], (found[2] or "tcp").lower()
+    elif found := _PORT_LAST.fullmatch(text):
+        number, protocol = found[2], found[1].lower()
+    else:
+        raise UserError(f"{_quoted(text)} is not a port. Write it as PORT/tcp or PORT/udp: why {_cut(source)} {_cut(target)} 5432/tcp")
+    if not 0 < int(number) < 65536:
+        raise UserError(f"{number} is not a port: ports go from 1 to 65535. Write: {USAGE}")
+    return protocol, int(number)
+
+
+def _side(word: str, source: str, target: str) -> str:
+    """The word, when it can be a name or an address at all."""
+    if _is_address(word):
+        return str(ipaddress.ip_address(word))
+    namespace, slash, name = word.rpartition("/")
+    if _NAME.fullmatch(name) and (not slash or _NAMESPACE.fullmatch(namespace)):
+        return word
+    if found := _WITH_PORT.fullmatch(word):
+        sides = [found["name"] if side == word else side for side in (source, target)]
+        right = f"why {_cut(sides[0])} {_cut(sides[1])} {found['port']}/{(found['protocol'] or 'tcp').lower()}"
+        raise UserError(f"{_quoted(word)} carries a port; the port is a word of its own. Write: {right}")
+    lower = word.lower()
+    if lower != word and _side_is_right(lower):
+        raise UserError(f"{_quoted(word)} cannot be a name in Kubernetes, which are lower case. Perhaps {_quoted(lower)}?")
+    raise UserError(f"{_quoted(word)} is neither a name nor an IP address. Write: {USAGE}")
+
+
+def _side_is_right(word: str) -> bool:
+    namespace, slash, name = word.rpartition("/")
+    return bool(_NAME.fullmatch(name) and (not slash or _NAMESPACE.fullmatch(namespace)))
+
+
+def _is_address(word: str) -> bool:
+    try:
+        ipaddress.ip_address(word)
+    except ValueError:
+        return False
+    return "%" not in word
+
+
+def _cut(word: str) -> str:
+    return word if len(word) <= _SHOWN else word[: _SHOWN - 1] + "…"
+
+
+def _quoted(word: str) -> str:
+    """What was typed, safe to print: control characters shown as what they are, never obeyed."""
+    return repr(_cut(word))
