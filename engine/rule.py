@@ -50,7 +50,7 @@ class Pattern:
     terms: tuple[tuple[str, str | Ref], ...]
 
 
-def some(kind: type[Fact], **fields: str | bool | int | Ref) -> Pattern:
+def some(kind: type[Fact], /, **fields: str | bool | int | Ref) -> Pattern:
     """A condition: there is such a fact. Raises TypeError for a field the fact does not have."""
     known = kind.__struct_fields__
     for name in fields:

@@ -18,7 +18,7 @@ class Cause(Fact, frozen=True, kw_only=True):
     text: str  # the proof in one sentence, with the cluster's own names and numbers
     node: str = ""
     leg: str = ""  # forward | reverse | both | "" when it is not about a leg
-    stage: str = ""  # of facts.flow.STAGES, the first bad one; counted from the source of `leg` (of forward when "both")
+    stage: str = ""  # of facts.flow.STAGES: the first bad one, from the source of `leg` (of forward when "both")
     severity: str = "breaks"
     evidence: tuple[str, ...] = ()  # ids of facts
     remedy: str = ""  # a sentence for a person

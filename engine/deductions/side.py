@@ -8,9 +8,7 @@ from facts import Allocation, CalicoNode, Endpoint, Question, Side
 
 def sides(question: Question, endpoint: Endpoint, node: CalicoNode, allocation: Allocation) -> list[Side]:
     """The Side facts of one endpoint: one, or two when a pod asks about itself."""
-    roles = [
-        role for role, name in (("source", question.source), ("target", question.target)) if name == endpoint.name
-    ]
+    roles = [role for role, name in (("source", question.source), ("target", question.target)) if name == endpoint.name]
     return [
         Side(
             role=role,

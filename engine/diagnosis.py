@@ -1,0 +1,213 @@
+"""From single findings to one answer: echoes silenced, causes ordered, and never "healthy" about what was not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from engine import rulebase
+from engine.path import paths
+from engine.rule import HEALS_NEVER, CauseRule
+from facts import (
+    Allocation,
+    Blind,
+    CalicoNode,
+    Cause,
+    Diagnosis,
+    Endpoint,
+    Fact,
+    FelixHealth,
+    Leg,
+    ProbeResult,
+    Question,
+)
+from facts.flow import STAGES
+from facts.verdict import SEVERITIES
+
+
+def diagnose(facts: Sequence[Fact]) -> Diagnosis:
+    """The verdict on everything seen for one question. Raises engine.rulebase.EngineFault when the engine fails."""
+    rules = rulebase.load()
+    evaluation = rules.evaluate(facts)
+    causes = _ordered(_without_echoes(_merged(evaluation.causes), rules.causes), rules.causes)
+    causes = [_with_felix(cause, evaluation.facts) for cause in causes]
+    breaking = tuple(cause for cause in causes if cause.severity != "warns")
+    warnings = tuple(cause for cause in causes if cause.severity == "warns")
+    legs = [fact for fact in evaluation.facts if isinstance(fact, Leg)]
+    probes = [fact for fact in evaluation.facts if isinstance(fact, ProbeResult)]
+    blind = _blind(evaluation, legs)
+    if breaking:
+        verdict, summary = "cause", _probes_despite_cause(legs, probes)
+    elif not legs:
+        verdict, summary = "unknown", _why_no_legs(evaluation.facts)
+    else:
+        verdict, summary = _without_cause(legs, probes, blind)
+    return Diagnosis(
+        verdict=verdict,
+        question=next((fact for fact in facts if isinstance(fact, Question)), None),
+        summary=summary,
+        causes=breaking,
+        warnings=warnings,
+        checked=evaluation.checked,
+        blind=blind,
+        path=paths(legs, breaking, blind, verdict),
+        facts=evaluation.facts,
+    )
+
+
+def _merged(causes: Iterable[Cause]) -> list[Cause]:
+    """One cause where both legs found the same wrong thing."""
+    found: dict[tuple[str, str, str], Cause] = {}
+    for cause in causes:
+        found.setdefault((cause.rule, cause.node, cause.text), cause)
+    return list(found.values())
+
+
+def _without_echoes(causes: Sequence[Cause], rules: dict[str, CauseRule]) -> list[Cause]:
+    def is_echo(cause: Cause) -> bool:
+        rule = rules[cause.rule]
+        return any(
+            (other.rule in rule.after and other.node == cause.node)
+            or (other.rule in rule.after_peer and other.node != cause.node)
+            for other in causes
+            if other.severity != "warns"
+        )
+
+    return [cause for cause in causes if not is_echo(cause)]
+
+
+def _ordered(causes: Iterable[Cause], rules: dict[str, CauseRule]) -> list[Cause]:
+    """As a person should work through them: breaking first, then what other failures can follow from, then the path."""
+
+    def depth(name: str, seen: tuple[str, ...] = ()) -> int:
+        before = [other for other in (*rules[name].after, *rules[name].after_peer) if other in rules]
+        return max((1 + depth(other, (*seen, name)) for other in before if other not in seen), default=0)
+
+    def key(cause: Cause) -> tuple[int, int, int, int, str, str]:
+        return (
+            SEVERITIES.index(cause.severity),
+            cause.leg == "reverse",
+            depth(cause.rule),
+            STAGES.index(cause.stage) if cause.stage else -1,
+            cause.rule,
+            cause.node,
+        )
+
+    return sorted(causes, key=key)
+
+
+def _with_felix(cause: Cause, facts: Sequence[Fact]) -> Cause:
+    """What Felix will do about it and when (calico_truth.md 2)."""
+    if cause.heals_within_s < HEALS_NEVER:
+        return cause
+    if cause.heals_within_s == HEALS_NEVER:
+        return msgspec.structs.replace(cause, felix="Felix does not repair this.")
+    health = next((fact for fact in facts if isinstance(fact, FelixHealth) and fact.node == cause.node), None)
+    within = f"within {cause.heals_within_s} s"
+    if health is None:
+        felix = f"A living Felix rewrites this {within}; whether it lives on {cause.node} could not be seen."
+    elif health.reachable and health.ready:
+        felix = f"Felix on {cause.node} is alive: it rewrites this {within}. If it is still wrong then, look at Felix."
+    elif health.reachable:
+        felix = f"Felix on {cause.node} is not ready ({health.detail or 'readiness fails'}): it may not repair this."
+    else:
+        felix = f"Felix on {cause.node} does not answer its health port: nothing repairs this by itself."
+    return msgspec.structs.replace(cause, felix=felix)
+
+
+def _blind(evaluation: rulebase.Evaluation, legs: Sequence[Leg]) -> tuple[Blind, ...]:
+    """What could not be seen: as reported, and every rule that had nothing to judge by on a node not reported blind."""
+    seen = [fact for fact in evaluation.facts if isinstance(fact, Blind)] + list(evaluation.blind)
+    reported = {blind.node for blind in seen}
+    for rule, leg in evaluation.unjudged:
+        node = leg.target_node if rule.at is not None and rule.at.field == "target_node" else leg.source_node
+        if node not in reported:
+            reason = f"nothing was seen to judge this by on the {leg.direction} leg"
+            seen.append(Blind(node=node, look=rule.name, reason=reason))
+    seen += [
+        Blind(
+            node=leg.source_node,
+            look="encapsulation",
+            reason=f"packets from {leg.source} to {leg.target} travel by {leg.encapsulation}, whose routes and devices "
+            "this version does not judge",
+        )
+        for leg in legs
+        if leg.encapsulation not in ("local", "vxlan")
+    ]
+    return tuple(dict.fromkeys(seen))
+
+
+def _without_cause(legs: Sequence[Leg], probes: Sequence[ProbeResult], blind: Sequence[Blind]) -> tuple[str, str]:
+    """`healthy` only when every rule was judged and fresh packets of the asked kind came back; else `unknown`."""
+    forward = next(leg for leg in legs if leg.direction == "forward")
+    asked = [one for one in probes if one.pod == forward.source and one.target_address == forward.target_address]
+    wanted = [one for one in asked if one.protocol == forward.protocol] if forward.port_asked else asked
+    small = [one for one in wanted if not one.size]
+    full = [one for one in asked if one.size and one.protocol == "icmp"]
+    ping = [one for one in asked if one.protocol == "icmp" and not one.size]
+    told = _told(asked)
+    if not small:
+        return "unknown", f"No fresh packet could be sent from {forward.source} to {forward.target}."
+    if any(one.answered == 0 for one in small):
+        return "unknown", f"Nothing wrong was found, and yet {forward.source} does not reach {forward.target}: {told}."
+    if any(one.answered < one.sent for one in small):
+        return "unknown", f"Nothing wrong was found, and yet packets are lost: {told}."
+    if any(one.answered for one in ping) and (not full or any(one.answered < one.sent for one in full)):
+        return "unknown", f"Small packets pass and full-size ones do not: {told}."
+    if blind:
+        return "unknown", f"Fresh packets pass ({told}), but not everything on the way could be seen."
+    if not any(one.answered for one in full):
+        return "healthy", f"{told}. Full-size packets could not be tested: ICMP is not answered."
+    return "healthy", f"{told}."
+
+
+def _probes_despite_cause(legs: Sequence[Leg], probes: Sequence[ProbeResult]) -> str:
+    """A finding with all packets passing is told as it is: a detour, something that just healed, or another flow."""
+    forward = next((leg for leg in legs if leg.direction == "forward"), None)
+    if forward is None:
+        return ""
+    asked = [one for one in probes if one.pod == forward.source and one.target_address == forward.target_address]
+    if asked and all(one.answered == one.sent for one in asked):
+        return f"Fresh packets pass all the same ({_told(asked)}): a detour, or it has just changed."
+    return ""
+
+
+def _told(probes: Sequence[ProbeResult]) -> str:
+    """`tcp 5432 2 of 2 answered, icmp 2 of 2, icmp 1450 bytes 0 of 2 (silence)`."""
+    parts = []
+    for one in sorted(probes, key=lambda p: (p.protocol == "icmp", p.protocol, p.port, p.size)):
+        name = " ".join(
+            [one.protocol, *([str(one.port)] if one.port else []), *([f"{one.size} bytes"] if one.size else [])]
+        )
+        met = "" if one.answered == one.sent else f" ({one.outcome if not one.answered else 'some lost'})"
+        parts.append(f"{name} {one.answered} of {one.sent} answered{met}")
+    return ", ".join(parts)
+
+
+def _why_no_legs(facts: Sequence[Fact]) -> str:
+    """Which piece of the question could not be brought together."""
+    question = next((fact for fact in facts if isinstance(fact, Question)), None)
+    names = (question.source, question.target) if question else ()
+    endpoints = {fact.name: fact for fact in facts if isinstance(fact, Endpoint)}
+    nodes = {fact.name for fact in facts if isinstance(fact, CalicoNode)}
+    allocated = {fact.address for fact in facts if isinstance(fact, Allocation)}
+    for name in names:
+        endpoint = endpoints.get(name)
+        if endpoint is None:
+            return f"What {name} is could not be seen."
+        if endpoint.kind != "pod":
+            return f"{name} is a {endpoint.kind}, not a pod: this version judges paths between pods."
+        if endpoint.host_network:
+            return (
+                f"{name} uses its node's network: Calico has no route for it, and this version judges pods of its own."
+            )
+        if not endpoint.node:
+            return f"{name} is not scheduled to a node yet."
+        if not endpoint.address:
+            return f"{name} has no address yet."
+        if endpoint.node not in nodes:
+            return f"What Calico says about node {endpoint.node} of {name} could not be read."
+        if endpoint.address not in allocated:
+            return f"What IPAM says about {endpoint.address} of {name} could not be read."
+    return "The settings of Calico could not be read."

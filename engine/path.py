@@ -1,0 +1,67 @@
+"""Both legs drawn as hops with the last good and the first bad one; a person reads the picture before the words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from facts import Blind, Cause, Hop, Leg, LegPath
+from facts.flow import STAGES, mirrored
+
+LOCAL_STAGES = ("source pod", "source veth", "source node", "target veth", "target pod")
+
+
+def paths(legs: Iterable[Leg], causes: Sequence[Cause], blind: Sequence[Blind], verdict: str) -> tuple[LegPath, ...]:
+    """One LegPath per leg. A hop is "ok" only where nothing on its node was hidden and no bad hop comes before it."""
+    hidden = {one.node for one in blind}
+    return tuple(_path(leg, causes, hidden, verdict) for leg in legs)
+
+
+def _path(leg: Leg, causes: Sequence[Cause], hidden: set[str], verdict: str) -> LegPath:
+    stages = LOCAL_STAGES if leg.encapsulation == "local" else STAGES
+    bad = min((stages.index(stage) for stage in _bad_stages(leg, causes) if stage in stages), default=-1)
+    hops = []
+    for index, stage in enumerate(stages):
+        node, name = _place(leg, stage)
+        if index == bad:
+            state = "bad"
+        elif (bad < 0 and verdict == "healthy") or (index < bad and node not in hidden):
+            state = "ok"
+        else:
+            state = "unknown"
+        hops.append(Hop(stage=stage, node=node, name=name, state=state))
+    return LegPath(
+        direction=leg.direction,
+        source=leg.source,
+        target=leg.target,
+        hops=tuple(hops),
+        last_good=stages[bad - 1] if bad > 0 and hops[bad - 1].state == "ok" else "",
+        first_bad=stages[bad] if bad >= 0 else "",
+    )
+
+
+def _bad_stages(leg: Leg, causes: Iterable[Cause]) -> list[str]:
+    """First bad stages as counted from the source of this leg."""
+    found = []
+    for cause in causes:
+        if cause.severity != "breaks" or not cause.stage or cause.leg not in (leg.direction, "both"):
+            continue
+        stage = mirrored(cause.stage) if cause.leg == "both" and leg.direction == "reverse" else cause.stage
+        if leg.encapsulation == "local" and stage == "target node":
+            stage = "source node"
+        found.append(stage)
+    return found
+
+
+def _place(leg: Leg, stage: str) -> tuple[str, str]:
+    """(node, name) of a stage: what a person would type after `ip link show`."""
+    end, _, place = stage.partition(" ")
+    if not place:
+        return "", "network"
+    node = leg.source_node if end == "source" else leg.target_node
+    names = {
+        "pod": "eth0",
+        "veth": leg.source_interface if end == "source" else leg.target_interface,
+        "node": node,
+        "tunnel": leg.tunnel_device,
+    }
+    return node, names[place]

@@ -1,0 +1,25 @@
+"""Without a forwarding entry the tunnel device does not know which node has the peer's MAC and drops the frame."""
+
+from engine.rule import HEALS_ENTRY, cause, some, the
+from facts import FdbEntry, Leg
+
+
+@cause(
+    title="No forwarding entry for the peer's tunnel MAC",
+    severity="breaks",
+    remedy="Put the entry back (bridge fdb replace), as Felix would at its next refresh.",
+    after=["vxlan_device_missing", "vxlan_device_down"],
+    after_peer=["tunnel_address_missing"],
+    at=the.leg.source_node,
+    stage="source tunnel",
+    heals_within_s=HEALS_ENTRY,
+    leg=some(Leg, encapsulation="vxlan"),
+    entry=some(FdbEntry, node=the.leg.source_node, device=the.leg.tunnel_device, mac=the.leg.target_tunnel_mac),
+)
+def fdb_entry_missing(leg: Leg, entry: FdbEntry) -> str | None:
+    if entry.found:
+        return None
+    return (
+        f"{entry.device} of {entry.node} has no forwarding entry for {entry.mac}; "
+        f"frames for {leg.target_node} should go to {leg.target_node_address}."
+    )

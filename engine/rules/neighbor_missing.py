@@ -1,0 +1,26 @@
+"""The tunnel device does not resolve addresses: without the permanent entry for a peer its frames have no target."""
+
+from engine.rule import HEALS_ENTRY, cause, some, the
+from facts import Leg, Neighbor
+
+
+@cause(
+    title="No neighbor entry for the peer's tunnel address",
+    severity="breaks",
+    remedy="Put the permanent entry back, as Felix would at its next refresh; nothing else relearns it.",
+    fix="replace_neighbor",
+    after=["vxlan_device_missing", "vxlan_device_down", "vxlan_device_mac_wrong", "vxlan_device_address_wrong"],
+    at=the.leg.source_node,
+    stage="source tunnel",
+    heals_within_s=HEALS_ENTRY,
+    leg=some(Leg, encapsulation="vxlan"),
+    seen=some(Neighbor, node=the.leg.source_node, device=the.leg.tunnel_device, address=the.leg.target_tunnel_address),
+)
+def neighbor_missing(leg: Leg, seen: Neighbor) -> str | None:
+    if seen.found and seen.mac:
+        return None
+    state = f"is {seen.state}" if seen.found and seen.state else "does not exist"
+    return (
+        f"the entry for {seen.address} on {seen.device} of {seen.node} {state}; "
+        f"{leg.target_node} is {leg.target_tunnel_mac}."
+    )

@@ -1,0 +1,24 @@
+"""A pod whose host interface is down is cut off, and Felix removes its route at once."""
+
+from engine.rule import HEALS_NEVER, cause, some, the
+from facts import Leg, PodInterface
+
+
+@cause(
+    title="The pod's interface on its node is down",
+    severity="breaks",
+    remedy="Set it up (ip link set ... up) or recreate the pod; Felix never does it.",
+    after=["pod_not_running"],
+    at=the.leg.source_node,
+    stage="source veth",
+    both_ways=True,
+    heals_within_s=HEALS_NEVER,
+    leg=some(Leg),
+    interface=some(
+        PodInterface, node=the.leg.source_node, pod=the.leg.source, interface=the.leg.source_interface, found=True
+    ),
+)
+def pod_interface_down(leg: Leg, interface: PodInterface) -> str | None:
+    if interface.up:
+        return None
+    return f"{interface.interface} of {leg.source} on {interface.node} is administratively down."

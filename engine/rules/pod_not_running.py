@@ -1,0 +1,22 @@
+"""A pod that is not running answers nobody, whatever the network does."""
+
+from engine.rule import NOT_FELIX, Finding, cause, some, the
+from facts import Endpoint
+
+
+@cause(
+    title="The pod is not running",
+    severity="breaks",
+    remedy="Look at the pod itself: kubectl describe pod, kubectl logs --previous.",
+    after=["pool_exhausted"],
+    at=the.endpoint.node,
+    heals_within_s=NOT_FELIX,
+    endpoint=some(Endpoint, kind="pod"),
+)
+def pod_not_running(endpoint: Endpoint) -> str | Finding | None:
+    why = f": {endpoint.reason}" if endpoint.reason else ""
+    if endpoint.phase != "Running":
+        return f"{endpoint.name} is {endpoint.phase or 'in an unknown phase'}{why}."
+    if not endpoint.ready and "CrashLoopBackOff" in endpoint.reason:
+        return Finding(f"a container of {endpoint.name} keeps crashing{why}.", severity="warns")
+    return None

@@ -1,0 +1,42 @@
+"""Without a route for the block that holds the target, packets leave by the default route and are lost."""
+
+from ipaddress import ip_network
+
+from engine.rule import HEALS_ENTRY, cause, some, the
+from facts import Leg, RouteLookup
+
+
+@cause(
+    title="No route to the target's block",
+    severity="breaks",
+    remedy="If Felix on this node is alive it will come back by itself; if not, restart its calico-node pod.",
+    after=["vxlan_device_missing", "vxlan_device_down", "vxlan_device_address_wrong"],
+    after_peer=["tunnel_address_missing"],
+    at=the.leg.source_node,
+    stage="source node",
+    heals_within_s=HEALS_ENTRY,
+    leg=some(Leg, encapsulation="vxlan"),
+    route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
+)
+def route_missing(leg: Leg, route: RouteLookup) -> str | None:
+    block = leg.target_block or leg.target_address
+    if not route.found:
+        if route.error != "ENETUNREACH":
+            return None
+        return f"{route.node} has no route to {leg.target_address} at all; expected {block} via {_expected(leg)}."
+    if route.device == leg.tunnel_device or not _covers_more(route.prefix, leg.target_block):
+        return None
+    name = "its default route" if route.prefix == "0.0.0.0/0" else f"the route {route.prefix}"
+    return (
+        f"{route.node} has no route for {block}: packets to {leg.target_address} take {name} by {route.device}; "
+        f"expected via {_expected(leg)}."
+    )
+
+
+def _expected(leg: Leg) -> str:
+    return f"{leg.target_tunnel_address or 'the tunnel address of ' + leg.target_node} dev {leg.tunnel_device}"
+
+
+def _covers_more(prefix: str, block: str) -> bool:
+    """A prefix shorter than the block is no route of Calico's for it."""
+    return bool(prefix) and ip_network(prefix).prefixlen < (ip_network(block).prefixlen if block else 32)

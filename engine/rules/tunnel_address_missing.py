@@ -1,0 +1,25 @@
+"""A node without a tunnel address has no peers: they withdraw their routes to it and drop what it sends."""
+
+from engine.rule import HEALS_NEVER, cause, some, the
+from facts import CalicoNode, Leg
+
+
+@cause(
+    title="The node has no tunnel address",
+    severity="breaks",
+    remedy="Restart the calico-node pod of this node: only its start allocates a tunnel address. "
+    "If it crash-loops, no address was to be had: look at the pool.",
+    at=the.leg.target_node,
+    stage="target tunnel",
+    both_ways=True,
+    heals_within_s=HEALS_NEVER,
+    leg=some(Leg, encapsulation="vxlan"),
+    node=some(CalicoNode, name=the.leg.target_node),
+)
+def tunnel_address_missing(leg: Leg, node: CalicoNode) -> str | None:
+    if node.tunnel_address or not node.vxlan_expected:
+        return None
+    return (
+        f"{node.name} has no annotation projectcalico.org/IPv4VXLANTunnelAddr although a VXLAN pool selects it; "
+        f"{leg.source_node} has nothing to route to."
+    )

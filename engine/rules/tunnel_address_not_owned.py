@@ -1,0 +1,29 @@
+"""A tunnel address that IPAM gave to somebody else is used twice, or will be."""
+
+from engine.rule import HEALS_NEVER, Finding, cause, some, the
+from facts import Allocation, Leg
+
+
+@cause(
+    title="The node's tunnel address is not its own",
+    severity="breaks",
+    remedy="Restart the calico-node pod of this node: its start checks the address against IPAM and takes a new one.",
+    after=["tunnel_address_missing"],
+    at=the.leg.source_node,
+    stage="source tunnel",
+    both_ways=True,
+    heals_within_s=HEALS_NEVER,
+    leg=some(Leg, encapsulation="vxlan"),
+    allocation=some(Allocation, address=the.leg.source_tunnel_address),
+)
+def tunnel_address_not_owned(leg: Leg, allocation: Allocation) -> str | Finding | None:
+    if not allocation.found:
+        return Finding(
+            f"{leg.source_node} uses {allocation.address} as its tunnel address, but IPAM holds it as free: "
+            "this works until a pod gets it.",
+            severity="warns",
+        )
+    if allocation.handle.split("\r")[0] == f"vxlan-tunnel-addr-{leg.source_node}":
+        return None
+    owner = f"{allocation.owner_kind} {allocation.owner}".strip() or allocation.handle or "somebody else"
+    return f"{leg.source_node} uses {allocation.address} as its tunnel address, but IPAM gave it to {owner}."

@@ -1,0 +1,29 @@
+"""The tunnel device must carry the node's tunnel address: the kernel hangs its routes on it."""
+
+from engine.rule import HEALS_DEVICE, Finding, cause, some, the
+from facts import Leg, LinkAddresses
+
+
+@cause(
+    title="The VXLAN device does not carry the node's tunnel address",
+    severity="degrades",
+    remedy="Restart the calico-node pod of this node; it sets the address and all routes again.",
+    after=["vxlan_device_missing", "vxlan_device_down", "tunnel_address_missing", "tunnel_address_not_owned"],
+    at=the.leg.source_node,
+    stage="source tunnel",
+    both_ways=True,
+    heals_within_s=HEALS_DEVICE,
+    leg=some(Leg, encapsulation="vxlan"),
+    device=some(LinkAddresses, node=the.leg.source_node, device=the.leg.tunnel_device, found=True),
+)
+def vxlan_device_address_wrong(leg: Leg, device: LinkAddresses) -> str | Finding | None:
+    bare = [address.split("/")[0] for address in device.addresses]
+    if not leg.source_tunnel_address or leg.source_tunnel_address in bare:
+        return None
+    if not bare:
+        return Finding(
+            f"{device.device} on {device.node} has no address; it should be {leg.source_tunnel_address}. "
+            "Removing the last address also removed the device's routes and neighbors.",
+            severity="breaks",
+        )
+    return f"{device.device} on {device.node} has {', '.join(bare)}; it should be {leg.source_tunnel_address}."

@@ -1,0 +1,22 @@
+"""Peers send to the MAC Calico announces for this node; a device with another one drops their frames."""
+
+from engine.rule import HEALS_DEVICE, cause, some, the
+from facts import Leg, Link
+
+
+@cause(
+    title="The VXLAN device has the wrong MAC",
+    severity="breaks",
+    remedy="Set the device's MAC back, or restart the calico-node pod of this node; look for udev MACAddressPolicy.",
+    after=["vxlan_device_missing"],
+    at=the.leg.source_node,
+    stage="source tunnel",
+    both_ways=True,
+    heals_within_s=HEALS_DEVICE,
+    leg=some(Leg, encapsulation="vxlan"),
+    device=some(Link, node=the.leg.source_node, device=the.leg.tunnel_device, found=True),
+)
+def vxlan_device_mac_wrong(leg: Leg, device: Link) -> str | None:
+    if not device.mac or not leg.source_tunnel_mac or device.mac == leg.source_tunnel_mac:
+        return None
+    return f"{device.device} on {device.node} is {device.mac}; its peers send to {leg.source_tunnel_mac}."
