@@ -1,0 +1,28 @@
+# The commands a newcomer types first; everything sets itself up in .venv.
+.PHONY: demo test check record clean help
+.DEFAULT_GOAL := help
+
+help:           ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+
+demo:           ## a broken three-node cluster and an incident channel in the browser (ONCE=1: without a person; FAULT=name: another fault)
+	@.ci/venv run
+	@exec .venv/bin/python -m bot.cli demo $(if $(ONCE),--once) $(if $(FAULT),--fault $(FAULT))
+
+test:           ## all tests
+	@.ci/venv dev
+	@exec .venv/bin/python -m pytest $(ARGS)
+
+check:          ## style, types and the import arrow
+	@.ci/venv dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+record:         ## tests/cases/FAULT.json anew from the lab (FAULT=name), to be read by a person
+	@.ci/venv dev
+	@exec .venv/bin/python -m tests.record $(FAULT)
+
+clean:          ## remove .venv and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info build
