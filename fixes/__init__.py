@@ -1,1 +1,1 @@
-"""What may be changed, on whose word, and how; nothing else in this project writes to a cluster or a node."""
+"""What may be changed, on whose word, and how; without it an answer would end at advice."""

@@ -1,0 +1,114 @@
+"""Writes the neighbor entry of a peer's tunnel address as it should be; deleting it would cut the path for good."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+
+from facts import Cause, Fact, Leg, Neighbor
+from fixes.kind import EvidenceChanged, Kind, Netlink
+
+MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+DEVICE = re.compile(r"[^\s/]{1,15}")
+
+
+def title(arguments: Mapping[str, str], node: str) -> str:
+    return f"Replace the neighbor {arguments['address']} on {node}"
+
+
+def blast_radius(arguments: Mapping[str, str], node: str) -> str:
+    return f"{node}, one entry on {arguments['device']}: traffic {node} -> {arguments['peer']}, which is broken now."
+
+
+def undo(arguments: Mapping[str, str], node: str) -> str:
+    return f"Not needed: {arguments['mac']} is what Felix itself would write for {arguments['peer']}."
+
+
+def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
+    """device, address, mac (as it should be), seen ("" for no entry), peer (node behind it)."""
+    evidence = [fact for fact in facts if fact.id in cause.evidence]
+    leg = next((fact for fact in evidence if isinstance(fact, Leg)), None)
+    if leg is None:
+        return None
+    entry = next(
+        (
+            fact
+            for fact in evidence
+            if isinstance(fact, Neighbor)
+            and (fact.node, fact.device, fact.address)
+            == (leg.source_node, leg.tunnel_device, leg.target_tunnel_address)
+        ),
+        None,
+    )
+    if entry is None or cause.node not in ("", leg.source_node) or entry.mac == leg.target_tunnel_mac:
+        return None
+    arguments = {
+        "device": leg.tunnel_device,
+        "address": leg.target_tunnel_address,
+        "mac": leg.target_tunnel_mac,
+        "seen": entry.mac if entry.found else "",
+        "peer": leg.target_node,
+    }
+    try:
+        _check(arguments)
+    except ValueError:
+        return None
+    return arguments
+
+
+def holds(netlink: Netlink, arguments: Mapping[str, str]) -> None:
+    device, address, mac = _check(arguments)
+    if netlink.device_index(device) < 0:
+        raise EvidenceChanged(f"There is no device {device} any more.")
+    entry = netlink.neighbor(device, address)
+    if _right(entry, mac):
+        raise EvidenceChanged(f"{address} on {device} is {mac} already; there is nothing left to do.")
+    now, seen = entry.mac if entry.found else "", arguments.get("seen", "")
+    if now != seen:
+        raise EvidenceChanged(f"{address} on {device} is {now or 'unresolved'} now; it was {seen or 'unresolved'}.")
+
+
+def execute(netlink: Netlink, arguments: Mapping[str, str]) -> None:
+    netlink.replace_neighbor(*_check(arguments))
+
+
+def verify(netlink: Netlink, arguments: Mapping[str, str]) -> tuple[bool, str]:
+    device, address, mac = _check(arguments)
+    entry = netlink.neighbor(device, address)
+    if _right(entry, mac):
+        return True, f"{address} on {device} is {mac} now."
+    if not entry.found:
+        return False, f"{address} on {device} has no entry; it should be {mac}."
+    return (
+        False,
+        f"{address} on {device} is {entry.mac or 'unresolved'} ({entry.state}); it should be {mac}, PERMANENT.",
+    )
+
+
+def _right(entry: Neighbor, mac: str) -> bool:
+    return entry.found and entry.mac == mac and entry.state == "PERMANENT"
+
+
+def _check(arguments: Mapping[str, str]) -> tuple[str, str, str]:
+    """device, address, mac, each of its own form. Raises ValueError: nothing else may reach a kernel."""
+    device, address, mac = (arguments.get(name, "") for name in ("device", "address", "mac"))
+    if not DEVICE.fullmatch(device) or device in (".", ".."):
+        raise ValueError(f"{device!r} is not the name of a network device")
+    if not MAC.fullmatch(mac) or mac == "00:00:00:00:00:00" or int(mac[:2], 16) & 1:
+        raise ValueError(f"{mac!r} is not the MAC address of one device")
+    if ipaddress.ip_address(address).is_multicast:
+        raise ValueError(f"{address} is a multicast address")
+    return device, address, mac
+
+
+KIND = Kind(
+    name="replace_neighbor",
+    title=title,
+    blast_radius=blast_radius,
+    undo=undo,
+    propose=propose,
+    holds=holds,
+    execute=execute,
+    verify=verify,
+)

@@ -1,0 +1,283 @@
+"""FixRequests in the cluster, one winner per change; without it two clicks or restarts could execute one fix twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import aiohttp
+import msgspec
+from kubernetes.aio import client, config
+from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.watch import Watch
+
+from fixes.request import (
+    GROUP,
+    PLURAL,
+    VERSION,
+    Card,
+    FixRequest,
+    Person,
+    Phase,
+    Refused,
+    SecondLook,
+    Spec,
+    Status,
+    advance,
+    document,
+    new_name,
+    parse,
+)
+
+log = logging.getLogger(__name__)
+
+CALL_TIMEOUT_S = 15.0
+WATCH_S = 240  # the server ends a watch after this; a connection that died silently is noticed soon after
+BACKOFF_MAX_S = 15.0
+ATTEMPTS = 64  # each lost compare-and-swap is somebody else's write, and a request does not live through that many
+
+STATUS_FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(Status))
+
+Seen = Literal["listed", "changed", "deleted"]
+
+
+class StoreError(Exception):
+    """The requests could not be read or written. `sentence`: what happened, what it means, what to do."""
+
+    def __init__(self, sentence: str, *, missing: bool = False) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.status = 3
+        self.missing = missing  # there is no such request
+
+
+class FixStore:
+    """FixRequests of one namespace. Every method raises StoreError when the API server does not do it."""
+
+    def __init__(
+        self, api: client.ApiClient, namespace: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._api = api
+        self._objects = client.CustomObjectsApi(api)
+        self._at = {"group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL}
+        self.namespace = namespace
+        self.now = now
+
+    async def create(self, spec: Spec) -> FixRequest:
+        """A new Pending request."""
+        request = FixRequest(name=new_name(), spec=spec)
+        body = document(request, self.namespace)
+        created = await self._call(self._objects.create_namespaced_custom_object(**self._at, body=body, **_limits()))
+        # A status is not taken on creation. Without this write the request would still read as Pending, only
+        # `kubectl get fixrequests` would show no phase.
+        return await self._write(request.name, lambda current: current.status, first=created)
+
+    async def get(self, name: str) -> FixRequest:
+        return parse(await self._get(name))
+
+    async def all(self) -> list[FixRequest]:
+        """All that can be read, newest first; one that cannot is logged, not hidden."""
+        found, _ = await self._list()
+        return sorted(found, key=lambda request: request.spec.requested_at, reverse=True)
+
+    async def transition(
+        self,
+        name: str,
+        to: Phase,
+        *,
+        by: Person | None = None,
+        message: str = "",
+        check: Callable[[FixRequest], None] | None = None,
+    ) -> FixRequest:
+        """Move a request on by compare-and-swap on its resourceVersion and return it as it is now.
+
+        `check` may raise on every fresh read. The phase reached is Expired or Stale where `request.advance` says so.
+        Raises request.Refused when the request has already gone elsewhere.
+        """
+
+        def step(current: FixRequest) -> Status:
+            if check is not None:
+                check(current)
+            return advance(current, to, now=self.now(), by=by, message=message)
+
+        return await self._write(name, step)
+
+    async def place(self, name: str, card: Card) -> FixRequest:
+        """Remember where in Slack the request is shown."""
+        return await self._write(name, lambda current: msgspec.structs.replace(current.status, slack=card))
+
+    async def note_second_look(self, name: str, look: SecondLook) -> FixRequest:
+        """Remember what the question answered after the fix; the first answer stays."""
+
+        def step(current: FixRequest) -> Status:
+            if current.status.second_look is not None:
+                raise Refused(f"{name} was looked at again already.")
+            return msgspec.structs.replace(current.status, second_look=look)
+
+        return await self._write(name, step)
+
+    async def watch(self) -> AsyncGenerator[tuple[Seen, FixRequest]]:
+        """All requests ("listed"), then each change, for ever; after a broken connection all are listed again.
+
+        Only a reader that is cancelled or leaves ends it. What is listed again may be known already.
+        """
+        failures = 0
+        while True:
+            try:
+                found, version = await self._list()
+                failures = 0
+                for request in found:
+                    yield "listed", request
+                async with contextlib.aclosing(self._changes(version)) as changes:
+                    async for change in changes:
+                        yield change
+                continue
+            except StoreError as error:
+                failures += 1
+                log.warning("watching the fix requests: %s", error.sentence)
+            await asyncio.sleep(min(BACKOFF_MAX_S, 0.25 * 2 ** min(failures, 8)) * random.uniform(0.5, 1.0))
+
+    async def whoami(self) -> Person:
+        """Who the API server says this client is."""
+        review = await self._call(
+            client.AuthenticationV1Api(self._api).create_self_subject_review(
+                {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}, **_limits()
+            )
+        )
+        name = review.status.user_info.username
+        return Person(id=name, name=name, via="kubectl")
+
+    async def _changes(self, version: str) -> AsyncGenerator[tuple[Seen, FixRequest]]:
+        watch = Watch()
+        stream = watch.stream(
+            self._objects.list_namespaced_custom_object,
+            **self._at,
+            resource_version=version,
+            timeout_seconds=WATCH_S,
+            _request_timeout=WATCH_S + 30.0,
+        )
+        try:
+            while True:
+                try:
+                    event = await self._call(anext(stream))
+                except StopAsyncIteration:
+                    return
+                if request := _readable(event["object"]):
+                    yield "deleted" if event["type"] == "DELETED" else "changed", request
+        finally:
+            await watch.close()
+
+    async def _list(self) -> tuple[list[FixRequest], str]:
+        answer = await self._call(self._objects.list_namespaced_custom_object(**self._at, **_limits()))
+        found = [request for item in answer.get("items", []) if (request := _readable(item))]
+        return found, answer["metadata"].get("resourceVersion", "")
+
+    async def _get(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = await self._call(
+            self._objects.get_namespaced_custom_object(**self._at, name=name, **_limits()), name
+        )
+        return found
+
+    async def _write(
+        self, name: str, step: Callable[[FixRequest], Status], first: dict[str, Any] | None = None
+    ) -> FixRequest:
+        """Read, let `step` make the next status, write it if nobody wrote meanwhile, else begin again."""
+        for _ in range(ATTEMPTS):
+            current = first or await self._get(name)
+            first = None
+            request = parse(current)
+            advanced = msgspec.structs.replace(request, status=step(request))
+            # What a newer version keeps in the status stays there.
+            others = {key: value for key, value in current.get("status", {}).items() if key not in STATUS_FIELDS}
+            body = {**current, "status": others | document(advanced, self.namespace)["status"]}
+            write = self._objects.replace_namespaced_custom_object_status(**self._at, name=name, body=body, **_limits())
+            try:
+                return parse(await self._call(write, name))
+            except _Conflict:
+                continue
+        raise StoreError(f"{name} is being changed by others all the time; nothing was changed here. Try again.")
+
+    async def _call(self, call: Awaitable[Any], name: str = "") -> Any:
+        try:
+            return await call
+        except ApiException as error:
+            raise self._sentence(error, name) from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise StoreError(
+                f"The API server cannot be reached ({error or type(error).__name__}), so no fix request can be read or "
+                "changed. Check the kubeconfig and the network, then try again."
+            ) from None
+
+    def _sentence(self, error: ApiException, name: str) -> StoreError:
+        reason, text = _reason(error)
+        if error.status == 409 and reason != "AlreadyExists":
+            return _Conflict(f"{name} was changed by somebody else at the same moment. Try again.")
+        if error.status == 404 and name:
+            return StoreError(
+                f"There is no fix request {name} in namespace {self.namespace}; `calico-why fixes` lists them.",
+                missing=True,
+            )
+        if error.status == 404:
+            return StoreError(
+                f"This cluster does not know fix requests ({text}). Install them once: "
+                f"kubectl create namespace {self.namespace}; kubectl apply -f fixrequest.yaml"
+            )
+        if error.status in (401, 403):
+            return StoreError(
+                f"The API server does not allow it: {text}. Grant it on {PLURAL}.{GROUP} and their status."
+            )
+        return StoreError(f"The API server answered {error.status}: {text}.")
+
+
+class _Conflict(StoreError):
+    """Somebody else's write came first."""
+
+
+@contextlib.asynccontextmanager
+async def connect(kubeconfig: str, namespace: str) -> AsyncGenerator[FixStore]:
+    """A store on the cluster of this kubeconfig ("": ~/.kube/config where it exists, else the pod's own account)."""
+    configuration = client.Configuration()
+    path = _kubeconfig(kubeconfig)
+    try:
+        if path:
+            await config.load_kube_config(path, client_configuration=configuration, persist_config=False)
+        else:
+            config.load_incluster_config(client_configuration=configuration)
+    except (config.ConfigException, OSError, ValueError) as error:
+        raise StoreError(
+            f"No cluster to talk to: {error}. Set KUBECONFIG to a kubeconfig file, or run in a pod of the cluster."
+        ) from None
+    async with client.ApiClient(configuration) as api:
+        yield FixStore(api, namespace)
+
+
+def _kubeconfig(asked: str) -> str:
+    path = Path(asked).expanduser() if asked else Path.home() / ".kube" / "config"
+    return str(path) if asked or path.exists() else ""
+
+
+def _limits() -> dict[str, float]:
+    return {"_request_timeout": CALL_TIMEOUT_S}
+
+
+def _reason(error: ApiException) -> tuple[str, str]:
+    """reason and message of the Status object in the answer, else the HTTP reason."""
+    try:
+        status = msgspec.json.decode(error.body or b"")
+        return str(status.get("reason", "")), str(status.get("message", "")) or str(error.reason)
+    except (msgspec.DecodeError, AttributeError, TypeError):
+        return "", str(error.reason)
+
+
+def _readable(item: Mapping[str, Any]) -> FixRequest | None:
+    try:
+        return parse(item)
+    except msgspec.ValidationError as error:
+        log.warning("fix request %s cannot be read: %s", item.get("metadata", {}).get("name"), error)
+        return None
