@@ -1,4 +1,4 @@
-"""Says no in the API server's own words; without it every refusal would have a shape no Kubernetes client understands."""
+"""Says no in the API server's own words; without it a refusal would have a shape no Kubernetes client understands."""
 
 from __future__ import annotations
 

@@ -28,9 +28,12 @@ from lab.apiserver.registry import Registry, Resource, resource_of_definition
 HISTORY = 20_000
 DEFINITIONS = ("apiextensions.k8s.io", "customresourcedefinitions")
 NAMESPACES = ("", "namespaces")
+# Deleted in two writes, marked first: what watches a real cluster sees of them.
+TWO_STEPS = frozenset({NAMESPACES, ("", "pods")})
 FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 Objects = list[Object]
+Events = list["Event"]
 
 
 class Event(NamedTuple):
@@ -160,7 +163,7 @@ class Store:
 
     # ---- writing -----------------------------------------------------------------------------------------------
 
-    def create(self, obj: Object, resource: str | Resource | None = None) -> Object:
+    def create(self, obj: Object, resource: str | Resource | None = None, *, dry_run: bool = False) -> Object:
         """Adds an object and returns it as stored. uid, creationTimestamp and status are kept when given (the lab plays
         scheduler and kubelet too); what comes over HTTP has had them removed. Raises ApiError 404 (unknown kind,
         missing namespace), 409 AlreadyExists."""
@@ -188,25 +191,27 @@ class Store:
         if target.key == DEFINITIONS:
             resource_of_definition(stored)
             _define(stored)
+        if dry_run:
+            return stored
         self._write("ADDED", target, key, stored, None)
         created = copy(stored)
         if target.key == DEFINITIONS:
             self._establish(created)
         return created
 
-    def update(self, obj: Object, resource: str | Resource | None = None) -> Object:
+    def update(self, obj: Object, resource: str | Resource | None = None, *, dry_run: bool = False) -> Object:
         """Replaces an object. With metadata.resourceVersion it is a compare-and-swap (409 Conflict when somebody wrote
         in between), without it unconditional. The status is left as it was where the kind has a status subresource."""
         target = self._resource_of(obj) if resource is None else self.resource(resource)
-        return self._replace(target, obj, status_only=False)
+        return self._replace(target, obj, status_only=False, dry_run=dry_run)
 
-    def update_status(self, obj: Object, resource: str | Resource | None = None) -> Object:
+    def update_status(self, obj: Object, resource: str | Resource | None = None, *, dry_run: bool = False) -> Object:
         """Replaces the status of an object, and nothing else of a custom resource; of a built-in kind metadata is taken
         too (Calico writes its node annotations this way). Compare-and-swap as in `update`."""
         target = self._resource_of(obj) if resource is None else self.resource(resource)
         if not target.has_status:
             raise ApiError(404, "NotFound", "the server could not find the requested resource")
-        return self._replace(target, obj, status_only=True)
+        return self._replace(target, obj, status_only=True, dry_run=dry_run)
 
     def delete(
         self,
@@ -216,6 +221,7 @@ class Store:
         *,
         uid: str | None = None,
         resource_version: str | None = None,
+        dry_run: bool = False,
     ) -> Object:
         """Deletes an object and returns its last state; with finalizers it is only marked, until they are gone.
         A namespace takes its objects with it, a CRD those of its kind. `uid` and `resource_version` are preconditions
@@ -223,27 +229,31 @@ class Store:
         target = self.resource(resource)
         current = self.peek(target, name, namespace)
         metadata = current["metadata"]
-        for field, wanted, found in (
-            ("UID", uid, metadata["uid"]),
-            ("ResourceVersion", resource_version, metadata["resourceVersion"]),
+        for field, wanted, found, happened in (
+            ("UID", uid, metadata["uid"], "deleted and then recreated"),
+            ("ResourceVersion", resource_version, metadata["resourceVersion"], "modified"),
         ):
             if wanted and wanted != found:
                 raise errors.conflict(
                     target.group,
-                    target.plural,
+                    target.kind,
                     name,
                     f"the {field} in the precondition ({wanted}) does not match the {field} in record ({found}). "
-                    "The object might have been deleted and then recreated",
+                    f"The object might have been {happened}",
                 )
         key = self._key(target, name, namespace)
-        if metadata.get("finalizers"):
-            if metadata.get("deletionTimestamp"):
-                return copy(current)
-            marked = copy(current)
-            self._mark_deleted(target, marked)
-            self._write("MODIFIED", target, key, marked, current)
-            return copy(marked)
+        if metadata.get("finalizers") and metadata.get("deletionTimestamp"):
+            return copy(current)
         last = copy(current)
+        if metadata.get("finalizers") or target.key in TWO_STEPS:
+            _mark_deleted(target, last)
+        if dry_run:
+            return last
+        if last["metadata"].get("deletionTimestamp"):
+            self._write("MODIFIED", target, key, last, current)
+            if metadata.get("finalizers"):
+                return copy(last)
+            current, last = last, copy(last)
         self._remove(target, key, last, current)
         return copy(last)
 
@@ -274,12 +284,12 @@ class Store:
             ]
         return Watch(self, target, backlog, namespace or "")
 
-    def history(self, resource: Resource, since: int) -> list[Event]:
+    def history(self, resource: Resource, since: int) -> Events:
         """The events of one resource after version `since`. Raises ApiError 410 when they are forgotten."""
         oldest = max(self._forgotten, self._since[resource.key])
         if since < oldest:
             raise errors.expired(since, oldest)
-        found: list[Event] = []
+        found: Events = []
         for event in reversed(self._events):
             if event.version <= since:
                 break
@@ -287,6 +297,18 @@ class Store:
                 found.append(event)
         found.reverse()
         return found
+
+    def snapshot(self, resource: Resource, version: int, namespace: str | None = None) -> Objects:
+        """As `view`, as it was at `version`: what the pages of one list are cut from. Raises ApiError 410."""
+        state = dict(self._objects[resource.key])
+        for event in reversed(self.history(resource, version)):
+            metadata = event.object["metadata"]
+            key = self._key(resource, metadata["name"], metadata.get("namespace"))
+            if event.previous is None:
+                del state[key]
+            else:
+                state[key] = event.previous
+        return [state[key] for key in sorted(state) if not namespace or key[0] == namespace]
 
     # ---- inside ------------------------------------------------------------------------------------------------
 
@@ -301,7 +323,7 @@ class Store:
     def _key(resource: Resource, name: str, namespace: str | None) -> tuple[str, str]:
         return ((namespace or "default") if resource.namespaced else "", name)
 
-    def _replace(self, resource: Resource, obj: Object, *, status_only: bool) -> Object:
+    def _replace(self, resource: Resource, obj: Object, *, status_only: bool, dry_run: bool) -> Object:
         given = copy(obj)
         metadata = given["metadata"]
         name = metadata["name"]
@@ -322,12 +344,15 @@ class Store:
             return copy(current)
         if not status_only and resource.has_generation and _desired(resource, stored) != _desired(resource, current):
             stored["metadata"]["generation"] = kept.get("generation", 0) + 1
+        if dry_run:
+            return stored
         if stored["metadata"].get("deletionTimestamp") and not stored["metadata"].get("finalizers"):
+            last = copy(stored)
             self._remove(resource, key, stored, current)
-        else:
-            self._write("MODIFIED", resource, key, stored, current)
-            if resource.key == DEFINITIONS:
-                self.registry.add(resource_of_definition(stored))
+            return last
+        self._write("MODIFIED", resource, key, stored, current)
+        if resource.key == DEFINITIONS:
+            self.registry.add(resource_of_definition(stored))
         return copy(stored)
 
     @staticmethod
@@ -366,14 +391,6 @@ class Store:
         if resource.namespaced:
             metadata["namespace"] = current["metadata"]["namespace"]
         return stored
-
-    @staticmethod
-    def _mark_deleted(resource: Resource, obj: Object) -> None:
-        metadata = obj["metadata"]
-        metadata["deletionTimestamp"] = now()
-        metadata["deletionGracePeriodSeconds"] = 0
-        if resource.has_generation:
-            metadata["generation"] = metadata.get("generation", 0) + 1
 
     def _write(self, kind: str, resource: Resource, key: tuple[str, str], obj: Object, previous: Object | None) -> None:
         self._version += 1
@@ -455,6 +472,16 @@ def _define(crd: Object) -> None:
         "acceptedNames": {"plural": "", "kind": ""},
         "storedVersions": [version["name"] for version in spec["versions"] if version.get("storage")],
     }
+
+
+def _mark_deleted(resource: Resource, obj: Object) -> None:
+    metadata = obj["metadata"]
+    metadata["deletionTimestamp"] = now()
+    metadata["deletionGracePeriodSeconds"] = 0
+    if resource.has_generation:
+        metadata["generation"] = metadata.get("generation", 0) + 1
+    if resource.key == NAMESPACES:
+        obj["status"] = {**obj.get("status", {}), "phase": "Terminating"}
 
 
 def _without_times(obj: Object) -> Object:
