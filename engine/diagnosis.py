@@ -28,9 +28,10 @@ from facts.verdict import SEVERITIES
 
 def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     """The verdict on everything seen for one question. Raises engine.rulebase.EngineFault when the engine fails."""
-    rules = rulebase.load()
-    evaluation = rules.evaluate(facts)
-    causes = _ordered(_without_echoes(_merged(evaluation.causes), rules.causes), rules.causes)
+    rulebook = rulebase.load()
+    rules = {rule.name: rule for rule in rulebook.rules if isinstance(rule, CauseRule)}
+    evaluation = rulebook.evaluate(facts)
+    causes = _ordered(_without_echoes(_merged(evaluation.causes), rules), rules)
     causes = [_with_felix(cause, evaluation.facts) for cause in causes]
     breaking = tuple(cause for cause in causes if cause.severity != "warns")
     warnings = tuple(cause for cause in causes if cause.severity == "warns")
@@ -153,8 +154,10 @@ def _without_cause(legs: Sequence[Leg], probes: Sequence[ProbeResult], blind: Se
         return "unknown", f"Nothing wrong was found, and yet {forward.source} does not reach {forward.target}: {told}."
     if any(one.answered < one.sent for one in small):
         return "unknown", f"Nothing wrong was found, and yet packets are lost: {told}."
-    if any(one.answered for one in ping) and (not full or any(one.answered < one.sent for one in full)):
+    if any(one.answered for one in ping) and any(one.answered < one.sent for one in full):
         return "unknown", f"Small packets pass and full-size ones do not: {told}."
+    if not full:
+        return "unknown", f"Small packets pass ({told}); no full-size one could be sent."
     if blind:
         return "unknown", f"Fresh packets pass ({told}), but not everything on the way could be seen."
     if not any(one.answered for one in full):

@@ -1,0 +1,202 @@
+"""The verdict a person reads: right cause first, echoes silent, and never "healthy" about what was not seen."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from engine.diagnosis import diagnose
+from facts import (
+    Allocation,
+    Blind,
+    CalicoNode,
+    Diagnosis,
+    Endpoint,
+    Fact,
+    FdbEntry,
+    FelixHealth,
+    Leg,
+    Link,
+    LinkAddresses,
+    Listener,
+    Neighbor,
+    PodInterface,
+    ProbeResult,
+    RouteLookup,
+    Sysctl,
+)
+from tests.scene import CART, DB, DEVICE, WEB, change, healthy, without
+
+SILENT = {"answered": 0, "outcome": "silence", "rtt_us": -1}
+
+
+def named(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
+    return [(cause.rule, cause.node, cause.leg) for cause in diagnosis.causes]
+
+
+@pytest.mark.parametrize("pair", [(CART, DB), (DB, CART), (CART, WEB), (CART, CART)])
+@pytest.mark.parametrize("port", [0, 5432])
+def test_a_healthy_flow_is_called_healthy(pair: tuple[tuple[str, str, str, str], ...], port: int) -> None:
+    diagnosis = diagnose(healthy(*pair, port=port))
+    assert (diagnosis.verdict, diagnosis.causes, diagnosis.warnings, diagnosis.blind) == ("healthy", (), (), ())
+    assert all(hop.state == "ok" for path in diagnosis.path for hop in path.hops)
+    assert len(diagnosis.path) == 2
+
+
+def route_out(node: str, to: str) -> dict[str, str]:
+    return {"node": node, "destination": to, "source": "", "incoming": ""}
+
+
+A_TO_B = route_out("node-a", DB[2])
+AT_B = route_out("node-b", DB[2])
+BY_DEFAULT_ROUTE = {"prefix": "0.0.0.0/0", "device": "eth0", "next_hop": "172.30.0.1"}
+BLACKHOLE = {"found": False, "error": "EINVAL", "type": "blackhole", "device": ""}
+FOREIGN_OWNER = {"handle": "vxlan-tunnel-addr-node-c", "owner": "node-c"}
+
+# failure mode: (the fact to change, which of them, how, and what must be named: node and leg)
+WOUNDS = {
+    "vxlan_device_missing": (Link, {"node": "node-b"}, {"found": False, "up": False}, "node-b", "both"),
+    "vxlan_device_down": (Link, {"node": "node-a"}, {"up": False}, "node-a", "both"),
+    "vxlan_device_mac_wrong": (Link, {"node": "node-b"}, {"mac": "66:00:00:00:00:77"}, "node-b", "both"),
+    "vxlan_device_address_wrong": (
+        LinkAddresses,
+        {"node": "node-b"},
+        {"addresses": ("10.9.9.9/32",)},
+        "node-b",
+        "both",
+    ),
+    "tunnel_address_missing": (CalicoNode, {"name": "node-b"}, {"tunnel_address": ""}, "node-b", "both"),
+    "tunnel_address_not_owned": (Allocation, {"address": "10.244.218.64"}, FOREIGN_OWNER, "node-b", "both"),
+    "route_missing": (RouteLookup, A_TO_B, BY_DEFAULT_ROUTE, "node-a", "forward"),
+    "route_wrong_next_hop": (RouteLookup, A_TO_B, {"next_hop": "10.244.99.192"}, "node-a", "forward"),
+    "route_blackholed": (RouteLookup, A_TO_B, BLACKHOLE, "node-a", "forward"),
+    "pod_route_missing": (RouteLookup, AT_B, BLACKHOLE, "node-b", "forward"),
+    "neighbor_missing": (Neighbor, {"node": "node-a"}, {"found": False, "mac": ""}, "node-a", "forward"),
+    "neighbor_wrong_mac": (Neighbor, {"node": "node-b"}, {"mac": "66:00:00:00:00:99"}, "node-b", "reverse"),
+    "fdb_entry_missing": (FdbEntry, {"node": "node-a"}, {"found": False, "peer": ""}, "node-a", "forward"),
+    "fdb_entry_wrong_node": (FdbEntry, {"node": "node-b"}, {"peer": "172.30.0.13"}, "node-b", "reverse"),
+    "pod_interface_down": (PodInterface, {"pod": DB[0]}, {"up": False}, "node-b", "both"),
+    "ip_forwarding_off": (Sysctl, {"node": "node-a"}, {"value": "0"}, "node-a", "both"),
+    "pod_not_running": (Endpoint, {"name": DB[0]}, {"phase": "Failed", "reason": "Evicted"}, "node-b", ""),
+}
+
+
+@pytest.mark.parametrize("mode", WOUNDS)
+def test_one_wound_is_named_in_any_order_of_facts(mode: str) -> None:
+    kind, where, fields, node, leg = WOUNDS[mode]
+    wounded = change(healthy(), kind, where, **fields)
+    for seed in range(3):
+        random.Random(seed).shuffle(wounded)
+        diagnosis = diagnose(wounded)
+        assert named(diagnosis) == [(mode, node, leg)]
+    assert diagnosis.causes[0].text and diagnosis.causes[0].evidence
+    ids = {fact.id for fact in diagnosis.facts}
+    assert set(diagnosis.causes[0].evidence) <= ids
+
+
+def test_a_refused_port_without_listener_is_the_application() -> None:
+    facts = change(healthy(), ProbeResult, {"protocol": "tcp"}, answered=0, outcome="refused")
+    assert diagnose(facts).verdict == "unknown"  # something listens and refuses all the same: not ours to blame
+    facts = change(facts, Listener, {}, found=False, addresses=())
+    assert named(diagnose(facts)) == [("target_not_listening", "node-b", "forward")]
+
+
+def test_echoes_of_a_device_that_is_down_stay_silent() -> None:
+    """The kernel flushes routes and neighbors of a device that goes down; the person needs to hear of the device."""
+    facts = change(healthy(), Link, {"node": "node-a"}, up=False)
+    facts = change(facts, RouteLookup, A_TO_B, **BY_DEFAULT_ROUTE)
+    facts = change(facts, Neighbor, {"node": "node-a"}, found=False, mac="", state="")
+    assert named(diagnose(facts)) == [("vxlan_device_down", "node-a", "both")]
+
+
+def test_a_peer_without_tunnel_address_explains_the_missing_route() -> None:
+    facts = change(healthy(), CalicoNode, {"name": "node-b"}, tunnel_address="")
+    facts = change(facts, RouteLookup, A_TO_B, **BY_DEFAULT_ROUTE)
+    assert named(diagnose(facts)) == [("tunnel_address_missing", "node-b", "both")]
+
+
+def test_two_faults_on_two_nodes_are_both_named() -> None:
+    facts = change(healthy(), Link, {"node": "node-a"}, up=False)
+    facts = change(facts, Neighbor, {"node": "node-b"}, mac="66:00:00:00:00:99")
+    assert named(diagnose(facts)) == [
+        ("vxlan_device_down", "node-a", "both"),
+        ("neighbor_wrong_mac", "node-b", "reverse"),
+    ]
+
+
+def test_the_path_names_the_last_good_and_the_first_bad_hop() -> None:
+    diagnosis = diagnose(change(healthy(), Neighbor, {"node": "node-a"}, mac="66:00:00:00:00:99"))
+    forward, reverse = diagnosis.path
+    assert (forward.last_good, forward.first_bad) == ("source node", "source tunnel")
+    assert (reverse.last_good, reverse.first_bad) == ("", "")
+    diagnosis = diagnose(change(healthy(), PodInterface, {"pod": DB[0]}, up=False))
+    assert [path.first_bad for path in diagnosis.path] == ["target veth", "source veth"]
+
+
+def test_felix_says_what_it_will_do() -> None:
+    wounded = change(healthy(), Neighbor, {"node": "node-a"}, mac="66:00:00:00:00:99")
+    assert "is alive: it rewrites this within 95 s" in diagnose(wounded).causes[0].felix
+    dead = change(wounded, FelixHealth, {"node": "node-a"}, reachable=False, live=False, ready=False)
+    assert "does not answer" in diagnose(dead).causes[0].felix
+    assert "could not be seen" in diagnose(without(wounded, FelixHealth)).causes[0].felix
+
+
+@pytest.mark.parametrize("mode", [None, *WOUNDS])
+def test_less_sight_never_accuses_another_and_never_heals(mode: str | None) -> None:
+    """Each single fact taken away in turn: the verdict may weaken to unknown, nothing else."""
+    facts: list[Fact] = healthy()
+    if mode is not None:
+        kind, where, fields, _, _ = WOUNDS[mode]
+        facts = change(facts, kind, where, **fields)
+    for hidden in facts:
+        diagnosis = diagnose([fact for fact in facts if fact is not hidden])
+        assert {cause.rule for cause in diagnosis.causes} <= {mode}, f"without {hidden}"
+        if diagnosis.verdict == "healthy":
+            assert mode is None or not isinstance(hidden, WOUNDS[mode][0]), f"without {hidden}"
+            assert isinstance(hidden, FelixHealth) or _informs_only(hidden), f"without {hidden}"
+
+
+def _informs_only(fact: Fact) -> bool:
+    """Facts a healthy verdict does not rest on: answers prove the way back, the asked port and full size prove small."""
+    return isinstance(fact, ProbeResult) and (fact.pod == DB[0] or (fact.protocol == "icmp" and not fact.size))
+
+
+def test_a_whole_node_unseen_is_unknown() -> None:
+    kinds = (Link, LinkAddresses, RouteLookup, Neighbor, FdbEntry, PodInterface, Sysctl, Listener, FelixHealth)
+    facts = [*without(healthy(), *kinds, node="node-b"), Blind(node="node-b", look="probe", reason="no answer in 3 s")]
+    diagnosis = diagnose(facts)
+    assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
+    assert [blind.look for blind in diagnosis.blind] == ["probe"]
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ({"protocol": "tcp"}, "does not reach"),
+        ({"size": 1450, "pod": CART[0]}, "full-size ones do not"),
+    ],
+)
+def test_silence_without_a_cause_is_unknown_with_what_was_met(where: dict[str, object], words: str) -> None:
+    diagnosis = diagnose(change(healthy(), ProbeResult, where, **SILENT))
+    assert diagnosis.verdict == "unknown"
+    assert words in diagnosis.summary and "silence" in diagnosis.summary
+
+
+def test_an_encapsulation_not_judged_is_said() -> None:
+    facts = [
+        fact
+        for fact in change(
+            healthy(), Allocation, {"pool": "default-ipv4-ippool"}, vxlan_mode="Never", ipip_mode="Always"
+        )
+        if not isinstance(fact, Leg)
+    ]
+    diagnosis = diagnose(facts)
+    assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
+    assert any(blind.look == "encapsulation" and "ipip" in blind.reason for blind in diagnosis.blind)
+
+
+def test_a_cause_while_packets_pass_is_told_as_a_detour() -> None:
+    diagnosis = diagnose(change(healthy(), RouteLookup, A_TO_B, next_hop="10.244.99.192"))
+    assert "pass all the same" in diagnosis.summary
+    assert DEVICE in " ".join(hop.name for hop in diagnosis.path[0].hops)
