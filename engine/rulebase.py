@@ -1,0 +1,419 @@
+"""The one door to durable_rules: without it every quirk of that engine would be every rule author's problem.
+
+What goes in and out, and why so little of the engine is used: docs/decisions/001-durable-rules-has-one-door.md.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, cast
+
+import durable.engine
+import durable_rules_engine
+import msgspec
+
+from engine.rule import CauseRule, Deduction, Pattern, Ref, Rule, as_text
+from facts import Blind, Cause, Checked, Fact, Leg
+
+# The engine's own ceilings, and what we allow (durable_rules 2.0.28, tests/test_rulebase.py measures them again).
+MOST_CONDITIONS = 14  # of one rule; the engine keeps 16 messages in a match
+MOST_JOINS = 26  # of one condition; the engine keeps 32 expressions
+MOST_SHARING = 200  # conditions without joins that share all their constants; error 108 at 256
+MOST_PENDING = 60  # tests that one fact may have to wait for; error 303 above 64
+MOST_SIBLINGS = 400  # different constants for one field; the engine hangs at 512
+MOST_FACTS = 20_000  # "f0" .. "f19999" have 20,000 different 32-bit hashes, which is how the engine tells facts apart
+MOST_MATCHES = 100_000
+
+RULESET = "rules"
+WARM_UP = {"id": "w", "kind": "warm-up"}
+
+
+class EngineFault(Exception):
+    """The rules could not be run, or gave a match that is none. Whatever was found so far must not be believed."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the rules make of the facts. The same facts in any order give an equal Evaluation."""
+
+    facts: tuple[Fact, ...]  # observed ones by id, then derived ones as they came
+    causes: tuple[Cause, ...]
+    checked: tuple[Checked, ...]  # had everything they need and found nothing wrong
+    unjudged: tuple[tuple[CauseRule, Leg], ...]  # should have said something about this leg and could not
+    proofs: Mapping[str, tuple[str, tuple[str, ...]]]  # id of a derived fact -> rule, ids of the facts it follows from
+    blind: tuple[Blind, ...]  # rules whose body failed
+
+
+@functools.cache
+def load() -> Rulebase:
+    """Every rule of engine/rules and every deduction of engine/deductions. Raises TypeError for a file without one."""
+    return Rulebase([*_rules_in("engine.deductions", Deduction), *_rules_in("engine.rules", CauseRule)])
+
+
+def _rules_in(package: str, wanted: type[Rule]) -> Iterator[Rule]:
+    for found in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        yield rule_of(importlib.import_module(f"{package}.{found.name}"), wanted)
+
+
+def rule_of(module: ModuleType, wanted: type[Rule]) -> Rule:
+    """The one rule a module holds. Raises TypeError when it holds another number, sort or name of rules."""
+    name = module.__name__.rpartition(".")[2]
+    rules = [value for value in vars(module).values() if isinstance(value, Rule)]
+    if [(type(rule), rule.name) for rule in rules] != [(wanted, name)]:
+        held = ", ".join(f"{type(rule).__name__} {rule.name}" for rule in rules) or "no rule"
+        raise TypeError(f"{module.__name__} must hold exactly one {wanted.__name__} called {name}; it holds {held}")
+    return rules[0]
+
+
+class Rulebase:
+    """Rules, compiled once. Immutable, and safe to use from several threads: an evaluation shares nothing."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        """Raises TypeError for a rule the engine could not bear, naming it."""
+        self.rules = tuple(sorted(rules, key=lambda rule: rule.name))
+        for one, other in zip(self.rules, self.rules[1:], strict=False):
+            if one.name == other.name:
+                raise TypeError(f"two rules are called {one.name}")
+        self._tokens = {"": "t0"}  # text -> what stands for it in the engine
+        self._fields: dict[type[Fact], dict[str, tuple[str, str]]] = {}  # kind -> attribute -> field, role
+        self.chunks = [_Chunk()]
+        for rule in self.rules:
+            compiled = self._compile(rule)
+            if not self.chunks[-1].takes(compiled):
+                self.chunks.append(_Chunk())
+            self.chunks[-1].add(compiled)
+        _refuse_equal_hashes({"kind", "id", "sid", "$s"}.union(*self._fields.values()))
+
+    def evaluate(self, facts: Sequence[Fact]) -> Evaluation:
+        """Everything that follows from `facts`. Raises EngineFault when that could not be found out."""
+        try:
+            return self._evaluate(facts)
+        except EngineFault:
+            raise
+        except Exception as error:
+            raise EngineFault(f"the rule engine failed: {type(error).__name__}: {error}") from error
+
+    def _evaluate(self, facts: Sequence[Fact]) -> Evaluation:
+        known: dict[str, Fact] = {}
+        proofs: dict[str, tuple[str, tuple[str, ...]]] = {}
+        failed: dict[str, Blind] = {}
+        suspects: list[tuple[CauseRule, tuple[str, ...]]] = []
+        matches: list[tuple[Rule, tuple[str, ...]]] = []
+        names: dict[str, str] = {}  # id in the engine -> Fact.id
+        tokens = dict(self._tokens)
+        with ExitStack() as stack:
+            hosts = [(chunk, stack.enter_context(_host(chunk, matches, names))) for chunk in self.chunks]
+            fresh = dict(sorted((fact.id, fact) for fact in facts))
+            while fresh:
+                known |= fresh
+                if len(known) > MOST_FACTS:
+                    raise EngineFault(f"more than {MOST_FACTS} facts")
+                for fact_id, fact in fresh.items():
+                    names[f"f{len(names)}"] = fact_id
+                    self._put(f"f{len(names) - 1}", fact, tokens, hosts)
+                if len(matches) > MOST_MATCHES:
+                    raise EngineFault(f"more than {MOST_MATCHES} matches")
+                fresh = {}
+                # The engine's order is not ours: a proof is the first match by name, whatever order the facts came in.
+                for rule, ids in sorted(matches, key=lambda match: (match[0].name, match[1])):
+                    verify(rule, [known[i] for i in ids])
+                    if isinstance(rule, CauseRule):
+                        suspects.append((rule, ids))
+                        continue
+                    for fact in _deduce(rule, [known[i] for i in ids], failed):
+                        if fact.id not in known and fact.id not in fresh:
+                            fresh[fact.id] = fact
+                            proofs[fact.id] = (rule.name, ids)
+                matches.clear()
+        suspects.sort(key=lambda suspect: (suspect[0].name, suspect[1]))
+        return self._judge(known, suspects, proofs, failed)
+
+    def _judge(
+        self,
+        known: dict[str, Fact],
+        suspects: list[tuple[CauseRule, tuple[str, ...]]],
+        proofs: Mapping[str, tuple[str, tuple[str, ...]]],
+        failed: dict[str, Blind],
+    ) -> Evaluation:
+        causes: dict[Cause, None] = {}
+        well: dict[Checked, tuple[str, Leg | None]] = {}
+        accused: set[Checked] = set()  # what the causes would have been, had all been well
+        judged: set[tuple[str, Leg | None]] = set()
+        broken: set[tuple[str, Leg | None]] = set()
+        for rule, ids in suspects:
+            bound = {alias: known[i] for (alias, _), i in zip(rule.patterns, ids, strict=True)}
+            leg = next((fact for fact in bound.values() if isinstance(fact, Leg)), None)
+            try:
+                cause = rule.judge(bound, ids)
+            except Exception as error:
+                failed.setdefault(rule.name, _failure(rule, error))
+                broken.add((rule.name, leg))
+                continue
+            judged.add((rule.name, leg))
+            node = as_text(getattr(bound[rule.at.alias], rule.at.field)) if rule.at else ""
+            checked = Checked(rule=rule.name, node=node, leg=leg.direction if leg else "")
+            if cause is None:
+                well[checked] = (rule.name, leg)
+            else:
+                causes[cause] = None
+                accused.add(checked)
+        legs = [fact for fact in known.values() if isinstance(fact, Leg)]
+        return Evaluation(
+            facts=tuple(known.values()),
+            causes=tuple(causes),
+            checked=tuple(one for one, of in well.items() if one not in accused and of not in broken),
+            unjudged=tuple(
+                (rule, leg)
+                for rule in self.rules
+                if isinstance(rule, CauseRule) and rule.anchored
+                for leg in legs
+                if _concerns(rule, leg) and (rule.name, leg) not in judged - broken
+            ),
+            proofs=proofs,
+            blind=tuple(failed[name] for name in sorted(failed)),
+        )
+
+    def _put(self, engine_id: str, fact: Fact, tokens: dict[str, str], hosts: Iterable[tuple[_Chunk, Any]]) -> None:
+        """The engine is only asked what is equal, so it gets tokens, not text: no quoting, length or type misleads it.
+
+        A field a fact could not know gets a token of its own on each side of a join, so that it equals nothing.
+        """
+        if type(fact) not in self._fields:
+            return
+        message = {"id": engine_id, "kind": type(fact).__name__}
+        for attribute, (name, role) in self._fields[type(fact)].items():
+            value = getattr(fact, name)
+            if role == "is" or not unknown(value):
+                message[attribute] = tokens.setdefault(as_text(value), f"t{len(tokens)}")
+            else:
+                message[attribute] = f"unknown {engine_id} {attribute}"
+        for chunk, host in hosts:
+            if type(fact) in chunk.kinds:
+                try:
+                    host.assert_fact(RULESET, message)
+                except durable.engine.MessageNotHandledException:
+                    continue  # none of this chunk's conditions wants it
+
+    def _compile(self, rule: Rule) -> _Compiled:
+        if not 1 <= len(rule.patterns) <= MOST_CONDITIONS:
+            raise TypeError(f"{rule.name} has {len(rule.patterns)} conditions; a rule has 1 to {MOST_CONDITIONS}")
+        places = {alias: place for place, (alias, _) in enumerate(rule.patterns)}
+        conditions = []
+        for alias, pattern in rule.patterns:
+            constants, joins = [], []
+            for name, value in sorted(pattern.terms, key=lambda term: term[0]):
+                if isinstance(value, Ref):
+                    other = rule.patterns[places[value.alias]][1].kind
+                    join = {f"p{places[value.alias]}": self._attribute(rule, other, value.field, "of")}
+                    joins.append((self._attribute(rule, pattern.kind, name, "to"), join))
+                else:
+                    token = self._tokens.setdefault(value, f"t{len(self._tokens)}")
+                    constants.append((self._attribute(rule, pattern.kind, name, "is"), token))
+            if len(joins) > MOST_JOINS:
+                raise TypeError(f"{rule.name}: {alias} has {len(joins)} joins; a condition has at most {MOST_JOINS}")
+            self._fields.setdefault(pattern.kind, {})
+            conditions.append(_Condition(pattern.kind, (("kind", pattern.kind.__name__), *constants), tuple(joins)))
+        return _Compiled(rule, tuple(conditions))
+
+    def _attribute(self, rule: Rule, kind: type[Fact], name: str, role: str) -> str:
+        types = {one.name: one.type for one in msgspec.structs.fields(kind)}
+        if types.get(name) not in (str, int, bool):
+            raise TypeError(
+                f"{rule.name} compares {kind.__name__}.{name}; only text, numbers and booleans can be compared"
+            )
+        attribute = f"{role}_{name}"
+        self._fields.setdefault(kind, {})[attribute] = (name, role)
+        return attribute
+
+
+@dataclass(frozen=True)
+class _Condition:
+    """One pattern as the engine reads it: constants first, because tests are shared from the left; joins last."""
+
+    kind: type[Fact]
+    constants: tuple[tuple[str, str], ...]
+    joins: tuple[tuple[str, dict[str, str]], ...]
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    rule: Rule
+    conditions: tuple[_Condition, ...]
+
+    def definition(self) -> dict[str, Any]:
+        """dist 0: one fact may stand in several conditions of a rule (both ends of a flow can be on one node)."""
+        rows = [
+            {f"p{place}": {"$and": [{name: value} for name, value in (*one.constants, *one.joins)]}}
+            for place, one in enumerate(self.conditions)
+        ]
+        return {"all": rows, "dist": 0}
+
+
+@dataclass
+class _Chunk:
+    """As many rules as one ruleset of the engine can bear. Counts what would end in its errors 108 and 303, or hang it.
+
+    The engine shares equal tests from the left, but never joins; a fact waits on a stack of 64 for all tests below
+    one it has passed.
+    """
+
+    rules: list[Rule] = field(default_factory=list)
+    definitions: list[dict[str, Any]] = field(default_factory=list)
+    kinds: set[type[Fact]] = field(default_factory=set)
+    below: dict[tuple[Any, ...], set[tuple[str, str]]] = field(default_factory=dict)  # tests passed -> next constants
+    sharing: dict[tuple[Any, ...], int] = field(default_factory=dict)  # tests passed -> conditions complete there
+    joining: dict[tuple[Any, ...], int] = field(default_factory=dict)  # tests passed -> conditions that join from there
+
+    def add(self, compiled: _Compiled) -> None:
+        self.rules.append(compiled.rule)
+        self.definitions.append(compiled.definition())
+        for one in compiled.conditions:
+            self.kinds.add(one.kind)
+            for length, constant in enumerate(one.constants):
+                self.below.setdefault(one.constants[:length], set()).add(constant)
+            count = self.joining if one.joins else self.sharing
+            count[one.constants] = count.get(one.constants, 0) + 1
+
+    def takes(self, compiled: _Compiled) -> bool:
+        """Would it still be safe with this rule? An empty chunk takes any rule."""
+        after = _Chunk(
+            below={passed: set(constants) for passed, constants in self.below.items()},
+            sharing=dict(self.sharing),
+            joining=dict(self.joining),
+        )
+        after.add(compiled)
+        return (
+            max(after.sharing.values(), default=0) <= MOST_SHARING
+            and max(len(constants) for constants in after.below.values()) <= MOST_SIBLINGS
+            and after.pending(()) <= MOST_PENDING
+        )
+
+    def pending(self, passed: tuple[Any, ...]) -> int:
+        """Most tests a fact may be waiting for once it has passed these; of a field's constants it passes only one."""
+        constants = self.below.get(passed, set())
+        here = len({name for name, _ in constants}) + self.joining.get(passed, 0)
+        return max([here, *(here - 1 + self.pending((*passed, constant)) for constant in constants)])
+
+
+class _Host(durable.engine.Host):  # type: ignore[misc]
+    """The engine's host without its two endless timer threads."""
+
+    def _run(self) -> None:
+        pass
+
+
+@contextmanager
+def _host(chunk: _Chunk, matches: list[tuple[Rule, tuple[str, ...]]], names: Mapping[str, str]) -> Iterator[Any]:
+    """A private ruleset, freed both ways: each of the two deletions alone leaks megabytes."""
+
+    def record(rule: Rule) -> Callable[[Any], None]:
+        def run(closure: Any) -> None:
+            if len(matches) <= MOST_MATCHES:
+                found = closure._m
+                matches.append((rule, tuple(names[found[f"p{place}"]["id"]] for place in range(len(rule.patterns)))))
+
+        return run
+
+    warm: list[bool] = []
+
+    def warm_up(closure: Any) -> None:
+        warm.append(True)
+
+    # A state on which no action has ever run crashes when it is deleted, so one runs first. The engine may read past
+    # the end of a condition up to the next one's end mark, so a rule that never matches is the last.
+    never: dict[str, Any] = {"$and": [{"kind": "never"}, {"a": {"p0": "a"}}, {"b": {"p0": "b"}}]}
+    rules: dict[str, dict[str, Any]] = {"warm-up": {"all": [{"p0": {"kind": WARM_UP["kind"]}}], "run": warm_up}}
+    for place, (rule, definition) in enumerate(zip(chunk.rules, chunk.definitions, strict=True)):
+        rules[f"r{place}"] = {**definition, "run": record(rule)}
+    rules["sentinel"] = {"all": [{"p0": {"kind": "never"}}, {"p1": never}], "run": warm_up}
+
+    host = _Host({RULESET: rules})
+    try:
+        host.assert_fact(RULESET, dict(WARM_UP))
+        if not warm:
+            raise EngineFault("the rule engine runs no rule")
+        try:
+            yield host
+            swallowed = host.get_state(RULESET).get("exception")
+            if swallowed:
+                raise EngineFault(f"the rule engine swallowed an error: {swallowed}")
+        finally:
+            host.delete_state(RULESET)
+    finally:
+        durable_rules_engine.delete_ruleset(host.get_ruleset(RULESET)._handle)
+
+
+def verify(rule: Rule, matched: Sequence[Fact]) -> None:
+    """Is this match one? `matched` has one fact per condition. Raises EngineFault when it is not."""
+    bound: dict[str, Fact] = {}
+    for (alias, pattern), fact in zip(rule.patterns, matched, strict=True):
+        if not _holds(pattern, fact, bound):
+            raise EngineFault(f"the rule engine matched {rule.name} with {fact.id} as {alias}, which it is not")
+        bound[alias] = fact
+
+
+def unknown(value: object) -> bool:
+    """Could the fact not say? Such a field joins nothing."""
+    return value == "" or (value == -1 and type(value) is int)
+
+
+def _holds(pattern: Pattern, fact: Fact, bound: Mapping[str, Fact]) -> bool:
+    if type(fact) is not pattern.kind:
+        return False
+    for name, wanted in pattern.terms:
+        value = getattr(fact, name)
+        if isinstance(wanted, Ref):
+            other = getattr(bound[wanted.alias], wanted.field)
+            if unknown(value) or unknown(other) or as_text(value) != as_text(other):
+                return False
+        elif as_text(value) != wanted:
+            return False
+    return True
+
+
+def _concerns(rule: CauseRule, leg: Leg) -> bool:
+    """Is this a leg the rule should judge? Only constants count: better one rule too many that could not."""
+    pattern = next(pattern for _, pattern in rule.patterns if pattern.kind is Leg)
+    constants = tuple((name, wanted) for name, wanted in pattern.terms if not isinstance(wanted, Ref))
+    return _holds(Pattern(Leg, constants), leg, {})
+
+
+def _deduce(rule: Rule, matched: Sequence[Fact], failed: dict[str, Blind]) -> list[Fact]:
+    """What a deduction's body yields; a body that fails yields nothing and is told."""
+    try:
+        made = rule.body(**{alias: fact for (alias, _), fact in zip(rule.patterns, matched, strict=True)})
+        follows = [made] if isinstance(made, Fact) else list(made or ())
+        for fact in follows:
+            if not isinstance(fact, Fact):
+                raise TypeError(f"it yields {fact!r}, which is no fact")
+    except Exception as error:
+        failed.setdefault(rule.name, _failure(rule, error))
+        return []
+    return cast(list[Fact], follows)
+
+
+def _failure(rule: Rule, error: Exception) -> Blind:
+    return Blind(look=rule.name, reason=f"the rule itself failed: {type(error).__name__}: {error}")
+
+
+def _refuse_equal_hashes(names: Iterable[str]) -> None:
+    """The engine tells attributes apart by a 32-bit hash of their names."""
+    seen: dict[int, str] = {}
+    for name in sorted(names):
+        other = seen.setdefault(fnv1a_32(name), name)
+        if other != name:
+            raise TypeError(f"rename a field: the rule engine cannot tell {other} from {name}")
+
+
+def fnv1a_32(text: str) -> int:
+    """The engine's hash of ids and attribute names."""
+    digest = 0x811C9DC5
+    for byte in text.encode():
+        digest = ((digest ^ byte) * 16777619) & 0xFFFFFFFF
+    return digest
