@@ -7,33 +7,35 @@ import logging
 from collections.abc import Mapping
 
 from fixes.approvers import Approvers
-from fixes.kind import EvidenceChanged, Kind, Netlink, kinds
+from fixes.kernel import Kernel
+from fixes.kind import EvidenceChanged, Kind, kinds
 from fixes.request import FixRequest, Phase, Refused
 from fixes.store import FixStore, StoreError
 
 log = logging.getLogger(__name__)
 
-RETRY_MAX_S = 15.0
+STOP_S = 5.0
+RETRIES_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 
 
 class Executor:
     """One per node, one request at a time.
 
     The order that makes it at most once: Running is written by compare-and-swap first, then the kernel, then the
-    result. Whoever finds Running does not act: either another one is at it, or it died and nobody knows how far it came.
+    result. Whoever finds Running does not act: another one is at it, or it died and nobody knows how far it came.
     """
 
     def __init__(
         self,
         node: str,
         store: FixStore,
-        netlink: Netlink,
+        kernel: Kernel,
         approvers: Approvers,
         known: Mapping[str, Kind] | None = None,
     ) -> None:
         self.node = node
         self._store = store
-        self._netlink = netlink
+        self._kernel = kernel
         self._approvers = approvers
         self._kinds = kinds() if known is None else known
 
@@ -44,11 +46,29 @@ class Executor:
                 continue
             if request.status.phase not in (Phase.APPROVED, Phase.RUNNING):
                 continue
+            work = asyncio.ensure_future(self._handle_patiently(request.name))
             try:
-                await self.handle(request.name)
-            except (StoreError, Refused) as error:
-                # Listed again after the next reconnection at the latest; until then nothing was done or is known.
-                log.warning("%s: %s", request.name, error.sentence)
+                await asyncio.shield(work)
+            except asyncio.CancelledError:
+                # Told to stop in the middle of it: a change that was begun is ended and said, if that is quick.
+                await asyncio.wait({work}, timeout=STOP_S)
+                work.cancel()
+                raise
+
+    async def _handle_patiently(self, name: str) -> None:
+        """Nothing tells again of a missed approval until the watch is made anew, so a broken look is repeated."""
+        for delay in RETRIES_S:
+            try:
+                await self.handle(name)
+                return
+            except Refused as refused:  # somebody else moved it meanwhile
+                log.info("%s: %s", name, refused.sentence)
+                return
+            except StoreError as error:
+                log.warning("%s: %s", name, error.sentence)
+                if error.missing:
+                    return
+                await asyncio.sleep(delay)
 
     async def handle(self, name: str) -> FixRequest:
         """Bring one request as far as it goes. Raises StoreError and request.Refused."""
@@ -68,7 +88,7 @@ class Executor:
         if refusal := self._approvers.refusal(request):
             return await self._end(request, Phase.FAILED, f"Nothing was done: {refusal}.")
         try:
-            await asyncio.to_thread(kind.holds, self._netlink, request.spec.arguments)
+            await asyncio.to_thread(kind.holds, self._kernel, request.spec.arguments)
         except EvidenceChanged as changed:
             return await self._end(request, Phase.STALE, f"Nothing was done: {changed} Ask again.")
         except (OSError, ValueError) as error:
@@ -77,8 +97,8 @@ class Executor:
         if running.status.phase is not Phase.RUNNING:  # too late, or not what was approved
             return running
         try:
-            await asyncio.to_thread(kind.execute, self._netlink, request.spec.arguments)
-            right, text = await asyncio.to_thread(kind.verify, self._netlink, request.spec.arguments)
+            await asyncio.to_thread(kind.execute, self._kernel, request.spec.arguments)
+            right, text = await asyncio.to_thread(kind.verify, self._kernel, request.spec.arguments)
         except (OSError, ValueError) as error:
             return await self._end(request, Phase.FAILED, f"{self.node}'s kernel refused: {error}.")
         return await self._end(request, Phase.VERIFIED if right else Phase.NOT_FIXED, text)
@@ -90,24 +110,22 @@ class Executor:
             if kind is None:
                 right, text = False, f"{self.node} does not know the fix {request.spec.kind!r}."
             else:
-                right, text = await asyncio.to_thread(kind.verify, self._netlink, request.spec.arguments)
+                right, text = await asyncio.to_thread(kind.verify, self._kernel, request.spec.arguments)
         except (OSError, ValueError) as error:
             right, text = False, f"It cannot be read: {error}."
         text = f"The fixer was restarted in between and did not run it again. {text}"
         return await self._end(request, Phase.VERIFIED if right else Phase.UNKNOWN, text)
 
     async def _end(self, request: FixRequest, phase: Phase, message: str) -> FixRequest:
-        """Write how it ended, for as long as it takes: a result that is not written reads as "unknown" later."""
-        delay = 0.25
-        while True:
+        """Write how it ended, with patience: a result that was not written will read as "unknown"."""
+        for delay in RETRIES_S:
             try:
                 ended = await self._store.transition(request.name, phase, message=message)
+                log.info("%s: %s. %s", request.name, ended.status.phase, ended.status.message)
+                return ended
             except StoreError as error:
                 if error.missing:
                     raise
                 log.warning("%s is %s, which cannot be written yet: %s", request.name, phase, error.sentence)
                 await asyncio.sleep(delay)
-                delay = min(RETRY_MAX_S, delay * 2)
-                continue
-            log.info("%s: %s. %s", request.name, ended.status.phase, ended.status.message)
-            return ended
+        return await self._store.transition(request.name, phase, message=message)

@@ -7,26 +7,10 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import fixes.kinds
-from facts import Cause, Fact, Neighbor
-
-
-class Netlink(Protocol):
-    """The part of a node's kernel that a fix may touch; `node_probe.netlink` is the real one."""
-
-    def device_index(self, device: str) -> int:
-        """Index of the device, -1 when there is none. A device made anew has another one."""
-        ...
-
-    def neighbor(self, device: str, address: str) -> Neighbor:
-        """The kernel's entry for this address on this device, `found=False` when there is none."""
-        ...
-
-    def replace_neighbor(self, device: str, address: str, mac: str) -> None:
-        """Write a PERMANENT entry. Raises OSError."""
-        ...
+from facts import Cause, Fact
+from fixes.kernel import Kernel
 
 
 class EvidenceChanged(Exception):
@@ -48,9 +32,9 @@ class Kind:
     blast_radius: Callable[[Mapping[str, str], str], str]
     undo: Callable[[Mapping[str, str], str], str]
     propose: Callable[[Cause, Sequence[Fact]], dict[str, str] | None]
-    holds: Callable[[Netlink, Mapping[str, str]], None]
-    execute: Callable[[Netlink, Mapping[str, str]], None]
-    verify: Callable[[Netlink, Mapping[str, str]], tuple[bool, str]]
+    holds: Callable[[Kernel, Mapping[str, str]], None]
+    execute: Callable[[Kernel, Mapping[str, str]], None]
+    verify: Callable[[Kernel, Mapping[str, str]], tuple[bool, str]]
     executes_on: str = "node"
 
 

@@ -7,7 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 from facts import Cause, Fact, Leg, Neighbor
-from fixes.kind import EvidenceChanged, Kind, Netlink
+from fixes.kernel import Kernel
+from fixes.kind import EvidenceChanged, Kind
+from node_probe.netlink import Entry
 
 MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 DEVICE = re.compile(r"[^\s/]{1,15}")
@@ -26,7 +28,7 @@ def undo(arguments: Mapping[str, str], node: str) -> str:
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
-    """device, address, mac (as it should be), seen ("" for no entry), peer (node behind it)."""
+    """device, its vni, address, mac (as it should be), seen ("" for no entry), peer (node behind it)."""
     evidence = [fact for fact in facts if fact.id in cause.evidence]
     leg = next((fact for fact in evidence if isinstance(fact, Leg)), None)
     if leg is None:
@@ -45,6 +47,7 @@ def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
         return None
     arguments = {
         "device": leg.tunnel_device,
+        "vni": str(leg.vni),
         "address": leg.target_tunnel_address,
         "mac": leg.target_tunnel_mac,
         "seen": entry.mac if entry.found else "",
@@ -57,28 +60,31 @@ def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
     return arguments
 
 
-def holds(netlink: Netlink, arguments: Mapping[str, str]) -> None:
+def holds(kernel: Kernel, arguments: Mapping[str, str]) -> None:
     device, address, mac = _check(arguments)
-    if netlink.device_index(device) < 0:
+    tunnel = kernel.device(device)
+    if tunnel is None:
         raise EvidenceChanged(f"There is no device {device} any more.")
-    entry = netlink.neighbor(device, address)
+    if (tunnel.kind, str(tunnel.vni)) != ("vxlan", arguments.get("vni")):
+        raise EvidenceChanged(f"{device} is not the VXLAN device with VNI {arguments.get('vni')} any more.")
+    entry = kernel.neighbor(device, address)
     if _right(entry, mac):
         raise EvidenceChanged(f"{address} on {device} is {mac} already; there is nothing left to do.")
-    now, seen = entry.mac if entry.found else "", arguments.get("seen", "")
+    now, seen = entry.mac if entry else "", arguments.get("seen", "")
     if now != seen:
         raise EvidenceChanged(f"{address} on {device} is {now or 'unresolved'} now; it was {seen or 'unresolved'}.")
 
 
-def execute(netlink: Netlink, arguments: Mapping[str, str]) -> None:
-    netlink.replace_neighbor(*_check(arguments))
+def execute(kernel: Kernel, arguments: Mapping[str, str]) -> None:
+    kernel.replace_neighbor(*_check(arguments))
 
 
-def verify(netlink: Netlink, arguments: Mapping[str, str]) -> tuple[bool, str]:
+def verify(kernel: Kernel, arguments: Mapping[str, str]) -> tuple[bool, str]:
     device, address, mac = _check(arguments)
-    entry = netlink.neighbor(device, address)
+    entry = kernel.neighbor(device, address)
     if _right(entry, mac):
         return True, f"{address} on {device} is {mac} now."
-    if not entry.found:
+    if entry is None:
         return False, f"{address} on {device} has no entry; it should be {mac}."
     return (
         False,
@@ -86,8 +92,8 @@ def verify(netlink: Netlink, arguments: Mapping[str, str]) -> tuple[bool, str]:
     )
 
 
-def _right(entry: Neighbor, mac: str) -> bool:
-    return entry.found and entry.mac == mac and entry.state == "PERMANENT"
+def _right(entry: Entry | None, mac: str) -> bool:
+    return entry is not None and (entry.mac, entry.state) == (mac, "PERMANENT")
 
 
 def _check(arguments: Mapping[str, str]) -> tuple[str, str, str]:
