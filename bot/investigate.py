@@ -80,7 +80,7 @@ async def _tell(progress: Progress | None, text: str) -> None:
 
 
 def save(investigation: Investigation, state: Path) -> Investigation:
-    """The same with `saved` set to its file below `state`/investigations, the newest KEPT of them kept; or with `not_saved`."""
+    """The same with `saved` set to its file below `state`/investigations (the newest KEPT), or with `not_saved`."""
     directory = state / "investigations"
     path = directory / f"{investigation.id}.json"
     saved = msgspec.structs.replace(investigation, saved=str(path))

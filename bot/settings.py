@@ -1,4 +1,4 @@
-"""Which cluster, probes and directories to use, decided once: without it every command would read the environment its own way."""
+"""Which cluster, probes and directories to use, decided once, lest every command read the environment its own way."""
 
 from __future__ import annotations
 
@@ -31,14 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--kubeconfig", help="kubeconfig file ($KUBECONFIG; without one: in-cluster configuration)")
     group.add_argument("--certs", help="directory with ca.crt, bot.crt and bot.key ($CALICO_WHY_CERTS)")
     group.add_argument("--probe-port", help="port of the probes (9797, $CALICO_WHY_PROBE_PORT)")
-    group.add_argument("--probe-proxy", help="http://host:port of an HTTP CONNECT proxy to the probes ($CALICO_WHY_PROBE_PROXY)")
+    group.add_argument(
+        "--probe-proxy", help="http://host:port of an HTTP CONNECT proxy to the probes ($CALICO_WHY_PROBE_PROXY)"
+    )
     group.add_argument("--namespace", help="namespace of the fix requests (calico-why, $CALICO_WHY_NAMESPACE)")
     group.add_argument("--cluster", help="name of the cluster in answers (the context's, $CALICO_WHY_CLUSTER)")
     group.add_argument("--state", help="directory for saved investigations ($CALICO_WHY_STATE)")
 
 
 def from_arguments(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from the flags of `add_arguments`, else the environment. Raises UserError for a value that cannot be meant."""
+    """Settings from the flags of `add_arguments`, else the environment. Raises UserError for a senseless value."""
     return from_environment(
         {
             **environment,
@@ -60,7 +62,7 @@ def from_arguments(args: argparse.Namespace, environment: Mapping[str, str] = os
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from the environment alone. Raises UserError for a value that cannot be meant."""
+    """Settings from the environment alone. Raises UserError for a senseless value."""
     port = environment.get("CALICO_WHY_PROBE_PORT") or "9797"
     if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise UserError(f"{port!r} is not a port: CALICO_WHY_PROBE_PORT (or --probe-port) is a number from 1 to 65535.")

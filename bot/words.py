@@ -1,4 +1,4 @@
-"""What a person typed, made into a question or a sentence about what is wrong with it; Slack and the terminal share it."""
+"""What a person typed, made a question or a sentence about what is wrong with it; Slack and terminal share it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 0
 
     def __str__(self) -> str:
-        return " ".join(filter(None, (self.source, self.target, self.port and f"{self.port}/{self.protocol}" or "")))
+        return " ".join(filter(None, (self.source, self.target, f"{self.port}/{self.protocol}" if self.port else "")))
 
 
 def parse(words: Sequence[str]) -> Asked:
@@ -44,7 +44,9 @@ def parse(words: Sequence[str]) -> Asked:
         raise UserError(f"A question has two sides, and {said}. Write: {USAGE}")
     source, target, rest = plain[0], plain[1], " ".join(plain[2:])
     protocol, port = _port(rest, source, target) if rest else ("", 0)
-    return Asked(source=_side(source, source, target), target=_side(target, source, target), protocol=protocol, port=port)
+    return Asked(
+        source=_side(source, source, target), target=_side(target, source, target), protocol=protocol, port=port
+    )
 
 
 def _port(text: str, source: str, target: str) -> tuple[str, int]:
@@ -53,7 +55,9 @@ def _port(text: str, source: str, target: str) -> tuple[str, int]:
     elif found := _PORT_LAST.fullmatch(text):
         number, protocol = found[2], found[1].lower()
     else:
-        raise UserError(f"{_quoted(text)} is not a port. Write it as PORT/tcp or PORT/udp: why {_cut(source)} {_cut(target)} 5432/tcp")
+        raise UserError(
+            f"{_quoted(text)} is not a port; write PORT/tcp or PORT/udp: why {_cut(source)} {_cut(target)} 5432/tcp"
+        )
     if not 0 < int(number) < 65536:
         raise UserError(f"{number} is not a port: ports go from 1 to 65535. Write: {USAGE}")
     return protocol, int(number)
@@ -72,7 +76,9 @@ def _side(word: str, source: str, target: str) -> str:
         raise UserError(f"{_quoted(word)} carries a port; the port is a word of its own. Write: {right}")
     lower = word.lower()
     if lower != word and _side_is_right(lower):
-        raise UserError(f"{_quoted(word)} cannot be a name in Kubernetes, which are lower case. Perhaps {_quoted(lower)}?")
+        raise UserError(
+            f"{_quoted(word)} cannot be a name in Kubernetes, which are lower case. Perhaps {_quoted(lower)}?"
+        )
     raise UserError(f"{_quoted(word)} is neither a name nor an IP address. Write: {USAGE}")
 
 

@@ -1,0 +1,123 @@
+"""`calico-why WORD ...`: finds the word's command and says every error as a sentence; without it nothing has a name to call."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module, util
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from bot.errors import COULD_NOT_JUDGE, WRONG_USAGE, UserError
+
+GROUP = "calico_why.commands"
+ABOUT = "Answers why a pod cannot reach another pod on a Calico cluster, with evidence and a fix people approve."
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; its exit status. argv: the words after the program's name, sys.argv's by default."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words[:1]
+    words = words[1:] if debug else words
+    try:
+        return _run(words)
+    except UserError as error:
+        print(error.sentence, file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on; Python would complain at exit
+        return 0
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(_unexpected(error, debug), file=sys.stderr)
+        return COULD_NOT_JUDGE
+
+
+def _run(words: list[str]) -> int:
+    commands = {one.name: one.value for one in entry_points(group=GROUP)}
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help(commands))
+        return 0 if words else WRONG_USAGE
+    if words[0] not in commands:
+        near = difflib.get_close_matches(words[0], commands, n=1)
+        hint = f"did you mean `calico-why {near[0]}`?" if near else f"there is {', '.join(sorted(commands))}."
+        raise UserError(f"{words[0]!r} is not a word of calico-why; {hint}")
+    module: Any = import_module(commands[words[0]])
+    parser = argparse.ArgumentParser(prog=f"calico-why {words[0]}", description=module.HELP)
+    module.add_arguments(parser)
+    try:
+        return int(module.run(parser.parse_args(words[1:])))
+    except SystemExit as end:  # argparse has printed its usage, or its help
+        return end.code if isinstance(end.code, int) else WRONG_USAGE
+
+
+def _help(commands: dict[str, str]) -> str:
+    rows = [f"  {word:<10} {_one_line(module)}" for word, module in sorted(commands.items())]
+    return "\n".join(
+        [
+            "usage: calico-why [--debug] WORD ...",
+            "",
+            ABOUT,
+            "",
+            *rows,
+            "",
+            "calico-why WORD --help tells more. Exit status: 0 answered, 2 wrong usage, 3 could not judge.",
+        ]
+    )
+
+
+def _one_line(module: str) -> str:
+    """HELP of a command, read from its source: importing ten commands to list them would take seconds."""
+    try:
+        spec = util.find_spec(module)
+        source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
+    except (ImportError, OSError):
+        return "(not installed)"
+    for node in _assignments(source):
+        return node
+    return ""
+
+
+def _assignments(source: str) -> list[str]:
+    import ast
+
+    return [
+        str(statement.value.value)
+        for statement in ast.parse(source).body
+        if isinstance(statement, ast.Assign)
+        and isinstance(statement.value, ast.Constant)
+        and any(isinstance(target, ast.Name) and target.id == "HELP" for target in statement.targets)
+    ]
+
+
+def _unexpected(error: Exception, printed: bool) -> str:
+    """One sentence for an error nobody foresaw, and where its traceback is."""
+    import secrets
+    import tempfile
+
+    reference = f"err-{secrets.token_hex(4)}"
+    said = f"Something unforeseen happened ({type(error).__name__}, reference {reference}), so there is no answer."
+    if printed:
+        return f"{said} The traceback stands above."
+    directory = Path(os.environ.get("CALICO_WHY_STATE") or tempfile.gettempdir())
+    path = directory / f"calico-why-{reference}.txt"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write("".join(traceback.format_exception(error)))
+    except OSError:
+        return f"{said} Run it again as `calico-why --debug ...` to see where."
+    return f"{said} The traceback is in {path}; `calico-why --debug ...` prints it."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

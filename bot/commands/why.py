@@ -1,0 +1,52 @@
+"""`calico-why why A B [PORT/tcp|udp]`: the question this program is for."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+
+from bot.errors import COULD_NOT_JUDGE, UserError
+from bot.settings import Settings, add_arguments as add_connection, from_arguments
+from bot.words import parse
+
+HELP = "why A B [PORT/tcp|udp]: why can pod A not reach pod B?"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "%(prog)s [NAMESPACE/]POD [NAMESPACE/]POD [PORT/tcp|udp] [options]"
+    parser.add_argument("words", nargs="*", metavar="WORD", help="both pods (or an IP address), and a port such as 5432/tcp")
+    parser.add_argument("-o", "--output", choices=("text", "json", "slack"), default="text", help="form of the answer")
+    parser.add_argument("--exit-code", action="store_true", help="exit with 1 when a cause was found")
+    parser.add_argument("--verbose", "-v", action="store_true", help="list everything that was checked and seen")
+    parser.add_argument("--deadline", type=float, default=4.0, metavar="S", help="seconds a probe may take (4)")
+    add_connection(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 answered, 3 when the verdict is unknown; with --exit-code 1 for a cause. Raises UserError."""
+    parse(args.words)
+    if not 0.1 <= args.deadline <= 300:
+        raise UserError(f"--deadline {args.deadline:g}: give the seconds a probe may take, from 0.1 to 300.")
+    return asyncio.run(_answer(args, from_arguments(args)))
+
+
+async def _answer(args: argparse.Namespace, settings: Settings) -> int:
+    from bot.investigate import Investigation, investigate
+    from bot.sources.kubernetes import Cluster
+    from bot.sources.probes import Probes
+    from engine.worker import Worker
+
+    worker = Worker()
+    try:
+        async with Cluster(settings) as cluster, Probes(settings, deadline_s=args.deadline) as probes:
+            answer: Investigation = await investigate(
+                args.words, cluster=cluster, probes=probes, worker=worker, state=settings.state
+            )
+    finally:
+        worker.close()
+    print(_form(answer, args.output, args.verbose))
+    if answer.diagnosis.verdict == "unknown":
+        return COULD_NOT_JUDGE
+    return 1 if args.exit_code and answer.diagnosis.verdict == "cause" else 0

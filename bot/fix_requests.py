@@ -1,0 +1,79 @@
+"""Turns the causes of an answer into requests somebody can approve; without it the bot would only ever advise."""
+
+from __future__ import annotations
+
+import msgspec
+
+from bot.investigate import Investigation
+from facts import Cause, Diagnosis
+from fixes.kind import Kind, kinds
+from fixes.request import LIFETIME, Evidence, FixRequest, Person, Spec, digest, document, expired, stamp
+from fixes.store import FixStore
+
+
+async def request_fixes(investigation: Investigation, store: FixStore, requested_by: Person) -> list[dict[str, object]]:
+    """Custom resources of the requests for this answer, one for each cause that a kind of fix can mend; [] for none.
+
+    An open request for exactly the same change on the same evidence is given instead of a second one.
+    Raises fixes.store.StoreError (it has a `sentence`).
+    """
+    return [document(one, store.namespace) for one in await requested(investigation, store, requested_by)]
+
+
+async def requested(investigation: Investigation, store: FixStore, requested_by: Person) -> list[FixRequest]:
+    """The same as FixRequests."""
+    proposals = [
+        proposal
+        for cause in investigation.diagnosis.causes
+        if (proposal := _proposal(cause, investigation, store, requested_by))
+    ]
+    if not proposals:
+        return []
+    open_ones = {one.spec.digest: one for one in await store.all() if one.open and not expired(one.spec, store.now())}
+    found = {}
+    for spec in proposals:
+        found[spec.digest] = open_ones.get(spec.digest) or found.get(spec.digest) or await store.create(spec)
+    return list(found.values())
+
+
+def _proposal(cause: Cause, investigation: Investigation, store: FixStore, requested_by: Person) -> Spec | None:
+    kind = kinds().get(cause.remedy)
+    arguments = kind.propose(cause, investigation.diagnosis.facts) if kind else None
+    if kind is None or arguments is None:
+        return None
+    return _spec(kind, arguments, cause, investigation, store, requested_by)
+
+
+def _spec(
+    kind: Kind,
+    arguments: dict[str, str],
+    cause: Cause,
+    investigation: Investigation,
+    store: FixStore,
+    requested_by: Person,
+) -> Spec:
+    node = cause.node
+    evidence = _evidence(cause, investigation.diagnosis)
+    now = store.now()
+    return Spec(
+        kind=kind.name,
+        node=node,
+        arguments=arguments,
+        title=kind.title(arguments, node),
+        evidence=evidence,
+        digest=digest(kind.name, node, arguments, evidence),
+        blast_radius=kind.blast_radius(arguments, node),
+        undo=kind.undo(arguments, node),
+        requested_by=requested_by,
+        requested_at=stamp(now),
+        expires_at=stamp(now + LIFETIME),
+        investigation=investigation.id,
+        question=investigation.asked,
+        cluster=investigation.cluster,
+    )
+
+
+def _evidence(cause: Cause, diagnosis: Diagnosis) -> tuple[Evidence, ...]:
+    return tuple(
+        Evidence(id=fact.id, fact=msgspec.to_builtins(fact)) for fact in diagnosis.facts if fact.id in cause.evidence
+    )

@@ -1,0 +1,100 @@
+"""Questions that were accepted and not yet answered; without it a restart would leave somebody waiting for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+
+log = logging.getLogger(__name__)
+
+KEPT_S = 24 * 3600  # Slack delivers an event again for some minutes; a day is ample
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One accepted question: everything needed to answer it later, in another process."""
+
+    id: str  # the event's id where Slack gives one, so that a second delivery is known
+    words: str  # what was asked, without "why"
+    user: str
+    team: str
+    channel: str
+    thread: str = ""  # ts of the thread to answer in; "" begins a new one
+    response_url: str = ""
+    answer: str = ""  # ts of the message that is updated, once it was posted
+
+
+class Journal:
+    """One file a question: in `jobs` until it is answered, then for a day in `done`. Every method blocks for a disk write."""
+
+    def __init__(self, state: Path | None) -> None:
+        self._directory = (state or Path(tempfile.mkdtemp(prefix="calico-why-"))) / "journal"
+        self._jobs, self._done = self._directory / "jobs", self._directory / "done"
+        for directory in (self._jobs, self._done):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def accept(self, job: Job) -> bool:
+        """True once the question is on disk; False when it had been accepted before. Raises OSError."""
+        path = self._jobs / _file(job.id)
+        if (self._done / path.name).exists():
+            return False
+        whole = self._write(job)
+        try:
+            os.link(whole, path)
+        except FileExistsError:
+            return False
+        finally:
+            whole.unlink()
+        _sync(self._jobs)
+        return True
+
+    def update(self, job: Job) -> None:
+        """The same question with more known about it. Raises OSError."""
+        self._write(job).replace(self._jobs / _file(job.id))
+        _sync(self._jobs)
+
+    def finish(self, job: Job) -> None:
+        """Answered: it will not be resumed, and a second delivery of it is still known. Raises OSError."""
+        with contextlib.suppress(FileNotFoundError):
+            (self._jobs / _file(job.id)).replace(self._done / _file(job.id))
+            os.utime(self._done / _file(job.id))
+
+    def unfinished(self) -> list[Job]:
+        """What to resume, oldest first. A file that cannot be read is set aside and logged. Old ones of `done` go."""
+        for path in self._done.iterdir():
+            if time.time() - path.stat().st_mtime > KEPT_S:
+                path.unlink(missing_ok=True)
+        found = []
+        for path in sorted(self._jobs.glob("*.json"), key=lambda path: path.stat().st_mtime):
+            try:
+                found.append(msgspec.json.decode(path.read_bytes(), type=Job))
+            except msgspec.MsgspecError as error:
+                log.warning("an accepted question cannot be read and is set aside: %s: %s", path, error)
+                path.replace(path.with_suffix(".broken"))
+        return found
+
+    def _write(self, job: Job) -> Path:
+        descriptor, name = tempfile.mkstemp(dir=self._jobs, suffix=".part")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.encode(job))
+            file.flush()
+            os.fsync(file.fileno())
+        return Path(name)
+
+
+def _file(identity: str) -> str:
+    """A file name for an id that came from outside."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in identity)[:100] + ".json"
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,182 @@
+"""One GET of the Kubernetes API, with answers as plain dictionaries and errors as sentences; every look passes here."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+import msgspec
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+from bot.errors import COULD_NOT_JUDGE, UserError
+
+PAGE = 500
+_IN_CLUSTER_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+class Missing(Exception):
+    """The API server knows the resource and has no object of that name."""
+
+
+class Refused(Exception):
+    """The API server answered, with something else than the object. `reason` is a sentence for a person."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class Unreachable(Exception):
+    """No answer came. `reason` is a sentence for a person."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Api:
+    """The API server of one kubeconfig context. Close it when done. `calls` counts the requests that were sent."""
+
+    def __init__(self, configuration: Configuration, *, context: str, namespace: str, timeout_s: float) -> None:
+        self.context = context
+        self.namespace = namespace
+        self.server: str = configuration.host
+        self.calls = 0
+        self._timeout_s = timeout_s
+        if _is_loopback(self.server):
+            configuration.client_session_kwargs = {
+                "trust_env": False
+            }  # a proxy for the world does not lead to this machine
+        self._client = ApiClient(configuration)
+
+    @classmethod
+    async def connect(cls, kubeconfig: str, *, timeout_s: float) -> Api:
+        """Reads the kubeconfig ("": ~/.kube/config where it exists, else in-cluster). Raises UserError without one."""
+        configuration = Configuration()
+        path = kubeconfig or _own_kubeconfig()
+        if not path:
+            try:
+                load_incluster_config(client_configuration=configuration)
+            except ConfigException as error:
+                raise UserError(
+                    "There is no kubeconfig, and this is not a pod of a cluster, so no cluster is known. "
+                    "Set KUBECONFIG or give --kubeconfig FILE.",
+                    status=COULD_NOT_JUDGE,
+                ) from error
+            return cls(configuration, context="cluster", namespace=_own_namespace(), timeout_s=timeout_s)
+        try:
+            loader = await load_kube_config(config_file=path, client_configuration=configuration, persist_config=False)
+            current = loader.current_context
+        except Exception as error:  # the loader has no error of its own: it lets through whatever parsing met
+            raise UserError(
+                f"The kubeconfig {path} cannot be used ({_brief(error)}), so no cluster is known. "
+                "Check KUBECONFIG; `kubectl config view` reads the same file.",
+                status=COULD_NOT_JUDGE,
+            ) from error
+        namespace = str(current["context"].get("namespace") or "default")
+        return cls(configuration, context=str(current["name"]), namespace=namespace, timeout_s=timeout_s)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def get(self, path: str, **query: str | int) -> dict[str, Any]:
+        """One object or one page of a list. Raises Missing, Refused, Unreachable; UserError when not let in (401)."""
+        status, body = await self._send(path, query)
+        if status == 401:
+            raise UserError(
+                f"The API server {self.server} does not accept these credentials (401), so nothing can be read. "
+                "Log in again, or use another kubeconfig.",
+                status=COULD_NOT_JUDGE,
+            )
+        try:
+            answer = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            answer = None
+        if not isinstance(answer, dict):
+            if status == 404:
+                raise Refused(status, f"the API server does not serve {path}")
+            raise Refused(status, f"the API server answered {status} to {path} with something that is no JSON object")
+        if status == 200:
+            return answer
+        if status == 404 and answer.get("reason") == "NotFound" and (answer.get("details") or {}).get("name"):
+            raise Missing(path)
+        raise Refused(
+            status, f"the API server answered {status}: {answer.get('message') or answer.get('reason') or path}"
+        )
+
+    async def pages(self, path: str, **query: str | int) -> list[dict[str, Any]]:
+        """All items of a list, in pages of PAGE. Raises as `get` does."""
+        items: list[dict[str, Any]] = []
+        more = ""
+        while True:
+            answer = await self.get(path, limit=PAGE, **query, **({"continue": more} if more else {}))
+            items += answer.get("items") or []
+            more = str((answer.get("metadata") or {}).get("continue") or "")
+            if not more:
+                return items
+
+    async def _send(self, path: str, query: dict[str, str | int]) -> tuple[int, bytes]:
+        self.calls += 1
+        try:
+            method, url, headers, _, _ = await self._client.param_serialize(
+                "GET",
+                path,
+                query_params=list(query.items()),
+                header_params={"Accept": "application/json"},
+                auth_settings=["BearerToken"],
+            )
+            response = await self._client.call_api(
+                method, url, headers, _request_timeout=aiohttp.ClientTimeout(total=self._timeout_s)
+            )
+            return response.status, await response.read()
+        except TimeoutError as error:
+            raise Unreachable(f"{self.server} did not answer within {self._timeout_s:g} s") from error
+        except ssl.SSLError as error:
+            raise Unreachable(f"no TLS with {self.server}: {error.reason or error}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unreachable(f"{self.server}: {_brief(error)}") from error
+
+    def unreachable(self, error: Unreachable) -> UserError:
+        """The sentence for a question that cannot be answered without this look."""
+        return UserError(
+            f"The API server cannot be reached ({error.reason}), so nothing can be looked at. "
+            "Check that the cluster is up and that KUBECONFIG points to it.",
+            status=COULD_NOT_JUDGE,
+        )
+
+
+def name(text: str) -> str:
+    """A name made safe as one segment of a path."""
+    return quote(text, safe="")
+
+
+def _own_kubeconfig() -> str:
+    path = Path("~/.kube/config").expanduser()
+    return str(path) if path.exists() else ""
+
+
+def _own_namespace() -> str:
+    """Namespace of the pod this runs in."""
+    return _IN_CLUSTER_NAMESPACE.read_text().strip() if _IN_CLUSTER_NAMESPACE.exists() else "default"
+
+
+def _is_loopback(server: str) -> bool:
+    host = urlsplit(server).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _brief(error: BaseException) -> str:
+    """The innermost reason in a few words: aiohttp's own texts repeat host and type."""
+    inner = getattr(error, "os_error", None) or error
+    text = str(getattr(inner, "strerror", None) or inner) or type(inner).__name__
+    return text if len(text) <= 200 else text[:199] + "…"

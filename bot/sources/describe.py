@@ -1,0 +1,238 @@
+"""Kubernetes and Calico objects as they are stored, said as facts; pure, so that every oddity has a test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network, NetmaskValueError
+from typing import Any
+
+from bot.sources import selector
+from bot.sources.names import seconds, tunnel_mac, veth_name
+from facts import CalicoNode, Endpoint, Pool
+
+Object = Mapping[str, Any]
+
+FINISHED = ("Succeeded", "Failed")
+# Container states that only say "not yet"; an event says more.
+_STILL_STARTING = ("ContainerCreating", "PodInitializing")
+
+
+def metadata(resource: Object) -> dict[str, Any]:
+    """Metadata of a Calico resource as its author wrote it.
+
+    In group crd.projectcalico.org Calico keeps labels, annotations and, of policies, the name in one annotation; only
+    its own keys are on the object itself.
+    """
+    own: dict[str, Any] = dict(resource.get("metadata") or {})
+    annotations: dict[str, str] = own.get("annotations") or {}
+    text = annotations.get("projectcalico.org/metadata")
+    if text is None:
+        return own
+    try:
+        kept = json.loads(text)
+    except ValueError:
+        return own
+    if not isinstance(kept, dict):
+        return own
+    for key in ("labels", "annotations"):
+        own[key] = {**(kept.get(key) or {}), **(own.get(key) or {})}
+    own["annotations"].pop("projectcalico.org/metadata", None)
+    if kept.get("name"):
+        own["name"] = kept["name"]
+    return own
+
+
+def pool(resource: Object) -> Pool | None:
+    """An IPv4 pool; None for an IPv6 one. A pool being deleted counts as disabled, as Calico has it."""
+    spec: Object = resource.get("spec") or {}
+    meta = metadata(resource)
+    try:
+        cidr = IPv4Network(str(spec.get("cidr", "")), strict=False)
+    except (AddressValueError, NetmaskValueError, ValueError):
+        return None
+    return Pool(
+        name=str(meta.get("name", "")),
+        cidr=str(cidr),
+        block_size=int(spec.get("blockSize") or 26),
+        vxlan_mode=str(spec.get("vxlanMode") or "Never"),
+        ipip_mode=str(spec.get("ipipMode") or "Never"),
+        disabled=bool(spec.get("disabled")) or bool(meta.get("deletionTimestamp")),
+        node_selector=str(spec.get("nodeSelector") or "all()"),
+    )
+
+
+def allows(resource: Object, use: str) -> bool:
+    """May addresses of the pool be used for "Workload" or "Tunnel"? By default for both."""
+    uses = (resource.get("spec") or {}).get("allowedUses") or ("Workload", "Tunnel")
+    return use in uses
+
+
+def node_labels(node: Object) -> dict[str, str]:
+    """Labels of a node as Calico's selectors see them: Kubernetes' own, and those Calico keeps in an annotation."""
+    meta: Object = node.get("metadata") or {}
+    try:
+        kept = json.loads((meta.get("annotations") or {}).get("projectcalico.org/labels") or "{}")
+    except ValueError:
+        kept = {}
+    return {**(kept if isinstance(kept, dict) else {}), **(meta.get("labels") or {})}
+
+
+def selects(node_selector: str, node: Object) -> bool:
+    """Does the selector select this node? One that Calico could not read either selects none."""
+    try:
+        return selector.matches(node_selector, node_labels(node))
+    except selector.SelectorError:
+        return False
+
+
+def calico_node(node: Object, pools: Sequence[tuple[Pool, Object]] | None, felix: Object) -> CalicoNode:
+    """A node by its annotations. pools: None when they could not be read. felix: default overlaid by node.<name>."""
+    meta: Object = node.get("metadata") or {}
+    status: Object = node.get("status") or {}
+    name = str(meta.get("name", ""))
+    annotations: Object = meta.get("annotations") or {}
+    interface = _interface(str(annotations.get("projectcalico.org/IPv4Address") or ""))
+    tunnel = _address(str(annotations.get("projectcalico.org/IPv4VXLANTunnelAddr") or ""))
+    internal = [one["address"] for one in status.get("addresses") or () if one.get("type") == "InternalIP"]
+    conditions = {one.get("type"): one.get("status") for one in status.get("conditions") or ()}
+    return CalicoNode(
+        name=name,
+        address=str(interface.ip) if interface else "",
+        subnet=str(interface.network) if interface else "",
+        internal_address=next((one for one in internal if _address(one)), internal[0] if internal else ""),
+        tunnel_address=tunnel,
+        tunnel_mac=str(annotations.get("projectcalico.org/VXLANTunnelMACAddr") or tunnel_mac(name)).lower(),
+        vxlan_expected=bool(tunnel) if pools is None else any(_tunnels(one, spec, node) for one, spec in pools),
+        ready=conditions.get("Ready") == "True",
+        vni=int(felix.get("vxlanVNI") or 4096),
+        vxlan_port=int(felix.get("vxlanPort") or 4789),
+        interface_prefix=str(felix.get("interfacePrefix") or "cali").split(",")[0],
+        felix_health_port=int(felix.get("healthPort") or 9099),
+        route_refresh_s=seconds(str(felix.get("routeRefreshInterval") or ""), 90),
+        bpf=bool(felix.get("bpfEnabled")),
+        wireguard=bool(felix.get("wireguardEnabled")),
+    )
+
+
+def _tunnels(one: Pool, resource: Object, node: Object) -> bool:
+    return (
+        not one.disabled
+        and one.vxlan_mode != "Never"
+        and allows(resource, "Tunnel")
+        and selects(one.node_selector, node)
+    )
+
+
+def pod_name(pod: Object) -> str:
+    """namespace/name"""
+    return f"{pod['metadata'].get('namespace', '')}/{pod['metadata']['name']}"
+
+
+def finished(pod: Object) -> bool:
+    """It ran to its end: its address may be another pod's by now."""
+    return (pod.get("status") or {}).get("phase") in FINISHED
+
+
+def addresses(pod: Object) -> tuple[str, ...]:
+    """Addresses of a pod as Calico finds them: status first, then the annotations CNI wrote; none once torn down."""
+    status: Object = pod.get("status") or {}
+    annotations: Object = pod["metadata"].get("annotations") or {}
+    torn_down = pod["metadata"].get("deletionTimestamp") and annotations.get("cni.projectcalico.org/podIP") == ""
+    if finished(pod) or torn_down:
+        return ()
+    kept = str(annotations.get("cni.projectcalico.org/podIPs") or annotations.get("cni.projectcalico.org/podIP") or "")
+    for found in (
+        [str(one.get("ip") or "") for one in status.get("podIPs") or ()],
+        [str(status.get("podIP") or "")],
+        [one.strip().split("/")[0] for one in kept.split(",")],
+    ):
+        if any(found):
+            return tuple(one for one in found if one)
+    return ()
+
+
+def waits(pod: Object) -> bool:
+    """Its events may say why it is not there: it has not finished and is not running, or has no address."""
+    return not finished(pod) and ((pod.get("status") or {}).get("phase") != "Running" or not addresses(pod))
+
+
+def pod_endpoint(pod: Object, events: Iterable[Object] = (), *, interface_prefix: str = "cali") -> Endpoint:
+    """A pod as one side of the question."""
+    meta, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
+    conditions = {one.get("type"): one.get("status") for one in status.get("conditions") or ()}
+    found = addresses(pod)
+    host_network = bool(spec.get("hostNetwork"))
+    return Endpoint(
+        name=pod_name(pod),
+        kind="pod",
+        node=str(spec.get("nodeName") or ""),
+        address=next((one for one in found if _address(one)), ""),
+        addresses=found,
+        host_network=host_network,
+        phase=str(status.get("phase") or "Unknown"),
+        reason=_reason(pod, events),
+        ready=conditions.get("Ready") == "True",
+        terminating=bool(meta.get("deletionTimestamp")),
+        container_id=str((meta.get("annotations") or {}).get("cni.projectcalico.org/containerID") or ""),
+        interface="" if host_network else veth_name(meta.get("namespace", ""), meta["name"], interface_prefix),
+    )
+
+
+def _reason(pod: Object, events: Iterable[Object]) -> str:
+    """Why a pod is not running or not ready: its own status, then its containers', then its newest event."""
+    status: Object = pod.get("status") or {}
+    if status.get("reason") or status.get("message"):
+        return _said(status)
+    starting = ""
+    containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    for container in containers:
+        state: Object = container.get("state") or {}
+        waiting, ended = state.get("waiting"), state.get("terminated")
+        if waiting and waiting.get("reason") in _STILL_STARTING:
+            starting = starting or _said(waiting)
+        elif waiting:
+            return f"container {container.get('name')}: {_said(waiting)}"
+        elif ended and ended.get("exitCode"):
+            return f"container {container.get('name')}: exited with {ended['exitCode']}, {_said(ended)}"
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return _said(condition)
+    return newest(events) or starting
+
+
+def newest(events: Iterable[Object]) -> str:
+    """The newest warning among a pod's events, else its newest event, "" when there is none."""
+    known = sorted(events, key=lambda one: (one.get("type") == "Warning", _when(one)))
+    return _said(known[-1]) if known else ""
+
+
+def _when(event: Object) -> str:
+    series: Object = event.get("series") or {}
+    meta: Object = event.get("metadata") or {}
+    return str(
+        series.get("lastObservedTime")
+        or event.get("lastTimestamp")
+        or event.get("eventTime")
+        or meta.get("creationTimestamp")
+        or ""
+    )
+
+
+def _said(one: Object) -> str:
+    return ": ".join(str(one[key]).strip() for key in ("reason", "message") if one.get(key))
+
+
+def _address(text: str) -> str:
+    try:
+        return str(IPv4Address(text))
+    except AddressValueError:
+        return ""
+
+
+def _interface(text: str) -> IPv4Interface | None:
+    """ADDRESS/LENGTH; None for what Calico, too, treats as missing."""
+    try:
+        return IPv4Interface(text)
+    except (AddressValueError, NetmaskValueError):
+        return None

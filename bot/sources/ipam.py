@@ -1,0 +1,154 @@
+"""Calico's address blocks read as they stand; without it nobody can say whose an address is or whether any is left."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from bot.sources.names import block_of
+from facts import Allocation, Pool, PoolUsage
+
+SIZES = range(20, 33)  # prefix lengths Calico accepts for IPv4 blocks
+WINDOWS_RESERVED = "windows-reserved-ipam-handle"
+RECLAIMS_SINCE = (3, 32)  # from here on Calico takes other nodes' empty blocks when a pool has none left
+
+
+def pool_of(address: IPv4Address, pools: Iterable[Pool]) -> Pool | None:
+    """The most specific pool that contains the address, disabled ones included."""
+    holding = [pool for pool in pools if address in IPv4Network(pool.cidr)]
+    return max(holding, key=lambda pool: IPv4Network(pool.cidr).prefixlen, default=None)
+
+
+def candidates(address: IPv4Address, pools: Iterable[Pool]) -> tuple[list[IPv4Network], list[IPv4Network]]:
+    """Blocks that may contain the address: those the pools' present sizes say, then every other size Calico knows.
+
+    A pool may have been made again with another block size while blocks of the old size live on.
+    """
+    likely = sorted({pool.block_size for pool in pools if address in IPv4Network(pool.cidr)} & set(SIZES))
+    others = [size for size in SIZES if size not in likely]
+    return [block_of(address, size) for size in likely], [block_of(address, size) for size in others]
+
+
+def node_of(spec: Mapping[str, Any]) -> str:
+    """Node a block is affine to; "" for a block without affinity or of a virtual owner."""
+    kind, _, name = str(spec.get("affinity") or "").partition(":")
+    return name if kind == "host" else ""
+
+
+def allocation(address: IPv4Address, spec: Mapping[str, Any] | None, pool: Pool | None) -> Allocation:
+    """What one block's spec says about an address in it; None when no block contains the address."""
+    about: dict[str, Any] = {
+        "address": str(address),
+        "pool": pool.name if pool else "",
+        "vxlan_mode": pool.vxlan_mode if pool else "",
+        "ipip_mode": pool.ipip_mode if pool else "",
+    }
+    if spec is None or spec.get("deleted"):
+        return Allocation(found=False, **about)
+    cidr = IPv4Network(spec["cidr"])
+    about |= {"block": str(cidr), "block_node": node_of(spec)}
+    attribute = _attribute(spec, int(address) - int(cidr.network_address))
+    if attribute is None or attribute.get("releasedAt"):
+        return Allocation(found=False, **about)
+    secondary: Mapping[str, Any] = attribute.get("secondary") or {}
+    kind = str(secondary.get("type") or ("pod" if secondary.get("pod") else ""))
+    owner = f"{secondary.get('namespace', '')}/{secondary['pod']}" if kind == "pod" else str(secondary.get("node", ""))
+    return Allocation(
+        found=True,
+        handle=str(attribute.get("handle_id") or "").split("\r")[0],
+        owner_kind=kind,
+        owner=owner,
+        node=str(secondary.get("node", "")),
+        **about,
+    )
+
+
+def _attribute(spec: Mapping[str, Any], ordinal: int) -> Mapping[str, Any] | None:
+    """The attribute an ordinal points to; None when it is free."""
+    allocations: Sequence[int | None] = spec.get("allocations") or ()
+    attributes: Sequence[Mapping[str, Any]] = spec.get("attributes") or ()
+    if not 0 <= ordinal < len(allocations):
+        return None
+    index = allocations[ordinal]
+    if index is None:
+        return None
+    return attributes[index] if 0 <= index < len(attributes) else {}
+
+
+def usage(
+    pool: Pool,
+    node: str,
+    blocks: Iterable[Mapping[str, Any]],
+    reserved: Collection[IPv4Network],
+    *,
+    nodes: int,
+    version: str,
+    strict_affinity: bool,
+    auto_allocate: bool = True,
+) -> PoolUsage:
+    """The arithmetic of `calicoctl ipam show` for one pool and one node, over the specs of all blocks.
+
+    version: Calico's, "" when unknown; then an empty block of another node counts as one that may be reclaimed.
+    """
+    network = IPv4Network(pool.cidr)
+    taken: set[int] = set()
+    slot = 1 << (32 - pool.block_size)
+    here = elsewhere = empty = 0
+    for spec in blocks:
+        cidr = IPv4Network(spec["cidr"])
+        if spec.get("deleted") or not cidr.overlaps(network):
+            continue
+        first = int(cidr.network_address) - int(network.network_address)
+        taken.update(
+            range(max(first, 0) // slot, (min(first + cidr.num_addresses, network.num_addresses) + slot - 1) // slot)
+        )
+        free = _free(spec, cidr, reserved)
+        if node_of(spec) == node:
+            here += free
+        else:
+            elsewhere += free
+            empty += bool(node_of(spec)) and _is_empty(spec)
+    possible = 1 << max(pool.block_size - network.prefixlen, 0)
+    reclaimable = empty > 0 and _reclaims(version)
+    new_block = auto_allocate and (len(taken) < possible or reclaimable)
+    return PoolUsage(
+        pool=pool.name,
+        cidr=pool.cidr,
+        node=node,
+        block_size=pool.block_size,
+        addresses=network.num_addresses,
+        blocks_possible=possible,
+        blocks_taken=len(taken),
+        nodes=nodes,
+        free_on_node=here,
+        free_elsewhere=elsewhere,
+        empty_elsewhere=empty,
+        strict_affinity=strict_affinity,
+        exhausted=not (new_block or here > 0 or (elsewhere > 0 and not strict_affinity)),
+    )
+
+
+def _free(spec: Mapping[str, Any], cidr: IPv4Network, reserved: Collection[IPv4Network]) -> int:
+    """Addresses of a block that can be given out: unallocated, and in no IPReservation."""
+    base = int(cidr.network_address)
+    inside = [one for one in reserved if one.overlaps(cidr)]
+    ordinals: Sequence[int] = spec.get("unallocated") or ()
+    if not inside:
+        return len(ordinals)
+    return sum(not any(IPv4Address(base + ordinal) in one for one in inside) for ordinal in ordinals)
+
+
+def _is_empty(spec: Mapping[str, Any]) -> bool:
+    """No address in use; those Windows reserves in each block do not count."""
+    attributes: Sequence[Mapping[str, Any]] = spec.get("attributes") or ()
+    return all(
+        index is None or (0 <= index < len(attributes) and attributes[index].get("handle_id") == WINDOWS_RESERVED)
+        for index in spec.get("allocations") or ()
+    )
+
+
+def _reclaims(version: str) -> bool:
+    found = re.match(r"v?(\d+)\.(\d+)", version)
+    return found is None or (int(found[1]), int(found[2])) >= RECLAIMS_SINCE

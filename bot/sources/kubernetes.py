@@ -1,0 +1,526 @@
+"""What Kubernetes and Calico say about both sides of a question; without it there is nothing to hold a kernel against."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import ipaddress
+from collections.abc import Awaitable, Coroutine, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, TypeVar
+
+from bot.errors import COULD_NOT_JUDGE, UserError
+from bot.settings import Settings
+from bot.sources import describe, ipam
+from bot.sources.api import PAGE, Api, Missing, Refused, Unreachable, name
+from bot.sources.names import block_name
+from bot.words import Asked
+from facts import Allocation, Blind, CalicoNode, CalicoSettings, Endpoint, Fact, Pool, PoolUsage, Question
+
+T = TypeVar("T")
+Object = dict[str, Any]
+
+CLASSIC = "crd.projectcalico.org/v1"
+NATIVE = "projectcalico.org/v3"
+EVENTS = 200  # of one pod; the API server keeps them for an hour
+SAME_NAME = 20  # pods of one name, or with one address
+SHOWN = 6  # candidates in a sentence
+
+
+class _Calico(NamedTuple):
+    """What is read once for both sides."""
+
+    settings: CalicoSettings
+    auto_allocate: bool
+    pools: list[tuple[Pool, Object]] | None  # IPv4 pools with their resources; None when they could not be read
+    felix: Object  # spec of FelixConfiguration default
+    blind: list[Blind]
+
+
+class _Found(NamedTuple):
+    """What a word stands for. resource is the pod, node or service; {} for a bare address."""
+
+    kind: str
+    name: str
+    node: str
+    address: str
+    resource: Object
+    events: Sequence[Object] = ()
+    blind: Sequence[Blind] = ()
+
+
+class Cluster:
+    """One cluster, looked at with targeted GETs only: nothing is listed whole to find one thing.
+
+    async with Cluster(settings) as cluster:
+        facts = await cluster.look(parse(["shop/cart", "shop/db", "5432/tcp"]))
+    """
+
+    def __init__(self, settings: Settings, *, timeout_s: float = 5.0) -> None:
+        self._settings = settings
+        self._timeout_s = timeout_s
+        self._connected: Api | None = None
+        self._group = ""
+        self.name = settings.cluster  # how answers call it
+
+    async def __aenter__(self) -> Cluster:
+        self._connected = await Api.connect(self._settings.kubeconfig, timeout_s=self._timeout_s)
+        self.name = self.name or self._connected.context
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._connected:
+            await self._connected.close()
+
+    @property
+    def api(self) -> Api:
+        """Of the entered cluster; `api.calls` counts the requests sent."""
+        if self._connected is None:
+            raise RuntimeError("the cluster is used outside `async with`")
+        return self._connected
+
+    async def look(self, asked: Asked) -> list[Fact]:
+        """The question, both endpoints and all that Calico says about them and their nodes.
+
+        What could not be read is a `Blind`. Raises UserError when the question falls: no such pod, an ambiguous name,
+        an API server that does not answer or does not let this user read pods, no Calico.
+        """
+        try:
+            return await self._look(asked)
+        except Unreachable as error:
+            raise self.api.unreachable(error) from error
+
+    async def _look(self, asked: Asked) -> list[Fact]:
+        group = asyncio.ensure_future(self.group())
+        calico = asyncio.ensure_future(self._calico(group))
+        try:
+            source, target = await _together(self._resolve(asked.source), self._resolve(asked.target))
+            if source.name == target.name:
+                raise UserError(
+                    f"Both sides are {source.name}: what it sends to itself never leaves it. Name two different pods."
+                )
+            names = list(dict.fromkeys(one.node for one in (source, target) if one.node))
+            nodes = await _together(*(self._node(one, group, calico) for one in names))
+            common = await calico
+        finally:
+            for task in (calico, group):
+                task.cancel()
+            await asyncio.gather(calico, group, return_exceptions=True)
+
+        known = {node.name: node for node, _, _ in nodes if node}
+        endpoints = [_endpoint(one, known) for one in (source, target)]
+        facts: list[Fact] = [
+            Question(source=source.name, target=target.name, protocol=asked.protocol, port=asked.port),
+            *endpoints,
+            common.settings,
+            *known.values(),
+            *(pool for pool, _ in common.pools or ()),
+            *source.blind,
+            *target.blind,
+            *common.blind,
+            *(blind for _, _, blinds in nodes for blind in blinds),
+        ]
+        addresses = [one.address for one in endpoints if one.kind in ("pod", "address") and not one.host_network]
+        addresses += [node.tunnel_address for node in known.values()]
+        unique = [one for one in dict.fromkeys(addresses) if _is_ipv4(one)]
+        looks: list[Coroutine[Any, Any, list[Fact]]] = [self._allocation(one, common) for one in unique]
+        resources = {node.name: resource for node, resource, _ in nodes if node}
+        for node in dict.fromkeys(one.node for one in endpoints if _waits_for_address(one) and one.node in resources):
+            namespaces = [one.name.split("/")[0] for one in endpoints if one.node == node and _waits_for_address(one)]
+            looks.append(self._usage(resources[node], namespaces, common))
+        for found in await _together(*looks):
+            facts += found
+        return list(dict.fromkeys(facts))
+
+    # -- which store, and what holds for all ------------------------------------------------------------------------
+
+    async def group(self) -> str:
+        """The API group Calico keeps its objects in, by Calico's own rule; remembered. Raises UserError when none."""
+        if not self._group:
+            self._group = self._settings.api_group or await self._discover()
+        if self._group not in (CLASSIC, NATIVE):
+            raise UserError(f"CALICO_API_GROUP is {self._group!r}; Calico knows {CLASSIC} and {NATIVE}.")
+        return self._group
+
+    async def _discover(self) -> str:
+        try:
+            served = {one.get("name") for one in (await self.api.get("/apis")).get("groups") or ()}
+        except (Missing, Refused):
+            return CLASSIC  # discovery is closed to this user; the looks that follow say for themselves what they met
+        if CLASSIC.split("/")[0] in served:
+            return CLASSIC
+        if NATIVE.split("/")[0] in served:
+            return NATIVE
+        raise UserError(
+            f"{self.name} is not a Calico cluster: its API server {self.api.server} serves neither {CLASSIC} nor "
+            f"{NATIVE}. Check that KUBECONFIG points to the cluster you mean.",
+            status=COULD_NOT_JUDGE,
+        )
+
+    async def _calico(self, group: Awaitable[str]) -> _Calico:
+        """ClusterInformation, IPAM configuration, cluster-wide FelixConfiguration and the pools."""
+        base = f"/apis/{await group}"
+        config = "ipamconfigs" if base.endswith(CLASSIC) else "ipamconfigurations"
+        blind: list[Blind] = []
+        information, configuration, felix, pools = await _together(
+            self._optional(f"{base}/clusterinformations/default", "clusterinformations", blind),
+            self._optional(f"{base}/{config}/default", config, blind),
+            self._optional(f"{base}/felixconfigurations/default", "felixconfigurations", blind),
+            self._list(f"{base}/ippools", "ippools", blind),
+        )
+        about, limits = _spec(information), _spec(configuration)
+        return _Calico(
+            settings=CalicoSettings(
+                version=str(about.get("calicoVersion") or ""),
+                group=base.removeprefix("/apis/"),
+                datastore_ready=bool(about.get("datastoreReady", True)),
+                strict_affinity=bool(limits.get("strictAffinity")),
+            ),
+            auto_allocate=bool(limits.get("autoAllocateBlocks", True)),
+            pools=None if pools is None else [(pool, one) for one in pools if (pool := describe.pool(one))],
+            felix=_spec(felix),
+            blind=blind,
+        )
+
+    async def _node(
+        self, node: str, group: Awaitable[str], calico: Awaitable[_Calico]
+    ) -> tuple[CalicoNode | None, Object, list[Blind]]:
+        """The node as Calico's annotations have it, with its resource; None when it cannot be read or is gone."""
+        blind: list[Blind] = []
+        base = f"/apis/{await group}"
+        resource, overrides = await _together(
+            self._optional(f"/api/v1/nodes/{name(node)}", "nodes", blind, node=node),
+            self._optional(f"{base}/felixconfigurations/node.{name(node)}", "felixconfigurations", blind, node=node),
+        )
+        common = await calico
+        if resource is None:
+            if not any(one.look == "nodes" for one in blind):
+                blind.append(Blind(node=node, look="nodes", reason=f"there is no node {node} in the API"))
+            return None, {}, blind
+        felix = {**common.felix, **_spec(overrides)}
+        return describe.calico_node(resource, common.pools, felix), resource, blind
+
+    # -- what a word stands for -------------------------------------------------------------------------------------
+
+    async def _resolve(self, word: str) -> _Found:
+        if _is_address(word):
+            return await self._resolve_address(word)
+        namespace, slash, short = word.rpartition("/")
+        if slash:
+            return await self._resolve_qualified(namespace, short)
+        return await self._resolve_short(short)
+
+    async def _resolve_qualified(self, namespace: str, short: str) -> _Found:
+        pod = await self._pod(namespace, short)
+        if pod:
+            return await self._found_pod(pod)
+        service = await self._optional(f"/api/v1/namespaces/{name(namespace)}/services/{name(short)}", "services", [])
+        if service:
+            return _found_service(service)
+        raise await self._no_such_pod(namespace, short)
+
+    async def _resolve_short(self, short: str) -> _Found:
+        """A pod of the context's namespace, else the only pod of that name, else a node, else the only such service."""
+        pod = await self._pod(self.api.namespace, short)
+        if pod:
+            return await self._found_pod(pod)
+        selector: dict[str, str | int] = {"fieldSelector": f"metadata.name={short}", "limit": SAME_NAME}
+        pods, node, services = await _together(
+            self._pods("/api/v1/pods", **selector),
+            self._optional(f"/api/v1/nodes/{name(short)}", "nodes", []),
+            self._list("/api/v1/services", "services", [], **selector),
+        )
+        for candidates, found in ((pods, self._found_pod), (services or [], _found_service_later)):
+            if len(candidates) > 1:
+                raise _ambiguous(short, candidates)
+            if candidates:
+                return await found(candidates[0])
+        if node:
+            return _Found("node", short, short, _internal_address(node), node)
+        raise await self._no_such_pod(self.api.namespace, short, anywhere=True)
+
+    async def _resolve_address(self, address: str) -> _Found:
+        """The pod that has the address now, the node whose own address it is, the service, or the bare address."""
+        pods = await self._pods("/api/v1/pods", fieldSelector=f"status.podIP={address}", limit=SAME_NAME)
+        living = [pod for pod in pods if not describe.finished(pod)]
+        own = [pod for pod in living if not (pod.get("spec") or {}).get("hostNetwork")]
+        if own:
+            running = [pod for pod in own if (pod.get("status") or {}).get("phase") == "Running"] or own
+            return await self._found_pod(max(running, key=lambda pod: str(pod["metadata"].get("creationTimestamp"))))
+        if living:
+            node = str(living[0]["spec"].get("nodeName") or "")
+            return _Found("node", node, node, address, {})
+        services = await self._list(
+            "/api/v1/services", "services", [], fieldSelector=f"spec.clusterIP={address}", limit=2
+        )
+        if services and len(services) == 1 and (services[0].get("spec") or {}).get("clusterIP") == address:
+            return _found_service(services[0])
+        return _Found("address", address, "", address, {})
+
+    async def _found_pod(self, pod: Object) -> _Found:
+        node = str((pod.get("spec") or {}).get("nodeName") or "")
+        address = next((one for one in describe.addresses(pod) if _is_ipv4(one)), "")
+        blind: list[Blind] = []
+        events = await self._events(pod, blind) if describe.waits(pod) else []
+        return _Found("pod", describe.pod_name(pod), node, address, pod, events, blind)
+
+    async def _events(self, pod: Object, blind: list[Blind]) -> list[Object]:
+        meta = pod["metadata"]
+        selector = f"involvedObject.name={meta['name']},involvedObject.uid={meta.get('uid', '')}"
+        path = f"/api/v1/namespaces/{name(meta['namespace'])}/events"
+        return await self._list(path, "events", blind, fieldSelector=selector, limit=EVENTS) or []
+
+    async def _pod(self, namespace: str, short: str) -> Object | None:
+        try:
+            return await self.api.get(f"/api/v1/namespaces/{name(namespace)}/pods/{name(short)}")
+        except Missing:
+            return None
+        except Refused as error:
+            raise _may_not_read_pods(error) from error
+
+    async def _pods(self, path: str, **query: str | int) -> list[Object]:
+        """One page of pods."""
+        try:
+            return list((await self.api.get(path, **query)).get("items") or ())
+        except Refused as error:
+            raise _may_not_read_pods(error) from error
+
+    async def _no_such_pod(self, namespace: str, short: str, *, anywhere: bool = False) -> UserError:
+        """What there is instead. One page of one namespace is read for it, never more."""
+        word = short if anywhere else f"{namespace}/{short}"
+        pods = await self._pods(f"/api/v1/namespaces/{name(namespace)}/pods", limit=PAGE)
+        if not pods and not anywhere:
+            found: list[Blind] = []
+            exists = await self._optional(f"/api/v1/namespaces/{name(namespace)}", "namespaces", found)
+            if exists is None and not found:
+                return UserError(f"{word} does not exist: there is no namespace {namespace}.", word=word)
+        similar = [pod for pod in pods if pod["metadata"]["name"].startswith(short)]
+        text = "pods of that name"
+        if not similar:
+            near = difflib.get_close_matches(short, [pod["metadata"]["name"] for pod in pods], n=3)
+            similar, text = [pod for pod in pods if pod["metadata"]["name"] in near], f"similar names in {namespace}"
+        kinds = f"a pod, node or service called {short}" if anywhere else "a pod or service"
+        if not similar:
+            return UserError(
+                f"{word} does not exist: nothing is known as {kinds}, and no name in {namespace} is like it. "
+                f"List them with: kubectl get pods -n {namespace}",
+                word=word,
+            )
+        more = f" and {len(similar) - SHOWN} more" if len(similar) > SHOWN else ""
+        return UserError(
+            f"{word} does not exist; {text}: {', '.join(_placed(pod) for pod in similar[:SHOWN])}{more}.",
+            word=word,
+            choices=[describe.pod_name(pod) for pod in similar[:SHOWN]],
+        )
+
+    # -- addresses --------------------------------------------------------------------------------------------------
+
+    async def _allocation(self, address: str, calico: _Calico) -> list[Fact]:
+        """What the block that contains the address says about it. The block is found by name: nothing is listed."""
+        ip = ipaddress.IPv4Address(address)
+        pools = [pool for pool, _ in calico.pools or ()]
+        blind: list[Blind] = []
+        for networks in ipam.candidates(ip, pools):
+            blocks = await _together(
+                *(
+                    self._optional(f"/apis/{calico.settings.group}/ipamblocks/{block_name(one)}", "ipamblocks", blind)
+                    for one in networks
+                )
+            )
+            if blind:
+                return [blind[0]]
+            living = [block for block in blocks if block and not _spec(block).get("deleted")]
+            if living:
+                return [self._judged(ip, _spec(living[0]), pools)]
+        return [self._judged(ip, None, pools)]
+
+    @staticmethod
+    def _judged(ip: ipaddress.IPv4Address, spec: Object | None, pools: list[Pool]) -> Allocation:
+        return ipam.allocation(ip, spec, ipam.pool_of(ip, pools))
+
+    async def _usage(self, node: Object, namespaces: Sequence[str], calico: _Calico) -> list[Fact]:
+        """How full the pools are that a waiting pod on this node could get its address from."""
+        base, blind = f"/apis/{calico.settings.group}", list[Blind]()
+        blocks, reservations, nodes, labels = await _together(
+            self._everything(f"{base}/ipamblocks", "ipamblocks", blind),
+            self._everything(f"{base}/ipreservations", "ipreservations", blind),
+            self._count_nodes(),
+            self._namespace_labels(namespaces, calico, blind),
+        )
+        if blocks is None or calico.pools is None:
+            return list(blind)
+        reserved = [
+            ipaddress.IPv4Network(cidr, strict=False)
+            for one in reservations or ()
+            for cidr in _spec(one).get("reservedCIDRs") or ()
+            if ":" not in cidr
+        ]
+        usable: list[PoolUsage] = []
+        for pool, resource in calico.pools:
+            spec = _spec(resource)
+            if pool.disabled or not describe.allows(resource, "Workload") or spec.get("assignmentMode") == "Manual":
+                continue
+            selects_namespace = not spec.get("namespaceSelector") or any(
+                describe.selects(spec["namespaceSelector"], one) for one in labels
+            )
+            if describe.selects(pool.node_selector, node) and selects_namespace:
+                usable.append(
+                    ipam.usage(
+                        pool,
+                        node["metadata"]["name"],
+                        [_spec(block) for block in blocks if ":" not in _spec(block).get("cidr", ":")],
+                        reserved,
+                        nodes=nodes,
+                        version=calico.settings.version,
+                        strict_affinity=calico.settings.strict_affinity,
+                        auto_allocate=calico.auto_allocate,
+                    )
+                )
+        return [*usable, *blind]
+
+    async def _namespace_labels(self, namespaces: Sequence[str], calico: _Calico, blind: list[Blind]) -> list[Object]:
+        """The namespaces, read only when a pool chooses by them."""
+        if not any(_spec(one).get("namespaceSelector") for _, one in calico.pools or ()):
+            return []
+        found = await _together(
+            *(
+                self._optional(f"/api/v1/namespaces/{name(one)}", "namespaces", blind)
+                for one in dict.fromkeys(namespaces)
+            )
+        )
+        return [one for one in found if one]
+
+    async def _count_nodes(self) -> int:
+        """Nodes of the cluster, from a list of one that says how many it left out; -1 when it cannot be known."""
+        try:
+            answer = await self.api.get("/api/v1/nodes", limit=1)
+        except (Missing, Refused, Unreachable):
+            return -1
+        meta: Object = answer.get("metadata") or {}
+        if meta.get("continue") and "remainingItemCount" not in meta:
+            return -1
+        return len(answer.get("items") or ()) + int(meta.get("remainingItemCount") or 0)
+
+    # -- one look ---------------------------------------------------------------------------------------------------
+
+    async def _optional(self, path: str, look: str, blind: list[Blind], *, node: str = "") -> Object | None:
+        """One object; None when there is none, or (with a Blind added) when it cannot be read."""
+        try:
+            return await self.api.get(path)
+        except Missing:
+            return None
+        except (Refused, Unreachable) as error:
+            blind.append(Blind(node=node, look=look, reason=error.reason))
+            return None
+
+    async def _list(self, path: str, look: str, blind: list[Blind], **query: str | int) -> list[Object] | None:
+        """One page of a list; None (with a Blind added) when it cannot be read."""
+        try:
+            return list((await self.api.get(path, **{"limit": PAGE, **query})).get("items") or ())
+        except (Missing, Refused, Unreachable) as error:
+            blind.append(Blind(look=look, reason=getattr(error, "reason", f"the API server has no {look}")))
+            return None
+
+    async def _everything(self, path: str, look: str, blind: list[Blind]) -> list[Object] | None:
+        """A whole list, page by page: only for what must be counted."""
+        try:
+            return await self.api.pages(path)
+        except (Missing, Refused, Unreachable) as error:
+            blind.append(Blind(look=look, reason=getattr(error, "reason", f"the API server has no {look}")))
+            return None
+
+
+async def _together(*looks: Coroutine[Any, Any, Any]) -> list[Any]:
+    """All at once; the first error ends the others and is raised as itself."""
+    tasks = [asyncio.ensure_future(look) for look in looks]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _spec(resource: Object | None) -> Object:
+    return dict((resource or {}).get("spec") or {})
+
+
+def _endpoint(found: _Found, nodes: dict[str, CalicoNode]) -> Endpoint:
+    if found.kind == "pod":
+        prefix = nodes[found.node].interface_prefix if found.node in nodes else "cali"
+        return describe.pod_endpoint(found.resource, found.events, interface_prefix=prefix)
+    return Endpoint(
+        name=found.name,
+        kind=found.kind,
+        node=found.node,
+        address=found.address if _is_ipv4(found.address) else "",
+        addresses=(found.address,) if found.address else (),
+    )
+
+
+def _waits_for_address(endpoint: Endpoint) -> bool:
+    return (
+        endpoint.kind == "pod"
+        and bool(endpoint.node)
+        and not endpoint.address
+        and not endpoint.host_network
+        and endpoint.phase not in describe.FINISHED
+        and not endpoint.terminating
+    )
+
+
+def _found_service(service: Object) -> _Found:
+    address = str((service.get("spec") or {}).get("clusterIP") or "")
+    return _Found("service", describe.pod_name(service), "", address if _is_address(address) else "", service)
+
+
+async def _found_service_later(service: Object) -> _Found:
+    return _found_service(service)
+
+
+def _internal_address(node: Object) -> str:
+    found = [one["address"] for one in (node.get("status") or {}).get("addresses") or () if one["type"] == "InternalIP"]
+    return next((one for one in found if _is_ipv4(one)), "")
+
+
+def _placed(resource: Object) -> str:
+    node = (resource.get("spec") or {}).get("nodeName")
+    return f"{describe.pod_name(resource)} ({node})" if node else describe.pod_name(resource)
+
+
+def _ambiguous(short: str, candidates: Sequence[Object]) -> UserError:
+    names = [describe.pod_name(one) for one in candidates]
+    return UserError(
+        f"{short} can mean {len(names)} things: {', '.join(_placed(one) for one in candidates[:SHOWN])}"
+        f"{' and more' if len(names) > SHOWN else ''}. Write the namespace too, such as {names[0]}.",
+        word=short,
+        choices=names[:SHOWN],
+    )
+
+
+def _may_not_read_pods(error: Refused) -> UserError:
+    if error.status == 403:
+        return UserError(
+            f"This user may not read the pods ({error.reason}), and without them there is no question to answer. "
+            "It needs get and list on pods.",
+            status=COULD_NOT_JUDGE,
+        )
+    return UserError(f"The pods could not be read: {error.reason}. Try again.", status=COULD_NOT_JUDGE)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True

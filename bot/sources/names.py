@@ -1,0 +1,39 @@
+"""Names Calico computes instead of storing; without them a block or an interface could only be found by listing."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from ipaddress import IPv4Address, IPv4Network
+
+
+def veth_name(namespace: str, pod: str, prefix: str = "cali") -> str:
+    """Host side of a pod's veth: prefix + 11 hex digits of SHA1("namespace.pod")."""
+    return prefix + hashlib.sha1(f"{namespace}.{pod}".encode(), usedforsecurity=False).hexdigest()[:11]
+
+
+def tunnel_mac(node: str) -> str:
+    """MAC of the node's IPv4 VXLAN device: 66 and the first five bytes of SHA1(node name)."""
+    return "66:" + hashlib.sha1(node.encode(), usedforsecurity=False).digest()[:5].hex(":")
+
+
+def block_name(cidr: IPv4Network) -> str:
+    """Object name of the IPAMBlock of this CIDR: 10.244.0.64/26 is 10-244-0-64-26."""
+    return re.sub(r"[./]", "-", str(cidr))
+
+
+def block_of(address: IPv4Address, size: int) -> IPv4Network:
+    """The block of that prefix length that contains the address."""
+    return IPv4Network((int(address), size), strict=False)
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)")
+_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+
+
+def seconds(duration: str, default: int) -> int:
+    """A Go duration such as 90s or 1m30s in whole seconds, the default when it is none."""
+    parts = _DURATION.findall(duration)
+    if not parts or "".join(number + unit for number, unit in parts) != duration:
+        return default
+    return round(sum(float(number) * _SECONDS[unit] for number, unit in parts))

@@ -1,0 +1,151 @@
+"""The one round trip to the probes of the nodes; without it the answer would rest on what the API believes."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import aiohttp
+import msgspec
+
+from bot.settings import Settings
+from facts import Blind, Fact, NodeAsk, decode
+
+SERVER_NAME = "probe.calico-why"  # every probe's certificate carries it: nodes come and go, the name stays
+LARGEST_ANSWER = 4 << 20  # bytes
+_HEAD_START_S = 0.5  # what a probe has must have left it before the deadline here
+
+
+class Probes:
+    """Asks any number of nodes at once, within one deadline, over mutual TLS. Never raises: what fails is a `Blind`.
+
+    async with Probes(settings) as probes:
+        facts = await probes.ask(asks, {"node-a": "172.30.0.11"})
+    """
+
+    def __init__(self, settings: Settings, *, deadline_s: float = 4.0) -> None:
+        self._settings = settings
+        self._deadline_s = deadline_s
+        self._session: aiohttp.ClientSession | None = None
+        self._trouble = ""
+
+    async def __aenter__(self) -> Probes:
+        try:
+            tls = await asyncio.to_thread(_tls, self._settings.certs)
+        except (OSError, ssl.SSLError) as error:
+            self._trouble = _no_certificates(self._settings.certs, error)
+        else:
+            connector = aiohttp.TCPConnector(ssl=tls, limit=0)
+            self._session = aiohttp.ClientSession(connector=connector, trust_env=False, auto_decompress=True)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session:
+            await self._session.close()
+
+    async def ask(self, asks: Sequence[NodeAsk], addresses: Mapping[str, str]) -> list[Fact]:
+        """What the probes of the asked nodes saw. addresses: node name to the address its probe listens on."""
+        answers = await asyncio.gather(*(self._one(ask, addresses.get(ask.node, "")) for ask in asks))
+        return [fact for answer in answers for fact in answer]
+
+    async def _one(self, ask: NodeAsk, address: str) -> list[Fact]:
+        if not address:
+            return [_blind(ask.node, "the API gives no InternalIP for it, so its probe cannot be found")]
+        if self._session is None:
+            return [_blind(ask.node, self._trouble or "not connected")]
+        host = f"[{address}]" if ":" in address else address
+        url = f"https://{host}:{self._settings.probe_port}/v1/facts"
+        enough_ms = max(int((self._deadline_s - _HEAD_START_S) * 1000), 100)
+        body = msgspec.json.encode(msgspec.structs.replace(ask, deadline_ms=min(ask.deadline_ms, enough_ms)))
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                return await self._post(self._session, url, body, ask.node)
+        except TimeoutError:
+            return [_blind(ask.node, f"its probe at {address} did not answer in {self._deadline_s:g} s")]
+        except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
+            return [_blind(ask.node, _reason(error, address, self._settings))]
+
+    async def _post(self, session: aiohttp.ClientSession, url: str, body: bytes, node: str) -> list[Fact]:
+        async with session.post(
+            url,
+            data=body,
+            headers={"Content-Type": "application/json"},
+            server_hostname=SERVER_NAME,
+            proxy=self._settings.probe_proxy or None,
+            allow_redirects=False,
+        ) as response:
+            answer = await _read(response)
+            if answer is None:
+                return [_blind(node, f"its probe answered with more than {LARGEST_ANSWER >> 20} MiB")]
+            if response.status != 200:
+                said = answer[:200].decode("utf-8", "replace").strip()
+                return [_blind(node, f"its probe refused: {response.status} {said}".strip())]
+        try:
+            return decode(answer, node=node)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return [_blind(node, f"its probe answered with something that is no list of facts ({error})")]
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes | None:
+    """The body; None when it is larger than any honest answer."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_chunked(1 << 16):
+        size += len(part)
+        if size > LARGEST_ANSWER:
+            return None
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _tls(certs: Path | None) -> ssl.SSLContext:
+    if certs is None:
+        raise FileNotFoundError
+    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(certs / "ca.crt"))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certs / "bot.crt", certs / "bot.key")
+    return context
+
+
+def _no_certificates(certs: Path | None, error: Exception) -> str:
+    if certs is None:
+        return "no certificates to ask its probe with: set CALICO_WHY_CERTS to what `calico-why certs` made"
+    return f"the certificates in {certs} (ca.crt, bot.crt, bot.key) cannot be used: {_innermost(error)}"
+
+
+def _reason(error: Exception, address: str, settings: Settings) -> str:
+    """What went wrong with one probe, in plain words."""
+    where = f"its probe at {address}:{settings.probe_port}"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"{where} shows a certificate that is not to be trusted: {_verification(error.certificate_error)}"
+    if isinstance(error, aiohttp.ClientConnectorSSLError | ssl.SSLError):
+        return f"{where} does not agree on TLS: {_innermost(error)}"
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return f"the proxy {settings.probe_proxy} cannot be reached: {_innermost(error)}"
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy {settings.probe_proxy} does not reach {where}: {error.status} {error.message}"
+    if isinstance(error, ConnectionRefusedError) or isinstance(
+        getattr(error, "os_error", None), ConnectionRefusedError
+    ):
+        return f"{where}: connection refused, nothing listens there"
+    if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError | aiohttp.ClientPayloadError):
+        return f"{where} broke off before its answer was complete"
+    return f"{where}: {_innermost(error)}"
+
+
+def _verification(error: Exception) -> str:
+    return str(getattr(error, "verify_message", "") or error)
+
+
+def _innermost(error: Exception) -> str:
+    inner = getattr(error, "os_error", None) or error
+    return str(getattr(inner, "strerror", None) or getattr(inner, "reason", None) or inner) or type(inner).__name__
+
+
+def _blind(node: str, reason: str) -> Blind:
+    return Blind(node=node, look="probe", reason=reason)
