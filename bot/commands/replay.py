@@ -1,0 +1,55 @@
+"""A saved investigation judged again, offline: evidence outlives the incident, and a newer version can look at it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import msgspec
+
+from bot.errors import COULD_NOT_JUDGE, UserError
+from bot.investigate import Investigation
+from bot.reply import json as as_json
+from bot.reply import text as as_text
+from engine.worker import Worker
+from facts import Leg, Side, from_builtins
+
+HELP = "judge a saved investigation again, offline"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", help="a file saved by `why` or by the bot: inv-….json")
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    parser.add_argument("--verbose", action="store_true", help="list what was checked and well")
+
+
+def run(args: argparse.Namespace) -> int:
+    investigation = load(Path(args.file))
+    worker = Worker()
+    try:
+        judged = msgspec.structs.replace(investigation, diagnosis=worker.diagnose(investigation.diagnosis.facts))
+    finally:
+        worker.close()
+    if args.output == "json":
+        sys.stdout.write(as_json.render(judged))
+    else:
+        sys.stdout.write(as_text.render(judged, verbose=args.verbose))
+    return COULD_NOT_JUDGE if judged.diagnosis.verdict == "unknown" else 0
+
+
+def load(path: Path) -> Investigation:
+    """The investigation in a file, its diagnosis emptied but for what was observed. Raises UserError."""
+    try:
+        saved = json.loads(path.read_bytes())
+        observed = [from_builtins(one) for one in saved["diagnosis"]["facts"]]
+        saved["diagnosis"] = {"verdict": "unknown"}
+        investigation = msgspec.convert(saved, Investigation)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}. Give a file that `why` or the bot saved.") from None
+    except (ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
+        raise UserError(f"{path} is no saved investigation ({error}). Give a file that `why` or the bot saved.") from None
+    facts = tuple(fact for fact in observed if not isinstance(fact, Leg | Side))
+    diagnosis = msgspec.structs.replace(investigation.diagnosis, facts=facts)
+    return msgspec.structs.replace(investigation, diagnosis=diagnosis)
