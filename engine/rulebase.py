@@ -222,14 +222,18 @@ class Rulebase:
         return _Compiled(rule, tuple(conditions))
 
     def _attribute(self, rule: Rule, kind: type[Fact], name: str, role: str) -> str:
-        types = {one.name: one.type for one in msgspec.structs.fields(kind)}
-        if types.get(name) not in (str, int, bool):
+        if _types(kind).get(name) not in (str, int, bool):
             raise TypeError(
                 f"{rule.name} compares {kind.__name__}.{name}; only text, numbers and booleans can be compared"
             )
         attribute = f"{role}_{name}"
         self._fields.setdefault(kind, {})[attribute] = (name, role)
         return attribute
+
+
+@functools.cache
+def _types(kind: type[Fact]) -> dict[str, Any]:
+    return {one.name: one.type for one in msgspec.structs.fields(kind)}
 
 
 @dataclass(frozen=True)
