@@ -105,6 +105,18 @@ BUILTIN: tuple[Resource, ...] = (
     _builtin("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", True, generation=True),
 )
 
+# Questions that are asked by creating an object, which nobody keeps.
+REVIEWS: tuple[Resource, ...] = (
+    _builtin("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview", False, verbs=("create",)),
+    _builtin("authentication.k8s.io", "v1", "tokenreviews", "TokenReview", False, verbs=("create",)),
+    _builtin(
+        "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", False, verbs=("create",)
+    ),
+    _builtin(
+        "authorization.k8s.io", "v1", "selfsubjectrulesreviews", "SelfSubjectRulesReview", False, verbs=("create",)
+    ),
+)
+
 
 def resource_of_definition(crd: Object) -> Resource:
     """The resource a CustomResourceDefinition brings. Raises ApiError where it has other than one served version."""

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from lab.apiserver import errors
+from lab.apiserver import errors, schema
 from lab.apiserver.errors import ApiError, Object
 from lab.apiserver.registry import Registry, Resource, resource_of_definition
 
@@ -190,6 +190,7 @@ class Store:
             stored.setdefault("status", {"phase": "Active"})
         if target.key == DEFINITIONS:
             resource_of_definition(stored)
+            schema.check(stored)
             _define(stored)
         if dry_run:
             return stored
@@ -339,11 +340,13 @@ class Store:
             )
         if metadata.get("resourceVersion", kept["resourceVersion"]) != kept["resourceVersion"]:
             raise errors.stale(resource.group, resource.plural, name)
-        stored = self._merged(resource, given, current, status_only)
+        stored = self.merged(resource, given, current, status_only)
         if _without_times(stored) == _without_times(current):
             return copy(current)
         if not status_only and resource.has_generation and _desired(resource, stored) != _desired(resource, current):
             stored["metadata"]["generation"] = kept.get("generation", 0) + 1
+        if resource.key == DEFINITIONS:
+            schema.check(stored)
         if dry_run:
             return stored
         if stored["metadata"].get("deletionTimestamp") and not stored["metadata"].get("finalizers"):
@@ -356,7 +359,7 @@ class Store:
         return copy(stored)
 
     @staticmethod
-    def _merged(resource: Resource, given: Object, current: Object, status_only: bool) -> Object:
+    def merged(resource: Resource, given: Object, current: Object, status_only: bool) -> Object:
         """What is to be stored: the given object, with everything that this way of writing may not touch as it was."""
         if status_only:
             stored = copy(current)
