@@ -1,0 +1,123 @@
+"""One ask answered by its deadline, whatever breaks or hangs; without it one bad look would cost all the others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import cast
+
+from facts import Blind, Fact, NodeAsk
+from node_probe import packets
+from node_probe.collectors import Collector, discover
+from node_probe.netlink import Netlink
+from node_probe.view import View
+
+log = logging.getLogger(__name__)
+
+LONGEST_S = 30.0
+PACKETS_S = packets.TIMEOUT_S + 2 * packets.RESERVE_S
+THREADS = 16  # a look takes milliseconds; these are for those that hang
+
+
+class Prober:
+    """Answers asks about the node whose network namespace it was made in. For one event loop; to be closed."""
+
+    def __init__(self, node: str, collectors: Mapping[str, Collector] | None = None) -> None:
+        """collectors: instead of all there are. Raises NetlinkError when the kernel offers no routing socket."""
+        self.node = node
+        self._collectors = discover() if collectors is None else collectors
+        self._netlink = Netlink()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="look")
+        self._late: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Waits for late collectors; the kernel lets none wait longer than its own timeout."""
+        while self._late:
+            await asyncio.wait(self._late)
+        self._threads.shutdown()
+        self._netlink.close()
+
+    async def answer(self, ask: NodeAsk, deadline: float) -> list[Fact]:
+        """All facts there are by `deadline` (time.monotonic, s); Blind for each look that broke or is not done by then.
+
+        First everything is read, then packets are sent: a packet makes the kernel write neighbor entries.
+        """
+        view = View(self._netlink, deadline)
+        looking: list[asyncio.Task[None]] = []
+        try:
+            # A look that hangs must not eat the time of the packets.
+            pause = min(PACKETS_S, (deadline - time.monotonic()) / 2) if ask.send else packets.RESERVE_S / 2
+            facts = await self._look(ask, view, self._collectors, deadline - pause, looking)
+            if ask.send:
+                facts += await self._look(ask, view, {"packets": packets.collect}, deadline, looking)
+            return facts
+        finally:
+            self._close_after(view, looking)
+
+    async def _look(
+        self,
+        ask: NodeAsk,
+        view: View,
+        collectors: Mapping[str, Collector],
+        deadline: float,
+        looking: list[asyncio.Task[None]],
+    ) -> list[Fact]:
+        started: list[tuple[str, asyncio.Task[None], list[Fact]]] = []
+        for name, collector in collectors.items():
+            seen: list[Fact] = []
+            started.append((name, asyncio.create_task(self._run(collector, ask, view, seen)), seen))
+        tasks = [task for _, task, _ in started]
+        looking += tasks
+        await asyncio.wait(tasks, timeout=max(0.0, deadline - time.monotonic()))
+        facts: list[Fact] = []
+        for name, task, seen in started:
+            facts += seen.copy()
+            if not task.done():
+                facts.append(Blind(node=self.node, look=name, reason=f"not done after {ask.deadline_ms} ms"))
+            elif error := task.exception():
+                facts.append(Blind(node=self.node, look=name, reason=_sentence(error)))
+        return facts
+
+    async def _run(self, collector: Collector, ask: NodeAsk, view: View, seen: list[Fact]) -> None:
+        """Every fact goes to `seen` as soon as it is known: what came before a failure counts."""
+        if inspect.isasyncgenfunction(collector):
+            async for fact in cast(AsyncIterator[Fact], collector(ask, view)):
+                seen.append(fact)
+            return
+
+        def read() -> None:
+            for fact in cast(Iterator[Fact], collector(ask, view)):
+                seen.append(fact)
+
+        await asyncio.get_running_loop().run_in_executor(self._threads, read)
+
+    def _close_after(self, view: View, looking: list[asyncio.Task[None]]) -> None:
+        """A view's descriptors may be closed only when nobody can use them any more: their numbers are given to
+        others."""
+
+        async def close() -> None:
+            for task in looking:
+                with contextlib.suppress(Exception):
+                    await task
+            view.close()
+
+        if all(task.done() for task in looking):
+            view.close()
+            return
+        late = asyncio.create_task(close())
+        self._late.add(late)
+        late.add_done_callback(self._late.discard)
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"the kernel refused: {error.strerror}"
+    if isinstance(error, ValueError):
+        return str(error)
+    log.error("a collector broke", exc_info=error)
+    return f"a mistake in the probe ({type(error).__name__}: {error}); its log has the details"

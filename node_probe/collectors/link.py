@@ -1,0 +1,43 @@
+"""Is the tunnel device there, up, and configured as the cluster expects? A tunnel that is down is visible nowhere
+else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from facts import Blind, Fact, Link, NodeAsk
+from node_probe.netlink import Device
+from node_probe.view import View
+
+
+def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
+    """Link of the tunnel device and of the uplink."""
+    yield _link(ask.node, ask.tunnel_device, view.device(ask.tunnel_device), view)
+    if ask.uplink_address:
+        uplink = view.uplink(ask)
+        if uplink is not None:
+            yield _link(ask.node, uplink.name, uplink, view)
+        else:
+            reason = f"no device of {ask.node} holds {ask.uplink_address}, the node address Calico uses"
+            yield Blind(node=ask.node, look="link", reason=reason)
+
+
+def _link(node: str, name: str, device: Device | None, view: View) -> Link:
+    if device is None:
+        return Link(node=node, device=name, found=False)
+    tunnel = device.kind == "vxlan"
+    return Link(
+        node=node,
+        device=name,
+        found=True,
+        up=device.up,
+        lower_up=device.lower_up,
+        operstate=device.operstate,
+        mac=device.mac,
+        mtu=device.mtu,
+        link_kind=device.kind,
+        vni=device.vni,
+        vxlan_port=device.vxlan_port,
+        vxlan_local=device.vxlan_local,
+        parent=view.netlink.link(index=device.link).name if tunnel and device.link > 0 else "",
+    )

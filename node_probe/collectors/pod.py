@@ -1,0 +1,120 @@
+"""Both ends of a local pod's veth and what listens behind it; the last metre is where many a path ends."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from facts import Blind, Fact, Listener, LocalPod, NodeAsk, PodInterface
+from node_probe.namespaces import CannotEnter, Inside
+from node_probe.netlink import NetlinkError
+from node_probe.view import View
+
+# The thread's own view: /proc/net would show the namespace of the process.
+SOCKETS = Path("/proc/thread-self/net")
+LISTENING = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN; an unconnected UDP socket is in TCP_CLOSE
+
+
+def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
+    """PodInterface of each local pod, and Listener where a port is asked; Blind for a pod that cannot be entered."""
+    for pod in ask.local_pods:
+        outside = _outside(ask.node, pod, view)
+        try:
+            entered = view.enter(pod)
+            yield _inside(outside, entered)
+            if pod.protocol:
+                held = entered.run(lambda pod=pod: listening(pod.protocol, pod.port))  # type: ignore[misc]
+                yield Listener(
+                    node=ask.node,
+                    pod=pod.name,
+                    protocol=pod.protocol,
+                    port=pod.port,
+                    found=bool(held),
+                    addresses=held,
+                )
+        except CannotEnter as error:
+            yield outside
+            yield Blind(node=ask.node, look="pod", reason=f"{pod.name}: {error}")
+
+
+def _outside(node: str, pod: LocalPod, view: View) -> PodInterface:
+    device = view.device(pod.interface)
+    if device is None:
+        return PodInterface(node=node, pod=pod.name, interface=pod.interface, found=False)
+    return PodInterface(
+        node=node,
+        pod=pod.name,
+        interface=pod.interface,
+        found=True,
+        up=device.up,
+        lower_up=device.lower_up,
+        mac=device.mac,
+        mtu=device.mtu,
+    )
+
+
+def _inside(outside: PodInterface, entered: Inside) -> PodInterface:
+    read, device = entered.netlink, entered.device
+    default = read.default_route()
+    gateway = default.next_hop if default else ""
+    return msgspec.structs.replace(
+        outside,
+        entered=True,
+        pod_device=device.name,
+        pod_up=device.up,
+        pod_mac=device.mac,
+        pod_mtu=device.mtu,
+        pod_addresses=tuple(f"{one.address}/{one.length}" for one in read.addresses(device.index)),
+        pod_default_next_hop=gateway,
+        pod_gateway_mac=_mac(entered, gateway) if gateway else "",
+    )
+
+
+def _mac(entered: Inside, gateway: str) -> str:
+    try:
+        return entered.netlink.neighbor(entered.device.index, gateway).mac
+    except NetlinkError as error:
+        if error.name == "ENOENT":
+            return ""
+        raise
+
+
+def listening(protocol: str, port: int) -> tuple[str, ...]:
+    """Addresses of this namespace on which a socket waits for anybody on this port; "0.0.0.0" and "::" for all.
+
+    Raises ValueError for a protocol that is neither tcp nor udp.
+    """
+    if protocol not in LISTENING:
+        raise ValueError(f"{protocol!r} has no listening sockets; ask for tcp or udp")
+    found: dict[str, None] = {}
+    for table in (SOCKETS / protocol, SOCKETS / f"{protocol}6"):
+        try:
+            lines = table.open()
+        except FileNotFoundError:  # a kernel without IPv6
+            continue
+        with lines:
+            next(lines)
+            for line in lines:
+                _, local, _, state, *_ = line.split(maxsplit=4)
+                if state == LISTENING[protocol]:
+                    address, _, number = local.partition(":")
+                    if int(number, 16) == port:
+                        found[_address(address)] = None
+                elif protocol == "tcp":
+                    break  # listeners come first; behind them may be a hundred thousand connections
+    return tuple(found)
+
+
+def _address(text: str) -> str:
+    """Hexadecimal words in the machine's byte order, as the kernel prints them. An IPv4 address held by an IPv6 socket
+    is given as IPv4."""
+    packed = b"".join(struct.pack("=I", int(text[i : i + 8], 16)) for i in range(0, len(text), 8))
+    if len(packed) == 4:
+        return socket.inet_ntop(socket.AF_INET, packed)
+    if packed[:12] == bytes(10) + b"\xff\xff":
+        return socket.inet_ntop(socket.AF_INET, packed[12:])
+    return socket.inet_ntop(socket.AF_INET6, packed)

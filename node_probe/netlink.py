@@ -1,0 +1,450 @@
+"""What one network namespace's kernel says about one thing at a time; without it nothing below the API could be seen.
+
+Reading is done with structs over one socket: a targeted get costs microseconds and does not grow with the tables.
+pyroute2, which takes twenty megabytes, is loaded only by a process that writes (the fixer); the probe never does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+# linux/netlink.h, linux/rtnetlink.h, linux/net_namespace.h
+SOL_NETLINK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 11, 12
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLM_F_REQUEST, NLM_F_DUMP_INTR, NLM_F_CAPPED, NLM_F_ACK_TLVS, NLM_F_DUMP = 0x1, 0x10, 0x100, 0x200, 0x300
+RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETNEIGH, RTM_GETNSID = 18, 22, 26, 30, 90
+RTM_F_LOOKUP_TABLE, RTM_F_FIB_MATCH, RTNH_F_ONLINK = 0x1000, 0x2000, 0x4
+RT_TABLE_MAIN = 254
+RTEXT_FILTER_SKIP_STATS = 8
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_OPERSTATE, IFLA_LINKINFO = 1, 3, 4, 5, 16, 18
+IFLA_EXT_MASK, IFLA_LINK_NETNSID = 29, 37
+IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
+IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6 = 1, 3, 4, 15, 17
+IFA_ADDRESS, IFA_LOCAL = 1, 2
+RTA_DST, RTA_SRC, RTA_IIF, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_TABLE, RTA_VIA = 1, 2, 3, 4, 5, 6, 15, 18
+NDA_DST, NDA_LLADDR = 1, 2
+NTF_SELF, AF_BRIDGE, NUD_PERMANENT = 2, 7, 128
+NETNSA_NSID, NETNSA_FD = 1, 3
+IFF_UP, IFF_LOWER_UP = 0x1, 0x10000
+OPERSTATES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", "UP")
+ROUTE_TYPES = {
+    1: "unicast",
+    2: "local",
+    3: "broadcast",
+    4: "anycast",
+    5: "multicast",
+    6: "blackhole",
+    7: "unreachable",
+    8: "prohibit",
+    9: "throw",
+}
+NEIGHBOR_STATES = {
+    1: "INCOMPLETE",
+    2: "REACHABLE",
+    4: "STALE",
+    8: "DELAY",
+    16: "PROBE",
+    32: "FAILED",
+    64: "NOARP",
+    NUD_PERMANENT: "PERMANENT",
+}
+# The error of a lookup that ended in an entry of this type; a `throw` entry only sends the kernel on to the next table.
+REFUSALS = {errno.EINVAL: 6, errno.EHOSTUNREACH: 7, errno.EACCES: 8}
+
+HEADER = struct.Struct("=IHHII")
+LINK = struct.Struct("=BxHiII")
+ROUTE = struct.Struct("=BBBBBBBBI")
+NEIGHBOR = struct.Struct("=BxxxiHBB")
+ATTRIBUTE = struct.Struct("=HH")
+U32, S32, PORT = struct.Struct("=I"), struct.Struct("=i"), struct.Struct("!H")
+
+
+class NetlinkError(OSError):
+    """The kernel refused. errno and strerror (the kernel's own words where it gives any) as in OSError."""
+
+    @property
+    def name(self) -> str:
+        """ENOENT, ENODEV, ENETUNREACH, ..."""
+        return errno.errorcode.get(self.errno or 0, str(self.errno))
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """`ip -d link show`. Numbers that are not there are -1, texts ""."""
+
+    index: int
+    name: str
+    up: bool
+    lower_up: bool
+    operstate: str
+    mac: str
+    mtu: int
+    kind: str
+    link: int  # index of the device below, or of a veth's other end
+    link_namespace: int  # this namespace's id for the one `link` is in; -1: this one, or none
+    vni: int
+    vxlan_port: int
+    vxlan_local: str
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One address of a device."""
+
+    device: int
+    address: str
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A routing entry. next_hop "" for a link-scope route, device -1 where the entry names none (blackhole)."""
+
+    type: str
+    destination: str
+    length: int
+    next_hop: str
+    device: int
+    table: int
+    protocol: int
+    scope: int
+    metric: int
+    onlink: bool
+
+    @property
+    def prefix(self) -> str:
+        """10.244.1.0/26"""
+        return f"{self.destination}/{self.length}"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A neighbor or forwarding database entry: address and MAC, "" where it has none."""
+
+    address: str
+    mac: str
+    state: str
+
+
+class Netlink:
+    """A reader of the network namespace the calling thread is in now; afterwards it may be used from any thread.
+
+    Every method raises NetlinkError when the kernel refuses: ENODEV no such device, ENOENT no such entry, ENETUNREACH
+    no route.
+    Addresses and MACs are text; an address that is none raises ValueError.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sequence = 0
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        try:
+            self._socket.bind((0, 0))
+            self._socket.setsockopt(
+                SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1
+            )  # dumps are filtered by the kernel, not here
+            self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
+            # The kernel answers at once or never: nobody may wait for ever on a lost answer.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 2, 0))
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Netlink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def link(self, name: str = "", *, index: int = 0) -> Device:
+        """The device of this name, or of this index."""
+        wanted = b"" if index else _attribute(IFLA_IFNAME, name.encode() + b"\0")
+        mask = _attribute(IFLA_EXT_MASK, U32.pack(RTEXT_FILTER_SKIP_STATS))
+        return _device(self._get(RTM_GETLINK, LINK.pack(0, 0, index, 0, 0) + mask + wanted))
+
+    def addresses(self, index: int, family: int = socket.AF_INET) -> list[Address]:
+        """All addresses of a device, in the kernel's order."""
+        return self._dump(RTM_GETADDR, struct.pack("=BBBBI", family, 0, 0, 0, index), _address)
+
+    def holder(self, address: str) -> Device | None:
+        """The device that holds this address of ours; None when none does."""
+        family, packed = _pack(address)
+
+        def same(payload: bytes) -> Address | None:
+            return _address(payload) if packed in payload else None
+
+        found = self._dump(RTM_GETADDR, struct.pack("=BBBBI", family, 0, 0, 0, 0), same)
+        return next((self.link(index=one.device) for one in found if one.address == address), None)
+
+    def route(self, destination: str, *, source: str = "", incoming: int = 0) -> Route:
+        """The entry the kernel picks for packets to `destination`: of its own, or from `source` coming in by device
+        `incoming`.
+
+        It is the entry itself, with its prefix, not the route cache's copy of it. Where it names several next hops
+        (multipath), the one this
+        very lookup would take is given.
+        """
+        found = self._route(RTM_F_LOOKUP_TABLE | RTM_F_FIB_MATCH, destination, source, incoming)
+        if found.type != "unicast" or found.device > 0:
+            return found
+        taken = self._route(RTM_F_LOOKUP_TABLE, destination, source, incoming)
+        return Route(
+            type=found.type,
+            destination=found.destination,
+            length=found.length,
+            next_hop=taken.next_hop,
+            device=taken.device,
+            table=found.table,
+            protocol=found.protocol,
+            scope=found.scope,
+            metric=found.metric,
+            onlink=found.onlink or taken.onlink,
+        )
+
+    def refusing_route(self, destination: str, error: int) -> Route | None:
+        """The blackhole (EINVAL), unreachable (EHOSTUNREACH) or prohibit (EACCES) entry behind a refused lookup, where
+        there is one.
+
+        A lookup does not name the entry that refuses it, so the entries of that type are read: few, and picked by the
+        kernel.
+        """
+        if error not in REFUSALS:
+            return None
+        family, packed = _pack(destination)
+        request = ROUTE.pack(family, 0, 0, 0, 0, 0, 0, REFUSALS[error], 0)
+        covering = [r for r in self._dump(RTM_GETROUTE, request, _routes) if _covers(r, packed)]
+        return max(covering, key=lambda r: (r.table == RT_TABLE_MAIN, r.length, -r.metric), default=None)
+
+    def default_route(self, family: int = socket.AF_INET) -> Route | None:
+        """The default route of the main table. Reads the whole table: meant for a pod's, which has two entries."""
+        request = ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + _attribute(RTA_TABLE, U32.pack(RT_TABLE_MAIN))
+        found = [r for r in self._dump(RTM_GETROUTE, request, _routes) if r.length == 0]
+        return min(found, key=lambda r: r.metric, default=None)
+
+    def neighbor(self, index: int, address: str) -> Entry:
+        """`ip neigh get ADDRESS dev INDEX`."""
+        family, packed = _pack(address)
+        return _entry(self._get(RTM_GETNEIGH, NEIGHBOR.pack(family, index, 0, 0, 0) + _attribute(NDA_DST, packed)))
+
+    def fdb(self, index: int, mac: str) -> Entry:
+        """`bridge fdb get MAC dev INDEX self`: for a VXLAN device, the outer address frames for this MAC are sent
+        to."""
+        packed = bytes.fromhex(mac.replace(":", ""))
+        request = NEIGHBOR.pack(AF_BRIDGE, index, 0, NTF_SELF, 0) + _attribute(NDA_LLADDR, packed)
+        return _entry(self._get(RTM_GETNEIGH, request))
+
+    def namespace_id(self, descriptor: int) -> int:
+        """The id this namespace uses for the open network namespace `descriptor`; -1 when it uses none."""
+        payload = self._get(RTM_GETNSID, struct.pack("=Bxxx", 0) + _attribute(NETNSA_FD, U32.pack(descriptor)))
+        return int(S32.unpack(_attributes(payload, 4)[NETNSA_NSID])[0])
+
+    def _route(self, flags: int, destination: str, source: str, incoming: int) -> Route:
+        family, packed = _pack(destination)
+        bits = len(packed) * 8
+        request = ROUTE.pack(family, bits, bits if source else 0, 0, 0, 0, 0, 0, flags) + _attribute(RTA_DST, packed)
+        if source:
+            request += _attribute(RTA_SRC, _pack(source)[1])
+        if incoming:
+            request += _attribute(RTA_IIF, U32.pack(incoming))
+        return _routes(self._get(RTM_GETROUTE, request))
+
+    def _get(self, kind: int, body: bytes) -> bytes:
+        """One question, one answer: its payload."""
+        with self._lock:
+            sequence = self._send(kind, NLM_F_REQUEST, body)
+            while True:
+                data = self._receive()
+                length, answer, flags, number, _ = HEADER.unpack_from(data)
+                if number == sequence:  # else the late answer to a question that timed out
+                    break
+        if answer == NLMSG_ERROR:
+            raise _error(data[:length], flags)
+        return data[HEADER.size : length]
+
+    def _dump(self, kind: int, body: bytes, parse: Callable[[bytes], T | None]) -> list[T]:
+        """Every answer `parse` makes something of. Asked again when the table changed meanwhile, and refused when it
+        never stands still."""
+        for _ in range(5):
+            found, interrupted = self._dump_once(kind, body, parse)
+            if not interrupted:
+                return found
+        raise NetlinkError(errno.EAGAIN, "the table changed each time it was read")
+
+    def _dump_once(self, kind: int, body: bytes, parse: Callable[[bytes], T | None]) -> tuple[list[T], bool]:
+        found: list[T] = []
+        interrupted = False
+        with self._lock:
+            sequence = self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, body)
+            while True:
+                data = self._receive()
+                offset = 0
+                while offset < len(data):
+                    length, answer, flags, number, _ = HEADER.unpack_from(data, offset)
+                    message = data[offset : offset + length]
+                    offset += length + 3 & ~3
+                    if number != sequence:
+                        continue
+                    interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)
+                    if answer == NLMSG_DONE:
+                        return found, interrupted
+                    if answer == NLMSG_ERROR:
+                        raise _error(message, flags)
+                    one = parse(message[HEADER.size :])
+                    if one is not None:
+                        found.append(one)
+
+    def _send(self, kind: int, flags: int, body: bytes) -> int:
+        self._sequence += 1
+        self._socket.send(HEADER.pack(HEADER.size + len(body), kind, flags, self._sequence, 0) + body)
+        return self._sequence
+
+    def _receive(self) -> bytes:
+        try:
+            return self._socket.recv(1 << 16)
+        except BlockingIOError:
+            raise NetlinkError(errno.ETIMEDOUT, "the kernel did not answer") from None
+
+
+def replace_neighbor(device: str, address: str, mac: str) -> None:
+    """`ip neigh replace ADDRESS lladdr MAC dev DEVICE nud permanent` in the calling thread's network namespace.
+
+    Blocks for a millisecond; not for a thread whose event loop runs. Raises NetlinkError: ENODEV no such device, EPERM
+    not allowed.
+    """
+    # Here, not above: the probe shares this file, never writes, and must not carry the library.
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError as Refused
+
+    with Netlink() as reader:
+        index = reader.link(device).index
+    try:
+        with IPRoute() as kernel:
+            kernel.neigh("replace", ifindex=index, dst=address, lladdr=mac, state=NUD_PERMANENT)
+    except Refused as refused:
+        raise NetlinkError(refused.code, os.strerror(refused.code)) from refused
+
+
+def _pack(address: str) -> tuple[int, bytes]:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return family, socket.inet_pton(family, address)
+    except OSError:
+        raise ValueError(f"{address!r} is not an IP address") from None
+
+
+def _unpack(packed: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return ATTRIBUTE.pack(ATTRIBUTE.size + len(value), kind) + value + b"\0" * (-len(value) % 4)
+
+
+def _attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
+    found = {}
+    while offset + ATTRIBUTE.size <= len(data):
+        length, kind = ATTRIBUTE.unpack_from(data, offset)
+        if length < ATTRIBUTE.size:
+            break
+        found[kind & 0x3FFF] = data[offset + ATTRIBUTE.size : offset + length]
+        offset += length + 3 & ~3
+    return found
+
+
+def _u32(attributes: dict[int, bytes], kind: int, default: int) -> int:
+    return int(U32.unpack(attributes[kind])[0]) if kind in attributes else default
+
+
+def _text(attributes: dict[int, bytes], kind: int) -> str:
+    return attributes.get(kind, b"").rstrip(b"\0").decode(errors="replace")
+
+
+def _error(message: bytes, flags: int) -> NetlinkError:
+    code = -S32.unpack_from(message, HEADER.size)[0]
+    offset = HEADER.size + 4
+    if flags & NLM_F_ACK_TLVS:
+        # Behind the code comes the question's header, with the question itself unless it was capped, then the kernel's
+        # own words.
+        offset += HEADER.size if flags & NLM_F_CAPPED else U32.unpack_from(message, offset)[0]
+        words = _text(_attributes(message, offset), 1)
+        if words:
+            return NetlinkError(code, words)
+    return NetlinkError(code, os.strerror(code))
+
+
+def _device(payload: bytes) -> Device:
+    _, _, index, flags, _ = LINK.unpack_from(payload)
+    has = _attributes(payload, LINK.size)
+    info = _attributes(has.get(IFLA_LINKINFO, b""))
+    kind = _text(info, IFLA_INFO_KIND)
+    vxlan = _attributes(info.get(IFLA_INFO_DATA, b"")) if kind == "vxlan" else {}
+    local = vxlan.get(IFLA_VXLAN_LOCAL) or vxlan.get(IFLA_VXLAN_LOCAL6)
+    state = has.get(IFLA_OPERSTATE, b"\0")[0]
+    return Device(
+        index=index,
+        name=_text(has, IFLA_IFNAME),
+        up=bool(flags & IFF_UP),
+        lower_up=bool(flags & IFF_LOWER_UP),
+        operstate=OPERSTATES[state] if state < len(OPERSTATES) else str(state),
+        mac=has.get(IFLA_ADDRESS, b"").hex(":"),
+        mtu=_u32(has, IFLA_MTU, -1),
+        kind=kind,
+        link=_u32(vxlan, IFLA_VXLAN_LINK, _u32(has, IFLA_LINK, -1)),
+        link_namespace=int(S32.unpack(has[IFLA_LINK_NETNSID])[0]) if IFLA_LINK_NETNSID in has else -1,
+        vni=_u32(vxlan, IFLA_VXLAN_ID, -1),
+        vxlan_port=int(PORT.unpack(vxlan[IFLA_VXLAN_PORT])[0]) if IFLA_VXLAN_PORT in vxlan else -1,
+        vxlan_local=_unpack(local) if local else "",
+    )
+
+
+def _address(payload: bytes) -> Address:
+    _, length, _, _, index = struct.unpack_from("=BBBBI", payload)
+    has = _attributes(payload, 8)
+    return Address(index, _unpack(has[IFA_LOCAL] if IFA_LOCAL in has else has[IFA_ADDRESS]), length)
+
+
+def _routes(payload: bytes) -> Route:
+    family, length, _, _, table, protocol, scope, kind, flags = ROUTE.unpack_from(payload)
+    has = _attributes(payload, ROUTE.size)
+    # RTA_VIA carries a next hop of the other family behind two bytes of family.
+    gateway = has.get(RTA_GATEWAY) or has.get(RTA_VIA, b"\0\0")[2:]
+    return Route(
+        type=ROUTE_TYPES.get(kind, str(kind)),
+        destination=_unpack(has.get(RTA_DST, b"\0" * (4 if family == socket.AF_INET else 16))),
+        length=length,
+        next_hop=_unpack(gateway) if gateway else "",
+        device=_u32(has, RTA_OIF, -1),
+        table=_u32(has, RTA_TABLE, table),
+        protocol=protocol,
+        scope=scope,
+        metric=_u32(has, RTA_PRIORITY, 0),
+        onlink=bool(flags & RTNH_F_ONLINK),
+    )
+
+
+def _covers(route: Route, packed: bytes) -> bool:
+    _, network = _pack(route.destination)
+    shift = len(packed) * 8 - route.length
+    return int.from_bytes(packed, "big") >> shift == int.from_bytes(network, "big") >> shift
+
+
+def _entry(payload: bytes) -> Entry:
+    _, _, state, _, _ = NEIGHBOR.unpack_from(payload)
+    has = _attributes(payload, NEIGHBOR.size)
+    return Entry(
+        address=_unpack(has[NDA_DST]) if NDA_DST in has else "",
+        mac=has.get(NDA_LLADDR, b"").hex(":"),
+        state="|".join(name for bit, name in NEIGHBOR_STATES.items() if state & bit),  # an FDB entry is NOARP|PERMANENT
+    )

@@ -1,0 +1,259 @@
+"""Fresh packets from where the flow starts; without them nobody would know whether the path works now, only how it is
+meant to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import statistics
+import struct
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from facts import Blind, Fact, LocalPod, NodeAsk, ProbeResult, SendProbe
+from node_probe.namespaces import CannotEnter
+from node_probe.netlink import NetlinkError
+from node_probe.view import View
+
+TIMEOUT_S = 1.0
+RESERVE_S = 0.05  # of the deadline, to bring the answer home
+MOST = 200  # packets of one ask: a probe is no flood
+SMALL = b"calico-why probe, please ignore."
+LARGEST = 65535
+IP_HEADER, PORT_OR_ECHO_HEADER = 20, 8
+# linux/in.h, linux/icmp.h, linux/errqueue.h
+IP_MTU_DISCOVER, IP_PMTUDISC_PROBE, IP_RECVERR, SOL_RAW, ICMP_FILTER = 10, 3, 11, 255, 1
+ECHO_REPLY, UNREACHABLE, ECHO_REQUEST, TIME_EXCEEDED = 0, 3, 8, 11
+PORT_UNREACHABLE, FRAGMENTATION_NEEDED = 3, 4
+SO_EE_ORIGIN_ICMP = 2
+EXTENDED_ERROR = struct.Struct("=IBBBxII4x4s")  # sock_extended_err, then the sockaddr_in of whom it came from
+ECHO = struct.Struct("!BBHHH")
+ICMP_WORDS = {
+    (UNREACHABLE, 0): "network unreachable",
+    (UNREACHABLE, 1): "host unreachable",
+    (UNREACHABLE, 2): "protocol unreachable",
+    (UNREACHABLE, 3): "port unreachable",
+    (UNREACHABLE, 9): "network prohibited",
+    (UNREACHABLE, 10): "host prohibited",
+    (UNREACHABLE, 13): "communication prohibited",
+    (TIME_EXCEEDED, 0): "time to live exceeded in transit",
+}
+# When packets of one kind met different things, the most telling one is reported.
+TELLING = ("silence", "error", "unreachable", "too_big", "refused", "answered")
+OWN_REFUSALS = {
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.EACCES,
+    errno.EINVAL,
+}  # EINVAL: a blackhole route
+TYPES = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "icmp": socket.SOCK_RAW}
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """What one packet met."""
+
+    outcome: str
+    by: str = ""
+    detail: str = ""
+    rtt_us: int = -1
+    left: bool = True  # False: the sender's own kernel did not let it out
+
+
+async def collect(ask: NodeAsk, view: View) -> AsyncIterator[Fact]:
+    """A ProbeResult for each SendProbe, all at the same time; Blind for those that cannot be sent."""
+    wanted = sum(probe.count for probe in ask.send)
+    if wanted > MOST or any(probe.count < 1 for probe in ask.send):
+        raise ValueError(
+            f"{wanted} packets were asked for, at least one of each kind; a probe sends at most {MOST} at a time"
+        )
+    for result in asyncio.as_completed([_send(ask, probe, view) for probe in ask.send]):
+        yield await result
+
+
+async def _send(ask: NodeAsk, probe: SendProbe, view: View) -> Fact:
+    what = f"{probe.protocol} from {probe.pod or ask.node} to {probe.target}"
+    try:
+        pod = _sender(ask, probe)
+        with contextlib.ExitStack() as opened:
+            sockets, mtu = await asyncio.to_thread(_open, probe, pod, view)
+            for one in sockets:
+                opened.enter_context(one)
+            size = _size(probe, mtu)
+            timeout = max(0.0, min(TIMEOUT_S, view.deadline - time.monotonic() - RESERVE_S))
+            met = await asyncio.gather(*(_attempt(one, probe, size, timeout) for one in sockets))
+            source = next((name for name in map(_own_name, sockets) if name), pod.address if pod else "")
+    except (CannotEnter, ValueError, OSError) as error:
+        return Blind(node=ask.node, look="packets", reason=f"{what}: {error}")
+    return _result(ask.node, probe, source, size if probe.size else 0, met)
+
+
+def _sender(ask: NodeAsk, probe: SendProbe) -> LocalPod | None:
+    """The pod to send from, None for the node itself. Raises ValueError for what cannot be sent."""
+    if probe.protocol not in TYPES:
+        raise ValueError("a probe sends icmp, tcp and udp only")
+    try:
+        socket.inet_pton(socket.AF_INET, probe.target)
+    except OSError:
+        raise ValueError("a probe sends to IPv4 addresses only") from None
+    if not 0 <= probe.port <= 65535 or bool(probe.port) == (probe.protocol == "icmp"):
+        raise ValueError(f"{probe.port} is not a port that {probe.protocol} can be sent to")
+    if not probe.pod:
+        return None
+    for pod in ask.local_pods:
+        if pod.name == probe.pod:
+            return pod
+    raise ValueError(f"{probe.pod} is not among the pods of this ask, so its namespace is not known")
+
+
+def _open(probe: SendProbe, pod: LocalPod | None, view: View) -> tuple[list[socket.socket], int]:
+    """One fresh socket per packet, made where they are to be sent from, and the MTU of that place. Raises OSError,
+    CannotEnter."""
+    if pod is None:
+        return _sockets(probe), _own_mtu(probe, view)
+    entered = view.enter(pod)
+    return entered.run(lambda: _sockets(probe)), entered.device.mtu
+
+
+def _sockets(probe: SendProbe) -> list[socket.socket]:
+    with contextlib.ExitStack() as opened:
+        made = []
+        for _ in range(probe.count):
+            protocol = socket.IPPROTO_ICMP if probe.protocol == "icmp" else 0
+            one = opened.enter_context(socket.socket(socket.AF_INET, TYPES[probe.protocol], protocol))
+            one.setblocking(False)
+            one.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+            if probe.size:
+                # DF, and no knowledge of the path from earlier packets: each one finds out anew.
+                one.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+            if probe.protocol == "icmp":
+                one.setsockopt(SOL_RAW, ICMP_FILTER, struct.pack("=I", ~(1 << ECHO_REPLY) & 0xFFFFFFFF))
+            made.append(one)
+        opened.pop_all()
+    return made
+
+
+def _own_mtu(probe: SendProbe, view: View) -> int:
+    try:
+        return view.netlink.link(index=view.netlink.route(probe.target).device).mtu
+    except NetlinkError:
+        return 1500  # no route: sending meets the same refusal, whatever the size
+
+
+def _size(probe: SendProbe, mtu: int) -> int:
+    """Length of the whole IP packet. A TCP probe is a connection attempt, whose packets have no size to choose."""
+    if probe.protocol == "tcp":
+        return 0
+    size = mtu if probe.size < 0 else probe.size
+    return (
+        min(LARGEST, max(size, IP_HEADER + PORT_OR_ECHO_HEADER))
+        if size
+        else IP_HEADER + PORT_OR_ECHO_HEADER + len(SMALL)
+    )
+
+
+async def _attempt(one: socket.socket, probe: SendProbe, size: int, timeout: float) -> Met:
+    began = time.perf_counter()
+    try:
+        async with asyncio.timeout(timeout):
+            if probe.protocol == "tcp":
+                await asyncio.get_running_loop().sock_connect(one, (probe.target, probe.port))
+            else:
+                await _exchange(one, probe, size - IP_HEADER - PORT_OR_ECHO_HEADER)
+    except TimeoutError:
+        return Met("silence")
+    except OSError as error:
+        return _complaint(one, probe, error)
+    return Met("answered", rtt_us=round((time.perf_counter() - began) * 1e6))
+
+
+async def _exchange(one: socket.socket, probe: SendProbe, length: int) -> None:
+    """Sends `length` bytes of payload and returns when the answer is there. Raises OSError for what came instead."""
+    loop = asyncio.get_running_loop()
+    one.connect(
+        (probe.target, probe.port)
+    )  # only the target's answers and errors about this socket's packets are wanted
+    payload = (SMALL * (length // len(SMALL) + 1))[:length]
+    if probe.protocol == "udp":
+        one.send(payload)
+        await loop.sock_recv(one, LARGEST)
+        return
+    # A fresh id: the firewall knows an old one as established and would let it through.
+    identity = os.urandom(4)
+    number, sequence = struct.unpack("!HH", identity)
+    blank = ECHO.pack(ECHO_REQUEST, 0, 0, number, sequence) + payload
+    one.send(ECHO.pack(ECHO_REQUEST, 0, _checksum(blank), number, sequence) + payload)
+    while True:
+        packet = await loop.sock_recv(one, LARGEST)
+        start = (packet[0] & 0xF) * 4
+        if packet[start] == ECHO_REPLY and packet[start + 4 : start + 8] == identity:
+            return
+
+
+def _checksum(data: bytes) -> int:
+    data += b"\0" * (len(data) % 2)
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def _complaint(one: socket.socket, probe: SendProbe, error: OSError) -> Met:
+    """What an error of a socket says: an ICMP error somebody sent, a reset, or the sender's own kernel."""
+    try:
+        _, told, _, _ = one.recvmsg(0, 512, socket.MSG_ERRQUEUE)
+    except OSError:
+        told = []
+    for level, kind, data in told:
+        if (level, kind) == (socket.IPPROTO_IP, IP_RECVERR) and len(data) >= EXTENDED_ERROR.size:
+            _, origin, icmp, code, mtu, _, packed = EXTENDED_ERROR.unpack_from(data)
+            if origin == SO_EE_ORIGIN_ICMP:
+                return _icmp(probe, icmp, code, mtu, socket.inet_ntop(socket.AF_INET, packed))
+    if error.errno == errno.ECONNREFUSED:
+        return Met("refused", by=probe.target, detail="the target answers with a reset")
+    if error.errno == errno.EMSGSIZE:
+        return Met("too_big", detail="larger than the sender's own kernel lets out", left=False)
+    outcome = "unreachable" if error.errno in OWN_REFUSALS else "error"
+    return Met(outcome, detail=f"the sender's own kernel says: {error.strerror}", left=False)
+
+
+def _icmp(probe: SendProbe, kind: int, code: int, mtu: int, by: str) -> Met:
+    if (kind, code) == (UNREACHABLE, FRAGMENTATION_NEEDED):
+        return Met("too_big", by=by, detail=f"{by} passes packets up to {mtu} bytes")
+    words = ICMP_WORDS.get((kind, code), f"ICMP type {kind} code {code}")
+    # A kernel says so of its own UDP port; the same words from elsewhere, or about TCP, are a firewall's.
+    own = probe.protocol == "udp" and (kind, code) == (UNREACHABLE, PORT_UNREACHABLE) and by == probe.target
+    return Met("refused" if own else "unreachable", by=by, detail=f"{by} says: {words}")
+
+
+def _own_name(one: socket.socket) -> str:
+    try:
+        address = str(one.getsockname()[0])
+    except OSError:
+        return ""
+    return "" if address == "0.0.0.0" else address
+
+
+def _result(node: str, probe: SendProbe, source: str, size: int, met: Sequence[Met]) -> ProbeResult:
+    answered = [one.rtt_us for one in met if one.outcome == "answered"]
+    told = max(met, key=lambda one: TELLING.index(one.outcome))
+    return ProbeResult(
+        node=node,
+        pod=probe.pod,
+        source_address=source,
+        target_address=probe.target,
+        protocol=probe.protocol,
+        port=probe.port,
+        size=size,
+        sent=sum(one.left for one in met),
+        answered=len(answered),
+        outcome=told.outcome,
+        answered_by=told.by,
+        detail=told.detail,
+        rtt_us=round(statistics.median(answered)) if answered else -1,
+    )

@@ -1,0 +1,154 @@
+"""What one ask looks through: the node's kernel, and the pods already entered; without it each collector would enter
+anew."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from facts import LocalPod, Neighbor, NodeAsk, RouteLookup, Way
+from node_probe.namespaces import CannotEnter, Inside, enter
+from node_probe.netlink import Device, Netlink, NetlinkError
+
+# How a lookup may end; anything else (a timeout, no memory, no permission) is no answer about the route.
+REFUSED = {"ENETUNREACH", "EHOSTUNREACH", "EINVAL", "EACCES", "EXDEV", "ENODEV"}
+
+
+class View:
+    """Reads of one ask, from any thread. Closed when the last collector of the ask is done with it."""
+
+    def __init__(self, netlink: Netlink, deadline: float) -> None:
+        """deadline: time.monotonic() by which the ask is to be answered."""
+        self.netlink = netlink
+        self.deadline = deadline
+        self._lock = threading.Lock()
+        self._pods: dict[str, Inside | CannotEnter] = {}
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for pod in self._pods.values():
+            if isinstance(pod, Inside):
+                pod.close()
+        self._pods.clear()
+
+    def device(self, name: str) -> Device | None:
+        """None when there is no such device. Raises NetlinkError when the kernel does not say."""
+        try:
+            return self.netlink.link(name)
+        except NetlinkError as error:
+            if error.name == "ENODEV":
+                return None
+            raise
+
+    def uplink(self, ask: NodeAsk) -> Device | None:
+        """The device that holds the node address; None when none does, or none was asked for."""
+        return self.netlink.holder(ask.uplink_address) if ask.uplink_address else None
+
+    def enter(self, pod: LocalPod) -> Inside:
+        """The pod's namespace, found once per ask. Raises CannotEnter."""
+        with self._lock:
+            if pod.interface not in self._pods:
+                self._pods[pod.interface] = self._enter(pod)
+            found = self._pods[pod.interface]
+        if isinstance(found, CannotEnter):
+            raise found
+        return found
+
+    def _enter(self, pod: LocalPod) -> Inside | CannotEnter:
+        try:
+            host = self.device(pod.interface)
+            if host is None:
+                return CannotEnter(
+                    f"{pod.interface}, the interface of {pod.name}, does not exist, so nothing leads into the pod"
+                )
+            return enter(self.netlink, host)
+        except CannotEnter as error:
+            return error
+
+    def lookups(self, node: str, way: Way) -> Iterator[RouteLookup]:
+        """What the kernel would do with packets of this way: sent by the node itself, then (where given) coming in by
+        a device."""
+        output = self._lookup(node, way.destination)
+        yield output
+        if way.source and way.incoming:
+            yield self._lookup(node, way.destination, way.source, way.incoming, output)
+
+    def hops(self, ask: NodeAsk) -> list[tuple[str, str]]:
+        """(device, address) of each neighbor the ways lead to or should lead to, each once.
+
+        A link-scope route has no next hop: the destination itself is the neighbor.
+        """
+        found: dict[tuple[str, str], None] = {}
+        for way in ask.ways:
+            for lookup in self.lookups(ask.node, way):
+                if lookup.type == "unicast" and lookup.device:
+                    found[lookup.device, lookup.next_hop or way.destination] = None
+            if way.expected_next_hop:
+                found[ask.tunnel_device, way.expected_next_hop] = None
+        return list(found)
+
+    def neighbor(self, node: str, device: str, address: str) -> Neighbor:
+        """The kernel's entry. No entry, no device: `found=False`."""
+        try:
+            entry = self.netlink.neighbor(self.netlink.link(device).index, address)
+        except NetlinkError as error:
+            if error.name not in ("ENOENT", "ENODEV"):
+                raise
+            return Neighbor(node=node, device=device, address=address, found=False)
+        return Neighbor(node=node, device=device, address=address, found=True, mac=entry.mac, state=entry.state)
+
+    def _lookup(
+        self, node: str, destination: str, source: str = "", incoming: str = "", output: RouteLookup | None = None
+    ) -> RouteLookup:
+        try:
+            index = self.netlink.link(incoming).index if incoming else 0
+            route = self.netlink.route(destination, source=source, incoming=index)
+        except NetlinkError as error:
+            if error.name not in REFUSED:
+                raise
+            refused = RouteLookup(
+                node=node, destination=destination, source=source, incoming=incoming, found=False, error=error.name
+            )
+            # rp_filter refuses an input lookup with the very error of a blackhole: only when the output lookup ended
+            # the same
+            # way is the blackhole the reason.
+            if output is not None and output.error != error.name:
+                return refused
+            entry = self.netlink.refusing_route(destination, error.errno or 0)
+            if entry is None:
+                return refused
+            return RouteLookup(
+                node=node,
+                destination=destination,
+                source=source,
+                incoming=incoming,
+                found=False,
+                error=error.name,
+                type=entry.type,
+                prefix=entry.prefix,
+                table=entry.table,
+                protocol=entry.protocol,
+                scope=entry.scope,
+                metric=entry.metric,
+            )
+        return RouteLookup(
+            node=node,
+            destination=destination,
+            source=source,
+            incoming=incoming,
+            found=True,
+            type=route.type,
+            prefix=route.prefix,
+            next_hop=route.next_hop,
+            device=self.netlink.link(index=route.device).name if route.device > 0 else "",
+            table=route.table,
+            protocol=route.protocol,
+            scope=route.scope,
+            metric=route.metric,
+            onlink=route.onlink,
+        )
