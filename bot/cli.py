@@ -1,4 +1,4 @@
-"""`calico-why WORD ...`: finds the word's command and says every error as a sentence; without it nothing has a name to call."""
+"""`calico-why WORD ...`: finds the word's command and says every error as a sentence; nothing can be called without."""
 
 from __future__ import annotations
 
@@ -77,26 +77,21 @@ def _help(commands: dict[str, str]) -> str:
 
 def _one_line(module: str) -> str:
     """HELP of a command, read from its source: importing ten commands to list them would take seconds."""
-    try:
-        spec = util.find_spec(module)
-        source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
-    except (ImportError, OSError):
-        return "(not installed)"
-    for node in _assignments(source):
-        return node
-    return ""
-
-
-def _assignments(source: str) -> list[str]:
     import ast
 
-    return [
-        str(statement.value.value)
-        for statement in ast.parse(source).body
-        if isinstance(statement, ast.Assign)
-        and isinstance(statement.value, ast.Constant)
-        and any(isinstance(target, ast.Name) and target.id == "HELP" for target in statement.targets)
-    ]
+    try:
+        spec = util.find_spec(module)
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8")) if spec and spec.origin else None
+    except (ImportError, OSError):
+        tree = None
+    if tree is None:
+        return "(not installed)"
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
+            names = [target.id for target in statement.targets if isinstance(target, ast.Name)]
+            if "HELP" in names:
+                return str(statement.value.value)
+    return ""
 
 
 def _unexpected(error: Exception, printed: bool) -> str:

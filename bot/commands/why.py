@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
-import time
+from typing import TYPE_CHECKING
 
+from bot import settings as connection
 from bot.errors import COULD_NOT_JUDGE, UserError
-from bot.settings import Settings, add_arguments as add_connection, from_arguments
 from bot.words import parse
+
+if TYPE_CHECKING:
+    from bot.investigate import Investigation
 
 HELP = "why A B [PORT/tcp|udp]: why can pod A not reach pod B?"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s [NAMESPACE/]POD [NAMESPACE/]POD [PORT/tcp|udp] [options]"
-    parser.add_argument("words", nargs="*", metavar="WORD", help="both pods (or an IP address), and a port such as 5432/tcp")
+    parser.add_argument(
+        "words", nargs="*", metavar="WORD", help="both pods (or an IP address), and a port such as 5432/tcp"
+    )
     parser.add_argument("-o", "--output", choices=("text", "json", "slack"), default="text", help="form of the answer")
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 when a cause was found")
     parser.add_argument("--verbose", "-v", action="store_true", help="list everything that was checked and seen")
     parser.add_argument("--deadline", type=float, default=4.0, metavar="S", help="seconds a probe may take (4)")
-    add_connection(parser)
+    connection.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,11 +35,11 @@ def run(args: argparse.Namespace) -> int:
     parse(args.words)
     if not 0.1 <= args.deadline <= 300:
         raise UserError(f"--deadline {args.deadline:g}: give the seconds a probe may take, from 0.1 to 300.")
-    return asyncio.run(_answer(args, from_arguments(args)))
+    return asyncio.run(_answer(args, connection.from_arguments(args)))
 
 
-async def _answer(args: argparse.Namespace, settings: Settings) -> int:
-    from bot.investigate import Investigation, investigate
+async def _answer(args: argparse.Namespace, settings: connection.Settings) -> int:
+    from bot.investigate import investigate
     from bot.sources.kubernetes import Cluster
     from bot.sources.probes import Probes
     from engine.worker import Worker
@@ -41,12 +47,28 @@ async def _answer(args: argparse.Namespace, settings: Settings) -> int:
     worker = Worker()
     try:
         async with Cluster(settings) as cluster, Probes(settings, deadline_s=args.deadline) as probes:
-            answer: Investigation = await investigate(
-                args.words, cluster=cluster, probes=probes, worker=worker, state=settings.state
-            )
+            answer = await investigate(args.words, cluster=cluster, probes=probes, worker=worker, state=settings.state)
     finally:
         worker.close()
-    print(_form(answer, args.output, args.verbose))
+    sys.stdout.write(_form(answer, args.output, verbose=args.verbose))
     if answer.diagnosis.verdict == "unknown":
         return COULD_NOT_JUDGE
     return 1 if args.exit_code and answer.diagnosis.verdict == "cause" else 0
+
+
+def _form(answer: Investigation, form: str, *, verbose: bool) -> str:
+    if form == "json":
+        from bot.reply import json
+
+        return json.render(answer)
+    if form == "slack":
+        import msgspec
+
+        from bot.reply import blocks
+
+        messages = msgspec.json.encode([blocks.answer(answer), *blocks.thread(answer)])
+        return msgspec.json.format(messages, indent=2).decode() + "\n"
+    from bot.reply import text
+
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return text.render(answer, verbose=verbose, colour=colour)

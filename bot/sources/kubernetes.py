@@ -1,4 +1,4 @@
-"""What Kubernetes and Calico say about both sides of a question; without it there is nothing to hold a kernel against."""
+"""What Kubernetes and Calico say about both sides of a question; without it a kernel has nothing to be held against."""
 
 from __future__ import annotations
 

@@ -1,0 +1,395 @@
+"""The answer and the cards of its fixes as Slack messages: pure data within Slack's limits, whatever the names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from bot.errors import UserError
+from bot.investigate import Investigation
+from bot.reply import evidence, wording
+from bot.reply.wording import Request, printable
+from facts import Cause
+
+Block = dict[str, Any]
+
+# Slack's limits; a message of more than about 13,000 characters is refused whole, though no document says so.
+SECTION = 3000
+CONTEXT = 2000
+FALLBACK = 3000
+MESSAGE = 11_000
+BLOCKS = 48
+CELL = 160
+TABLE = 7_000
+TABLE_ROWS = 40
+BUTTONS = 20
+BUTTON_TEXT = 75
+VALUE = 2000
+
+APPROVE = "fix_approve"
+REJECT = "fix_reject"
+CHOOSE = "why_choose"  # action_id "why_choose:0", value the words of a new question
+
+MARKS = {"cause": ":x:", "healthy": ":white_check_mark:", "unknown": ":grey_question:"}
+PHASES = {
+    "Pending": ":hourglass_flowing_sand: waits for approval",
+    "Rejected": ":no_entry_sign: rejected, nothing was changed",
+    "Expired": ":alarm_clock: expired, nothing was changed",
+    "Stale": ":alarm_clock: stale, nothing was changed: what it rests on is no longer so",
+    "Cancelled": ":no_entry_sign: cancelled, nothing was changed",
+    "Approved": ":hourglass_flowing_sand: approved, about to be done",
+    "Running": ":gear: being done",
+    "Verified": ":white_check_mark: done and verified",
+    "NotFixed": ":x: done, but not fixed",
+    "Failed": ":x: failed",
+    "Unknown": ":grey_question: interrupted: whether it was done is not known",
+}
+_EVENTS = {
+    "Pending": "asked",
+    "Rejected": "rejected",
+    "Expired": "expired",
+    "Stale": "stale",
+    "Cancelled": "cancelled",
+    "Approved": "approved",
+    "Running": "begun on {node}",
+    "Verified": "verified",
+    "NotFixed": "not fixed",
+    "Failed": "failed",
+    "Unknown": "interrupted",
+}
+_SLACK_ID = re.compile(r"[UW][A-Z0-9]{2,30}")
+_GROUP_ID = re.compile(r"S[A-Z0-9]{2,30}")
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """One message. `text` is what notifications and screen readers get."""
+
+    text: str
+    blocks: list[Block]
+    request: str = ""  # name of the FixRequest the message is the card of
+
+
+def escape(text: str) -> str:
+    """Text from the cluster, unable to mention, link or broadcast."""
+    return printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def code(text: str) -> str:
+    """As a code span; a backtick in it would end the span."""
+    return f"`{escape(text).replace('`', 'ˋ')}`" if text.strip() else "-"
+
+
+def who(identity: str, name: str = "") -> str:
+    """A person or user group as a mention, by id only; else the escaped name."""
+    if _SLACK_ID.fullmatch(identity):
+        return f"<@{identity}>"
+    if _GROUP_ID.fullmatch(identity):
+        return f"<!subteam^{identity}>"
+    return escape(name or identity or "somebody")
+
+
+def when(text: str) -> str:
+    """A moment in the reader's own time zone; as it was written where it is no time."""
+    moment = _moment(text)
+    if moment is None:
+        return escape(text)
+    return f"<!date^{int(moment.timestamp())}^{{time_secs}}|{moment:%H:%M:%S} UTC>"
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text)
+    except (ValueError, TypeError):
+        return None
+    return found if found.tzinfo else None
+
+
+# -- the question and its answer ------------------------------------------------------------------------------------
+
+
+def progress(asked: str, step: str, *, asked_by: str = "", cluster: str = "") -> Message:
+    """The one message that is updated while looking."""
+    line = _asked(asked, asked_by, cluster)
+    return _message(f"Looking: {asked}", [_section(line), _context([f":mag: {escape(step)}"])])
+
+
+def answer(investigation: Investigation) -> Message:
+    """The same message when the answer is there: the question's line, the verdict, the proof."""
+    diagnosis = investigation.diagnosis
+    headline = wording.headline(investigation)
+    lines = [f"{MARKS.get(diagnosis.verdict, ':grey_question:')} *{escape(headline)}*"]
+    if diagnosis.causes:
+        lines += [escape(one) for one in (diagnosis.causes[0].text, diagnosis.causes[0].felix) if one]
+    if diagnosis.summary:
+        lines.append(escape(diagnosis.summary))
+    blocks = [_section(_asked(investigation.asked, investigation.asked_by, investigation.cluster)), _lines(lines)]
+    blocks += [_lines(_cause(one, ":x:")) for one in diagnosis.causes[1:]]
+    blocks += [_lines(_cause(one, ":warning:")) for one in diagnosis.warnings]
+    return _message(f"{investigation.asked}: {headline}", blocks)
+
+
+def thread(investigation: Investigation, cards: Sequence[Message] = ()) -> list[Message]:
+    """What goes below the answer, in order: the path, the evidence, the cards of the fixes, what was (not) seen."""
+    found = [_path(investigation), _evidence(investigation), *cards, _seen(investigation)]
+    return [message for message in found if message is not None]
+
+
+def trouble(error: UserError, words: Sequence[str]) -> Message:
+    """A sentence about a question that could not be asked, with buttons where something else could have been meant."""
+    blocks = [_section(f":warning: {escape(error.sentence)}")]
+    buttons = [
+        {
+            "type": "button",
+            "action_id": f"{CHOOSE}:{index}",
+            "text": _plain(choice, BUTTON_TEXT),
+            "value": " ".join(choice if word == error.word else word for word in words)[:VALUE],
+        }
+        for index, choice in enumerate(error.choices[:BUTTONS])
+    ]
+    if buttons:
+        blocks.append({"type": "actions", "elements": buttons})
+    return _message(error.sentence, blocks)
+
+
+def _asked(asked: str, asked_by: str, cluster: str) -> str:
+    person = f"{who(asked_by)} asked: " if asked_by else ""
+    return f"{person}why {code(asked)}" + (f"   [{escape(cluster)}]" if cluster else "")
+
+
+def _cause(cause: Cause, mark: str) -> list[str]:
+    return [f"{mark} *{escape(cause.title)}*", *(escape(one) for one in (cause.text, cause.felix) if one)]
+
+
+def _path(investigation: Investigation) -> Message | None:
+    diagnosis = investigation.diagnosis
+    sides = [wording.placed(investigation, side) for side in wording.sides(investigation)]
+    lines = [" → ".join(code(side) for side in sides)]
+    if about := wording.setting(diagnosis):
+        lines.append(escape(about))
+    blocks = [_lines(lines)]
+    drawn = "\n".join(f"{leg.direction:<8} {wording.path(leg)}" for leg in diagnosis.path)
+    if drawn:
+        blocks.append(_preformatted(drawn))
+    remedies = dict.fromkeys(wording.remedy(one) for one in diagnosis.causes)
+    blocks += [_section(f"*Do now:* {escape(one)}") for one in remedies]
+    if diagnosis.verdict == "unknown" and (step := wording.next_step(diagnosis.blind)):
+        blocks.append(_section(f"*Next:* {escape(step)}"))
+    return _message(f"The path: {drawn}" if drawn else "The path is not known", blocks)
+
+
+def _evidence(investigation: Investigation) -> Message | None:
+    rows = evidence.rows(investigation.diagnosis)
+    if not rows:
+        return None
+    table = [["Node", "What", "Expected", "Seen"]]
+    size = 0
+    for row in rows[:TABLE_ROWS]:
+        mark = "✗ " if row.wrong else ""
+        cells = [_cut(printable(one), CELL) or "-" for one in (row.node, row.what, row.expected, mark + row.seen)]
+        size += sum(map(len, cells))
+        if size > TABLE:
+            break
+        table.append(cells)
+    left = len(rows) - (len(table) - 1)
+    wrong = sum(row.wrong for row in rows)
+    title = f"Evidence: {len(rows)} things seen, {wrong} not as expected"
+    blocks = [_section(f"*{title}*"), _table(table)]
+    if left:
+        blocks.append(_context([f"{left} more, all of them with: `calico-why why --verbose`"]))
+    return _message(title, blocks)
+
+
+def _seen(investigation: Investigation) -> Message:
+    diagnosis = investigation.diagnosis
+    blind, checked = wording.blind(diagnosis), wording.checked(diagnosis)
+    lines = [f"*Could not see:* {'nothing' if not blind else ''}".rstrip()]
+    lines += [f"• {escape(one)}" for one in blind]
+    blocks = [_lines(lines)]
+    count = f"{len(diagnosis.checked)} things checked and well"
+    blocks.append(_context([count + (": " + escape(", ".join(checked)) if checked else "")]))
+    few = [f"{investigation.elapsed_ms / 1000:.2f} s", escape(investigation.id)]
+    if investigation.saved:
+        few.append(f"calico-why replay {code(investigation.saved)}")
+    if investigation.not_saved:
+        few.append(f"not saved: {escape(investigation.not_saved)}")
+    blocks.append(_context(["   ".join(few)]))
+    return _message(f"{count}; could not see: {len(blind) or 'nothing'}", blocks)
+
+
+# -- the card of a fix ----------------------------------------------------------------------------------------------
+
+
+def fix_card(request: Request, now: datetime, *, approvers: Sequence[str] = (), four_eyes: bool = True) -> Message:
+    """The card of a FixRequest (its custom resource) as it stands at `now`. Buttons only while it can be decided.
+
+    approvers: Slack ids of users and groups who may decide. four_eyes: not the one who asked.
+    """
+    spec: Mapping[str, Any] = request.get("spec") or {}
+    status: Mapping[str, Any] = request.get("status") or {}
+    name, phase = wording.request_name(request), str(status.get("phase") or "Pending")
+    deadline = _moment(str(spec.get("expiresAt") or ""))
+    open_until = phase == "Pending" and deadline is not None and now < deadline
+    shown = "Expired" if phase == "Pending" and not open_until else phase
+    by: Mapping[str, Any] = spec.get("requestedBy") or {}
+    requester = who(str(by.get("id") or ""), str(by.get("name") or ""))
+
+    head = [f"*{escape(str(spec.get('title') or name))}*", PHASES.get(shown, escape(shown))]
+    about = [
+        f"*Blast radius:* {escape(str(spec.get('blastRadius') or 'not known'))}",
+        f"*Undo:* {escape(str(spec.get('undo') or 'not known'))}",
+    ]
+    few = [f"{code(name)} asked by {requester} {when(str(spec.get('requestedAt') or ''))}".rstrip()]
+    if open_until:
+        allowed = ", ".join(who(one) for one in approvers) or "nobody: no approvers are configured"
+        few.append(f"May approve: {allowed}{f' (not {requester})' if four_eyes and approvers else ''}")
+        few.append(f"Until {when(str(spec.get('expiresAt')))}")
+    blocks = [_lines(head), _lines(about), _context(few)]
+    if story := _story(status, str(spec.get("node") or "")):
+        blocks.append(_lines(story))
+    if open_until:
+        blocks.append(_buttons(name, str(spec.get("title") or name), str(spec.get("blastRadius") or "")))
+    title = str(spec.get("title") or name)
+    return _message(f"{title}: {PHASES.get(shown, shown).split(': ', 1)[-1]}", blocks, request=name)
+
+
+def _story(status: Mapping[str, Any], node: str) -> list[str]:
+    """What has happened to a request, a line each: who, when, and what was said."""
+    lines = []
+    for event in status.get("history") or ():
+        phase = str(event.get("phase") or "")
+        if phase == "Pending":
+            continue
+        by: Mapping[str, Any] = event.get("by") or {}
+        words = [
+            _EVENTS.get(phase, escape(phase)).format(node=escape(node) or "its node"),
+            f"by {who(str(by.get('id') or ''), str(by.get('name') or ''))}" if by else "",
+            when(str(event.get("at") or "")),
+        ]
+        said = f": {escape(str(event['message']))}" if event.get("message") else ""
+        lines.append("• " + " ".join(filter(None, words)) + said)
+    if second := status.get("secondLook"):
+        mark = MARKS.get(str(second.get("verdict")), "")
+        lines.append(f"{mark} second look {when(str(second.get('at') or ''))}: {escape(str(second.get('text') or ''))}")
+    return lines
+
+
+def _buttons(name: str, title: str, blast_radius: str) -> Block:
+    confirm = {
+        "title": _plain("Approve this change?", 100),
+        "text": _plain(f"{title}. {blast_radius}", 300),
+        "confirm": _plain("Approve", 30),
+        "deny": _plain("Not now", 30),
+    }
+    return {
+        "type": "actions",
+        "elements": [
+            {
+                "type": "button",
+                "action_id": APPROVE,
+                "text": _plain("Approve", BUTTON_TEXT),
+                "style": "primary",
+                "value": name,
+                "confirm": confirm,
+            },
+            {"type": "button", "action_id": REJECT, "text": _plain("Reject…", BUTTON_TEXT), "value": name},
+        ],
+    }
+
+
+# -- Slack's shapes -------------------------------------------------------------------------------------------------
+
+
+def _message(text: str, blocks: Sequence[Block], *, request: str = "") -> Message:
+    """At most MESSAGE characters in at most BLOCKS blocks: what is too much is cut from the end, and that is said."""
+    kept: list[Block] = []
+    size = 0
+    for block in blocks:
+        size += _characters(block)
+        if kept and (size > MESSAGE or len(kept) == BLOCKS) and block["type"] != "actions":
+            kept.append(_context(["… more than a message holds; all of it with `calico-why why --verbose`"]))
+            break
+        kept.append(block)
+    return Message(text=_cut(printable(text), FALLBACK) or "-", blocks=kept, request=request)
+
+
+def _characters(value: object) -> int:
+    if isinstance(value, Mapping):
+        return sum(len(item) if isinstance(item, str) else _characters(item) for item in value.values())
+    if isinstance(value, list):
+        return sum(map(_characters, value))
+    return 0
+
+
+def _section(text: str) -> Block:
+    return {"type": "section", "text": _mrkdwn(text, SECTION)}
+
+
+def _lines(lines: Iterable[str]) -> Block:
+    """One section; lines that do not fit are left out and counted, so that no markup is cut in the middle."""
+    return _section(_fitted(list(lines), SECTION))
+
+
+def _context(texts: Sequence[str]) -> Block:
+    return {"type": "context", "elements": [_mrkdwn(text, CONTEXT) for text in texts]}
+
+
+def _preformatted(text: str) -> Block:
+    element = {"type": "text", "text": _cut(printable_lines(text), SECTION)}
+    return {"type": "rich_text", "elements": [{"type": "rich_text_preformatted", "elements": [element]}]}
+
+
+def printable_lines(text: str) -> str:
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Block:
+    return {
+        "type": "table",
+        "column_settings": [{"is_wrapped": True}] * len(rows[0]),
+        "rows": [[{"type": "raw_text", "text": cell} for cell in row] for row in rows],
+    }
+
+
+def _mrkdwn(text: str, most: int) -> Block:
+    # verbatim: what looks like a link or a channel in a name from the cluster is left alone
+    return {"type": "mrkdwn", "text": _cut_markup(text, most) or "-", "verbatim": True}
+
+
+def _plain(text: str, most: int) -> Block:
+    return {"type": "plain_text", "text": _cut(printable(text), most) or "-", "emoji": False}
+
+
+def _fitted(lines: list[str], most: int) -> str:
+    text = "\n".join(lines)
+    if len(text) <= most:
+        return text
+    kept: list[str] = []
+    for index, line in enumerate(lines):
+        short = _cut_markup(line, most // 2)
+        if sum(len(one) + 1 for one in kept) + len(short) > most - 40:
+            kept.append(f"… and {len(lines) - index} more")
+            break
+        kept.append(short)
+    return "\n".join(kept)
+
+
+def _cut(text: str, most: int) -> str:
+    text = text.strip()
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _cut_markup(text: str, most: int) -> str:
+    """Cut so that no entity (&amp;), mention or code span is left open."""
+    text = text.strip()
+    if len(text) <= most:
+        return text
+    short = text[: most - 3]
+    for opening, closing in (("<", ">"), ("&", ";")):
+        start = short.rfind(opening)
+        if start > short.rfind(closing):
+            short = short[:start]
+    return short + ("`" if short.count("`") % 2 else "") + "…"

@@ -1,0 +1,205 @@
+"""What was expected beside what was seen, a row a fact; without it a reader would have to believe the conclusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from facts import (
+    Allocation,
+    CalicoNode,
+    Diagnosis,
+    Endpoint,
+    Fact,
+    FdbEntry,
+    FelixHealth,
+    Leg,
+    Link,
+    LinkAddresses,
+    Listener,
+    Neighbor,
+    PodInterface,
+    PoolUsage,
+    ProbeResult,
+    RouteLookup,
+    Sysctl,
+)
+
+NOTHING = "none"
+
+
+class Row(NamedTuple):
+    """One fact. `expected` is "" where no single value is the right one; then the row only tells."""
+
+    node: str
+    what: str
+    expected: str
+    seen: str
+    cited: bool  # a cause or a warning rests on it
+
+    @property
+    def wrong(self) -> bool:
+        return bool(self.expected) and self.expected != self.seen
+
+
+Said = tuple[str, str, str]  # what, expected, seen
+
+
+def rows(diagnosis: Diagnosis) -> list[Row]:
+    """The wrong ones first, those a cause rests on before others; then what was seen and is as it should be."""
+    legs = [fact for fact in diagnosis.facts if isinstance(fact, Leg)]
+    cited = {one for cause in (*diagnosis.causes, *diagnosis.warnings) for one in cause.evidence}
+    found: dict[tuple[str, str, str, str], Row] = {}
+    for fact in diagnosis.facts:
+        tell = _TELL.get(type(fact))
+        said = tell(fact, legs) if tell else None
+        if said and (said[1] or fact.id in cited):
+            node = str(getattr(fact, "node", "") or (fact.name if isinstance(fact, CalicoNode) else ""))
+            row = Row(node, *said, fact.id in cited)
+            if row[:4] not in found or row.cited:
+                found[row[:4]] = row
+    return sorted(found.values(), key=lambda row: (not (row.cited and row.wrong), not row.cited, not row.wrong))
+
+
+def _find(legs: Iterable[Leg], **fields: Any) -> Leg | None:
+    return next((leg for leg in legs if all(getattr(leg, name) == value for name, value in fields.items())), None)
+
+
+def _neighbor(fact: Neighbor, legs: Sequence[Leg]) -> Said | None:
+    leg = _find(legs, source_node=fact.node, target_tunnel_address=fact.address, tunnel_device=fact.device)
+    what = f"neighbor {fact.address} on {fact.device}"
+    return what, leg.target_tunnel_mac if leg and leg.encapsulation == "vxlan" else "", fact.mac or NOTHING
+
+
+def _fdb(fact: FdbEntry, legs: Sequence[Leg]) -> Said | None:
+    leg = _find(legs, source_node=fact.node, target_tunnel_mac=fact.mac, tunnel_device=fact.device)
+    what = f"FDB entry of {fact.mac} on {fact.device}"
+    return what, leg.target_node_address if leg and leg.encapsulation == "vxlan" else "", fact.peer or NOTHING
+
+
+def _route(fact: RouteLookup, legs: Sequence[Leg]) -> Said | None:
+    what = f"route to {fact.destination}" + (f" for packets in by {fact.incoming}" if fact.incoming else "")
+    if not fact.found:
+        seen = f"{NOTHING} ({fact.error})" if fact.error else NOTHING
+    elif fact.type and fact.type != "unicast":
+        seen = f"{fact.type} {fact.prefix}".strip()
+    else:
+        seen = _via(fact.next_hop, fact.device)
+    expected = ""
+    if leg := _find(legs, target_address=fact.destination, target_node=fact.node):
+        expected = _via("", leg.target_interface)
+    elif leg := _find(legs, target_address=fact.destination, source_node=fact.node, encapsulation="vxlan"):
+        expected = _via(leg.target_tunnel_address, leg.tunnel_device)
+    return what, expected, seen
+
+
+def _via(next_hop: str, device: str) -> str:
+    return f"via {next_hop} dev {device}" if next_hop else f"dev {device}"
+
+
+def _link(fact: Link, legs: Sequence[Leg]) -> Said | None:
+    leg = _find(legs, source_node=fact.node, tunnel_device=fact.device)
+    expected = ""
+    if leg and leg.encapsulation == "vxlan":
+        expected = f"up, {leg.source_tunnel_mac}, VNI {leg.vni}, port {leg.vxlan_port}"
+    seen = f"{'up' if fact.up else 'down'}, {fact.mac}, VNI {fact.vni}, port {fact.vxlan_port}"
+    return f"device {fact.device}", expected, seen if fact.found else NOTHING
+
+
+def _addresses(fact: LinkAddresses, legs: Sequence[Leg]) -> Said | None:
+    leg = _find(legs, source_node=fact.node, tunnel_device=fact.device)
+    expected = ""
+    if leg and leg.encapsulation == "vxlan" and leg.source_tunnel_address:
+        expected = f"{leg.source_tunnel_address}/32"
+    return f"addresses of {fact.device}", expected, ", ".join(fact.addresses) or NOTHING
+
+
+def _pod_interface(fact: PodInterface, legs: Sequence[Leg]) -> Said | None:
+    if not fact.found:
+        seen = NOTHING
+    elif fact.entered:
+        seen = f"{'up' if fact.up else 'down'}, in the pod {'up' if fact.pod_up else 'down'}"
+        return f"{fact.interface} and {fact.pod_device} of {fact.pod}", "up, in the pod up", seen
+    else:
+        seen = "up" if fact.up else "down"
+    return f"{fact.interface} of {fact.pod}", "up", seen
+
+
+def _sysctl(fact: Sysctl, legs: Sequence[Leg]) -> Said | None:
+    expected = "1" if fact.name.endswith((".ip_forward", ".forwarding")) else ""
+    return fact.name, expected, fact.value if fact.found else NOTHING
+
+
+def _listener(fact: Listener, legs: Sequence[Leg]) -> Said | None:
+    what = f"who listens on {fact.port}/{fact.protocol} in {fact.pod}"
+    return what, "a socket", "a socket" if fact.found else NOTHING
+
+
+def _probe(fact: ProbeResult, legs: Sequence[Leg]) -> Said | None:
+    kind = f"{fact.protocol} {fact.port}" if fact.port else fact.protocol
+    size = f", {fact.size} bytes" if fact.size else ""
+    met = "" if fact.answered else f" ({fact.outcome})"
+    return (
+        f"{kind}{size} from {fact.pod or fact.node} to {fact.target_address}",
+        f"{fact.sent} of {fact.sent} answered",
+        f"{fact.answered} of {fact.sent} answered{met}",
+    )
+
+
+def _felix(fact: FelixHealth, legs: Sequence[Leg]) -> Said | None:
+    seen = "ready" if fact.ready else "not ready" if fact.reachable else "no answer"
+    return "Felix", "ready", seen + (f": {fact.detail}" if fact.detail and not fact.ready else "")
+
+
+def _allocation(fact: Allocation, legs: Sequence[Leg]) -> Said | None:
+    expected = ""
+    if leg := _find(legs, target_address=fact.address):
+        expected = f"{leg.target} on {leg.target_node}"
+    elif leg := _find(legs, target_tunnel_address=fact.address):
+        expected = f"tunnel of {leg.target_node}"
+    if not fact.found:
+        seen = NOTHING
+    elif fact.owner_kind == "pod":
+        seen = f"{fact.owner} on {fact.node}"
+    else:
+        seen = f"tunnel of {fact.owner}" if fact.owner_kind == "vxlanTunnelAddress" else fact.owner_kind or fact.handle
+    return f"IPAM owner of {fact.address}", expected, seen
+
+
+def _calico_node(fact: CalicoNode, legs: Sequence[Leg]) -> Said | None:
+    if not fact.vxlan_expected:
+        return None
+    return "annotation IPv4VXLANTunnelAddr", "an address", "an address" if fact.tunnel_address else NOTHING
+
+
+def _endpoint(fact: Endpoint, legs: Sequence[Leg]) -> Said | None:
+    if fact.kind != "pod":
+        return None
+    seen = fact.phase + ("" if fact.address else ", without an address")
+    return f"pod {fact.name}", "Running", seen + (f" ({fact.reason})" if fact.reason and seen != "Running" else "")
+
+
+def _pool(fact: PoolUsage, legs: Sequence[Leg]) -> Said | None:
+    seen = (
+        f"{fact.free_on_node} addresses free in its blocks, {fact.free_elsewhere} elsewhere; "
+        f"{fact.blocks_taken} of {fact.blocks_possible} blocks taken"
+    )
+    return f"pool {fact.pool} {fact.cidr}", "an address to give" if fact.exhausted else "", seen
+
+
+_TELL: dict[type[Fact], Callable[[Any, Sequence[Leg]], Said | None]] = {
+    Neighbor: _neighbor,
+    FdbEntry: _fdb,
+    RouteLookup: _route,
+    Link: _link,
+    LinkAddresses: _addresses,
+    PodInterface: _pod_interface,
+    Sysctl: _sysctl,
+    Listener: _listener,
+    ProbeResult: _probe,
+    FelixHealth: _felix,
+    Allocation: _allocation,
+    CalicoNode: _calico_node,
+    Endpoint: _endpoint,
+    PoolUsage: _pool,
+}

@@ -1,0 +1,127 @@
+"""The sentences every form of the answer shares; without it Slack and the terminal would tell different stories."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bot.investigate import Investigation
+from facts import Blind, CalicoSettings, Cause, Checked, Diagnosis, Endpoint, Leg, LegPath
+
+Request = Mapping[str, Any]  # a FixRequest as its custom resource
+
+NAMES = {"vxlan": "vxlan", "ipip": "ipip", "direct": "no encapsulation", "local": "same node", "wireguard": "wireguard"}
+
+
+def printable(text: str) -> str:
+    """Without anything a terminal would obey: names and messages of a cluster are not to be trusted with a cursor."""
+    return "".join(one if one.isprintable() else " " if one.isspace() else "�" for one in text)
+
+
+def sides(investigation: Investigation) -> tuple[str, str]:
+    """Both sides as they were resolved, else as they were written."""
+    question = investigation.diagnosis.question
+    if question:
+        return question.source, question.target
+    words = [*investigation.asked.split(), "?", "?"]
+    return words[0], words[1]
+
+
+def port(investigation: Investigation) -> str:
+    """5432/tcp, or "" when none was asked for."""
+    question = investigation.diagnosis.question
+    return f"{question.port}/{question.protocol}" if question and question.protocol else ""
+
+
+def placed(investigation: Investigation, name: str) -> str:
+    """`shop/cart 10.244.174.132 on node-a`, with as much of it as is known."""
+    for fact in investigation.diagnosis.facts:
+        if isinstance(fact, Endpoint) and fact.name == name:
+            address = "" if fact.address == name else fact.address
+            where = f"on {fact.node}" if fact.node and fact.node != name else ""
+            return " ".join(filter(None, (name, address, where)))
+    return name
+
+
+def setting(diagnosis: Diagnosis) -> str:
+    """`vxlan, Calico v3.32.1`: how packets travel, and the version."""
+    forward = next((fact for fact in diagnosis.facts if isinstance(fact, Leg) and fact.direction == "forward"), None)
+    settings = next((fact for fact in diagnosis.facts if isinstance(fact, CalicoSettings)), None)
+    known = [
+        NAMES.get(forward.encapsulation, "") if forward else "",
+        f"Calico {settings.version}" if settings and settings.version else "",
+    ]
+    return ", ".join(filter(None, known))
+
+
+def headline(investigation: Investigation) -> str:
+    """The answer in one line, without its mark."""
+    source, target = sides(investigation)
+    on = f" on {port(investigation)}" if port(investigation) else ""
+    diagnosis = investigation.diagnosis
+    if diagnosis.verdict == "cause" and diagnosis.causes:
+        return diagnosis.causes[0].title
+    if diagnosis.verdict == "healthy":
+        return f"{source} reaches {target}{on}: everything between them is as it should be"
+    return f"I cannot say whether {source} reaches {target}{on}"
+
+
+def checked(diagnosis: Diagnosis) -> list[str]:
+    """What was checked and well, a name with where it was checked."""
+    found: dict[str, list[Checked]] = {}
+    for one in diagnosis.checked:
+        found.setdefault(one.rule, []).append(one)
+    return [f"{rule} ({_where(ones)})" if _where(ones) else rule for rule, ones in found.items()]
+
+
+def _where(ones: Sequence[Checked]) -> str:
+    places = dict.fromkeys(" ".join(filter(None, (one.node, one.leg))) for one in ones)
+    return ", ".join(place for place in places if place)
+
+
+def blind(diagnosis: Diagnosis) -> list[str]:
+    """What could not be seen, a sentence each, with where and why; equal reasons are told once."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in diagnosis.blind:
+        found.setdefault((one.node, one.reason), []).append(one.look)
+    return [
+        f"{node + ': ' if node else ''}{', '.join(dict.fromkeys(looks))}: {reason}"
+        for (node, reason), looks in found.items()
+    ]
+
+
+def next_step(blind_facts: Sequence[Blind]) -> str:
+    """What would make an answer possible; "" when nobody can say."""
+    probes = list(dict.fromkeys(one.node for one in blind_facts if one.look == "probe"))
+    if probes:
+        return f"make the probe of {' and '.join(probes)} answer, then ask again"
+    if any(one.look == "engine" for one in blind_facts):
+        return "ask again; if it stays so, the saved investigation holds what is needed to find out why"
+    return ""
+
+
+def path(leg: LegPath) -> str:
+    """`eth0 ok > cali4c1a ok > vxlan.calico x`: up to the first bad hop, and what could not be seen as `?`."""
+    words: list[str] = []
+    for hop in leg.hops:
+        if hop.state == "bad":
+            return " > ".join([*words, f"{hop.name} x first bad hop"])
+        words.append(f"{hop.name} {'ok' if hop.state == 'ok' else '?'}")
+    return " > ".join(words)
+
+
+def remedy(cause: Cause) -> str:
+    return cause.remedy or "nothing is known that helps; look at the evidence"
+
+
+def fix_for(cause: Cause, fixes: Sequence[Request]) -> Request | None:
+    """The request that was made for this cause."""
+    for one in fixes:
+        spec = one.get("spec") or {}
+        if cause.fix and (spec.get("kind"), spec.get("node")) == (cause.fix, cause.node):
+            return one
+    return None
+
+
+def request_name(request: Request) -> str:
+    return str((request.get("metadata") or {}).get("name") or "")
