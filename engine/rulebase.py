@@ -21,10 +21,12 @@ import msgspec
 from engine.rule import CauseRule, Deduction, Pattern, Ref, Rule, as_text
 from facts import Blind, Cause, Checked, Fact, Leg
 
-# The engine's own ceilings, and what we allow (durable_rules 2.0.28, tests/test_rulebase.py measures them again).
+# The engine's own ceilings (durable_rules 2.0.28), and what we allow.
 MOST_CONDITIONS = 14  # of one rule; the engine keeps 16 messages in a match
 MOST_JOINS = 26  # of one condition; the engine keeps 32 expressions
-MOST_SHARING = 200  # conditions without joins that share all their constants; error 108 at 256
+MOST_SHARING = (
+    200  # conditions without joins that share all their constants; error 108 above 256, and memory is lost at 257
+)
 MOST_PENDING = 60  # tests that one fact may have to wait for; error 303 above 64
 MOST_SIBLINGS = 400  # different constants for one field; the engine hangs at 512
 MOST_FACTS = 20_000  # "f0" .. "f19999" have 20,000 different 32-bit hashes, which is how the engine tells facts apart
