@@ -1,0 +1,22 @@
+"""`python -m lab`: the lab's own command line, for installations and tests without the rest of calico-why."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from lab import command
+from lab.errors import LabError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="lab", description=command.HELP)
+    command.add_arguments(parser)
+    try:
+        return command.run(parser.parse_args())
+    except LabError as error:
+        print(error.sentence, file=sys.stderr)
+        return error.status
+
+
+sys.exit(main())

@@ -1,0 +1,219 @@
+"""Drives a lab from the host's namespaces: tests, the demo and the command line; without it each would speak to the socket itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from lab.errors import LabError
+from lab.server import read_environment
+
+UP_TIMEOUT_S = 60.0
+
+
+class Lab:
+    """A lab that is up.
+
+    with Lab.up() as lab:
+        lab.inflict("neighbor_missing", "shop/cart", "shop/db")
+    """
+
+    def __init__(
+        self, directory: Path, launcher: subprocess.Popen[bytes] | None = None, wire: socket.socket | None = None
+    ) -> None:
+        self.directory = directory
+        self._launcher = launcher
+        self._wire = wire
+
+    @classmethod
+    def up(
+        cls,
+        nodes: int = 3,
+        pods_per_node: int = 2,
+        variant: str = "vxlan",
+        heal: bool = False,
+        name: str | None = None,
+        *,
+        objects: Path | None = None,
+        workers: bool = True,
+        python: str = sys.executable,
+    ) -> Lab:
+        """Starts a lab and returns when it is ready: pods ping each other, probes listen. It goes down with this process.
+
+        Raises LabError, with the sentence the launcher said.
+        """
+        name = name or f"lab-{secrets.token_hex(4)}"
+        here, there = socket.socketpair()
+        argv = [python, "-m", "lab", "up", "--name", name, "--nodes", str(nodes), "--variant", variant]
+        argv += ["--pods-per-node", str(pods_per_node), "--report-fd", str(there.fileno())]
+        argv += ["--heal"] if heal else []
+        argv += ["--objects", str(objects)] if objects else []
+        argv += [] if workers else ["--no-workers"]
+        launcher = subprocess.Popen(argv, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL)
+        there.close()
+        lab = cls(Path(), launcher, here)
+        here.settimeout(UP_TIMEOUT_S)
+        try:
+            for message in _messages(here):
+                if "error" in message:
+                    raise LabError(message["error"])
+                if "ready" in message:
+                    lab.directory = Path(message["ready"]["directory"])
+                    here.settimeout(None)
+                    return lab
+            raise LabError("The lab's launcher ended without a word.")
+        except TimeoutError:
+            raise LabError(f"The lab was not ready after {UP_TIMEOUT_S:.0f} s.") from None
+        finally:
+            if lab.directory == Path():
+                lab.down()
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+    def environment(self) -> dict[str, str]:
+        """What `calico-why` and kubectl need to reach this lab: KUBECONFIG, CALICO_WHY_CERTS, ..."""
+        return dict(read_environment(self.directory / "env"))
+
+    def status(self) -> dict[str, Any]:
+        """{name, directory, nodes[], pods[], inflicted[], times, ...}"""
+        found: dict[str, Any] = self._ask({"do": "status"})
+        return found
+
+    def inflict(
+        self, fault: str, source: str = "shop/cart", target: str = "shop/db", where: str = ""
+    ) -> dict[str, str]:
+        """Wounds one node of the pair; `where` is "source" or "target", by default the first the fault allows.
+
+        Returns {fault, source, target, where, node}: the pair to ask about. Raises LabError.
+        """
+        told: dict[str, str] = self._ask(
+            {"do": "inflict", "fault": fault, "source": source, "target": target, "where": where}
+        )
+        return told
+
+    def heal(self) -> None:
+        """Everything as it was when the lab came up, but for the record of fix requests."""
+        self._ask({"do": "heal"})
+
+    def mesh(self) -> dict[str, Any]:
+        """{"pairs": number, "unanswered": [[from, to], ...]}: every pod pings every other."""
+        found: dict[str, Any] = self._ask({"do": "mesh"})
+        return found
+
+    def reaches(self, source: str, target: str) -> bool:
+        """Does SOURCE get an answer to its ping from TARGET?"""
+        return [source, target] not in self.mesh()["unanswered"]
+
+    def faults(self) -> list[dict[str, Any]]:
+        """[{name, where[], text}]"""
+        found: list[dict[str, Any]] = self._ask({"do": "faults"})
+        return found
+
+    def exec(self, place: str, *argv: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Runs a command inside a node or a pod namespace/name. Raises LabError for an unknown place or command."""
+        with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+            if input is not None:
+                stdin.write(input.encode())
+                stdin.seek(0)
+            status = self.run(place, list(argv), stdin, stdout, stderr)
+            return subprocess.CompletedProcess(list(argv), status, _content(stdout), _content(stderr))
+
+    def run(self, place: str, argv: list[str], stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes]) -> int:
+        """The same on the caller's own files; returns the exit status. KeyboardInterrupt is passed on to the command."""
+        request = {
+            "do": "exec",
+            "place": place,
+            "argv": argv,
+            "directory": str(Path.cwd()),
+            "environment": dict(os.environ),
+        }
+        with self._connect() as wire:
+            descriptors = [stdin.fileno(), stdout.fileno(), stderr.fileno()]
+            line = json.dumps(request).encode() + b"\n"
+            sent = socket.send_fds(wire, [line], descriptors)
+            wire.sendall(line[sent:])
+            while True:
+                try:
+                    return int(_result(next(_messages(wire), {})))
+                except KeyboardInterrupt:
+                    wire.sendall(b'{"signal": 2}\n')
+
+    def down(self) -> None:
+        """Takes it down and waits until nothing of it is left."""
+        if self._wire:
+            self._wire.close()
+        if self._launcher:
+            self._launcher.wait()
+            return
+        with contextlib.suppress(LabError):
+            self._ask({"do": "down"})
+        wait_until_gone(self.directory)
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.down()
+
+    def _connect(self) -> socket.socket:
+        wire = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            wire.connect(str(self.directory / "control.sock"))
+        except OSError as error:
+            wire.close()
+            raise LabError(
+                f"The lab {self.name} does not answer ({error.strerror}); it is going down or not up yet."
+            ) from error
+        return wire
+
+    def _ask(self, request: dict[str, Any]) -> Any:
+        with self._connect() as wire:
+            wire.sendall(json.dumps(request).encode() + b"\n")
+            return _result(next(_messages(wire), {}))
+
+
+def wait_until_gone(directory: Path) -> None:
+    """Returns when the last process of a lab let go of its lock, and removes what is left of its files."""
+    import fcntl
+    import shutil
+
+    with contextlib.suppress(FileNotFoundError):
+        lock = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(lock)
+
+
+def _messages(wire: socket.socket) -> Iterator[dict[str, Any]]:
+    """JSON lines until the other end closes."""
+    buffer = b""
+    while chunk := wire.recv(65536):
+        *lines, buffer = (buffer + chunk).split(b"\n")
+        yield from map(json.loads, lines)
+
+
+def _result(answer: dict[str, Any]) -> Any:
+    if "ok" in answer:
+        return answer["ok"]
+    if "error" in answer:
+        raise LabError(answer["error"], answer.get("status", 3))
+    raise LabError("The lab hung up without an answer; it is going down.")
+
+
+def _content(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")

@@ -1,0 +1,328 @@
+"""The lab's cluster: API objects, machines, and a Felix for each node that keeps the two together; without it the parts of the
+lab would not know each other.
+
+Two threads: the event loop owns the API objects and every listener, one further thread owns all netlink sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from lab import faults, mesh
+from lab.allocator import reconcile_tunnel_addresses
+from lab.apiserver.store import Event, Store
+from lab.errors import LabError
+from lab.felix import DEVICE_TICK_S, REFRESH_S, Felix
+from lab.intent import Object, Objects, PodRecord, intent
+from lab.kernel import Kernel
+from lab.listeners import HEALTH_PORT, TcpEcho, UdpEcho, start_felix_health
+from lab.objects import ECHO_PORT, EXTRA_PORTS
+from lab.topology import Topology
+
+REACTION_S = 0.02  # how long Felix gathers changes before it acts
+FELIX_READS = ("nodes", "pods", "ipamblocks", "ippools", "felixconfigurations", "clusterinformations")
+KEPT_BY_HEALING = ("calico-why.io",)  # the record of who approved what is not a wound
+T = TypeVar("T")
+log = logging.getLogger("cluster")
+
+
+class Cluster:
+    """Made and awaited on the event loop. The methods under "for faults" are called from the kernels' thread."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.inflicted: list[dict[str, str]] = []
+        self.topology: Topology
+        self.objects: Objects
+        self._felixes: dict[str, Felix] = {}
+        self._kernels = ThreadPoolExecutor(1, thread_name_prefix="kernels")
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._seed: dict[tuple[str, str, str], Object] = {}
+        self._echoes: dict[str, list[TcpEcho | UdpEcho]] = {}
+        self._one_at_a_time = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._pools_changed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # ---- life
+
+    async def build(self) -> None:
+        """Machines for the objects in the store, programmed and answering. Raises OSError."""
+        self._seed = {key: entry for key, entry in self._everything()}
+        self.objects = self._read()
+        await self.in_kernel(self._build, self.objects)
+        for name in self.topology.pods:
+            await self.open_listeners(name)
+        for node in self.topology.nodes.values():
+            listening = await self.in_kernel(
+                node.kernel.namespace.socket, socket.SOCK_STREAM, ("127.0.0.1", HEALTH_PORT)
+            )
+            await start_felix_health(listening)
+        self.store.subscribe(self._heard)
+        self._start(self._react())
+
+    def _build(self, objects: Objects) -> None:
+        self.topology = Topology()
+        self.topology.build(objects)
+        for name, node in self.topology.nodes.items():
+            self._felixes[name] = Felix(name, node.kernel)
+        self._program(objects)
+
+    def start_healing(self) -> None:
+        """Felix looks again from now on: the device every 10 s, entries every 90 s."""
+        self._start(self._every(DEVICE_TICK_S, Felix.check_device))
+        self._start(self._every(REFRESH_S, Felix.refresh))
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+
+    async def in_kernel(self, act: Callable[..., T], *arguments: Any) -> T:
+        """Runs `act` in the thread that owns the netlink sockets."""
+        return await self._loop.run_in_executor(self._kernels, act, *arguments)
+
+    # ---- Felix
+
+    def _heard(self, event: Event) -> None:
+        if event.resource.plural in FELIX_READS:
+            self._pools_changed = self._pools_changed or event.resource.plural == "ippools"
+            self._changed.set()
+
+    async def _react(self) -> None:
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(REACTION_S)
+            async with self._one_at_a_time:
+                await self._sync()
+
+    async def _sync(self) -> None:
+        """The kernels follow the objects."""
+        if self._pools_changed:
+            self._pools_changed = False
+            reconcile_tunnel_addresses(self.store)
+        self._changed.clear()
+        self.objects = self._read()
+        try:
+            await self.in_kernel(self._program, self.objects)
+        except OSError:
+            log.exception("Felix could not follow a change")
+
+    def _program(self, objects: Objects) -> None:
+        for name, felix in self._felixes.items():
+            if name in objects.nodes:
+                felix.apply(intent(objects, name, felix.applied.device))
+
+    async def _every(self, seconds: float, act: Callable[[Felix], None]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            async with self._one_at_a_time:
+                for felix in self._felixes.values():
+                    try:
+                        await self.in_kernel(act, felix)
+                    except OSError:
+                        log.exception("Felix of %s could not look again", felix.node)
+
+    # ---- wounds
+
+    async def inflict(self, name: str, source: str, target: str, where: str = "") -> dict[str, str]:
+        """Wounds one node of the pair. Returns {fault, source, target, where, node}: the pair to ask about afterwards.
+
+        Raises LabError for a fault, pod or place that does not exist.
+        """
+        fault = faults.load(name)
+        where = where or fault.WHERE[0]
+        if where not in fault.WHERE:
+            raise LabError(f"{name} can only be inflicted on the {' or '.join(fault.WHERE)} side, not on {where!r}.", 2)
+        wound = self._wound(source, target, where)
+        async with self._one_at_a_time:
+            asked = await self.in_kernel(fault.inflict, self, wound)
+            await self._sync()
+        told = {"fault": name, "source": source, "target": target, "where": where, "node": wound.node, **(asked or {})}
+        self.inflicted.append(told)
+        return told
+
+    def _wound(self, source: str, target: str, where: str) -> faults.Wound:
+        for pod in (source, target):
+            if pod not in self.topology.pods:
+                raise LabError(f"There is no pod {pod} in this lab; it has {', '.join(self.topology.pods)}.", 2)
+        nodes = {pod: self.topology.pods[pod].record.node for pod in (source, target)}
+        if nodes[source] == nodes[target]:
+            raise LabError(f"{source} and {target} are on the same node; a fault needs a pair on two nodes.", 2)
+        pod, other = (source, target) if where == "source" else (target, source)
+        others = [name for name in self.topology.nodes if name not in nodes.values()]
+        return faults.Wound(source, target, where, nodes[pod], nodes[other], pod, other, others[0] if others else "")
+
+    async def heal(self) -> None:
+        """Everything as it was when the lab came up, but for the record of fix requests."""
+        async with self._one_at_a_time:
+            self._restore_objects()
+            self._pools_changed = False
+            self._changed.clear()
+            self.objects = self._read()
+            await self.in_kernel(self._restore_kernels, self.objects)
+            for name in self.topology.pods:
+                if not self._echoes.get(name):
+                    await self.open_listeners(name)
+            self.inflicted.clear()
+
+    def _restore_objects(self) -> None:
+        now = dict(self._everything())
+        for key in now.keys() - self._seed.keys():
+            group_plural, namespace, name = key
+            self.store.delete(group_plural, name, namespace or None)
+        for key, wanted in self._seed.items():
+            if key not in now:
+                fresh = dict(wanted, metadata={k: v for k, v in wanted["metadata"].items() if k != "resourceVersion"})
+                self.store.create(fresh)
+            else:
+                self._put(wanted)
+
+    def _restore_kernels(self, objects: Objects) -> None:
+        self.topology.restore()
+        self._program(objects)
+        for name, felix in self._felixes.items():
+            self.topology.remove_foreign_routes(name, felix.applied.routes)
+            felix.check_device()
+            for interface in felix.applied.endpoints:
+                felix.set_pod_interface_sysctls(interface)
+            felix.refresh()
+
+    # ---- looking
+
+    async def mesh(self) -> dict[str, Any]:
+        """{"pairs": number, "unanswered": [[from, to], ...]} of pings from every pod to every other."""
+        pods = list(self.topology.pods.values())
+        sockets = await self.in_kernel(self._ping_sockets)
+        try:
+            missing = await mesh.unanswered(pods, sockets)
+        finally:
+            for one in sockets.values():
+                one.close()
+        return {"pairs": len(pods) * (len(pods) - 1), "unanswered": missing}
+
+    def _ping_sockets(self) -> dict[str, socket.socket]:
+        made = {}
+        for name, pod in self.topology.pods.items():
+            with pod.kernel.namespace.entered():
+                made[name] = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMP)
+        return made
+
+    def place(self, name: str) -> Kernel:
+        """The kernel of a node or of a pod namespace/name. Raises LabError."""
+        if name in self.topology.nodes:
+            return self.topology.nodes[name].kernel
+        if name in self.topology.pods:
+            return self.topology.pods[name].kernel
+        raise LabError(
+            f"There is no node or pod called {name} in this lab; it has {', '.join([*self.topology.nodes, *self.topology.pods])}.",
+            2,
+        )
+
+    # ---- pods' listeners
+
+    async def open_listeners(self, name: str) -> None:
+        """TCP and UDP echo inside a pod."""
+        namespace = self.topology.pods[name].kernel.namespace
+        for port in (ECHO_PORT, *EXTRA_PORTS.get(name, ())):
+            stream = await self.in_kernel(namespace.socket, socket.SOCK_STREAM, ("0.0.0.0", port))
+            datagram = await self.in_kernel(namespace.socket, socket.SOCK_DGRAM, ("0.0.0.0", port))
+            self._echoes.setdefault(name, []).extend([await TcpEcho.start(stream), await UdpEcho.start(datagram)])
+
+    def _close_listeners(self, name: str) -> None:
+        for echo in self._echoes.pop(name, []):
+            echo.close()
+
+    # ---- for faults
+
+    def kernel(self, node: str) -> Kernel:
+        return self.topology.nodes[node].kernel
+
+    def pod(self, name: str) -> PodRecord:
+        return self.topology.pods[name].record
+
+    def node_address(self, node: str) -> str:
+        return self.objects.nodes[node].address
+
+    def tunnel_address(self, node: str) -> str:
+        return self.objects.nodes[node].tunnel
+
+    def tunnel_mac(self, node: str) -> str:
+        return self.objects.nodes[node].mac
+
+    def block(self, node: str) -> str:
+        """CIDR of the first block affine to a node."""
+        return next(str(block.network) for block in self.objects.blocks if block.node == node)
+
+    def change(self, resource: str, name: str, edit: Callable[[Object], None], namespace: str | None = None) -> Object:
+        """Reads an object, lets `edit` change it, writes it back."""
+
+        def act() -> Object:
+            found = self.store.get(resource, name, namespace)
+            edit(found)
+            return self._put(found)
+
+        return self._on_loop(act)
+
+    def create(self, entry: Object) -> Object:
+        return self._on_loop(lambda: self.store.create(entry))
+
+    def delete(self, resource: str, name: str, namespace: str | None = None) -> None:
+        self._on_loop(lambda: self.store.delete(resource, name, namespace))
+
+    def listed(self, resource: str) -> list[Object]:
+        return self._on_loop(lambda: self.store.list(resource))
+
+    def get(self, resource: str, name: str, namespace: str | None = None) -> Object:
+        return self._on_loop(lambda: self.store.get(resource, name, namespace))
+
+    def close_listeners(self, pod: str) -> None:
+        """Nothing listens in this pod any more."""
+        self._on_loop(lambda: self._close_listeners(pod))
+
+    def now(self) -> str:
+        return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    # ---- the store
+
+    def _on_loop(self, act: Callable[[], T]) -> T:
+        if threading.get_ident() == self._loop_thread:
+            return act()
+
+        async def run() -> T:
+            return act()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+
+    def _list(self, resource: str) -> list[Object]:
+        return list(self.store.view(self.store.resource(resource)))
+
+    def _read(self) -> Objects:
+        return Objects.read(self._list)
+
+    def _put(self, entry: Object) -> Object:
+        """Writes all of an object, its status too, whatever version it was read at."""
+        fresh = dict(entry, metadata={k: v for k, v in entry["metadata"].items() if k != "resourceVersion"})
+        written = self.store.update(fresh)
+        resource = self.store.registry.by_kind(entry["apiVersion"], entry["kind"])
+        if resource is not None and resource.has_status and written.get("status") != entry.get("status"):
+            written = self.store.update_status(fresh)
+        return written
+
+    def _everything(self) -> list[tuple[tuple[str, str, str], Object]]:
+        """((resource, namespace, name), object) of what healing restores."""
+        found = []
+        for resource in self.store.registry:
+            if resource.group in KEPT_BY_HEALING or resource.plural in ("customresourcedefinitions", "leases"):
+                continue
+            for entry in self.store.view(resource):
+                metadata = entry["metadata"]
+                found.append(((resource.qualified, metadata.get("namespace", ""), metadata["name"]), entry))
+        return found

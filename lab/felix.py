@@ -1,0 +1,169 @@
+"""Programs a node's kernel the way Felix does; without it the nodes of the lab would be empty machines.
+
+Without healing it acts on changes of the API objects only, and only on what changed, so a wound in the kernel stays. With
+healing it also looks again, in Felix's own rhythm: the tunnel device every 10 s, routes, neighbors and FDB every 90 s; never
+at interfaces of pods, sysctls or what others put there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from lab.intent import TUNNEL_DEVICE, Intent, TunnelDevice
+from lab.kernel import FELIX, KERNEL, MAIN, Kernel, Route
+
+DEVICE_TICK_S = 10.0
+REFRESH_S = 90.0
+POD_INTERFACE_SYSCTLS = {
+    "ipv4/conf/{}/proxy_arp": "1",
+    "ipv4/conf/{}/forwarding": "1",
+    "ipv4/conf/{}/route_localnet": "1",
+    "ipv4/neigh/{}/proxy_delay": "0",
+    "ipv6/conf/{}/accept_ra": "0",
+}
+log = logging.getLogger("felix")
+
+
+class Felix:
+    """One node's. Blocking; to be called from the thread that owns the node's netlink socket."""
+
+    def __init__(self, node: str, kernel: Kernel) -> None:
+        self.node = node
+        self.kernel = kernel
+        self.applied = Intent(device=None)
+
+    def apply(self, wanted: Intent) -> None:
+        """Writes what differs from the last time, and nothing else."""
+        before, self.applied = self.applied, wanted
+        kernel = self.kernel
+        if wanted.device is None and before.device is not None:
+            kernel.delete_link(TUNNEL_DEVICE)
+        fresh = wanted.device is not None and wanted.device != before.device and self._shape_device(wanted.device)
+        if fresh:  # a new device has lost everything that hung on it
+            before = Intent(
+                device=None,
+                routes=frozenset(route for route in before.routes if route.device != TUNNEL_DEVICE),
+                endpoints=before.endpoints,
+            )
+        for interface in wanted.endpoints.keys() - before.endpoints.keys():
+            self.set_pod_interface_sysctls(interface)
+        wanted_keys = {route.key for route in wanted.routes}
+        for route in before.routes - wanted.routes:
+            if route.key not in wanted_keys:
+                self._try(kernel.delete_route, route)
+        for address in before.neighbors.keys() - wanted.neighbors.keys():
+            self._try(kernel.delete_neighbor, TUNNEL_DEVICE, address)
+        for mac in before.fdb.keys() - wanted.fdb.keys():
+            self._try(kernel.delete_fdb, TUNNEL_DEVICE, mac)
+        for address, mac in wanted.neighbors.items():
+            if before.neighbors.get(address) != mac:
+                self._try(kernel.put_neighbor, TUNNEL_DEVICE, address, mac)
+        for mac, peer in wanted.fdb.items():
+            if before.fdb.get(mac) != peer:
+                self._try(kernel.put_fdb, TUNNEL_DEVICE, mac, peer)
+        for route in _in_order(wanted.routes - before.routes):
+            self._try(kernel.put_route, route)
+
+    def check_device(self) -> None:
+        """The 10 s tick: the device is there, up, and as it should be. One that had to be made or raised gets its entries back."""
+        wanted = self.applied.device
+        if wanted is None:
+            return
+        found = self.kernel.link(TUNNEL_DEVICE)
+        was_down = found is None or not found.up
+        if self._shape_device(wanted) or was_down:
+            self.refresh()
+
+    def refresh(self) -> None:
+        """The 90 s resync: routes, neighbors and FDB are as wanted, and nothing foreign is on Felix's own devices."""
+        wanted, kernel = self.applied, self.kernel
+        wanted_routes = {route.key: route for route in wanted.routes}
+        present = {}
+        for route in kernel.routes():
+            own = route.device == TUNNEL_DEVICE or route.device.startswith("cali") or route.protocol == FELIX
+            if route.table != MAIN or route.protocol == KERNEL or not own:
+                continue
+            if route.key in wanted_routes:
+                present[route.key] = route
+            else:
+                self._try(kernel.delete_route, route)
+        for route in _in_order(wanted.routes):
+            if present.get(route.key) != route:
+                self._try(kernel.put_route, route)
+        if kernel.link(TUNNEL_DEVICE) is None:
+            return
+        neighbors = {address: (mac, state) for address, _, mac, state in kernel.neighbors(TUNNEL_DEVICE)}
+        for address, (_, state) in neighbors.items():
+            if state == "PERMANENT" and address not in wanted.neighbors:
+                self._try(kernel.delete_neighbor, TUNNEL_DEVICE, address)
+        for address, mac in wanted.neighbors.items():
+            if neighbors.get(address) != (mac, "PERMANENT"):
+                self._try(kernel.put_neighbor, TUNNEL_DEVICE, address, mac)
+        entries = {mac: peer for mac, _, peer, _ in kernel.fdb(TUNNEL_DEVICE) if peer}
+        for mac in entries.keys() - wanted.fdb.keys():
+            self._try(kernel.delete_fdb, TUNNEL_DEVICE, mac)
+        for mac, peer in wanted.fdb.items():
+            if entries.get(mac) != peer:
+                self._try(kernel.put_fdb, TUNNEL_DEVICE, mac, peer)
+
+    def set_pod_interface_sysctls(self, interface: str) -> None:
+        """As real Felix: once, when it meets the endpoint, never again."""
+        if self.kernel.link(interface) is None:
+            return
+        with self.kernel.namespace.entered():
+            loose = Path("/proc/sys/net/ipv4/conf/default/rp_filter").read_text()
+            Path(f"/proc/sys/net/ipv4/conf/{interface}/rp_filter").write_text(loose)
+            for name, value in POD_INTERFACE_SYSCTLS.items():
+                Path("/proc/sys/net", name.format(interface)).write_text(value)
+
+    def _shape_device(self, wanted: TunnelDevice) -> bool:
+        """True when the device had to be made anew."""
+        kernel = self.kernel
+        found = kernel.link(TUNNEL_DEVICE)
+        if found and (found.mac, found.vni, found.port, found.local, found.parent, found.kind) != (
+            wanted.mac,
+            wanted.vni,
+            wanted.port,
+            wanted.local,
+            wanted.parent,
+            "vxlan",
+        ):
+            kernel.delete_link(TUNNEL_DEVICE)
+            found = None
+        fresh = found is None
+        if fresh:
+            kernel.add_link(
+                ifname=TUNNEL_DEVICE,
+                kind="vxlan",
+                address=wanted.mac,
+                mtu=wanted.mtu,
+                vxlan_id=wanted.vni,
+                vxlan_port=wanted.port,
+                vxlan_learning=0,
+                vxlan_local=wanted.local,
+                vxlan_link=kernel.index(wanted.parent),
+            )
+        elif found and found.mtu != wanted.mtu:
+            kernel.set_link(TUNNEL_DEVICE, mtu=wanted.mtu)
+        # The new address goes in before an old one goes out: a device that loses its last address loses its routes too.
+        kernel.add_address(TUNNEL_DEVICE, f"{wanted.address}/32")
+        for address in kernel.addresses(TUNNEL_DEVICE):
+            if address != f"{wanted.address}/32":
+                kernel.delete_address(TUNNEL_DEVICE, address)
+        if not (found and found.up):
+            kernel.set_link(TUNNEL_DEVICE, up=True)
+        return fresh
+
+    def _try(self, act: Callable[..., None], *arguments: object) -> None:
+        """The kernel may refuse one entry (a next hop that is the node's own address, an interface that is down); the rest goes on."""
+        try:
+            act(*arguments)
+        except OSError as error:
+            log.warning("%s: the kernel refused %s: %s", self.node, arguments, error)
+
+
+def _in_order(routes: frozenset[Route]) -> list[Route]:
+    """Shorter prefixes first, so that a log reads like a routing table."""
+    return sorted(routes, key=lambda route: (int(route.destination.rpartition("/")[2]), route.destination))

@@ -1,0 +1,313 @@
+"""Reads and writes one network namespace in the nouns of iproute2; without it every part of the lab would speak netlink."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from dataclasses import dataclass
+from socket import AF_BRIDGE, AF_INET, if_nametoindex
+from typing import Any
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from lab.namespaces import Namespace
+
+KERNEL, BOOT, FELIX = 2, 3, 80  # route protocols
+GLOBAL, LINK, HOST, ANY_SCOPE = 0, 253, 254, 255  # route scopes
+MAIN, LOCAL = 254, 255  # route tables
+UP, LOWER_UP = 0x1, 0x10000
+ONLINK = 4
+PERMANENT, NOARP = 0x80, 0x40
+SELF = 2
+TYPES = {1: "unicast", 2: "local", 3: "broadcast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
+TYPE_NUMBERS = {name: number for number, name in TYPES.items()}
+STATES = {
+    0x01: "INCOMPLETE",
+    0x02: "REACHABLE",
+    0x04: "STALE",
+    0x08: "DELAY",
+    0x10: "PROBE",
+    0x20: "FAILED",
+    0x40: "NOARP",
+    0x80: "PERMANENT",
+}
+GONE = (errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An IPv4 route. `destination` is always ADDRESS/LENGTH; 0.0.0.0/0 is the default route."""
+
+    destination: str
+    kind: str = "unicast"
+    gateway: str = ""
+    device: str = ""
+    protocol: int = BOOT
+    scope: int = GLOBAL
+    metric: int = 0
+    onlink: bool = False
+    mtu: int = 0
+    source: str = ""
+    table: int = MAIN
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What the kernel tells routes apart by when it replaces one."""
+        return (self.destination, self.metric, self.table)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network device; the vxlan fields are 0 or "" for every other kind."""
+
+    index: int
+    name: str
+    up: bool
+    lower_up: bool
+    state: str
+    mac: str
+    mtu: int
+    kind: str = ""
+    vni: int = 0
+    port: int = 0
+    local: str = ""
+    parent: str = ""
+    learning: bool = False
+    txqlen: int = 0
+
+
+class Kernel:
+    """One namespace's network state. Every method may raise OSError (pyroute2's NetlinkError is not one: it is converted)."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self.namespace = namespace
+
+    def _ask(self, call: str, *args: Any, **named: Any) -> Any:
+        try:
+            return getattr(self.namespace.route, call)(*args, **named)
+        except NetlinkError as error:
+            raise OSError(error.code, f"{call} {args} {named}: {error}") from error
+
+    # ---- reading
+
+    def links(self) -> dict[str, Link]:
+        """By name."""
+        messages = list(self._ask("get_links"))
+        names = {message["index"]: message.get_attr("IFLA_IFNAME") for message in messages}
+        return {link.name: link for link in (_link(message, names) for message in messages)}
+
+    def link(self, name: str) -> Link | None:
+        return self.links().get(name)
+
+    def index(self, name: str) -> int:
+        """Raises OSError ENODEV."""
+        with self.namespace.entered():
+            try:
+                return if_nametoindex(name)
+            except OSError as error:
+                raise OSError(errno.ENODEV, f"there is no device {name} in {self.namespace.name}") from error
+
+    def addresses(self, device: str) -> list[str]:
+        """IPv4, as ADDRESS/LENGTH."""
+        return [
+            f"{message.get_attr('IFA_LOCAL') or message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}"
+            for message in self._ask("get_addr", family=AF_INET, index=self.index(device))
+        ]
+
+    def routes(self) -> list[Route]:
+        """All tables."""
+        names = {link.index: link.name for link in self.links().values()}
+        return [_route(message, names) for message in self._ask("get_routes", family=AF_INET)]
+
+    def rules(self) -> list[tuple[int, int, str]]:
+        """(priority, table, source) of the IPv4 rules."""
+        found = []
+        for message in self._ask("get_rules", family=AF_INET):
+            table = message.get_attr("FRA_TABLE") or message["table"]
+            source = message.get_attr("FRA_SRC")
+            found.append(
+                (message.get_attr("FRA_PRIORITY") or 0, table, f"{source}/{message['src_len']}" if source else "all")
+            )
+        return found
+
+    def neighbors(self, device: str = "") -> list[tuple[str, str, str, str]]:
+        """(address, device, mac, state), IPv4."""
+        names = {link.index: link.name for link in self.links().values()}
+        return [
+            (
+                message.get_attr("NDA_DST"),
+                names.get(message["ifindex"], ""),
+                message.get_attr("NDA_LLADDR") or "",
+                _state(message["state"]),
+            )
+            for message in self._ask("get_neighbours", family=AF_INET)
+            if not device or names.get(message["ifindex"]) == device
+        ]
+
+    def fdb(self, device: str = "") -> list[tuple[str, str, str, str]]:
+        """(mac, device, outer address or "", state) of the entries marked `self`."""
+        names = {link.index: link.name for link in self.links().values()}
+        return [
+            (
+                message.get_attr("NDA_LLADDR"),
+                names.get(message["ifindex"], ""),
+                message.get_attr("NDA_DST") or "",
+                _state(message["state"]),
+            )
+            for message in self._ask("fdb", "dump")
+            if message["family"] == AF_BRIDGE and (not device or names.get(message["ifindex"]) == device)
+        ]
+
+    # ---- writing
+
+    def set_link(self, name: str, **settings: Any) -> None:
+        """`up=True`, `mac=`, `mtu=`."""
+        named: dict[str, Any] = {}
+        if "up" in settings:
+            named["state"] = "up" if settings["up"] else "down"
+        if "mac" in settings:
+            named["address"] = settings["mac"]
+        if "mtu" in settings:
+            named["mtu"] = settings["mtu"]
+        self._ask("link", "set", index=self.index(name), **named)
+
+    def add_link(self, **settings: Any) -> None:
+        """In pyroute2's words: kind=, ifname=, peer=, ..."""
+        self._ask("link", "add", **settings)
+
+    def delete_link(self, name: str) -> None:
+        """Also when there is none."""
+        with contextlib.suppress(OSError):
+            self._ask("link", "del", index=self.index(name))
+
+    def add_address(self, device: str, address: str) -> None:
+        """ADDRESS/LENGTH; also when it is there already."""
+        ip, _, length = address.partition("/")
+        try:
+            self._ask("addr", "add", index=self.index(device), address=ip, prefixlen=int(length))
+        except OSError as error:
+            if error.errno != errno.EEXIST:
+                raise
+
+    def delete_address(self, device: str, address: str) -> None:
+        """Also when it is not there."""
+        ip, _, length = address.partition("/")
+        with _already_gone():
+            self._ask("addr", "del", index=self.index(device), address=ip, prefixlen=int(length))
+
+    def put_route(self, route: Route) -> None:
+        """Adds it, or replaces the one with the same destination and metric."""
+        self._ask("route", "replace", **self._route_words(route))
+
+    def delete_route(self, route: Route) -> None:
+        """Exactly this one; also when it is not there."""
+        words = self._route_words(route)
+        words.pop("metrics", None)
+        words.pop("flags", None)
+        with _already_gone():
+            self._ask("route", "del", **words)
+
+    def _route_words(self, route: Route) -> dict[str, Any]:
+        words: dict[str, Any] = {
+            "dst": route.destination,
+            "proto": route.protocol,
+            "scope": route.scope,
+            "type": route.kind,
+            "table": route.table,
+        }
+        if route.gateway:
+            words["gateway"] = route.gateway
+        if route.device:
+            words["oif"] = self.index(route.device)
+        if route.metric:
+            words["priority"] = route.metric
+        if route.onlink:
+            words["flags"] = ONLINK
+        if route.mtu:
+            words["metrics"] = {"mtu": route.mtu}
+        if route.source:
+            words["prefsrc"] = route.source
+        return words
+
+    def delete_rule(self, priority: int, table: int) -> None:
+        with _already_gone():
+            self._ask("rule", "del", priority=priority, table=table, family=AF_INET)
+
+    def put_neighbor(self, device: str, address: str, mac: str) -> None:
+        """A permanent entry."""
+        self._ask("neigh", "replace", dst=address, lladdr=mac, ifindex=self.index(device), state=PERMANENT)
+
+    def delete_neighbor(self, device: str, address: str) -> None:
+        """Also when it is not there."""
+        with _already_gone():
+            self._ask("neigh", "del", dst=address, ifindex=self.index(device))
+
+    def put_fdb(self, device: str, mac: str, peer: str) -> None:
+        """Frames for MAC go to the node `peer`, and only there."""
+        self._ask("fdb", "replace", ifindex=self.index(device), lladdr=mac, dst=peer, state=PERMANENT, flags=SELF)
+
+    def delete_fdb(self, device: str, mac: str) -> None:
+        """Every entry for MAC; also when there is none."""
+        index = self.index(device)
+        for found, _, outer, _ in self.fdb(device):
+            if found == mac and outer:
+                with _already_gone():
+                    self._ask("fdb", "del", ifindex=index, lladdr=mac, dst=outer)
+
+
+@contextlib.contextmanager
+def _already_gone() -> Any:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+
+
+def _state(bits: int) -> str:
+    """As iproute2 words it: a permanent entry is permanent, whatever else it is."""
+    return STATES[PERMANENT] if bits & PERMANENT else STATES.get(bits, "NONE")
+
+
+def _link(message: Any, names: dict[int, str]) -> Link:
+    info = message.get_attr("IFLA_LINKINFO")
+    kind = (info.get_attr("IFLA_INFO_KIND") if info else "") or ""
+    data = info.get_attr("IFLA_INFO_DATA") if kind == "vxlan" else None
+
+    def vxlan(name: str, missing: Any) -> Any:
+        value = data.get_attr(f"IFLA_VXLAN_{name}") if data is not None else None
+        return missing if value is None else value
+
+    return Link(
+        index=message["index"],
+        name=message.get_attr("IFLA_IFNAME"),
+        up=bool(message["flags"] & UP),
+        lower_up=bool(message["flags"] & LOWER_UP),
+        state=message.get_attr("IFLA_OPERSTATE"),
+        mac=message.get_attr("IFLA_ADDRESS") or "",
+        mtu=message.get_attr("IFLA_MTU"),
+        kind=kind,
+        vni=vxlan("ID", 0),
+        port=vxlan("PORT", 0),
+        local=vxlan("LOCAL", ""),
+        parent=names.get(vxlan("LINK", 0), ""),
+        learning=bool(vxlan("LEARNING", 0)),
+        txqlen=message.get_attr("IFLA_TXQLEN") or 0,
+    )
+
+
+def _route(message: Any, names: dict[int, str]) -> Route:
+    metrics = message.get_attr("RTA_METRICS")
+    return Route(
+        destination=f"{message.get_attr('RTA_DST') or '0.0.0.0'}/{message['dst_len']}",
+        kind=TYPES.get(message["type"], str(message["type"])),
+        gateway=message.get_attr("RTA_GATEWAY") or "",
+        device=names.get(message.get_attr("RTA_OIF") or 0, ""),
+        protocol=message["proto"],
+        scope=message["scope"],
+        metric=message.get_attr("RTA_PRIORITY") or 0,
+        onlink=bool(message["flags"] & ONLINK),
+        mtu=(metrics.get_attr("RTAX_MTU") if metrics else 0) or 0,
+        source=message.get_attr("RTA_PREFSRC") or "",
+        table=message.get_attr("RTA_TABLE") or message["table"],
+    )

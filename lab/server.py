@@ -1,0 +1,246 @@
+"""The one process that is the lab: API server, Felix of every node, echoes, proxy and control; without it there is only a launcher."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab import faults
+from lab.apiserver.store import Store
+from lab.cluster import Cluster
+from lab.control import Control, Request
+from lab.objects import calico_definitions, invented, recorded
+from lab.proxy import ConnectProxy
+from lab.workers import PROBE_PORT, Worker, available, wait_until_listening
+
+API_ADDRESS = ("172.30.0.1", 6443)
+READY_S = 30.0
+Report = Callable[[dict[str, Any]], None]
+log = logging.getLogger("lab")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What kind of lab."""
+
+    nodes: int = 3
+    pods_per_node: int = 2
+    variant: str = "vxlan"
+    objects: str = ""  # directory of a recording; then the three above do not count
+    heal: bool = False
+    workers: bool = True  # probes and fixers
+    environment: tuple[tuple[str, str], ...] = ()  # further lines of the env file
+
+
+def serve(
+    settings: Settings,
+    directory: Path,
+    api: socket.socket,
+    proxy: socket.socket,
+    control: socket.socket,
+    report: Report,
+) -> None:
+    """Runs the lab until it is told to end. Raises LabError, OSError."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    asyncio.run(Server(settings, directory, report).run(api, proxy, control))
+
+
+class Server:
+    """Inside the lab's namespaces: its own network namespace is the underlay."""
+
+    def __init__(self, settings: Settings, directory: Path, report: Report) -> None:
+        self.settings = settings
+        self.directory = directory
+        self.report = report
+        self.token = secrets.token_hex(16)
+        self.workers: list[Worker] = []
+        self.ended = asyncio.Event()
+        self.times: dict[str, float] = {}
+        self.cluster: Cluster
+
+    async def run(self, api: socket.socket, proxy: socket.socket, control: socket.socket) -> None:
+        began = time.perf_counter()
+        store = self._store()
+        self.cluster = cluster = Cluster(store)
+        await cluster.build()
+        self.times["kernel_s"] = round(time.perf_counter() - began, 3)
+        nodes = [node.address for node in cluster.topology.nodes.values()]
+        await ConnectProxy(nodes, PROBE_PORT).start(proxy)
+        self._write_files(api.getsockname()[1], proxy.getsockname()[1])
+        words = {
+            "status": self._status,
+            "inflict": self._inflict,
+            "heal": self._heal,
+            "mesh": self._mesh,
+            "faults": self._faults,
+            "down": self._down,
+        }
+        controlling = asyncio.create_task(Control(cluster, words, log.error).serve(control))
+        if self.settings.heal:
+            cluster.start_healing()
+        self.report(
+            {"progress": f"{len(nodes)} nodes and {len(cluster.topology.pods)} pods in {self.times['kernel_s']} s"}
+        )
+        tasks = [asyncio.create_task(worker.run()) for worker in self._make_workers()]
+        if any(worker.word == "probe" for worker in self.workers):
+            late = await wait_until_listening(nodes, PROBE_PORT, READY_S)
+            if late:
+                self.report({"progress": f"the probes at {', '.join(late)} do not answer; see {self.directory}/logs"})
+        mesh = await cluster.mesh()
+        if mesh["unanswered"]:
+            self.report({"progress": f"{len(mesh['unanswered'])} of {mesh['pairs']} pod pairs do not answer"})
+        self.times["ready_s"] = round(time.perf_counter() - began, 3)
+        self.report({"ready": await self._status({})})
+        await self.ended.wait()
+        for task in (controlling, *tasks):
+            task.cancel()
+
+    def _store(self) -> Store:
+        """The API objects the lab starts from."""
+        store = Store()
+        for definition in calico_definitions():
+            store.create(definition)
+        store.create(yaml.safe_load(resources.files("fixes").joinpath("fixrequest.yaml").read_text()))
+        settings = self.settings
+        entries = (
+            recorded(Path(settings.objects))
+            if settings.objects
+            else invented(settings.nodes, settings.pods_per_node, settings.variant)
+        )
+        entries = [*entries, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "calico-why"}}]
+        present = {entry["metadata"]["name"] for entry in store.list("namespaces")}
+        for entry in entries:
+            if entry["kind"] != "Namespace" or entry["metadata"]["name"] not in present:
+                store.create(entry)
+        return store
+
+    # ---- files
+
+    def _write_files(self, api_port: int, proxy_port: int) -> None:
+        self._write_kubeconfig("kubeconfig", f"http://127.0.0.1:{api_port}")
+        self._write_kubeconfig("kubeconfig.nodes", "http://{}:{}".format(*API_ADDRESS))
+        lines = {
+            "KUBECONFIG": str(self.directory / "kubeconfig"),
+            "CALICO_WHY_CERTS": str(self.directory / "certs"),
+            "CALICO_WHY_PROBE_PROXY": f"http://127.0.0.1:{proxy_port}",
+            "CALICO_WHY_CLUSTER": self.directory.name,
+            **dict(self.settings.environment),
+        }
+        text = "".join(f"export {name}={value}\n" for name, value in lines.items())
+        (self.directory / "env").write_text(text)
+
+    def _write_kubeconfig(self, name: str, url: str) -> None:
+        cluster = self.directory.name
+        content = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": cluster,
+            "clusters": [{"name": cluster, "cluster": {"server": url}}],
+            "users": [{"name": "lab", "user": {"token": self.token}}],
+            "contexts": [{"name": cluster, "context": {"cluster": cluster, "user": "lab"}}],
+        }
+        path = self.directory / name
+        path.touch(0o600)
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    # ---- probes and fixers
+
+    def _make_workers(self) -> list[Worker]:
+        words = [word for word in ("probe", "fixer") if self.settings.workers and available(word)]
+        environment = {
+            **os.environ,
+            "KUBECONFIG": str(self.directory / "kubeconfig.nodes"),
+            "CALICO_WHY_CERTS": str(self.directory / "certs"),
+            "CALICO_WHY_PROBE_PORT": str(PROBE_PORT),
+            "CALICO_WHY_CLUSTER": self.directory.name,
+            "PYTHONUNBUFFERED": "1",
+        }
+        self.workers = [
+            Worker(
+                word,
+                name,
+                node.kernel.namespace,
+                environment,
+                self.directory / "logs" / f"{word}-{name}.log",
+                self.cluster.in_kernel,
+            )
+            for name, node in self.cluster.topology.nodes.items()
+            for word in words
+        ]
+        return self.workers
+
+    # ---- words of the control socket
+
+    async def _status(self, _: Request) -> dict[str, Any]:
+        cluster = self.cluster
+        workers: dict[str, dict[str, Any]] = {}
+        for worker in self.workers:
+            told = {"state": worker.state, "starts": worker.starts}
+            workers.setdefault(worker.node, {})[worker.word] = told
+        return {
+            "name": self.directory.name,
+            "directory": str(self.directory),
+            "settings": {key: value for key, value in asdict(self.settings).items() if key != "environment"},
+            "times": self.times,
+            "nodes": [
+                {
+                    "name": name,
+                    "address": node.address,
+                    "tunnel_address": cluster.objects.nodes[name].tunnel if name in cluster.objects.nodes else "",
+                    **workers.get(name, {}),
+                }
+                for name, node in cluster.topology.nodes.items()
+            ],
+            "pods": [
+                {
+                    "name": name,
+                    "node": pod.record.node,
+                    "address": pod.record.address,
+                    "interface": pod.record.interface,
+                }
+                for name, pod in cluster.topology.pods.items()
+            ],
+            "inflicted": cluster.inflicted,
+            "pid_namespace": os.stat("/proc/self/ns/pid").st_ino,
+        }
+
+    async def _inflict(self, request: Request) -> dict[str, str]:
+        return await self.cluster.inflict(
+            str(request["fault"]), str(request["source"]), str(request["target"]), str(request.get("where", ""))
+        )
+
+    async def _heal(self, _: Request) -> dict[str, Any]:
+        began = time.perf_counter()
+        await self.cluster.heal()
+        return {"seconds": round(time.perf_counter() - began, 3)}
+
+    async def _mesh(self, _: Request) -> dict[str, Any]:
+        return await self.cluster.mesh()
+
+    async def _faults(self, _: Request) -> list[dict[str, Any]]:
+        return [
+            {"name": name, "where": list(faults.load(name).WHERE), "text": faults.describe(name)}
+            for name in faults.names()
+        ]
+
+    async def _down(self, _: Request) -> str:
+        asyncio.get_running_loop().call_later(0.05, self.ended.set)
+        return "going down"
+
+
+def read_environment(file: Path) -> Mapping[str, str]:
+    """The variables of a lab's env file."""
+    pairs = (line.removeprefix("export ").partition("=") for line in file.read_text().splitlines())
+    return {name: json.loads(value) if value.startswith('"') else value for name, _, value in pairs}
