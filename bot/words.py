@@ -13,11 +13,12 @@ from bot.errors import UserError
 USAGE = "why [NAMESPACE/]POD [NAMESPACE/]POD [PORT/tcp|udp], for example: why shop/cart shop/db 5432/tcp"
 
 _LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
-_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
+_PART = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
+_NAME = re.compile(rf"(?=.{{1,253}}$){_PART}(?:\.{_PART})*")
 _NAMESPACE = re.compile(_LABEL)
-_PORT_FIRST = re.compile(r"(\d{1,9})(?:/|\s*)(?:\(?(tcp|udp)\)?)?", re.IGNORECASE)
-_PORT_LAST = re.compile(r"(tcp|udp)(?:/|\s*)(\d{1,9})", re.IGNORECASE)
-_WITH_PORT = re.compile(r"(?P<name>.*[a-z0-9]):(?P<port>\d{1,5})(?:/(?P<protocol>tcp|udp))?", re.IGNORECASE)
+_PORT_FIRST = re.compile(r"(\d{1,9})(?:/|\s*)(?:\(?(tcp|udp)\)?)?", re.ASCII | re.IGNORECASE)
+_PORT_LAST = re.compile(r"(tcp|udp)(?:/|\s*)(\d{1,9})", re.ASCII | re.IGNORECASE)
+_WITH_PORT = re.compile(r"(?P<name>.*[a-z0-9]):(?P<port>\d{1,5})(?:/(?P<protocol>tcp|udp))?", re.ASCII | re.IGNORECASE)
 _FILLERS = {"->", "→", "to", "and"}
 _SHOWN = 80
 
@@ -42,11 +43,10 @@ def parse(words: Sequence[str]) -> Asked:
     if len(plain) < 2:
         said = f"only {_quoted(plain[0])} was said" if plain else "nothing was said"
         raise UserError(f"A question has two sides, and {said}. Write: {USAGE}")
-    source, target, rest = plain[0], plain[1], " ".join(plain[2:])
+    source, target = (_side(word, plain[0], plain[1]) for word in plain[:2])
+    rest = " ".join(plain[2:])
     protocol, port = _port(rest, source, target) if rest else ("", 0)
-    return Asked(
-        source=_side(source, source, target), target=_side(target, source, target), protocol=protocol, port=port
-    )
+    return Asked(source=source, target=target, protocol=protocol, port=port)
 
 
 def _port(text: str, source: str, target: str) -> tuple[str, int]:
@@ -67,22 +67,21 @@ def _side(word: str, source: str, target: str) -> str:
     """The word, when it can be a name or an address at all."""
     if _is_address(word):
         return str(ipaddress.ip_address(word))
-    namespace, slash, name = word.rpartition("/")
-    if _NAME.fullmatch(name) and (not slash or _NAMESPACE.fullmatch(namespace)):
+    if _is_name(word):
         return word
     if found := _WITH_PORT.fullmatch(word):
         sides = [found["name"] if side == word else side for side in (source, target)]
         right = f"why {_cut(sides[0])} {_cut(sides[1])} {found['port']}/{(found['protocol'] or 'tcp').lower()}"
         raise UserError(f"{_quoted(word)} carries a port; the port is a word of its own. Write: {right}")
     lower = word.lower()
-    if lower != word and _side_is_right(lower):
+    if lower != word and _is_name(lower):
         raise UserError(
             f"{_quoted(word)} cannot be a name in Kubernetes, which are lower case. Perhaps {_quoted(lower)}?"
         )
     raise UserError(f"{_quoted(word)} is neither a name nor an IP address. Write: {USAGE}")
 
 
-def _side_is_right(word: str) -> bool:
+def _is_name(word: str) -> bool:
     namespace, slash, name = word.rpartition("/")
     return bool(_NAME.fullmatch(name) and (not slash or _NAMESPACE.fullmatch(namespace)))
 
@@ -96,9 +95,10 @@ def _is_address(word: str) -> bool:
 
 
 def _cut(word: str) -> str:
-    return word if len(word) <= _SHOWN else word[: _SHOWN - 1] + "…"
+    plain = "".join(one if one.isprintable() else "?" for one in word)
+    return plain if len(plain) <= _SHOWN else plain[: _SHOWN - 1] + "…"
 
 
 def _quoted(word: str) -> str:
     """What was typed, safe to print: control characters shown as what they are, never obeyed."""
-    return repr(_cut(word))
+    return repr(word if len(word) <= _SHOWN else word[: _SHOWN - 1] + "…")

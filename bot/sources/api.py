@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import ssl
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,11 @@ class Api:
                     status=COULD_NOT_JUDGE,
                 ) from error
             return cls(configuration, context="cluster", namespace=_own_namespace(), timeout_s=timeout_s)
+        if not _any_exists(path):
+            raise UserError(
+                f"There is no kubeconfig {path}, so no cluster is known. Set KUBECONFIG or give --kubeconfig FILE.",
+                status=COULD_NOT_JUDGE,
+            )
         try:
             loader = await load_kube_config(config_file=path, client_configuration=configuration, persist_config=False)
             current = loader.current_context
@@ -160,6 +166,11 @@ def name(text: str) -> str:
 def _own_kubeconfig() -> str:
     path = Path("~/.kube/config").expanduser()
     return str(path) if path.exists() else ""
+
+
+def _any_exists(paths: str) -> bool:
+    """KUBECONFIG may name several files; those that do not exist are passed over."""
+    return any(Path(one).expanduser().exists() for one in paths.split(os.pathsep) if one)
 
 
 def _own_namespace() -> str:
