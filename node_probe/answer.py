@@ -97,8 +97,7 @@ class Prober:
         await asyncio.get_running_loop().run_in_executor(self._threads, read)
 
     def _close_after(self, view: View, looking: list[asyncio.Task[None]]) -> None:
-        """A view's descriptors may be closed only when nobody can use them any more: their numbers are given to
-        others."""
+        """Descriptors are closed when nobody can use them any more: the kernel gives their numbers to others."""
 
         async def close() -> None:
             for task in looking:

@@ -1,5 +1,4 @@
-"""The way into a pod's network namespace without asking a container runtime; without it a pod would only be seen from
-outside."""
+"""The way into a pod's namespace without asking a container runtime; without it a pod is only seen from outside."""
 
 from __future__ import annotations
 

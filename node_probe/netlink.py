@@ -189,8 +189,7 @@ class Netlink:
         return next((self.link(index=one.device) for one in found if one.address == address), None)
 
     def route(self, destination: str, *, source: str = "", incoming: int = 0) -> Route:
-        """The entry the kernel picks for packets to `destination`: of its own, or from `source` coming in by device
-        `incoming`.
+        """The entry the kernel picks for its own packets to `destination`, or for those from `source` by `incoming`.
 
         It is the entry itself, with its prefix, not the route cache's copy of it. Where it names several next hops
         (multipath), the one this
@@ -214,8 +213,7 @@ class Netlink:
         )
 
     def refusing_route(self, destination: str, error: int) -> Route | None:
-        """The blackhole (EINVAL), unreachable (EHOSTUNREACH) or prohibit (EACCES) entry behind a refused lookup, where
-        there is one.
+        """The blackhole (EINVAL), unreachable (EHOSTUNREACH) or prohibit (EACCES) entry that refused a lookup, if any.
 
         A lookup does not name the entry that refuses it, so the entries of that type are read: few, and picked by the
         kernel.
@@ -239,8 +237,7 @@ class Netlink:
         return _entry(self._get(RTM_GETNEIGH, NEIGHBOR.pack(family, index, 0, 0, 0) + _attribute(NDA_DST, packed)))
 
     def fdb(self, index: int, mac: str) -> Entry:
-        """`bridge fdb get MAC dev INDEX self`: for a VXLAN device, the outer address frames for this MAC are sent
-        to."""
+        """`bridge fdb get MAC dev INDEX self`; its address is the outer one a VXLAN device sends to."""
         packed = bytes.fromhex(mac.replace(":", ""))
         request = NEIGHBOR.pack(AF_BRIDGE, index, 0, NTF_SELF, 0) + _attribute(NDA_LLADDR, packed)
         return _entry(self._get(RTM_GETNEIGH, request))
@@ -274,8 +271,7 @@ class Netlink:
         return data[HEADER.size : length]
 
     def _dump(self, kind: int, body: bytes, parse: Callable[[bytes], T | None]) -> list[T]:
-        """Every answer `parse` makes something of. Asked again when the table changed meanwhile, and refused when it
-        never stands still."""
+        """Every answer `parse` makes something of. Asked again when the table changed meanwhile."""
         for _ in range(5):
             found, interrupted = self._dump_once(kind, body, parse)
             if not interrupted:
@@ -375,8 +371,7 @@ def _error(message: bytes, flags: int) -> NetlinkError:
     code = -S32.unpack_from(message, HEADER.size)[0]
     offset = HEADER.size + 4
     if flags & NLM_F_ACK_TLVS:
-        # Behind the code comes the question's header, with the question itself unless it was capped, then the kernel's
-        # own words.
+        # Behind the code: the question's header, the question itself unless capped, then the kernel's own words.
         offset += HEADER.size if flags & NLM_F_CAPPED else U32.unpack_from(message, offset)[0]
         words = _text(_attributes(message, offset), 1)
         if words:

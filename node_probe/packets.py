@@ -1,5 +1,4 @@
-"""Fresh packets from where the flow starts; without them nobody would know whether the path works now, only how it is
-meant to."""
+"""Fresh packets from where the flow starts; without them nobody knows whether the path works now."""
 
 from __future__ import annotations
 
@@ -112,8 +111,7 @@ def _sender(ask: NodeAsk, probe: SendProbe) -> LocalPod | None:
 
 
 def _open(probe: SendProbe, pod: LocalPod | None, view: View) -> tuple[list[socket.socket], int]:
-    """One fresh socket per packet, made where they are to be sent from, and the MTU of that place. Raises OSError,
-    CannotEnter."""
+    """One fresh socket per packet, made where it is to be sent from, and that place's MTU. Raises OSError, CannotEnter."""
     if pod is None:
         return _sockets(probe), _own_mtu(probe, view)
     entered = view.enter(pod)

@@ -1,5 +1,4 @@
-"""What one ask looks through: the node's kernel, and the pods already entered; without it each collector would enter
-anew."""
+"""What one ask looks through: the node's kernel and the pods entered; without it each collector would enter anew."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -27,7 +28,7 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
             entered = view.enter(pod)
             yield _inside(outside, entered)
             if pod.protocol:
-                held = entered.run(lambda pod=pod: listening(pod.protocol, pod.port))  # type: ignore[misc]
+                held = entered.run(partial(listening, pod.protocol, pod.port))
                 yield Listener(
                     node=ask.node,
                     pod=pod.name,

@@ -1,0 +1,116 @@
+"""`calico-why probe`: looks at one node for the bot and changes nothing; without it the bot sees the API only."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import errno
+import logging
+import os
+import signal
+import ssl
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from node_probe.errors import CannotStart
+
+HELP = "look at the node this runs on, for the bot (one per node, in the node's network)"
+DEFAULT_PORT = "9797"
+GRACE_S = 3.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    port = os.environ.get("CALICO_WHY_PROBE_PORT") or DEFAULT_PORT
+    parser.add_argument("--node", required=True, help="name of this node in the Kubernetes API")
+    parser.add_argument(
+        "--listen",
+        default=f"0.0.0.0:{port}",
+        metavar="ADDRESS:PORT",
+        help="where the bot reaches it (default %(default)s, port from CALICO_WHY_PROBE_PORT)",
+    )
+    parser.add_argument(
+        "--certs",
+        default=os.environ.get("CALICO_WHY_CERTS", ""),
+        metavar="DIR",
+        help="directory with ca.crt, probe.crt, probe.key (default: CALICO_WHY_CERTS)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves until SIGTERM or SIGINT: 0. What keeps it from starting is said in a sentence: 2 or 3."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        host, port = _address(args.listen)
+        if not args.certs:
+            raise CannotStart(
+                "No certificates were named, so nobody could be let in: "
+                "give --certs DIR or set CALICO_WHY_CERTS; `calico-why certs` makes them.",
+                status=2,
+            )
+        # Only now: what is wrong with the words can be said without loading a web server.
+        from node_probe.server import tls
+
+        asyncio.run(_serve(args.node, host, port, tls(Path(args.certs))))
+    except CannotStart as error:
+        print(error.sentence, file=sys.stderr)
+        return error.status
+    return 0
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise CannotStart(f"--listen {text} is not ADDRESS:PORT, such as 0.0.0.0:{DEFAULT_PORT}.", status=2)
+    return host, int(port)
+
+
+async def _serve(node: str, host: str, port: int, context: ssl.SSLContext) -> None:
+    from aiohttp import web
+
+    from node_probe.answer import Prober
+    from node_probe.server import HANDSHAKE_S, application
+
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(one, ended.set)
+    try:
+        prober = Prober(node)
+    except OSError as error:
+        raise CannotStart(
+            f"The kernel offers no netlink socket here, so nothing can be read: {error.strerror}."
+        ) from error
+    # No access log: at fifty questions a second it would be all there is to read.
+    runner = web.AppRunner(application(prober), access_log=None, shutdown_timeout=GRACE_S)
+    await runner.setup()
+    try:
+        if runner.server is None:
+            raise RuntimeError("aiohttp made no server")
+        server = await _listen(loop, runner.server, host, port, context, HANDSHAKE_S)
+        where = server.sockets[0].getsockname()
+        print(f"probe of {node} listens on {where[0]}:{where[1]}", file=sys.stderr, flush=True)
+        await ended.wait()
+        server.close()
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(
+    loop: asyncio.AbstractEventLoop,
+    protocol: Callable[[], asyncio.BaseProtocol],
+    host: str,
+    port: int,
+    context: ssl.SSLContext,
+    handshake_s: float,
+) -> asyncio.Server:
+    try:
+        return await loop.create_server(protocol, host, port, ssl=context, ssl_handshake_timeout=handshake_s)
+    except OSError as error:
+        why = {
+            errno.EADDRINUSE: "another process listens there; stop it or give another port with --listen",
+            errno.EADDRNOTAVAIL: "this node has no such address; give one of its own with --listen",
+            errno.EACCES: "this user may not; give a port above 1023 with --listen",
+        }.get(error.errno or 0, error.strerror or str(error))
+        raise CannotStart(f"The probe cannot listen on {host}:{port}: {why}.") from error
