@@ -1,0 +1,35 @@
+"""Asks a question the way the product does: real client, real probes, real engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from bot.investigate import Investigation, investigate
+from bot.settings import from_environment
+from bot.sources.kubernetes import Cluster
+from bot.sources.probes import Probes
+from engine.worker import Worker
+
+_worker: Worker | None = None
+
+
+def worker() -> Worker:
+    """One worker for all tests of a run: starting one costs more than most questions."""
+    global _worker
+    if _worker is None:
+        _worker = Worker()
+    return _worker
+
+
+async def ask(environment: Mapping[str, str], words: str, *, state: Path | None = None) -> Investigation:
+    """Answer `why WORDS` against the lab whose environment is given."""
+    settings = from_environment(environment)
+    async with Cluster(settings) as cluster, Probes(settings) as probes:
+        return await investigate(words.split(), cluster=cluster, probes=probes, worker=worker(), state=state)
+
+
+def words_for(told: Mapping[str, str]) -> str:
+    """The question a person would ask after `lab inflict`: the wounded pair, on a port its target serves."""
+    port = 5432 if told["target"] == "shop/db" else 8080
+    return f"{told['source']} {told['target']} {port}/tcp"

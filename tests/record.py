@@ -1,0 +1,64 @@
+"""Records tests/cases/<failure mode>.json from the lab, so that a case is what a kernel showed and not what we think.
+
+usage: python -m tests.record [FAILURE_MODE ...]      all of them without a name
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from facts import Leg, Side
+from lab.client import Lab
+from lab.faults import load, names
+from tests.asking import ask, words_for
+
+CASES = Path(__file__).parent / "cases"
+
+
+def record(lab: Lab, mode: str) -> dict[str, Any]:
+    """One recording for each place the wound can be at."""
+    recordings = []
+    for where in load(mode).WHERE:
+        lab.heal()
+        told = lab.inflict(mode, where=where)
+        words = words_for(told)
+        diagnosis = asyncio.run(ask(lab.environment(), words)).diagnosis
+        observed = [fact for fact in diagnosis.facts if not isinstance(fact, Leg | Side)]
+        recordings.append(
+            {
+                "where": where,
+                "asked": words,
+                "named": [{"rule": c.rule, "node": c.node, "leg": c.leg} for c in diagnosis.causes],
+                "facts": msgspec.to_builtins(observed),
+            }
+        )
+    return {"mode": mode, "recordings": recordings}
+
+
+def main(modes: list[str]) -> int:
+    with Lab.up() as lab:
+        for mode in modes or names():
+            case = record(lab, mode)
+            (CASES / f"{mode}.json").write_text(_lines(case))
+            for one in case["recordings"]:
+                print(f"{mode} at {one['where']}: {[cause['rule'] for cause in one['named']]}")
+    return 0
+
+
+def _lines(case: dict[str, Any]) -> str:
+    """JSON with one fact a line: a case is read by people and compared by git."""
+    text = json.dumps(case, indent=1)
+    for one in case["recordings"]:
+        for fact in one["facts"]:
+            text = text.replace(json.dumps(fact, indent=1).replace("\n", "\n    "), json.dumps(fact))
+    return text + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

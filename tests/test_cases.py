@@ -1,0 +1,45 @@
+"""Recorded wounds: each names its failure mode, in any order of facts, and with less sight never another one."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.diagnosis import diagnose
+from facts import Fact, from_builtins
+
+CASES = sorted((Path(__file__).parent / "cases").glob("*.json"))
+RECORDINGS = [
+    pytest.param(case["mode"], recording, id=f"{case['mode']}-{recording['where']}")
+    for case in (json.loads(path.read_text()) for path in CASES)
+    for recording in case["recordings"]
+]
+
+
+def facts_of(recording: dict[str, Any]) -> list[Fact]:
+    return [from_builtins(one) for one in recording["facts"]]
+
+
+@pytest.mark.parametrize(("mode", "recording"), RECORDINGS)
+def test_the_case_names_its_failure_mode_in_any_order(mode: str, recording: dict[str, Any]) -> None:
+    facts = facts_of(recording)
+    for seed in range(3):
+        random.Random(seed).shuffle(facts)
+        diagnosis = diagnose(facts)
+        named = [{"rule": cause.rule, "node": cause.node, "leg": cause.leg} for cause in diagnosis.causes]
+        assert named == recording["named"]
+        assert named[0]["rule"] == mode
+
+
+@pytest.mark.parametrize(("mode", "recording"), RECORDINGS)
+def test_less_sight_never_names_another_cause(mode: str, recording: dict[str, Any]) -> None:
+    """Each fact of the recording hidden in turn: the cause, or unknown; never healthy, never somebody else."""
+    facts = facts_of(recording)
+    for hidden in facts:
+        diagnosis = diagnose([fact for fact in facts if fact is not hidden])
+        assert {cause.rule for cause in diagnosis.causes} <= {mode}, f"without {hidden}"
+        assert diagnosis.verdict != "healthy", f"without {hidden}"
