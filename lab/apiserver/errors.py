@@ -74,6 +74,10 @@ def stale(group: str, plural: str, name: str) -> ApiError:
     )
 
 
+def method_not_allowed() -> ApiError:
+    return ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
+
+
 def bad_request(message: str) -> ApiError:
     return ApiError(400, "BadRequest", message)
 

@@ -149,10 +149,14 @@ class Store:
 
     def peek(self, resource: Resource, name: str, namespace: str | None = None) -> Object:
         """The store's own object, uncopied: to read only. Raises ApiError 404."""
-        try:
-            return self._objects[resource.key][self._key(resource, name, namespace)]
-        except KeyError:
-            raise errors.not_found(resource.group, resource.plural, name) from None
+        found = self.find(resource, name, namespace)
+        if found is None:
+            raise errors.not_found(resource.group, resource.plural, name)
+        return found
+
+    def find(self, resource: Resource, name: str, namespace: str | None = None) -> Object | None:
+        """As `peek`, None where there is no such object."""
+        return self._objects[resource.key].get(self._key(resource, name, namespace))
 
     def view(self, resource: Resource, namespace: str | None = None) -> Objects:
         """The store's own objects, uncopied, ordered by namespace and name: to read only."""
