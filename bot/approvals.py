@@ -1,9 +1,9 @@
-"""Who may decide on a fix, asked anew at every click and every word; without it any member of a channel could change a node."""
+"""Who may decide on a fix, asked anew at every click; without it any member of a channel could change a node."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -13,6 +13,7 @@ from fixes.request import IN_WORDS, NAME, FixRequest, Person, Phase, Refused, la
 from fixes.store import FixStore, StoreError
 
 GROUP_CACHE_S = 60.0
+SHOWN = 20  # requests listed in one answer
 
 Members = Callable[[str], Awaitable[frozenset[str]]]
 
@@ -22,7 +23,7 @@ class GroupsUnknown(Exception):
 
 
 class GroupCache:
-    """Members of Slack user groups, at most a minute old. What cannot be read is never answered from an older reading."""
+    """Members of Slack user groups, at most a minute old; what cannot be read is never guessed from an older reading."""
 
     def __init__(self, read: Members, clock: Callable[[], float] = time.monotonic) -> None:
         self._read = read
@@ -77,14 +78,16 @@ class Approvals:
                 return Decision(False, f"I do not know a fix request {name}; nothing was changed.")
             raise
         if shown and request.status.slack and shown != (request.status.slack.channel, request.status.slack.ts):
-            return Decision(False, f"This is not the card of {name}, so it decides nothing. Use its newest card.", request)
+            return Decision(
+                False, f"This is not the card of {name}, so it decides nothing. Use its newest card.", request
+            )
         try:
             entry = await self.entry(person)
         except GroupsUnknown as unknown:
             return Decision(
                 False,
-                f"Slack did not say who may approve ({unknown}), so nobody may for now; nothing was changed. Try again, "
-                f"or in a terminal: calico-why approve {name}",
+                f"Slack did not say who may approve ({unknown}), so nobody may for now; nothing was changed. Try again, or "
+                f"in a terminal: calico-why approve {name}",
                 request,
             )
         verb = "approve" if to is Phase.APPROVED else "reject"
@@ -121,12 +124,24 @@ class Approvals:
         return f"{', '.join(names)} may."
 
 
+def listing(requests: Sequence[FixRequest]) -> str:
+    """The newest requests, one line each; the same text in Slack and in a terminal."""
+    if not requests:
+        return "There are no fix requests."
+    lines = [f"{one.name}  {one.spec.title}: {outcome(one)}" for one in requests[:SHOWN]]
+    if left := len(requests) - SHOWN:
+        lines += [f"… and {left} older ones"] if left > 0 else []
+    return "\n".join(lines)
+
+
 def outcome(request: FixRequest) -> str:
     """One line about where a request is, for lists and for a terminal."""
     event = last_event(request, request.status.phase)
     by = f" by {event.by.name or event.by.id}" if event and event.by else ""
     at = f" at {event.at}" if event else ""
-    return f"{IN_WORDS[request.status.phase]}{by}{at}" + (f": {request.status.message}" if request.status.message else "")
+    return f"{IN_WORDS[request.status.phase]}{by}{at}" + (
+        f": {request.status.message}" if request.status.message else ""
+    )
 
 
 def _mention(entry: str) -> str:

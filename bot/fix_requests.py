@@ -30,14 +30,14 @@ async def requested(investigation: Investigation, store: FixStore, requested_by:
     if not proposals:
         return []
     open_ones = {one.spec.digest: one for one in await store.all() if one.open and not expired(one.spec, store.now())}
-    found = {}
+    found: dict[str, FixRequest] = {}
     for spec in proposals:
         found[spec.digest] = open_ones.get(spec.digest) or found.get(spec.digest) or await store.create(spec)
     return list(found.values())
 
 
 def _proposal(cause: Cause, investigation: Investigation, store: FixStore, requested_by: Person) -> Spec | None:
-    kind = kinds().get(cause.remedy)
+    kind = kinds().get(cause.fix)
     arguments = kind.propose(cause, investigation.diagnosis.facts) if kind else None
     if kind is None or arguments is None:
         return None

@@ -22,7 +22,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     id: str  # the event's id where Slack gives one, so that a second delivery is known
     words: str  # what was asked, without "why"
     user: str
-    team: str
     channel: str
     thread: str = ""  # ts of the thread to answer in; "" begins a new one
     response_url: str = ""
@@ -30,7 +29,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Journal:
-    """One file a question: in `jobs` until it is answered, then for a day in `done`. Every method blocks for a disk write."""
+    """One file a question: in `jobs` until it is answered, then for a day in `done`. Every method blocks on the disk."""
 
     def __init__(self, state: Path | None) -> None:
         self._directory = (state or Path(tempfile.mkdtemp(prefix="calico-why-"))) / "journal"
@@ -51,6 +50,14 @@ class Journal:
         finally:
             whole.unlink()
         _sync(self._jobs)
+        return True
+
+    def first(self, identity: str) -> bool:
+        """True once for each id: for deliveries that need no answer later, only no second one. Raises OSError."""
+        try:
+            (self._done / _file(identity)).touch(mode=0o600, exist_ok=False)
+        except FileExistsError:
+            return False
         return True
 
     def update(self, job: Job) -> None:

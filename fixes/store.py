@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -243,23 +245,34 @@ class _Conflict(StoreError):
 async def connect(kubeconfig: str, namespace: str) -> AsyncGenerator[FixStore]:
     """A store on the cluster of this kubeconfig ("": ~/.kube/config where it exists, else the pod's own account)."""
     configuration = client.Configuration()
-    path = _kubeconfig(kubeconfig)
+    path = kubeconfig or _own_kubeconfig()
     try:
         if path:
             await config.load_kube_config(path, client_configuration=configuration, persist_config=False)
         else:
             config.load_incluster_config(client_configuration=configuration)
-    except (config.ConfigException, OSError, ValueError) as error:
+    except Exception as error:  # the loader has no error of its own: it lets through whatever parsing met
         raise StoreError(
-            f"No cluster to talk to: {error}. Set KUBECONFIG to a kubeconfig file, or run in a pod of the cluster."
-        ) from None
+            f"No cluster to talk to ({error}). Set KUBECONFIG to a kubeconfig file, or run in a pod of the cluster."
+        ) from error
+    if _is_loopback(configuration.host):
+        # A proxy to the world does not lead to this machine.
+        configuration.client_session_kwargs = {"trust_env": False}
     async with client.ApiClient(configuration) as api:
         yield FixStore(api, namespace)
 
 
-def _kubeconfig(asked: str) -> str:
-    path = Path(asked).expanduser() if asked else Path.home() / ".kube" / "config"
-    return str(path) if asked or path.exists() else ""
+def _own_kubeconfig() -> str:
+    path = Path.home() / ".kube" / "config"
+    return str(path) if path.exists() else ""
+
+
+def _is_loopback(server: str) -> bool:
+    host = urlsplit(server).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _limits() -> dict[str, float]:

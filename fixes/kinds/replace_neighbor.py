@@ -43,7 +43,7 @@ def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
         ),
         None,
     )
-    if entry is None or cause.node not in ("", leg.source_node) or entry.mac == leg.target_tunnel_mac:
+    if entry is None or cause.node != leg.source_node or entry.mac == leg.target_tunnel_mac:
         return None
     arguments = {
         "device": leg.tunnel_device,

@@ -1,0 +1,414 @@
+"""Slack wiring and nothing else: which delivery leads to which function; the only file that knows slack_bolt."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from slack_bolt.adapter.aiohttp import to_aiohttp_response, to_bolt_request
+from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
+from slack_bolt.async_app import AsyncApp
+from slack_bolt.authorization import AuthorizeResult
+from slack_bolt.context.ack.async_ack import AsyncAck
+
+from bot import speech
+from bot.approvals import Approvals, GroupCache, listing
+from bot.cards import Cards
+from bot.conversation import Conversation, Investigate
+from bot.errors import COULD_NOT_JUDGE, UserError
+from bot.journal import Job, Journal
+from bot.reply import blocks
+from bot.reply.blocks import escape
+from bot.second_look import second_look
+from bot.slack import SLACK_API, Identity, Slack, escape_but_mentions, web_client
+from fixes.approvers import Approvers
+from fixes.request import Person, Phase
+from fixes.store import FixStore, StoreError
+
+log = logging.getLogger(__name__)
+
+COMMAND = "/calico"
+PATH = "/slack/events"
+DRAIN_S = 5.0
+CONNECTED_EVERY_S = 5.0
+RECONNECT_AFTER_S = 30.0
+GIVE_UP_AFTER_S = 180.0
+BODY_MAX = 1 << 20
+
+_TIMESTAMP = re.compile(r"[0-9]{10}")
+_SIGNATURE = re.compile(r"v0=[0-9a-f]{64}")
+
+NOT_KEPT = "I cannot keep your question safe (the disk refuses), so I did not take it. Please tell who runs me."
+
+Body = Mapping[str, Any]
+
+
+class SlackSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How Slack reaches the bot and the bot Slack."""
+
+    bot_token: str
+    app_token: str = ""  # Socket Mode
+    signing_secret: str = ""  # HTTP mode
+    mode: str = "socket"  # socket | http
+    listen: tuple[str, int] = ("127.0.0.1", 3000)
+    api_url: str = SLACK_API
+
+
+class App:
+    """The bot in Slack. `run` serves until told to stop."""
+
+    def __init__(
+        self,
+        settings: SlackSettings,
+        *,
+        investigate: Investigate,
+        store: FixStore,
+        approvers: Approvers,
+        journal: Journal,
+        cluster: str = "",
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._journal = journal
+        self._cluster = cluster
+        self._investigate = investigate
+        self._slack = Slack(web_client(settings.bot_token, settings.api_url))
+        self._approvals = Approvals(store, approvers, GroupCache(self._slack.members))
+        self._cards = Cards(self._slack, store, approvers, second_look(investigate))
+        self.address: tuple[str, int] | None = None  # in HTTP mode, once it listens
+        self.ready = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set. Raises UserError when Slack cannot be served at all."""
+        self._me: Identity = await self._slack.who()
+        self._conversation = Conversation(
+            self._slack,
+            self._journal,
+            self._store,
+            self._cards,
+            self._investigate,
+            cluster=self._cluster,
+            bot_name=self._me.name,
+        )
+        bolt = self._wire()
+        serve = self._serve_http if self._settings.mode == "http" else self._serve_socket
+        cards = asyncio.ensure_future(self._guard(self._cards.run(), "keeping the cards true"))
+        self._tasks: set[asyncio.Task[None]] = set()
+        try:
+            for job in await asyncio.to_thread(self._journal.unfinished):
+                log.info("answering %s, accepted before the restart", job.id)
+                self._spawn(self._conversation.answer(job), f"question {job.id}")
+            await serve(bolt, stop)
+        finally:
+            # What does not end in time is in the journal, and is answered after the next start.
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=DRAIN_S)
+            for task in (cards, *self._tasks):
+                task.cancel()
+            await asyncio.gather(cards, *self._tasks, return_exceptions=True)
+
+    # -- deliveries -------------------------------------------------------------------------------------------------
+
+    def _wire(self) -> AsyncApp:
+        quiet = logging.getLogger("bot.bolt")
+        quiet.setLevel(logging.WARNING)  # below that Bolt logs whole bodies, tokens and response URLs included
+        authorized = AuthorizeResult.from_auth_test_response(
+            auth_test_response=self._me.answer,
+            bot_token=self._settings.bot_token,
+        )
+
+        async def authorize(**_: object) -> AuthorizeResult:
+            return authorized
+
+        app = AsyncApp(
+            client=self._slack.client,
+            logger=quiet,
+            signing_secret=self._settings.signing_secret or "not used in socket mode",
+            authorize=authorize,
+        )
+        app.command(COMMAND)(self._on_command)
+        app.event("app_mention", middleware=[self._accept_mention])(self._on_mention)
+        app.action(blocks.APPROVE)(self._on_approve)
+        app.action(blocks.REJECT)(self._on_reject)
+        app.action(re.compile(rf"{blocks.CHOOSE}:\d+"))(self._on_choose)
+        app.error(self._on_error)
+        return app
+
+    async def _on_command(self, ack: AsyncAck, body: Body) -> None:
+        if body.get("team_id") != self._me.team:
+            await ack(text="I answer people of my own workspace only.")
+            return
+        try:
+            said = speech.understand(str(body.get("text") or ""))
+        except UserError as error:
+            await ack(text=escape(error.sentence))
+            return
+        if said.word == "help":
+            await ack(text=escape(speech.help_text(f"{COMMAND} ")))
+            return
+        place = Place(channel=body["channel_id"], user=body["user_id"], response_url=body.get("response_url", ""))
+        if said.word != "why":
+            await ack()
+            self._spawn(self._say(said, place), f"{COMMAND} {said.word}")
+            return
+        job = Job(
+            id=f"command-{secrets.token_hex(8)}",
+            words=" ".join(said.rest),
+            user=place.user,
+            channel=place.channel,
+            response_url=place.response_url,
+        )
+        if await self._accept(job) is None:
+            await ack(text=NOT_KEPT)
+            return
+        await ack()
+        self._spawn(self._conversation.answer(job), f"question {job.id}")
+
+    async def _accept_mention(self, body: Body, context: dict[str, Any], next: Callable[[], Awaitable[None]]) -> None:
+        """Before Bolt acknowledges the event, what it asks for is on disk."""
+        event, identity = body["event"], str(body["event_id"])
+        team = event.get("user_team") or event.get("team") or self._me.team
+        if not event.get("bot_id") and event.get("user") and team == self._me.team:
+            place = Place(channel=event["channel"], user=event["user"], thread=event.get("thread_ts", ""))
+            context["work"] = await self._mentioned(identity, str(event.get("text") or ""), str(event["ts"]), place)
+        await next()
+
+    async def _mentioned(self, identity: str, text: str, ts: str, place: Place) -> Coroutine[Any, Any, None] | None:
+        """What is to be done about a mention; None when it was done before."""
+        try:
+            said = speech.understand(text)
+        except UserError as error:
+            said = None
+            sentence = escape(error.sentence)
+        if said is not None and said.word == "why":
+            job = Job(
+                id=identity,
+                words=" ".join(said.rest),
+                user=place.user,
+                channel=place.channel,
+                thread=place.thread or ts,
+            )
+            accepted = await self._accept(job)
+            if accepted is None:
+                return self._tell(NOT_KEPT, place)
+            return self._conversation.answer(job) if accepted else None
+        if not await asyncio.to_thread(self._journal.first, identity):
+            return None
+        return self._say(said, place) if said is not None else self._tell(sentence, place)
+
+    async def _on_mention(self, context: dict[str, Any]) -> None:
+        if work := context.get("work"):
+            self._spawn(work, "a mention")
+
+    async def _on_approve(self, ack: AsyncAck, body: Body) -> None:
+        await ack()
+        self._spawn(self._click(body, Phase.APPROVED), "an approval")
+
+    async def _on_reject(self, ack: AsyncAck, body: Body) -> None:
+        await ack()
+        self._spawn(self._click(body, Phase.REJECTED), "a rejection")
+
+    async def _on_choose(self, ack: AsyncAck, body: Body) -> None:
+        """One of the names that could have been meant: the same message becomes the answer to that."""
+        await ack()
+        place, container = _place_of_click(body), body["container"]
+        if _team(body) != self._me.team:
+            await self._tell("I answer people of my own workspace only.", place)
+            return
+        try:
+            said = speech.understand(f"why {body['actions'][0].get('value', '')}")
+        except UserError as error:
+            self._spawn(self._tell(escape(error.sentence), place), "a sentence")
+            return
+        job = Job(
+            id=f"choice-{container['message_ts']}-{' '.join(said.rest)}",
+            words=" ".join(said.rest),
+            user=place.user,
+            channel=place.channel,
+            thread=place.thread,
+            response_url=place.response_url,
+            answer=container["message_ts"],
+        )
+        if await self._accept(job):
+            self._spawn(self._conversation.answer(job), f"question {job.id}")
+
+    async def _on_error(self, error: Exception) -> None:
+        log.error("a delivery from Slack could not be handled", exc_info=error)
+
+    # -- what they lead to ------------------------------------------------------------------------------------------
+
+    async def _accept(self, job: Job) -> bool | None:
+        """True: on disk now. False: it had been accepted before. None: it cannot be kept, so it is not accepted."""
+        try:
+            return await asyncio.to_thread(self._journal.accept, job)
+        except OSError as error:
+            log.error("a question cannot be kept: %s", error)
+            return None
+
+    async def _click(self, body: Body, to: Phase) -> None:
+        place, container = _place_of_click(body), body["container"]
+        if _team(body) != self._me.team:
+            await self._tell("People of another workspace decide nothing here. Nothing was changed.", place)
+            return
+        name = str(body["actions"][0].get("value") or "")
+        await self._decide(name, to, place, shown=(container["channel_id"], container["message_ts"]))
+
+    async def _decide(
+        self, name: str, to: Phase, place: Place, *, reason: str = "", shown: tuple[str, str] | None = None
+    ) -> None:
+        person = Person(id=place.user, via="slack")
+        try:
+            decision = await self._approvals.decide(name, to, person, reason=reason, shown=shown)
+        except StoreError as error:
+            await self._tell(escape(error.sentence), place)
+            return
+        log.info("%s by %s in %s: %s", to, place.user, place.channel, decision.sentence)
+        if decision.request is not None:
+            # A click that changed nothing may have been made on a card that lags behind.
+            await self._cards.draw(decision.request)
+        if not decision.changed or shown is None:
+            await self._tell(escape_but_mentions(decision.sentence), place)
+
+    async def _say(self, said: speech.Said, place: Place) -> None:
+        """The words that are answered to one person at once."""
+        if said.word == "help":
+            await self._tell(escape(speech.help_text()), place)
+        elif said.word == "fixes":
+            try:
+                lines = listing(await self._store.all())
+            except StoreError as error:
+                lines = error.sentence
+            await self._tell(escape(lines), place)
+        elif not said.rest:
+            await self._tell(escape(f"Which one? {speech.HELP[said.word]}"), place)
+        else:
+            to = Phase.APPROVED if said.word == "approve" else Phase.REJECTED
+            await self._decide(said.rest[0], to, place, reason=" ".join(said.rest[1:])[:300])
+
+    async def _tell(self, text: str, place: Place) -> None:
+        await self._slack.whisper(
+            text, channel=place.channel, user=place.user, thread=place.thread, response_url=place.response_url
+        )
+
+    def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        task = asyncio.ensure_future(self._guard(work, what))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guard(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        """Nothing that goes wrong in one piece of work may end the others, or end unseen."""
+        try:
+            await work
+        except UserError as error:
+            log.warning("%s: %s", what, error.sentence)
+        except Exception:
+            log.exception("%s broke", what)
+
+    # -- the two ways Slack delivers --------------------------------------------------------------------------------
+
+    async def _serve_socket(self, bolt: AsyncApp, stop: asyncio.Event) -> None:
+        handler = AsyncSocketModeHandler(
+            bolt,
+            self._settings.app_token,
+            # Given explicitly: else the socket would be opened with the bot's token, and at the wrong place.
+            web_client=web_client(self._settings.app_token, self._settings.api_url),
+        )
+        try:
+            await self._slack.call(handler.connect_async)
+            self.ready.set()
+            await self._watch_socket(handler, stop)
+        finally:
+            await handler.close_async()  # type: ignore[no-untyped-call]  # Bolt leaves it untyped
+
+    async def _watch_socket(self, handler: AsyncSocketModeHandler, stop: asyncio.Event) -> None:
+        """Slack's client reconnects by itself; this is for the day it does not."""
+        loop = asyncio.get_running_loop()
+        well = loop.time()
+        while not stop.is_set():
+            try:
+                await asyncio.wait_for(stop.wait(), CONNECTED_EVERY_S)
+            except TimeoutError:
+                if await handler.client.is_connected():
+                    well = loop.time()
+                    continue
+            silent = loop.time() - well
+            if silent > GIVE_UP_AFTER_S:
+                raise UserError(
+                    f"Slack's socket has been gone for {silent:.0f} s and does not come back, so this bot ends for its "
+                    "supervisor to start it again. Accepted questions are kept.",
+                    status=COULD_NOT_JUDGE,
+                )
+            if silent > RECONNECT_AFTER_S and not stop.is_set():
+                log.warning("Slack's socket has been gone for %.0f s; connecting anew", silent)
+                try:
+                    await self._slack.call(handler.client.connect_to_new_endpoint, force=True)
+                except UserError as error:
+                    log.warning("%s", error.sentence)
+
+    async def _serve_http(self, bolt: AsyncApp, stop: asyncio.Event) -> None:
+        async def deliver(request: web.Request) -> web.Response:
+            return await to_aiohttp_response(await bolt.async_dispatch(await to_bolt_request(request)))
+
+        async def health(_: web.Request) -> web.Response:
+            return web.Response(text="ok")
+
+        server = web.Application(client_max_size=BODY_MAX, middlewares=[_well_formed])
+        server.add_routes([web.post(PATH, deliver), web.get("/healthz", health)])
+        runner = web.AppRunner(server, access_log=None)
+        await runner.setup()
+        host, port = self._settings.listen
+        try:
+            try:
+                await web.TCPSite(runner, host, port).start()
+            except OSError as error:
+                raise UserError(
+                    f"The bot cannot listen on {host}:{port} ({error.strerror or error}). Set CALICO_WHY_SLACK_LISTEN "
+                    "to another host:port.",
+                    status=COULD_NOT_JUDGE,
+                ) from error
+            self.address = runner.addresses[0][:2]
+            self.ready.set()
+            await stop.wait()
+        finally:
+            await runner.cleanup()
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom to tell something, and where."""
+
+    channel: str
+    user: str
+    thread: str = ""
+    response_url: str = ""
+
+
+@web.middleware
+async def _well_formed(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
+    """Headers that Slack would never send end here; further in they would raise, and anybody could fill the log."""
+    if request.path == PATH and not (
+        _TIMESTAMP.fullmatch(request.headers.get("X-Slack-Request-Timestamp", ""))
+        and _SIGNATURE.fullmatch(request.headers.get("X-Slack-Signature", ""))
+    ):
+        return web.Response(status=401)
+    return await handler(request)
+
+
+def _place_of_click(body: Body) -> Place:
+    container = body["container"]
+    return Place(
+        channel=container["channel_id"],
+        user=body["user"]["id"],
+        thread=container.get("thread_ts", ""),
+        response_url=body.get("response_url", ""),
+    )
+
+
+def _team(body: Body) -> str:
+    """Whose member clicked: in a shared channel it can be another workspace's."""
+    return str(body["user"].get("team_id") or (body.get("team") or {}).get("id") or "")

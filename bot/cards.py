@@ -1,0 +1,143 @@
+"""Keeps every card in Slack true to its FixRequest; without it a button would outlive its decision."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from datetime import timedelta
+
+from bot.errors import UserError
+from bot.reply import blocks
+from bot.reply.blocks import Message, escape
+from bot.second_look import Look
+from bot.slack import Slack
+from fixes.approvers import KUBERNETES, Approvers
+from fixes.request import WAITING, Card, FixRequest, Phase, Refused, SecondLook, document, expired, moment, stamp
+from fixes.store import FixStore, StoreError
+
+log = logging.getLogger(__name__)
+
+RECENT = timedelta(hours=24)  # older ends were drawn long ago
+
+
+class Cards:
+    """Draws cards from the custom resources: when one changes, and all recent ones after a start."""
+
+    def __init__(self, slack: Slack, store: FixStore, approvers: Approvers, look: Look) -> None:
+        self._slack = slack
+        self._store = store
+        self._approvers = approvers
+        self._look = look
+        self._drawn: dict[str, tuple[str, str, bool]] = {}  # name -> (ts, phase, with a second look) as the card shows
+        self._drawing: dict[str, asyncio.Lock] = {}
+        self._timers: dict[str, asyncio.Task[None]] = {}
+        self._looks: dict[str, asyncio.Task[None]] = {}
+
+    def message(self, request: FixRequest) -> Message:
+        """The card of the request as it is."""
+        return blocks.fix_card(
+            document(request, self._store.namespace),
+            self._store.now(),
+            approvers=sorted(one for one in self._approvers.entries if not one.startswith(KUBERNETES)),
+            four_eyes=not self._approvers.allow_self,
+        )
+
+    async def placed(self, name: str, card: Card) -> None:
+        """A card was posted there; from now on it is kept true. Raises StoreError."""
+        await self._store.place(name, card)
+
+    async def draw(self, request: FixRequest) -> None:
+        """Make the card show the request as it is now; nothing when it already does. Never raises for Slack."""
+        if request.status.slack is None:
+            return
+        async with self._drawing.setdefault(request.name, asyncio.Lock()):
+            # Read inside the lock: of two drawings at once the later one must not be the older truth.
+            with contextlib.suppress(StoreError):
+                request = await self._store.get(request.name)
+            card = request.status.slack
+            if card is None:
+                return
+            shows = (card.ts, str(request.status.phase), request.status.second_look is not None)
+            if self._drawn.get(request.name) == shows:
+                return
+            try:
+                await self._slack.update(card.channel, card.ts, self.message(request))
+                self._drawn[request.name] = shows
+            except UserError as error:
+                log.warning("the card of %s is not up to date: %s", request.name, error.sentence)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            async for seen, request in self._store.watch():
+                if seen == "deleted":
+                    self._forget(request.name)
+                elif request.status.slack is not None and self._matters(request):
+                    self._expire_in_time(request)
+                    await self.draw(request)
+                    self._look_again(request)
+        finally:
+            for task in (*self._timers.values(), *self._looks.values()):
+                task.cancel()
+
+    def _matters(self, request: FixRequest) -> bool:
+        if request.open or request.name in self._drawn:
+            return True
+        with contextlib.suppress(ValueError, TypeError):
+            return self._store.now() - moment(request.status.finished_at) < RECENT
+        return False
+
+    def _forget(self, name: str) -> None:
+        self._drawn.pop(name, None)
+        self._drawing.pop(name, None)
+        if timer := self._timers.pop(name, None):
+            timer.cancel()
+
+    def _expire_in_time(self, request: FixRequest) -> None:
+        """Write down the end of a request when its time is over, for its card's sake; deciding never relies on it."""
+        if request.status.phase not in WAITING:
+            if timer := self._timers.pop(request.name, None):
+                timer.cancel()
+        elif request.name not in self._timers:
+            self._timers[request.name] = asyncio.ensure_future(self._expire(request))
+
+    async def _expire(self, request: FixRequest) -> None:
+        while not expired(request.spec, self._store.now()):
+            left = moment(request.spec.expires_at) - self._store.now()
+            await asyncio.sleep(max(0.05, left.total_seconds()))
+        try:
+            await self._store.transition(request.name, Phase.EXPIRED)
+        except Refused:
+            pass  # decided in the last moment
+        except StoreError as error:
+            log.warning("%s has expired, which cannot be written: %s", request.name, error.sentence)
+        finally:
+            self._timers.pop(request.name, None)
+
+    def _look_again(self, request: FixRequest) -> None:
+        if (
+            request.status.phase is Phase.VERIFIED
+            and request.status.second_look is None
+            and request.name not in self._looks
+        ):
+            task = asyncio.ensure_future(self._second_look(request))
+            self._looks[request.name] = task
+            task.add_done_callback(lambda _: self._looks.pop(request.name, None))
+
+    async def _second_look(self, request: FixRequest) -> None:
+        """The entry is right; whether the pods reach each other now is asked again, in full."""
+        verdict, text = await self._look(request)
+        look = SecondLook(verdict=verdict, text=text, at=stamp(self._store.now()))
+        card = request.status.slack
+        try:
+            request = await self._store.note_second_look(request.name, look)
+            mark = ":white_check_mark:" if verdict == "healthy" else ":x:" if verdict == "cause" else ":grey_question:"
+            if card is not None:
+                message = Message(text=f"{mark} {escape(text)}", blocks=[])
+                await self._slack.post(card.channel, message, card.thread)
+            await self.draw(request)
+        except Refused:
+            log.info("%s was looked at again by another bot", request.name)
+        except (StoreError, UserError) as error:
+            log.warning("the second look at %s is not told: %s", request.name, error.sentence)

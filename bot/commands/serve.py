@@ -1,0 +1,150 @@
+"""`calico-why bot`: the bot in Slack."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from bot import settings as connection
+from bot.errors import UserError
+
+if TYPE_CHECKING:
+    from bot.app import SlackSettings
+    from bot.investigate import Investigation, Progress
+
+HELP = "serve in Slack: answer /calico why, show fixes for approval"
+
+NO_TOKEN = "The pages of your app at https://api.slack.com/apps have it."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "Slack", "tokens are read from the environment only, so that no process list shows them"
+    )
+    group.add_argument("--mode", choices=("socket", "http"), help="how Slack delivers ($CALICO_WHY_SLACK_MODE, socket)")
+    group.add_argument("--listen", help="host:port in http mode ($CALICO_WHY_SLACK_LISTEN, 127.0.0.1:3000)")
+    group.add_argument("--deadline", type=float, default=4.0, metavar="S", help="seconds a probe may take (4)")
+    connection.add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 after SIGTERM or Ctrl-C. Raises UserError when Slack or the cluster cannot be served."""
+    environment = dict(os.environ)
+    if args.mode:
+        environment["CALICO_WHY_SLACK_MODE"] = args.mode
+    if args.listen:
+        environment["CALICO_WHY_SLACK_LISTEN"] = args.listen
+    slack = slack_settings(environment)
+    _log_without_secrets()
+    asyncio.run(_serve(slack, connection.from_arguments(args), args.deadline))
+    return 0
+
+
+def slack_settings(environment: Mapping[str, str]) -> SlackSettings:
+    """Raises UserError, with what to set, for a setting that is missing or cannot be meant."""
+    from bot.app import SlackSettings
+    from bot.slack import api_url
+
+    mode = environment.get("CALICO_WHY_SLACK_MODE") or "socket"
+    if mode not in ("socket", "http"):
+        raise UserError(f"CALICO_WHY_SLACK_MODE is {mode!r}; it is socket or http.")
+    needed = {"SLACK_BOT_TOKEN": "the bot token (xoxb-...)"}
+    if mode == "socket":
+        needed["SLACK_APP_TOKEN"] = "the app-level token with connections:write (xapp-...)"
+    else:
+        needed["SLACK_SIGNING_SECRET"] = "the signing secret: without it anybody could pose as Slack"
+    for variable, what in needed.items():
+        if not environment.get(variable):
+            raise UserError(f"{variable} is not set; it is {what}. {NO_TOKEN}")
+    url = api_url(environment.get("SLACK_API_URL", ""))
+    host, colon, port = (environment.get("CALICO_WHY_SLACK_LISTEN") or "127.0.0.1:3000").rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or not int(port) < 65536:
+        raise UserError("CALICO_WHY_SLACK_LISTEN is host:port, such as 127.0.0.1:3000.")
+    return SlackSettings(
+        bot_token=environment["SLACK_BOT_TOKEN"],
+        app_token=environment.get("SLACK_APP_TOKEN", ""),
+        signing_secret=environment.get("SLACK_SIGNING_SECRET", ""),
+        mode=mode,
+        listen=(host.strip("[]"), int(port)),
+        api_url=url,
+    )
+
+
+async def _serve(slack: SlackSettings, settings: connection.Settings, deadline_s: float) -> None:
+    from bot.app import App
+    from bot.investigate import investigate
+    from bot.journal import Journal
+    from bot.sources.kubernetes import Cluster
+    from bot.sources.probes import Probes
+    from bot.terminal import opened
+    from engine.worker import Worker
+    from fixes.approvers import Approvers
+
+    log = logging.getLogger(__name__)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    approvers = Approvers.from_environment()
+    if not approvers.entries:
+        log.warning("CALICO_WHY_APPROVERS is empty: fixes are proposed, and nobody may approve them.")
+    if settings.state is None:
+        log.warning("CALICO_WHY_STATE is not set: questions accepted before a restart of this machine may be lost.")
+    try:
+        journal = Journal(settings.state)
+    except OSError as error:
+        raise UserError(
+            f"The journal of questions cannot be kept in {settings.state} ({error.strerror or error}). Set "
+            "CALICO_WHY_STATE to a directory this user may write to."
+        ) from error
+    worker = Worker()
+    try:
+        async with (
+            Cluster(settings) as cluster,
+            Probes(settings, deadline_s=deadline_s) as probes,
+            opened(settings) as store,
+        ):
+
+            async def ask(
+                words: Sequence[str], *, asked_by: str = "", progress: Progress | None = None
+            ) -> Investigation:
+                return await investigate(
+                    words,
+                    cluster=cluster,
+                    probes=probes,
+                    worker=worker,
+                    asked_by=asked_by,
+                    progress=progress,
+                    state=settings.state,
+                )
+
+            app = App(
+                slack,
+                investigate=ask,
+                store=store,
+                approvers=approvers,
+                journal=journal,
+                cluster=cluster.name,
+            )
+            await app.run(stop)
+    finally:
+        worker.close()
+
+
+def _log_without_secrets() -> None:
+    from bot.slack import redact
+
+    class Redacting(logging.Formatter):
+        """Tokens reach exceptions and library logs in ways nobody can foresee, so whole lines are cleaned."""
+
+        def format(self, record: logging.LogRecord) -> str:
+            return redact(super().format(record))
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Redacting("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])

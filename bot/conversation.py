@@ -1,0 +1,173 @@
+"""One question in Slack from its first line to its last reply; without it an answer would be a heap of messages."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Protocol
+
+import msgspec
+
+from bot.cards import Cards
+from bot.errors import UserError
+from bot.fix_requests import requested
+from bot.investigate import Investigation, Progress
+from bot.journal import Job, Journal
+from bot.reply import blocks
+from bot.reply.blocks import Message, escape
+from bot.slack import NotInChannel, Slack
+from fixes.request import Card, FixRequest, Person
+from fixes.store import FixStore, StoreError
+
+log = logging.getLogger(__name__)
+
+UPDATE_EVERY_S = 1.0
+AT_ONCE = 16  # questions looked into at the same time; the others wait, accepted
+
+
+class Investigate(Protocol):
+    """`bot.investigate.investigate`, bound to a cluster."""
+
+    async def __call__(
+        self, words: Sequence[str], *, asked_by: str = "", progress: Progress | None = None
+    ) -> Investigation: ...
+
+
+class Conversation:
+    """Answers accepted questions. The message that holds the question becomes the answer; the rest is in its thread."""
+
+    def __init__(
+        self,
+        slack: Slack,
+        journal: Journal,
+        store: FixStore,
+        cards: Cards,
+        investigate: Investigate,
+        *,
+        cluster: str,
+        bot_name: str,
+    ) -> None:
+        self._slack = slack
+        self._journal = journal
+        self._store = store
+        self._cards = cards
+        self._investigate = investigate
+        self._cluster = cluster
+        self._bot_name = bot_name
+        self._places = asyncio.Semaphore(AT_ONCE)
+
+    async def answer(self, job: Job) -> None:
+        """Answer an accepted question to its end, or tell why not. Raises UserError when Slack does not take it; the
+        question stays in the journal then, and is asked again at the next start."""
+        async with self._places:
+            try:
+                if job.answer:
+                    await self._slack.update(job.channel, job.answer, self._progress(job, "looking"))
+                else:
+                    ts = await self._slack.post(job.channel, self._progress(job, "looking"), job.thread)
+                    job = msgspec.structs.replace(job, answer=ts)
+                    await asyncio.to_thread(self._journal.update, job)
+                await self._judge(job)
+            except NotInChannel:
+                await self._tell_to_invite(job)
+        await asyncio.to_thread(self._journal.finish, job)
+
+    async def _judge(self, job: Job) -> None:
+        words = job.words.split()
+        try:
+            async with _Ticker(
+                lambda text: self._slack.update(job.channel, job.answer, self._progress(job, text))
+            ) as tick:
+                investigation = await self._investigate(words, asked_by=job.user, progress=tick.tell)
+        except UserError as error:
+            await self._slack.update(job.channel, job.answer, self._trouble(job, error))
+            return
+        except Exception:
+            log.exception("question %s could not be judged", job.id)
+            broken = UserError(
+                f"I could not judge this: something in me broke, and the log has it under {job.id}. Please ask again."
+            )
+            await self._slack.update(job.channel, job.answer, self._trouble(job, broken))
+            return
+        await self._slack.update(job.channel, job.answer, blocks.answer(investigation))
+        await self._reply(job.channel, job.thread or job.answer, investigation, job.user)
+
+    async def _reply(self, channel: str, thread: str, investigation: Investigation, user: str) -> None:
+        cards: list[Message] = []
+        try:
+            for request in await requested(investigation, self._store, Person(id=user, via="slack")):
+                cards.append(await self._card(request, channel, thread))
+        except StoreError as error:
+            cards.append(_plain(f"There is a fix for this, but it cannot be asked for. {error.sentence}"))
+        for message in blocks.thread(investigation, cards):
+            ts = await self._slack.post(channel, message, thread)
+            if message.request:
+                await self._cards.placed(message.request, Card(channel=channel, thread=thread, ts=ts))
+
+    async def _card(self, request: FixRequest, channel: str, thread: str) -> Message:
+        """The card; or, where it hangs elsewhere already, the way to it: one request has one card."""
+        shown = request.status.slack
+        if shown is None or (shown.channel, shown.thread) == (channel, thread):
+            return self._cards.message(request)
+        link = await self._slack.permalink(shown.channel, shown.ts)
+        where = f"<{link}|its card>" if link else "its card in an earlier thread"
+        text = f"*{escape(request.spec.title)}* was asked for already as `{request.name}`: see {where}."
+        return Message(text=text, blocks=[])
+
+    async def _tell_to_invite(self, job: Job) -> None:
+        text = f"I am not in this channel, so I cannot answer here. Write `/invite @{self._bot_name}` and ask again."
+        await self._slack.whisper(
+            text, channel=job.channel, user=job.user, thread=job.thread, response_url=job.response_url
+        )
+
+    def _progress(self, job: Job, step: str) -> Message:
+        return blocks.progress(job.words, step, asked_by=job.user, cluster=self._cluster)
+
+    def _trouble(self, job: Job, error: UserError) -> Message:
+        """The question's own line, and below it what is wrong with it."""
+        message = blocks.trouble(error, job.words.split())
+        return Message(text=message.text, blocks=[*self._progress(job, "").blocks[:1], *message.blocks])
+
+
+class _Ticker:
+    """Shows the newest progress at most once a second, and never after it was left."""
+
+    def __init__(self, show: Callable[[str], Awaitable[None]]) -> None:
+        self._show = show
+        self._newest = ""
+        self._news = asyncio.Event()
+        self._over = asyncio.Event()
+
+    async def tell(self, text: str) -> None:
+        self._newest = text
+        self._news.set()
+
+    async def __aenter__(self) -> _Ticker:
+        self._task = asyncio.ensure_future(self._run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._news.set()
+        await self._task  # an update on its way must not arrive behind the answer
+
+    async def _run(self) -> None:
+        while not self._over.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), UPDATE_EVERY_S)
+            await self._news.wait()
+            self._news.clear()
+            if not self._over.is_set():
+                try:
+                    await self._show(self._newest)
+                except UserError as error:
+                    log.warning("progress is not shown: %s", error.sentence)
+
+
+def _plain(text: str) -> Message:
+    return Message(text=escape(text), blocks=[])

@@ -1,0 +1,214 @@
+"""What the bot says to Slack: without it every sender would have to know the ways in which a message can fail."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import aiohttp
+from slack_sdk.errors import SlackApiError
+from slack_sdk.http_retry.builtin_async_handlers import (
+    AsyncConnectionErrorRetryHandler,
+    AsyncRateLimitErrorRetryHandler,
+    AsyncServerErrorRetryHandler,
+)
+from slack_sdk.web.async_client import AsyncWebClient
+from slack_sdk.webhook.async_client import AsyncWebhookClient
+
+from bot.approvals import GroupsUnknown
+from bot.errors import COULD_NOT_JUDGE, UserError
+from bot.reply.blocks import Message, escape
+
+log = logging.getLogger(__name__)
+
+SLACK_API = "https://slack.com/api/"
+RESPONSE_HOSTS = frozenset({"hooks.slack.com", "hooks.slack-gov.com"})
+NOT_A_MEMBER = frozenset({"not_in_channel", "channel_not_found", "is_archived"})
+BAD_BLOCKS = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long"})
+BAD_TOKEN = frozenset({"invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired"})
+TEXT_MAX = 12_000
+TIMEOUT_S = 15
+
+_SECRET = re.compile(
+    r"xox[a-z](?:\.xox[a-z])?-[\w-]+|xapp-[\w-]+|(?<=Bearer )[\w.~+/=-]+"
+    r"|https?://[^\s\"'<>]*/(?:services|commands|actions|hooks|link)/[^\s\"'<>]+|https://hooks\.slack[^\s\"'<>]+"
+    r"|(?<=\"token\": \")[^\"]+|(?<=token=)[^&\s]+"
+)
+_MENTION = re.compile(r"&lt;(@[UW][A-Z0-9]+|!subteam\^S[A-Z0-9]+)&gt;")
+
+
+class NotInChannel(UserError):
+    """The bot was not invited, so nobody there can see what it says."""
+
+
+class SlackFailed(UserError):
+    """Slack did not take it, after all retries."""
+
+
+class Identity(NamedTuple):
+    """Who the bot is in which workspace, as auth.test says. answer: all of it."""
+
+    team: str
+    user: str
+    name: str
+    answer: Mapping[str, Any]
+
+
+def escape_but_mentions(text: str) -> str:
+    """The same for our own sentences to one person, where the people and groups named may stay names."""
+    return _MENTION.sub(r"<\1>", escape(text))
+
+
+def redact(text: str) -> str:
+    """The text of a log line without tokens and without URLs that are as good as tokens."""
+    return _SECRET.sub("[secret]", text)
+
+
+def api_url(override: str) -> str:
+    """Where the Web API is. Raises UserError for an override that is not this machine: the token would go there."""
+    if not override:
+        return SLACK_API
+    parts = urlsplit(override)
+    host = parts.hostname or ""
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if parts.scheme not in ("http", "https") or not loopback:
+        raise UserError(
+            f"SLACK_API_URL is {override!r}, which is not on this machine. It is for a local stand-in only, such as "
+            "http://127.0.0.1:PORT/api/; unset it to talk to Slack."
+        )
+    return override.rstrip("/") + "/"
+
+
+def web_client(token: str, url: str) -> AsyncWebClient:
+    """A client that tries again: broken connections, server errors, and rate limits as long as Slack says."""
+    client = AsyncWebClient(token=token, base_url=url, timeout=TIMEOUT_S)
+    client.retry_handlers = [
+        AsyncConnectionErrorRetryHandler(max_retry_count=2),
+        AsyncServerErrorRetryHandler(max_retry_count=2),
+        AsyncRateLimitErrorRetryHandler(max_retry_count=3),
+    ]
+    return client
+
+
+class Slack:
+    """One workspace through one bot token. Texts are mrkdwn: escape what is not ours."""
+
+    def __init__(self, client: AsyncWebClient) -> None:
+        self.client = client
+
+    async def who(self) -> Identity:
+        """Raises UserError with what to do when Slack does not know the token or is not there."""
+        answer = await self.call(self.client.auth_test)
+        return Identity(answer["team_id"], answer["user_id"], answer.get("user", ""), answer)
+
+    async def post(self, channel: str, message: Message, thread: str = "") -> str:
+        """ts of the new message. Raises NotInChannel, SlackFailed."""
+        answer = await self._show(
+            self.client.chat_postMessage,
+            message,
+            channel=channel,
+            thread_ts=thread or None,
+            unfurl_links=False,
+            unfurl_media=False,
+        )
+        return str(answer["ts"])
+
+    async def update(self, channel: str, ts: str, message: Message) -> None:
+        """Raises NotInChannel, SlackFailed."""
+        await self._show(self.client.chat_update, message, channel=channel, ts=ts)
+
+    async def whisper(self, text: str, *, channel: str, user: str, thread: str = "", response_url: str = "") -> None:
+        """Tell one person. Never raises: where nothing works, the log has it."""
+        try:
+            if response_url and await self._respond(response_url, text):
+                return
+            await self.call(
+                self.client.chat_postEphemeral, channel=channel, user=user, text=text, thread_ts=thread or None
+            )
+        except UserError as error:
+            log.warning("could not tell %s in %s %r: %s", user, channel, text, error.sentence)
+
+    async def members(self, group: str) -> frozenset[str]:
+        """User ids of a user group. Raises GroupsUnknown."""
+        try:
+            answer = await self.call(self.client.usergroups_users_list, usergroup=group)
+        except UserError as error:
+            raise GroupsUnknown(error.sentence) from error
+        return frozenset(answer["users"])
+
+    async def permalink(self, channel: str, ts: str) -> str:
+        """ "" when Slack does not give one."""
+        try:
+            return str((await self.call(self.client.chat_getPermalink, channel=channel, message_ts=ts))["permalink"])
+        except UserError:
+            return ""
+
+    async def _show(self, method: Callable[..., Awaitable[Any]], message: Message, **arguments: Any) -> Any:
+        """Blocks where Slack takes them, else the same as text: a strange name must not cost the whole answer."""
+        try:
+            return await self.call(method, text=message.text, blocks=message.blocks, **arguments)
+        except _BlocksRefused as refused:
+            log.error("Slack refused the blocks of a message, sent as text: %s", "; ".join(refused.pointers))
+            return await self.call(method, text=message.text[:TEXT_MAX], blocks=[], **arguments)
+
+    async def call(self, method: Callable[..., Awaitable[Any]], **arguments: Any) -> Any:
+        """Any call of the SDK, its failures as UserError."""
+        try:
+            return await method(**arguments)
+        except SlackApiError as error:
+            raise _failure(error) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise SlackFailed(
+                f"Slack cannot be reached ({error or type(error).__name__}). Check the network; the same words work in "
+                "a terminal: calico-why --help",
+                status=COULD_NOT_JUDGE,
+            ) from error
+
+    async def _respond(self, url: str, text: str) -> bool:
+        """False when this response_url takes no more, or leads where no secret text may go."""
+        parts, api = urlsplit(url), urlsplit(self.client.base_url)
+        if parts.netloc != api.netloc and (parts.scheme != "https" or parts.hostname not in RESPONSE_HOSTS):
+            log.warning("a response_url leads to %s; not used", parts.hostname)
+            return False
+        try:
+            answer = await AsyncWebhookClient(url, timeout=TIMEOUT_S).send(
+                text=text, response_type="ephemeral", replace_original=False
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            log.warning("a response_url does not answer: %s", error)
+            return False
+        return bool(answer.status_code == 200)
+
+
+class _BlocksRefused(SlackFailed):
+    pointers: tuple[str, ...] = ()
+
+
+def _failure(error: SlackApiError) -> UserError:
+    answer = error.response
+    code = str(answer.get("error", "") if hasattr(answer, "get") else answer)
+    if code in BAD_BLOCKS:
+        refused = _BlocksRefused(f"Slack refused a message: {code}.", status=COULD_NOT_JUDGE)
+        refused.pointers = tuple((answer.get("response_metadata") or {}).get("messages") or (code,))
+        return refused
+    if code in NOT_A_MEMBER:
+        return NotInChannel("I am not in this channel.", status=COULD_NOT_JUDGE)
+    if code in BAD_TOKEN:
+        return UserError(
+            f"Slack does not accept the token ({code}). SLACK_BOT_TOKEN begins with xoxb-, SLACK_APP_TOKEN with xapp-; "
+            "both are on the pages of your app at https://api.slack.com/apps.",
+            status=COULD_NOT_JUDGE,
+        )
+    if code == "missing_scope":
+        return SlackFailed(
+            f"The app lacks the scope {answer.get('needed')}. Use this version's manifest and install the app again.",
+            status=COULD_NOT_JUDGE,
+        )
+    return SlackFailed(f"Slack answered {code or 'with an error'}.", status=COULD_NOT_JUDGE)

@@ -1,0 +1,142 @@
+"""What somebody wrote to the bot, made into a word it knows; without it channel text would go where it may not."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import NamedTuple
+
+from bot import words
+from bot.errors import UserError
+
+HELP = {
+    "why": "why NAMESPACE/POD NAMESPACE/POD [PORT/tcp|udp]   why the first does not reach the second",
+    "fixes": "fixes   the fix requests and where they are",
+    "approve": "approve fx-NAME   have a fix carried out",
+    "reject": "reject fx-NAME [REASON]   refuse it",
+    "help": "help   this list",
+}
+
+# The words of a question asked in plain English that are neither a name nor a port. Whatever is left has to be one:
+# text from a channel goes no further than this list and `words.parse`.
+_FILLERS = frozenset(
+    [
+        "why",
+        "can",
+        "can't",
+        "cant",
+        "cannot",
+        "can",
+        "not",
+        "could",
+        "couldn't",
+        "couldnt",
+        "does",
+        "doesn't",
+        "doesnt",
+        "do",
+        "don't",
+        "dont",
+        "is",
+        "isn't",
+        "isnt",
+        "it",
+        "unable",
+        "to",
+        "the",
+        "a",
+        "pod",
+        "pods",
+        "from",
+        "reach",
+        "reaching",
+        "reached",
+        "talk",
+        "talking",
+        "connect",
+        "connecting",
+        "see",
+        "ping",
+        "get",
+        "through",
+        "access",
+        "speak",
+        "on",
+        "at",
+        "over",
+        "via",
+        "port",
+        "with",
+        "and",
+        "please",
+        "hey",
+        "hi",
+        "failing",
+        "fail",
+        "fails",
+        "anymore",
+        "any",
+        "more",
+        "now",
+        "longer",
+        "no",
+    ]
+)
+_LINK = re.compile(r"<(?:[a-z]+://|mailto:)[^|>]*\|([^>]*)>|<(?:[a-z]+://)([^>]*)>")
+_MENTION = re.compile(r"<@[UW][A-Z0-9]+(?:\|[^>]*)?>")
+_TRIM = "?!.,;:`'\"*_()[]"
+
+
+class Said(NamedTuple):
+    """word is a key of HELP; rest its arguments as plain words."""
+
+    word: str
+    rest: list[str]
+
+
+def understand(text: str) -> Said:
+    """One word of HELP and its arguments; for "why", arguments that `words.parse` takes. Raises UserError."""
+    plain = _LINK.sub(lambda link: link[1] or link[2], _MENTION.sub(" ", text)).replace("’", "'").split()
+    if not plain:
+        return Said("help", [])
+    first, rest = plain[0].strip(_TRIM).lower(), plain[1:]
+    if first in HELP and first != "why":
+        return Said(first, [word.strip("`*_\"',;") for word in rest])
+    if first == "why" or first in _FILLERS:
+        return Said("why", _question(plain[1:] if first == "why" else plain))
+    near = difflib.get_close_matches(first, HELP, n=1, cutoff=0.6)
+    if near:
+        raise UserError(f"I do not know {_shown(plain[0])}. Did you mean `{' '.join([near[0], *map(_safe, rest)])}`?")
+    if "/" in first or len(plain) >= 2:
+        question = _question(plain)
+        raise UserError(f"Did you mean `why {' '.join(question)}`?")
+    raise UserError(f"I do not know {_shown(plain[0])}. I know {', '.join(HELP)}; try `help`.")
+
+
+def help_text(prefix: str = "") -> str:
+    """One line a word."""
+    return "\n".join(prefix + line for line in HELP.values())
+
+
+def _question(plain: list[str]) -> list[str]:
+    """Two names and perhaps a port. Raises UserError."""
+    try:
+        words.parse(plain)
+        return plain
+    except UserError as strict:
+        left = [word for part in plain if (word := part.strip(_TRIM)) and word.lower() not in _FILLERS]
+        if left == plain:
+            raise
+        try:
+            words.parse(left)
+            return left
+        except UserError:
+            raise strict from None
+
+
+def _safe(word: str) -> str:
+    return re.sub(r"[^\w./:-]", "", word)[:60]
+
+
+def _shown(word: str) -> str:
+    return repr(word if len(word) <= 40 else word[:39] + "…")

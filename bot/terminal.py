@@ -1,0 +1,40 @@
+"""What the words about fixes share in a terminal; without it each would reach the cluster and fail in its own way."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+
+from bot.approvals import Approvals
+from bot.errors import COULD_NOT_JUDGE, UserError
+from bot.settings import Settings, from_arguments
+from fixes.approvers import Approvers
+from fixes.request import Phase
+from fixes.store import FixStore, StoreError, connect
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings) -> AsyncGenerator[FixStore]:
+    """The fix requests of the configured cluster. What goes wrong inside with them is a UserError outside."""
+    try:
+        async with connect(settings.kubeconfig, settings.namespace) as store:
+            yield store
+    except StoreError as error:
+        raise UserError(error.sentence, status=COULD_NOT_JUDGE) from error
+
+
+def decide(args: argparse.Namespace, to: Phase) -> int:
+    """Approve or reject as the Kubernetes user of the kubeconfig, by the same rules as a click in Slack."""
+    return asyncio.run(_decide(args.name, to, " ".join(getattr(args, "reason", [])), from_arguments(args)))
+
+
+async def _decide(name: str, to: Phase, reason: str, settings: Settings) -> int:
+    async with opened(settings) as store:
+        person = await store.whoami()
+        decision = await Approvals(store, Approvers.from_environment()).decide(name, to, person, reason=reason)
+    if not decision.changed:
+        raise UserError(decision.sentence, status=COULD_NOT_JUDGE)
+    print(f"{decision.sentence} You are {person.id}. Where it is: calico-why fixes")
+    return 0
