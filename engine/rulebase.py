@@ -24,9 +24,7 @@ from facts import Blind, Cause, Checked, Fact, Leg
 # The engine's own ceilings (durable_rules 2.0.28), and what we allow.
 MOST_CONDITIONS = 14  # of one rule; the engine keeps 16 messages in a match
 MOST_JOINS = 26  # of one condition; the engine keeps 32 expressions
-MOST_SHARING = (
-    200  # conditions without joins that share all their constants; error 108 above 256, and memory is lost at 257
-)
+MOST_SHARING = 200  # conditions without joins with the same constants; above 256 error 108, or memory overwritten
 MOST_PENDING = 60  # tests that one fact may have to wait for; error 303 above 64
 MOST_SIBLINGS = 400  # different constants for one field; the engine hangs at 512
 MOST_FACTS = 20_000  # "f0" .. "f19999" have 20,000 different 32-bit hashes, which is how the engine tells facts apart
@@ -82,7 +80,7 @@ class Rulebase:
         for one, other in zip(self.rules, self.rules[1:], strict=False):
             if one.name == other.name:
                 raise TypeError(f"two rules are called {one.name}")
-        self._tokens = {"": "t0"}  # text -> what stands for it in the engine
+        self._tokens = _Tokens()
         self._fields: dict[type[Fact], dict[str, tuple[str, str]]] = {}  # kind -> attribute -> field, role
         self.chunks = [_Chunk()]
         for rule in self.rules:
@@ -108,7 +106,7 @@ class Rulebase:
         suspects: list[tuple[CauseRule, tuple[str, ...]]] = []
         matches: list[tuple[Rule, tuple[str, ...]]] = []
         names: dict[str, str] = {}  # id in the engine -> Fact.id
-        tokens = dict(self._tokens)
+        tokens = _Tokens(self._tokens)
         with ExitStack() as stack:
             hosts = [(chunk, stack.enter_context(_host(chunk, matches, names))) for chunk in self.chunks]
             fresh = dict(sorted((fact.id, fact) for fact in facts))
@@ -181,7 +179,7 @@ class Rulebase:
             blind=tuple(failed[name] for name in sorted(failed)),
         )
 
-    def _put(self, engine_id: str, fact: Fact, tokens: dict[str, str], hosts: Iterable[tuple[_Chunk, Any]]) -> None:
+    def _put(self, engine_id: str, fact: Fact, tokens: _Tokens, hosts: Iterable[tuple[_Chunk, Any]]) -> None:
         """The engine is only asked what is equal, so it gets tokens, not text: no quoting, length or type misleads it.
 
         A field a fact could not know gets a token of its own on each side of a join, so that it equals nothing.
@@ -191,10 +189,10 @@ class Rulebase:
         message = {"id": engine_id, "kind": type(fact).__name__}
         for attribute, (name, role) in self._fields[type(fact)].items():
             value = getattr(fact, name)
-            if role == "is" or not unknown(value):
-                message[attribute] = tokens.setdefault(as_text(value), f"t{len(tokens)}")
-            else:
+            if role != "is" and unknown(value):
                 message[attribute] = f"unknown {engine_id} {attribute}"
+            else:
+                message[attribute] = tokens[value if type(value) is str else as_text(value)]
         for chunk, host in hosts:
             if type(fact) in chunk.kinds:
                 try:
@@ -215,8 +213,7 @@ class Rulebase:
                     join = {f"p{places[value.alias]}": self._attribute(rule, other, value.field, "of")}
                     joins.append((self._attribute(rule, pattern.kind, name, "to"), join))
                 else:
-                    token = self._tokens.setdefault(value, f"t{len(self._tokens)}")
-                    constants.append((self._attribute(rule, pattern.kind, name, "is"), token))
+                    constants.append((self._attribute(rule, pattern.kind, name, "is"), self._tokens[value]))
             if len(joins) > MOST_JOINS:
                 raise TypeError(f"{rule.name}: {alias} has {len(joins)} joins; a condition has at most {MOST_JOINS}")
             self._fields.setdefault(pattern.kind, {})
@@ -231,6 +228,14 @@ class Rulebase:
         attribute = f"{role}_{name}"
         self._fields.setdefault(kind, {})[attribute] = (name, role)
         return attribute
+
+
+class _Tokens(dict[str, str]):
+    """Text -> what stands for it in the engine."""
+
+    def __missing__(self, text: str) -> str:
+        token = self[text] = f"t{len(self)}"
+        return token
 
 
 @functools.cache

@@ -64,7 +64,7 @@ class Worker:
         try:
             return self._thread.submit(self._ask, facts).result()
         except Exception as error:
-            reason = "the engine has been stopped" if self._closed else f"{type(error).__name__}: {error}"
+            reason = "the engine has been stopped" if self._closed else _told(error)
             return could_not_judge(facts, reason)
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ class Worker:
                 raise _Fault("the engine has been stopped")
             answer = self._child.ask(question, self._deadline_s)
         except Exception as error:
-            reason = str(error) if isinstance(error, _Fault) else f"{type(error).__name__}: {error}"
+            reason = str(error) if isinstance(error, _Fault) else _told(error)
             log.error("no diagnosis: %s", reason)
             self._replace()
             return could_not_judge(facts, reason)
@@ -209,6 +209,10 @@ def could_not_judge(facts: Sequence[Fact], reason: str) -> Diagnosis:
     )
 
 
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
 def _status(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"status {code}"
 
@@ -243,6 +247,7 @@ def main(function: str, parent: int) -> int:
     questions = sys.stdin.buffer
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a rule prints must not be read as an answer
+    sys.stdout = sys.stderr
     try:
         module, _, name = function.partition(":")
         diagnose = getattr(importlib.import_module(module), name)
@@ -253,7 +258,7 @@ def main(function: str, parent: int) -> int:
             _write(answers, msgspec.json.encode(diagnose(decode(question))))
     except Exception as error:
         log.exception("no diagnosis")
-        reason = str(error) if type(error).__name__ == "EngineFault" else f"{type(error).__name__}: {error}"
+        reason = str(error) if type(error).__name__ == "EngineFault" else _told(error)
         _write(answers, msgspec.json.encode({"fault": reason}))
         return 1
     return 0
