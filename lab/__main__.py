@@ -6,17 +6,12 @@ import argparse
 import sys
 
 from lab import command
-from lab.errors import LabError
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="lab", description=command.HELP)
     command.add_arguments(parser)
-    try:
-        return command.run(parser.parse_args())
-    except LabError as error:
-        print(error.sentence, file=sys.stderr)
-        return error.status
+    return command.run(parser.parse_args())
 
 
 sys.exit(main())

@@ -1,6 +1,6 @@
-"""Gives and takes tunnel addresses when pools change, as calico-node's allocator does; without it disabling a pool would look harmless.
+"""Gives and takes tunnel addresses when pools change, as calico-node does; without it disabling one would do nothing.
 
-It looks at pools only: a tunnel address that is lost in any other way does not come back by itself, on a real cluster neither.
+It looks at pools only: a tunnel address lost in any other way does not come back by itself, on a real cluster neither.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def reconcile_tunnel_addresses(store: Store) -> None:
         annotations = node["metadata"].get("annotations") or {}
         address = annotations.get(ANNOTATION_TUNNEL, "")
         if address and not any(IPv4Address(address) in network for network in mine):
-            _release(store, node["metadata"]["name"], address)
+            release(store, address, HANDLE.format(node["metadata"]["name"]))
             _annotate(store, node, "")
             address = ""
         if not address and mine:
@@ -60,14 +60,15 @@ def _annotate(store: Store, node: Object, address: str) -> None:
     store.update(found)
 
 
-def _release(store: Store, node: str, address: str) -> None:
+def release(store: Store, address: str, handle: str) -> None:
+    """Frees an address that HANDLE holds, and forgets the handle; nothing happens when it holds it no longer."""
     for block in store.list("ipamblocks"):
         spec, network = block["spec"], IPv4Network(block["spec"]["cidr"])
         if IPv4Address(address) not in network:
             continue
         ordinal = int(IPv4Address(address)) - int(network[0])
         index = spec["allocations"][ordinal]
-        if index is None or spec["attributes"][index].get("handle_id") != HANDLE.format(node):
+        if index is None or spec["attributes"][index].get("handle_id") != handle:
             continue
         del spec["attributes"][index]
         spec["allocations"] = [
@@ -78,7 +79,6 @@ def _release(store: Store, node: str, address: str) -> None:
         spec["sequenceNumberForAllocation"].pop(str(ordinal), None)
         spec["sequenceNumber"] += 1
         store.update(block)
-        handle = HANDLE.format(node)
         if any(entry["metadata"]["name"] == handle for entry in store.list("ipamhandles")):
             store.delete("ipamhandles", handle)
 

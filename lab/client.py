@@ -1,4 +1,4 @@
-"""Drives a lab from the host's namespaces: tests, the demo and the command line; without it each would speak to the socket itself."""
+"""Drives a lab from the host's namespaces; without it tests, demo and command line would each speak to its socket."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Lab:
         workers: bool = True,
         python: str = sys.executable,
     ) -> Lab:
-        """Starts a lab and returns when it is ready: pods ping each other, probes listen. It goes down with this process.
+        """Starts a lab and returns when it is ready: pods ping each other, probes listen. It ends with this process.
 
         Raises LabError, with the sentence the launcher said.
         """
@@ -131,7 +131,7 @@ class Lab:
             return subprocess.CompletedProcess(list(argv), status, _content(stdout), _content(stderr))
 
     def run(self, place: str, argv: list[str], stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes]) -> int:
-        """The same on the caller's own files; returns the exit status. KeyboardInterrupt is passed on to the command."""
+        """The same on the caller's own files; returns the exit status. Ctrl-C is passed on to the command."""
         request = {
             "do": "exec",
             "place": place,

@@ -1,5 +1,4 @@
-"""The lab's cluster: API objects, machines, and a Felix for each node that keeps the two together; without it the parts of the
-lab would not know each other.
+"""API objects, machines, and a Felix for each node between the two; without it the parts would not know each other.
 
 Two threads: the event loop owns the API objects and every listener, one further thread owns all netlink sockets.
 """
@@ -16,14 +15,14 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from lab import faults, mesh
-from lab.allocator import reconcile_tunnel_addresses
+from lab.allocator import reconcile_tunnel_addresses, release
 from lab.apiserver.store import Event, Store
 from lab.errors import LabError
 from lab.felix import DEVICE_TICK_S, REFRESH_S, Felix
 from lab.intent import Object, Objects, PodRecord, intent
 from lab.kernel import Kernel
 from lab.listeners import HEALTH_PORT, TcpEcho, UdpEcho, start_felix_health
-from lab.objects import ECHO_PORT, EXTRA_PORTS
+from lab.objects import ECHO_PORT, EXTRA_PORTS, handle_of
 from lab.topology import Topology
 
 REACTION_S = 0.02  # how long Felix gathers changes before it acts
@@ -56,7 +55,7 @@ class Cluster:
 
     async def build(self) -> None:
         """Machines for the objects in the store, programmed and answering. Raises OSError."""
-        self._seed = {key: entry for key, entry in self._everything()}
+        self._seed = dict(self._everything())
         self.objects = self._read()
         await self.in_kernel(self._build, self.objects)
         for name in self.topology.pods:
@@ -175,9 +174,9 @@ class Cluster:
 
     def _restore_objects(self) -> None:
         now = dict(self._everything())
-        for key in now.keys() - self._seed.keys():
-            group_plural, namespace, name = key
-            self.store.delete(group_plural, name, namespace or None)
+        # Namespaces last: one takes its objects with it.
+        for resource, namespace, name in sorted(now.keys() - self._seed.keys(), key=lambda key: key[0] == "namespaces"):
+            self.store.delete(resource, name, namespace or None)
         for key, wanted in self._seed.items():
             if key not in now:
                 fresh = dict(wanted, metadata={k: v for k, v in wanted["metadata"].items() if k != "resourceVersion"})
@@ -222,7 +221,8 @@ class Cluster:
         if name in self.topology.pods:
             return self.topology.pods[name].kernel
         raise LabError(
-            f"There is no node or pod called {name} in this lab; it has {', '.join([*self.topology.nodes, *self.topology.pods])}.",
+            f"There is no node or pod called {name} in this lab; "
+            f"it has {', '.join([*self.topology.nodes, *self.topology.pods])}.",
             2,
         )
 
@@ -286,6 +286,10 @@ class Cluster:
     def close_listeners(self, pod: str) -> None:
         """Nothing listens in this pod any more."""
         self._on_loop(lambda: self._close_listeners(pod))
+
+    def free_address(self, address: str, container: str) -> None:
+        """IPAM forgets a pod's address, as after the CNI plugin's DEL."""
+        self._on_loop(lambda: release(self.store, address, handle_of(container)))
 
     def now(self) -> str:
         return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

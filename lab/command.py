@@ -56,7 +56,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Raises LabError."""
+    """The exit status; of `exec` that of the command it ran."""
+    try:
+        return _run(args)
+    except LabError as error:
+        print(error.sentence, file=sys.stderr)
+        return error.status
+
+
+def _run(args: argparse.Namespace) -> int:
     if args.lab_word == "up":
         return _up(args)
     lab = Lab(find(args.name))

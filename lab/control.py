@@ -1,8 +1,8 @@
-"""The lab's remote control: one JSON line each way over a unix socket; without it only the launcher could speak to the lab.
+"""The lab's remote control, one JSON line each way over a unix socket; without it only the launcher could reach it.
 
 A request is {"do": word, ...}. The answer is {"ok": result} or {"error": sentence, "status": number}. `exec` sends the
-caller's stdin, stdout and stderr along (SCM_RIGHTS), takes {"signal": number} lines while the command runs, and answers when
-it ended; a caller that hangs up ends the command.
+caller's stdin, stdout and stderr along (SCM_RIGHTS), takes {"signal": number} lines while the command runs, and answers
+when it ended; a caller that hangs up ends the command.
 """
 
 from __future__ import annotations
@@ -133,10 +133,10 @@ async def _receive(connection: socket.socket, descriptors: list[int]) -> Request
     loop = asyncio.get_running_loop()
     data = b""
     while not data.endswith(b"\n"):
-        readable = loop.create_future()
-        loop.add_reader(connection, lambda waiting=readable: waiting.done() or waiting.set_result(None))
+        readable = asyncio.Event()
+        loop.add_reader(connection, readable.set)
         try:
-            await readable
+            await readable.wait()
         finally:
             loop.remove_reader(connection)
         try:

@@ -1,8 +1,8 @@
 """Programs a node's kernel the way Felix does; without it the nodes of the lab would be empty machines.
 
-Without healing it acts on changes of the API objects only, and only on what changed, so a wound in the kernel stays. With
-healing it also looks again, in Felix's own rhythm: the tunnel device every 10 s, routes, neighbors and FDB every 90 s; never
-at interfaces of pods, sysctls or what others put there.
+Without healing it acts on changes of the API objects only, and only on what changed, so a wound in the kernel stays.
+With healing it also looks again, in Felix's own rhythm: the tunnel device every 10 s, routes, neighbors and FDB every
+90 s; never at interfaces of pods, sysctls or what others put there.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Felix:
             self._try(kernel.put_route, route)
 
     def check_device(self) -> None:
-        """The 10 s tick: the device is there, up, and as it should be. One that had to be made or raised gets its entries back."""
+        """The 10 s tick: the device is there, up and as it should be; one made or raised anew gets its entries back."""
         wanted = self.applied.device
         if wanted is None:
             return
@@ -157,7 +157,7 @@ class Felix:
         return fresh
 
     def _try(self, act: Callable[..., None], *arguments: object) -> None:
-        """The kernel may refuse one entry (a next hop that is the node's own address, an interface that is down); the rest goes on."""
+        """The kernel may refuse one entry (its own address as next hop, a device that is down); the rest goes on."""
         try:
             act(*arguments)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""What Felix wants of a node's kernel, worked out from the API objects alone; without it the lab would be one fixed drawing.
+"""What Felix wants of a node's kernel, from the API objects alone; without it the lab would be one fixed drawing.
 
 Pure. Observed on a running Calico and compared with its recordings by tests/test_lab_felix.py.
 """
@@ -98,7 +98,7 @@ class Objects:
     @classmethod
     def read(cls, list_of: Callable[[str], Iterable[Object]]) -> Objects:
         """`list_of("pods")` gives the plain objects of a resource, by its plural."""
-        information = next(iter(list_of("clusterinformations")), {"spec": {}})
+        information: Object = next(iter(list_of("clusterinformations")), {"spec": {}})
         return cls(
             nodes={record.name: record for record in map(_node, list_of("nodes"))},
             pods=tuple(record for record in map(_pod, list_of("pods")) if record),

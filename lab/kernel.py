@@ -1,4 +1,4 @@
-"""Reads and writes one network namespace in the nouns of iproute2; without it every part of the lab would speak netlink."""
+"""Reads and writes one network namespace in iproute2's nouns; without it every part of the lab would speak netlink."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Link:
 
 
 class Kernel:
-    """One namespace's network state. Every method may raise OSError (pyroute2's NetlinkError is not one: it is converted)."""
+    """One namespace's network state. Every method may raise OSError, also for what pyroute2 calls a NetlinkError."""
 
     def __init__(self, namespace: Namespace) -> None:
         self.namespace = namespace

@@ -1,4 +1,4 @@
-"""What answers inside the lab: echo in every pod, Felix's health port in every node; without it no port of the lab would speak."""
+"""Echo in every pod, Felix's health port in every node; without it no port of the lab would answer."""
 
 from __future__ import annotations
 

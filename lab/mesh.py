@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import struct
@@ -45,10 +46,8 @@ async def unanswered(pods: list[PodMachine], sockets: dict[str, socket.socket]) 
                     except OSError:
                         continue  # no route: stays among the unanswered
         if waiting:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(done.wait(), TIMEOUT_S)
-            except TimeoutError:
-                pass
     finally:
         for one in sockets.values():
             loop.remove_reader(one)

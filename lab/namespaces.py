@@ -3,7 +3,7 @@ touch the network of the machine it runs on.
 
     launcher            the host's namespaces; owns the listening sockets on the host's loopback
       └─ keeper         own user namespace (unless root); waits, and cleans up should the launcher be killed
-           └─ init      pid 1 of its own process, mount and network namespaces: when it dies the kernel ends everything in it
+           └─ init      pid 1 of its own process, mount and network namespaces: all in them ends with it
                 └─ server, probes, fixers, commands
 """
 
@@ -99,12 +99,10 @@ def user_namespaces_refused(error: OSError) -> str:
     if switch("user.max_user_namespaces") == "0":
         return f"{said}: raise user.max_user_namespaces (sudo sysctl user.max_user_namespaces=10000), or use sudo."
     if switch("kernel.unprivileged_userns_clone") == "0":
-        return f"{said}: set kernel.unprivileged_userns_clone (sudo sysctl kernel.unprivileged_userns_clone=1), or use sudo."
+        return f"{said}: allow them (sudo sysctl kernel.unprivileged_userns_clone=1), or use sudo."
     if switch("kernel.apparmor_restrict_unprivileged_userns") == "1":
-        return f"{said}: AppArmor restricts them (sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0), or use sudo."
-    return (
-        f"{said}: a container's seccomp profile or another security module is in the way; use sudo outside a container."
-    )
+        return f"{said}: AppArmor forbids it (sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0), or use sudo."
+    return f"{said}: a container's seccomp profile or a security module forbids it; use sudo outside a container."
 
 
 def become_init(visible: Path) -> None:
@@ -194,7 +192,7 @@ class Namespace:
             Path("/proc/sys/net", name).write_text(value)
 
     def socket(self, kind: socket.SocketKind, address: tuple[str, int]) -> socket.socket:
-        """An IPv4 socket of this namespace bound to `address`, not blocking; listening when it is a stream. Raises OSError."""
+        """A non-blocking IPv4 socket of this namespace, bound; a stream socket listens already. Raises OSError."""
         with self.entered():
             made = socket.socket(socket.AF_INET, kind)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

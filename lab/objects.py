@@ -1,4 +1,4 @@
-"""The API objects a lab starts from, shaped as a running Calico writes them; without it a lab would need a recording."""
+"""The API objects a lab starts from, shaped as Calico writes them; without it a lab would need a recording."""
 
 from __future__ import annotations
 

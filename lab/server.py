@@ -1,4 +1,4 @@
-"""The one process that is the lab: API server, Felix of every node, echoes, proxy and control; without it there is only a launcher."""
+"""The one process that is the lab: API server, Felixes, echoes, proxy, control; without it nothing is up."""
 
 from __future__ import annotations
 
@@ -68,6 +68,7 @@ class Server:
         self.workers: list[Worker] = []
         self.ended = asyncio.Event()
         self.times: dict[str, float] = {}
+        self.pid_namespace = Path("/proc/self/ns/pid").stat().st_ino
         self.cluster: Cluster
 
     async def run(self, api: socket.socket, proxy: socket.socket, control: socket.socket) -> None:
@@ -213,7 +214,7 @@ class Server:
                 for name, pod in cluster.topology.pods.items()
             ],
             "inflicted": cluster.inflicted,
-            "pid_namespace": os.stat("/proc/self/ns/pid").st_ino,
+            "pid_namespace": self.pid_namespace,
         }
 
     async def _inflict(self, request: Request) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Where a running lab leaves its kubeconfig, certificates and socket; without it a second command could not find the first."""
+"""Where a lab leaves its kubeconfig, certificates and socket; without it a second command could not find the first."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def base_directory() -> Path:
 
 
 class StateDirectory:
-    """One lab's directory. It is live as long as somebody holds the lock; the kernel lets go of it when they all died."""
+    """One lab's directory. It is live as long as somebody holds the lock; the kernel lets go when they all died."""
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path

@@ -1,14 +1,15 @@
 """Nodes and pods as network namespaces on one underlay; without it Felix would have no machines to program.
 
-    underlay (where the server lives)            br0  172.30.0.1/24  (and .1 of every further node subnet; it routes between them)
+    underlay, where the server lives             br0  172.30.0.1/24 (and .1 of every further node subnet; it routes)
                         ┌──────────────────────────┼──────────────────────────┐
                       port1                      port2                      port3              veth
     node-a            eth0 172.30.0.11           eth0 172.30.0.12           eth0 172.30.0.13
                       vxlan.calico ═════════════ vxlan.calico ═════════════ vxlan.calico      made by lab/felix.py
                       cali1  cali2               cali1  cali2               cali1  cali2       veth
                        │      │                   │      │                   │      │
-    pods             eth0    eth0               eth0    eth0               eth0    eth0        10.244.x.y/32, default via 169.254.1.1
+    pods             eth0    eth0               eth0    eth0               eth0    eth0        10.244.x.y/32
 
+Every pod's default route leads to 169.254.1.1, which nobody has: the cali interface answers for it (proxy ARP).
 Everything here is what a machine's owner and the CNI plugin set up; what Felix sets up is lab/felix.py.
 """
 

@@ -1,4 +1,4 @@
-"""Runs the real probe and the real fixer on every node and restarts them when they die; without it the bot would meet empty nodes."""
+"""Keeps the real probe and the real fixer running on every node; without it the bot would meet empty nodes."""
 
 from __future__ import annotations
 

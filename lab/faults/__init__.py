@@ -1,7 +1,7 @@
 """The wounds of the lab, one a file; without it nothing could be broken on purpose, and no rule could be proved.
 
-A fault's file name is the name of the failure mode its rule finds. Each module has WHERE, the nodes of the asked pair it can
-wound ("source", "target"), and inflict(cluster, wound), called in the thread that owns the kernels.
+A fault's file name is the name of the failure mode its rule finds. Each module has WHERE, the nodes of the asked pair
+it can wound ("source", "target"), and inflict(cluster, wound), called in the thread that owns the kernels.
 """
 
 from __future__ import annotations

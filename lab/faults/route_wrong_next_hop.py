@@ -1,0 +1,17 @@
+"""The route to the peer's block leads to a third node, which may even forward: ping can still work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lab.cluster import Cluster
+from lab.faults import Wound
+
+WHERE = ("source", "target")
+
+
+def inflict(cluster: Cluster, wound: Wound) -> None:
+    kernel = cluster.kernel(wound.node)
+    for route in kernel.routes():
+        if route.destination == cluster.block(wound.peer):
+            kernel.put_route(replace(route, gateway=cluster.tunnel_address(wound.third())))
