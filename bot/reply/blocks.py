@@ -164,21 +164,22 @@ def _cause(cause: Cause, mark: str) -> list[str]:
     return [f"{mark} *{escape(cause.title)}*", *(escape(one) for one in (cause.text, cause.felix) if one)]
 
 
-def _path(investigation: Investigation) -> Message | None:
+def _path(investigation: Investigation) -> Message:
     diagnosis = investigation.diagnosis
     sides = [wording.placed(investigation, side) for side in wording.sides(investigation)]
     lines = [" → ".join(code(side) for side in sides)]
     if about := wording.setting(diagnosis):
         lines.append(escape(about))
     blocks = [_lines(lines)]
-    drawn = "\n".join(f"{leg.direction:<8} {wording.path(leg)}" for leg in diagnosis.path)
+    drawn = "\n".join(printable(f"{leg.direction:<8} {wording.path(leg)}") for leg in diagnosis.path)
     if drawn:
         blocks.append(_preformatted(drawn))
     remedies = dict.fromkeys(wording.remedy(one) for one in diagnosis.causes)
     blocks += [_section(f"*Do now:* {escape(one)}") for one in remedies]
     if diagnosis.verdict == "unknown" and (step := wording.next_step(diagnosis.blind)):
         blocks.append(_section(f"*Next:* {escape(step)}"))
-    return _message(f"The path: {drawn}" if drawn else "The path is not known", blocks)
+    told = "; ".join(wording.ends(leg) for leg in diagnosis.path)
+    return _message(f"The path: {told}" if told else "The path is not known", blocks)
 
 
 def _evidence(investigation: Investigation) -> Message | None:
@@ -338,12 +339,8 @@ def _context(texts: Sequence[str]) -> Block:
 
 
 def _preformatted(text: str) -> Block:
-    element = {"type": "text", "text": _cut(printable_lines(text), SECTION)}
+    element = {"type": "text", "text": _cut(text, SECTION)}
     return {"type": "rich_text", "elements": [{"type": "rich_text_preformatted", "elements": [element]}]}
-
-
-def printable_lines(text: str) -> str:
-    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Block:

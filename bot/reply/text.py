@@ -13,7 +13,6 @@ from facts import Cause, Diagnosis
 WIDTH = 100
 
 _COLOURS = {"x": "31;1", "!": "33;1", "ok": "32;1", "?": "33;1"}
-_LEGS = {"forward": "forward", "reverse": "reverse"}
 
 
 def render(
@@ -29,7 +28,7 @@ def render(
     parts += [line for warning in diagnosis.warnings for line in _finding("!", warning)]
     if verbose:
         parts += _details(diagnosis)
-    parts += ["", *_end(investigation)]
+    parts += ["", *_end(investigation, verbose)]
     lines = [printable(line).rstrip() for line in parts]
     return "\n".join(_painted(line) if colour else line for line in lines) + "\n"
 
@@ -61,7 +60,7 @@ def _finding(mark: str, cause: Cause) -> list[str]:
 
 
 def _path(diagnosis: Diagnosis) -> list[str]:
-    lines = [f"  {_LEGS.get(leg.direction, leg.direction):<9} {wording.path(leg)}" for leg in diagnosis.path]
+    lines = [f"  {leg.direction:<9} {wording.path(leg)}" for leg in diagnosis.path]
     return [*lines, ""] if lines else []
 
 
@@ -102,14 +101,14 @@ def _details(diagnosis: Diagnosis) -> list[str]:
     return lines
 
 
-def _end(investigation: Investigation) -> list[str]:
+def _end(investigation: Investigation, verbose: bool) -> list[str]:
     diagnosis = investigation.diagnosis
     unseen = wording.blind(diagnosis)
-    few = [f"Checked and well: {len(diagnosis.checked)}"]
+    few = [f"Checked and well: {len(diagnosis.checked)}{'' if verbose else ' (--verbose lists them)'}"]
     few.append(f"Could not see: {len(unseen) or 'nothing'}")
     few.append(f"{investigation.elapsed_ms / 1000:.2f} s")
     if investigation.saved:
-        few.append(f"saved as {investigation.id}")
+        few.append(f"saved as {investigation.saved}")
     lines = ["    ".join(few)]
     if investigation.not_saved:
         lines.append(f"Not saved: {investigation.not_saved}")

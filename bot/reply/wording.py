@@ -101,13 +101,24 @@ def next_step(blind_facts: Sequence[Blind]) -> str:
 
 
 def path(leg: LegPath) -> str:
-    """`eth0 ok > cali4c1a ok > vxlan.calico x`: up to the first bad hop, and what could not be seen as `?`."""
+    """`eth0 ok > cali4c1a ok > vxlan.calico x`: up to the first bad hop; a stretch nobody could judge is one `?`."""
     words: list[str] = []
     for hop in leg.hops:
         if hop.state == "bad":
             return " > ".join([*words, f"{hop.name} x first bad hop"])
-        words.append(f"{hop.name} {'ok' if hop.state == 'ok' else '?'}")
-    return " > ".join(words)
+        if hop.state == "ok":
+            words.append(f"{hop.name} ok")
+        elif words[-1:] != ["?"]:
+            words.append("?")
+    return " > ".join(words) if words != ["?"] else "? nothing can be said about it"
+
+
+def ends(leg: LegPath) -> str:
+    """`forward: last good source node, first bad source tunnel`: the path for those who cannot see it drawn."""
+    if not leg.first_bad:
+        return f"{leg.direction}: {path(leg)}"
+    last = f"last good {leg.last_good}, " if leg.last_good else ""
+    return f"{leg.direction}: {last}first bad {leg.first_bad}"
 
 
 def remedy(cause: Cause) -> str:
