@@ -11,13 +11,14 @@ import tempfile
 from pathlib import Path
 
 from lab.apiserver import ApiServer, Store, User
-from lab.apiserver.calico_definitions import install
+from lab.apiserver.calico_definitions import GROUPS, Group, install
+from lab.apiserver.certificate import make
 from lab.apiserver.kubeconfig import kubeconfig
 
 
-async def _serve(port: int, group: str) -> None:
+async def _serve(port: int, group: Group | None) -> None:
     store = Store()
-    if group == "crd.projectcalico.org" or group == "projectcalico.org":
+    if group is not None:
         install(store, group)
     token = secrets.token_urlsafe(24)
     server = ApiServer(store, {token: User("admin")})
@@ -25,11 +26,12 @@ async def _serve(port: int, group: str) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(name, ended.set)
-    url = await server.start(socket.create_server(("127.0.0.1", port)))
+    certificate = make()
+    url = await server.start(socket.create_server(("127.0.0.1", port)), tls=certificate.context)
     with tempfile.TemporaryDirectory(prefix="calico-why-apiserver-") as directory:
         path = Path(directory) / "kubeconfig"
         path.touch(mode=0o600)
-        path.write_text(kubeconfig(url, token), encoding="utf-8")
+        path.write_text(kubeconfig(url, token, certificate.authority), encoding="utf-8")
         print(path, flush=True)
         await ended.wait()
         await server.stop()
@@ -43,13 +45,13 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0, the default, takes a free one")
     parser.add_argument(
         "--calico",
-        choices=("crd.projectcalico.org", "projectcalico.org", "none"),
+        choices=(*GROUPS, "none"),
         default="crd.projectcalico.org",
         help="which group the Calico kinds are in (default: %(default)s)",
     )
     arguments = parser.parse_args()
     try:
-        asyncio.run(_serve(arguments.port, arguments.calico))
+        asyncio.run(_serve(arguments.port, None if arguments.calico == "none" else arguments.calico))
     except OSError as error:
         parser.exit(3, f"Cannot listen on 127.0.0.1:{arguments.port}: {error.strerror}. Choose another --port.\n")
     return 0

@@ -12,6 +12,7 @@ from lab.apiserver.errors import Object
 from lab.apiserver.store import Store
 
 Group = Literal["crd.projectcalico.org", "projectcalico.org"]
+GROUPS: tuple[Group, ...] = ("crd.projectcalico.org", "projectcalico.org")
 _VERSIONS: dict[Group, str] = {"crd.projectcalico.org": "v1", "projectcalico.org": "v3"}
 
 

@@ -94,6 +94,18 @@ def _network_policy(policy: Object) -> None:
     spec.setdefault("policyTypes", ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"])
 
 
+def _definition(crd: Object) -> None:
+    spec = crd["spec"]
+    names = spec["names"]
+    names.setdefault("listKind", f"{names['kind']}List")
+    names.setdefault("singular", names["kind"].lower())
+    spec.setdefault("conversion", {"strategy": "None"})
+    stored = [version["name"] for version in spec["versions"] if version.get("storage")]
+    crd.setdefault(
+        "status", {"conditions": None, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored}
+    )
+
+
 _FILL: dict[tuple[str, str], Fill] = {
     ("", "pods"): _pod,
     ("", "events"): _event,
@@ -101,6 +113,7 @@ _FILL: dict[tuple[str, str], Fill] = {
     ("", "secrets"): _secret,
     ("apps", "daemonsets"): _daemon_set,
     ("networking.k8s.io", "networkpolicies"): _network_policy,
+    ("apiextensions.k8s.io", "customresourcedefinitions"): _definition,
 }
 
 

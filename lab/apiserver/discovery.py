@@ -63,7 +63,9 @@ def group(registry: Registry, name: str) -> Object | None:
 
 
 def _storage_version_hash(resource: Resource) -> str:
-    told = f"{resource.group}/{resource.version}/{resource.kind}"
+    # CustomResourceDefinitions are still stored in the version they began with.
+    version = "v1beta1" if resource.plural == "customresourcedefinitions" else resource.version
+    told = f"{resource.group}/{version}/{resource.kind}"
     return base64.b64encode(hashlib.sha256(told.encode()).digest()[:8]).decode()
 
 

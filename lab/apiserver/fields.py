@@ -8,8 +8,8 @@ from typing import Any
 
 from lab.apiserver.errors import ApiError, Object
 from lab.apiserver.lists import keys_of, whole_map
+from lab.apiserver.plain import copy, now
 from lab.apiserver.registry import Resource
-from lab.apiserver.store import copy, now
 
 Path = tuple[str, ...]
 Paths = set[Path]
@@ -134,6 +134,13 @@ def _decode(tree: Object) -> Paths:
     return members
 
 
+def _own_part(resource: Resource, subresource: str, paths: Paths) -> Paths:
+    """What a write to this endpoint can own: the status belongs to its subresource, where there is one."""
+    if subresource == "status":
+        return {path for path in paths if path[0] in ("f:status", "f:metadata")}
+    return {path for path in paths if path[0] != "f:status"} if resource.has_status else paths
+
+
 class _Owner:
     """One entry of managedFields while it is worked on."""
 
@@ -184,7 +191,14 @@ def _own(
 
 def _store(obj: Object, owners: Iterable[_Owner]) -> None:
     entries = [owner.written() for owner in owners if owner.paths]
-    entries.sort(key=lambda entry: (entry["operation"] != "Apply", entry.get("time", ""), entry["manager"]))
+    entries.sort(
+        key=lambda entry: (
+            entry["operation"] != "Apply",
+            entry.get("time", ""),
+            entry["manager"],
+            entry.get("subresource", ""),
+        )
+    )
     if entries:
         obj["metadata"]["managedFields"] = entries
     else:
@@ -201,7 +215,7 @@ def updated(resource: Resource, old: Object | None, new: Object, manager: str, s
     empty: Object = {} if resource.custom else _EMPTY.get(resource.key, {"spec": {}, "status": {}})
     before = _nodes(resource, empty if old is None else old)
     after = _nodes(resource, new)
-    changed = _changed(before, after)
+    changed = _own_part(resource, subresource, _changed(before, after))
     mine, others = _own(_owners(old), resource, manager, "Update", subresource)
     gone = set(before) - set(after)
     for owner in others:
@@ -218,7 +232,8 @@ def applied(
     """Server-side apply: `live` with `config` merged in, owned by `manager`. Raises ApiError 409 where another manager
     owns a field that would change, unless `force`."""
     wanted = _nodes(resource, config)
-    members = {path for path, value in wanted.items() if value is not _CONTAINER or path[-1].startswith("k:")}
+    leaves = {path for path, value in wanted.items() if value is not _CONTAINER or path[-1].startswith("k:")}
+    members = _own_part(resource, subresource, leaves)
     present = _nodes(resource, live) if live is not None else {}
     mine, others = _own(_owners(live), resource, manager, "Apply", subresource)
     differing = {

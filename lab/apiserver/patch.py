@@ -6,8 +6,8 @@ from typing import Any
 
 from lab.apiserver.errors import ApiError, Object, bad_request
 from lab.apiserver.lists import keys_of
+from lab.apiserver.plain import copy
 from lab.apiserver.registry import Resource
-from lab.apiserver.store import copy
 
 MERGE = "application/merge-patch+json"
 JSON = "application/json-patch+json"

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from lab.apiserver import protobuf
 from lab.apiserver.errors import ApiError, Object, bad_request, invalid
 from lab.apiserver.registry import Resource
 
@@ -125,12 +126,19 @@ def unsupported(*accepted: str) -> ApiError:
     )
 
 
-def decode(body: bytes, content_type: str, kind: str) -> Any:
-    """The body of a POST or PUT, JSON or YAML. Raises ApiError 400 and 415."""
+def decode(body: bytes, content_type: str, resource: Resource) -> Any:
+    """The body of a POST or PUT: JSON, YAML, for a few kinds protobuf. Raises ApiError 400 and 415."""
+    if content_type == protobuf.CONTENT_TYPE and protobuf.understood(resource):
+        return protobuf.decode(body, resource)
+    if content_type in ("application/json", "application/octet-stream", ""):
+        return decode_json(body, resource.kind)
     if content_type in ("application/yaml", "application/x-yaml"):
         return decode_yaml(body)
-    if content_type not in ("application/json", "application/octet-stream", ""):
-        raise unsupported("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
+    raise unsupported("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
+
+
+def decode_json(body: bytes, kind: str) -> Any:
+    """Raises ApiError 400, in the words of the real server."""
     try:
         return json.loads(body)
     except ValueError as error:
@@ -144,6 +152,18 @@ def decode(body: bytes, content_type: str, kind: str) -> Any:
             f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; "
             f"json parse error: {why} ({text[:1000]})"
         ) from None
+
+
+def delete_options(body: bytes, content_type: str) -> Object:
+    """DeleteOptions, empty where none were sent. Raises ApiError 400 and 415."""
+    if not body.strip():
+        return {}
+    if content_type == protobuf.CONTENT_TYPE:
+        return protobuf.delete_options(body)
+    found = decode_yaml(body) if content_type == "application/yaml" else decode_json(body, "DeleteOptions")
+    if not isinstance(found, dict):
+        raise bad_request("the body must be DeleteOptions")
+    return found
 
 
 def decode_yaml(body: bytes) -> Any:

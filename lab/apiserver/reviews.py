@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from lab.apiserver import access, fields
 from lab.apiserver.access import User
 from lab.apiserver.errors import Object
+from lab.apiserver.plain import now
 from lab.apiserver.registry import Resource
-from lab.apiserver.store import now
 
 _EVERYTHING: Object = {
     "resourceRules": [
@@ -20,7 +20,26 @@ _EVERYTHING: Object = {
         },
         {"verbs": ["create"], "apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"]},
     ],
-    "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
+    "nonResourceRules": [
+        {"verbs": ["*"], "nonResourceURLs": ["*"]},
+        {
+            "verbs": ["get"],
+            "nonResourceURLs": [
+                "/api",
+                "/api/*",
+                "/apis",
+                "/apis/*",
+                "/healthz",
+                "/livez",
+                "/openapi",
+                "/openapi/*",
+                "/readyz",
+                "/version",
+                "/version/",
+            ],
+        },
+        {"verbs": ["get"], "nonResourceURLs": ["/healthz", "/livez", "/readyz", "/version", "/version/"]},
+    ],
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from aiohttp import web
 
 from lab.apiserver import access, discovery, openapi, requests, reviews, table
 from lab.apiserver.access import Call, User
-from lab.apiserver.errors import ApiError, Object, bad_request, expired, method_not_allowed, too_new
+from lab.apiserver.errors import ApiError, Object, expired, method_not_allowed, too_new
 from lab.apiserver.registry import REVIEWS, Resource
 from lab.apiserver.requests import Target
 from lab.apiserver.selectors import Selector, parse_fields, parse_labels
@@ -33,7 +34,7 @@ _REMEMBERED_CALLS = 100_000
 
 
 class ApiServer:
-    """A store over plain HTTP. `tokens` maps bearer tokens to users; whoever has none is anonymous. `calls` are the
+    """A store over HTTP. `tokens` maps bearer tokens to users; whoever has none is anonymous. `calls` are the
     requests for resources, oldest first (of the last 100,000), refused ones included."""
 
     def __init__(self, store: Store, tokens: Mapping[str, User]) -> None:
@@ -53,15 +54,16 @@ class ApiServer:
         application.on_shutdown.append(self._shut_down)
         return application
 
-    async def start(self, listener: socket.socket | None = None) -> str:
-        """Serves on a listening socket, or on a free port of 127.0.0.1. Returns the URL."""
-        if listener is None:
-            listener = socket.create_server(("127.0.0.1", 0))
-        host, port = listener.getsockname()[:2]
+    async def start(self, *listeners: socket.socket, tls: ssl.SSLContext | None = None) -> str:
+        """Serves on listening sockets, or on a free port of 127.0.0.1. Returns the URL of the first. With `tls` it is
+        https (kubectl sends a token over nothing else), see `certificate.make`."""
+        sockets = listeners or (socket.create_server(("127.0.0.1", 0)),)
         self._runner = web.AppRunner(self.application(), access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        await web.SockSite(self._runner, listener).start()
-        return f"http://{host}:{port}"
+        for listener in sockets:
+            await web.SockSite(self._runner, listener, ssl_context=tls).start()
+        host, port = sockets[0].getsockname()[:2]
+        return f"{'https' if tls else 'http'}://{host}:{port}"
 
     async def stop(self) -> None:
         if self._runner is not None:
@@ -182,7 +184,7 @@ class ApiServer:
     async def _review(self, request: web.Request, user: User, resource: Resource) -> web.Response:
         if request.method != "POST":
             raise method_not_allowed()
-        asked = requests.decode(await request.read(), request.content_type, resource.kind)
+        asked = requests.decode(await request.read(), request.content_type, resource)
         asked = requests.checked_kind(asked, resource)
         manager = requests.write_options(request.query, request.headers.get("User-Agent", "")).manager
         return _json(reviews.answer(resource, asked, user, self.tokens, manager), 201)
@@ -331,9 +333,7 @@ class ApiServer:
 
     async def _delete(self, request: web.Request, resource: Resource, target: Target, verb: str) -> web.Response:
         body = await request.read()
-        wanted = requests.decode(body, request.content_type, "DeleteOptions") if body.strip() else {}
-        if not isinstance(wanted, dict):
-            raise bad_request("the body must be DeleteOptions")
+        wanted = requests.delete_options(body, request.content_type)
         told = wanted.get("dryRun") or []
         dry_run = requests.write_options(request.query, "").dry_run or "All" in told
         if verb == "delete":

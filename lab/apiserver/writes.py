@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from lab.apiserver import defaults, errors, fields, names, patch, schema
 from lab.apiserver.errors import Object, bad_request
+from lab.apiserver.plain import copy
 from lab.apiserver.registry import Resource
 from lab.apiserver.requests import (
     Target,
@@ -19,7 +20,7 @@ from lab.apiserver.requests import (
     decode_yaml,
     unsupported,
 )
-from lab.apiserver.store import DEFINITIONS, Store, copy
+from lab.apiserver.store import DEFINITIONS, Store
 
 # Kinds that must say which version they replace.
 _CONDITIONAL = frozenset({DEFINITIONS, ("coordination.k8s.io", "leases")})
@@ -48,7 +49,7 @@ class Writer:
         self, resource: Resource, target: Target, body: bytes, content_type: str, options: WriteOptions
     ) -> Written:
         """POST"""
-        obj = checked_kind(decode(body, content_type, resource.kind), resource)
+        obj = checked_kind(decode(body, content_type, resource), resource)
         self._place(resource, target, obj)
         metadata = obj["metadata"]
         if target.name:
@@ -66,7 +67,7 @@ class Writer:
         self, resource: Resource, target: Target, body: bytes, content_type: str, options: WriteOptions
     ) -> Written:
         """PUT"""
-        obj = checked_kind(decode(body, content_type, resource.kind), resource)
+        obj = checked_kind(decode(body, content_type, resource), resource)
         obj["metadata"].setdefault("name", target.name)
         _same_name(obj, target.name)
         self._place(resource, target, obj)
