@@ -16,14 +16,17 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
+S = TypeVar("S", bound="_Socket")
 
-# linux/netlink.h, linux/rtnetlink.h, linux/net_namespace.h
+# linux/netlink.h, linux/rtnetlink.h, linux/net_namespace.h, linux/inet_diag.h
 SOL_NETLINK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 11, 12
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_DUMP_INTR, NLM_F_CAPPED, NLM_F_ACK_TLVS, NLM_F_DUMP = 0x1, 0x10, 0x100, 0x200, 0x300
 RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETNEIGH, RTM_GETNSID = 18, 22, 26, 30, 90
 RTM_F_LOOKUP_TABLE, RTM_F_FIB_MATCH, RTNH_F_ONLINK = 0x1000, 0x2000, 0x4
 RT_TABLE_MAIN = 254
+NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY = 4, 20
+LISTENING = {"tcp": (socket.IPPROTO_TCP, 10), "udp": (socket.IPPROTO_UDP, 7)}  # an unconnected UDP socket is TCP_CLOSE
 RTEXT_FILTER_SKIP_STATS = 8
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_OPERSTATE, IFLA_LINKINFO = 1, 3, 4, 5, 16, 18
 IFLA_EXT_MASK, IFLA_LINK_NETNSID = 29, 37
@@ -135,18 +138,13 @@ class Entry:
     state: str
 
 
-class Netlink:
-    """A reader of the network namespace the calling thread is in now; afterwards it may be used from any thread.
+class _Socket:
+    """One netlink socket in the network namespace the calling thread is in now; afterwards any thread may use it."""
 
-    Every method raises NetlinkError when the kernel refuses: ENODEV no such device, ENOENT no such entry, ENETUNREACH
-    no route.
-    Addresses and MACs are text; an address that is none raises ValueError.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, protocol: int) -> None:
         self._lock = threading.Lock()
         self._sequence = 0
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         try:
             self._socket.bind((0, 0))
             self._socket.setsockopt(
@@ -162,100 +160,11 @@ class Netlink:
     def close(self) -> None:
         self._socket.close()
 
-    def __enter__(self) -> Netlink:
+    def __enter__(self: S) -> S:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def link(self, name: str = "", *, index: int = 0) -> Device:
-        """The device of this name, or of this index."""
-        wanted = b"" if index else _attribute(IFLA_IFNAME, name.encode() + b"\0")
-        mask = _attribute(IFLA_EXT_MASK, U32.pack(RTEXT_FILTER_SKIP_STATS))
-        return _device(self._get(RTM_GETLINK, LINK.pack(0, 0, index, 0, 0) + mask + wanted))
-
-    def addresses(self, index: int, family: int = socket.AF_INET) -> list[Address]:
-        """All addresses of a device, in the kernel's order."""
-        return self._dump(RTM_GETADDR, struct.pack("=BBBBI", family, 0, 0, 0, index), _address)
-
-    def holder(self, address: str) -> Device | None:
-        """The device that holds this address of ours; None when none does."""
-        family, packed = _pack(address)
-
-        def same(payload: bytes) -> Address | None:
-            return _address(payload) if packed in payload else None
-
-        found = self._dump(RTM_GETADDR, struct.pack("=BBBBI", family, 0, 0, 0, 0), same)
-        return next((self.link(index=one.device) for one in found if one.address == address), None)
-
-    def route(self, destination: str, *, source: str = "", incoming: int = 0) -> Route:
-        """The entry the kernel picks for its own packets to `destination`, or for those from `source` by `incoming`.
-
-        It is the entry itself, with its prefix, not the route cache's copy of it. Where it names several next hops
-        (multipath), the one this
-        very lookup would take is given.
-        """
-        found = self._route(RTM_F_LOOKUP_TABLE | RTM_F_FIB_MATCH, destination, source, incoming)
-        if found.type != "unicast" or found.device > 0:
-            return found
-        taken = self._route(RTM_F_LOOKUP_TABLE, destination, source, incoming)
-        return Route(
-            type=found.type,
-            destination=found.destination,
-            length=found.length,
-            next_hop=taken.next_hop,
-            device=taken.device,
-            table=found.table,
-            protocol=found.protocol,
-            scope=found.scope,
-            metric=found.metric,
-            onlink=found.onlink or taken.onlink,
-        )
-
-    def refusing_route(self, destination: str, error: int) -> Route | None:
-        """The blackhole (EINVAL), unreachable (EHOSTUNREACH) or prohibit (EACCES) entry that refused a lookup, if any.
-
-        A lookup does not name the entry that refuses it, so the entries of that type are read: few, and picked by the
-        kernel.
-        """
-        if error not in REFUSALS:
-            return None
-        family, packed = _pack(destination)
-        request = ROUTE.pack(family, 0, 0, 0, 0, 0, 0, REFUSALS[error], 0)
-        covering = [r for r in self._dump(RTM_GETROUTE, request, _routes) if _covers(r, packed)]
-        return max(covering, key=lambda r: (r.table == RT_TABLE_MAIN, r.length, -r.metric), default=None)
-
-    def default_route(self, family: int = socket.AF_INET) -> Route | None:
-        """The default route of the main table. Reads the whole table: meant for a pod's, which has two entries."""
-        request = ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + _attribute(RTA_TABLE, U32.pack(RT_TABLE_MAIN))
-        found = [r for r in self._dump(RTM_GETROUTE, request, _routes) if r.length == 0]
-        return min(found, key=lambda r: r.metric, default=None)
-
-    def neighbor(self, index: int, address: str) -> Entry:
-        """`ip neigh get ADDRESS dev INDEX`."""
-        family, packed = _pack(address)
-        return _entry(self._get(RTM_GETNEIGH, NEIGHBOR.pack(family, index, 0, 0, 0) + _attribute(NDA_DST, packed)))
-
-    def fdb(self, index: int, mac: str) -> Entry:
-        """`bridge fdb get MAC dev INDEX self`; its address is the outer one a VXLAN device sends to."""
-        packed = bytes.fromhex(mac.replace(":", ""))
-        request = NEIGHBOR.pack(AF_BRIDGE, index, 0, NTF_SELF, 0) + _attribute(NDA_LLADDR, packed)
-        return _entry(self._get(RTM_GETNEIGH, request))
-
-    def namespace_id(self, descriptor: int) -> int:
-        """The id this namespace uses for the open network namespace `descriptor`; -1 when it uses none."""
-        payload = self._get(RTM_GETNSID, struct.pack("=Bxxx", 0) + _attribute(NETNSA_FD, U32.pack(descriptor)))
-        return int(S32.unpack(_attributes(payload, 4)[NETNSA_NSID])[0])
-
-    def _route(self, flags: int, destination: str, source: str, incoming: int) -> Route:
-        family, packed = _pack(destination)
-        bits = len(packed) * 8
-        request = ROUTE.pack(family, bits, bits if source else 0, 0, 0, 0, 0, 0, flags) + _attribute(RTA_DST, packed)
-        if source:
-            request += _attribute(RTA_SRC, _pack(source)[1])
-        if incoming:
-            request += _attribute(RTA_IIF, U32.pack(incoming))
-        return _routes(self._get(RTM_GETROUTE, request))
 
     def _get(self, kind: int, body: bytes) -> bytes:
         """One question, one answer: its payload."""
@@ -311,6 +220,127 @@ class Netlink:
             return self._socket.recv(1 << 16)
         except BlockingIOError:
             raise NetlinkError(errno.ETIMEDOUT, "the kernel did not answer") from None
+
+
+class Netlink(_Socket):
+    """Links, addresses, routes and neighbors of the network namespace the calling thread is in now.
+
+    Every method raises NetlinkError when the kernel refuses: ENODEV no such device, ENOENT no such entry, ENETUNREACH
+    no route. Addresses and MACs are text; an address that is none raises ValueError.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(socket.NETLINK_ROUTE)
+
+    def link(self, name: str = "", *, index: int = 0) -> Device:
+        """The device of this name, or of this index."""
+        wanted = b"" if index else _attribute(IFLA_IFNAME, name.encode() + b"\0")
+        mask = _attribute(IFLA_EXT_MASK, U32.pack(RTEXT_FILTER_SKIP_STATS))
+        return _device(self._get(RTM_GETLINK, LINK.pack(0, 0, index, 0, 0) + mask + wanted))
+
+    def addresses(self, index: int, family: int = socket.AF_INET) -> list[Address]:
+        """All addresses of a device, in the kernel's order."""
+        return self._dump(RTM_GETADDR, struct.pack("=BBBBI", family, 0, 0, 0, index), _address)
+
+    def holder(self, address: str) -> Device | None:
+        """The device that holds this address of ours; None when none does."""
+        family, packed = _pack(address)
+
+        def same(payload: bytes) -> Address | None:
+            return _address(payload) if packed in payload else None
+
+        found = self._dump(RTM_GETADDR, struct.pack("=BBBBI", family, 0, 0, 0, 0), same)
+        return next((self.link(index=one.device) for one in found if one.address == address), None)
+
+    def route(self, destination: str, *, source: str = "", incoming: int = 0) -> Route:
+        """The entry the kernel picks for its own packets to `destination`, or for those from `source` by `incoming`.
+
+        It is the entry itself, with its prefix, not the route cache's copy of it. Where it names several next
+        hops (multipath), the one this very lookup would take is given.
+        """
+        found = self._route(RTM_F_FIB_MATCH, destination, source, incoming)
+        if found.type != "unicast" or found.device > 0:
+            return found
+        taken = self._route(0, destination, source, incoming)
+        return Route(
+            type=found.type,
+            destination=found.destination,
+            length=found.length,
+            next_hop=taken.next_hop,
+            device=taken.device,
+            table=found.table,
+            protocol=found.protocol,
+            scope=found.scope,
+            metric=found.metric,
+            onlink=found.onlink or taken.onlink,
+        )
+
+    def refusing_route(self, destination: str, error: int) -> Route | None:
+        """The blackhole (EINVAL), unreachable (EHOSTUNREACH) or prohibit (EACCES) entry that refused a lookup, if any.
+
+        A lookup does not name the entry that refuses it, so the entries of that type are read: few, and picked by the
+        kernel.
+        """
+        if error not in REFUSALS:
+            return None
+        family, packed = _pack(destination)
+        request = ROUTE.pack(family, 0, 0, 0, 0, 0, 0, REFUSALS[error], 0)
+        covering = [r for r in self._dump(RTM_GETROUTE, request, _routes) if _covers(r, packed)]
+        return max(covering, key=lambda r: (r.table == RT_TABLE_MAIN, r.length, -r.metric), default=None)
+
+    def default_route(self, family: int = socket.AF_INET) -> Route | None:
+        """The default route of the main table. Reads the whole table: meant for a pod's, which has two entries."""
+        request = ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + _attribute(RTA_TABLE, U32.pack(RT_TABLE_MAIN))
+        found = [r for r in self._dump(RTM_GETROUTE, request, _routes) if r.length == 0]
+        return min(found, key=lambda r: r.metric, default=None)
+
+    def neighbor(self, index: int, address: str) -> Entry:
+        """`ip neigh get ADDRESS dev INDEX`."""
+        family, packed = _pack(address)
+        return _entry(self._get(RTM_GETNEIGH, NEIGHBOR.pack(family, index, 0, 0, 0) + _attribute(NDA_DST, packed)))
+
+    def fdb(self, index: int, mac: str) -> Entry:
+        """`bridge fdb get MAC dev INDEX self`; its address is the outer one a VXLAN device sends to."""
+        packed = bytes.fromhex(mac.replace(":", ""))
+        request = NEIGHBOR.pack(AF_BRIDGE, index, 0, NTF_SELF, 0) + _attribute(NDA_LLADDR, packed)
+        return _entry(self._get(RTM_GETNEIGH, request))
+
+    def namespace_id(self, descriptor: int) -> int:
+        """The id this namespace uses for the open network namespace `descriptor`; -1 when it uses none."""
+        payload = self._get(RTM_GETNSID, struct.pack("=Bxxx", 0) + _attribute(NETNSA_FD, U32.pack(descriptor)))
+        return int(S32.unpack(_attributes(payload, 4)[NETNSA_NSID])[0])
+
+    def _route(self, flags: int, destination: str, source: str, incoming: int) -> Route:
+        family, packed = _pack(destination)
+        bits = len(packed) * 8
+        if family == socket.AF_INET:
+            flags |= RTM_F_LOOKUP_TABLE  # IPv6 names the table without being asked, and refuses to be asked
+        request = ROUTE.pack(family, bits, bits if source else 0, 0, 0, 0, 0, 0, flags) + _attribute(RTA_DST, packed)
+        if source:
+            request += _attribute(RTA_SRC, _pack(source)[1])
+        if incoming:
+            request += _attribute(RTA_IIF, U32.pack(incoming))
+        return _routes(self._get(RTM_GETROUTE, request))
+
+
+class Sockets(_Socket):
+    """The sockets of the network namespace the calling thread is in now."""
+
+    def __init__(self) -> None:
+        super().__init__(NETLINK_SOCK_DIAG)
+
+    def listening(self, protocol: str, port: int) -> list[str]:
+        """Addresses on which a "tcp" or "udp" socket waits for anybody on this port, IPv4 first.
+
+        Raises NetlinkError (ENOENT: the kernel cannot load what answers this).
+        """
+        number, state = LISTENING[protocol]
+        wanted = struct.pack("!HH36x8s", port, 0, b"\xff" * 8)  # any other end, any cookie
+        found: list[str] = []
+        for family in (socket.AF_INET, socket.AF_INET6):
+            request = struct.pack("=BBxxI", family, number, 1 << state) + wanted
+            found += self._dump(SOCK_DIAG_BY_FAMILY, request, _listener)
+        return found
 
 
 def replace_neighbor(device: str, address: str, mac: str) -> None:
@@ -427,6 +457,12 @@ def _routes(payload: bytes) -> Route:
         metric=_u32(has, RTA_PRIORITY, 0),
         onlink=bool(flags & RTNH_F_ONLINK),
     )
+
+
+def _listener(payload: bytes) -> str:
+    """An IPv4 address held by an IPv6 socket is given as IPv4."""
+    packed = payload[8:12] if payload[0] == socket.AF_INET else payload[8:24]
+    return _unpack(packed[12:] if packed[:12] == bytes(10) + b"\xff\xff" else packed)
 
 
 def _covers(route: Route, packed: bytes) -> bool:

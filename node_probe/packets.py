@@ -111,7 +111,7 @@ def _sender(ask: NodeAsk, probe: SendProbe) -> LocalPod | None:
 
 
 def _open(probe: SendProbe, pod: LocalPod | None, view: View) -> tuple[list[socket.socket], int]:
-    """One fresh socket per packet, made where it is to be sent from, and that place's MTU. Raises OSError, CannotEnter."""
+    """One fresh socket per packet, made where it is sent from, and that place's MTU. Raises OSError, CannotEnter."""
     if pod is None:
         return _sockets(probe), _own_mtu(probe, view)
     entered = view.enter(pod)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 from facts import LocalPod, Neighbor, NodeAsk, RouteLookup, Way
 from node_probe.namespaces import CannotEnter, Inside, enter
@@ -21,6 +20,7 @@ class View:
         self.netlink = netlink
         self.deadline = deadline
         self._lock = threading.Lock()
+        self._lookups: dict[Way, list[RouteLookup]] = {}
         self._pods: dict[str, Inside | CannotEnter] = {}
 
     def __enter__(self) -> View:
@@ -69,13 +69,16 @@ class View:
         except CannotEnter as error:
             return error
 
-    def lookups(self, node: str, way: Way) -> Iterator[RouteLookup]:
+    def lookups(self, node: str, way: Way) -> list[RouteLookup]:
         """What the kernel would do with packets of this way: sent by the node itself, then (where given) coming in by
         a device."""
-        output = self._lookup(node, way.destination)
-        yield output
-        if way.source and way.incoming:
-            yield self._lookup(node, way.destination, way.source, way.incoming, output)
+        with self._lock:  # asked once: neighbors and forwarding entries are those of the very routes that are reported
+            if way not in self._lookups:
+                found = [self._lookup(node, way.destination)]
+                if way.source and way.incoming:
+                    found.append(self._lookup(node, way.destination, way.source, way.incoming, found[0]))
+                self._lookups[way] = found
+            return self._lookups[way]
 
     def hops(self, ask: NodeAsk) -> list[tuple[str, str]]:
         """(device, address) of each neighbor the ways lead to or should lead to, each once.

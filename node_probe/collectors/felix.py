@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -22,7 +23,9 @@ async def collect(ask: NodeAsk, view: View) -> AsyncIterator[Fact]:
                 _get(session, f"http://{where}/liveness"), _get(session, f"http://{where}/readiness")
             )
     except aiohttp.ClientConnectorError as error:
-        yield FelixHealth(node=ask.node, reachable=False, detail=f"nothing listens on {where} ({error.strerror})")
+        refused = error.errno == errno.ECONNREFUSED
+        detail = f"nothing listens on {where}" if refused else f"{where}: {error.strerror}"
+        yield FelixHealth(node=ask.node, reachable=False, detail=detail)
     except (aiohttp.ClientError, TimeoutError) as error:
         detail = (
             f"no answer from {where} within {TIMEOUT_S} s" if isinstance(error, TimeoutError) else f"{where}: {error}"

@@ -12,12 +12,11 @@ import msgspec
 
 from facts import Blind, Fact, Listener, LocalPod, NodeAsk, PodInterface
 from node_probe.namespaces import CannotEnter, Inside
-from node_probe.netlink import NetlinkError
+from node_probe.netlink import LISTENING, NetlinkError, Sockets
 from node_probe.view import View
 
 # The thread's own view: /proc/net would show the namespace of the process.
-SOCKETS = Path("/proc/thread-self/net")
-LISTENING = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN; an unconnected UDP socket is in TCP_CLOSE
+PRINTED = Path("/proc/thread-self/net")
 
 
 def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
@@ -91,8 +90,18 @@ def listening(protocol: str, port: int) -> tuple[str, ...]:
     """
     if protocol not in LISTENING:
         raise ValueError(f"{protocol!r} has no listening sockets; ask for tcp or udp")
+    try:
+        with Sockets() as sockets:
+            return tuple(dict.fromkeys(sockets.listening(protocol, port)))
+    except OSError:
+        # A kernel without socket diagnosis. Second choice: printing them walks the connections of the whole node.
+        return printed(protocol, port)
+
+
+def printed(protocol: str, port: int) -> tuple[str, ...]:
+    """The same out of /proc/net/{tcp,tcp6,udp,udp6}."""
     found: dict[str, None] = {}
-    for table in (SOCKETS / protocol, SOCKETS / f"{protocol}6"):
+    for table in (PRINTED / protocol, PRINTED / f"{protocol}6"):
         try:
             lines = table.open()
         except FileNotFoundError:  # a kernel without IPv6
@@ -101,7 +110,7 @@ def listening(protocol: str, port: int) -> tuple[str, ...]:
             next(lines)
             for line in lines:
                 _, local, _, state, *_ = line.split(maxsplit=4)
-                if state == LISTENING[protocol]:
+                if int(state, 16) == LISTENING[protocol][1]:
                     address, _, number = local.partition(":")
                     if int(number, 16) == port:
                         found[_address(address)] = None
@@ -111,11 +120,8 @@ def listening(protocol: str, port: int) -> tuple[str, ...]:
 
 
 def _address(text: str) -> str:
-    """Hexadecimal words in the machine's byte order, as the kernel prints them. An IPv4 address held by an IPv6 socket
-    is given as IPv4."""
+    """Hexadecimal words in the machine's byte order, as the kernel prints them. IPv4 held by an IPv6 socket is IPv4."""
     packed = b"".join(struct.pack("=I", int(text[i : i + 8], 16)) for i in range(0, len(text), 8))
-    if len(packed) == 4:
-        return socket.inet_ntop(socket.AF_INET, packed)
     if packed[:12] == bytes(10) + b"\xff\xff":
-        return socket.inet_ntop(socket.AF_INET, packed[12:])
-    return socket.inet_ntop(socket.AF_INET6, packed)
+        packed = packed[12:]
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
