@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from lab.apiserver.calico_definitions import Group
 from lab.errors import LabError
 from lab.intent import Object
 
@@ -25,51 +26,7 @@ POD_NAMES = (("cart", "web"), ("db", "queue"), ("mail", "search"))
 APPLICATION_NAMESPACE = "shop"
 ECHO_PORT = 8080
 EXTRA_PORTS = {"shop/db": (5432,)}
-CALICO_GROUP = "crd.projectcalico.org"
-CALICO_KINDS = {
-    "bgpconfigurations": ("BGPConfiguration", False),
-    "bgpfilters": ("BGPFilter", False),
-    "bgppeers": ("BGPPeer", False),
-    "blockaffinities": ("BlockAffinity", False),
-    "caliconodestatuses": ("CalicoNodeStatus", False),
-    "clusterinformations": ("ClusterInformation", False),
-    "felixconfigurations": ("FelixConfiguration", False),
-    "globalnetworkpolicies": ("GlobalNetworkPolicy", False),
-    "globalnetworksets": ("GlobalNetworkSet", False),
-    "hostendpoints": ("HostEndpoint", False),
-    "ipamblocks": ("IPAMBlock", False),
-    "ipamconfigs": ("IPAMConfig", False),
-    "ipamhandles": ("IPAMHandle", False),
-    "ippools": ("IPPool", False),
-    "ipreservations": ("IPReservation", False),
-    "kubecontrollersconfigurations": ("KubeControllersConfiguration", False),
-    "networkpolicies": ("NetworkPolicy", True),
-    "networksets": ("NetworkSet", True),
-    "tiers": ("Tier", False),
-}
-
-
-def calico_definitions() -> Iterator[Object]:
-    """The CustomResourceDefinitions of group crd.projectcalico.org; their schemas let everything through."""
-    for plural, (kind, namespaced) in CALICO_KINDS.items():
-        yield {
-            "apiVersion": "apiextensions.k8s.io/v1",
-            "kind": "CustomResourceDefinition",
-            "metadata": {"name": f"{plural}.{CALICO_GROUP}"},
-            "spec": {
-                "group": CALICO_GROUP,
-                "names": {"kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower()},
-                "scope": "Namespaced" if namespaced else "Cluster",
-                "versions": [
-                    {
-                        "name": "v1",
-                        "served": True,
-                        "storage": True,
-                        "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
-                    }
-                ],
-            },
-        }
+CALICO_GROUP: Group = "crd.projectcalico.org"
 
 
 def recorded(directory: Path) -> list[Object]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import secrets
@@ -11,19 +10,23 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from fixes import request
 from lab import faults
-from lab.apiserver.store import Store
+from lab.apiserver import ApiServer, Store, User
+from lab.apiserver.calico_definitions import install
+from lab.apiserver.certificate import make as make_certificate
+from lab.apiserver.kubeconfig import kubeconfig
 from lab.cluster import Cluster
 from lab.control import Control, Request
-from lab.objects import calico_definitions, invented, recorded
+from lab.objects import CALICO_GROUP, invented, recorded
 from lab.proxy import ConnectProxy
 from lab.workers import PROBE_PORT, Worker, available, wait_until_listening
+from node_probe.certs import make as make_probe_certificates
 
 API_ADDRESS = ("172.30.0.1", 6443)
 READY_S = 30.0
@@ -79,7 +82,11 @@ class Server:
         self.times["kernel_s"] = round(time.perf_counter() - began, 3)
         nodes = [node.address for node in cluster.topology.nodes.values()]
         await ConnectProxy(nodes, PROBE_PORT).start(proxy)
-        self._write_files(api.getsockname()[1], proxy.getsockname()[1])
+        certificate = make_certificate(("127.0.0.1", API_ADDRESS[0]))
+        server = ApiServer(store, {self.token: User("kubernetes-admin")})
+        inside = socket.create_server(API_ADDRESS)
+        await server.start(api, inside, tls=certificate.context)
+        self._write_files(api.getsockname()[1], proxy.getsockname()[1], certificate.authority)
         words = {
             "status": self._status,
             "inflict": self._inflict,
@@ -111,9 +118,8 @@ class Server:
     def _store(self) -> Store:
         """The API objects the lab starts from."""
         store = Store()
-        for definition in calico_definitions():
-            store.create(definition)
-        store.create(yaml.safe_load(resources.files("fixes").joinpath("fixrequest.yaml").read_text()))
+        install(store, CALICO_GROUP)
+        store.create(yaml.safe_load(Path(request.__file__).with_name("fixrequest.yaml").read_text()))
         settings = self.settings
         entries = (
             recorded(Path(settings.objects))
@@ -129,9 +135,13 @@ class Server:
 
     # ---- files
 
-    def _write_files(self, api_port: int, proxy_port: int) -> None:
-        self._write_kubeconfig("kubeconfig", f"http://127.0.0.1:{api_port}")
-        self._write_kubeconfig("kubeconfig.nodes", "http://{}:{}".format(*API_ADDRESS))
+    def _write_files(self, api_port: int, proxy_port: int, authority: str) -> None:
+        for name, host, port in (("kubeconfig", "127.0.0.1", api_port), ("kubeconfig.nodes", *API_ADDRESS)):
+            path = self.directory / name
+            path.touch(0o600)
+            url = f"https://{host}:{port}"
+            path.write_text(kubeconfig(url, self.token, authority, cluster=self.directory.name))
+        make_probe_certificates(self.directory / "certs")
         lines = {
             "KUBECONFIG": str(self.directory / "kubeconfig"),
             "CALICO_WHY_CERTS": str(self.directory / "certs"),
@@ -141,20 +151,6 @@ class Server:
         }
         text = "".join(f"export {name}={value}\n" for name, value in lines.items())
         (self.directory / "env").write_text(text)
-
-    def _write_kubeconfig(self, name: str, url: str) -> None:
-        cluster = self.directory.name
-        content = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": cluster,
-            "clusters": [{"name": cluster, "cluster": {"server": url}}],
-            "users": [{"name": "lab", "user": {"token": self.token}}],
-            "contexts": [{"name": cluster, "context": {"cluster": cluster, "user": "lab"}}],
-        }
-        path = self.directory / name
-        path.touch(0o600)
-        path.write_text(yaml.safe_dump(content, sort_keys=False))
 
     # ---- probes and fixers
 
@@ -217,9 +213,9 @@ class Server:
             "pid_namespace": self.pid_namespace,
         }
 
-    async def _inflict(self, request: Request) -> dict[str, str]:
+    async def _inflict(self, asked: Request) -> dict[str, str]:
         return await self.cluster.inflict(
-            str(request["fault"]), str(request["source"]), str(request["target"]), str(request.get("where", ""))
+            str(asked["fault"]), str(asked["source"]), str(asked["target"]), str(asked.get("where", ""))
         )
 
     async def _heal(self, _: Request) -> dict[str, Any]:
@@ -244,4 +240,4 @@ class Server:
 def read_environment(file: Path) -> Mapping[str, str]:
     """The variables of a lab's env file."""
     pairs = (line.removeprefix("export ").partition("=") for line in file.read_text().splitlines())
-    return {name: json.loads(value) if value.startswith('"') else value for name, _, value in pairs}
+    return {name: value for name, _, value in pairs}
