@@ -7,6 +7,7 @@ With healing it also looks again, in Felix's own rhythm: the tunnel device every
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -161,6 +162,8 @@ class Felix:
         try:
             act(*arguments)
         except OSError as error:
+            if error.errno == errno.ENODEV:  # an interface that is not there yet gets its entries when it comes
+                return
             log.warning("%s: the kernel refused %s: %s", self.node, arguments, error)
 
 

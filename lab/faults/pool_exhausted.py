@@ -1,6 +1,7 @@
-"""No address is left for a new pod: every pool is exactly as large as its block, and every block is full.
+"""No address is left for a new pod: its node's pool is a single block, and every address of it is taken.
 
-The pods that are there keep theirs and go on working; shop/late, scheduled on the wounded node, waits for one.
+Every node gets a pool of its own, as large as its block; the pods that are there keep their addresses and go on
+working. shop/late, scheduled on the wounded node, waits for one.
 """
 
 from __future__ import annotations
@@ -27,38 +28,30 @@ LATE = "late"
 
 
 def inflict(cluster: Cluster, wound: Wound) -> dict[str, str]:
-    blocks = [block for block in cluster.listed("ipamblocks") if block["spec"]["affinity"]]
-    pools = _shrink_pools(cluster, [block["spec"]["cidr"] for block in blocks])
+    blocks = {block["spec"]["affinity"].removeprefix("host:"): block for block in cluster.listed("ipamblocks")}
+    _one_pool_a_node(cluster, {node: block["spec"]["cidr"] for node, block in blocks.items()})
     cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": BATCH}})
-    for block in blocks:
-        _fill(cluster, block)
-    _wait_in_vain(cluster, wound.node, pools)
+    _fill(cluster, wound.node, blocks[wound.node])
+    _wait_in_vain(cluster, wound.node, blocks[wound.node]["spec"]["cidr"])
     late = f"{APPLICATION_NAMESPACE}/{LATE}"
-    return (
-        {"source": late, "target": wound.target}
-        if wound.where == "source"
-        else {"source": wound.source, "target": late}
-    )
+    if wound.where == "source":
+        return {"source": late, "target": wound.target}
+    return {"source": wound.source, "target": late}
 
 
-def _shrink_pools(cluster: Cluster, cidrs: list[str]) -> list[str]:
-    """One pool a block. Returns their CIDRs as the CNI plugin lists them."""
-    first, *further = cluster.listed("ippools")
-    template = first["spec"]
-
-    def shrink(pool: Object) -> None:
-        pool["spec"]["cidr"] = cidrs[0]
-
-    # The further pools come first, so that at no time an address is outside of all of them.
-    for number, cidr in enumerate(cidrs[1:], 2):
-        cluster.create(calico("IPPool", f"rack-{number}-ipv4-ippool", {**template, "cidr": cidr}))
-    cluster.change("ippools", first["metadata"]["name"], shrink)
-    return [*cidrs, *(pool["spec"]["cidr"] for pool in further)]
+def _one_pool_a_node(cluster: Cluster, cidrs: dict[str, str]) -> None:
+    """Instead of the pools there were; the new ones come first, so that no address is ever outside of all of them."""
+    old = cluster.listed("ippools")
+    for node, cidr in cidrs.items():
+        selector = f'kubernetes.io/hostname == "{node}"'
+        spec = {**old[0]["spec"], "cidr": cidr, "nodeSelector": selector}
+        cluster.create(calico("IPPool", f"{node}-ipv4-ippool", spec))
+    for pool in old:
+        cluster.delete("ippools", pool["metadata"]["name"])
 
 
-def _fill(cluster: Cluster, block: Object) -> None:
+def _fill(cluster: Cluster, node: str, block: Object) -> None:
     """Gives every free address of a block to a running pod of the block's own node."""
-    node = block["spec"]["affinity"].removeprefix("host:")
     network, now = IPv4Network(block["spec"]["cidr"]), datetime.now(UTC)
     handles = []
 
@@ -89,7 +82,7 @@ def _fill(cluster: Cluster, block: Object) -> None:
         cluster.create(handle_object(handle, str(network)))
 
 
-def _wait_in_vain(cluster: Cluster, node: str, pools: list[str]) -> None:
+def _wait_in_vain(cluster: Cluster, node: str, pool: str) -> None:
     now = cluster.now()
     pod = scheduled_pod(APPLICATION_NAMESPACE, LATE, node=node, time=now)
     pod["status"] = {
@@ -124,7 +117,7 @@ def _wait_in_vain(cluster: Cluster, node: str, pools: list[str]) -> None:
     said = (
         f"Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup network for sandbox "
         f'"{container_id(APPLICATION_NAMESPACE, LATE)}": plugin type="calico" failed (add): failed to request IPv4 '
-        f"addresses: Assigned 0 out of 1 requested IPv4 addresses; No IPs available in pools: [{' '.join(pools)}]"
+        f"addresses: Assigned 0 out of 1 requested IPv4 addresses; No IPs available in pools: [{pool}]"
     )
     cluster.create(
         {
