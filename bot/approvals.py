@@ -23,7 +23,7 @@ class GroupsUnknown(Exception):
 
 
 class GroupCache:
-    """Members of Slack user groups, at most a minute old; what cannot be read is never guessed from an older reading."""
+    """Members of Slack user groups, at most a minute old; what cannot be read is not guessed from an older one."""
 
     def __init__(self, read: Members, clock: Callable[[], float] = time.monotonic) -> None:
         self._read = read
@@ -86,8 +86,8 @@ class Approvals:
         except GroupsUnknown as unknown:
             return Decision(
                 False,
-                f"Slack did not say who may approve ({unknown}), so nobody may for now; nothing was changed. Try again, or "
-                f"in a terminal: calico-why approve {name}",
+                f"Slack did not say who may approve ({unknown}), so nobody may for now; nothing was changed. "
+                f"Try again, or in a terminal: calico-why approve {name}",
                 request,
             )
         verb = "approve" if to is Phase.APPROVED else "reject"

@@ -29,7 +29,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Journal:
-    """One file a question: in `jobs` until it is answered, then for a day in `done`. Every method blocks on the disk."""
+    """One file a question: in `jobs` until it is answered, then for a day in `done`. Every method blocks for a disk."""
 
     def __init__(self, state: Path | None) -> None:
         self._directory = (state or Path(tempfile.mkdtemp(prefix="calico-why-"))) / "journal"

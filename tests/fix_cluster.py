@@ -1,0 +1,57 @@
+"""An API server on loopback that knows FixRequests; the tests of everything that reads or writes them start from it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fixes.store import FixStore, connect
+from lab.apiserver import ApiServer, Store, User
+from lab.apiserver.kubeconfig import kubeconfig
+
+NAMESPACE = "calico-why"
+CRD = Path(__file__).parents[1] / "fixes" / "fixrequest.yaml"
+
+
+@dataclass
+class FixCluster:
+    """The server, its in-process store, and a kubeconfig for each user."""
+
+    server: ApiServer
+    objects: Store
+    url: str
+    directory: Path
+
+    def kubeconfig(self, user: str = "admin", **rights: Any) -> str:
+        """Path of a kubeconfig of this user, made known to the server."""
+        self.server.tokens[f"token-{user}"] = User(user, **rights)  # type: ignore[index]  # the dict given below
+        path = self.directory / f"kubeconfig-{user}"
+        path.write_text(kubeconfig(self.url, f"token-{user}", cluster="test"))
+        return str(path)
+
+    @contextlib.asynccontextmanager
+    async def store(
+        self, user: str = "admin", now: Callable[[], datetime] = lambda: datetime.now(UTC), **rights: Any
+    ) -> AsyncGenerator[FixStore]:
+        async with connect(self.kubeconfig(user, **rights), NAMESPACE) as store:
+            store.now = now
+            yield store
+
+
+@contextlib.asynccontextmanager
+async def fix_cluster(directory: Path, *, with_crd: bool = True) -> AsyncGenerator[FixCluster]:
+    objects = Store()
+    objects.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    if with_crd:
+        objects.create(yaml.safe_load(CRD.read_text()))
+    server = ApiServer(objects, tokens={})
+    try:
+        yield FixCluster(server, objects, await server.start(), directory)
+    finally:
+        await server.stop()
