@@ -37,7 +37,7 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     warnings = tuple(cause for cause in causes if cause.severity == "warns")
     legs = [fact for fact in evaluation.facts if isinstance(fact, Leg)]
     probes = [fact for fact in evaluation.facts if isinstance(fact, ProbeResult)]
-    blind = _blind(evaluation, legs)
+    blind = _blind(evaluation, legs, breaking)
     if breaking:
         verdict, summary = "cause", _probes_despite_cause(legs, probes)
     elif not legs:
@@ -117,13 +117,18 @@ def _with_felix(cause: Cause, facts: Sequence[Fact]) -> Cause:
     return msgspec.structs.replace(cause, felix=felix)
 
 
-def _blind(evaluation: rulebase.Evaluation, legs: Sequence[Leg]) -> tuple[Blind, ...]:
-    """What could not be seen: as reported, and every rule that had nothing to judge by on a node not reported blind."""
+def _blind(evaluation: rulebase.Evaluation, legs: Sequence[Leg], causes: Sequence[Cause]) -> tuple[Blind, ...]:
+    """What could not be seen: as reported, and every rule that had nothing to judge by.
+
+    Such a rule is left out where its node is reported blind, or where a cause explains that there is nothing to judge: a
+    device that is missing has no MAC.
+    """
     seen = [fact for fact in evaluation.facts if isinstance(fact, Blind)] + list(evaluation.blind)
     reported = {blind.node for blind in seen}
     for rule, leg in evaluation.unjudged:
         node = leg.target_node if rule.at is not None and rule.at.field == "target_node" else leg.source_node
-        if node not in reported:
+        explained = any(cause.node == node or cause.leg in (leg.direction, "both") for cause in causes)
+        if node not in reported and not explained:
             reason = f"nothing was seen to judge this by on the {leg.direction} leg"
             seen.append(Blind(node=node, look=rule.name, reason=reason))
     seen += [

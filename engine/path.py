@@ -11,7 +11,10 @@ LOCAL_STAGES = ("source pod", "source veth", "source node", "target veth", "targ
 
 
 def paths(legs: Iterable[Leg], causes: Sequence[Cause], blind: Sequence[Blind], verdict: str) -> tuple[LegPath, ...]:
-    """One LegPath per leg. A hop is "ok" only where nothing on its node was hidden and no bad hop comes before it."""
+    """One LegPath per leg. A hop is "ok" only where nothing on its node was hidden and no bad hop comes before it.
+
+    Where packets are lost and no cause was found, no hop is called ok: one of them loses the packets.
+    """
     hidden = {one.node for one in blind}
     return tuple(_path(leg, causes, hidden, verdict) for leg in legs)
 
@@ -24,7 +27,7 @@ def _path(leg: Leg, causes: Sequence[Cause], hidden: set[str], verdict: str) -> 
         node, name = _place(leg, stage)
         if index == bad:
             state = "bad"
-        elif (bad < 0 and verdict == "healthy") or (index < bad and node not in hidden):
+        elif verdict == "healthy" or (verdict == "cause" and (bad < 0 or index < bad) and node not in hidden):
             state = "ok"
         else:
             state = "unknown"
