@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import ssl
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -16,6 +15,7 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from bot.errors import COULD_NOT_JUDGE, UserError
+from bot.sources.trouble import brief
 
 PAGE = 500
 _IN_CLUSTER_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -82,7 +82,7 @@ class Api:
             current = loader.current_context
         except Exception as error:  # the loader has no error of its own: it lets through whatever parsing met
             raise UserError(
-                f"The kubeconfig {path} cannot be used ({_brief(error)}), so no cluster is known. "
+                f"The kubeconfig {path} cannot be used ({brief(error)}), so no cluster is known. "
                 "Check KUBECONFIG; `kubectl config view` reads the same file.",
                 status=COULD_NOT_JUDGE,
             ) from error
@@ -144,10 +144,8 @@ class Api:
             return response.status, await response.read()
         except TimeoutError as error:
             raise Unreachable(f"{self.server} did not answer within {self._timeout_s:g} s") from error
-        except ssl.SSLError as error:
-            raise Unreachable(f"no TLS with {self.server}: {error.reason or error}") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Unreachable(f"{self.server}: {_brief(error)}") from error
+            raise Unreachable(f"{self.server}: {brief(error)}") from error
 
     def unreachable(self, error: Unreachable) -> UserError:
         """The sentence for a question that cannot be answered without this look."""
@@ -184,10 +182,3 @@ def _is_loopback(server: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _brief(error: BaseException) -> str:
-    """The innermost reason in a few words: aiohttp's own texts repeat host and type."""
-    inner = getattr(error, "os_error", None) or error
-    text = str(getattr(inner, "strerror", None) or inner) or type(inner).__name__
-    return text if len(text) <= 200 else text[:199] + "…"

@@ -27,6 +27,9 @@ SAME_NAME = 20  # pods of one name, or with one address
 SHOWN = 6  # candidates in a sentence
 
 
+_Blocks = dict[str, "asyncio.Future[Object | Blind | None]"]  # blocks of one look, by object name
+
+
 class _Calico(NamedTuple):
     """What is read once for both sides."""
 
@@ -125,7 +128,8 @@ class Cluster:
         addresses = [one.address for one in endpoints if one.kind in ("pod", "address") and not one.host_network]
         addresses += [node.tunnel_address for node in known.values()]
         unique = [one for one in dict.fromkeys(addresses) if _is_ipv4(one)]
-        looks: list[Coroutine[Any, Any, list[Fact]]] = [self._allocation(one, common) for one in unique]
+        blocks: _Blocks = {}
+        looks: list[Coroutine[Any, Any, list[Fact]]] = [self._allocation(one, common, blocks) for one in unique]
         resources = {node.name: resource for node, resource, _ in nodes if node}
         for node in dict.fromkeys(one.node for one in endpoints if _waits_for_address(one) and one.node in resources):
             namespaces = [one.name.split("/")[0] for one in endpoints if one.node == node and _waits_for_address(one)]
@@ -317,24 +321,29 @@ class Cluster:
 
     # -- addresses --------------------------------------------------------------------------------------------------
 
-    async def _allocation(self, address: str, calico: _Calico) -> list[Fact]:
+    async def _allocation(self, address: str, calico: _Calico, known: _Blocks) -> list[Fact]:
         """What the block that contains the address says about it. The block is found by name: nothing is listed."""
         ip = ipaddress.IPv4Address(address)
         pools = [pool for pool, _ in calico.pools or ()]
-        blind: list[Blind] = []
         for networks in ipam.candidates(ip, pools):
-            blocks = await _together(
-                *(
-                    self._optional(f"/apis/{calico.settings.group}/ipamblocks/{block_name(one)}", "ipamblocks", blind)
-                    for one in networks
-                )
-            )
-            if blind:
-                return [blind[0]]
-            living = [block for block in blocks if block and not _spec(block).get("deleted")]
+            answers = await _together(*(self._block(block_name(one), calico.settings.group, known) for one in networks))
+            if unread := [one for one in answers if isinstance(one, Blind)]:
+                return [unread[0]]
+            living = [spec for spec in answers if spec and not spec.get("deleted")]
             if living:
-                return [self._judged(ip, _spec(living[0]), pools)]
+                return [self._judged(ip, living[0], pools)]
         return [self._judged(ip, None, pools)]
+
+    async def _block(self, block: str, group: str, known: _Blocks) -> Object | Blind | None:
+        """Spec of a block, read once for all the addresses in it; None when there is none."""
+        if block not in known:
+            known[block] = asyncio.ensure_future(self._read_block(block, group))
+        return await known[block]
+
+    async def _read_block(self, block: str, group: str) -> Object | Blind | None:
+        blind: list[Blind] = []
+        found = await self._optional(f"/apis/{group}/ipamblocks/{block}", "ipamblocks", blind)
+        return blind[0] if blind else _spec(found) or None
 
     @staticmethod
     def _judged(ip: ipaddress.IPv4Address, spec: Object | None, pools: list[Pool]) -> Allocation:

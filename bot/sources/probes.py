@@ -12,6 +12,7 @@ import aiohttp
 import msgspec
 
 from bot.settings import Settings
+from bot.sources.trouble import brief
 from facts import Blind, Fact, NodeAsk, decode
 
 SERVER_NAME = "probe.calico-why"  # every probe's certificate carries it: nodes come and go, the name stays
@@ -115,18 +116,18 @@ def _tls(certs: Path | None) -> ssl.SSLContext:
 def _no_certificates(certs: Path | None, error: Exception) -> str:
     if certs is None:
         return "no certificates to ask its probe with: set CALICO_WHY_CERTS to what `calico-why certs` made"
-    return f"the certificates in {certs} (ca.crt, bot.crt, bot.key) cannot be used: {_innermost(error)}"
+    return f"the certificates in {certs} (ca.crt, bot.crt, bot.key) cannot be used: {brief(error)}"
 
 
 def _reason(error: Exception, address: str, settings: Settings) -> str:
     """What went wrong with one probe, in plain words."""
     where = f"its probe at {address}:{settings.probe_port}"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"{where} shows a certificate that is not to be trusted: {_verification(error.certificate_error)}"
+        return f"{where} shows a certificate that is not to be trusted: {brief(error)}"
     if isinstance(error, aiohttp.ClientConnectorSSLError | ssl.SSLError):
-        return f"{where} does not agree on TLS: {_innermost(error)}"
+        return f"{where} does not agree on TLS: {brief(error)}"
     if isinstance(error, aiohttp.ClientProxyConnectionError):
-        return f"the proxy {settings.probe_proxy} cannot be reached: {_innermost(error)}"
+        return f"the proxy {settings.probe_proxy} cannot be reached: {brief(error)}"
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"the proxy {settings.probe_proxy} does not reach {where}: {error.status} {error.message}"
     if isinstance(error, ConnectionRefusedError) or isinstance(
@@ -135,16 +136,7 @@ def _reason(error: Exception, address: str, settings: Settings) -> str:
         return f"{where}: connection refused, nothing listens there"
     if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError | aiohttp.ClientPayloadError):
         return f"{where} broke off before its answer was complete"
-    return f"{where}: {_innermost(error)}"
-
-
-def _verification(error: Exception) -> str:
-    return str(getattr(error, "verify_message", "") or error)
-
-
-def _innermost(error: Exception) -> str:
-    inner = getattr(error, "os_error", None) or error
-    return str(getattr(inner, "strerror", None) or getattr(inner, "reason", None) or inner) or type(inner).__name__
+    return f"{where}: {brief(error)}"
 
 
 def _blind(node: str, reason: str) -> Blind:
