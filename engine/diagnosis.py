@@ -120,8 +120,8 @@ def _with_felix(cause: Cause, facts: Sequence[Fact]) -> Cause:
 def _blind(evaluation: rulebase.Evaluation, legs: Sequence[Leg], causes: Sequence[Cause]) -> tuple[Blind, ...]:
     """What could not be seen: as reported, and every rule that had nothing to judge by.
 
-    Such a rule is left out where its node is reported blind, or where a cause explains that there is nothing to judge: a
-    device that is missing has no MAC.
+    Such a rule is left out where its node is reported blind, or where a cause explains why there is nothing to judge:
+    a device that is missing has no MAC.
     """
     seen = [fact for fact in evaluation.facts if isinstance(fact, Blind)] + list(evaluation.blind)
     reported = {blind.node for blind in seen}
