@@ -77,7 +77,8 @@ class Prober:
             if not inspect.isasyncgenfunction(collector):
                 # One after the other while they are quick: threads of one interpreter only wait for each other.
                 await asyncio.wait([task], timeout=min(HEAD_START_S, max(0.0, deadline - time.monotonic())))
-        await asyncio.wait([task for _, task, _ in started], timeout=max(0.0, deadline - time.monotonic()))
+        if started:
+            await asyncio.wait([task for _, task, _ in started], timeout=max(0.0, deadline - time.monotonic()))
         facts: list[Fact] = []
         for name, task, seen in started:
             facts += seen.copy()

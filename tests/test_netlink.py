@@ -1,4 +1,4 @@
-"""What the kernel shows of links, routes, neighbors and sockets, and its refusals, against a kernel that was made to hold them."""
+"""What the kernel shows of links, routes, neighbors and sockets, and how it refuses, on a kernel made to hold them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import errno
 import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -244,7 +246,7 @@ def _descriptors() -> int:
 
 
 @in_namespaces
-def test_a_lost_answer_does_not_wait_for_ever_and_a_late_one_confuses_nobody(monkeypatch: Any) -> None:
+def test_a_lost_answer_does_not_wait_for_ever_and_a_late_one_confuses_nobody() -> None:
     TwoNodes()
     with Netlink() as kernel:
         kernel._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, b"\0" * 8 + (50_000).to_bytes(8, "little"))
@@ -268,9 +270,6 @@ def test_a_lost_answer_does_not_wait_for_ever_and_a_late_one_confuses_nobody(mon
 
 
 def test_the_probe_does_not_carry_the_writing_library() -> None:
-    import subprocess
-    import sys
-
     code = "import node_probe.server, node_probe.answer, sys; print('pyroute2' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert run.stdout.strip() == "False", run.stderr

@@ -1,0 +1,299 @@
+"""What fresh packets meet on a good path and on cut ones, and that every one of them is told as what it was."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from typing import Any
+
+from facts import Blind, Fact, LocalPod, ProbeResult, SendProbe
+from node_probe import namespaces, packets
+from node_probe.answer import Prober
+from tests.namespaces import in_namespaces
+from tests.two_nodes import (
+    CART,
+    CART_INTERFACE,
+    DB,
+    DB_INTERFACE,
+    NODE,
+    STRANGER,
+    TUNNEL,
+    TwoNodes,
+    ask,
+    echo,
+    from_cart,
+)
+
+
+def send(*probes: SendProbe, seconds: float = 10.0, **changes: Any) -> list[Fact]:
+    """The answers about these probes alone, in their order."""
+
+    async def answer() -> list[Fact]:
+        prober = Prober("node-a", {})
+        try:
+            return await prober.answer(ask(send=probes, **changes), time.monotonic() + seconds)
+        finally:
+            await prober.close()
+
+    facts = asyncio.run(answer())
+
+    def place(fact: Fact) -> int:
+        return next(
+            (
+                number
+                for number, one in enumerate(probes)
+                if isinstance(fact, ProbeResult)
+                and (one.pod, one.target, one.protocol, one.port)
+                == (fact.pod, fact.target_address, fact.protocol, fact.port)
+                and bool(one.size) == bool(fact.size)
+            ),
+            len(probes),
+        )
+
+    return sorted(facts, key=place)
+
+
+def result(fact: Fact) -> ProbeResult:
+    assert isinstance(fact, ProbeResult), fact
+    return fact
+
+
+def met(fact: Fact) -> tuple[int, int, str, str]:
+    one = result(fact)
+    return one.sent, one.answered, one.outcome, one.answered_by
+
+
+@in_namespaces
+def test_a_good_path_answers_every_kind() -> None:
+    nodes = TwoNodes()
+    echo(nodes.db, 8080)
+    facts = send(
+        from_cart("icmp"),
+        from_cart("icmp", size=-1),
+        from_cart("tcp", port=8080, count=3),
+        from_cart("udp", port=8080),
+        from_cart("udp", port=8080, size=-1),
+        SendProbe(pod="", target=CART, protocol="icmp"),
+        SendProbe(pod="", target=DB, protocol="icmp", size=-1, count=1),
+    )
+    results = [result(fact) for fact in facts]
+    for one in results:
+        assert one.outcome == "answered" and one.answered == one.sent and one.rtt_us > 0
+        assert (one.node, one.answered_by, one.detail) == ("node-a", "", "")
+    assert [one.sent for one in results] == [2, 2, 3, 2, 2, 2, 1]
+    assert [one.size for one in results] == [0, 1450, 0, 0, 1450, 0, 1450], "as large as the pod's MTU"
+    assert [one.source_address for one in results[:6]] == [CART] * 5 + [NODE["a"]]
+
+
+@in_namespaces
+def test_refusals_of_the_target() -> None:
+    nodes = TwoNodes()
+    echo(nodes.db, 8080)
+    tcp, udp = send(from_cart("tcp", port=81), from_cart("udp", port=81))
+    assert met(tcp) == (2, 0, "refused", DB)
+    assert met(udp) == (2, 0, "refused", DB)
+    assert "reset" in result(tcp).detail and "port unreachable" in result(udp).detail
+    assert result(tcp).rtt_us == -1
+
+
+@in_namespaces
+def test_silence_takes_its_time_but_no_more() -> None:
+    nodes = TwoNodes()
+    tunnel = nodes.index("a", TUNNEL)
+    nodes.at("a", lambda ip: ip.fdb("del", ifindex=tunnel, lladdr="66:00:00:00:00:0b"))
+    began = time.monotonic()
+    facts = send(from_cart("icmp"), from_cart("tcp", port=8080), from_cart("udp", port=8080))
+    took = time.monotonic() - began
+    assert [met(fact) for fact in facts] == [(2, 0, "silence", "")] * 3
+    assert 0.9 < took < 4, "all at once, each a second"
+    assert [result(fact).source_address for fact in facts] == [CART] * 3
+
+
+@in_namespaces
+def test_the_deadline_bounds_the_waiting() -> None:
+    nodes = TwoNodes()
+    tunnel = nodes.index("a", TUNNEL)
+    nodes.at("a", lambda ip: ip.fdb("del", ifindex=tunnel, lladdr="66:00:00:00:00:0b"))
+    began = time.monotonic()
+    (fact,) = send(from_cart("icmp"), seconds=0.4)
+    assert time.monotonic() - began < 0.9
+    assert met(fact) == (2, 0, "silence", "")
+
+
+@in_namespaces
+def test_icmp_errors_name_who_sent_them() -> None:
+    nodes = TwoNodes()
+    nodes.sysctl("a", "net/ipv4/icmp_ratelimit", "0")
+    nodes.at("a", lambda ip: ip.route("add", dst=f"{STRANGER}/32", type="unreachable"))
+    nodes.at("a", lambda ip: ip.route("add", dst="10.99.0.0/16", type="prohibit"))
+    facts = send(
+        from_cart("icmp", STRANGER), from_cart("tcp", STRANGER, port=80), from_cart("udp", STRANGER, port=80),
+        from_cart("tcp", "10.99.0.1", port=80),
+    )  # fmt: skip
+    for fact in facts[:3]:
+        assert met(fact) == (2, 0, "unreachable", NODE["a"])
+        assert result(fact).detail == f"{NODE['a']} says: host unreachable"
+    assert met(facts[3]) == (2, 0, "unreachable", NODE["a"])
+    assert "prohibited" in result(facts[3]).detail
+
+
+@in_namespaces
+def test_a_routing_loop_is_unreachable() -> None:
+    nodes = TwoNodes()
+    tunnel = nodes.index("b", TUNNEL)
+    nodes.at("b", lambda ip: ip.route("replace", dst=f"{DB}/32", gateway="10.244.1.0", oif=tunnel, flags=4))
+    (fact,) = send(from_cart("icmp"))
+    one = result(fact)
+    assert one.outcome == "unreachable" and "time to live exceeded" in one.detail
+    assert one.answered_by in ("10.244.1.0", "10.244.2.0", NODE["a"], NODE["b"])
+
+
+@in_namespaces
+def test_packets_too_large_for_the_way_and_for_the_sender() -> None:
+    nodes = TwoNodes()
+    nodes.at("a", lambda ip: ip.link("set", index=nodes.index("a", TUNNEL), mtu=1300))
+    small, full = send(from_cart("icmp"), from_cart("icmp", size=-1))
+    assert met(small)[2] == "answered"
+    assert met(full)[1:3] == (0, "too_big")
+    assert result(full).size == 1450 and result(full).sent == 2
+    assert result(full).answered_by and "1300" in result(full).detail
+    (own,) = send(from_cart("icmp", size=2000))
+    assert met(own) == (0, 0, "too_big", "")
+    (udp,) = send(from_cart("udp", port=8080, size=1450))
+    assert met(udp)[2] == "too_big"
+
+
+@in_namespaces
+def test_the_senders_own_kernel_refuses() -> None:
+    nodes = TwoNodes()
+    nodes.at("cart", lambda ip: ip.route("del", dst="0.0.0.0/0"))
+    nodes.at("a", lambda ip: ip.route("add", dst=f"{STRANGER}/32", type="blackhole"))
+    facts = send(
+        from_cart("icmp"), from_cart("tcp", port=80), from_cart("udp", port=80),
+        SendProbe(pod="", target=STRANGER, protocol="icmp", size=-1),
+    )  # fmt: skip
+    for fact in facts:
+        assert met(fact) == (0, 0, "unreachable", ""), fact
+        assert "own kernel" in result(fact).detail
+    assert result(facts[0]).source_address == CART
+    assert result(facts[3]).source_address == ""
+
+
+@in_namespaces
+def test_only_the_answer_to_this_very_packet_counts() -> None:
+    """Others ping the same target from the same pod all the time."""
+    nodes = TwoNodes()
+    tunnel = nodes.index("b", TUNNEL)
+    other = nodes.cart.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
+    ended = threading.Event()
+
+    def chatter() -> None:
+        while not ended.wait(0.005):
+            # An unasked echo reply, as if from the target.
+            stray = nodes.db.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
+            with stray:
+                stray.sendto(b"\0\0\xff\xff\0\0\0\0", (CART, 0))
+
+    thread = threading.Thread(target=chatter)
+    thread.start()
+    try:
+        assert met(send(from_cart("icmp"))[0])[1] == 2
+        nodes.sysctl("db", "net/ipv4/icmp_echo_ignore_all", "1")
+        assert met(send(from_cart("icmp"))[0]) == (2, 0, "silence", "")
+    finally:
+        ended.set()
+        thread.join()
+        other.close()
+    assert tunnel > 0
+
+
+@in_namespaces
+def test_every_packet_is_a_new_flow() -> None:
+    nodes = TwoNodes()
+    seen: list[tuple[str, int]] = []
+    stream = nodes.db.run(lambda: socket.create_server(("0.0.0.0", 8080)))
+    raw = nodes.db.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
+
+    def accept() -> None:
+        while True:
+            one, peer = stream.accept()
+            seen.append(peer)
+            one.close()
+
+    threading.Thread(target=accept, daemon=True).start()
+    send(from_cart("tcp", port=8080, count=5))
+    assert len(seen) == len({port for _, port in seen}) == 5
+    assert {address for address, _ in seen} == {CART}
+    send(from_cart("icmp", count=5))
+    raw.settimeout(5)
+    assert len({raw.recv(4096)[24:28] for _ in range(5)}) == 5, "identifier and sequence number"
+
+
+@in_namespaces
+def test_what_cannot_be_sent_is_blind_and_costs_nothing_else() -> None:
+    nodes = TwoNodes()
+    echo(nodes.db, 8080)
+    facts = send(
+        from_cart("icmp"),
+        SendProbe(pod="shop/nobody", target=DB, protocol="icmp"),
+        from_cart("sctp", port=80),
+        from_cart("icmp", "shop/db"),
+        from_cart("icmp", "fd00::1"),
+        from_cart("tcp"),
+        from_cart("icmp", port=8),
+        SendProbe(pod="shop/gone", target=DB, protocol="icmp"),
+        local_pods=(
+            LocalPod(name="shop/cart", address=CART, interface=CART_INTERFACE),
+            LocalPod(name="shop/gone", address=STRANGER, interface=DB_INTERFACE),
+        ),
+    )
+    assert met(facts[0])[2] == "answered"
+    blind = [fact.reason for fact in facts if isinstance(fact, Blind) and fact.look == "packets"]
+    assert len(blind) == 7 == len(facts) - 1
+    for words in (
+        "not among the pods",
+        "icmp, tcp and udp only",
+        "IPv4 addresses only",
+        "0 is not a port",
+        "does not exist",
+    ):
+        assert any(words in reason for reason in blind), (words, blind)
+
+
+@in_namespaces
+def test_a_pod_that_cannot_be_entered_sends_nothing() -> None:
+    TwoNodes()
+    namespaces.DIRECTORIES = ()
+    (fact,) = send(from_cart("icmp"))
+    assert isinstance(fact, Blind) and fact.look == "packets" and CART_INTERFACE in fact.reason
+
+
+@in_namespaces
+def test_a_probe_is_no_flood() -> None:
+    TwoNodes()
+    for probes in ((from_cart("icmp", count=packets.MOST + 1),), (from_cart("icmp", count=0),)):
+        (fact,) = send(*probes)
+        assert isinstance(fact, Blind) and "at most 200" in fact.reason
+
+
+@in_namespaces
+def test_facts_are_read_before_packets_are_sent() -> None:
+    """A packet would make the kernel write the very neighbor entry that was missing."""
+    from facts import Neighbor
+
+    nodes = TwoNodes()
+    nodes.at("a", lambda ip: ip.neigh("del", dst="10.244.2.0", ifindex=nodes.index("a", TUNNEL)))
+
+    async def answer() -> list[Fact]:
+        prober = Prober("node-a")
+        try:
+            return await prober.answer(ask(send=(from_cart("icmp"),)), time.monotonic() + 10)
+        finally:
+            await prober.close()
+
+    facts = asyncio.run(answer())
+    (seen,) = [fact for fact in facts if isinstance(fact, Neighbor) and fact.device == TUNNEL]
+    assert (seen.found, seen.state) == (False, "")
+    assert [result(fact).outcome for fact in facts if isinstance(fact, ProbeResult)] == ["silence"]
