@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 
 from fixes.approvers import Approvers
 from fixes.kernel import Kernel
 from fixes.kind import EvidenceChanged, Kind, kinds
-from fixes.request import FixRequest, Phase, Refused
+from fixes.request import FixRequest, Phase, Refused, moment
 from fixes.store import FixStore, StoreError
 
 log = logging.getLogger(__name__)
 
 STOP_S = 5.0
+BUSY_S = 3.0  # a change takes milliseconds
 RETRIES_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 
 
@@ -99,12 +101,21 @@ class Executor:
         try:
             await asyncio.to_thread(kind.execute, self._kernel, request.spec.arguments)
             right, text = await asyncio.to_thread(kind.verify, self._kernel, request.spec.arguments)
-        except (OSError, ValueError) as error:
-            return await self._end(request, Phase.FAILED, f"{self.node}'s kernel refused: {error}.")
+        except Exception as error:  # whatever it is: it was tried once, and that has to be said
+            log.exception("%s failed", request.name)
+            return await self._end(request, Phase.FAILED, f"It failed on {self.node}: {error or type(error).__name__}.")
         return await self._end(request, Phase.VERIFIED if right else Phase.NOT_FIXED, text)
 
     async def _settle(self, request: FixRequest) -> FixRequest:
         """Running, and not by this process: read the world and say what is so. Nothing is run again."""
+        with contextlib.suppress(ValueError):  # of a time nobody can read
+            begun = (self._store.now() - moment(request.status.started_at)).total_seconds()
+            if 0 <= begun < BUSY_S:
+                # An old fixer and a new one overlap during an upgrade: it may be at it right now.
+                await asyncio.sleep(BUSY_S - begun)
+                request = await self._store.get(request.name)
+        if request.status.phase is not Phase.RUNNING:
+            return request
         kind = self._kinds.get(request.spec.kind)
         try:
             if kind is None:
