@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -31,13 +32,14 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     rulebook = rulebase.load()
     rules = {rule.name: rule for rule in rulebook.rules if isinstance(rule, CauseRule)}
     evaluation = rulebook.evaluate(facts)
-    causes = _ordered(_without_echoes(_merged(evaluation.causes), rules), rules)
-    causes = [_with_felix(cause, evaluation.facts) for cause in causes]
+    unjudged = _unjudged(evaluation)
+    told, withheld = _told_apart(_without_echoes(_merged(evaluation.causes), rules), rules, unjudged)
+    causes = [_with_felix(cause, evaluation.facts) for cause in _ordered(told, rules)]
     breaking = tuple(cause for cause in causes if cause.severity != "warns")
     warnings = tuple(cause for cause in causes if cause.severity == "warns")
     legs = [fact for fact in evaluation.facts if isinstance(fact, Leg)]
     probes = [fact for fact in evaluation.facts if isinstance(fact, ProbeResult)]
-    blind = _blind(evaluation, legs, breaking)
+    blind = _blind(evaluation, unjudged, withheld, breaking)
     if breaking:
         verdict, summary = "cause", _probes_despite_cause(legs, probes)
     elif not legs:
@@ -117,20 +119,64 @@ def _with_felix(cause: Cause, facts: Sequence[Fact]) -> Cause:
     return msgspec.structs.replace(cause, felix=felix)
 
 
-def _blind(evaluation: rulebase.Evaluation, legs: Sequence[Leg], causes: Sequence[Cause]) -> tuple[Blind, ...]:
+@dataclass(frozen=True)
+class Unjudged:
+    """A rule that could not say whether its failure mode is there, on this node and leg ("" for an endpoint)."""
+
+    rule: CauseRule
+    node: str
+    leg: str
+
+
+def _unjudged(evaluation: rulebase.Evaluation) -> list[Unjudged]:
+    found = []
+    for rule, anchor in evaluation.unjudged:
+        alias, _ = rule.patterns[0]
+        node = getattr(anchor, rule.at.field) if rule.at is not None and rule.at.alias == alias else ""
+        found.append(Unjudged(rule, node, anchor.direction if isinstance(anchor, Leg) else ""))
+    return found
+
+
+def _told_apart(
+    causes: Sequence[Cause], rules: dict[str, CauseRule], unjudged: Sequence[Unjudged]
+) -> tuple[list[Cause], list[Blind]]:
+    """The causes that cannot be the echo of something nobody could judge; the others as what they leave unsure."""
+    told, withheld = [], []
+    for cause in causes:
+        rule = rules[cause.rule]
+        hidden = [
+            one
+            for one in unjudged
+            if one.node
+            and (
+                (one.rule.name in rule.after and one.node == cause.node)
+                or (one.rule.name in rule.after_peer and one.node != cause.node)
+            )
+            and not any(root.rule in one.rule.after and root.node == one.node for root in causes)
+        ]
+        if not hidden:
+            told.append(cause)
+        for one in hidden:
+            reason = f"could not be judged, so this may be its echo: {cause.text}"
+            withheld.append(Blind(node=one.node, look=one.rule.name, reason=reason))
+    return told, withheld
+
+
+def _blind(
+    evaluation: rulebase.Evaluation, unjudged: Sequence[Unjudged], withheld: Sequence[Blind], causes: Sequence[Cause]
+) -> tuple[Blind, ...]:
     """What could not be seen: as reported, and every rule that had nothing to judge by.
 
     Such a rule is left out where its node is reported blind, or where a cause explains why there is nothing to judge:
     a device that is missing has no MAC.
     """
-    seen = [fact for fact in evaluation.facts if isinstance(fact, Blind)] + list(evaluation.blind)
+    seen = [fact for fact in evaluation.facts if isinstance(fact, Blind)] + list(evaluation.blind) + list(withheld)
     reported = {blind.node for blind in seen}
-    for rule, leg in evaluation.unjudged:
-        node = leg.target_node if rule.at is not None and rule.at.field == "target_node" else leg.source_node
-        explained = any(cause.node == node or cause.leg in (leg.direction, "both") for cause in causes)
-        if node not in reported and not explained:
-            reason = f"nothing was seen to judge this by on the {leg.direction} leg"
-            seen.append(Blind(node=node, look=rule.name, reason=reason))
+    for one in unjudged:
+        explained = any(cause.node == one.node or cause.leg in (one.leg, "both") for cause in causes)
+        if one.leg and one.node not in reported and not explained:
+            reason = f"nothing was seen to judge this by on the {one.leg} leg"
+            seen.append(Blind(node=one.node, look=one.rule.name, reason=reason))
     seen += [
         Blind(
             node=leg.source_node,
@@ -138,8 +184,8 @@ def _blind(evaluation: rulebase.Evaluation, legs: Sequence[Leg], causes: Sequenc
             reason=f"packets from {leg.source} to {leg.target} travel by {leg.encapsulation}, whose routes and devices "
             "this version does not judge",
         )
-        for leg in legs
-        if leg.encapsulation not in ("local", "vxlan")
+        for leg in evaluation.facts
+        if isinstance(leg, Leg) and leg.encapsulation not in ("local", "vxlan")
     ]
     return tuple(dict.fromkeys(seen))
 
@@ -213,7 +259,8 @@ def _why_no_legs(facts: Sequence[Fact]) -> str:
         if not endpoint.node:
             return f"{name} is not scheduled to a node yet."
         if not endpoint.address:
-            return f"{name} has no address yet."
+            why = f" ({endpoint.phase}: {endpoint.reason})" if endpoint.reason else ""
+            return f"{name} has no address yet{why}."
         if endpoint.node not in nodes:
             return f"What Calico says about node {endpoint.node} of {name} could not be read."
         if endpoint.address not in allocated:

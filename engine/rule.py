@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from facts import Cause, Fact, Leg
@@ -99,7 +99,7 @@ class Deduction(Rule):
 
 @dataclass(frozen=True)
 class CauseRule(Rule):
-    """A failure mode."""
+    """A failure mode. Its first condition is its anchor, a Leg or an Endpoint: it has something to say about each."""
 
     title: str = ""
     severity: str = "breaks"
@@ -111,7 +111,6 @@ class CauseRule(Rule):
     stage: str = ""  # where on its leg a packet is lost
     both_ways: bool = False  # it breaks the other leg as well
     heals_within_s: int = NOT_FELIX
-    anchored: bool = field(default=False)  # on a Leg: must have been judged before a leg may be called healthy
 
     def judge(self, facts: dict[str, Fact], evidence: tuple[str, ...]) -> Cause | None:
         """Run the body on one match. None: all well."""
@@ -184,7 +183,6 @@ def cause(
             stage=stage,
             both_ways=both_ways,
             heals_within_s=heals_within_s,
-            anchored=any(p.kind is Leg for p in patterns.values()),
         )
 
     return make

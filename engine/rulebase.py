@@ -45,7 +45,7 @@ class Evaluation:
     facts: tuple[Fact, ...]  # observed ones by id, then derived ones as they came
     causes: tuple[Cause, ...]
     checked: tuple[Checked, ...]  # had everything they need and found nothing wrong
-    unjudged: tuple[tuple[CauseRule, Leg], ...]  # should have said something about this leg and could not
+    unjudged: tuple[tuple[CauseRule, Fact], ...]  # should have said something about this Leg or Endpoint and could not
     proofs: Mapping[str, tuple[str, tuple[str, ...]]]  # id of a derived fact -> rule, ids of the facts it follows from
     blind: tuple[Blind, ...]  # rules whose body failed
 
@@ -142,38 +142,38 @@ class Rulebase:
         failed: dict[str, Blind],
     ) -> Evaluation:
         causes: dict[Cause, None] = {}
-        well: dict[Checked, tuple[str, Leg | None]] = {}
+        well: dict[Checked, tuple[str, Fact]] = {}
         accused: set[Checked] = set()  # what the causes would have been, had all been well
-        judged: set[tuple[str, Leg | None]] = set()
-        broken: set[tuple[str, Leg | None]] = set()
+        judged: set[tuple[str, Fact]] = set()  # rule and its anchor
+        broken: set[tuple[str, Fact]] = set()
         for rule, ids in suspects:
             bound = {alias: known[i] for (alias, _), i in zip(rule.patterns, ids, strict=True)}
             leg = next((fact for fact in bound.values() if isinstance(fact, Leg)), None)
+            anchor = next(iter(bound.values()))
             try:
                 cause = rule.judge(bound, ids)
             except Exception as error:
                 failed.setdefault(rule.name, _failure(rule, error))
-                broken.add((rule.name, leg))
+                broken.add((rule.name, anchor))
                 continue
-            judged.add((rule.name, leg))
+            judged.add((rule.name, anchor))
             node = as_text(getattr(bound[rule.at.alias], rule.at.field)) if rule.at else ""
             checked = Checked(rule=rule.name, node=node, leg=leg.direction if leg else "")
             if cause is None:
-                well[checked] = (rule.name, leg)
+                well[checked] = (rule.name, anchor)
             else:
                 causes[cause] = None
                 accused.add(checked)
-        legs = [fact for fact in known.values() if isinstance(fact, Leg)]
         return Evaluation(
             facts=tuple(known.values()),
             causes=tuple(causes),
             checked=tuple(one for one, of in well.items() if one not in accused and of not in broken),
             unjudged=tuple(
-                (rule, leg)
+                (rule, fact)
                 for rule in self.rules
-                if isinstance(rule, CauseRule) and rule.anchored
-                for leg in legs
-                if _concerns(rule, leg) and (rule.name, leg) not in judged - broken
+                if isinstance(rule, CauseRule)
+                for fact in known.values()
+                if _concerns(rule, fact) and (rule.name, fact) not in judged - broken
             ),
             proofs=proofs,
             blind=tuple(failed[name] for name in sorted(failed)),
@@ -388,11 +388,11 @@ def _holds(pattern: Pattern, fact: Fact, bound: Mapping[str, Fact]) -> bool:
     return True
 
 
-def _concerns(rule: CauseRule, leg: Leg) -> bool:
-    """Is this a leg the rule should judge? Only constants count: better one rule too many that could not."""
-    pattern = next(pattern for _, pattern in rule.patterns if pattern.kind is Leg)
-    constants = tuple((name, wanted) for name, wanted in pattern.terms if not isinstance(wanted, Ref))
-    return _holds(Pattern(Leg, constants), leg, {})
+def _concerns(rule: CauseRule, fact: Fact) -> bool:
+    """Is this a fact the rule's first condition is about? Only constants count: better one rule too many."""
+    _, first = rule.patterns[0]
+    constants = tuple((name, wanted) for name, wanted in first.terms if not isinstance(wanted, Ref))
+    return isinstance(fact, first.kind) and _holds(Pattern(first.kind, constants), fact, {})
 
 
 def _deduce(rule: Rule, matched: Sequence[Fact], failed: dict[str, Blind]) -> list[Fact]:

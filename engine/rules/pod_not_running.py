@@ -14,7 +14,7 @@ from facts import Endpoint
     endpoint=some(Endpoint, kind="pod"),
 )
 def pod_not_running(endpoint: Endpoint) -> str | Finding | None:
-    why = f": {endpoint.reason}" if endpoint.reason else ""
+    why = f": {endpoint.reason.rstrip('.')}" if endpoint.reason else ""
     if endpoint.phase != "Running":
         return f"{endpoint.name} is {endpoint.phase or 'in an unknown phase'}{why}."
     if not endpoint.ready and "CrashLoopBackOff" in endpoint.reason:

@@ -8,9 +8,9 @@ from facts import Endpoint, PoolUsage
     title="No address left for a new pod on this node",
     severity="breaks",
     remedy="Add an IPPool or a larger one; look for leaked addresses with `calicoctl ipam check` before that.",
-    at=the.usage.node,
+    at=the.endpoint.node,
     heals_within_s=NOT_FELIX,
-    endpoint=some(Endpoint, kind="pod", host_network=False, address=""),
+    endpoint=some(Endpoint, kind="pod", phase="Pending", host_network=False, address=""),
     usage=some(PoolUsage, node=the.endpoint.node),
 )
 def pool_exhausted(endpoint: Endpoint, usage: PoolUsage) -> str | None:
