@@ -26,7 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words[:1]
     words = words[1:] if debug else words
     try:
-        return _run(words)
+        status = _run(words)
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(error.sentence, file=sys.stderr)
         return error.status

@@ -13,10 +13,40 @@ import msgspec
 
 from bot.settings import Settings
 from bot.sources.trouble import brief
-from facts import Blind, Fact, NodeAsk, decode
+from facts import (
+    Allocation,
+    Blind,
+    CalicoNode,
+    CalicoSettings,
+    Cause,
+    Checked,
+    Endpoint,
+    Fact,
+    Leg,
+    NodeAsk,
+    Pool,
+    PoolUsage,
+    Question,
+    Side,
+    decode,
+)
 
 SERVER_NAME = "probe.calico-why"  # every probe's certificate carries it: nodes come and go, the name stays
 LARGEST_ANSWER = 4 << 20  # bytes
+# What the API server says or what is deduced. A probe that says such a thing is not believed.
+NOT_A_PROBES = (
+    Allocation,
+    CalicoNode,
+    CalicoSettings,
+    Cause,
+    Checked,
+    Endpoint,
+    Leg,
+    Pool,
+    PoolUsage,
+    Question,
+    Side,
+)
 _HEAD_START_S = 0.5  # what a probe has must have left it before the deadline here
 
 
@@ -87,9 +117,18 @@ class Probes:
                 said = answer[:200].decode("utf-8", "replace").strip()
                 return [_blind(node, f"its probe refused: {response.status} {said}".strip())]
         try:
-            return decode(answer, node=node)
+            return [_own(fact, node) for fact in decode(answer, node=node)]
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return [_blind(node, f"its probe answered with something that is no list of facts ({error})")]
+
+
+def _own(fact: Fact, node: str) -> Fact:
+    """The fact, when a probe of that node can have seen it: one bad node must not speak for others, or for the API."""
+    if isinstance(fact, Blind):
+        return fact if fact.node == node else msgspec.structs.replace(fact, node=node)
+    if isinstance(fact, NOT_A_PROBES) or getattr(fact, "node", None) != node:
+        return _blind(node, f"its probe sent a {type(fact).__name__} that is not its own to see")
+    return fact
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes | None:
