@@ -31,7 +31,8 @@ def _pod_spec(spec: Object) -> None:
     spec.setdefault("schedulerName", "default-scheduler")
 
 
-def _pod(pod: Object) -> None:
+def fill_pod(pod: Object) -> None:
+    """What a pod always has, in place."""
     _pod_spec(pod.setdefault("spec", {}))
     pod["spec"].setdefault("enableServiceLinks", True)
     status = pod.setdefault("status", {})
@@ -107,7 +108,7 @@ def _definition(crd: Object) -> None:
 
 
 _FILL: dict[tuple[str, str], Fill] = {
-    ("", "pods"): _pod,
+    ("", "pods"): fill_pod,
     ("", "events"): _event,
     ("", "services"): _service,
     ("", "secrets"): _secret,

@@ -250,8 +250,9 @@ def applied(
     if live is not None:
         _merge(resource, result, config, ())
     kept: Paths = members.union(*(owner.paths for owner in others))
-    for path in sorted(mine.paths - kept, key=len, reverse=True):
-        _drop(resource, result, path)
+    for path in sorted(mine.paths - kept, key=len):
+        if not any(other[: len(path)] == path for other in kept):
+            _drop(resource, result, path)
     if mine.paths != members:
         mine.entry = {**mine.entry, "time": now()}
     mine.paths = members

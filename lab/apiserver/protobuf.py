@@ -5,6 +5,7 @@ Only what the tables below name is understood; anything else is refused with 415
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,8 @@ from lab.apiserver.registry import Resource
 
 CONTENT_TYPE = "application/vnd.kubernetes.protobuf"
 _MAGIC = b"k8s\x00"
-# Field number: (name, what it holds). "text" once, "texts" repeated, "map" of text to text, "skip", or a message.
+# Field number: (name, what it holds): "text" once, "texts" repeated, "map" of text to text, "bytes" a map of text to
+# bytes (base64 in JSON), "skip", or a message.
 _Fields = dict[int, tuple[str, Any]]
 
 _METADATA: _Fields = {
@@ -32,6 +34,7 @@ _METADATA: _Fields = {
 _KINDS: dict[str, _Fields] = {
     "Namespace": {1: ("metadata", _METADATA), 2: ("spec", {1: ("finalizers", "texts")}), 3: ("status", "skip")},
     "ConfigMap": {1: ("metadata", _METADATA), 2: ("data", "map")},
+    "Secret": {1: ("metadata", _METADATA), 2: ("data", "bytes"), 3: ("type", "text")},
     "ServiceAccount": {1: ("metadata", _METADATA)},
     "SelfSubjectReview": {1: ("metadata", _METADATA), 2: ("status", "skip")},
     "SelfSubjectRulesReview": {
@@ -151,9 +154,11 @@ def _message(data: bytes, fields: _Fields) -> Object:
         content = _bytes(value)
         if isinstance(holds, dict):
             found[name] = _message(content, holds)
-        elif holds == "map":
+        elif holds in ("map", "bytes"):
             pair = dict(_entries(content))
-            found.setdefault(name, {})[_bytes(pair[1]).decode()] = _bytes(pair.get(2, b"")).decode()
+            held = _bytes(pair.get(2, b""))
+            told = base64.b64encode(held) if holds == "bytes" else held
+            found.setdefault(name, {})[_bytes(pair[1]).decode()] = told.decode()
         elif holds == "texts":
             found.setdefault(name, []).append(content.decode())
         elif content:

@@ -279,10 +279,41 @@ class Writer:
             causes += schema.validate(schema.schema_of(resource.definition or {}), obj, old)
         elif resource.key == DEFINITIONS:
             names.check_definition(obj)
-        elif resource.key == ("", "pods") and not obj.get("spec", {}).get("containers"):
-            causes.append({"reason": "FieldValueRequired", "message": "Required value", "field": "spec.containers"})
+        elif resource.key == ("", "pods"):
+            causes += _pod_causes(obj, old)
         if causes:
             raise errors.invalid(resource.group, resource.kind, obj["metadata"].get("name", ""), causes)
+
+
+def _pod_causes(pod: Object, old: Object | None) -> list[Object]:
+    spec = pod.get("spec") or {}
+    if not spec.get("containers"):
+        return [{"reason": "FieldValueRequired", "message": "Required value", "field": "spec.containers"}]
+    if old is None or _fixed(spec) == _fixed(old.get("spec") or {}):
+        return []
+    told = (
+        "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
+        "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing "
+        "tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+    )
+    return [{"reason": "FieldValueForbidden", "message": told, "field": "spec"}]
+
+
+def _fixed(spec: Object) -> Object:
+    """The part of a pod's spec that stays as it is. A pod that the lab made by itself may get its defaults late."""
+    kept = {
+        name: value
+        for name, value in spec.items()
+        if name not in ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds")
+    }
+    for name in ("containers", "initContainers"):
+        if kept.get(name):
+            kept[name] = [{key: value for key, value in entry.items() if key != "image"} for entry in kept[name]]
+    filled: Object = {"spec": copy(kept)}
+    defaults.fill_pod(filled)
+    found: Object = filled["spec"]
+    found.pop("terminationGracePeriodSeconds")
+    return found
 
 
 def _same_name(obj: Object, name: str) -> None:
