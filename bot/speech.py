@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from typing import NamedTuple
@@ -120,18 +121,12 @@ def help_text(prefix: str = "") -> str:
 
 def _question(plain: list[str]) -> list[str]:
     """Two names and perhaps a port. Raises UserError."""
-    try:
-        words.parse(plain)
-        return plain
-    except UserError as strict:
-        left = [word for part in plain if (word := part.strip(_TRIM)) and word.lower() not in _FILLERS]
-        if left == plain:
-            raise
-        try:
-            words.parse(left)
-            return left
-        except UserError:
-            raise strict from None
+    left = [word for part in plain if (word := part.strip(_TRIM)) and word.lower() not in _FILLERS]
+    with contextlib.suppress(UserError):
+        words.parse(left)
+        return left
+    words.parse(plain)  # a pod may be called "access"; and what is wrong is told of what was written
+    return plain
 
 
 def _safe(word: str) -> str:

@@ -1,0 +1,239 @@
+"""Who may decide: asked at every click, closed when it cannot be known, always told; against the real API server."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from contextlib import redirect_stderr, redirect_stdout
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bot import cli
+from bot.approvals import GROUP_CACHE_S, Approvals, GroupCache, GroupsUnknown, listing
+from fixes.approvers import Approvers
+from fixes.request import LIFETIME, Card, Person, Phase
+from fixes.store import FixStore
+from tests.fix_cluster import NAMESPACE, FixCluster, fix_cluster
+from tests.fix_samples import ANA, NOW, a_spec
+
+BO = Person(id="U0BO", via="slack")
+CLEO = Person(id="U0CLEO", via="slack")
+MEMBERS = {"S0NETOPS": frozenset({"U0ANA", "U0BO"})}
+
+
+async def members(group: str) -> frozenset[str]:
+    return MEMBERS[group]
+
+
+class Scene:
+    """A store with a clock, and approvals over a group of ana and bo."""
+
+    def __init__(self, cluster: FixCluster, store: FixStore) -> None:
+        self.cluster = cluster
+        self.store = store
+        self.now = NOW
+        store.now = lambda: self.now
+
+    def approvals(self, *entries: str, allow_self: bool = False) -> Approvals:
+        return Approvals(self.store, Approvers(frozenset(entries or ["S0NETOPS"]), allow_self), members)
+
+    def written(self, name: str) -> object:
+        return self.cluster.objects.get("fixrequests.calico-why.io", name, NAMESPACE)
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    async with fix_cluster(tmp_path) as cluster, cluster.store() as store:
+        yield Scene(cluster, store)
+
+
+async def test_a_member_of_the_group_approves(scene: Scene) -> None:
+    request = await scene.store.create(a_spec())
+    decision = await scene.approvals().decide(request.name, Phase.APPROVED, BO)
+    assert decision.changed
+    now = await scene.store.get(request.name)
+    assert now.status.phase is Phase.APPROVED
+    assert now.status.approved_by == Person(id="U0BO", via="slack", entry="S0NETOPS")
+
+
+@pytest.mark.parametrize("to", [Phase.APPROVED, Phase.REJECTED])
+async def test_who_is_not_on_the_list_changes_nothing_and_is_told(scene: Scene, to: Phase) -> None:
+    request = await scene.store.create(a_spec())
+    before = scene.written(request.name)
+    kubernetes_user = Person(id="U0BO", via="kubectl")  # the name of a Slack user is no Kubernetes user of that name
+    for entries in (("S0NETOPS",), ("U0BO", "kubernetes:bo")):
+        decision = await scene.approvals(*entries).decide(request.name, to, CLEO)
+        assert not decision.changed
+        assert "You may not" in decision.sentence
+        assert "Nothing was changed" in decision.sentence
+        assert not (await scene.approvals(*entries).decide(request.name, to, kubernetes_user)).changed
+    nobody = Approvals(scene.store, Approvers(), members)
+    decision = await nobody.decide(request.name, to, BO)
+    assert "nobody may, because the list of approvers (CALICO_WHY_APPROVERS) is empty" in decision.sentence
+    assert scene.written(request.name) == before
+
+
+async def test_the_requester_approves_not_unless_allowed_but_may_take_it_back(scene: Scene) -> None:
+    request = await scene.store.create(a_spec())
+    before = scene.written(request.name)
+    decision = await scene.approvals().decide(request.name, Phase.APPROVED, ANA)
+    assert not decision.changed
+    assert "somebody else has to approve" in decision.sentence
+    assert scene.written(request.name) == before
+    assert (await scene.approvals().decide(request.name, Phase.REJECTED, ANA)).changed
+    request = await scene.store.create(a_spec())
+    assert (await scene.approvals(allow_self=True).decide(request.name, Phase.APPROVED, ANA)).changed
+
+
+async def test_expired_decided_and_unknown_requests_say_so(scene: Scene) -> None:
+    approvals = scene.approvals()
+    first = await scene.store.create(a_spec())
+    await approvals.decide(first.name, Phase.APPROVED, BO)
+    again = await approvals.decide(first.name, Phase.REJECTED, BO)
+    assert not again.changed
+    assert "already approved (by U0BO at 2026-11-22T22:04:00Z)" in again.sentence
+    late = await scene.store.create(a_spec())
+    scene.now = NOW + LIFETIME
+    decision = await approvals.decide(late.name, Phase.APPROVED, BO)
+    assert not decision.changed
+    assert "is expired" in decision.sentence
+    assert (await scene.store.get(late.name)).status.phase is Phase.EXPIRED
+    unknown = await approvals.decide("fx-aaaaaaaa", Phase.APPROVED, BO)
+    assert "I do not know a fix request fx-aaaaaaaa" in unknown.sentence
+    forged = await approvals.decide("fx-../../secrets", Phase.APPROVED, BO)
+    assert "is not the name of a fix request" in forged.sentence
+
+
+async def test_eight_members_at_once(scene: Scene) -> None:
+    everybody = frozenset(f"U{number}" for number in range(8))
+
+    async def all_of_them(_: str) -> frozenset[str]:
+        return everybody
+
+    approvals = Approvals(scene.store, Approvers(frozenset({"S0NETOPS"})), all_of_them)
+    request = await scene.store.create(a_spec())
+    people = [Person(id=one, via="slack") for one in everybody]
+    decisions = await asyncio.gather(*(approvals.decide(request.name, Phase.APPROVED, one) for one in people))
+    assert sum(one.changed for one in decisions) == 1
+    assert all("already approved" in one.sentence for one in decisions if not one.changed)
+
+
+async def test_a_button_speaks_for_the_card_it_is_on(scene: Scene) -> None:
+    request = await scene.store.create(a_spec())
+    await scene.store.place(request.name, Card(channel="C1", thread="1.0", ts="1.1"))
+    approvals = scene.approvals()
+    copied = await approvals.decide(request.name, Phase.APPROVED, BO, shown=("C1", "9.9"))
+    assert not copied.changed
+    assert "not the card" in copied.sentence
+    assert (await approvals.decide(request.name, Phase.APPROVED, BO, shown=("C1", "1.1"))).changed
+
+
+async def test_groups_are_a_minute_old_at_most_and_never_guessed() -> None:
+    now, reads = 0.0, 0
+    known: frozenset[str] | None = frozenset({"U0BO"})
+
+    async def read(_: str) -> frozenset[str]:
+        nonlocal reads
+        reads += 1
+        if known is None:
+            raise GroupsUnknown("no_such_subteam")
+        return known
+
+    cache = GroupCache(read, clock=lambda: now)
+    assert await cache("S1") == await cache("S1") == {"U0BO"}
+    assert reads == 1
+    now, known = GROUP_CACHE_S, frozenset()
+    assert await cache("S1") == frozenset(), "somebody who left the group a minute ago still counts"
+    now, known = 2 * GROUP_CACHE_S, None
+    for _ in range(2):
+        with pytest.raises(GroupsUnknown):
+            await cache("S1")
+
+
+async def test_where_slack_does_not_say_who_is_in_the_group_nobody_may(scene: Scene) -> None:
+    async def broken(_: str) -> frozenset[str]:
+        raise GroupsUnknown("Slack answered no_such_subteam.")
+
+    request = await scene.store.create(a_spec())
+    approvals = Approvals(scene.store, Approvers(frozenset({"S0NETOPS", "U0CLEO"})), broken)
+    decision = await approvals.decide(request.name, Phase.APPROVED, BO)
+    assert not decision.changed
+    assert "nobody may for now" in decision.sentence
+    assert (await approvals.decide(request.name, Phase.APPROVED, CLEO)).changed, "named itself, no group is needed"
+
+
+def test_the_environment_names_the_approvers() -> None:
+    found = Approvers.from_environment({"CALICO_WHY_APPROVERS": " U1, S0NETOPS,,kubernetes:system:serviceaccount:a:b "})
+    assert found.entries == {"U1", "S0NETOPS", "kubernetes:system:serviceaccount:a:b"}
+    assert found.groups == ("S0NETOPS",)
+    assert not found.allow_self
+    assert Approvers.from_environment({}).entries == frozenset()
+    assert Approvers.from_environment({"CALICO_WHY_ALLOW_SELF_APPROVAL": "1"}).allow_self
+    posing = Person(id="S0NETOPS", via="slack")  # nobody's user id; an entry for a group lets no single person in
+    assert Approvers(frozenset({"S0NETOPS"})).own_entry(posing) == ""
+
+
+async def test_the_list_tells_where_each_request_is(scene: Scene) -> None:
+    assert listing([]) == "There are no fix requests."
+    first = await scene.store.create(a_spec())
+    scene.now += timedelta(seconds=5)
+    second = await scene.store.create(a_spec(scene.now))
+    await scene.approvals().decide(first.name, Phase.REJECTED, BO, reason="in a change freeze")
+    assert listing(await scene.store.all()).splitlines() == [
+        f"{second.name}  Replace the neighbor 10.244.218.64 on node-a: waiting for approval",
+        f"{first.name}  Replace the neighbor 10.244.218.64 on node-a: rejected by U0BO at 2026-11-22T22:04:05Z: "
+        "in a change freeze",
+    ]
+    many = [msgspec.structs.replace(first, name=f"fx-{number}") for number in range(25)]
+    assert listing(many).endswith("… and 5 older ones")
+
+
+# -- the same in a terminal -------------------------------------------------------------------------------------------
+
+
+async def terminal(*words: str) -> tuple[int, str]:
+    """`calico-why WORDS`: exit status, and what it printed. In a thread: the server of the test runs in this one."""
+    printed = io.StringIO()
+
+    def run() -> int:
+        with redirect_stdout(printed), redirect_stderr(printed):
+            return cli.main(words)
+
+    return await asyncio.to_thread(run), printed.getvalue()
+
+
+async def test_a_kubernetes_user_approves_in_a_terminal(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALICO_WHY_APPROVERS", "kubernetes:bo,kubernetes:ana")
+    monkeypatch.delenv("CALICO_WHY_ALLOW_SELF_APPROVAL", raising=False)
+    scene.store.now = type(scene.store)(scene.store._api, NAMESPACE).now  # the terminal has the real clock
+    ana = Person(id="ana", via="kubectl")
+    request = await scene.store.create(a_spec(scene.store.now(), requested_by=ana))
+    for user, sentence in (("ana", "somebody else has to approve"), ("cleo", "You may not approve this")):
+        status, said = await terminal("approve", request.name, "--kubeconfig", scene.cluster.kubeconfig(user))
+        assert (status, sentence in said) == (3, True), said
+    status, said = await terminal("fixes", "--kubeconfig", scene.cluster.kubeconfig("cleo"))
+    assert (status, "waiting for approval" in said) == (0, True), said
+    status, said = await terminal("approve", request.name, "--kubeconfig", scene.cluster.kubeconfig("bo"))
+    assert (status, f"{request.name} is approved" in said) == (0, True), said
+    now = await scene.store.get(request.name)
+    assert now.status.approved_by == Person(id="bo", name="bo", via="kubectl", entry="kubernetes:bo")
+    status, said = await terminal("reject", request.name, "too", "late", "--kubeconfig", scene.cluster.kubeconfig("bo"))
+    assert (status, "already approved (by bo" in said) == (3, True), said
+
+
+async def test_terminal_errors_are_sentences(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALICO_WHY_APPROVERS", "kubernetes:bo")
+    config = scene.cluster.kubeconfig("bo")
+    for words, sentence in (
+        (("approve", "fx-aaaaaaaa"), "I do not know a fix request"),
+        (("approve", "everything"), "is not the name of a fix request"),
+        (("reject", "fx-aaaaaaaa", "no"), "I do not know a fix request"),
+    ):
+        status, said = await terminal(*words, "--kubeconfig", config)
+        assert (status, sentence in said, "Traceback" in said) == (3, True, False), said
+    status, said = await terminal("fixes", "--kubeconfig", "/nowhere/config")
+    assert (status, "KUBECONFIG" in said) == (3, True), said

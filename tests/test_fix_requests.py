@@ -1,0 +1,59 @@
+"""An answer with a cause that can be mended becomes a request somebody can approve, and the same answer no second."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from bot.fix_requests import request_fixes, requested
+from fixes.request import LIFETIME, Person, Phase, digest_of, moment
+from tests.answers import WRONG_MAC, no_engine, unseen, well, wrong_mac
+from tests.fix_cluster import fix_cluster
+from tests.fix_samples import ANA, BO
+
+NOW = datetime(2026, 11, 22, 22, 4, tzinfo=UTC)
+
+
+async def test_a_wrong_mac_becomes_a_pending_request(tmp_path: Path) -> None:
+    async with fix_cluster(tmp_path) as cluster, cluster.store(now=lambda: NOW) as store:
+        (made,) = await request_fixes(wrong_mac(), store, ANA)
+        (request,) = await store.all()
+        assert made["metadata"] == {
+            "name": request.name,
+            "namespace": store.namespace,
+            "resourceVersion": request.resource_version,
+        }
+        spec = request.spec
+        assert request.status.phase is Phase.PENDING
+        assert (spec.kind, spec.node, spec.requested_by) == ("replace_neighbor", "node-a", ANA)
+        assert spec.arguments["seen"] == WRONG_MAC
+        assert spec.digest == digest_of(spec)
+        assert {one.fact["fact"] for one in spec.evidence} >= {"Leg", "Neighbor"}
+        assert moment(spec.expires_at) - moment(spec.requested_at) == LIFETIME
+        assert (spec.question, spec.cluster) == ("shop/cart shop/db 5432/tcp", "prod-eu-1")
+        assert spec.investigation == wrong_mac().id
+
+
+async def test_the_same_answer_is_asked_for_once_while_it_is_open(tmp_path: Path) -> None:
+    now = NOW
+    async with fix_cluster(tmp_path) as cluster, cluster.store(now=lambda: now) as store:
+        (first,) = await requested(wrong_mac(), store, ANA)
+        (again,) = await requested(wrong_mac(), store, Person(id="bo", via="kubectl"))
+        assert again.name == first.name
+        assert again.spec.requested_by == ANA
+        await store.transition(first.name, Phase.REJECTED, by=BO)
+        (second,) = await requested(wrong_mac(), store, ANA)
+        assert second.name != first.name
+        now = NOW + LIFETIME + timedelta(seconds=1)  # expired, though nobody has written it down yet
+        (third,) = await requested(wrong_mac(), store, ANA)
+        assert third.name not in (first.name, second.name)
+
+
+@pytest.mark.parametrize("answer", [well, unseen, no_engine])
+async def test_other_answers_ask_for_nothing(tmp_path: Path, answer: object) -> None:
+    async with fix_cluster(tmp_path) as cluster, cluster.store() as store:
+        assert callable(answer)
+        assert await request_fixes(answer(), store, ANA) == []
+        assert await store.all() == []
