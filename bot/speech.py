@@ -42,6 +42,7 @@ _FILLERS = frozenset(
         "isn't",
         "isnt",
         "it",
+        "able",
         "unable",
         "to",
         "the",
