@@ -157,40 +157,63 @@ def _size(probe: SendProbe, mtu: int) -> int:
 
 async def _attempt(one: socket.socket, probe: SendProbe, size: int, timeout: float) -> Met:
     began = time.perf_counter()
+    length = size - IP_HEADER - PORT_OR_ECHO_HEADER
+    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(timeout):
             if probe.protocol == "tcp":
-                await asyncio.get_running_loop().sock_connect(one, (probe.target, probe.port))
+                await loop.sock_connect(one, (probe.target, probe.port))
             else:
-                await _exchange(one, probe, size - IP_HEADER - PORT_OR_ECHO_HEADER)
+                one.connect((probe.target, probe.port))  # what others answer or say is not for this socket
+                if probe.protocol == "udp":
+                    one.send(_payload(length))
+                    await loop.sock_recv(one, LARGEST)
+                else:
+                    await _echo(one, length)
     except TimeoutError:
         return Met("silence")
+    except Objection as objection:
+        return _objected(probe, objection)
     except OSError as error:
-        return _complaint(one, probe, error)
+        said = _said(one)
+        return _objected(probe, said) if said else _refused(probe, error)
     return Met("answered", rtt_us=round((time.perf_counter() - began) * 1e6))
 
 
-async def _exchange(one: socket.socket, probe: SendProbe, length: int) -> None:
-    """Sends `length` bytes of payload and returns when the answer is there. Raises OSError for what came instead."""
-    loop = asyncio.get_running_loop()
-    one.connect(
-        (probe.target, probe.port)
-    )  # only the target's answers and errors about this socket's packets are wanted
-    payload = (SMALL * (length // len(SMALL) + 1))[:length]
-    if probe.protocol == "udp":
-        one.send(payload)
-        await loop.sock_recv(one, LARGEST)
-        return
-    # A fresh id: the firewall knows an old one as established and would let it through.
+async def _echo(one: socket.socket, length: int) -> None:
+    """Returns when this very packet was answered. Raises Objection about this packet, OSError for the own kernel's.
+
+    Every raw socket gets the answers and errors of everybody's pings to the target: its id tells whose they are.
+    """
+    # A fresh one, too: the firewall knows an old id as established and would let it through.
     identity = os.urandom(4)
     number, sequence = struct.unpack("!HH", identity)
+    payload = _payload(length)
     blank = ECHO.pack(ECHO_REQUEST, 0, 0, number, sequence) + payload
-    one.send(ECHO.pack(ECHO_REQUEST, 0, _checksum(blank), number, sequence) + payload)
+    packet = ECHO.pack(ECHO_REQUEST, 0, _checksum(blank), number, sequence) + payload
+    try:
+        one.send(packet)
+    except OSError:
+        if _said(one) is None:
+            raise
+        one.send(packet)  # that error was about somebody else's
     while True:
-        packet = await loop.sock_recv(one, LARGEST)
-        start = (packet[0] & 0xF) * 4
-        if packet[start] == ECHO_REPLY and packet[start + 4 : start + 8] == identity:
+        try:
+            answer = await asyncio.get_running_loop().sock_recv(one, LARGEST)
+        except OSError:
+            said = _said(one)
+            if said is None:
+                raise
+            if said.about[4:8] == identity:
+                raise said from None
+            continue
+        start = (answer[0] & 0xF) * 4
+        if answer[start] == ECHO_REPLY and answer[start + 4 : start + 8] == identity:
             return
+
+
+def _payload(length: int) -> bytes:
+    return (SMALL * (length // len(SMALL) + 1))[:length]
 
 
 def _checksum(data: bytes) -> int:
@@ -201,32 +224,46 @@ def _checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def _complaint(one: socket.socket, probe: SendProbe, error: OSError) -> Met:
-    """What an error of a socket says: an ICMP error somebody sent, a reset, or the sender's own kernel."""
+class Objection(Exception):
+    """An ICMP error: type, code, next MTU, who sent it, and the beginning of the packet it is about."""
+
+    def __init__(self, kind: int, code: int, mtu: int, by: str, about: bytes) -> None:
+        super().__init__(kind, code)
+        self.kind, self.code, self.mtu, self.by, self.about = kind, code, mtu, by, about
+
+
+def _said(one: socket.socket) -> Objection | None:
+    """The next ICMP error in the socket's error queue; None when there is none, or it is the own kernel's."""
     try:
-        _, told, _, _ = one.recvmsg(0, 512, socket.MSG_ERRQUEUE)
+        about, told, _, _ = one.recvmsg(64, 512, socket.MSG_ERRQUEUE)
     except OSError:
-        told = []
+        return None
     for level, kind, data in told:
         if (level, kind) == (socket.IPPROTO_IP, IP_RECVERR) and len(data) >= EXTENDED_ERROR.size:
             _, origin, icmp, code, mtu, _, packed = EXTENDED_ERROR.unpack_from(data)
             if origin == SO_EE_ORIGIN_ICMP:
-                return _icmp(probe, icmp, code, mtu, socket.inet_ntop(socket.AF_INET, packed))
+                return Objection(icmp, code, mtu, socket.inet_ntop(socket.AF_INET, packed), about)
+    return None
+
+
+def _objected(probe: SendProbe, said: Objection) -> Met:
+    if (said.kind, said.code) == (UNREACHABLE, FRAGMENTATION_NEEDED):
+        return Met("too_big", by=said.by, detail=f"{said.by} passes packets up to {said.mtu} bytes")
+    words = ICMP_WORDS.get((said.kind, said.code), f"ICMP type {said.kind} code {said.code}")
+    # A kernel says so of its own UDP port; the same words from elsewhere, or about TCP, are a firewall's.
+    own = probe.protocol == "udp" and (said.kind, said.code) == (UNREACHABLE, PORT_UNREACHABLE)
+    outcome = "refused" if own and said.by == probe.target else "unreachable"
+    return Met(outcome, by=said.by, detail=f"{said.by} says: {words}")
+
+
+def _refused(probe: SendProbe, error: OSError) -> Met:
+    """An error without an ICMP error behind it: a reset, or the sender's own kernel."""
     if error.errno == errno.ECONNREFUSED:
         return Met("refused", by=probe.target, detail="the target answers with a reset")
     if error.errno == errno.EMSGSIZE:
         return Met("too_big", detail="larger than the sender's own kernel lets out", left=False)
     outcome = "unreachable" if error.errno in OWN_REFUSALS else "error"
     return Met(outcome, detail=f"the sender's own kernel says: {error.strerror}", left=False)
-
-
-def _icmp(probe: SendProbe, kind: int, code: int, mtu: int, by: str) -> Met:
-    if (kind, code) == (UNREACHABLE, FRAGMENTATION_NEEDED):
-        return Met("too_big", by=by, detail=f"{by} passes packets up to {mtu} bytes")
-    words = ICMP_WORDS.get((kind, code), f"ICMP type {kind} code {code}")
-    # A kernel says so of its own UDP port; the same words from elsewhere, or about TCP, are a firewall's.
-    own = probe.protocol == "udp" and (kind, code) == (UNREACHABLE, PORT_UNREACHABLE) and by == probe.target
-    return Met("refused" if own else "unreachable", by=by, detail=f"{by} says: {words}")
 
 
 def _own_name(one: socket.socket) -> str:
