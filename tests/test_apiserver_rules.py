@@ -344,7 +344,7 @@ def test_json_patch_that_does_not_apply(operation: Object) -> None:
 
 
 def test_strategic_merge_knows_what_belongs_together() -> None:
-    pod = {
+    pod: Object = {
         "metadata": {"finalizers": ["a", "b"], "labels": {"x": "1", "y": "2"}},
         "spec": {
             "containers": [

@@ -43,6 +43,7 @@ class ApiServer:
         self.calls: deque[Call] = deque(maxlen=_REMEMBERED_CALLS)
         self._writer = Writer(store)
         self._watchers: set[Watcher] = set()
+        self._closing = False
         self._runner: web.AppRunner | None = None
 
     # ---- life --------------------------------------------------------------------------------------------------
@@ -58,6 +59,7 @@ class ApiServer:
         """Serves on listening sockets, or on a free port of 127.0.0.1. Returns the URL of the first. With `tls` it is
         https (kubectl sends a token over nothing else), see `certificate.make`."""
         sockets = listeners or (socket.create_server(("127.0.0.1", 0)),)
+        self._closing = False
         self._runner = web.AppRunner(self.application(), access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         for listener in sockets:
@@ -71,6 +73,7 @@ class ApiServer:
             self._runner = None
 
     async def _shut_down(self, _application: web.Application) -> None:
+        self._closing = True
         for watcher in list(self._watchers):
             watcher.close()
 
@@ -300,6 +303,8 @@ class ApiServer:
         await response.prepare(request)
         watcher = Watcher(self.store, options)
         self._watchers.add(watcher)
+        if self._closing:
+            watcher.close()
         header = True
         try:
             async for kind, obj in watcher.events():

@@ -193,6 +193,8 @@ class Writer:
     def _read_fields(self, resource: Resource, obj: Object, options: WriteOptions, *, fill: bool = True) -> list[str]:
         """Drops fields that do not exist and fills in defaults. Returns what to warn of; raises ApiError 400 where the
         client asked for strictness. What a built-in kind may hold below its metadata is not known here."""
+        if resource.key == DEFINITIONS:
+            names.check_definition(obj)
         unknown = names.prune(obj)
         if resource.custom:
             unknown += schema.prune(schema.schema_of(resource.definition or {}), obj)
@@ -277,8 +279,6 @@ class Writer:
         causes = names.check(resource, obj) if old is None else []
         if resource.custom:
             causes += schema.validate(schema.schema_of(resource.definition or {}), obj, old)
-        elif resource.key == DEFINITIONS:
-            names.check_definition(obj)
         elif resource.key == ("", "pods"):
             causes += _pod_causes(obj, old)
         if causes:
