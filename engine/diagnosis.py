@@ -202,7 +202,11 @@ def _without_cause(legs: Sequence[Leg], probes: Sequence[ProbeResult], blind: Se
     if not small:
         return "unknown", f"No fresh packet could be sent from {forward.source} to {forward.target}."
     if any(one.answered == 0 for one in small):
-        return "unknown", f"Nothing wrong was found, and yet {forward.source} does not reach {forward.target}: {told}."
+        hint = "" if forward.port_asked else " Policy often drops ICMP: ask again with the port, such as 5432/tcp."
+        return (
+            "unknown",
+            f"Nothing wrong was found, and yet {forward.source} does not reach {forward.target}: {told}.{hint}",
+        )
     if any(one.answered < one.sent for one in small):
         return "unknown", f"Nothing wrong was found, and yet packets are lost: {told}."
     if any(one.answered for one in ping) and any(one.answered < one.sent for one in full):
@@ -258,6 +262,8 @@ def _why_no_legs(facts: Sequence[Fact]) -> str:
             )
         if not endpoint.node:
             return f"{name} is not scheduled to a node yet."
+        if not endpoint.address and endpoint.addresses:
+            return f"{name} has only IPv6 addresses; this version judges IPv4."
         if not endpoint.address:
             why = f" ({endpoint.phase}: {endpoint.reason})" if endpoint.reason else ""
             return f"{name} has no address yet{why}."
