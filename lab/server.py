@@ -30,6 +30,8 @@ from node_probe.certs import make as make_probe_certificates
 
 API_ADDRESS = ("172.30.0.1", 6443)
 READY_S = 30.0
+# Who may approve in a lab where nobody says otherwise: the local Slack's operators, and whoever holds the kubeconfig.
+APPROVERS = "S0NETOPS,kubernetes:kubernetes-admin"
 Report = Callable[[dict[str, Any]], None]
 log = logging.getLogger("lab")
 
@@ -147,6 +149,7 @@ class Server:
             "CALICO_WHY_CERTS": str(self.directory / "certs"),
             "CALICO_WHY_PROBE_PROXY": f"http://127.0.0.1:{proxy_port}",
             "CALICO_WHY_CLUSTER": self.directory.name,
+            "CALICO_WHY_APPROVERS": os.environ.get("CALICO_WHY_APPROVERS", APPROVERS),
             **dict(self.settings.environment),
         }
         text = "".join(f"export {name}={value}\n" for name, value in lines.items())
@@ -157,6 +160,7 @@ class Server:
     def _make_workers(self) -> list[Worker]:
         words = [word for word in ("probe", "fixer") if self.settings.workers and available(word)]
         environment = {
+            "CALICO_WHY_APPROVERS": APPROVERS,
             **os.environ,
             "KUBECONFIG": str(self.directory / "kubeconfig.nodes"),
             "CALICO_WHY_CERTS": str(self.directory / "certs"),
