@@ -117,7 +117,7 @@ class App:
 
     def _wire(self) -> AsyncApp:
         quiet = logging.getLogger("bot.bolt")
-        quiet.setLevel(logging.WARNING)  # below that Bolt logs whole bodies, tokens and response URLs included
+        quiet.setLevel(logging.ERROR)  # below that Bolt logs whole bodies, tokens and response URLs included
         authorized = AuthorizeResult.from_auth_test_response(
             auth_test_response=self._me.answer,
             bot_token=self._settings.bot_token,

@@ -45,7 +45,9 @@ class Cards:
 
     async def placed(self, name: str, card: Card) -> None:
         """A card was posted there; from now on it is kept true. Raises StoreError."""
-        await self._store.place(name, card)
+        request = await self._store.place(name, card)
+        if request.status.phase is Phase.PENDING:  # as it was when the card was made
+            self._drawn[name] = _shows(request, card)
 
     async def draw(self, request: FixRequest) -> None:
         """Make the card show the request as it is now; nothing when it already does. Never raises for Slack."""
@@ -58,7 +60,7 @@ class Cards:
             card = request.status.slack
             if card is None:
                 return
-            shows = (card.ts, str(request.status.phase), request.status.second_look is not None)
+            shows = _shows(request, card)
             if self._drawn.get(request.name) == shows:
                 return
             try:
@@ -141,3 +143,8 @@ class Cards:
             log.info("%s was looked at again by another bot", request.name)
         except (StoreError, UserError) as error:
             log.warning("the second look at %s is not told: %s", request.name, error.sentence)
+
+
+def _shows(request: FixRequest, card: Card) -> tuple[str, str, bool]:
+    """What tells two drawings of a request apart."""
+    return card.ts, str(request.status.phase), request.status.second_look is not None

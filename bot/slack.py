@@ -36,7 +36,7 @@ TIMEOUT_S = 15
 _SECRET = re.compile(
     r"xox[a-z](?:\.xox[a-z])?-[\w-]+|xapp-[\w-]+|(?<=Bearer )[\w.~+/=-]+"
     r"|https?://[^\s\"'<>]*/(?:services|commands|actions|hooks|link)/[^\s\"'<>]+|https://hooks\.slack[^\s\"'<>]+"
-    r"|(?<=\"token\": \")[^\"]+|(?<=token=)[^&\s]+"
+    r"|(?<=['\"]token['\"]: ['\"])[^'\"]+|(?<=token=)[^&\s]+"
 )
 _MENTION = re.compile(r"&lt;(@[UW][A-Z0-9]+|!subteam\^S[A-Z0-9]+)&gt;")
 
