@@ -91,8 +91,9 @@ class Comparison:
                 self.found.append(f"{path}.{name}: missing")
             for name in sorted(set(ours) - set(recorded)):
                 self.found.append(f"{path}.{name}: not in the recording")
-            for name in recorded.keys() & ours.keys():
-                self.compare(recorded[name], ours[name], f"{path}.{name}", shape=shape)
+            for name in recorded:
+                if name in ours:
+                    self.compare(recorded[name], ours[name], f"{path}.{name}", shape=shape)
         elif isinstance(recorded, list):
             if len(recorded) != len(ours):
                 self.found.append(f"{path}: {len(recorded)} entries were recorded, we have {len(ours)}")
@@ -267,3 +268,45 @@ async def test_every_exchange(server: tuple[str, Store]) -> None:
     comparison.found = []
     comparison.compare(recorded, events)
     assert not comparison.found, "\n".join(comparison.found)
+
+
+CREATED = {
+    "metadata": {"uid": "u1", "resourceVersion": "7", "labels": {"a": "b"}},
+    "message": 'widgets "one" (u1) in record (7)',
+    "rows": [{"cells": ["one", "8m55s"]}],
+}
+
+
+def test_the_comparison_forgives_what_differs_from_run_to_run() -> None:
+    comparison = Comparison()
+    ours = copy(CREATED)
+    ours["metadata"] = {"uid": "u2", "resourceVersion": "9", "labels": {"a": "b"}}
+    ours["message"] = 'widgets "one" (u2) in record (9)'
+    ours["rows"] = [{"cells": ["one", "0s"]}]
+    comparison.compare(CREATED, ours)
+    assert comparison.found == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("metadata", "uid"), ""),
+        (("metadata", "uid"), 5),
+        (("metadata", "labels"), {"a": "c"}),
+        (("metadata", "labels"), {}),
+        (("metadata", "extra"), "x"),
+        (("message",), "another"),
+        (("rows",), []),
+        (("rows",), [{"cells": ["two", "0s"]}]),
+        (("rows",), [{"cells": ["one", "soon"]}]),
+    ],
+)
+def test_the_comparison_sees_what_must_not_differ(path: tuple[str, ...], value: Any) -> None:
+    comparison = Comparison()
+    ours = copy(CREATED)
+    at: Any = ours
+    for name in path[:-1]:
+        at = at[name]
+    at[path[-1]] = value
+    comparison.compare(CREATED, ours)
+    assert comparison.found

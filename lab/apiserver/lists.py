@@ -31,7 +31,7 @@ _KEYS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("conditions",): ("type",),
     ("podIPs",): ("ip",),
     ("hostIPs",): ("ip",),
-    ("addresses",): ("type",),
+    ("status", "addresses"): ("type",),
     ("podCIDRs",): (),
     ("secrets",): ("name",),
 }
