@@ -1,0 +1,273 @@
+"""Who the probe's door opens for, what it refuses in a sentence, and that it starts and ends as a service must."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp import web
+
+from facts import Blind, Fact, NodeAsk, RouteLookup, Sysctl, decode
+from node_probe import certs, server
+from node_probe.answer import Prober
+from node_probe.collectors import Collector
+from node_probe.view import View
+from tests.namespaces import in_namespaces
+from tests.two_nodes import DB, TwoNodes, ask
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("certs")
+    certs.make(found)
+    return found
+
+
+def client(directory: Path, name: str = "bot", authority: Path | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str((authority or directory) / "ca.crt"))
+    if name:
+        context.load_cert_chain(directory / f"{name}.crt", directory / f"{name}.key")
+    return context
+
+
+@contextlib.asynccontextmanager
+async def probe(directory: Path, collectors: dict[str, Collector]) -> AsyncIterator[str]:
+    """Its address."""
+    runner = web.AppRunner(server.application(Prober("node-a", collectors)), shutdown_timeout=1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server.tls(directory))
+    await site.start()
+    try:
+        yield f"https://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def call(
+    url: str, context: ssl.SSLContext, body: bytes | None = None, name: str = "probe.calico-why"
+) -> tuple[int, bytes]:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
+        method = "GET" if body is None else "POST"
+        async with session.request(method, url, data=body, server_hostname=name) as answer:
+            return answer.status, await answer.read()
+
+
+def switch(ask: NodeAsk, view: View) -> Iterator[Fact]:
+    yield Sysctl(node=ask.node, name="seen", found=True, value=ask.tunnel_device)
+
+
+SEEN = {"switch": switch}
+QUESTION = msgspec.json.encode(NodeAsk(node="node-a"))
+
+
+async def test_the_bot_is_answered_with_facts(directory: Path) -> None:
+    async with probe(directory, SEEN) as url:
+        status, body = await call(f"{url}/v1/facts", client(directory), QUESTION)
+        assert (status, decode(body)) == (200, [Sysctl(node="node-a", name="seen", found=True, value="vxlan.calico")])
+        assert await call(f"{url}/healthz", client(directory)) == (200, b"ok\n")
+
+
+async def test_strangers_are_refused(directory: Path, tmp_path: Path) -> None:
+    certs.make(tmp_path / "other")
+    (tmp_path / "named").mkdir()
+    _signed(directory, tmp_path / "named", "mallory")
+    async with probe(directory, SEEN) as url:
+        for path, body in (("/v1/facts", QUESTION), ("/healthz", None)):
+            status, said = await call(url + path, client(tmp_path / "named", authority=directory), body)
+            assert status == 403 and b"mallory" in said
+        refused = (
+            client(directory, name=""),  # none at all
+            client(tmp_path / "other", authority=directory),  # of another authority, named bot
+            client(directory, name="probe"),  # of this authority, but for servers
+        )
+        for context in refused:
+            with pytest.raises((aiohttp.ClientError, ssl.SSLError)):
+                await call(f"{url}/healthz", context)
+        with pytest.raises(aiohttp.ClientError):  # without TLS
+            await call(url.replace("https", "http") + "/healthz", client(directory))
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            await call(f"{url}/healthz", client(directory), name="node-a")
+        assert (await call(f"{url}/healthz", client(directory)))[0] == 200, "and the door still works"
+
+
+def _signed(directory: Path, target: Path, name: str) -> None:
+    """A client certificate of the same authority with another name."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    authority = x509.load_pem_x509_certificate((directory / "ca.crt").read_bytes())
+    signer = serialization.load_pem_private_key((directory / "ca.key").read_bytes(), None)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = certs._builder(name, authority.subject, key, 1)
+    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    builder = builder.add_extension(issuer, critical=False)
+    (target / "bot.crt").write_bytes(certs._certificate(builder.sign(signer, hashes.SHA256())))
+    (target / "bot.key").write_bytes(certs._key(key))
+
+
+async def test_what_is_no_question_is_refused_in_a_sentence(directory: Path) -> None:
+    async with probe(directory, SEEN) as url:
+        for body, status, words in (
+            (msgspec.json.encode(NodeAsk(node="node-b")), 421, b"probe of node-a"),
+            (b"nonsense", 400, b"no question"),
+            (b"[]", 400, b"no question"),
+            (b'{"node": "node-a", "deadline_ms": "soon"}', 400, b"deadline_ms"),
+            (b"{}", 400, b"node"),
+            (b" " * (server.LARGEST_ASK + 1), 413, b"size"),
+        ):
+            answered, said = await call(f"{url}/v1/facts", client(directory), body)
+            assert (answered, words in said) == (status, True), (body[:40], said)
+            assert b"Traceback" not in said
+        assert (await call(f"{url}/v1/facts", client(directory)))[0] == 405
+        assert (await call(f"{url}/v1/other", client(directory)))[0] == 404
+
+
+async def test_late_is_blind_within_the_deadline(directory: Path) -> None:
+    async def slow(ask: NodeAsk, view: View) -> AsyncIterator[Fact]:
+        yield Sysctl(node=ask.node, name="first", found=True)
+        await release.wait()
+
+    release = asyncio.Event()
+    async with probe(directory, SEEN | {"slow": slow}) as url:
+        began = time.monotonic()
+        body = msgspec.json.encode(NodeAsk(node="node-a", deadline_ms=300))
+        status, said = await call(f"{url}/v1/facts", client(directory), body)
+        assert time.monotonic() - began < 2
+        found = decode(said)
+        assert status == 200
+        assert {type(fact) for fact in found} == {Sysctl, Blind} and len(found) == 3
+        assert Blind(node="node-a", look="slow", reason="not done after 300 ms") in found
+        release.set()
+
+
+async def test_too_many_at_once_are_told_so_and_served_later(directory: Path) -> None:
+    running = most = 0
+    full, release = asyncio.Event(), asyncio.Event()
+
+    async def slow(ask: NodeAsk, view: View) -> AsyncIterator[Fact]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        if running == server.AT_ONCE:
+            full.set()
+        await release.wait()
+        running -= 1
+        yield Sysctl(node=ask.node, name="done", found=True)
+
+    async with probe(directory, {"slow": slow}) as url:
+        context = client(directory)
+        patient = msgspec.json.encode(NodeAsk(node="node-a", deadline_ms=20_000))
+        hurried = msgspec.json.encode(NodeAsk(node="node-a", deadline_ms=200))
+        asked = [asyncio.create_task(call(f"{url}/v1/facts", context, patient)) for _ in range(server.AT_ONCE + 3)]
+        await full.wait()
+        status, said = await call(f"{url}/v1/facts", context, hurried)
+        assert status == 503 and b"busy" in said
+        release.set()
+        assert [status for status, _ in await asyncio.gather(*asked)] == [200] * len(asked)
+        assert most == server.AT_ONCE
+
+
+@in_namespaces
+async def test_the_whole_way_in_a_real_node(tmp_path: Path) -> None:
+    from node_probe.collectors import discover
+
+    TwoNodes()
+    certs.make(tmp_path)
+    async with probe(tmp_path, discover()) as url:
+        status, body = await call(f"{url}/v1/facts", client(tmp_path), msgspec.json.encode(ask()))
+        assert status == 200
+        ways = [fact for fact in decode(body) if isinstance(fact, RouteLookup) and fact.destination == DB]
+        assert [way.prefix for way in ways] == ["10.244.2.0/26"] * 2
+        assert all(one["node"] == "node-a" for one in json.loads(body))
+
+
+# -- the program ----------------------------------------------------------------------------------------------------
+
+
+def program(*words: str, **environment: str) -> subprocess.Popen[str]:
+    code = (
+        "import argparse, sys; from node_probe import command; parser = argparse.ArgumentParser(); "
+        "command.add_arguments(parser); sys.exit(command.run(parser.parse_args()))"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CALICO_WHY_")}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *words], cwd=ROOT, env=kept | environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_until_it_is_told_to_stop(directory: Path, end: signal.Signals) -> None:
+    process = program("--node", "node-a", "--listen", "127.0.0.1:0", CALICO_WHY_CERTS=str(directory))
+    assert process.stderr is not None
+    try:
+        said = process.stderr.readline()
+        assert said.startswith("probe of node-a listens on 127.0.0.1:")
+        port = int(said.rsplit(":", 1)[1])
+        assert asyncio.run(call(f"https://127.0.0.1:{port}/healthz", client(directory))) == (200, b"ok\n")
+        with socket.create_connection(("127.0.0.1", port)):  # one who says nothing does not keep it from ending
+            process.send_signal(end)
+            assert process.wait(10) == 0
+        assert "Traceback" not in process.stderr.read()
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def test_what_keeps_it_from_starting_is_a_sentence(directory: Path, tmp_path: Path) -> None:
+    certs.make(tmp_path / "other")
+    (tmp_path / "broken").mkdir()
+    for name in ("ca.crt", "probe.crt", "probe.key"):
+        (tmp_path / "broken" / name).write_text("nonsense")
+    (tmp_path / "mixed").mkdir()
+    for name, source in (("ca.crt", directory), ("probe.crt", directory), ("probe.key", tmp_path / "other")):
+        (tmp_path / "mixed" / name).write_bytes((source / name).read_bytes())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for words, status, said in (
+            (["--certs", ""], 2, "calico-why certs"),
+            (["--certs", str(tmp_path)], 3, "holds no ca.crt, probe.crt, probe.key"),
+            (["--certs", str(tmp_path / "broken")], 3, "cannot be used"),
+            (["--certs", str(tmp_path / "mixed")], 3, "cannot be used"),
+            (["--certs", str(directory), "--listen", "9797"], 2, "is not ADDRESS:PORT"),
+            (["--certs", str(directory), "--listen", "127.0.0.1:99999"], 2, "is not ADDRESS:PORT"),
+            (["--certs", str(directory), "--listen", f"127.0.0.1:{port}"], 3, "another process listens there"),
+            (["--certs", str(directory), "--listen", "192.0.2.1:9797"], 3, "no such address"),
+        ):
+            process = program("--node", "node-a", *words)
+            _, complaint = process.communicate(timeout=30)
+            assert process.returncode == status, (words, complaint)
+            assert said in complaint and "Traceback" not in complaint and complaint.count("\n") == 1, (words, complaint)
+
+
+def test_its_words_say_what_they_are_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    import argparse
+
+    from node_probe import command
+
+    monkeypatch.setenv("CALICO_WHY_PROBE_PORT", "9898")
+    monkeypatch.setenv("CALICO_WHY_CERTS", "/etc/calico-why")
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    words: Any = parser.parse_args(["--node", "node-a"])
+    assert (words.listen, words.certs) == ("0.0.0.0:9898", "/etc/calico-why")
