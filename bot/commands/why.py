@@ -39,13 +39,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _answer(args: argparse.Namespace, settings: connection.Settings) -> int:
-    from bot.investigate import investigate
-    from bot.sources.kubernetes import Cluster
-    from bot.sources.probes import Probes
     from engine.worker import Worker
 
-    worker = Worker()
+    worker = Worker()  # gets ready in a process of its own while the clients below are being imported
     try:
+        from bot.investigate import investigate
+        from bot.sources.kubernetes import Cluster
+        from bot.sources.probes import Probes
+
         async with Cluster(settings) as cluster, Probes(settings, deadline_s=args.deadline) as probes:
             answer = await investigate(args.words, cluster=cluster, probes=probes, worker=worker, state=settings.state)
     finally:

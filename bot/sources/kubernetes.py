@@ -51,6 +51,12 @@ class _Found(NamedTuple):
     events: Sequence[Object] = ()
     blind: Sequence[Blind] = ()
 
+    @property
+    def routed(self) -> bool:
+        """Its address is one that Calico may have given: not a node's, a service's, or none."""
+        host_network = bool((self.resource.get("spec") or {}).get("hostNetwork"))
+        return self.kind in ("pod", "address") and not host_network and _is_ipv4(self.address)
+
 
 class Cluster:
     """One cluster, looked at with targeted GETs only: nothing is listed whole to find one thing.
@@ -99,13 +105,19 @@ class Cluster:
         group = asyncio.ensure_future(self.group())
         calico = asyncio.ensure_future(self._calico(group))
         try:
-            source, target = await _together(self._resolve(asked.source), self._resolve(asked.target))
+            sides = await _together(self._resolve(asked.source), self._resolve(asked.target))
+            source, target = sides
             if source.name == target.name:
                 raise UserError(
                     f"Both sides are {source.name}: what it sends to itself never leaves it. Name two different pods."
                 )
-            names = list(dict.fromkeys(one.node for one in (source, target) if one.node))
-            nodes = await _together(*(self._node(one, group, calico) for one in names))
+            blocks: _Blocks = {}
+            names = list(dict.fromkeys(one.node for one in sides if one.node))
+            # The blocks of the pods are read beside their nodes: the tunnel addresses are in the same ones, mostly.
+            *nodes, _ = await _together(
+                *(self._node(one, group, calico) for one in names),
+                self._allocations([one.address for one in sides if one.routed], calico, blocks),
+            )
             common = await calico
         finally:
             for task in (calico, group):
@@ -113,46 +125,47 @@ class Cluster:
             await asyncio.gather(calico, group, return_exceptions=True)
 
         known = {node.name: node for node, _, _ in nodes if node}
-        endpoints = [_endpoint(one, known) for one in (source, target)]
+        endpoints = [_endpoint(one, known) for one in sides]
+        addresses = [one.address for one in sides if one.routed] + [node.tunnel_address for node in known.values()]
+        waiting = {one.node: one for one in endpoints if _waits_for_address(one) and one.node in known}
+        resources = {node.name: resource for node, resource, _ in nodes if node}
+        allocated, *used = await _together(
+            self._allocations(addresses, calico, blocks),
+            *(self._usage(resources[node], _namespaces(endpoints, node), common) for node in waiting),
+        )
         facts: list[Fact] = [
             Question(source=source.name, target=target.name, protocol=asked.protocol, port=asked.port),
             *endpoints,
             common.settings,
             *known.values(),
             *(pool for pool, _ in common.pools or ()),
-            *source.blind,
-            *target.blind,
+            *allocated,
+            *(fact for found in used for fact in found),
+            *(blind for one in sides for blind in one.blind),
             *common.blind,
             *(blind for _, _, blinds in nodes for blind in blinds),
         ]
-        addresses = [one.address for one in endpoints if one.kind in ("pod", "address") and not one.host_network]
-        addresses += [node.tunnel_address for node in known.values()]
-        unique = [one for one in dict.fromkeys(addresses) if _is_ipv4(one)]
-        blocks: _Blocks = {}
-        looks: list[Coroutine[Any, Any, list[Fact]]] = [self._allocation(one, common, blocks) for one in unique]
-        resources = {node.name: resource for node, resource, _ in nodes if node}
-        for node in dict.fromkeys(one.node for one in endpoints if _waits_for_address(one) and one.node in resources):
-            namespaces = [one.name.split("/")[0] for one in endpoints if one.node == node and _waits_for_address(one)]
-            looks.append(self._usage(resources[node], namespaces, common))
-        for found in await _together(*looks):
-            facts += found
         return list(dict.fromkeys(facts))
 
     # -- which store, and what holds for all ------------------------------------------------------------------------
 
     async def group(self) -> str:
         """The API group Calico keeps its objects in, by Calico's own rule; remembered. Raises UserError when none."""
+        if self._settings.api_group:
+            if self._settings.api_group not in (CLASSIC, NATIVE):
+                raise UserError(
+                    f"CALICO_API_GROUP is {self._settings.api_group!r}; Calico knows {CLASSIC} and {NATIVE}."
+                )
+            return self._settings.api_group
         if not self._group:
-            self._group = self._settings.api_group or await self._discover()
-        if self._group not in (CLASSIC, NATIVE):
-            raise UserError(f"CALICO_API_GROUP is {self._group!r}; Calico knows {CLASSIC} and {NATIVE}.")
+            try:
+                self._group = await self._discover()
+            except (Missing, Refused):
+                return CLASSIC  # discovery is closed to this user; the looks that follow say what they met themselves
         return self._group
 
     async def _discover(self) -> str:
-        try:
-            served = {one.get("name") for one in (await self.api.get("/apis")).get("groups") or ()}
-        except (Missing, Refused):
-            return CLASSIC  # discovery is closed to this user; the looks that follow say for themselves what they met
+        served = {one.get("name") for one in (await self.api.get("/apis")).get("groups") or ()}
         if CLASSIC.split("/")[0] in served:
             return CLASSIC
         if NATIVE.split("/")[0] in served:
@@ -321,6 +334,13 @@ class Cluster:
 
     # -- addresses --------------------------------------------------------------------------------------------------
 
+    async def _allocations(self, addresses: Sequence[str], calico: Awaitable[_Calico], known: _Blocks) -> list[Fact]:
+        """What the blocks say about each of the addresses; those that are none are passed over."""
+        common = await calico
+        unique = [one for one in dict.fromkeys(addresses) if _is_ipv4(one)]
+        found = await _together(*(self._allocation(one, common, known) for one in unique))
+        return [fact for facts in found for fact in facts]
+
     async def _allocation(self, address: str, calico: _Calico, known: _Blocks) -> list[Fact]:
         """What the block that contains the address says about it. The block is found by name: nothing is listed."""
         ip = ipaddress.IPv4Address(address)
@@ -467,6 +487,11 @@ def _endpoint(found: _Found, nodes: dict[str, CalicoNode]) -> Endpoint:
         address=found.address if _is_ipv4(found.address) else "",
         addresses=(found.address,) if found.address else (),
     )
+
+
+def _namespaces(endpoints: Sequence[Endpoint], node: str) -> list[str]:
+    """Namespaces of the pods that wait for an address on this node."""
+    return [one.name.split("/")[0] for one in endpoints if one.node == node and _waits_for_address(one)]
 
 
 def _waits_for_address(endpoint: Endpoint) -> bool:
