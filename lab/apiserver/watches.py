@@ -105,8 +105,6 @@ def seen_as(event: Event, selector: Callable[[Object], bool]) -> str | None:
     """An object that comes to be selected is ADDED for this client, one that ceases to be is DELETED."""
     before = event.previous is not None and selector(event.previous)
     after = event.type != "DELETED" and selector(event.object)
-    if event.type == "DELETED":
-        return "DELETED" if before or selector(event.object) else None
     if after:
         return "MODIFIED" if before else "ADDED"
     return "DELETED" if before else None
