@@ -296,7 +296,7 @@ def _buttons(name: str, title: str, blast_radius: str) -> Block:
                 "value": name,
                 "confirm": confirm,
             },
-            {"type": "button", "action_id": REJECT, "text": _plain("Reject…", BUTTON_TEXT), "value": name},
+            {"type": "button", "action_id": REJECT, "text": _plain("Reject", BUTTON_TEXT), "value": name},
         ],
     }
 
