@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from bot.errors import UserError
 from bot.reply import blocks
 from bot.reply.blocks import Message
+from fixes.request import Phase, advance, document
 from lab.slack.validation import validate_message
-from tests import answers
+from tests import answers, fix_samples
 
 NOW = datetime(2026, 11, 22, 22, 5, tzinfo=UTC)
 LATER = "2026-11-22T22:19:00Z"
@@ -139,6 +140,21 @@ def test_a_decided_card_shows_its_true_state_and_no_buttons(card: dict[str, Any]
     for words in told:
         assert words in said(message)
     assert "waits for approval" not in said(message)
+
+
+def test_the_card_of_a_real_request_tells_its_whole_life() -> None:
+    fix, now = fix_samples.a_request(), fix_samples.NOW
+    waiting = blocks.fix_card(document(fix, "calico-why"), now, approvers=["U0BO"])
+    accepted(waiting)
+    assert buttons(waiting)[0]["value"] == fix.name and "one entry" in said(waiting) and "<@U0ANA>" in said(waiting)
+    for phase, by in ((Phase.APPROVED, fix_samples.BO), (Phase.RUNNING, None), (Phase.VERIFIED, None)):
+        now += timedelta(seconds=1)
+        fix = msgspec.structs.replace(fix, status=advance(fix, phase, now=now, by=by, message="it is so"))
+        card = blocks.fix_card(document(fix, "calico-why"), now)
+        accepted(card)
+        assert buttons(card) == [] and blocks.PHASES[phase] in said(card)
+    for words in ("approved by <@U0BO>", "begun on node-a", "verified", "it is so"):
+        assert words in said(card)
 
 
 def test_a_card_loses_its_buttons_at_its_deadline() -> None:

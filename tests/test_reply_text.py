@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.reply import evidence
+from bot.reply import blocks, evidence
 from bot.reply.text import render
+from engine.diagnosis import diagnose
+from lab.slack.validation import validate_message
 from tests import answers
+from tests.test_cases import RECORDINGS, facts_of
 
 FIX = {
     "metadata": {"name": "fx-abcd2345"},
@@ -124,3 +129,14 @@ def test_evidence_puts_the_wrong_fact_of_the_cause_first_and_knows_every_other_a
     assert not any(row.wrong for row in evidence.rows(answers.well().diagnosis))
     kinds = {row.what.split()[0] for row in evidence.rows(answers.well().diagnosis)}
     assert {"neighbor", "FDB", "route", "device", "addresses", "IPAM", "Felix", "pod", "who"} <= kinds
+
+
+@pytest.mark.parametrize(("mode", "recording"), RECORDINGS)
+def test_every_recorded_wound_is_shown_with_its_wrong_fact_first(mode: str, recording: dict[str, Any]) -> None:
+    answer = answers.investigation(diagnose(facts_of(recording)))
+    first = evidence.rows(answer.diagnosis)[0]
+    assert first.wrong and first.cited
+    text = render(answer, verbose=True)
+    assert f" {mode}\n" in text and "Do now" in text
+    for message in (blocks.answer(answer), *blocks.thread(answer)):
+        assert validate_message({"text": message.text, "blocks": message.blocks}) == []

@@ -79,10 +79,10 @@ def _fdb(fact: FdbEntry, legs: Sequence[Leg]) -> Said | None:
 
 def _route(fact: RouteLookup, legs: Sequence[Leg]) -> Said | None:
     what = f"route to {fact.destination}" + (f" for packets in by {fact.incoming}" if fact.incoming else "")
-    if not fact.found:
-        seen = f"{NOTHING} ({fact.error})" if fact.error else NOTHING
-    elif fact.type and fact.type != "unicast":
+    if fact.type and fact.type != "unicast":
         seen = f"{fact.type} {fact.prefix}".strip()
+    elif not fact.found:
+        seen = f"{NOTHING} ({fact.error})" if fact.error else NOTHING
     else:
         seen = _via(fact.next_hop, fact.device)
     expected = ""
@@ -138,12 +138,11 @@ def _listener(fact: Listener, legs: Sequence[Leg]) -> Said | None:
 def _probe(fact: ProbeResult, legs: Sequence[Leg]) -> Said | None:
     kind = f"{fact.protocol} {fact.port}" if fact.port else fact.protocol
     size = f", {fact.size} bytes" if fact.size else ""
+    what = f"{kind}{size} from {fact.pod or fact.node} to {fact.target_address}"
+    if not fact.sent:
+        return what, "an answer", f"not to be sent ({fact.outcome})"
     met = "" if fact.answered else f" ({fact.outcome})"
-    return (
-        f"{kind}{size} from {fact.pod or fact.node} to {fact.target_address}",
-        f"{fact.sent} of {fact.sent} answered",
-        f"{fact.answered} of {fact.sent} answered{met}",
-    )
+    return what, f"{fact.sent} of {fact.sent} answered", f"{fact.answered} of {fact.sent} answered{met}"
 
 
 def _felix(fact: FelixHealth, legs: Sequence[Leg]) -> Said | None:
