@@ -255,7 +255,8 @@ def _why_no_legs(facts: Sequence[Fact]) -> str:
         if endpoint is None:
             return f"What {name} is could not be seen."
         if endpoint.kind != "pod":
-            return f"{name} is a {endpoint.kind}, not a pod: this version judges paths between pods."
+            what = {"address": "an address of no pod", "node": "a node", "service": "a Service"}[endpoint.kind]
+            return f"{name} is {what}: this version judges paths between pods."
         if endpoint.host_network:
             return (
                 f"{name} uses its node's network: Calico has no route for it, and this version judges pods of its own."

@@ -13,7 +13,8 @@ LOCAL_STAGES = ("source pod", "source veth", "source node", "target veth", "targ
 def paths(legs: Iterable[Leg], causes: Sequence[Cause], blind: Sequence[Blind], verdict: str) -> tuple[LegPath, ...]:
     """One LegPath per leg. A hop is "ok" only where nothing on its node was hidden and no bad hop comes before it.
 
-    Where packets are lost and no cause was found, no hop is called ok: one of them loses the packets.
+    Where packets are lost and no cause was found, no hop is called ok: one of them loses the packets. The network between
+    the nodes is only proven by packets that came back.
     """
     hidden = {one.node for one in blind}
     return tuple(_path(leg, causes, hidden, verdict) for leg in legs)
@@ -27,7 +28,7 @@ def _path(leg: Leg, causes: Sequence[Cause], hidden: set[str], verdict: str) -> 
         node, name = _place(leg, stage)
         if index == bad:
             state = "bad"
-        elif verdict == "healthy" or (verdict == "cause" and (bad < 0 or index < bad) and node not in hidden):
+        elif verdict == "healthy" or (verdict == "cause" and (bad < 0 or index < bad) and node and node not in hidden):
             state = "ok"
         else:
             state = "unknown"
@@ -37,7 +38,7 @@ def _path(leg: Leg, causes: Sequence[Cause], hidden: set[str], verdict: str) -> 
         source=leg.source,
         target=leg.target,
         hops=tuple(hops),
-        last_good=stages[bad - 1] if bad > 0 and hops[bad - 1].state == "ok" else "",
+        last_good=next((hop.stage for hop in reversed(hops[: max(bad, 0)]) if hop.state == "ok"), ""),
         first_bad=stages[bad] if bad >= 0 else "",
     )
 
