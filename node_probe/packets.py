@@ -86,8 +86,11 @@ async def _send(ask: NodeAsk, probe: SendProbe, view: View) -> Fact:
             timeout = max(0.0, min(TIMEOUT_S, view.deadline - time.monotonic() - RESERVE_S))
             met = await asyncio.gather(*(_attempt(one, probe, size, timeout) for one in sockets))
             source = next((name for name in map(_own_name, sockets) if name), pod.address if pod else "")
+    except PermissionError:
+        return Blind(node=ask.node, look="packets", reason=f"{what}: not permitted; the probe needs NET_RAW")
     except (CannotEnter, ValueError, OSError) as error:
-        return Blind(node=ask.node, look="packets", reason=f"{what}: {error}")
+        why = error.strerror if isinstance(error, OSError) else error
+        return Blind(node=ask.node, look="packets", reason=f"{what}: {why}")
     return _result(ask.node, probe, source, size if probe.size else 0, met)
 
 

@@ -279,6 +279,24 @@ def test_a_pod_that_cannot_be_entered_sends_nothing() -> None:
 
 
 @in_namespaces
+def test_a_missing_capability_is_named() -> None:
+    TwoNodes()
+    made = socket.socket
+
+    def refusing(family: int, kind: int, *rest: int) -> socket.socket:
+        if kind == socket.SOCK_RAW and family == socket.AF_INET:
+            raise PermissionError(1, "Operation not permitted")
+        return made(family, kind, *rest)
+
+    packets.socket.socket = refusing  # type: ignore[assignment, misc]
+    icmp = send(from_cart("icmp"), from_cart("tcp", port=81))
+    assert [fact.reason for fact in icmp if isinstance(fact, Blind)] == [
+        f"icmp from shop/cart to {DB}: not permitted; the probe needs NET_RAW"
+    ]
+    assert [result(fact).outcome for fact in icmp if isinstance(fact, ProbeResult)] == ["refused"]
+
+
+@in_namespaces
 def test_a_probe_is_no_flood() -> None:
     TwoNodes()
     for probes in ((from_cart("icmp", count=packets.MOST + 1),), (from_cart("icmp", count=0),)):
