@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from lab.errors import LabError
+from lab.errors import LabError, NamespacesForbidden
 from lab.server import read_environment
 
 UP_TIMEOUT_S = 60.0
@@ -50,7 +50,7 @@ class Lab:
     ) -> Lab:
         """Starts a lab and returns when it is ready: pods ping each other, probes listen. It ends with this process.
 
-        Raises LabError, with the sentence the launcher said.
+        Raises LabError, with the sentence the launcher said; NamespacesForbidden where no lab is possible at all.
         """
         name = name or f"lab-{secrets.token_hex(4)}"
         here, there = socket.socketpair()
@@ -66,7 +66,8 @@ class Lab:
         try:
             for message in _messages(here):
                 if "error" in message:
-                    raise LabError(message["error"])
+                    kind = NamespacesForbidden if message.get("forbidden") else LabError
+                    raise kind(message["error"], message.get("status", 3))
                 if "ready" in message:
                     lab.directory = Path(message["ready"]["directory"])
                     here.settimeout(None)

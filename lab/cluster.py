@@ -178,6 +178,9 @@ class Cluster:
         for resource, namespace, name in sorted(now.keys() - self._seed.keys(), key=lambda key: key[0] == "namespaces"):
             self.store.delete(resource, name, namespace or None)
         for key, wanted in self._seed.items():
+            if key in now and now[key]["metadata"]["uid"] != wanted["metadata"]["uid"]:  # deleted and made anew since
+                self.store.delete(key[0], key[2], key[1] or None)
+                del now[key]
             if key not in now:
                 fresh = dict(wanted, metadata={k: v for k, v in wanted["metadata"].items() if k != "resourceVersion"})
                 self.store.create(fresh)

@@ -92,7 +92,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _up(args: argparse.Namespace) -> int:
-    from lab.launcher import launch
+    from lab.launcher import error_message, launch
     from lab.server import Settings
 
     settings = Settings(
@@ -110,7 +110,7 @@ def _up(args: argparse.Namespace) -> int:
         try:
             return launch(settings, name, lambda message: _tell(parent, message), parent)
         except LabError as error:
-            _tell(parent, {"error": error.sentence})
+            _tell(parent, error_message(error))
             return error.status
     if args.detach:
         return _detached(settings, name)
@@ -126,7 +126,7 @@ def _tell(wire: socket.socket, message: dict[str, Any]) -> None:
 
 def _detached(settings: Any, name: str) -> int:
     """The lab lives on in a process of its own session; this one returns when it is ready."""
-    from lab.launcher import launch
+    from lab.launcher import error_message, launch
 
     reading, writing = os.pipe()
     sys.stdout.flush()
@@ -148,7 +148,7 @@ def _detached(settings: Any, name: str) -> int:
             try:
                 status = launch(settings, name, report)
             except LabError as error:
-                report({"error": error.sentence})
+                report(error_message(error))
         finally:
             os._exit(status)
     os.close(writing)

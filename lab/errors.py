@@ -10,3 +10,7 @@ class LabError(Exception):
         super().__init__(sentence)
         self.sentence = sentence
         self.status = status
+
+
+class NamespacesForbidden(LabError):
+    """This machine lets this user make no namespaces: no lab here, whatever else is done."""

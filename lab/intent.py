@@ -161,7 +161,7 @@ def intent(objects: Objects, name: str, before: TunnelDevice | None = None) -> I
     """`before` is the device Felix programmed last: it keeps it when the node's own tunnel address is taken away."""
     me = objects.nodes[name]
     device = _device(objects, me, before)
-    mtu = device.mtu if device else UPLINK_MTU - VXLAN_OVERHEAD
+    mtu = device.mtu if device and objects.version >= (3, 31) else 0
     peers = [peer for peer in objects.nodes.values() if peer.name != name and peer.address and peer.tunnel]
     by_name = {peer.name: peer for peer in peers}
     # Of two nodes that claim one tunnel address, the one IPAM gave it to keeps the neighbor entry (observed).
@@ -191,7 +191,8 @@ def intent(objects: Objects, name: str, before: TunnelDevice | None = None) -> I
                 towards(f"{address}/32", by_name[user], by_name[user].tunnel, False)
     for peer in peers:
         holder = objects.block_of(peer.tunnel)
-        if holder is None or holder.node != peer.name:
+        # 3.30 and 3.31 also write this route for a tunnel address in the peer's own block, where it does no harm.
+        if holder is None or holder.node != peer.name or (3, 30) <= objects.version < (3, 32):
             towards(f"{peer.tunnel}/32", peer, "", True)
 
     metric = 1024 if objects.version >= (3, 32) else 0

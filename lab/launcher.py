@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lab.errors import LabError
+from lab.errors import LabError, NamespacesForbidden
 from lab.namespaces import CLONE_NEWPID, become_init, die_with_parent, new_user_namespace, unshare
 from lab.server import Settings, serve
 from lab.state import StateDirectory
@@ -193,10 +193,10 @@ def _keep(launcher: int, settings: Settings, state: StateDirectory, sockets: Soc
         _, how = os.waitpid(init, 0)
         status = 0 if ending else os.waitstatus_to_exitcode(how) and 3
     except LabError as error:
-        os.write(writing, json.dumps({"error": error.sentence}).encode() + b"\n")
+        os.write(writing, _told(error))
     except OSError as error:
         if writing >= 0:
-            os.write(writing, json.dumps({"error": f"The lab could not start: {error}."}).encode() + b"\n")
+            os.write(writing, _told(LabError(f"The lab could not start: {error}.")))
     finally:
         if os.getppid() != launcher:
             shutil.rmtree(state.path, ignore_errors=True)
@@ -226,9 +226,19 @@ def _init(settings: Settings, directory: Path, sockets: Sockets, writing: int, a
                 status = os.waitstatus_to_exitcode(how) and 3
                 break
     except LabError as error:
-        os.write(writing, json.dumps({"error": error.sentence}).encode() + b"\n")
+        os.write(writing, _told(error))
     finally:
         os._exit(status)
+
+
+def error_message(error: LabError) -> dict[str, Any]:
+    """{"error": sentence, "status": exit status, "forbidden": whether no lab is possible on this machine}"""
+    forbidden = isinstance(error, NamespacesForbidden)
+    return {"error": error.sentence, "status": error.status, "forbidden": forbidden}
+
+
+def _told(error: LabError) -> bytes:
+    return json.dumps(error_message(error)).encode() + b"\n"
 
 
 def _server(settings: Settings, directory: Path, sockets: Sockets, writing: int) -> NoReturn:
@@ -240,7 +250,7 @@ def _server(settings: Settings, directory: Path, sockets: Sockets, writing: int)
         serve(settings, directory, sockets.api, sockets.proxy, sockets.control, report)
         status = 0
     except LabError as error:
-        report({"error": error.sentence})
+        report(error_message(error))
     except BaseException:
         import traceback
 

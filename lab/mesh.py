@@ -11,13 +11,15 @@ import struct
 from lab.topology import PodMachine
 
 ECHO_REQUEST, ECHO_REPLY = 8, 0
-TIMEOUT_S = 1.0
+TRIES = 3
+PAUSE_S = 0.15
 
 
 async def unanswered(pods: list[PodMachine], sockets: dict[str, socket.socket]) -> list[tuple[str, str]]:
-    """The pairs (from, to) without an answer within one second. `sockets`: a raw ICMP socket inside each pod."""
-    by_address = {pod.record.address: pod.record.full_name for pod in pods}
-    waiting = {(source, target) for source in sockets for target in by_address.values() if source != target}
+    """The pairs (from, to) without an answer to three pings. `sockets`: a raw ICMP socket inside each pod."""
+    addresses = {pod.record.full_name: pod.record.address for pod in pods}
+    by_address = {address: name for name, address in addresses.items()}
+    waiting = {(source, target) for source in sockets for target in addresses if source != target}
     number = int.from_bytes(os.urandom(2))
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
@@ -38,16 +40,14 @@ async def unanswered(pods: list[PodMachine], sockets: dict[str, socket.socket]) 
     for name, one in sockets.items():
         loop.add_reader(one, heard, name)
     try:
-        for name, one in sockets.items():
-            for address in by_address:
-                if by_address[address] != name:
-                    try:
-                        one.sendto(_echo_request(number), (address, 0))
-                    except OSError:
-                        continue  # no route: stays among the unanswered
-        if waiting:
+        for _ in range(TRIES):
+            for source, target in list(waiting):
+                with contextlib.suppress(OSError):  # no route: it stays among the unanswered
+                    sockets[source].sendto(_echo_request(number), (addresses[target], 0))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(done.wait(), TIMEOUT_S)
+                await asyncio.wait_for(done.wait(), PAUSE_S)
+            if not waiting:
+                break
     finally:
         for one in sockets.values():
             loop.remove_reader(one)

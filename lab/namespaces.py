@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from pyroute2 import IPRoute
 
-from lab.errors import LabError
+from lab.errors import LabError, NamespacesForbidden
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
@@ -81,7 +81,7 @@ def new_user_namespace() -> None:
         Path("/proc/self/uid_map").write_text(f"0 {user} 1")
         Path("/proc/self/gid_map").write_text(f"0 {group} 1")
     except OSError as error:
-        raise LabError(user_namespaces_refused(error)) from error
+        raise NamespacesForbidden(user_namespaces_refused(error)) from error
 
 
 def user_namespaces_refused(error: OSError) -> str:
@@ -124,7 +124,7 @@ def become_init(visible: Path) -> None:
         NETNS_DIRECTORY.mkdir(parents=True)
     except OSError as error:
         if error.errno in (errno.EPERM, errno.EACCES):
-            raise LabError(user_namespaces_refused(error)) from error
+            raise NamespacesForbidden(user_namespaces_refused(error)) from error
         raise LabError(f"The lab could not set up its namespaces: {error}.") from error
     finally:
         if kept >= 0:

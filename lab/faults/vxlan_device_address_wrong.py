@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
-
 from lab.cluster import Cluster
 from lab.faults import Wound
 from lab.intent import TUNNEL_DEVICE
@@ -14,6 +12,6 @@ WHERE = ("source", "target")
 def inflict(cluster: Cluster, wound: Wound) -> None:
     kernel = cluster.kernel(wound.node)
     # The wrong address goes in first: a device that loses its last address loses its routes too, another wound.
-    last = str(IPv4Network(cluster.block(wound.node))[-1])
-    kernel.add_address(TUNNEL_DEVICE, f"{last}/32")
+    unused = cluster.objects.pools[0].network[-2]  # in nobody's block: no node knows a way back to it
+    kernel.add_address(TUNNEL_DEVICE, f"{unused}/32")
     kernel.delete_address(TUNNEL_DEVICE, f"{cluster.tunnel_address(wound.node)}/32")

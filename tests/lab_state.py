@@ -1,0 +1,139 @@
+"""Prints what the kernels of a lab hold, one line a thing, so that two moments or a recording can be compared.
+
+Runs inside a lab: `python -m tests.lab_state` gives JSON {namespace: [line, ...]}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from socket import AF_INET6, AF_UNSPEC
+from typing import Any
+
+from pyroute2.nftables.main import NFTables
+
+from lab.client import Lab
+from lab.kernel import LOCAL, MAIN, STATES, TYPES, Kernel, Route
+from lab.namespaces import NETNS_DIRECTORY, Namespace
+
+TABLES = {MAIN: "main", LOCAL: "local", 253: "default"}
+PROTOCOLS = {2: "kernel", 3: "boot", 4: "static"}
+SCOPES = {0: "global", 253: "link", 254: "host"}
+SYSCTLS = {
+    "ipv4/conf": ("rp_filter", "forwarding", "proxy_arp", "route_localnet", "accept_local", "arp_ignore"),
+    "ipv4/neigh": ("proxy_delay",),
+    "ipv6/conf": ("forwarding", "proxy_ndp", "accept_ra", "disable_ipv6"),
+}
+
+
+def link_line(
+    name: str, kind: str, flags: list[str], state: str, mtu: int, mac: str, txqlen: int, vxlan: dict[str, Any]
+) -> str:
+    """`vxlan`: id, local, link, port, learning."""
+    extra = " ".join(f"{key} {vxlan[key]}" for key in ("id", "local", "link", "port", "learning") if key in vxlan)
+    up = " ".join(flag for flag in ("UP", "LOWER_UP") if flag in flags)
+    return f"link {name} {kind} {up} state {state} mtu {mtu} mac {mac} txqlen {txqlen} {extra}".rstrip()
+
+
+def route_line(route: Route) -> str:
+    words = [
+        f"route {route.kind} {route.destination}",
+        f"via {route.gateway}" if route.gateway else "",
+        f"dev {route.device}" if route.device else "",
+        f"table {TABLES.get(route.table, route.table)} proto {PROTOCOLS.get(route.protocol, route.protocol)}",
+        f"scope {SCOPES.get(route.scope, route.scope)}",
+        f"metric {route.metric}" if route.metric else "",
+        "onlink" if route.onlink else "",
+        f"mtu {route.mtu}" if route.mtu else "",
+        f"src {route.source}" if route.source else "",
+    ]
+    return " ".join(filter(None, words))
+
+
+def lines_of(kernel: Kernel) -> list[str]:
+    """Everything of one namespace, sorted."""
+    found = []
+    links = kernel.links()
+    names = {link.index: link.name for link in links.values()}
+    for link in links.values():
+        flags = [word for word, set_ in (("UP", link.up), ("LOWER_UP", link.lower_up)) if set_]
+        vxlan: dict[str, Any] = {}
+        if link.kind == "vxlan":
+            vxlan = {
+                "id": link.vni,
+                "local": link.local,
+                "link": link.parent,
+                "port": link.port,
+                "learning": link.learning,
+            }
+        found.append(link_line(link.name, link.kind, flags, link.state, link.mtu, link.mac, link.txqlen, vxlan))
+    route = kernel.namespace.route
+    for message in route.get_addr(family=AF_UNSPEC):
+        address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+        scope = SCOPES.get(message["scope"], message["scope"])
+        found.append(f"addr {names[message['index']]} {address}/{message['prefixlen']} scope {scope}")
+    found += [route_line(one) for one in kernel.routes()]
+    for message in route.get_routes(family=AF_INET6):
+        destination = f"{message.get_attr('RTA_DST') or '::'}/{message['dst_len']}"
+        found.append(
+            route_line(
+                Route(
+                    destination,
+                    kind=TYPES.get(message["type"], str(message["type"])),
+                    device=names.get(message.get_attr("RTA_OIF") or 0, ""),
+                    protocol=message["proto"],
+                    scope=message["scope"],
+                    metric=message.get_attr("RTA_PRIORITY") or 0,
+                    table=message.get_attr("RTA_TABLE") or message["table"],
+                )
+            )
+        )
+    found += [f"rule {priority} {source} {TABLES.get(table, table)}" for priority, table, source in kernel.rules()]
+    found += [f"neigh {address} {device} {mac} {state}" for address, device, mac, state in kernel.neighbors()]
+    for message in route.get_neighbours(family=AF_INET6):
+        state = STATES.get(message["state"], "NONE")
+        address, mac = message.get_attr("NDA_DST"), message.get_attr("NDA_LLADDR") or ""
+        found.append(f"neigh {address} {names[message['ifindex']]} {mac} {state}")
+    found += [f"fdb {mac} {device} {peer} {state}" for mac, device, peer, state in kernel.fdb()]
+    with kernel.namespace.entered():
+        tables = NFTables()
+        try:
+            found += [f"firewall table {table.get_attr('NFTA_TABLE_NAME')}" for table in tables.get_tables()]
+        finally:
+            tables.close()
+        found.append(f"sysctl ipv4/ip_forward {_sysctl('ipv4/ip_forward')}")
+        for group, settings in SYSCTLS.items():
+            for interface in sorted(path.name for path in Path("/proc/sys/net", group).iterdir()):
+                for setting in settings:
+                    name = f"{group}/{interface}/{setting}"
+                    if (group, interface) not in (("ipv4/neigh", "default"),):
+                        found.append(f"sysctl {name} {_sysctl(name)}")
+    return sorted(found)
+
+
+def _sysctl(name: str) -> str:
+    return Path("/proc/sys/net", name).read_text().strip()
+
+
+def read(lab: Lab) -> dict[str, list[str]]:
+    """The lines of every namespace of a running lab, by its name under /run/netns."""
+    here = str(Path(__file__).resolve().parents[1])
+    node = lab.status()["nodes"][0]["name"]
+    done = lab.exec(node, "env", f"PYTHONPATH={here}", sys.executable, "-m", "tests.lab_state")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list[str]] = json.loads(done.stdout)
+    return found
+
+
+def main() -> None:
+    found = {}
+    for path in sorted(NETNS_DIRECTORY.iterdir()):
+        namespace = Namespace(path.name, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        found[path.name] = lines_of(Kernel(namespace))
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

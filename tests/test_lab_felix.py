@@ -1,0 +1,168 @@
+"""The lab's nodes hold what a running Calico's hold; without it a rule proved on the lab would be proved on nothing.
+
+Every line of a recorded node (links, addresses, routes, rules, neighbors, FDB, sysctls, firewall) is compared with the
+node the lab builds from the recorded API objects. DIFFERENCES lists what differs and why, no more and no less.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.client import Lab
+from lab.errors import NamespacesForbidden
+from lab.kernel import Route
+from tests.lab_state import PROTOCOLS, SCOPES, TABLES, link_line, read, route_line
+
+RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "fixtures" / "real-calico" / "v3.32.1"
+SETTLED_S = 10.0
+ONLY_RECORDED, ONLY_LAB = "recorded", "lab"
+Lines = dict[str, set[str]]
+
+# (which side has it, pattern of the line, reason)
+DIFFERENCES = (
+    (
+        ONLY_RECORDED,
+        r"firewall table (filter|nat|mangle|raw|calico.*)",
+        "The lab programs no firewall chains yet: nothing in it can be denied, so no policy rule can be proved on it.",
+    ),
+    (
+        ONLY_RECORDED,
+        r"sysctl netfilter/nf_conntrack_(count|max) .*",
+        "Connection tracking starts with the first firewall rule; without rules the lab's nodes have none.",
+    ),
+)
+# (pattern, reason): on both sides made by the traffic of the moment, so neither side can be right about it.
+NOT_COMPARED = (
+    (
+        r"neigh \S+ (eth0|cali\w+) \S+ (REACHABLE|STALE|DELAY|PROBE)",
+        "ARP learned it; pods' MACs are chance.",
+    ),
+    (r"neigh ff02::\S+ \S+ 33:33:\S+ NOARP", "The kernel sent to a multicast address lately; it ages away."),
+    (r"neigh 0\.0\.0\.0 lo 00:00:00:00:00:00 NOARP", "A program connected to 0.0.0.0 lately."),
+)
+
+
+def recorded_lines(directory: Path) -> set[str]:
+    """A recorded node in the words of tests/lab_state.py."""
+
+    def parsed(name: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads((directory / name).read_text())
+        return found
+
+    lines = set()
+    for link in parsed("ip-link.json"):
+        info = link.get("linkinfo", {})
+        data = info.get("info_data", {}) if info.get("info_kind") == "vxlan" else {}
+        kind, flags, state = info.get("info_kind", ""), link["flags"], link["operstate"]
+        mtu, mac, txqlen = link["mtu"], link["address"], link.get("txqlen", 0)
+        lines.add(link_line(link["ifname"], kind, flags, state, mtu, mac, txqlen, data))
+    for link in parsed("ip-addr.json"):
+        for address in link["addr_info"]:
+            where = f"{address['local']}/{address['prefixlen']}"
+            lines.add(f"addr {link['ifname']} {where} scope {address['scope']}")
+    for route in parsed("ip-route.json"):
+        lines.add(route_line(_recorded_route(route)))
+    for rule in parsed("ip-rule.json"):
+        lines.add(f"rule {rule['priority']} {rule['src']} {rule['table']}")
+    for neighbor in parsed("ip-neigh.json"):
+        mac, state = neighbor.get("lladdr", ""), neighbor["state"][0]
+        lines.add(f"neigh {neighbor['dst']} {neighbor['dev']} {mac} {state}")
+    for entry in parsed("bridge-fdb.json"):
+        lines.add(f"fdb {entry['mac']} {entry['ifname']} {entry.get('dst', '')} {entry['state'].upper()}")
+    for line in (directory / "sysctl.txt").read_text().splitlines():
+        name, _, value = line.removeprefix("/proc/sys/net/").partition(" = ")
+        lines.add(f"sysctl {name} {value}")
+    for entry in json.loads((directory / "nft.json").read_text())["nftables"]:
+        if "table" in entry:
+            lines.add(f"firewall table {entry['table']['name']}")
+    return lines
+
+
+def _recorded_route(route: dict[str, Any]) -> Route:
+    def number(names: dict[int, str], word: str) -> int:
+        return next((key for key, name in names.items() if name == word), int(word) if word.isdigit() else -1)
+
+    default = "::/0" if ":" in route.get("gateway", "") else "0.0.0.0/0"
+    destination = default if route["dst"] == "default" else str(ip_network(route["dst"]))
+    return Route(
+        destination,
+        kind=route["type"],
+        gateway=route.get("gateway", ""),
+        device="" if route["type"] == "blackhole" else route.get("dev", ""),
+        protocol=number(PROTOCOLS, route["protocol"]),
+        scope=number(SCOPES, route["scope"]),
+        metric=route.get("metric", 0),
+        onlink="onlink" in route["flags"],
+        mtu=route.get("metrics", [{}])[0].get("mtu", 0),
+        source=route.get("prefsrc", ""),
+        table=number(TABLES, route["table"]),
+    )
+
+
+def lab_lines(objects: Path) -> Lines:
+    """The nodes the lab builds from recorded objects, once IPv6 has made up its mind about its own addresses."""
+    try:
+        lab = Lab.up(objects=objects, workers=False)
+    except NamespacesForbidden as error:
+        pytest.skip(error.sentence)
+    with lab:
+        deadline = time.monotonic() + SETTLED_S
+        while True:
+            found = {name: set(lines) for name, lines in read(lab).items() if not name.startswith("cni-")}
+            if all(_settled(lines) for lines in found.values()) or time.monotonic() > deadline:
+                return found
+            time.sleep(0.2)
+
+
+def _settled(lines: set[str]) -> bool:
+    link_local = [line.split() for line in lines if line.startswith("addr ") and " fe80::" in line]
+    return all(
+        any(line.startswith(f"route local {words[2].partition('/')[0]}/128 dev {words[1]} ") for line in lines)
+        for words in link_local
+    )
+
+
+def differences(recording: Path) -> list[tuple[str, str, str]]:
+    """(side, node, line) of everything that is on one side only."""
+    built = lab_lines(recording)
+    found = []
+    for node, lines in built.items():
+        recorded = recorded_lines(recording / node)
+        # Settings nobody recorded say nothing about the recording.
+        names = {line.split()[1] for line in recorded if line.startswith("sysctl ")}
+        lines = {line for line in lines if not line.startswith("sysctl ") or line.split()[1] in names}
+        found += [(ONLY_RECORDED, node, line) for line in sorted(recorded - lines)]
+        found += [(ONLY_LAB, node, line) for line in sorted(lines - recorded)]
+    return [one for one in found if not any(re.fullmatch(pattern, one[2]) for pattern, _ in NOT_COMPARED)]
+
+
+@pytest.mark.parametrize("name", ["healthy", "crosssubnet", "exhaustion/2-pods-borrowed"])
+def test_nodes_equal_the_recorded_ones(name: str) -> None:
+    recording = RECORDINGS / name
+    if not recording.is_dir():
+        pytest.skip(f"the recordings of a running Calico are not here: {recording}")
+    found = differences(recording)
+    unlisted = [one for one in found if not any(_is(one, entry) for entry in DIFFERENCES)]
+    assert unlisted == []
+    no_longer = [entry for entry in DIFFERENCES if not any(_is(one, entry) for one in found)]
+    assert no_longer == []
+
+
+def test_every_exception_is_needed() -> None:
+    if not RECORDINGS.is_dir():
+        pytest.skip(f"the recordings of a running Calico are not here: {RECORDINGS}")
+    lines = recorded_lines(RECORDINGS / "healthy" / "node-a")
+    unused = [pattern for pattern, _ in NOT_COMPARED if not any(re.fullmatch(pattern, line) for line in lines)]
+    assert unused == []
+
+
+def _is(found: tuple[str, str, str], listed: tuple[str, str, str]) -> bool:
+    side, _, line = found
+    return side == listed[0] and re.fullmatch(listed[1], line) is not None
