@@ -13,8 +13,8 @@ LOCAL_STAGES = ("source pod", "source veth", "source node", "target veth", "targ
 def paths(legs: Iterable[Leg], causes: Sequence[Cause], blind: Sequence[Blind], verdict: str) -> tuple[LegPath, ...]:
     """One LegPath per leg. A hop is "ok" only where nothing on its node was hidden and no bad hop comes before it.
 
-    Where packets are lost and no cause was found, no hop is called ok: one of them loses the packets. The network between
-    the nodes is only proven by packets that came back.
+    Where packets are lost and no cause was found, no hop is called ok: one of them loses the packets. The network
+    between the nodes is only proven by packets that came back.
     """
     hidden = {one.node for one in blind}
     return tuple(_path(leg, causes, hidden, verdict) for leg in legs)
