@@ -6,7 +6,8 @@ import argparse
 import asyncio
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from bot import settings as connection
 from bot.errors import COULD_NOT_JUDGE, UserError
@@ -26,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", choices=("text", "json", "slack"), default="text", help="form of the answer")
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 when a cause was found")
     parser.add_argument("--verbose", "-v", action="store_true", help="list everything that was checked and seen")
+    parser.add_argument(
+        "--request-fix",
+        action="store_true",
+        help="ask for a cause's fix, which a second person approves",
+    )
     parser.add_argument("--deadline", type=float, default=4.0, metavar="S", help="seconds a probe may take (4)")
     connection.add_arguments(parser)
 
@@ -51,13 +57,22 @@ async def _answer(args: argparse.Namespace, settings: connection.Settings) -> in
             answer = await investigate(args.words, cluster=cluster, probes=probes, worker=worker, state=settings.state)
     finally:
         worker.close()
-    sys.stdout.write(_form(answer, args.output, verbose=args.verbose))
+    requests = await _requested(answer, settings) if args.request_fix else []
+    sys.stdout.write(_form(answer, args.output, verbose=args.verbose, fixes=requests))
     if answer.diagnosis.verdict == "unknown":
         return COULD_NOT_JUDGE
     return 1 if args.exit_code and answer.diagnosis.verdict == "cause" else 0
 
 
-def _form(answer: Investigation, form: str, *, verbose: bool) -> str:
+async def _requested(answer: Investigation, settings: connection.Settings) -> list[dict[str, object]]:
+    from bot.fix_requests import request_fixes
+    from bot.terminal import opened
+
+    async with opened(settings) as store:
+        return await request_fixes(answer, store, await store.whoami())
+
+
+def _form(answer: Investigation, form: str, *, verbose: bool, fixes: Sequence[Mapping[str, Any]]) -> str:
     if form == "json":
         from bot.reply import json
 
@@ -72,4 +87,4 @@ def _form(answer: Investigation, form: str, *, verbose: bool) -> str:
     from bot.reply import text
 
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return text.render(answer, verbose=verbose, colour=colour)
+    return text.render(answer, verbose=verbose, fixes=fixes, colour=colour)

@@ -72,6 +72,8 @@ def _do_now(cause: Cause, fixes: Sequence[Request]) -> list[str]:
         name = wording.request_name(request)
         lines.append(f"            {spec.get('title', '')} (undo: {spec.get('undo', '')})")
         lines.append(f"            a second person: calico-why approve {name}   until {spec.get('expiresAt', '')}")
+    elif cause.fix:
+        lines.append("            have it done: ask again with --request-fix; a second person approves it")
     return lines
 
 
