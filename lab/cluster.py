@@ -74,6 +74,7 @@ class Cluster:
         for name, node in self.topology.nodes.items():
             self._felixes[name] = Felix(name, node.kernel)
         self._program(objects)
+        self.topology.remember_switches()
 
     def start_healing(self) -> None:
         """Felix looks again from now on: the device every 10 s, entries every 90 s."""
@@ -196,6 +197,7 @@ class Cluster:
             for interface in felix.applied.endpoints:
                 felix.set_pod_interface_sysctls(interface)
             felix.refresh()
+        self.topology.restore_switches()
 
     # ---- looking
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import socket
+import struct
 from dataclasses import dataclass
 from socket import AF_BRIDGE, AF_INET, if_nametoindex
 from typing import Any
@@ -19,6 +21,7 @@ UP, LOWER_UP = 0x1, 0x10000
 ONLINK = 4
 PERMANENT, NOARP = 0x80, 0x40
 SELF = 2
+NETLINK_NETFILTER, NFTABLES, DELETE_TABLE, BATCH_BEGIN, BATCH_END = 12, 10, 2, 16, 17
 TYPES = {1: "unicast", 2: "local", 3: "broadcast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 TYPE_NUMBERS = {name: number for number, name in TYPES.items()}
 STATES = {
@@ -232,6 +235,22 @@ class Kernel:
     def delete_rule(self, priority: int, table: int) -> None:
         with _already_gone():
             self._ask("rule", "del", priority=priority, table=table, family=AF_INET)
+
+    def flush_firewall(self) -> None:
+        """Removes every nftables table, iptables-nft's too, as `nft flush ruleset`; a kernel without them has none."""
+        head = struct.Struct("=IHHIIBBH")  # nlmsghdr, nfgenmsg
+
+        def message(kind: int, flags: int, resource: int) -> bytes:
+            return head.pack(head.size, kind, flags, 0, 0, 0, 0, resource)
+
+        nftables = socket.htons(NFTABLES)
+        batch = message(BATCH_BEGIN, 1, nftables) + message(NFTABLES << 8 | DELETE_TABLE, 5, 0)
+        with self.namespace.entered():
+            wire = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+        with wire, contextlib.suppress(OSError):
+            wire.settimeout(1.0)
+            wire.send(batch + message(BATCH_END, 1, nftables))
+            wire.recv(4096)
 
     def put_neighbor(self, device: str, address: str, mac: str) -> None:
         """A permanent entry."""

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Interface
+from pathlib import Path
 
 from lab.intent import UPLINK, UPLINK_MTU, VXLAN_OVERHEAD, NodeRecord, Objects, PodRecord
 from lab.kernel import BOOT, HOST, KERNEL, LINK, LOCAL, MAIN, Kernel, Route
@@ -29,6 +30,7 @@ BRIDGE = "br0"
 POD_GATEWAY = "169.254.1.1"
 POD_INTERFACE_MAC = "ee:ee:ee:ee:ee:ee"
 POD_MTU = UPLINK_MTU - VXLAN_OVERHEAD
+SWITCHES = ("rp_filter", "forwarding", "proxy_arp", "route_localnet", "accept_local", "arp_ignore")
 RULES = {(0, LOCAL), (32766, MAIN), (32767, 253)}
 
 
@@ -76,6 +78,7 @@ class Topology:
         self.underlay = Kernel(Namespace.here("underlay"))
         self.nodes: dict[str, NodeMachine] = {}
         self.pods: dict[str, PodMachine] = {}
+        self._switches: dict[str, dict[str, str]] = {}
 
     def build(self, objects: Objects) -> None:
         """Makes a namespace for every node that has an IPv4Address and every pod on it. Raises OSError."""
@@ -92,11 +95,31 @@ class Topology:
             if pod.node in self.nodes:
                 self.add_pod(pod)
 
+    def remember_switches(self) -> None:
+        """How every sysctl stands now, Felix's included, is how `restore` will put it."""
+        for namespace in self._namespaces():
+            with namespace.entered():
+                self._switches[namespace.name] = {name: Path(name).read_text() for name in _switch_files()}
+
+    def _namespaces(self) -> Iterator[Namespace]:
+        yield from (node.kernel.namespace for node in self.nodes.values())
+        yield from (pod.kernel.namespace for pod in self.pods.values())
+
+    def restore_switches(self) -> None:
+        """Of the interfaces that are there."""
+        for namespace in self._namespaces():
+            with namespace.entered():
+                for name, value in self._switches[namespace.name].items():
+                    if Path(name).exists() and Path(name).read_text() != value:
+                        Path(name).write_text(value)
+
     def restore(self) -> None:
         """Puts back whatever somebody took away, and removes what somebody added."""
         for node in self.nodes.values():
+            node.kernel.flush_firewall()
             self._shape_node(node)
-        for pod in list(self.pods.values()):
+        for pod in self.pods.values():
+            pod.kernel.flush_firewall()
             self._shape_pod(pod)
 
     def _add_node(self, record: NodeRecord, interface: IPv4Interface) -> None:
@@ -204,6 +227,15 @@ class Topology:
         """Leaves the owner's routes, `wanted` ones and the kernel's own."""
         machine = self.nodes[node]
         _only_routes(machine.kernel, (*machine.own_routes(), *wanted), delete_only=True)
+
+
+def _switch_files() -> list[str]:
+    """`all` and `default` first: writing to one of them changes the others."""
+    interfaces = sorted(Path("/proc/sys/net/ipv4/conf").iterdir(), key=lambda path: path.name not in ("all", "default"))
+    return [
+        "/proc/sys/net/ipv4/ip_forward",
+        *(str(interface / switch) for interface in interfaces for switch in SWITCHES),
+    ]
 
 
 def _set_addresses(kernel: Kernel, device: str, wanted: list[str]) -> None:

@@ -118,6 +118,41 @@ def test_a_wound_hurts_and_heals(lab: Lab, healthy_kernel: dict[str, list[str]],
     assert kernel(lab) == healthy_kernel
 
 
+BY_HAND = """
+from pyroute2 import IPRoute
+from pyroute2.nftables.main import NFTables
+with IPRoute() as ip:
+    eth0 = ip.link_lookup(ifname="eth0")[0]
+    ip.rule("add", priority=100, table=100, dst="10.244.0.0/16", dst_len=16)
+    ip.route("add", dst="10.244.218.65/32", type="unreachable", table=100)
+    ip.addr("add", index=eth0, address="192.0.2.1", prefixlen=24)
+    ip.link("set", index=eth0, mtu=1300)
+    ip.link("set", index=ip.link_lookup(ifname="calie45f23531db")[0], state="down")
+NFTables().table("add", name="mine")
+for name in ("conf/eth0/rp_filter=1", "conf/all/forwarding=0", "conf/vxlan.calico/proxy_arp=1"):
+    name, _, value = name.partition("=")
+    with open(f"/proc/sys/net/ipv4/{name}", "w") as file:
+        file.write(value)
+"""
+
+
+def test_what_a_person_broke_by_hand_heals_too(lab: Lab, healthy_kernel: dict[str, list[str]]) -> None:
+    """Rules, tables, addresses, MTU, interfaces, firewall, sysctls: nothing of it is a fault of the catalogue."""
+    done = lab.exec("node-a", sys.executable, "-c", BY_HAND)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(set(read(lab)["node-a"]) ^ set(healthy_kernel["node-a"])) > 6
+    assert not lab.reaches("shop/cart", "shop/db")
+    lab.heal()
+    assert kernel(lab) == healthy_kernel
+    assert lab.mesh()["unanswered"] == []
+
+
+def test_a_probe_that_dies_is_started_again(lab: Lab) -> None:
+    [probe] = commands("probe --node node-c".replace(" ", "\0"), but=os.getpid())
+    os.kill(probe, signal.SIGKILL)
+    wait_until(lambda: lab.status()["nodes"][2]["probe"] == {"state": "running", "starts": 2}, "the probe is back")
+
+
 def test_a_wrong_next_hop_makes_a_detour(lab: Lab) -> None:
     lab.inflict("route_wrong_next_hop")
     [route] = [line for line in read(lab)["node-a"] if "10.244.218.64/26" in line]
