@@ -1,0 +1,1 @@
+"""A local Slack with a page to sit in."""
