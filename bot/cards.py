@@ -34,6 +34,14 @@ class Cards:
         self._timers: dict[str, asyncio.Task[None]] = {}
         self._looks: dict[str, asyncio.Task[None]] = {}
 
+    async def _keep_true(self, request: FixRequest) -> None:
+        try:
+            self._expire_in_time(request)
+            await self.draw(request)
+            self._look_again(request)
+        except Exception:  # one strange request must not stop the drawing of all others
+            log.exception("the card of %s cannot be drawn", request.name)
+
     def message(self, request: FixRequest) -> Message:
         """The card of the request as it is."""
         return blocks.fix_card(
@@ -76,9 +84,7 @@ class Cards:
                 if seen == "deleted":
                     self._forget(request.name)
                 elif request.status.slack is not None and self._matters(request):
-                    self._expire_in_time(request)
-                    await self.draw(request)
-                    self._look_again(request)
+                    await self._keep_true(request)
         finally:
             for task in (*self._timers.values(), *self._looks.values()):
                 task.cancel()

@@ -72,8 +72,11 @@ class Journal:
             os.utime(self._done / _file(job.id))
 
     def unfinished(self) -> list[Job]:
-        """What to resume, oldest first. A file that cannot be read is set aside and logged. Old ones of `done` go."""
-        for path in self._done.iterdir():
+        """What to resume, oldest first. A file that cannot be read is set aside and logged.
+
+        What is older than a day goes: nobody waits for that answer any more, and nothing is delivered twice that late.
+        """
+        for path in (*self._done.iterdir(), *self._jobs.iterdir()):
             if time.time() - path.stat().st_mtime > KEPT_S:
                 path.unlink(missing_ok=True)
         found = []

@@ -93,8 +93,9 @@ class Executor:
             await asyncio.to_thread(kind.holds, self._kernel, request.spec.arguments)
         except EvidenceChanged as changed:
             return await self._end(request, Phase.STALE, f"Nothing was done: {changed} Ask again.")
-        except (OSError, ValueError) as error:
-            return await self._end(request, Phase.FAILED, f"Nothing was done: {error}.")
+        except Exception as error:  # or the same request would end this process again after every restart
+            log.exception("%s cannot be checked", request.name)
+            return await self._end(request, Phase.FAILED, f"Nothing was done: {error or type(error).__name__}.")
         running = await self._store.transition(request.name, Phase.RUNNING, message=f"by the fixer of {self.node}")
         if running.status.phase is not Phase.RUNNING:  # too late, or not what was approved
             return running
@@ -122,8 +123,9 @@ class Executor:
                 right, text = False, f"{self.node} does not know the fix {request.spec.kind!r}."
             else:
                 right, text = await asyncio.to_thread(kind.verify, self._kernel, request.spec.arguments)
-        except (OSError, ValueError) as error:
-            right, text = False, f"It cannot be read: {error}."
+        except Exception as error:
+            log.exception("%s cannot be read", request.name)
+            right, text = False, f"It cannot be read: {error or type(error).__name__}."
         text = f"The fixer was restarted in between and did not run it again. {text}"
         return await self._end(request, Phase.VERIFIED if right else Phase.UNKNOWN, text)
 

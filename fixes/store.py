@@ -170,6 +170,10 @@ class FixStore:
                     event = await self._call(anext(stream))
                 except StopAsyncIteration:
                     return
+                except StoreError:
+                    raise
+                except Exception as error:  # the client has no error of its own for a line it cannot read
+                    raise StoreError(f"The watch broke off: {error or type(error).__name__}.") from error
                 if request := _readable(event["object"]):
                     yield "deleted" if event["type"] == "DELETED" else "changed", request
         finally:

@@ -45,12 +45,20 @@ def test_what_is_done_is_forgotten_after_a_day(tmp_path: Path) -> None:
     assert journal.accept(JOB)
 
 
+def test_a_question_nobody_waits_for_any_more_is_dropped(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.accept(JOB)
+    os.utime(tmp_path / "journal" / "jobs" / "Ev1.json", times=(time.time() - KEPT_S - 1,) * 2)
+    assert journal.unfinished() == []
+
+
 def test_oldest_first_and_half_written_or_broken_files_cost_only_themselves(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
+    now = time.time() - 100
     for number in (3, 1, 2):
         journal.accept(msgspec.structs.replace(JOB, id=f"Ev{number}"))
         path = tmp_path / "journal" / "jobs" / f"Ev{number}.json"
-        os.utime(path, times=(number, number))
+        os.utime(path, times=(now + number, now + number))
     (tmp_path / "journal" / "jobs" / "cut.part").write_text('{"id"')
     (tmp_path / "journal" / "jobs" / "bad.json").write_text("{}")
     assert [job.id for job in journal.unfinished()] == ["Ev1", "Ev2", "Ev3"]

@@ -94,7 +94,7 @@ async def _serve(slack: SlackSettings, settings: connection.Settings, deadline_s
     if not approvers.entries:
         log.warning("CALICO_WHY_APPROVERS is empty: fixes are proposed, and nobody may approve them.")
     if settings.state is None:
-        log.warning("CALICO_WHY_STATE is not set: questions accepted before a restart of this machine may be lost.")
+        log.warning("CALICO_WHY_STATE is not set: a question accepted just before a restart of the bot is lost.")
     try:
         journal = Journal(settings.state)
     except OSError as error:
