@@ -68,14 +68,13 @@ async def _demo(args: argparse.Namespace) -> int:
         question = _question(told)
         _say(f"broke it: {args.fault} on {told['node']}")
         _say(f"@{ASKER} asks in #{CHANNEL}: /calico {question}")
-        asked = await slack.slash(ASKER, CHANNEL, f"/calico {question}")
-        first = await _answer(state, seen=set())
+        await slack.slash(ASKER, CHANNEL, f"/calico {question}")
+        first = await _answer(slack, state, seen=set())
         await _print(first)
         if args.once:
             return await _alone(args, lab, slack, state, question, first)
         print(f"\n  {slack.page_url}\n", flush=True)
         _say("sit in the channel there: act as @bo and approve the fix. Ctrl-C ends everything")
-        del asked
         await asyncio.Event().wait()
     return 0
 
@@ -96,7 +95,7 @@ async def _alone(args: argparse.Namespace, lab: Lab, slack: LocalSlack, state: P
         await asyncio.to_thread(lab.heal)
     _say(f"@{ASKER} asks again")
     await slack.slash(ASKER, CHANNEL, f"/calico {question}")
-    second = await _answer(state, seen=seen)
+    second = await _answer(slack, state, seen=seen)
     await _print(second)
     right = named[:1] == [args.fault] and _saved(second)["verdict"] == "healthy"
     _say("named and repaired" if right else f"expected {args.fault} first and healthy after the fix: this is a failure")
@@ -152,11 +151,9 @@ async def _bot(lab: Lab, slack: LocalSlack, state: Path) -> AsyncIterator[None]:
                 await process.wait()
 
 
-async def _answer(state: Path, seen: set[Path]) -> Path:
-    """The file of the next investigation the bot saves."""
-    async with asyncio.timeout(ANSWER_TIMEOUT_S):
-        while not (new := set(_investigations(state)) - seen):
-            await asyncio.sleep(0.05)
+async def _answer(slack: LocalSlack, state: Path, seen: set[Path]) -> Path:
+    """The file of the next investigation; the bot saves one before it tells it in the channel."""
+    new = await slack.wait_for(lambda: set(_investigations(state)) - seen, timeout=ANSWER_TIMEOUT_S)
     return max(new)
 
 

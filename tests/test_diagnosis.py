@@ -158,7 +158,7 @@ def test_less_sight_never_accuses_another_and_never_heals(mode: str | None) -> N
 
 
 def _informs_only(fact: Fact) -> bool:
-    """Facts a healthy verdict does not rest on: answers prove the way back, the asked port and full size prove small."""
+    """Facts a healthy verdict does not rest on: answers prove the way back, the asked port proves small packets."""
     return isinstance(fact, ProbeResult) and (fact.pod == DB[0] or (fact.protocol == "icmp" and not fact.size))
 
 
