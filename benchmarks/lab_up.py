@@ -1,4 +1,4 @@
-"""How long a lab takes to come up and to heal, and how that grows with its nodes; without it nobody would see it slow down.
+"""How long a lab takes to come up and to heal, and how it grows with its nodes; without it slowness would creep in.
 
 usage: python -m benchmarks.lab_up [NODES ...]      3 and 9 by default; numbers only, no thresholds
 """

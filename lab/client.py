@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from lab.errors import LabError, NamespacesForbidden
-from lab.server import read_environment
+from lab.state import read_environment
 
 UP_TIMEOUT_S = 60.0
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from lab.client import Lab
 from lab.errors import LabError
-from lab.objects import VARIANTS
+from lab.settings import VARIANTS, Settings
 from lab.state import find
 
 HELP = "a cluster on this machine: real kernel, no Kubernetes, no root"
@@ -93,7 +93,6 @@ def _run(args: argparse.Namespace) -> int:
 
 def _up(args: argparse.Namespace) -> int:
     from lab.launcher import error_message, launch
-    from lab.server import Settings
 
     settings = Settings(
         nodes=args.nodes,
@@ -124,7 +123,7 @@ def _tell(wire: socket.socket, message: dict[str, Any]) -> None:
         return  # whoever started the lab is gone; the launcher sees that and ends it
 
 
-def _detached(settings: Any, name: str) -> int:
+def _detached(settings: Settings, name: str) -> int:
     """The lab lives on in a process of its own session; this one returns when it is ready."""
     from lab.launcher import error_message, launch
 

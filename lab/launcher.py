@@ -20,7 +20,8 @@ from typing import Any, NoReturn
 
 from lab.errors import LabError, NamespacesForbidden
 from lab.namespaces import CLONE_NEWPID, become_init, die_with_parent, new_user_namespace, unshare
-from lab.server import Settings, serve
+from lab.server import serve
+from lab.settings import Settings
 from lab.state import StateDirectory
 
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

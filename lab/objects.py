@@ -13,13 +13,13 @@ from pathlib import Path
 from lab.apiserver.calico_definitions import Group
 from lab.errors import LabError
 from lab.intent import Object
+from lab.settings import VARIANTS
 
 CALICO_VERSION = "v3.32.1"
 POOL = IPv4Network("10.244.0.0/16")
 BLOCK_SIZE = 26
 UNDERLAY = "172.30.0"
 FAR_SUBNET = "172.30.1"  # where the last node stands in the crosssubnet variants
-VARIANTS = ("vxlan", "vxlan-crosssubnet")
 # The blocks a running Calico picked for these names; it hashes the name with a generator of the Go library.
 RECORDED_BLOCKS = {"node-a": "10.244.174.128/26", "node-b": "10.244.218.64/26", "node-c": "10.244.99.192/26"}
 POD_NAMES = (("cart", "web"), ("db", "queue"), ("mail", "search"))

@@ -8,8 +8,8 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from lab.cluster import Cluster
 from lab.control import Control, Request
 from lab.objects import CALICO_GROUP, invented, recorded
 from lab.proxy import ConnectProxy
+from lab.settings import Settings
 from lab.workers import PROBE_PORT, Worker, available, wait_until_listening
 from node_probe.certs import make as make_probe_certificates
 
@@ -34,19 +35,6 @@ READY_S = 30.0
 APPROVERS = "S0NETOPS,kubernetes:kubernetes-admin"
 Report = Callable[[dict[str, Any]], None]
 log = logging.getLogger("lab")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What kind of lab."""
-
-    nodes: int = 3
-    pods_per_node: int = 2
-    variant: str = "vxlan"
-    objects: str = ""  # directory of a recording; then the three above do not count
-    heal: bool = False
-    workers: bool = True  # probes and fixers
-    environment: tuple[tuple[str, str], ...] = ()  # further lines of the env file
 
 
 def serve(
@@ -239,9 +227,3 @@ class Server:
     async def _down(self, _: Request) -> str:
         asyncio.get_running_loop().call_later(0.05, self.ended.set)
         return "going down"
-
-
-def read_environment(file: Path) -> Mapping[str, str]:
-    """The variables of a lab's env file."""
-    pairs = (line.removeprefix("export ").partition("=") for line in file.read_text().splitlines())
-    return {name: value for name, _, value in pairs}

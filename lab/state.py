@@ -7,7 +7,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lab.errors import LabError
@@ -93,6 +93,12 @@ def find(name: str | None) -> Path:
     if len(up) > 1:
         raise LabError(f"Several labs are up ({names}); say which one with --name.", 2)
     return up[0]
+
+
+def read_environment(file: Path) -> Mapping[str, str]:
+    """The variables of a lab's env file."""
+    pairs = (line.removeprefix("export ").partition("=") for line in file.read_text().splitlines())
+    return {name: value for name, _, value in pairs}
 
 
 def sweep(base: Path) -> None:

@@ -10,13 +10,15 @@ import os
 import sys
 from pathlib import Path
 from socket import AF_INET6, AF_UNSPEC
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyroute2.nftables.main import NFTables
 
-from lab.client import Lab
 from lab.kernel import LOCAL, MAIN, STATES, TYPES, Kernel, Route
 from lab.namespaces import NETNS_DIRECTORY, Namespace
+
+if TYPE_CHECKING:
+    from lab.client import Lab
 
 TABLES = {MAIN: "main", LOCAL: "local", 253: "default"}
 PROTOCOLS = {2: "kernel", 3: "boot", 4: "static"}

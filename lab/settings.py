@@ -1,0 +1,20 @@
+"""What kind of lab is wanted; without this file the command line would load the whole lab to say so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+VARIANTS = ("vxlan", "vxlan-crosssubnet")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What kind of lab."""
+
+    nodes: int = 3
+    pods_per_node: int = 2
+    variant: str = "vxlan"
+    objects: str = ""  # directory of a recording; then the three above do not count
+    heal: bool = False
+    workers: bool = True  # probes and fixers
+    environment: tuple[tuple[str, str], ...] = ()  # further lines of the env file
