@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -46,9 +46,13 @@ class Lab:
         *,
         objects: Path | None = None,
         workers: bool = True,
+        environment: Mapping[str, str] | None = None,
         python: str = sys.executable,
     ) -> Lab:
         """Starts a lab and returns when it is ready: pods ping each other, probes listen. It ends with this process.
+
+        `environment`: further variables for probes and fixers, such as CALICO_WHY_APPROVERS. With `objects` the nodes
+        and pods of a recording are built instead of the invented ones.
 
         Raises LabError, with the sentence the launcher said; NamespacesForbidden where no lab is possible at all.
         """
@@ -59,7 +63,9 @@ class Lab:
         argv += ["--heal"] if heal else []
         argv += ["--objects", str(objects)] if objects else []
         argv += [] if workers else ["--no-workers"]
-        launcher = subprocess.Popen(argv, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL)
+        launcher = subprocess.Popen(
+            argv, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL, env={**os.environ, **(environment or {})}
+        )
         there.close()
         lab = cls(Path(), launcher, here)
         here.settimeout(UP_TIMEOUT_S)

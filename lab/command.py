@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     if args.lab_word == "up":
-        return _up(args)
+        return _up_with_slack(args) if args.slack else _up(args, Settings())
     lab = Lab(find(args.name))
     match args.lab_word:
         case "down":
@@ -91,10 +92,22 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _up(args: argparse.Namespace) -> int:
+def _up_with_slack(args: argparse.Namespace) -> int:
+    from lab.slack_seat import slack_beside
+
+    if args.detach:
+        raise LabError("A local Slack ends with the command that started it: --slack goes without --detach.", 2)
+    with slack_beside() as (page, environment):
+        os.environ.update(environment)  # the fixers ask it who may approve
+        print(f"  {page}  is the local Slack; calico-why bot speaks to it", flush=True)
+        return _up(args, Settings(environment=tuple(environment.items())))
+
+
+def _up(args: argparse.Namespace, settings: Settings) -> int:
     from lab.launcher import error_message, launch
 
-    settings = Settings(
+    settings = replace(
+        settings,
         nodes=args.nodes,
         pods_per_node=args.pods_per_node,
         variant=args.variant,

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
+import lab.slack
 from lab.client import Lab
 from lab.errors import LabError, NamespacesForbidden
 from lab.faults import load, names
-from lab.state import base_directory
+from lab.state import base_directory, read_environment
 from tests.lab_state import read
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -446,6 +447,25 @@ def test_detached_on_the_command_line() -> None:
         down = command_line("down", "--name", name)
     assert down.returncode == 0, down.stderr
     wait_until(remains.gone, "everything gone after `lab down`")
+
+
+def test_a_local_slack_comes_and_goes_with_its_lab() -> None:
+    if not hasattr(lab.slack, "LocalSlack"):
+        pytest.skip("this version has no local Slack")
+    words = ["up", "--slack", "--name", f"slack-{os.getpid()}", "--nodes", "1", "--no-workers"]
+    up = subprocess.Popen([sys.executable, "-m", "lab", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert up.stdout is not None
+    lines = []
+    for line in up.stdout:
+        lines.append(line)
+        if "Ctrl-C" in line:
+            break
+    environment = read_environment(base_directory() / words[3] / "env")
+    assert environment["SLACK_API_URL"].startswith("http://127.0.0.1:")
+    [seat] = commands("lab.slack_seat", but=os.getpid())
+    up.kill()
+    up.communicate()
+    wait_until(lambda: not running(seat), "the local Slack is gone")
 
 
 def test_errors_are_sentences() -> None:
