@@ -116,6 +116,14 @@ def test_a_peer_without_tunnel_address_explains_the_missing_route() -> None:
     assert named(diagnose(facts)) == [("tunnel_address_missing", "node-b", "both")]
 
 
+def test_a_borrower_without_tunnel_address_explains_the_lender_s_own_blackhole() -> None:
+    """Seen on a running Calico: the block's owner has no /32 to the borrowed address, so its blackhole answers."""
+    facts = change(healthy(), CalicoNode, {"name": "node-b"}, tunnel_address="")
+    assert named(diagnose(change(facts, RouteLookup, A_TO_B, **BLACKHOLE))) == [
+        ("tunnel_address_missing", "node-b", "both")
+    ]
+
+
 def test_two_faults_on_two_nodes_are_both_named() -> None:
     facts = change(healthy(), Link, {"node": "node-a"}, up=False)
     facts = change(facts, Neighbor, {"node": "node-b"}, mac="66:00:00:00:00:99")

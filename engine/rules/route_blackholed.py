@@ -11,6 +11,7 @@ SWALLOWS = {"blackhole", "unreachable", "prohibit"}
     severity="breaks",
     remedy="Find who added it and delete it (ip route del); Felix removes only entries of its own protocol (80).",
     after=["vxlan_device_missing", "vxlan_device_down"],
+    after_peer=["tunnel_address_missing"],
     at=the.leg.source_node,
     stage="source node",
     heals_within_s=HEALS_NEVER,
