@@ -95,10 +95,11 @@ class Control:
                     stderr=descriptors[2],
                 )
             )
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
+            # A directory of PATH that may not be entered makes "not found" look like "not allowed".
+            if "/" in argv[0] and os.access(argv[0], os.F_OK):
+                raise LabError(f"{argv[0]} cannot be executed.", 126) from None
             raise LabError(f"There is no command {argv[0]} on this machine.", 127) from None
-        except PermissionError:
-            raise LabError(f"{argv[0]} cannot be executed.", 126) from None
         for descriptor in descriptors:
             os.close(descriptor)
         descriptors.clear()

@@ -121,7 +121,7 @@ def _sysctl(name: str) -> str:
 
 def read(lab: Lab) -> dict[str, list[str]]:
     """The lines of every namespace of a running lab, by its name under /run/netns."""
-    here = str(Path(__file__).resolve().parents[1])
+    here = os.pathsep.join(filter(None, (str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH"))))
     node = lab.status()["nodes"][0]["name"]
     done = lab.exec(node, "env", f"PYTHONPATH={here}", sys.executable, "-m", "tests.lab_state")
     assert done.returncode == 0, done.stderr

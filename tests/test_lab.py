@@ -281,6 +281,8 @@ def test_exec_is_in_the_place_it_names(lab: Lab) -> None:
 def test_exec_says_what_is_not_there(lab: Lab) -> None:
     with pytest.raises(LabError, match="no command no-such-command"):
         lab.exec("node-a", "no-such-command")
+    with pytest.raises(LabError, match="/etc/passwd cannot be executed"):
+        lab.exec("node-a", "/etc/passwd")
     with pytest.raises(LabError, match="no node or pod called node-z"):
         lab.exec("node-z", "true")
 
