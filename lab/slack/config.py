@@ -1,4 +1,4 @@
-"""Reads the workspace and app manifest a local Slack starts with; without it other scopes would be tested than installed."""
+"""Reads the workspace and app manifest a local Slack starts with; without it wrong scopes would be tested."""
 
 from __future__ import annotations
 

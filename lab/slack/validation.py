@@ -1,9 +1,9 @@
 """Judges a Slack message or modal as strictly as Slack does; without it a payload Slack refuses would pass every test.
 
-`validate_blocks`, `validate_message` and `validate_view` return a list of `Problem` (empty: Slack would take it). Limits
-are data: one table below. Where sources about a limit differ, the smaller one is used. Only the blocks this product needs
-are known in depth; a block type outside `MESSAGE_BLOCKS`/`MODAL_BLOCKS` is reported as unsupported, also where Slack may
-know it.
+`validate_blocks`, `validate_message` and `validate_view` return a list of `Problem` (empty: Slack would take it).
+Limits are data: one table below. Where sources about a limit differ, the smaller one is used. Only the blocks this
+product needs are known in depth; a block type outside `MESSAGE_BLOCKS`/`MODAL_BLOCKS` is reported as unsupported, also
+where Slack may know it.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ TRIGGER_SECONDS = 3.0
 RESPONSE_URL_SECONDS = 30 * 60
 RESPONSE_URL_USES = 5
 SLACKBOT = "USLACKBOT"
+DELETED = "This message was deleted."
 
 
 class SlackError(Exception):
@@ -69,7 +70,6 @@ class Message:
     edited: Json | None = None
     metadata: Json | None = None
     files: list[Json] = field(default_factory=list)
-    reactions: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -128,6 +128,8 @@ class Workspace:
         self.response_urls: dict[str, ResponseUrl] = {}
         self.views: dict[str, View] = {}
         self.uploads: dict[str, Upload] = {}
+        self.origin = ""  # http://127.0.0.1:PORT once it is known
+        self.closing = asyncio.Event()  # lets go whoever waits, at the end
         self.revision = 0
         self._number = 0
         self._watchers: set[asyncio.Event] = set()
@@ -165,6 +167,14 @@ class Workspace:
                 return channel
         raise LookupError(f"no channel {where!r} here; channels: {', '.join(self.channels)}")
 
+    def group(self, handle: str) -> Group:
+        """A user group by id, handle or @handle. Raises LookupError."""
+        word = handle.removeprefix("@")
+        for group in self.groups.values():
+            if word in (group.id, group.handle):
+                return group
+        raise LookupError(f"no user group {handle!r} here; groups: {', '.join(self.groups)}")
+
     def team_of(self, user: User) -> str:
         return user.team_id or self.config.team.id
 
@@ -189,6 +199,21 @@ class Workspace:
         self.messages[message.channel, message.ts] = message
         self.changed()
         return message
+
+    def rewrite(self, message: Message, text: str, blocks: list[Json]) -> None:
+        """Changes a message the bot wrote before."""
+        message.text, message.blocks = text, with_ids(blocks)
+        message.edited = {"user": self.config.bot.user_id, "ts": self.next_ts()}
+        self.changed()
+
+    def remove(self, message: Message) -> None:
+        """Takes a message away; one with replies stays as the head of its thread."""
+        if any(reply.thread_ts == message.ts for reply in self.in_channel(message.channel)):
+            message.user, message.text, message.blocks, message.files = SLACKBOT, DELETED, [], []
+            message.by_bot = False
+        else:
+            del self.messages[message.channel, message.ts]
+        self.changed()
 
     def say_as_slackbot(self, channel: str, viewer: str, text: str, thread_ts: str = "") -> Message:
         """A line of Slack itself, seen by one user only."""
@@ -252,9 +277,7 @@ class Workspace:
             shape |= {"bot_id": bot.bot_id, "app_id": bot.app_id, "team": self.config.team.id}
         if message.blocks:
             shape["blocks"] = copy.deepcopy(message.blocks)
-        replies = [
-            m for m in self.messages.values() if m.thread_ts == message.ts and not m.viewer and not message.viewer
-        ]
+        replies = [m for m in self.messages.values() if m.thread_ts == message.ts and not m.viewer]
         if message.thread_ts:
             shape["thread_ts"] = message.thread_ts
         elif replies:
@@ -273,10 +296,6 @@ class Workspace:
             shape["metadata"] = copy.deepcopy(message.metadata)
         if message.files:
             shape["files"] = copy.deepcopy(message.files)
-        if message.reactions:
-            shape["reactions"] = [
-                {"name": name, "users": list(users), "count": len(users)} for name, users in message.reactions.items()
-            ]
         if message.viewer:
             shape["is_ephemeral"] = True
         return shape
