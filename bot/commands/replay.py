@@ -49,7 +49,9 @@ def load(path: Path) -> Investigation:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}. Give a file that `why` or the bot saved.") from None
     except (ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
-        raise UserError(f"{path} is no saved investigation ({error}). Give a file that `why` or the bot saved.") from None
+        raise UserError(
+            f"{path} is no saved investigation ({error}). Give a file that `why` or the bot saved."
+        ) from None
     facts = tuple(fact for fact in observed if not isinstance(fact, Leg | Side))
     diagnosis = msgspec.structs.replace(investigation.diagnosis, facts=facts)
     return msgspec.structs.replace(investigation, diagnosis=diagnosis)
