@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from lab.errors import LabError, NamespacesForbidden
-from lab.state import read_environment
+from lab.state import read_environment, remove_base_when_empty
 
 UP_TIMEOUT_S = 60.0
 
@@ -203,6 +203,7 @@ def wait_until_gone(directory: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         shutil.rmtree(directory, ignore_errors=True)
         os.close(lock)
+    remove_base_when_empty(directory.parent)
 
 
 def _messages(wire: socket.socket) -> Iterator[dict[str, Any]]:

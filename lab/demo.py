@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from lab import faults
 from lab.client import Lab
 from lab.errors import LabError
 from lab.namespaces import die_with_parent
@@ -38,7 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 when the first answer named the fault and the second found the path healthy (--once), 3 when not."""
     try:
+        faults.load(args.fault)
         return asyncio.run(_until_signal(_demo(args)))
+    except LabError as error:
+        print(f"calico-why: {error.sentence}", file=sys.stderr)
+        return error.status
     except KeyboardInterrupt:
         return 130
 

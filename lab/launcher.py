@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import selectors
-import shutil
 import signal
 import socket
 import sys
@@ -200,7 +199,7 @@ def _keep(launcher: int, settings: Settings, state: StateDirectory, sockets: Soc
             os.write(writing, _told(LabError(f"The lab could not start: {error}.")))
     finally:
         if os.getppid() != launcher:
-            shutil.rmtree(state.path, ignore_errors=True)
+            state.remove()
         os._exit(status)
 
 

@@ -13,12 +13,16 @@ from pathlib import Path
 from lab.errors import LabError
 
 SOCKET_PATH_LIMIT = 107
+GATE = ".gate"
 
 
 def base_directory() -> Path:
     """${XDG_RUNTIME_DIR:-/tmp}/calico-why-lab-<uid>, made when missing. Raises LabError when it is somebody else's."""
     runtime = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
-    base = Path(runtime) / f"calico-why-lab-{os.getuid()}"
+    return _made(Path(runtime) / f"calico-why-lab-{os.getuid()}")
+
+
+def _made(base: Path) -> Path:
     try:
         base.mkdir(mode=0o700, exist_ok=True)
         found = base.lstat()
@@ -68,8 +72,9 @@ class StateDirectory:
         return cls(path, lock)
 
     def remove(self) -> None:
-        """The files are gone afterwards, whoever else is removing them too."""
+        """The files are gone afterwards, whoever else is removing them too; with the last lab its base goes as well."""
         shutil.rmtree(self.path, ignore_errors=True)
+        remove_base_when_empty(self.path.parent)
 
 
 def live(base: Path | None = None) -> list[Path]:
@@ -122,12 +127,31 @@ def _held(path: Path) -> bool:
     return False
 
 
+def remove_base_when_empty(base: Path) -> None:
+    """The last lab to go leaves nothing of them all."""
+    with contextlib.suppress(OSError, LabError), _only_one(base):
+        if {path.name for path in base.iterdir()} == {GATE}:
+            (base / GATE).unlink()
+            base.rmdir()
+
+
 @contextlib.contextmanager
 def _only_one(base: Path) -> Iterator[None]:
-    """One process at a time looks for stale directories and makes new ones."""
-    gate = os.open(base / ".gate", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """One process at a time looks for stale directories, makes new ones and removes the base."""
+    gate = _locked_gate(base)
     try:
-        fcntl.flock(gate, fcntl.LOCK_EX)
         yield
     finally:
         os.close(gate)
+
+
+def _locked_gate(base: Path) -> int:
+    while True:
+        _made(base)
+        with contextlib.suppress(FileNotFoundError):
+            gate = os.open(base / GATE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.fstat(gate).st_ino == (base / GATE).stat().st_ino:
+                    return gate
+            os.close(gate)  # whoever held it before removed it with the base

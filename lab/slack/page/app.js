@@ -107,7 +107,11 @@ async function answerOf(path, body) {
 
 function toast(error) {
   const note = el("div", { class: "toast" }, el("strong", {}, "Not done. "), String(error));
-  byId("toasts").append(note);
+  const toasts = byId("toasts");
+  toasts.append(note);
+  // shown anew each time, which puts it above a dialog opened since
+  toasts.hidePopover();
+  toasts.showPopover();
   setTimeout(() => note.remove(), TOAST_MS);
 }
 
