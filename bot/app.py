@@ -131,6 +131,7 @@ class App:
             logger=quiet,
             signing_secret=self._settings.signing_secret or "not used in socket mode",
             authorize=authorize,
+            ssl_check_enabled=False,  # it would answer 200 to anybody, before the signature is looked at
         )
         app.command(COMMAND)(self._on_command)
         app.event("app_mention", middleware=[self._accept_mention])(self._on_mention)
@@ -313,12 +314,11 @@ class App:
     # -- the two ways Slack delivers --------------------------------------------------------------------------------
 
     async def _serve_socket(self, bolt: AsyncApp, stop: asyncio.Event) -> None:
-        handler = AsyncSocketModeHandler(
-            bolt,
-            self._settings.app_token,
-            # Given explicitly: else the socket would be opened with the bot's token, and at the wrong place.
-            web_client=web_client(self._settings.app_token, self._settings.api_url),
-        )
+        # Given explicitly: else the socket would be opened with the bot's token, and at the wrong place.
+        client = web_client(self._settings.app_token, self._settings.api_url)
+        # Slack's own client would try a wrong token again for ever.
+        await self._slack.call(client.apps_connections_open, app_token=self._settings.app_token)
+        handler = AsyncSocketModeHandler(bolt, self._settings.app_token, web_client=client)
         try:
             await self._slack.call(handler.connect_async)
             self.ready.set()

@@ -29,7 +29,9 @@ SLACK_API = "https://slack.com/api/"
 RESPONSE_HOSTS = frozenset({"hooks.slack.com", "hooks.slack-gov.com"})
 NOT_A_MEMBER = frozenset({"not_in_channel", "channel_not_found", "is_archived"})
 BAD_BLOCKS = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long"})
-BAD_TOKEN = frozenset({"invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired"})
+BAD_TOKEN = frozenset(
+    {"invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "not_allowed_token_type"}
+)
 TEXT_MAX = 12_000
 TIMEOUT_S = 15
 

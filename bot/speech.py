@@ -109,7 +109,7 @@ def understand(text: str) -> Said:
     near = difflib.get_close_matches(first, HELP, n=1, cutoff=0.6)
     if near:
         raise UserError(f"I do not know {_shown(plain[0])}. Did you mean `{' '.join([near[0], *map(_safe, rest)])}`?")
-    if "/" in first or len(plain) >= 2:
+    if any("/" in word for word in plain):
         question = _question(plain)
         raise UserError(f"Did you mean `why {' '.join(question)}`?")
     raise UserError(f"I do not know {_shown(plain[0])}. I know {', '.join(HELP)}; try `help`.")

@@ -1,0 +1,50 @@
+"""A bot that looks for ever while a file says so, to be killed in the middle. Arguments: kubeconfig, state, file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from bot.app import App
+from bot.commands.serve import slack_settings
+from bot.investigate import Investigation, Progress
+from bot.journal import Journal
+from fixes.approvers import Approvers
+from fixes.store import connect
+from tests.answers import wrong_mac
+from tests.fix_cluster import NAMESPACE
+
+
+async def main(kubeconfig: str, state: str, hold: str) -> None:
+    async def investigate(
+        words: Sequence[str], *, asked_by: str = "", progress: Progress | None = None
+    ) -> Investigation:
+        print("looking", flush=True)
+        if await asyncio.to_thread(Path(hold).exists):
+            await asyncio.Event().wait()
+        return msgspec.structs.replace(wrong_mac(), asked=" ".join(words), asked_by=asked_by)
+
+    async with connect(kubeconfig, NAMESPACE) as store:
+        app = App(
+            slack_settings(os.environ),
+            investigate=investigate,
+            store=store,
+            approvers=Approvers.from_environment(),
+            journal=Journal(Path(state)),
+        )
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        serving = asyncio.ensure_future(app.run(stop))
+        await app.ready.wait()
+        print("ready", app.address[1] if app.address else 0, flush=True)
+        await serving
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
