@@ -111,8 +111,14 @@ class Deliverer:
         except ValueError:
             return  # slack_sdk sends plain-text pings of its own
         future = self._acks.get(ack.get("envelope_id", "")) if isinstance(ack, dict) else None
-        if future is not None and not future.done() and not self._faults.take_drop_ack():
+        if future is not None and not future.done() and not self._ack_lost():
             future.set_result(ack.get("payload"))
+
+    def _ack_lost(self) -> bool:
+        lost = self._faults.take_drop_ack()
+        if lost:
+            self._space.changed()
+        return lost
 
     # -- deliveries
 
@@ -230,7 +236,7 @@ class Deliverer:
                     raise _NotTaken(may_retry=response.headers.get(NO_RETRY) != "1")
         except aiohttp.ClientError:
             raise _NotTaken from None
-        if self._faults.take_drop_ack():
+        if self._ack_lost():
             await asyncio.get_running_loop().create_future()  # the answer is lost: nothing comes any more
         return _read(text), True
 
