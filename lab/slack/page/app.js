@@ -385,14 +385,8 @@ function drawDrawer() {
   reconcile(byId("calls"), newestFirst(calls, callRow));
   byId("drawer-last").textContent = summary(deliveries.at(-1), calls.filter((call) => !call.ok).at(-1));
   for (const button of document.querySelectorAll("[data-fault]")) {
-    button.classList.toggle("armed", armed(button.dataset.fault, faults));
+    button.classList.toggle("armed", Boolean(faults[button.dataset.fault]));
   }
-}
-
-function armed(kind, faults) {
-  if (kind === "latency") return faults.latency > 0;
-  if (kind === "drop_ack") return faults.drop_acks > 0;
-  return Object.values(faults.calls).some((planned) => planned.includes(kind));
 }
 
 const newestFirst = (entries, row) => entries.map((entry) => item(JSON.stringify(entry), [], () => row(entry))).reverse();
