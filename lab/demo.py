@@ -190,7 +190,17 @@ def _with_button(slack: LocalSlack) -> dict[str, Any] | None:
 
 
 def _verified(slack: LocalSlack) -> str | None:
-    return next((m["text"] for m in _thread(slack) if "verified" in m["text"].lower()), None)
+    """What the card says once the question was asked again after the fix."""
+    lines = [line for message in _thread(slack) for text in _texts(message) for line in text.splitlines()]
+    return next((line[line.index("verified:") :] for line in lines if "verified:" in line), None)
+
+
+def _texts(part: Any) -> list[str]:
+    """Every text in a message's blocks."""
+    if isinstance(part, str):
+        return [part]
+    inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    return [text for one in inner for text in _texts(one)]
 
 
 def _thread(slack: LocalSlack) -> list[dict[str, Any]]:
