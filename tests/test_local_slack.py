@@ -196,10 +196,13 @@ async def test_a_mention_where_the_bot_is_not(app: SlackApp) -> None:
 async def test_an_event_not_acknowledged_comes_again(app: SlackApp) -> None:
     slack = app.slack
     slack.faults.drop_acks = 3
+
+    async def heard(times: int) -> None:
+        await slack.wait_for(lambda: len(app.mentions) == times and slack.faults.drop_acks == 3 - times)
+
     asked = asyncio.ensure_future(slack.mention("ana", INCIDENT, "help"))
-    for retry, (heard, seconds) in enumerate(((1, 3), (2, 60), (3, 300))):
-        await app.slack.wait_for(lambda heard=heard: len(app.mentions) == heard)  # type: ignore[misc]
-        await slack.wait_for(lambda retry=retry: slack.faults.drop_acks == 2 - retry)
+    for times, seconds in ((1, 3), (2, 60), (3, 300)):
+        await heard(times)
         slack.clock.advance(seconds)
     assert (await asked).result == "operation_timeout"
     await slack.wait_for(lambda: [one.result for one in slack.deliveries] == ["operation_timeout"] * 3 + ["ok"])
@@ -565,11 +568,9 @@ async def test_form_and_query_say_the_same(slack: LocalSlack) -> None:
     arguments: Json = {"channel": "C0INCIDENT", "text": "hi", "blocks": json.dumps([{"type": "divider"}])}
     url = slack.base_url + "chat.postMessage"
     async with aiohttp.ClientSession() as session:
-        for how in (
-            {"data": arguments | {"token": slack.bot_token}},
-            {"params": arguments | {"token": slack.bot_token}},
-        ):
-            async with session.post(url, **how) as response:
+        arguments["token"] = slack.bot_token
+        for form_fields, query in ((arguments, {}), ({}, arguments)):
+            async with session.post(url, data=form_fields, params=query) as response:
                 assert (await response.json())["ok"] is True
         async with session.post(url, data="{", headers={"Content-Type": "application/json"}) as response:
             assert (await response.json())["error"] == "invalid_json"
@@ -621,8 +622,9 @@ async def test_a_file_has_the_length_announced(slack: LocalSlack, client: AsyncW
         async with session.get(f"{slack.page_url}page/file/F0") as response:
             assert response.status == 404
     await client.files_completeUploadExternal(files=[{"id": told["file_id"]}])
-    for files in ([{"id": told["file_id"]}], [{"id": "F0"}]):
-        assert (await refused(client.files_completeUploadExternal(files=files)))["error"] == "file_not_found"
+    for file_id in (str(told["file_id"]), "F0"):
+        call = client.files_completeUploadExternal(files=[{"id": file_id}])
+        assert (await refused(call))["error"] == "file_not_found"
     for length in (0, -1, "many"):
         call = client.api_call("files.getUploadURLExternal", params={"filename": "x", "length": length})
         assert (await refused(call))["error"] == "invalid_arguments"

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 SEED = Path(__file__).with_name("seed.yaml")
-MANIFEST = Path(__file__).resolve().parents[2] / "deploy" / "slack-manifest.yaml"
+MANIFEST = Path(__file__).with_name("manifest.yaml")  # a link into deploy/, so that a wheel carries it too
 
 
 class Team(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
