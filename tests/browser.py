@@ -206,7 +206,7 @@ class Page:
         x, y = await self.wait_for(
             f"""(() => {{
                 const node = document.querySelector({json.dumps(selector)});
-                if (!node || node.disabled) return null;
+                if (!node || node.disabled || node.ariaDisabled === 'true') return null;
                 node.scrollIntoView({{block: "nearest"}});
                 const box = node.getBoundingClientRect();
                 return [box.x + box.width / 2, box.y + box.height / 2];

@@ -212,6 +212,34 @@ async def test_another_person_approves_after_being_asked(browser: str, slack: Lo
     assert app.actions.empty()
 
 
+async def test_a_fix_is_approved_with_the_keyboard_alone(browser: str, slack: LocalSlack, app: App) -> None:
+    await app.post(card())
+    async with sitting(browser, slack, "U0BO") as page:
+        await page.text(action(blocks.APPROVE))
+        await page.evaluate(f"document.querySelector('{action(blocks.APPROVE)}').focus()")
+        await page.press("Enter")
+        await page.wait_for("document.activeElement.id === 'confirm-no'")  # a second Enter approves nothing
+        await page.press("Tab")
+        await page.press("Enter")
+        assert (await next_of(app.actions))["user"]["id"] == "U0BO"
+        await page.wait_for(f"!document.querySelector('{action(blocks.APPROVE)}').ariaDisabled")
+        assert await page.evaluate("document.activeElement.textContent") == "Approve"
+
+
+async def test_a_button_is_not_pressed_again_while_its_click_is_under_way(
+    browser: str, slack: LocalSlack, app: App
+) -> None:
+    await app.post(card())
+    async with sitting(browser, slack, "U0BO") as page:
+        await page.evaluate("void (window.fetch = () => new Promise(() => { window.sent = (window.sent ?? 0) + 1; }))")
+        await page.click(action(blocks.REJECT))
+        await page.wait_for(f"document.querySelector('{action(blocks.REJECT)}').ariaDisabled === 'true'")
+        await page.evaluate(f"document.querySelector('{action(blocks.REJECT)}').click()")
+        await page.evaluate(f"document.querySelector('{action(blocks.APPROVE)}').click()")
+        assert await page.evaluate("window.sent") == 1
+        assert not await page.evaluate("document.querySelector('#confirm').open")
+
+
 async def test_a_double_click_is_delivered_twice(browser: str, slack: LocalSlack, app: App) -> None:
     await app.post(card())
     async with sitting(browser, slack, "U0BO") as page:
@@ -447,6 +475,25 @@ async def test_the_page_says_when_its_workspace_is_gone_and_finds_it_again(brows
             await second.say("ana", "incident", "back")
             await page.shows("back", "#messages")
             page.problems.clear()  # of the time without it
+
+
+async def test_an_address_that_names_nobody_still_opens(browser: str, slack: LocalSlack) -> None:
+    async with open_page(browser, f"{slack.page_url}?user=U0NOBODY") as page:
+        await page.shows("# incident", "#channel-name")
+        assert await page.evaluate("document.querySelector('[data-key=U0ANA] input').checked")
+        assert [problem for problem in page.problems if "404" not in problem] == []
+        page.problems.clear()
+
+
+async def test_a_link_to_a_message_leads_to_its_thread(browser: str, slack: LocalSlack, app: App) -> None:
+    parent = await app.post(blocks.answer(answers.well()))
+    reply = await app.post(card(), parent)
+    link = (await app.client.chat_getPermalink(channel=CHANNEL, message_ts=reply))["permalink"]
+    await app.client.chat_postMessage(channel=CHANNEL, text=f"see <{link}|its card>")
+    async with sitting(browser, slack) as page:
+        await page.click("#thread-close")
+        await page.click("#messages a")
+        await page.shows("waits for approval", "#replies")
 
 
 async def test_a_stranger_and_a_channel_without_the_app_are_marked(browser: str, slack: LocalSlack) -> None:

@@ -117,6 +117,7 @@ function toast(error) {
 
 async function press(one, element) {
   const actor = state.me;
+  if (state.busy.has(one.ts)) return;
   if (element.confirm && !(await confirmed(element.confirm, names))) return;
   if (actor !== state.me || state.busy.has(one.ts)) return;
   const click = { user: actor, channel: state.channel, ts: one.ts, action_id: element.action_id, value: element.value ?? "" };
@@ -389,7 +390,7 @@ function drawDrawer() {
   }
 }
 
-const newestFirst = (entries, row) => entries.map((entry) => item(JSON.stringify(entry), [], () => row(entry))).reverse();
+const newestFirst = (entries, row) => entries.map((entry, index) => item(String(index), [entry], () => row(entry))).reverse();
 
 function summary(delivery, failed) {
   const parts = [];

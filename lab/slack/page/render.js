@@ -6,7 +6,7 @@ import { broadcast, channelMention, dateNode, groupMention, linkNode, markdown, 
 
 /**
  * Blocks as nodes. `context` is {names, act(block, element), busy, input?(block)}: names as in markup.js, act is called for a pressed
- * button, busy draws buttons disabled, input draws an input block (only modals have them).
+ * button, busy draws buttons as not to be pressed, input draws an input block (only modals have them).
  */
 export function renderBlocks(blocks, context) {
   return blocks.map((block) => guarded("block", block, () => lookup(BLOCKS, block)(block, context)));
@@ -91,7 +91,8 @@ const INTERACTIVE = {
       {
         type: "button",
         class: `button ${["primary", "danger"].includes(element.style) ? element.style : ""}`,
-        disabled: context.busy,
+        // not "disabled", which would take the keyboard's focus away
+        "aria-disabled": context.busy && "true",
         "data-action": element.action_id,
         "aria-label": element.accessibility_label,
         onclick: () => context.act(block, element),
