@@ -7,7 +7,9 @@ import base64
 import contextlib
 import itertools
 import json
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -44,12 +46,13 @@ def chromium() -> Iterator[str]:
     command = next(filter(None, map(shutil.which, NAMES)), None)
     if command is None:
         pytest.skip(f"there is no browser here ({', '.join(NAMES)}), so nobody looks at the page")
-    with tempfile.TemporaryDirectory(prefix="calico-why-browser-") as profile:
+    with tempfile.TemporaryDirectory(prefix="calico-why-browser-", ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
             [command, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         try:
             address = _address(process, Path(profile) / "DevToolsActivePort")
@@ -57,9 +60,10 @@ def chromium() -> Iterator[str]:
             asyncio.run(_ask_to_end(address))
             process.wait(10)
         finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+            # Its helpers outlive it by a moment, in which they would still write into the profile.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _address(process: subprocess.Popen[bytes], file: Path) -> str:
@@ -195,6 +199,11 @@ class Page:
 
     async def count(self, selector: str) -> int:
         return int(await self.evaluate(f"document.querySelectorAll({json.dumps(selector)}).length"))
+
+    async def resize(self, width: int, height: int) -> None:
+        await self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
 
     async def screenshot(self) -> bytes:
         return base64.b64decode((await self.call("Page.captureScreenshot", format="png"))["data"])

@@ -396,6 +396,10 @@ async def test_every_block_slack_knows_of_that_a_bot_needs(browser: str, slack: 
         assert await page.evaluate("document.querySelectorAll('.markdown li').length") == 2
         assert await page.count("strong > code, code > strong") == 3
         assert await page.count(".unsupported") == 0
+        await page.evaluate(
+            "(menu => { menu.value = '1'; menu.dispatchEvent(new Event('change')); })(document.querySelector('select'))"
+        )
+        await slack.wait_for(lambda: [one.what for one in slack.deliveries] == ["click on pick"])
 
 
 async def test_a_shared_picture_is_shown_with_its_words(browser: str, slack: LocalSlack, app: App) -> None:

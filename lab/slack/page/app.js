@@ -1,11 +1,11 @@
 // Without this file nothing would connect the page to the local workspace: no channel would fill, no question and no click would be sent.
 
+import { composer, encoded } from "./composer.js";
 import { confirmed, dropQuestion, showView } from "./dialogs.js";
 import { byId, el, reconcile } from "./dom.js";
 import { mrkdwn } from "./markup.js";
 import { renderBlocks, renderFile } from "./render.js";
 
-const USAGE = "why ns/pod ns/pod [port/tcp|udp] · fixes · approve · reject · help";
 const GROUP_SECONDS = 300;
 const TOAST_MS = 7000;
 const RETRY_MS = 1000;
@@ -231,7 +231,6 @@ function drawChannel() {
 function drawThread() {
   const root = state.thread ? message(state.thread) : null;
   byId("thread").hidden = !root;
-  document.body.classList.toggle("with-thread", Boolean(root));
   if (!root) return;
   byId("thread-about").textContent = `# ${channel().name}`;
   drawMessages(byId("replies"), messages().filter((each) => each.ts === root.ts || each.thread_ts === root.ts), false);
@@ -280,7 +279,7 @@ const timeOf = (moment, options = { hour: "2-digit", minute: "2-digit", second: 
 
 function content(one) {
   if (!one.blocks?.length) return [mrkdwn(one.text ?? "", names)];
-  return renderBlocks(one.blocks, { names, busy: state.busy.has(one.ts), act: (block, element) => press(one, element) });
+  return renderBlocks(one.blocks, { names, busy: state.busy.has(one.ts), act: (element) => press(one, element) });
 }
 
 function repliesButton(one) {
@@ -305,78 +304,15 @@ function closeThread() {
 
 // -- composers -------------------------------------------------------------------------------------------------------
 
-const MARKS = ["/calico", "@calico"];
+const composers = {
+  channel: composer(byId("composer"), false, (text) => say(text, {})),
+  thread: composer(byId("reply"), true, (text) => say(text, { thread_ts: state.thread })),
+};
 
-function composer(form, inThread) {
-  const field = form.querySelector("textarea");
-  const hint = form.querySelector(".hint");
-  const update = () => {
-    hint.textContent = hintFor(field.value, inThread);
-    field.rows = Math.min(field.value.split("\n").length, 8);
-  };
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    send(field, inThread).then(update);
-    update();
-  });
-  field.addEventListener("input", update);
-  field.addEventListener("keydown", (event) => composerKey(event, form, field, update));
-  update();
-  return { allow: (allowed) => allow(form, field, allowed) };
+function say(text, where) {
+  const { users, groups } = state.snapshot;
+  return post("say", { user: state.me, channel: state.channel, text: encoded(text, users, groups), ...where });
 }
-
-function hintFor(text, inThread) {
-  if (inThread && text.startsWith("/")) return "Slack takes no commands in threads. Here, ask @calico.";
-  const word = MARKS.find((mark) => text.startsWith(mark));
-  if (word) return `${word} ${USAGE}`;
-  const begun = completion(text);
-  if (begun) return `Tab completes ${begun} — ${USAGE}`;
-  return inThread ? "Enter sends. Begin with @calico to ask." : "Enter sends. Begin with /calico or @calico to ask.";
-}
-
-const completion = (text) => (text ? MARKS.find((mark) => mark.startsWith(text) && mark !== text) : undefined);
-
-function composerKey(event, form, field, update) {
-  if (event.isComposing) return;
-  const begun = completion(field.value);
-  if (event.key === "Tab" && !event.shiftKey && begun) {
-    event.preventDefault();
-    field.value = `${begun} `;
-    update();
-  } else if (event.key === "Enter" && !event.shiftKey) {
-    event.preventDefault();
-    form.requestSubmit();
-  }
-}
-
-async function send(field, inThread) {
-  const text = field.value.trim();
-  if (!text) return;
-  field.value = "";
-  const said = { user: state.me, channel: state.channel, text: encoded(text), ...(inThread ? { thread_ts: state.thread } : {}) };
-  if (!(await post("say", said)) && !field.value) field.value = text;
-}
-
-/** As Slack's client sends it: three characters escaped and, in messages, names of people and groups as mentions. */
-function encoded(text) {
-  const escaped = text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-  return text.startsWith("/") ? escaped : escaped.replace(/(?<![\w@])@(\w[\w.-]*\w)/g, mention);
-}
-
-function mention(written, name) {
-  const user = state.snapshot.users.find((one) => one.name === name);
-  const group = state.snapshot.groups.find((one) => one.handle === name);
-  if (user) return `<@${user.id}>`;
-  return group ? `<!subteam^${group.id}>` : written;
-}
-
-function allow(form, field, allowed) {
-  field.disabled = !allowed;
-  form.querySelector("button").disabled = !allowed;
-  field.placeholder = allowed ? "Message" : "You are not a member of this channel";
-}
-
-const composers = { channel: composer(byId("composer"), false), thread: composer(byId("reply"), true) };
 
 // -- deliveries, clock, faults ---------------------------------------------------------------------------------------
 

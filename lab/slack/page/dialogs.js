@@ -27,7 +27,7 @@ export function dropQuestion() {
 
 /**
  * Shows the topmost of the open views, or none. What was typed into a field is kept as long as its block_id and action_id stay.
- * `handlers` is {names, act(block, element), submit(view, values), close(view)}.
+ * `handlers` is {names, act(element), submit(view, values), close(view)}.
  */
 export function showView(view, handlers) {
   const dialog = byId("modal");

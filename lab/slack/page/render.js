@@ -5,7 +5,7 @@ import { emoji } from "./emoji.js";
 import { broadcast, channelMention, dateNode, groupMention, linkNode, markdown, mrkdwn, plain, userMention } from "./markup.js";
 
 /**
- * Blocks as nodes. `context` is {names, act(block, element), busy, input?(block)}: names as in markup.js, act is called for a pressed
+ * Blocks as nodes. `context` is {names, act(element), busy, input?(block)}: names as in markup.js, act is called for a pressed
  * button, busy draws buttons as not to be pressed, input draws an input block (only modals have them).
  */
 export function renderBlocks(blocks, context) {
@@ -53,7 +53,7 @@ const BLOCKS = {
   divider: () => el("hr"),
   section,
   context: (block, context) => el("div", { class: "context" }, ...block.elements.map((element) => contextElement(element, context))),
-  actions: (block, context) => el("div", { class: "actions" }, ...block.elements.map((element) => interactive(block, element, context))),
+  actions: (block, context) => el("div", { class: "actions" }, ...block.elements.map((element) => interactive(element, context))),
   image: (block) => picture(block),
   table,
   rich_text: (block, context) => el("div", { class: "text rich" }, ...block.elements.map((element) => richElement(element, context.names))),
@@ -68,7 +68,7 @@ function section(block, context) {
   const body = el("div", { class: "section-body" });
   if (block.text) body.append(renderText(block.text, context.names));
   if (block.fields) body.append(el("div", { class: "fields" }, ...block.fields.map((field) => renderText(field, context.names))));
-  const accessory = block.accessory && el("div", { class: "accessory" }, interactive(block, block.accessory, context));
+  const accessory = block.accessory && el("div", { class: "accessory" }, interactive(block.accessory, context));
   return el("div", { class: "section" }, body, accessory);
 }
 
@@ -80,12 +80,12 @@ function contextElement(element, context) {
   });
 }
 
-function interactive(block, element, context) {
-  return guarded("element", element, () => lookup(INTERACTIVE, element)(element, context, block));
+function interactive(element, context) {
+  return guarded("element", element, () => lookup(INTERACTIVE, element)(element, context));
 }
 
 const INTERACTIVE = {
-  button: (element, context, block) =>
+  button: (element, context) =>
     el(
       "button",
       {
@@ -95,11 +95,11 @@ const INTERACTIVE = {
         "aria-disabled": context.busy && "true",
         "data-action": element.action_id,
         "aria-label": element.accessibility_label,
-        onclick: () => context.act(block, element),
+        onclick: () => context.act(element),
       },
       ...plain(element.text.text, element.text.emoji !== false),
     ),
-  static_select: (element, context, block) =>
+  static_select: (element, context) =>
     el(
       "select",
       {
@@ -107,7 +107,7 @@ const INTERACTIVE = {
         disabled: context.busy,
         "data-action": element.action_id,
         "aria-label": element.placeholder?.text ?? "Choose",
-        onchange: (event) => context.act(block, { ...element, value: event.target.value }),
+        onchange: (event) => context.act({ ...element, value: event.target.value }),
       },
       el("option", { value: "", hidden: true }, element.placeholder?.text ?? "Choose an option"),
       ...element.options.map((option) => el("option", { value: option.value }, option.text.text)),
@@ -117,7 +117,7 @@ const INTERACTIVE = {
 
 function picture(block) {
   const address = imageAddress(block);
-  if (!new URL(address, location.href).href.startsWith(location.origin) && !address.startsWith("data:image/")) {
+  if (new URL(address, location.href).origin !== location.origin && !address.startsWith("data:image/")) {
     return el("p", { class: "dim" }, "An image from elsewhere, which this page does not load: ", linkNode(address, block.alt_text) ?? block.alt_text);
   }
   return figure(address, block.alt_text, block.title?.text);
