@@ -185,7 +185,7 @@ def _blind(
             "this version does not judge",
         )
         for leg in evaluation.facts
-        if isinstance(leg, Leg) and leg.encapsulation not in ("local", "vxlan")
+        if isinstance(leg, Leg) and leg.encapsulation not in ("local", "vxlan", "direct")
     ]
     return tuple(dict.fromkeys(seen))
 

@@ -8,6 +8,7 @@ from facts import Blind, Cause, Hop, Leg, LegPath
 from facts.flow import STAGES, mirrored
 
 LOCAL_STAGES = ("source pod", "source veth", "source node", "target veth", "target pod")
+DIRECT_STAGES = tuple(stage for stage in STAGES if not stage.endswith("tunnel"))
 
 
 def paths(legs: Iterable[Leg], causes: Sequence[Cause], blind: Sequence[Blind], verdict: str) -> tuple[LegPath, ...]:
@@ -21,7 +22,7 @@ def paths(legs: Iterable[Leg], causes: Sequence[Cause], blind: Sequence[Blind], 
 
 
 def _path(leg: Leg, causes: Sequence[Cause], hidden: set[str], verdict: str) -> LegPath:
-    stages = LOCAL_STAGES if leg.encapsulation == "local" else STAGES
+    stages = {"local": LOCAL_STAGES, "direct": DIRECT_STAGES}.get(leg.encapsulation, STAGES)
     bad = min((stages.index(stage) for stage in _bad_stages(leg, causes) if stage in stages), default=-1)
     hops = []
     for index, stage in enumerate(stages):

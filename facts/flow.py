@@ -18,6 +18,9 @@ STAGES = (
 )
 
 
+TUNNEL_DEVICE = "vxlan.calico"
+
+
 def mirrored(stage: str) -> str:
     """The same place counted from the other end: "source tunnel" of one leg is "target tunnel" of the other."""
     end, _, place = stage.partition(" ")
@@ -74,7 +77,13 @@ class Leg(Fact, frozen=True, kw_only=True):
     source_tunnel_mac: str  # as it should be
     target_tunnel_mac: str
     target_block: str  # CIDR of the block that holds the target's address; "" when no block does
-    tunnel_device: str = "vxlan.calico"
+    routed: bool = False  # a route of the source's node must lead to the target's node, and this version judges it
+    route_by: str = ""  # who writes it, when routed: "felix" one for each block; "bgp" any that leads there
+    expected_next_hop: str = ""  # of Felix's route; "" when unknown
+    expected_device: str = ""  # the tunnel device; "" for the uplink, whose name only the node knows
+    cross_subnet: bool = False  # the target's pool uses VXLAN between subnets only
+    source_node_subnet: str = ""
+    tunnel_device: str = TUNNEL_DEVICE
     vni: int = 4096
     vxlan_port: int = 4789
     port_asked: bool = False

@@ -15,7 +15,7 @@ SWALLOWS = {"blackhole", "unreachable", "prohibit"}
     at=the.leg.source_node,
     stage="source node",
     heals_within_s=HEALS_NEVER,
-    leg=some(Leg, encapsulation="vxlan"),
+    leg=some(Leg, routed=True),
     route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
 )
 def route_blackholed(leg: Leg, route: RouteLookup) -> str | None:

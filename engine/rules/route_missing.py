@@ -1,7 +1,6 @@
 """Without a route for the block that holds the target, packets leave by the default route and are lost."""
 
-from ipaddress import ip_network
-
+from engine.prefix import covers_more
 from engine.rule import HEALS_ENTRY, cause, some, the
 from facts import Leg, RouteLookup
 
@@ -15,7 +14,7 @@ from facts import Leg, RouteLookup
     at=the.leg.source_node,
     stage="source node",
     heals_within_s=HEALS_ENTRY,
-    leg=some(Leg, encapsulation="vxlan"),
+    leg=some(Leg, route_by="felix"),
     route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
 )
 def route_missing(leg: Leg, route: RouteLookup) -> str | None:
@@ -24,7 +23,7 @@ def route_missing(leg: Leg, route: RouteLookup) -> str | None:
         if route.error != "ENETUNREACH":
             return None
         return f"{route.node} has no route to {leg.target_address} at all; expected {block} via {_expected(leg)}."
-    if route.device == leg.tunnel_device or not _covers_more(route.prefix, leg.target_block):
+    if route.device == leg.expected_device or not covers_more(route.prefix, leg.target_block):
         return None
     name = "its default route" if route.prefix == "0.0.0.0/0" else f"the route {route.prefix}"
     return (
@@ -34,9 +33,5 @@ def route_missing(leg: Leg, route: RouteLookup) -> str | None:
 
 
 def _expected(leg: Leg) -> str:
-    return f"{leg.target_tunnel_address or 'the tunnel address of ' + leg.target_node} dev {leg.tunnel_device}"
-
-
-def _covers_more(prefix: str, block: str) -> bool:
-    """A prefix shorter than the block is no route of Calico's for it."""
-    return bool(prefix) and ip_network(prefix).prefixlen < (ip_network(block).prefixlen if block else 32)
+    next_hop = leg.expected_next_hop or f"the tunnel address of {leg.target_node}"
+    return f"{next_hop} dev {leg.expected_device or 'the uplink'}"

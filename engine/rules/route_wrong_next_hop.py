@@ -1,5 +1,6 @@
 """The route to the target's block leads to a node that does not have it: a detour at best."""
 
+from engine.prefix import covers_more
 from engine.rule import HEALS_ENTRY, cause, some, the
 from facts import Leg, RouteLookup
 
@@ -13,21 +14,24 @@ from facts import Leg, RouteLookup
     at=the.leg.source_node,
     stage="source node",
     heals_within_s=HEALS_ENTRY,
-    leg=some(Leg, encapsulation="vxlan"),
+    leg=some(Leg, route_by="felix"),
     route=some(
         RouteLookup,
         node=the.leg.source_node,
         destination=the.leg.target_address,
         source="",
         incoming="",
-        device=the.leg.tunnel_device,
         found=True,
     ),
 )
 def route_wrong_next_hop(leg: Leg, route: RouteLookup) -> str | None:
-    if not leg.target_tunnel_address or route.next_hop == leg.target_tunnel_address:
+    tunnelled = route.device == leg.tunnel_device
+    if tunnelled != (leg.expected_device == leg.tunnel_device) or covers_more(route.prefix, leg.target_block):
         return None
+    if not leg.expected_next_hop or route.next_hop == leg.expected_next_hop:
+        return None
+    what = "tunnel address" if tunnelled else "address"
     return (
-        f"{route.node} sends {route.prefix} via {route.next_hop or 'the link itself'}; {leg.target} is on "
-        f"{leg.target_node}, whose tunnel address is {leg.target_tunnel_address}."
+        f"{route.node} sends {route.prefix} via {route.next_hop or 'the link itself'} dev {route.device}; {leg.target} "
+        f"is on {leg.target_node}, whose {what} is {leg.expected_next_hop}."
     )
