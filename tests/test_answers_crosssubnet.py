@@ -1,0 +1,65 @@
+"""Packets between nodes of one subnet need no tunnel: such pairs are healthy, and their routes' wounds are named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from facts import Leg
+from lab.client import Lab
+from lab.errors import NamespacesForbidden
+from lab.faults import load
+from tests.asking import ask, words_for
+
+PODS = ("shop/cart", "shop/web", "shop/db", "shop/queue", "shop/mail", "shop/search")
+ROUTE_MODES = ("route_missing", "route_wrong_next_hop", "route_blackholed")
+NEAR, FAR = ("shop/cart", "shop/db"), ("shop/cart", "shop/mail")  # node-c alone is in another subnet
+
+
+@pytest.fixture(scope="module")
+def two_subnets() -> Iterator[Lab]:
+    """node-a and node-b in one subnet, node-c in another; the pool tunnels between subnets only."""
+    try:
+        lab = Lab.up(variant="vxlan-crosssubnet")
+    except NamespacesForbidden as error:
+        pytest.skip(error.sentence)
+    with lab:
+        yield lab
+
+
+@pytest.fixture
+def lab(two_subnets: Lab) -> Lab:
+    two_subnets.heal()
+    return two_subnets
+
+
+@pytest.mark.parametrize("source", PODS)
+async def test_healthy_pairs_are_called_healthy(lab: Lab, source: str) -> None:
+    for target in (pod for pod in PODS if pod != source):
+        diagnosis = (await ask(lab.environment(), f"{source} {target} 8080/tcp")).diagnosis
+        found = (diagnosis.verdict, diagnosis.causes, diagnosis.warnings, diagnosis.blind)
+        assert found == ("healthy", (), (), ()), (target, diagnosis)
+
+
+@pytest.mark.parametrize(("pair", "how"), [(NEAR, "direct"), (FAR, "vxlan")])
+async def test_a_leg_says_how_its_packets_travel(lab: Lab, pair: tuple[str, str], how: str) -> None:
+    diagnosis = (await ask(lab.environment(), " ".join(pair))).diagnosis
+    assert {fact.encapsulation for fact in diagnosis.facts if isinstance(fact, Leg)} == {how}
+    drawn = {hop.stage for path in diagnosis.path for hop in path.hops}
+    assert ("source tunnel" in drawn) == (how == "vxlan")
+
+
+@pytest.mark.parametrize("pair", [NEAR, FAR])
+@pytest.mark.parametrize(("mode", "where"), [(mode, where) for mode in ROUTE_MODES for where in load(mode).WHERE])
+async def test_a_route_s_wound_is_named(lab: Lab, mode: str, where: str, pair: tuple[str, str]) -> None:
+    told = lab.inflict(mode, *pair, where=where)
+    diagnosis = (await ask(lab.environment(), words_for(told))).diagnosis
+    assert [(cause.rule, cause.node) for cause in diagnosis.causes] == [(mode, told["node"])], diagnosis
+
+
+@pytest.mark.parametrize("mode", ["neighbor_wrong_mac", "fdb_entry_missing", "vxlan_device_down"])
+async def test_the_tunnel_s_wounds_are_no_cause_where_it_is_not_used(lab: Lab, mode: str) -> None:
+    told = lab.inflict(mode, *NEAR)
+    diagnosis = (await ask(lab.environment(), words_for(told))).diagnosis
+    assert (diagnosis.verdict, diagnosis.causes) == ("healthy", ()), diagnosis
