@@ -34,11 +34,12 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     evaluation = rulebook.evaluate(facts)
     unjudged = _unjudged(evaluation)
     told, withheld = _told_apart(_without_echoes(_merged(evaluation.causes), rules), rules, unjudged)
+    legs = [fact for fact in evaluation.facts if isinstance(fact, Leg)]
+    probes = [fact for fact in evaluation.facts if isinstance(fact, ProbeResult)]
+    told = _last_resorts(told, rules, passing=_passes(legs, probes))
     causes = [_with_felix(cause, evaluation.facts) for cause in _ordered(told, rules)]
     breaking = tuple(cause for cause in causes if cause.severity != "warns")
     warnings = tuple(cause for cause in causes if cause.severity == "warns")
-    legs = [fact for fact in evaluation.facts if isinstance(fact, Leg)]
-    probes = [fact for fact in evaluation.facts if isinstance(fact, ProbeResult)]
     blind = _blind(evaluation, unjudged, withheld, breaking)
     if breaking:
         verdict, summary = "cause", _probes_despite_cause(legs, probes)
@@ -78,6 +79,29 @@ def _without_echoes(causes: Sequence[Cause], rules: dict[str, CauseRule]) -> lis
         )
 
     return [cause for cause in causes if not is_echo(cause)]
+
+
+def _last_resorts(causes: Sequence[Cause], rules: dict[str, CauseRule], *, passing: bool) -> list[Cause]:
+    """What stops no packet by itself is a warning where packets pass, or where something else explains their loss."""
+    explained = any(cause.severity != "warns" and not rules[cause.rule].last_resort for cause in causes)
+    return [
+        msgspec.structs.replace(cause, severity="warns")
+        if rules[cause.rule].last_resort and (passing or explained)
+        else cause
+        for cause in causes
+    ]
+
+
+def _passes(legs: Sequence[Leg], probes: Sequence[ProbeResult]) -> bool:
+    """Did every small fresh packet of the asked kind come back?"""
+    small = [one for leg in legs if leg.direction == "forward" for one in _wanted(leg, probes) if not one.size]
+    return bool(small) and all(one.answered == one.sent for one in small)
+
+
+def _wanted(leg: Leg, probes: Sequence[ProbeResult]) -> list[ProbeResult]:
+    """Packets from one pod to the other: of the asked protocol, or all of them where none was asked."""
+    asked = [one for one in probes if one.pod == leg.source and one.target_address == leg.target_address]
+    return [one for one in asked if one.protocol == leg.protocol] if leg.port_asked else asked
 
 
 def _ordered(causes: Iterable[Cause], rules: dict[str, CauseRule]) -> list[Cause]:
@@ -147,7 +171,7 @@ def _told_apart(
         hidden = [
             one
             for one in unjudged
-            if one.node
+            if (one.node or one.rule.at is None)
             and (
                 (one.rule.name in rule.after and one.node == cause.node)
                 or (one.rule.name in rule.after_peer and one.node != cause.node)
@@ -158,7 +182,8 @@ def _told_apart(
             told.append(cause)
         for one in hidden:
             reason = f"could not be judged, so this may be its echo: {cause.text}"
-            withheld.append(Blind(node=one.node, look=one.rule.name, reason=reason))
+            minor = cause.severity == "warns"
+            withheld.append(Blind(node=one.node, look=one.rule.name, reason=reason, minor=minor))
     return told, withheld
 
 
@@ -171,12 +196,13 @@ def _blind(
     a device that is missing has no MAC.
     """
     seen = [fact for fact in evaluation.facts if isinstance(fact, Blind)] + list(evaluation.blind) + list(withheld)
-    reported = {blind.node for blind in seen}
+    reported = {blind.node for blind in seen if not blind.minor}
     for one in unjudged:
         explained = any(cause.node == one.node or cause.leg in (one.leg, "both") for cause in causes)
         if one.leg and one.node not in reported and not explained:
             reason = f"nothing was seen to judge this by on the {one.leg} leg"
-            seen.append(Blind(node=one.node, look=one.rule.name, reason=reason))
+            minor = one.rule.severity == "warns"
+            seen.append(Blind(node=one.node, look=one.rule.name, reason=reason, minor=minor))
     seen += [
         Blind(
             node=leg.source_node,
@@ -194,8 +220,7 @@ def _without_cause(legs: Sequence[Leg], probes: Sequence[ProbeResult], blind: Se
     """`healthy` only when every rule was judged and fresh packets of the asked kind came back; else `unknown`."""
     forward = next(leg for leg in legs if leg.direction == "forward")
     asked = [one for one in probes if one.pod == forward.source and one.target_address == forward.target_address]
-    wanted = [one for one in asked if one.protocol == forward.protocol] if forward.port_asked else asked
-    small = [one for one in wanted if not one.size]
+    small = [one for one in _wanted(forward, probes) if not one.size]
     full = [one for one in asked if one.size and one.protocol == "icmp"]
     ping = [one for one in asked if one.protocol == "icmp" and not one.size]
     told = _told(asked)
@@ -213,7 +238,7 @@ def _without_cause(legs: Sequence[Leg], probes: Sequence[ProbeResult], blind: Se
         return "unknown", f"Small packets pass and full-size ones do not: {told}."
     if not full:
         return "unknown", f"Small packets pass ({told}); no full-size one could be sent."
-    if blind:
+    if any(not one.minor for one in blind):
         return "unknown", f"Fresh packets pass ({told}), but not everything on the way could be seen."
     if not any(one.answered for one in full):
         return "healthy", f"{told}. Full-size packets could not be tested: ICMP is not answered."

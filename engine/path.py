@@ -17,7 +17,7 @@ def paths(legs: Iterable[Leg], causes: Sequence[Cause], blind: Sequence[Blind], 
     Where packets are lost and no cause was found, no hop is called ok: one of them loses the packets. The network
     between the nodes is only proven by packets that came back.
     """
-    hidden = {one.node for one in blind}
+    hidden = {one.node for one in blind if not one.minor}
     return tuple(_path(leg, causes, hidden, verdict) for leg in legs)
 
 

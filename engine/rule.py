@@ -110,6 +110,7 @@ class CauseRule(Rule):
     at: Ref | None = None  # the node it is about
     stage: str = ""  # where on its leg a packet is lost
     both_ways: bool = False  # it breaks the other leg as well
+    last_resort: bool = False  # it breaks a flow only where packets are lost and nothing else explains that
     heals_within_s: int = NOT_FELIX
 
     def judge(self, facts: dict[str, Fact], evidence: tuple[str, ...]) -> Cause | None:
@@ -149,6 +150,7 @@ def cause(
     after: Iterable[str] = (),
     after_peer: Iterable[str] = (),
     both_ways: bool = False,
+    last_resort: bool = False,
     heals_within_s: int = NOT_FELIX,
     **patterns: Pattern,
 ) -> Callable[[Body], CauseRule]:
@@ -157,6 +159,7 @@ def cause(
     title: what a person reads first. remedy: a sentence for a person.
     fix: a kind of fix (fixes/kinds) that people can approve.
     after: failure modes of the same node whose echo this one may be; after_peer: those of the leg's other node.
+    last_resort: told as a warning where fresh packets pass, or where something else explains why they do not.
     heals_within_s: HEALS_DEVICE, HEALS_ENTRY, HEALS_NEVER, or NOT_FELIX when Felix has nothing to do with it.
     """
     if severity not in SEVERITIES:
@@ -182,6 +185,7 @@ def cause(
             at=at,
             stage=stage,
             both_ways=both_ways,
+            last_resort=last_resort,
             heals_within_s=heals_within_s,
         )
 

@@ -1,8 +1,8 @@
 """What was seen, declared once: every other package speaks in these nouns. Imports nobody."""
 
 from facts.ask import LocalPod, NodeAsk, SendProbe, Way
-from facts.calico import CalicoNode, CalicoSettings, FelixHealth
-from facts.endpoint import Endpoint
+from facts.calico import CalicoNode, CalicoPod, CalicoSettings, FelixHealth
+from facts.endpoint import AddressHolders, Endpoint
 from facts.fact import Blind, Fact, decode, encode, from_builtins
 from facts.flow import Leg, Question, Side
 from facts.ipam import Allocation, Pool, PoolUsage
@@ -15,9 +15,11 @@ from facts.sysctl import Sysctl
 from facts.verdict import Cause, Checked, Diagnosis, Hop, LegPath
 
 __all__ = [
+    "AddressHolders",
     "Allocation",
     "Blind",
     "CalicoNode",
+    "CalicoPod",
     "CalicoSettings",
     "Cause",
     "Checked",

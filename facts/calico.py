@@ -25,6 +25,8 @@ class CalicoNode(Fact, frozen=True, kw_only=True):
     tunnel_mac: str  # VXLANTunnelMACAddr annotation, else "66:" + SHA1(name)[:5]
     vxlan_expected: bool  # an enabled VXLAN pool selects this node
     ready: bool = True
+    unready: str = ""  # reason and message of condition Ready when it is False or Unknown; "" when True or not said
+    pod_cidrs: tuple[str, ...] = ()  # spec.podCIDRs: where host-local IPAM would take addresses from
     vni: int = 4096
     vxlan_port: int = 4789
     interface_prefix: str = "cali"
@@ -42,3 +44,13 @@ class FelixHealth(Fact, frozen=True, kw_only=True):
     live: bool = False
     ready: bool = False
     detail: str = ""
+    confirmed: bool = False  # it answered as badly when asked again, 3 s later
+
+
+class CalicoPod(Fact, frozen=True, kw_only=True):
+    """The calico-node pod of a node; only where Calico runs as such pods."""
+
+    node: str
+    running: bool
+    name: str = ""  # namespace/name; "" when there is no such pod on the node
+    reason: str = ""  # why it is not running

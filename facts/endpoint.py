@@ -18,5 +18,16 @@ class Endpoint(Fact, frozen=True, kw_only=True):
     reason: str = ""  # why it is not running: container state or newest event, in the cluster's own words
     ready: bool = False
     terminating: bool = False
+    starting: bool = False  # scheduled, being created, and nothing has failed yet
+    network_failure: str = ""  # message of the newest event that its network could not be set up; "" when there is none
+    annotated: tuple[str, ...] = ()  # addresses CNI wrote on the pod (cni.projectcalico.org/podIPs), all families
     container_id: str = ""  # annotation cni.projectcalico.org/containerID: the live IPAM handle's suffix
     interface: str = ""  # host side of the veth, computed from namespace and name (calico.md 4.3)
+
+
+class AddressHolders(Fact, frozen=True, kw_only=True):
+    """Which pods have this address now: running ones that are not being deleted and have a network of their own."""
+
+    address: str
+    pods: tuple[str, ...]  # namespace/name, sorted
+    machine: str = ""  # the one virtual machine all of them run for: while it migrates, two pods have its address

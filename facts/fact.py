@@ -36,6 +36,7 @@ class Blind(Fact, frozen=True, kw_only=True):
     node: str = ""  # the node that was to be looked at; "" for the API server or the engine
     look: str  # what could not be looked at: a collector, a resource, "probe", "engine"
     reason: str  # a sentence for a person
+    minor: bool = False  # only warnings would have come of it: a path can be healthy all the same
 
 
 def encode(facts: Iterable[Fact]) -> bytes:

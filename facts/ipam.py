@@ -13,7 +13,8 @@ class Pool(Fact, frozen=True, kw_only=True):
     block_size: int
     vxlan_mode: str = "Never"  # Never | Always | CrossSubnet
     ipip_mode: str = "Never"
-    disabled: bool = False
+    disabled: bool = False  # or being deleted, which Calico treats alike
+    deleting: bool = False
     node_selector: str = "all()"
 
 
@@ -32,7 +33,11 @@ class PoolUsage(Fact, frozen=True, kw_only=True):
     free_elsewhere: int  # free addresses in other blocks: what this node could borrow
     empty_elsewhere: int  # blocks without any allocation, affine to other nodes: from 3.32 reclaimable
     strict_affinity: bool
-    exhausted: bool  # no address can be given to a pod on this node
+    exhausted: bool  # no address of this pool can be given to a pod on this node
+    forbids: str = ""  # what alone keeps this node from addresses that are left: "strict_affinity" | "block_limit"
+    other_pool: bool = False  # another pool this node may use still has an address for it
+    blocks_on_node: int = -1  # blocks affine to this node, of all pools; -1 when not counted
+    block_limit: int = -1  # how many it may have
 
 
 class Allocation(Fact, frozen=True, kw_only=True):

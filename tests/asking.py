@@ -10,6 +10,7 @@ from bot.settings import from_environment
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
 from engine.worker import Worker
+from facts import Cause, Diagnosis
 
 _worker: Worker | None = None
 
@@ -33,3 +34,8 @@ def words_for(told: Mapping[str, str]) -> str:
     """The question a person would ask after `lab inflict`: the wounded pair, on a port its target serves."""
     port = 5432 if told["target"] == "shop/db" else 8080
     return f"{told['source']} {told['target']} {port}/tcp"
+
+
+def told(diagnosis: Diagnosis) -> tuple[Cause, ...]:
+    """What a person reads about a wound: the causes, or the warnings where the flow does not suffer from it."""
+    return diagnosis.causes or diagnosis.warnings

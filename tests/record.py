@@ -16,7 +16,7 @@ import msgspec
 from facts import Leg, Side
 from lab.client import Lab
 from lab.faults import load, names
-from tests.asking import ask, words_for
+from tests.asking import ask, told, words_for
 
 CASES = Path(__file__).parent / "cases"
 
@@ -26,15 +26,15 @@ def record(lab: Lab, mode: str) -> dict[str, Any]:
     recordings = []
     for where in load(mode).WHERE:
         lab.heal()
-        told = lab.inflict(mode, where=where)
-        words = words_for(told)
+        words = words_for(lab.inflict(mode, where=where))
         diagnosis = asyncio.run(ask(lab.environment(), words)).diagnosis
         observed = [fact for fact in diagnosis.facts if not isinstance(fact, Leg | Side)]
         recordings.append(
             {
                 "where": where,
                 "asked": words,
-                "named": [{"rule": c.rule, "node": c.node, "leg": c.leg} for c in diagnosis.causes],
+                "verdict": diagnosis.verdict,
+                "named": [{"rule": c.rule, "node": c.node, "leg": c.leg} for c in told(diagnosis)],
                 "facts": msgspec.to_builtins(observed),
             }
         )
