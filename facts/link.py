@@ -17,10 +17,11 @@ class Link(Fact, frozen=True, kw_only=True):
     mac: str = ""
     mtu: int = -1
     link_kind: str = ""  # "vxlan", "veth", ...
-    vni: int = -1
+    vni: int = -1  # also -1 for a flow-based device (eBPF), whose packets bring their own
     vxlan_port: int = -1
     vxlan_local: str = ""
     parent: str = ""  # name of the device below a VXLAN device
+    node_address: str = ""  # the address Calico uses for the node, on the one device that holds it: the uplink
 
 
 class LinkAddresses(Fact, frozen=True, kw_only=True):

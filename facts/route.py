@@ -16,7 +16,7 @@ class RouteLookup(Fact, frozen=True, kw_only=True):
     source: str = ""
     incoming: str = ""
     found: bool  # False: the kernel refused; `error` says how
-    error: str = ""  # errno name: ENETUNREACH no route, EINVAL blackhole (or rp_filter on input), EHOSTUNREACH, EACCES
+    error: str = ""  # errno name: ENETUNREACH no route, EINVAL blackhole (on input EINVAL or EXDEV rp_filter), EACCES
     type: str = ""  # unicast | blackhole | unreachable | prohibit | throw | local, where it can be read
     prefix: str = ""  # 10.244.218.64/26; 0.0.0.0/0 is the default route
     next_hop: str = ""  # "" for a link-scope route
@@ -26,3 +26,4 @@ class RouteLookup(Fact, frozen=True, kw_only=True):
     scope: int = -1
     metric: int = -1
     onlink: bool = False
+    rp_filter: int = -1  # input lookups: the filter in effect where they come in: 0 off, 1 strict, 2 loose

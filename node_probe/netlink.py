@@ -32,6 +32,7 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_OPERSTATE, IFLA_LINKINFO = 
 IFLA_EXT_MASK, IFLA_LINK_NETNSID = 29, 37
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6 = 1, 3, 4, 15, 17
+IFLA_VXLAN_COLLECT_METADATA = 25
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 RTA_DST, RTA_SRC, RTA_IIF, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_TABLE, RTA_VIA = 1, 2, 3, 4, 5, 6, 15, 18
 NDA_DST, NDA_LLADDR = 1, 2
@@ -428,7 +429,8 @@ def _device(payload: bytes) -> Device:
         kind=kind,
         link=_u32(vxlan, IFLA_VXLAN_LINK, _u32(has, IFLA_LINK, -1)),
         link_namespace=int(S32.unpack(has[IFLA_LINK_NETNSID])[0]) if IFLA_LINK_NETNSID in has else -1,
-        vni=_u32(vxlan, IFLA_VXLAN_ID, -1),
+        # A flow-based device has no VNI of its own; the kernel then says 0.
+        vni=-1 if any(vxlan.get(IFLA_VXLAN_COLLECT_METADATA, b"")) else _u32(vxlan, IFLA_VXLAN_ID, -1),
         vxlan_port=int(PORT.unpack(vxlan[IFLA_VXLAN_PORT])[0]) if IFLA_VXLAN_PORT in vxlan else -1,
         vxlan_local=_unpack(local) if local else "",
     )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
+
+import msgspec
 
 from facts import LocalPod, Neighbor, NodeAsk, RouteLookup, Way
 from node_probe.namespaces import CannotEnter, Inside, enter
@@ -10,6 +13,7 @@ from node_probe.netlink import Device, Netlink, NetlinkError
 
 # How a lookup may end; anything else (a timeout, no memory, no permission) is no answer about the route.
 REFUSED = {"ENETUNREACH", "EHOSTUNREACH", "EINVAL", "EACCES", "EXDEV", "ENODEV"}
+DEVICES = Path("/proc/sys/net/ipv4/conf")  # shows the namespace of the thread that reads it
 
 
 class View:
@@ -81,7 +85,7 @@ class View:
             return self._lookups[way]
 
     def hops(self, ask: NodeAsk) -> list[tuple[str, str]]:
-        """(device, address) of each neighbor the ways lead to or should lead to, each once.
+        """(device, address) of each neighbor the ways lead to or should lead to, local pods included, each once.
 
         A link-scope route has no next hop: the destination itself is the neighbor.
         """
@@ -92,6 +96,7 @@ class View:
                     found[lookup.device, lookup.next_hop or way.destination] = None
             if way.expected_next_hop:
                 found[ask.tunnel_device, way.expected_next_hop] = None
+        found |= {(pod.interface, pod.address): None for pod in ask.local_pods}
         return list(found)
 
     def neighbor(self, node: str, device: str, address: str) -> Neighbor:
@@ -107,30 +112,33 @@ class View:
     def _lookup(
         self, node: str, destination: str, source: str = "", incoming: str = "", output: RouteLookup | None = None
     ) -> RouteLookup:
+        rp_filter = -1
         try:
             index = self.netlink.link(incoming).index if incoming else 0
+            if incoming:
+                rp_filter = _rp_filter(incoming)
             route = self.netlink.route(destination, source=source, incoming=index)
         except NetlinkError as error:
             if error.name not in REFUSED:
                 raise
             refused = RouteLookup(
-                node=node, destination=destination, source=source, incoming=incoming, found=False, error=error.name
-            )
-            # rp_filter refuses an input lookup with the very error of a blackhole: only when the output lookup ended
-            # the same
-            # way is the blackhole the reason.
-            if output is not None and output.error != error.name:
-                return refused
-            entry = self.netlink.refusing_route(destination, error.errno or 0)
-            if entry is None:
-                return refused
-            return RouteLookup(
                 node=node,
                 destination=destination,
                 source=source,
                 incoming=incoming,
                 found=False,
                 error=error.name,
+                rp_filter=rp_filter,
+            )
+            # rp_filter refuses an input lookup with the very error of a blackhole: only when it is off, or when the
+            # output lookup ended the same way, is the blackhole the reason.
+            if output is not None and output.error != error.name and rp_filter != 0:
+                return refused
+            entry = self.netlink.refusing_route(destination, error.errno or 0)
+            if entry is None:
+                return refused
+            return msgspec.structs.replace(
+                refused,
                 type=entry.type,
                 prefix=entry.prefix,
                 table=entry.table,
@@ -153,4 +161,10 @@ class View:
             scope=route.scope,
             metric=route.metric,
             onlink=route.onlink,
+            rp_filter=rp_filter,
         )
+
+
+def _rp_filter(device: str) -> int:
+    """The reverse path filter in effect on a device that is there: the stricter of its own and everybody's."""
+    return max(int((DEVICES / name / "rp_filter").read_text()) for name in ("all", device))

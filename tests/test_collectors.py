@@ -107,7 +107,7 @@ def test_a_healthy_node_in_full() -> None:
         ),
         Link(
             node="node-a", device="eth0", found=True, up=True, lower_up=True, operstate="UP", mac=uplink_mac,
-            mtu=1500, link_kind="veth",
+            mtu=1500, link_kind="veth", node_address=NODE["a"],
         ),
         LinkAddresses(node="node-a", device=TUNNEL, found=True, addresses=(f"{BLOCK['a']}/32",)),
         LinkAddresses(node="node-a", device="eth0", found=True, addresses=(f"{NODE['a']}/24",)),
@@ -118,7 +118,7 @@ def test_a_healthy_node_in_full() -> None:
         RouteLookup(
             node="node-a", destination=DB, source=CART, incoming=CART_INTERFACE, found=True, type="unicast",
             prefix=f"{BLOCK['b']}/26", next_hop=BLOCK["b"], device=TUNNEL, table=254, protocol=80, scope=0, metric=0,
-            onlink=True,
+            onlink=True, rp_filter=0,
         ),
         RouteLookup(
             node="node-a", destination=CART, found=True, type="unicast", prefix=f"{CART}/32", device=CART_INTERFACE,
@@ -126,8 +126,9 @@ def test_a_healthy_node_in_full() -> None:
         ),
         RouteLookup(
             node="node-a", destination=CART, source=DB, incoming=TUNNEL, found=True, type="unicast",
-            prefix=f"{CART}/32", device=CART_INTERFACE, table=254, protocol=80, scope=253, metric=1024,
+            prefix=f"{CART}/32", device=CART_INTERFACE, table=254, protocol=80, scope=253, metric=1024, rp_filter=0,
         ),
+        Neighbor(node="node-a", device="eth0", address=NODE["b"], found=False),
         Neighbor(node="node-a", device=TUNNEL, address=BLOCK["b"], found=True, mac=MAC["b"], state="PERMANENT"),
         Neighbor(node="node-a", device=CART_INTERFACE, address=CART, found=False),
         FdbEntry(node="node-a", device=TUNNEL, mac=MAC["b"], found=True, peer=NODE["b"]),
@@ -244,7 +245,7 @@ def test_blackhole_no_route_and_unreachable_are_different() -> None:
         assert (swallowed.prefix, swallowed.protocol, swallowed.table) == (f"{DB}/32", 4, 254)
     unreachable = only(facts, RouteLookup, destination=STRANGER)
     assert (unreachable.error, unreachable.type) == ("EHOSTUNREACH", "unreachable")
-    assert not of(facts, Neighbor, device=CART_INTERFACE)
+    assert not of(facts, Neighbor, address=DB)
 
     nodes.at("a", lambda ip: ip.route("del", dst="0.0.0.0/0"))
     none = only(look(ways=(Way(destination="8.8.8.8"),)), RouteLookup)
@@ -269,8 +270,46 @@ def test_rp_filter_is_not_taken_for_the_blackhole_beneath_the_pod() -> None:
     refused = only(facts, RouteLookup, destination=CART, incoming=TUNNEL)
     assert (refused.found, refused.type, refused.prefix) == (False, "", "")
     assert refused.error in ("EINVAL", "EXDEV")
+    assert refused.rp_filter == 1
     assert only(facts, RouteLookup, destination=CART, incoming="").found
     assert only(facts, Sysctl, name=f"net.ipv4.conf.{TUNNEL}.rp_filter").value == "1"
+
+
+@in_namespaces
+def test_a_rule_that_leads_the_flow_into_a_blackhole_is_told_from_rp_filter() -> None:
+    nodes = TwoNodes()
+    nodes.at("a", lambda ip: ip.rule("add", priority=100, table=100, src=CART, src_len=32))
+    nodes.at("a", lambda ip: ip.route("add", dst="10.0.0.0/8", type="blackhole", table=100))
+    facts = look()
+    assert only(facts, RouteLookup, destination=DB, incoming="").device == TUNNEL
+    swallowed = only(facts, RouteLookup, destination=DB, incoming=CART_INTERFACE)
+    assert (swallowed.type, swallowed.prefix, swallowed.table) == ("blackhole", "10.0.0.0/8", 100)
+
+
+@in_namespaces
+def test_a_flow_based_device_has_no_vni_of_its_own() -> None:
+    nodes = TwoNodes()
+
+    def remake(ip: Any) -> None:
+        ip.link("del", index=nodes.index("a", TUNNEL))
+        ip.link("add", ifname=TUNNEL, kind="vxlan", vxlan_collect_metadata=True, vxlan_port=4789)
+
+    nodes.at("a", remake)
+    assert (only(look(), Link, device=TUNNEL).vni, only(look(), Link, device=TUNNEL).vxlan_port) == (-1, 4789)
+
+
+@in_namespaces
+def test_an_old_failure_of_the_peers_address_is_asked_again() -> None:
+    """FAILED stays in the table for hours; only a kernel that still finds nobody has something to say."""
+    nodes = TwoNodes()
+    uplink = nodes.index("a", "eth0")
+    nodes.at("a", lambda ip: ip.neigh("add", dst=NODE["b"], ifindex=uplink, state=32))
+    found = only(look(), Neighbor, device="eth0")
+    assert (found.state, found.found) == ("REACHABLE", True)
+
+    nodes.at("a", lambda ip: ip.neigh("replace", dst="172.30.0.77", ifindex=uplink, state=32))
+    nobody = (Way(destination=DB, expected_next_hop=BLOCK["b"], expected_peer="172.30.0.77"),)
+    assert only(look(ways=nobody), Neighbor, address="172.30.0.77").state == "INCOMPLETE"
 
 
 @in_namespaces

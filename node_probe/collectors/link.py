@@ -16,13 +16,13 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
     if ask.uplink_address:
         uplink = view.uplink(ask)
         if uplink is not None:
-            yield _link(ask.node, uplink.name, uplink, view)
+            yield _link(ask.node, uplink.name, uplink, view, ask.uplink_address)
         else:
             reason = f"no device of {ask.node} holds {ask.uplink_address}, the node address Calico uses"
             yield Blind(node=ask.node, look="link", reason=reason)
 
 
-def _link(node: str, name: str, device: Device | None, view: View) -> Link:
+def _link(node: str, name: str, device: Device | None, view: View, node_address: str = "") -> Link:
     if device is None:
         return Link(node=node, device=name, found=False)
     tunnel = device.kind == "vxlan"
@@ -40,4 +40,5 @@ def _link(node: str, name: str, device: Device | None, view: View) -> Link:
         vxlan_port=device.vxlan_port,
         vxlan_local=device.vxlan_local,
         parent=view.netlink.link(index=device.link).name if tunnel and device.link > 0 else "",
+        node_address=node_address,
     )
