@@ -77,6 +77,7 @@ class Finding:
     text: str
     severity: str = ""  # overrides the rule's
     stage: str = ""  # overrides the rule's
+    heals_within_s: int | None = None  # overrides the rule's
 
 
 Body = Callable[..., Any]
@@ -135,7 +136,7 @@ class CauseRule(Rule):
             evidence=evidence,
             remedy=self.remedy,
             fix=self.fix,
-            heals_within_s=self.heals_within_s,
+            heals_within_s=self.heals_within_s if found.heals_within_s is None else found.heals_within_s,
         )
 
 
