@@ -46,6 +46,7 @@ class Lab:
         *,
         objects: Path | None = None,
         workers: bool = True,
+        fixers: bool = True,
         environment: Mapping[str, str] | None = None,
         python: str = sys.executable,
     ) -> Lab:
@@ -63,6 +64,7 @@ class Lab:
         argv += ["--heal"] if heal else []
         argv += ["--objects", str(objects)] if objects else []
         argv += [] if workers else ["--no-workers"]
+        argv += [] if fixers else ["--no-fixers"]
         launcher = subprocess.Popen(
             argv, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL, env={**os.environ, **(environment or {})}
         )

@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     up.add_argument("--slack", action="store_true", help="with a local Slack to sit in")
     up.add_argument("--detach", action="store_true", help="return when it is up; `calico-why lab down` ends it")
     up.add_argument("--no-workers", action="store_true", help="without probes and fixers on the nodes")
+    up.add_argument("--no-fixers", action="store_true", help="without fixers on the nodes")
     up.add_argument("--report-fd", type=int, help=argparse.SUPPRESS)
     word("down", "take a lab down")
     run_inside = word("exec", "run a command inside a node or a pod")
@@ -114,6 +115,7 @@ def _up(args: argparse.Namespace, settings: Settings) -> int:
         objects=str(Path(args.objects).resolve()) if args.objects else "",
         heal=args.heal,
         workers=not args.no_workers,
+        fixers=not args.no_fixers,
     )
     name = args.name or "lab"
     if args.report_fd is not None:

@@ -146,7 +146,8 @@ class Server:
     # ---- probes and fixers
 
     def _make_workers(self) -> list[Worker]:
-        words = [word for word in ("probe", "fixer") if self.settings.workers and available(word)]
+        wanted = {"probe": self.settings.workers, "fixer": self.settings.workers and self.settings.fixers}
+        words = [word for word, started in wanted.items() if started and available(word)]
         environment = {
             "CALICO_WHY_APPROVERS": APPROVERS,
             **os.environ,

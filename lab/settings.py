@@ -17,4 +17,5 @@ class Settings:
     objects: str = ""  # directory of a recording; then the three above do not count
     heal: bool = False
     workers: bool = True  # probes and fixers
+    fixers: bool = True  # False: probes only
     environment: tuple[tuple[str, str], ...] = ()  # further lines of the env file
