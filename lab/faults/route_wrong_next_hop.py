@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from lab.cluster import Cluster
 from lab.faults import Wound
+from lab.intent import TUNNEL_DEVICE
 
 WHERE = ("source", "target")
 
@@ -14,4 +15,6 @@ def inflict(cluster: Cluster, wound: Wound) -> None:
     kernel = cluster.kernel(wound.node)
     for route in kernel.routes():
         if route.destination == cluster.block(wound.peer):
-            kernel.put_route(replace(route, gateway=cluster.tunnel_address(wound.third())))
+            tunnelled = route.device == TUNNEL_DEVICE
+            address = cluster.tunnel_address if tunnelled else cluster.node_address
+            kernel.put_route(replace(route, gateway=address(wound.third())))
