@@ -8,7 +8,7 @@ from facts.flow import Leg, Question, Side
 from facts.ipam import Allocation, Pool, PoolUsage
 from facts.link import Link, LinkAddresses
 from facts.neighbor import FdbEntry, Neighbor
-from facts.pod import Listener, PodInterface
+from facts.pod import Listener, PodInterface, PodRoute
 from facts.reachability import ProbeResult
 from facts.route import RouteLookup
 from facts.sysctl import Sysctl
@@ -38,6 +38,7 @@ __all__ = [
     "Neighbor",
     "NodeAsk",
     "PodInterface",
+    "PodRoute",
     "Pool",
     "PoolUsage",
     "ProbeResult",

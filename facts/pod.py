@@ -24,6 +24,20 @@ class PodInterface(Fact, frozen=True, kw_only=True):
     pod_addresses: tuple[str, ...] = ()  # ADDRESS/LENGTH
     pod_default_next_hop: str = ""  # "" when the pod has no default route
     pod_gateway_mac: str = ""  # of the neighbor entry for the gateway; "" when there is none yet
+    pod_gateway_state: str = ""  # of that entry, as in Neighbor; "" when there is none
+
+
+class PodRoute(Fact, frozen=True, kw_only=True):
+    """`ip route get DESTINATION fibmatch` inside a pod: where the pod itself would send a packet."""
+
+    node: str
+    pod: str
+    destination: str
+    found: bool  # False: the pod's kernel refused; `error` says how
+    error: str = ""  # errno name: ENETUNREACH no route, EINVAL blackhole, EHOSTUNREACH, EACCES
+    prefix: str = ""  # 0.0.0.0/0 is the default route
+    next_hop: str = ""
+    device: str = ""
 
 
 class Listener(Fact, frozen=True, kw_only=True):

@@ -21,3 +21,7 @@ class ProbeResult(Fact, frozen=True, kw_only=True):
     answered_by: str = ""  # address a refusal or ICMP error came from
     detail: str = ""
     rtt_us: int = -1  # median of the answered ones
+
+    def lost_for_its_size(self, small: ProbeResult) -> bool:
+        """All of these are lost and all of the small ones on the same way came back: only their size differs."""
+        return self.answered == 0 and small.answered == small.sent > 0

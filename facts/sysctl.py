@@ -12,3 +12,5 @@ class Sysctl(Fact, frozen=True, kw_only=True):
     name: str  # net.ipv4.ip_forward, net.ipv4.conf.cali123.forwarding
     found: bool
     value: str = ""
+    device: str = ""  # cali123, vxlan.calico, all; "" for a switch of the whole node
+    switch: str = ""  # forwarding, proxy_arp, rp_filter of that device

@@ -10,22 +10,29 @@ from pathlib import Path
 
 import msgspec
 
-from facts import Blind, Fact, Listener, LocalPod, NodeAsk, PodInterface
+from facts import Blind, Fact, Listener, LocalPod, NodeAsk, PodInterface, PodRoute, Way
 from node_probe.namespaces import CannotEnter, Inside
 from node_probe.netlink import LISTENING, NetlinkError, Sockets
-from node_probe.view import View
+from node_probe.view import REFUSED, View
 
 # The thread's own view: /proc/net would show the namespace of the process.
 PRINTED = Path("/proc/thread-self/net")
 
 
 def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
-    """PodInterface of each local pod, and Listener where a port is asked; Blind for a pod that cannot be entered."""
+    """PodInterface of each local pod, PodRoute to whatever it shall send to, the node's RouteLookup of its gateway,
+    and Listener where a port is asked; Blind for a pod that cannot be entered."""
     for pod in ask.local_pods:
         outside = _outside(ask.node, pod, view)
         try:
             entered = view.enter(pod)
-            yield _inside(outside, entered)
+            inside = _inside(outside, entered)
+            yield inside
+            if inside.pod_default_next_hop:
+                # The node answers for a gateway that nobody has, but only when it has a route to it.
+                yield view.lookups(ask.node, Way(destination=inside.pod_default_next_hop))[0]
+            for target in dict.fromkeys(probe.target for probe in ask.send if probe.pod == pod.name):
+                yield _route(ask.node, pod, target, entered)
             if pod.protocol:
                 held = entered.run(partial(listening, pod.protocol, pod.port))
                 yield Listener(
@@ -61,6 +68,7 @@ def _inside(outside: PodInterface, entered: Inside) -> PodInterface:
     read, device = entered.netlink, entered.device
     default = read.default_route()
     gateway = default.next_hop if default else ""
+    mac, state = _neighbor(entered, gateway) if gateway else ("", "")
     return msgspec.structs.replace(
         outside,
         entered=True,
@@ -70,17 +78,39 @@ def _inside(outside: PodInterface, entered: Inside) -> PodInterface:
         pod_mtu=device.mtu,
         pod_addresses=tuple(f"{one.address}/{one.length}" for one in read.addresses(device.index)),
         pod_default_next_hop=gateway,
-        pod_gateway_mac=_mac(entered, gateway) if gateway else "",
+        pod_gateway_mac=mac,
+        pod_gateway_state=state,
     )
 
 
-def _mac(entered: Inside, gateway: str) -> str:
+def _neighbor(entered: Inside, gateway: str) -> tuple[str, str]:
+    """MAC and state."""
     try:
-        return entered.netlink.neighbor(entered.device.index, gateway).mac
+        entry = entered.netlink.neighbor(entered.device.index, gateway)
     except NetlinkError as error:
         if error.name == "ENOENT":
-            return ""
+            return "", ""
         raise
+    return entry.mac, entry.state
+
+
+def _route(node: str, pod: LocalPod, target: str, entered: Inside) -> PodRoute:
+    read = entered.netlink
+    try:
+        route = read.route(target)
+    except NetlinkError as error:
+        if error.name not in REFUSED:
+            raise
+        return PodRoute(node=node, pod=pod.name, destination=target, found=False, error=error.name)
+    return PodRoute(
+        node=node,
+        pod=pod.name,
+        destination=target,
+        found=True,
+        prefix=route.prefix,
+        next_hop=route.next_hop,
+        device=read.link(index=route.device).name if route.device > 0 else "",
+    )
 
 
 def listening(protocol: str, port: int) -> tuple[str, ...]:

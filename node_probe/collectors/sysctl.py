@@ -12,10 +12,11 @@ SWITCHES = Path("/proc/sys/net/ipv4")  # shows the namespace of the thread that 
 
 
 def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
-    """ip_forward, rp_filter of all, forwarding and rp_filter of the tunnel device and of each local pod's interface,
-    which also needs proxy_arp."""
+    """ip_forward, rp_filter and proxy_arp of all, forwarding and rp_filter of the tunnel device and of each local pod's
+    interface, which also needs proxy_arp."""
     yield _sysctl(ask.node, "ip_forward")
-    yield _sysctl(ask.node, "conf", "all", "rp_filter")
+    for switch in ("rp_filter", "proxy_arp"):
+        yield _sysctl(ask.node, "conf", "all", switch)
     for switch in ("forwarding", "rp_filter"):
         yield _sysctl(ask.node, "conf", ask.tunnel_device, switch)
     for pod in ask.local_pods:
@@ -29,7 +30,9 @@ def _sysctl(node: str, *path: str) -> Sysctl:
             f"{path} does not name a network device"
         )  # it comes from outside and must not lead out of /proc/sys
     name = ".".join(("net.ipv4", *path))
+    device, switch = path[1:] if len(path) == 3 else ("", "")
     try:
-        return Sysctl(node=node, name=name, found=True, value=SWITCHES.joinpath(*path).read_text().strip())
+        value, found = SWITCHES.joinpath(*path).read_text().strip(), True
     except FileNotFoundError:
-        return Sysctl(node=node, name=name, found=False)
+        value, found = "", False
+    return Sysctl(node=node, name=name, found=found, value=value, device=device, switch=switch)
