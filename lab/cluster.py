@@ -46,6 +46,7 @@ class Cluster:
         self._loop_thread = threading.get_ident()
         self._seed: dict[tuple[str, str, str], Object] = {}
         self._echoes: dict[str, list[TcpEcho | UdpEcho]] = {}
+        self._misplaced: set[str] = set()  # pods whose servers listen elsewhere than on all their addresses
         self._one_at_a_time = asyncio.Lock()
         self._changed = asyncio.Event()
         self._pools_changed = False
@@ -169,8 +170,10 @@ class Cluster:
             self.objects = self._read()
             await self.in_kernel(self._restore_kernels, self.objects)
             for name in self.topology.pods:
-                if not self._echoes.get(name):
+                if name in self._misplaced or not self._echoes.get(name):
+                    self._close_listeners(name)
                     await self.open_listeners(name)
+            self._misplaced.clear()
             self.inflicted.clear()
 
     def _restore_objects(self) -> None:
@@ -235,10 +238,21 @@ class Cluster:
 
     async def open_listeners(self, name: str) -> None:
         """TCP and UDP echo inside a pod."""
+        await self._serve(name, await self.in_kernel(self._bound, name, "0.0.0.0"))
+
+    def _bound(self, name: str, address: str) -> list[tuple[socket.socket, socket.socket]]:
+        """A TCP and a UDP socket for each port the pod serves."""
         namespace = self.topology.pods[name].kernel.namespace
-        for port in (ECHO_PORT, *EXTRA_PORTS.get(name, ())):
-            stream = await self.in_kernel(namespace.socket, socket.SOCK_STREAM, ("0.0.0.0", port))
-            datagram = await self.in_kernel(namespace.socket, socket.SOCK_DGRAM, ("0.0.0.0", port))
+        return [
+            (
+                namespace.socket(socket.SOCK_STREAM, (address, port)),
+                namespace.socket(socket.SOCK_DGRAM, (address, port)),
+            )
+            for port in (ECHO_PORT, *EXTRA_PORTS.get(name, ()))
+        ]
+
+    async def _serve(self, name: str, sockets: list[tuple[socket.socket, socket.socket]]) -> None:
+        for stream, datagram in sockets:
             self._echoes.setdefault(name, []).extend([await TcpEcho.start(stream), await UdpEcho.start(datagram)])
 
     def _close_listeners(self, name: str) -> None:
@@ -249,6 +263,9 @@ class Cluster:
 
     def kernel(self, node: str) -> Kernel:
         return self.topology.nodes[node].kernel
+
+    def felix(self, node: str) -> Felix:
+        return self._felixes[node]
 
     def pod(self, name: str) -> PodRecord:
         return self.topology.pods[name].record
@@ -291,6 +308,13 @@ class Cluster:
     def close_listeners(self, pod: str) -> None:
         """Nothing listens in this pod any more."""
         self._on_loop(lambda: self._close_listeners(pod))
+
+    def listen_on(self, pod: str, address: str) -> None:
+        """This pod's servers listen on one address only."""
+        self.close_listeners(pod)
+        self._misplaced.add(pod)
+        sockets = self._bound(pod, address)
+        asyncio.run_coroutine_threadsafe(self._serve(pod, sockets), self._loop).result()
 
     def free_address(self, address: str, container: str) -> None:
         """IPAM forgets a pod's address, as after the CNI plugin's DEL."""

@@ -141,6 +141,10 @@ class Topology:
         pod = self.pods[name]
         pod.node.kernel.delete_link(pod.record.interface)
 
+    def narrow_cable(self, node: str, mtu: int) -> None:
+        """The underlay's end of a node's cable takes no larger packets than this; the node does not see it."""
+        self.underlay.set_link(self.nodes[node].port, mtu=mtu)
+
     def _shape_node(self, node: NodeMachine) -> None:
         kernel = node.kernel
         kernel.namespace.set_sysctl("ipv4/ip_forward", "1")
@@ -170,9 +174,15 @@ class Topology:
             kernel.set_link(UPLINK, mac=uplink_mac(node.address))
         if not uplink.up:
             kernel.set_link(UPLINK, up=True)
-        if not self.underlay.links()[node.port].up:
+        port = self.underlay.links()[node.port]
+        if not port.up:
             self.underlay.set_link(node.port, up=True)
+        if port.mtu != UPLINK_MTU:
+            self.underlay.set_link(node.port, mtu=UPLINK_MTU)
         _set_addresses(kernel, UPLINK, [str(node.interface)])
+        for address, _, _, state in kernel.neighbors(UPLINK):
+            if state == "PERMANENT":
+                kernel.delete_neighbor(UPLINK, address)
         for priority, table, _ in kernel.rules():
             if (priority, table) not in RULES:
                 kernel.delete_rule(priority, table)

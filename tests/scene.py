@@ -20,6 +20,7 @@ from facts import (
     Listener,
     Neighbor,
     PodInterface,
+    PodRoute,
     ProbeResult,
     Question,
     RouteLookup,
@@ -27,6 +28,7 @@ from facts import (
 )
 
 DEVICE = "vxlan.calico"
+GATEWAY = "169.254.1.1"
 NODES = {
     "node-a": ("172.30.0.11", "10.244.174.128", "66:07:02:c1:cc:60", "10.244.174.128/26"),
     "node-b": ("172.30.0.12", "10.244.218.64", "66:89:3a:22:7a:ac", "10.244.218.64/26"),
@@ -82,9 +84,24 @@ def _node(name: str) -> list[Fact]:
             link_kind="vxlan", vni=4096, vxlan_port=4789, vxlan_local=address, parent="eth0",
         ),
         LinkAddresses(node=name, device=DEVICE, found=True, addresses=(f"{tunnel}/32",)),
+        Link(
+            node=name, device="eth0", found=True, up=True, lower_up=True, operstate="UP", mac="02:00:00:00:00:01",
+            mtu=1500, link_kind="veth",
+        ),
+        RouteLookup(
+            node=name, destination=GATEWAY, found=True, type="unicast", prefix="0.0.0.0/0", next_hop="172.30.0.1",
+            device="eth0", table=254, protocol=3, scope=0,
+        ),
         Sysctl(node=name, name="net.ipv4.ip_forward", found=True, value="1"),
+        _switch(name, DEVICE, "forwarding"),
+        _switch(name, "all", "proxy_arp", "0"),
         FelixHealth(node=name, reachable=True, live=True, ready=True),
     ]  # fmt: skip
+
+
+def _switch(node: str, device: str, switch: str, value: str = "1") -> Sysctl:
+    name = f"net.ipv4.conf.{device}.{switch}"
+    return Sysctl(node=node, name=name, found=True, value=value, device=device, switch=switch)
 
 
 def _seen_of(leg: Any) -> list[Fact]:
@@ -96,8 +113,14 @@ def _seen_of(leg: Any) -> list[Fact]:
         PodInterface(
             node=leg.source_node, pod=leg.source, interface=leg.source_interface, found=True, up=True, lower_up=True,
             mac="ee:ee:ee:ee:ee:ee", mtu=1450, entered=True, pod_device="eth0", pod_up=True,
-            pod_addresses=(f"{leg.source_address}/32",), pod_default_next_hop="169.254.1.1",
+            pod_mtu=1450, pod_addresses=(f"{leg.source_address}/32",), pod_default_next_hop=GATEWAY,
         ),
+        PodRoute(
+            node=leg.source_node, pod=leg.source, destination=leg.target_address, found=True, prefix="0.0.0.0/0",
+            next_hop=GATEWAY, device="eth0",
+        ),
+        _switch(leg.source_node, leg.source_interface, "forwarding"),
+        _switch(leg.source_node, leg.source_interface, "proxy_arp"),
         ProbeResult(
             node=leg.source_node, pod=leg.source, source_address=leg.source_address, target_address=leg.target_address,
             protocol="icmp", sent=2, answered=2, outcome="answered", rtt_us=300,
@@ -121,6 +144,11 @@ def _seen_of(leg: Any) -> list[Fact]:
         ]  # fmt: skip
     if leg.encapsulation == "vxlan":
         facts += [
+            RouteLookup(
+                node=leg.target_node, destination=leg.target_address, source=leg.source_address, incoming=DEVICE,
+                found=True, type="unicast", prefix=f"{leg.target_address}/32", device=leg.target_interface, table=254,
+                protocol=3, scope=253,
+            ),
             RouteLookup(
                 node=leg.source_node, destination=leg.target_address, found=True, type="unicast",
                 prefix=leg.target_block, next_hop=leg.target_tunnel_address, device=DEVICE, table=254, protocol=3,

@@ -22,11 +22,12 @@ from facts import (
     Listener,
     Neighbor,
     PodInterface,
+    PodRoute,
     ProbeResult,
     RouteLookup,
     Sysctl,
 )
-from tests.scene import CART, DB, DEVICE, WEB, change, healthy, without
+from tests.scene import CART, DB, DEVICE, GATEWAY, WEB, change, healthy, without
 
 SILENT = {"answered": 0, "outcome": "silence", "rtt_us": -1}
 
@@ -52,13 +53,27 @@ A_TO_B = route_out("node-a", DB[2])
 AT_B = route_out("node-b", DB[2])
 BY_DEFAULT_ROUTE = {"prefix": "0.0.0.0/0", "device": "eth0", "next_hop": "172.30.0.1"}
 BLACKHOLE = {"found": False, "error": "EINVAL", "type": "blackhole", "device": ""}
+NO_ROUTE = {"found": False, "error": "ENETUNREACH", "device": ""}
+FIXED_WRONG_MAC = {"pod_gateway_mac": "02:de:ad:00:00:01", "pod_gateway_state": "PERMANENT"}
 FOREIGN_OWNER = {"handle": "vxlan-tunnel-addr-node-c", "owner": "node-c"}
 
 # failure mode: (the fact to change, which of them, how, and what must be named: node and leg)
 WOUNDS = {
-    "vxlan_device_missing": (Link, {"node": "node-b"}, {"found": False, "up": False}, "node-b", "both"),
-    "vxlan_device_down": (Link, {"node": "node-a"}, {"up": False}, "node-a", "both"),
-    "vxlan_device_mac_wrong": (Link, {"node": "node-b"}, {"mac": "66:00:00:00:00:77"}, "node-b", "both"),
+    "vxlan_device_missing": (
+        Link,
+        {"node": "node-b", "device": DEVICE},
+        {"found": False, "up": False},
+        "node-b",
+        "both",
+    ),
+    "vxlan_device_down": (Link, {"node": "node-a", "device": DEVICE}, {"up": False}, "node-a", "both"),
+    "vxlan_device_mac_wrong": (
+        Link,
+        {"node": "node-b", "device": DEVICE},
+        {"mac": "66:00:00:00:00:77"},
+        "node-b",
+        "both",
+    ),
     "vxlan_device_address_wrong": (
         LinkAddresses,
         {"node": "node-b"},
@@ -77,7 +92,13 @@ WOUNDS = {
     "fdb_entry_missing": (FdbEntry, {"node": "node-a"}, {"found": False, "peer": ""}, "node-a", "forward"),
     "fdb_entry_wrong_node": (FdbEntry, {"node": "node-b"}, {"peer": "172.30.0.13"}, "node-b", "reverse"),
     "pod_interface_down": (PodInterface, {"pod": DB[0]}, {"up": False}, "node-b", "both"),
-    "ip_forwarding_off": (Sysctl, {"node": "node-a"}, {"value": "0"}, "node-a", "both"),
+    "ip_forwarding_off": (Sysctl, {"node": "node-a", "switch": "forwarding"}, {"value": "0"}, "node-a", "both"),
+    "pod_interface_missing": (PodInterface, {"pod": DB[0]}, {"found": False, "up": False}, "node-b", "both"),
+    "pod_eth0_down": (PodInterface, {"pod": CART[0]}, {"pod_up": False, "lower_up": False}, "node-a", "both"),
+    "pod_default_route_missing": (PodRoute, {"pod": DB[0]}, NO_ROUTE, "node-b", "both"),
+    "pod_gateway_mac_wrong": (PodInterface, {"pod": CART[0]}, FIXED_WRONG_MAC, "node-a", "both"),
+    "proxy_arp_off": (Sysctl, {"node": "node-b", "switch": "proxy_arp"}, {"value": "0"}, "node-b", "both"),
+    "node_without_default_route": (RouteLookup, route_out("node-a", GATEWAY), NO_ROUTE, "node-a", "both"),
     "pod_not_running": (Endpoint, {"name": DB[0]}, {"phase": "Failed", "reason": "Evicted"}, "node-b", ""),
 }
 
@@ -104,7 +125,7 @@ def test_a_refused_port_without_listener_is_the_application() -> None:
 
 def test_echoes_of_a_device_that_is_down_stay_silent() -> None:
     """The kernel flushes routes and neighbors of a device that goes down; the person needs to hear of the device."""
-    facts = change(healthy(), Link, {"node": "node-a"}, up=False)
+    facts = change(healthy(), Link, {"node": "node-a", "device": DEVICE}, up=False)
     facts = change(facts, RouteLookup, A_TO_B, **BY_DEFAULT_ROUTE)
     facts = change(facts, Neighbor, {"node": "node-a"}, found=False, mac="", state="")
     assert named(diagnose(facts)) == [("vxlan_device_down", "node-a", "both")]
@@ -125,7 +146,7 @@ def test_a_borrower_without_tunnel_address_explains_the_lender_s_own_blackhole()
 
 
 def test_two_faults_on_two_nodes_are_both_named() -> None:
-    facts = change(healthy(), Link, {"node": "node-a"}, up=False)
+    facts = change(healthy(), Link, {"node": "node-a", "device": DEVICE}, up=False)
     facts = change(facts, Neighbor, {"node": "node-b"}, mac="66:00:00:00:00:99")
     assert named(diagnose(facts)) == [
         ("vxlan_device_down", "node-a", "both"),

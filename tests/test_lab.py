@@ -28,7 +28,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 15.0
 WOUNDS = [(name, where) for name in names() for where in load(name).WHERE]
 # Wounds a ping does not feel; what each does is looked at in a test of its own below.
-PING_LIVES = {"route_wrong_next_hop", "target_not_listening", "vxlan_device_address_wrong", "pool_exhausted"}
+PING_LIVES = {
+    "route_wrong_next_hop", "target_not_listening", "vxlan_device_address_wrong", "pool_exhausted",
+    "target_listens_on_loopback", "pod_mtu_too_large", "tunnel_mtu_too_large", "path_mtu_too_small",
+}  # fmt: skip
 # What traffic and chance put into a kernel, and so no healing can put back.
 BY_CHANCE = ("neigh ", "addr eth0 fe80:", "route local fe80:", "fdb 33:33:", "fdb 01:00:", "link eth0 veth")
 

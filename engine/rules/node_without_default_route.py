@@ -1,0 +1,42 @@
+"""A node answers for a pod's gateway only while it has a route to it; pods fall silent up to 38 s after it went."""
+
+from engine.rule import HEALS_NEVER, Finding, cause, some, the
+from facts import Leg, PodInterface, RouteLookup
+
+
+@cause(
+    title="The node has no route to the pods' gateway",
+    severity="breaks",
+    remedy="Give the node its default route back and find what removed it (DHCP, the network manager).",
+    at=the.leg.source_node,
+    stage="source veth",
+    both_ways=True,
+    heals_within_s=HEALS_NEVER,
+    leg=some(Leg),
+    interface=some(
+        PodInterface,
+        node=the.leg.source_node,
+        pod=the.leg.source,
+        interface=the.leg.source_interface,
+        found=True,
+        entered=True,
+    ),
+    route=some(
+        RouteLookup,
+        node=the.leg.source_node,
+        destination=the.interface.pod_default_next_hop,
+        source="",
+        incoming="",
+    ),
+)
+def node_without_default_route(leg: Leg, interface: PodInterface, route: RouteLookup) -> Finding | None:
+    if route.found or interface.pod_gateway_state == "PERMANENT":
+        return None
+    lacking = (
+        f"{route.node} has no route to {route.destination} ({route.error}), so it does not answer for this gateway"
+    )
+    if interface.pod_gateway_mac:
+        return Finding(
+            f"{lacking}: {leg.source} still remembers its MAC, and is cut off within a minute.", severity="warns"
+        )
+    return Finding(f"{lacking}: {leg.source} asks for its MAC in vain.")

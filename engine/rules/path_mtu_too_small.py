@@ -1,0 +1,62 @@
+"""Where every device of both nodes is right and only large packets are lost, the network between them is too narrow."""
+
+from engine.rule import NOT_FELIX, cause, some, the
+from engine.rules.tunnel_mtu_too_large import OVERHEAD
+from facts import Leg, Link, PodInterface, ProbeResult
+
+
+@cause(
+    title="The network between the nodes loses full-size packets",
+    severity="degrades",
+    remedy="Find the narrow place between the nodes (ping -M do -s SIZE from node to node), or lower Calico's MTU "
+    "(vxlanMTU of the FelixConfiguration) to what passes and recreate the pods.",
+    after=["tunnel_mtu_too_large", "pod_mtu_too_large"],
+    after_peer=["tunnel_mtu_too_large"],
+    at=the.leg.source_node,
+    stage="underlay",
+    both_ways=True,
+    heals_within_s=NOT_FELIX,
+    leg=some(Leg, encapsulation="vxlan", direction="forward"),
+    here=some(
+        PodInterface,
+        node=the.leg.source_node,
+        pod=the.leg.source,
+        interface=the.leg.source_interface,
+        found=True,
+        entered=True,
+    ),
+    there=some(
+        PodInterface,
+        node=the.leg.target_node,
+        pod=the.leg.target,
+        interface=the.leg.target_interface,
+        found=True,
+        entered=True,
+    ),
+    tunnel=some(Link, node=the.leg.target_node, device=the.leg.tunnel_device, found=True),
+    uplink=some(Link, node=the.leg.target_node, device=the.tunnel.parent, found=True),
+    small=some(ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, protocol="icmp", size=0),
+    full=some(
+        ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, protocol="icmp", size=the.here.pod_mtu
+    ),
+)
+def path_mtu_too_small(
+    leg: Leg,
+    here: PodInterface,
+    there: PodInterface,
+    tunnel: Link,
+    uplink: Link,
+    small: ProbeResult,
+    full: ProbeResult,
+) -> str | None:
+    if not full.lost_for_its_size(small):
+        return None
+    # The target's own side may be narrower by right: it was made before an MTU change, or its node has another uplink.
+    if full.size > min(there.mtu, there.pod_mtu, tunnel.mtu, uplink.mtu - OVERHEAD):
+        return None
+    met = full.detail or "silence"
+    return (
+        f"small packets from {leg.source} to {leg.target} pass and those of {full.size} bytes do not ({met}); "
+        f"pods, tunnels and uplinks of {leg.source_node} and {leg.target_node} all take them, "
+        "so it is somewhere between the nodes."
+    )

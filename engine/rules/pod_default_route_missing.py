@@ -1,0 +1,23 @@
+"""A pod without a default route reaches nobody, not even to answer."""
+
+from engine.rule import HEALS_NEVER, cause, some, the
+from facts import Leg, PodRoute
+
+
+@cause(
+    title="The pod has no default route",
+    severity="breaks",
+    remedy="Recreate the pod: only the CNI plugin sets its routes. If it happens again, look for what in the pod may "
+    "change them (NET_ADMIN, an init container, a VPN client).",
+    after=["pod_interface_missing", "pod_interface_down", "pod_eth0_down"],
+    at=the.leg.source_node,
+    stage="source pod",
+    both_ways=True,
+    heals_within_s=HEALS_NEVER,
+    leg=some(Leg),
+    route=some(PodRoute, node=the.leg.source_node, pod=the.leg.source, destination=the.leg.target_address),
+)
+def pod_default_route_missing(leg: Leg, route: PodRoute) -> str | None:
+    if route.error != "ENETUNREACH":
+        return None
+    return f"inside {leg.source} no route leads to {leg.target_address}, not even a default route."

@@ -1,0 +1,37 @@
+"""Nobody owns a pod's gateway: the pod's interface answers for it, unless its proxy ARP is off."""
+
+from engine.rule import HEALS_NEVER, Finding, cause, some, the
+from facts import Leg, PodInterface, Sysctl
+
+
+@cause(
+    title="The node does not answer for the pod's gateway",
+    severity="breaks",
+    remedy="Set proxy_arp of the pod's interface to 1 and find what set it to 0 (a sysctl.d file, a hardening tool).",
+    at=the.leg.source_node,
+    stage="source veth",
+    both_ways=True,
+    heals_within_s=HEALS_NEVER,
+    leg=some(Leg),
+    own=some(Sysctl, node=the.leg.source_node, device=the.leg.source_interface, switch="proxy_arp", found=True),
+    every=some(Sysctl, node=the.leg.source_node, device="all", switch="proxy_arp"),
+    interface=some(
+        PodInterface,
+        node=the.leg.source_node,
+        pod=the.leg.source,
+        interface=the.leg.source_interface,
+        found=True,
+        entered=True,
+    ),
+)
+def proxy_arp_off(leg: Leg, own: Sysctl, every: Sysctl, interface: PodInterface) -> Finding | None:
+    if own.value != "0" or every.value == "1" or interface.pod_gateway_state == "PERMANENT":
+        return None
+    off = f"{own.name} is 0 on {own.node}"
+    if interface.pod_gateway_mac:
+        return Finding(
+            f"{off}: {leg.source} still remembers the MAC of its gateway, and is cut off once it asks again.",
+            severity="warns",
+        )
+    gateway = interface.pod_default_next_hop or "its gateway"
+    return Finding(f"{off}: {leg.source} asks for the MAC of {gateway} and nobody answers.")

@@ -1,0 +1,36 @@
+"""A server bound to the loopback answers its own pod and refuses everybody else."""
+
+from ipaddress import ip_address
+
+from engine.rule import NOT_FELIX, cause, some, the
+from facts import Leg, Listener, ProbeResult
+
+
+@cause(
+    title="The target listens on its loopback only",
+    severity="breaks",
+    remedy="Let the application listen on 0.0.0.0 (or on the pod's own address) instead of 127.0.0.1.",
+    after=["pod_not_running"],
+    at=the.leg.target_node,
+    stage="target pod",
+    heals_within_s=NOT_FELIX,
+    leg=some(Leg, direction="forward", port_asked=True),
+    listener=some(Listener, node=the.leg.target_node, pod=the.leg.target, protocol=the.leg.protocol, port=the.leg.port),
+    tried=some(
+        ProbeResult,
+        pod=the.leg.source,
+        target_address=the.leg.target_address,
+        protocol=the.leg.protocol,
+        port=the.leg.port,
+    ),
+)
+def target_listens_on_loopback(leg: Leg, listener: Listener, tried: ProbeResult) -> str | None:
+    # Refused as well: a sidecar may hand on to a loopback listener what it takes for everybody.
+    if not listener.addresses or tried.outcome != "refused":
+        return None
+    if not all(ip_address(address).is_loopback for address in listener.addresses):
+        return None
+    return (
+        f"{leg.port}/{leg.protocol} in {leg.target} is bound to {', '.join(listener.addresses)} and nothing else; "
+        f"a packet to {leg.target_address} is refused."
+    )

@@ -1,0 +1,51 @@
+"""A tunnel that takes packets its uplink cannot carry with a VXLAN header around them loses or splits large ones."""
+
+from engine.rule import NOT_FELIX, Finding, cause, some, the
+from facts import Leg, Link, PodInterface, ProbeResult
+
+OVERHEAD = 50  # outer IPv4, UDP and VXLAN headers, and the inner Ethernet header
+
+
+@cause(
+    title="The tunnel's MTU is too large for the uplink",
+    severity="degrades",
+    remedy="Set the uplink's MTU back, or vxlanMTU of the FelixConfiguration to the uplink's less 50 (when it is found "
+    "out automatically: mtuIfacePattern must match the uplink), and recreate the pods.",
+    after=["vxlan_device_missing"],
+    at=the.leg.source_node,
+    stage="source tunnel",
+    both_ways=True,
+    heals_within_s=NOT_FELIX,
+    leg=some(Leg, encapsulation="vxlan"),
+    tunnel=some(Link, node=the.leg.source_node, device=the.leg.tunnel_device, found=True),
+    uplink=some(Link, node=the.leg.source_node, device=the.tunnel.parent, found=True),
+    interface=some(
+        PodInterface,
+        node=the.leg.source_node,
+        pod=the.leg.source,
+        interface=the.leg.source_interface,
+        found=True,
+        entered=True,
+    ),
+    small=some(ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, protocol="icmp", size=0),
+    full=some(
+        ProbeResult,
+        pod=the.leg.source,
+        target_address=the.leg.target_address,
+        protocol="icmp",
+        size=the.interface.pod_mtu,
+    ),
+)
+def tunnel_mtu_too_large(
+    leg: Leg, tunnel: Link, uplink: Link, interface: PodInterface, small: ProbeResult, full: ProbeResult
+) -> Finding | None:
+    if uplink.mtu <= 0 or tunnel.mtu <= uplink.mtu - OVERHEAD:
+        return None
+    too_large = (
+        f"{tunnel.device} on {tunnel.node} has MTU {tunnel.mtu}, but {uplink.device} below it has {uplink.mtu} and "
+        f"VXLAN needs {OVERHEAD}: at most {uplink.mtu - OVERHEAD} is right"
+    )
+    # A pod with a smaller MTU than the tunnel's lives well with it.
+    if interface.pod_mtu <= uplink.mtu - OVERHEAD or not full.lost_for_its_size(small):
+        return Finding(f"{too_large}.", severity="warns")
+    return Finding(f"{too_large}. Packets of {full.size} bytes from {leg.source} do not pass, small ones do.")

@@ -1,0 +1,13 @@
+"""The node's uplink has a smaller MTU than its tunnel reckons with: large packets are lost, a ping passes."""
+
+from __future__ import annotations
+
+from lab.cluster import Cluster
+from lab.faults import Wound
+from lab.intent import UPLINK, UPLINK_MTU
+
+WHERE = ("source", "target")
+
+
+def inflict(cluster: Cluster, wound: Wound) -> None:
+    cluster.kernel(wound.node).set_link(UPLINK, mtu=UPLINK_MTU - 100)
