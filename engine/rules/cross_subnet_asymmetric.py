@@ -1,0 +1,39 @@
+"""Two nodes disagree on their subnet: one tunnels, the other does not, and strict filters drop what comes that way."""
+
+from engine.rule import HEALS_NEVER, Finding, cause, some, the
+from facts import Leg, RouteLookup
+
+REFUSED_BY_FILTER = ("EXDEV", "EINVAL")
+
+
+@cause(
+    title="The two nodes disagree whether they share a subnet",
+    severity="warns",
+    remedy="Give both nodes the prefix length of their real network (the annotation projectcalico.org/IPv4Address, "
+    "from the interface or IP_AUTODETECTION_METHOD) and restart the calico-node pod of the one that was wrong.",
+    at=the.leg.source_node,
+    stage="target tunnel",
+    heals_within_s=HEALS_NEVER,
+    leg=some(Leg, encapsulation="vxlan"),
+    back=some(Leg, source=the.leg.target, target=the.leg.source),
+    arrival=some(
+        RouteLookup,
+        node=the.leg.target_node,
+        destination=the.leg.target_address,
+        source=the.leg.source_address,
+        incoming=the.leg.tunnel_device,
+    ),
+)
+def cross_subnet_asymmetric(leg: Leg, back: Leg, arrival: RouteLookup) -> Finding | None:
+    if back.encapsulation != "direct" or not (leg.cross_subnet and back.cross_subnet):
+        return None  # pods of two pools may well travel differently
+    dropped = not arrival.found and arrival.error in REFUSED_BY_FILTER and not arrival.type
+    effect = (
+        f"; {arrival.node} drops what comes in by {arrival.incoming}, for its way back is another" if dropped else ""
+    )
+    return Finding(
+        f"{leg.source_node} has {leg.source_node_address} in {leg.source_node_subnet} and tunnels to "
+        f"{leg.target_node_address}; {leg.target_node} has {leg.target_node_address} in {back.source_node_subnet} and "
+        f"sends back without a tunnel{effect}.",
+        severity="breaks" if dropped else "warns",
+    )
