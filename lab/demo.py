@@ -118,6 +118,7 @@ async def _bot(lab: Lab, slack: LocalSlack, state: Path) -> AsyncIterator[None]:
     environment = {
         **os.environ,
         **lab.environment(),
+        "CALICO_WHY_CLUSTER": "demo",
         "CALICO_WHY_STATE": str(state),
         "CALICO_WHY_APPROVERS": slack.group_id("netops"),
         "SLACK_API_URL": slack.base_url,

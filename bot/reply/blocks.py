@@ -25,7 +25,7 @@ MESSAGE = 11_000
 BLOCKS = 48
 CELL = 160
 TABLE = 7_000
-TABLE_ROWS = 40
+TABLE_ROWS = 15  # what is wrong stands first; the rest is for --verbose
 BUTTONS = 20
 BUTTON_TEXT = 75
 VALUE = 2000
@@ -206,15 +206,14 @@ def _evidence(investigation: Investigation) -> Message | None:
 
 def _seen(investigation: Investigation) -> Message:
     diagnosis = investigation.diagnosis
-    blind, checked = wording.blind(diagnosis), wording.checked(diagnosis)
+    blind = wording.blind(diagnosis)
     lines = [f"*Could not see:* {'nothing' if not blind else ''}".rstrip()]
     lines += [f"• {escape(one)}" for one in blind]
     blocks = [_lines(lines)]
     count = f"{len(diagnosis.checked)} things checked and well"
-    blocks.append(_context([count + (": " + escape(", ".join(checked)) if checked else "")]))
-    few = [f"{investigation.elapsed_ms / 1000:.2f} s", escape(investigation.id)]
+    few = [f"{count}; {investigation.elapsed_ms / 1000:.2f} s; {escape(investigation.id)}"]
     if investigation.saved:
-        few.append(f"calico-why replay {code(investigation.saved)}")
+        few.append(f"all of it: {code(f'calico-why replay --verbose {investigation.saved}')}")
     if investigation.not_saved:
         few.append(f"not saved: {escape(investigation.not_saved)}")
     blocks.append(_context(["   ".join(few)]))
