@@ -9,11 +9,12 @@ from typing import Any
 
 from bot.sources import selector
 from bot.sources.names import seconds, tunnel_mac, veth_name
-from facts import CalicoNode, Endpoint, Pool
+from facts import AddressHolders, CalicoNode, CalicoPod, Endpoint, Pool
 
 Object = Mapping[str, Any]
 
 FINISHED = ("Succeeded", "Failed")
+NO_NETWORK = "FailedCreatePodSandBox"  # the kubelet's event when CNI fails
 # Container states that only say "not yet"; an event says more.
 _STILL_STARTING = ("ContainerCreating", "PodInitializing")
 
@@ -58,6 +59,7 @@ def pool(resource: Object) -> Pool | None:
         vxlan_mode=str(spec.get("vxlanMode") or "Never"),
         ipip_mode=str(spec.get("ipipMode") or "Never"),
         disabled=bool(spec.get("disabled")) or bool(meta.get("deletionTimestamp")),
+        deleting=bool(meta.get("deletionTimestamp")),
         node_selector=str(spec.get("nodeSelector") or "all()"),
     )
 
@@ -95,7 +97,8 @@ def calico_node(node: Object, pools: Sequence[tuple[Pool, Object]] | None, felix
     interface = _interface(str(annotations.get("projectcalico.org/IPv4Address") or ""))
     tunnel = _address(str(annotations.get("projectcalico.org/IPv4VXLANTunnelAddr") or ""))
     internal = [one["address"] for one in status.get("addresses") or () if one.get("type") == "InternalIP"]
-    conditions = {one.get("type"): one.get("status") for one in status.get("conditions") or ()}
+    ready: Object = next((one for one in status.get("conditions") or () if one.get("type") == "Ready"), {})
+    spec: Object = node.get("spec") or {}
     return CalicoNode(
         name=name,
         address=str(interface.ip) if interface else "",
@@ -104,7 +107,9 @@ def calico_node(node: Object, pools: Sequence[tuple[Pool, Object]] | None, felix
         tunnel_address=tunnel,
         tunnel_mac=str(annotations.get("projectcalico.org/VXLANTunnelMACAddr") or tunnel_mac(name)).lower(),
         vxlan_expected=bool(tunnel) if pools is None else any(_tunnels(one, spec, node) for one, spec in pools),
-        ready=conditions.get("Ready") == "True",
+        ready=ready.get("status") == "True",
+        unready=_said(ready) or str(ready["status"]) if ready.get("status") in ("False", "Unknown") else "",
+        pod_cidrs=tuple(spec.get("podCIDRs") or filter(None, [spec.get("podCIDR")])),
         vni=int(felix.get("vxlanVNI") or 4096),
         vxlan_port=int(felix.get("vxlanPort") or 4789),
         interface_prefix=str(felix.get("interfacePrefix") or "cali").split(",")[0],
@@ -141,15 +146,67 @@ def addresses(pod: Object) -> tuple[str, ...]:
     torn_down = pod["metadata"].get("deletionTimestamp") and annotations.get("cni.projectcalico.org/podIP") == ""
     if finished(pod) or torn_down:
         return ()
-    kept = str(annotations.get("cni.projectcalico.org/podIPs") or annotations.get("cni.projectcalico.org/podIP") or "")
     for found in (
         [str(one.get("ip") or "") for one in status.get("podIPs") or ()],
         [str(status.get("podIP") or "")],
-        [one.strip().split("/")[0] for one in kept.split(",")],
+        annotated(pod),
     ):
         if any(found):
             return tuple(one for one in found if one)
     return ()
+
+
+def annotated(pod: Object) -> list[str]:
+    """The addresses CNI wrote on the pod when it set up its network."""
+    annotations: Object = pod["metadata"].get("annotations") or {}
+    kept = str(annotations.get("cni.projectcalico.org/podIPs") or annotations.get("cni.projectcalico.org/podIP") or "")
+    return [one.strip().split("/")[0] for one in kept.split(",") if one.strip()]
+
+
+def address_holders(address: str, pods: Iterable[Object]) -> AddressHolders:
+    """Of the pods whose status names the address, those that have it now: running, not leaving, not on a node's own."""
+    living = [
+        pod
+        for pod in pods
+        if (pod.get("status") or {}).get("phase") == "Running"
+        and not pod["metadata"].get("deletionTimestamp")
+        and not (pod.get("spec") or {}).get("hostNetwork")
+    ]
+    machines = {_machine(pod) for pod in living}
+    return AddressHolders(
+        address=address,
+        pods=tuple(sorted(pod_name(pod) for pod in living)),
+        machine=machines.pop() if len(machines) == 1 else "",
+    )
+
+
+def _machine(pod: Object) -> str:
+    """namespace/name of the KubeVirt machine the pod runs, "" when it runs none."""
+    owners = pod["metadata"].get("ownerReferences") or ()
+    name = next((str(one.get("name")) for one in owners if one.get("kind") == "VirtualMachineInstance"), "")
+    return f"{pod['metadata'].get('namespace', '')}/{name}" if name else ""
+
+
+def calico_pod(node: str, pods: Sequence[Object]) -> CalicoPod:
+    """The calico-node pod of a node: the running one where an update has left two."""
+    known = sorted(pods, key=_runs, reverse=True)
+    if not known:
+        return CalicoPod(node=node, running=False)
+    pod = known[0]
+    return CalicoPod(
+        node=node,
+        running=_runs(pod),
+        name=pod_name(pod),
+        reason="" if _runs(pod) else _reason(pod, ()) or str((pod.get("status") or {}).get("phase") or ""),
+    )
+
+
+def _runs(pod: Object) -> bool:
+    """Does one of its containers run? A pod whose container keeps crashing is called Running, too."""
+    status: Object = pod.get("status") or {}
+    return status.get("phase") == "Running" and any(
+        "running" in (one.get("state") or {}) for one in status.get("containerStatuses") or ()
+    )
 
 
 def waits(pod: Object) -> bool:
@@ -163,6 +220,7 @@ def pod_endpoint(pod: Object, events: Iterable[Object] = (), *, interface_prefix
     conditions = {one.get("type"): one.get("status") for one in status.get("conditions") or ()}
     found = addresses(pod)
     host_network = bool(spec.get("hostNetwork"))
+    said = list(events)
     return Endpoint(
         name=pod_name(pod),
         kind="pod",
@@ -171,9 +229,12 @@ def pod_endpoint(pod: Object, events: Iterable[Object] = (), *, interface_prefix
         addresses=found,
         host_network=host_network,
         phase=str(status.get("phase") or "Unknown"),
-        reason=_reason(pod, events),
+        reason=_reason(pod, said),
         ready=conditions.get("Ready") == "True",
         terminating=bool(meta.get("deletionTimestamp")),
+        starting=_starting(pod, said),
+        network_failure=newest([one for one in said if one.get("reason") == NO_NETWORK]),
+        annotated=tuple(annotated(pod)),
         container_id=str((meta.get("annotations") or {}).get("cni.projectcalico.org/containerID") or ""),
         interface="" if host_network else veth_name(meta.get("namespace", ""), meta["name"], interface_prefix),
     )
@@ -181,24 +242,48 @@ def pod_endpoint(pod: Object, events: Iterable[Object] = (), *, interface_prefix
 
 def _reason(pod: Object, events: Iterable[Object]) -> str:
     """Why a pod is not running or not ready: its own status, then its containers', then its newest event."""
+    return _complaint(pod) or newest(events) or _still_starting(pod)
+
+
+def _starting(pod: Object, events: Sequence[Object]) -> bool:
+    """Is it merely being created? A complaint about finding a node is over once it has one."""
+    meta, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
+    failed = any(one.get("type") == "Warning" and one.get("reason") != "FailedScheduling" for one in events)
+    return (
+        status.get("phase") == "Pending"
+        and bool(spec.get("nodeName"))
+        and not meta.get("deletionTimestamp")
+        and not failed
+        and not _complaint(pod)
+    )
+
+
+def _containers(pod: Object) -> list[Object]:
+    status: Object = pod.get("status") or {}
+    return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+
+
+def _still_starting(pod: Object) -> str:
+    waiting = [(one.get("state") or {}).get("waiting") or {} for one in _containers(pod)]
+    return next((_said(one) for one in waiting if one.get("reason") in _STILL_STARTING), "")
+
+
+def _complaint(pod: Object) -> str:
+    """What the pod's status says has gone wrong; "" when nothing has."""
     status: Object = pod.get("status") or {}
     if status.get("reason") or status.get("message"):
         return _said(status)
-    starting = ""
-    containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
-    for container in containers:
+    for container in _containers(pod):
         state: Object = container.get("state") or {}
         waiting, ended = state.get("waiting"), state.get("terminated")
-        if waiting and waiting.get("reason") in _STILL_STARTING:
-            starting = starting or _said(waiting)
-        elif waiting:
+        if waiting and waiting.get("reason") not in _STILL_STARTING:
             return f"container {container.get('name')}: {_said(waiting)}"
-        elif ended and ended.get("exitCode"):
+        if ended and ended.get("exitCode"):
             return f"container {container.get('name')}: exited with {ended['exitCode']}, {_said(ended)}"
     for condition in status.get("conditions") or ():
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return _said(condition)
-    return newest(events) or starting
+    return ""
 
 
 def newest(events: Iterable[Object]) -> str:

@@ -11,6 +11,7 @@ from bot.sources.names import block_of
 from facts import Allocation, Pool, PoolUsage
 
 SIZES = range(20, 33)  # prefix lengths Calico accepts for IPv4 blocks
+BLOCKS_PER_NODE = 20  # where nobody set a limit (reference: calico.md 1.8)
 WINDOWS_RESERVED = "windows-reserved-ipam-handle"
 RECLAIMS_SINCE = (3, 32)  # from here on Calico takes other nodes' empty blocks when a pool has none left
 
@@ -87,6 +88,7 @@ def usage(
     version: str,
     strict_affinity: bool,
     auto_allocate: bool = True,
+    block_limit: int = BLOCKS_PER_NODE,
 ) -> PoolUsage:
     """The arithmetic of `calicoctl ipam show` for one pool and one node, over the specs of all blocks.
 
@@ -95,9 +97,10 @@ def usage(
     network = IPv4Network(pool.cidr)
     taken: set[int] = set()
     slot = 1 << (32 - pool.block_size)
-    here = elsewhere = empty = 0
+    here = elsewhere = empty = own = 0
     for spec in blocks:
         cidr = IPv4Network(spec["cidr"])
+        own += not spec.get("deleted") and node_of(spec) == node
         if spec.get("deleted") or not cidr.overlaps(network):
             continue
         first = int(cidr.network_address) - int(network.network_address)
@@ -112,7 +115,16 @@ def usage(
             empty += bool(node_of(spec)) and _is_empty(spec)
     possible = 1 << max(pool.block_size - network.prefixlen, 0)
     reclaimable = empty > 0 and _reclaims(version)
-    new_block = auto_allocate and (len(taken) < possible or reclaimable)
+    claimable = auto_allocate and (len(taken) < possible or reclaimable)
+    forbids = ""
+    if not here and own >= block_limit:  # then Calico does not even try to borrow
+        exhausted = True
+        forbids = "block_limit" if claimable or elsewhere else ""
+    elif not here and not claimable and strict_affinity:
+        exhausted = True
+        forbids = "strict_affinity" if elsewhere else ""
+    else:
+        exhausted = not (here or claimable or elsewhere)
     return PoolUsage(
         pool=pool.name,
         cidr=pool.cidr,
@@ -126,7 +138,10 @@ def usage(
         free_elsewhere=elsewhere,
         empty_elsewhere=empty,
         strict_affinity=strict_affinity,
-        exhausted=not (new_block or here > 0 or (elsewhere > 0 and not strict_affinity)),
+        exhausted=exhausted,
+        forbids=forbids,
+        blocks_on_node=own,
+        block_limit=block_limit,
     )
 
 

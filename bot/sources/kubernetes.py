@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
+
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.settings import Settings
 from bot.sources import describe, ipam
@@ -22,6 +24,7 @@ Object = dict[str, Any]
 
 CLASSIC = "crd.projectcalico.org/v1"
 NATIVE = "projectcalico.org/v3"
+CALICO_NODE = "k8s-app=calico-node"  # what the operator, the manifests and the chart all call Calico's own pods
 EVENTS = 200  # of one pod; the API server keeps them for an hour
 SAME_NAME = 20  # pods of one name, or with one address
 SHOWN = 6  # candidates in a sentence
@@ -35,6 +38,7 @@ class _Calico(NamedTuple):
 
     settings: CalicoSettings
     auto_allocate: bool
+    block_limit: int  # blocks a node may have
     pools: list[tuple[Pool, Object]] | None  # IPv4 pools with their resources; None when they could not be read
     felix: Object  # spec of FelixConfiguration default
     blind: list[Blind]
@@ -114,9 +118,11 @@ class Cluster:
             blocks: _Blocks = {}
             names = list(dict.fromkeys(one.node for one in sides if one.node))
             # The blocks of the pods are read beside their nodes: the tunnel addresses are in the same ones, mostly.
-            *nodes, _ = await _together(
+            *nodes, _, holders, agents = await _together(
                 *(self._node(one, group, calico) for one in names),
                 self._allocations([one.address for one in sides if one.routed], calico, blocks),
+                self._holders([one.address for one in sides if one.kind == "pod" and one.routed]),
+                self._calico_pods(names),
             )
             common = await calico
         finally:
@@ -141,6 +147,8 @@ class Cluster:
             *(pool for pool, _ in common.pools or ()),
             *allocated,
             *(fact for found in used for fact in found),
+            *holders,
+            *agents,
             *(blind for one in sides for blind in one.blind),
             *common.blind,
             *(blind for _, _, blinds in nodes for blind in blinds),
@@ -196,6 +204,7 @@ class Cluster:
                 strict_affinity=bool(limits.get("strictAffinity")),
             ),
             auto_allocate=bool(limits.get("autoAllocateBlocks", True)),
+            block_limit=int(limits.get("maxBlocksPerHost") or ipam.BLOCKS_PER_NODE),
             pools=None if pools is None else [(pool, one) for one in pools if (pool := describe.pool(one))],
             felix=_spec(felix),
             blind=blind,
@@ -405,9 +414,11 @@ class Cluster:
                         version=calico.settings.version,
                         strict_affinity=calico.settings.strict_affinity,
                         auto_allocate=calico.auto_allocate,
+                        block_limit=calico.block_limit,
                     )
                 )
-        return [*usable, *blind]
+        roomy = any(not one.exhausted for one in usable)
+        return [*(msgspec.structs.replace(one, other_pool=one.exhausted and roomy) for one in usable), *blind]
 
     async def _namespace_labels(self, namespaces: Sequence[str], calico: _Calico, blind: list[Blind]) -> list[Object]:
         """The namespaces, read only when a pool chooses by them."""
@@ -431,6 +442,48 @@ class Cluster:
         if meta.get("continue") and "remainingItemCount" not in meta:
             return -1
         return len(answer.get("items") or ()) + int(meta.get("remainingItemCount") or 0)
+
+    # -- pods beside the asked ones ---------------------------------------------------------------------------------
+
+    async def _holders(self, addresses: Sequence[str]) -> list[Fact]:
+        """Who has each of the addresses now."""
+        blind: list[Blind] = []
+        unique = list(dict.fromkeys(addresses))
+        found = await _together(
+            *(
+                self._list("/api/v1/pods", "pods", blind, fieldSelector=f"status.podIP={one}", limit=SAME_NAME)
+                for one in unique
+            )
+        )
+        holders = [
+            describe.address_holders(one, pods) for one, pods in zip(unique, found, strict=True) if pods is not None
+        ]
+        return [*holders, *blind]
+
+    async def _calico_pods(self, nodes: Sequence[str]) -> list[Fact]:
+        """The calico-node pod of each node; nothing where Calico runs in another way."""
+        blind: list[Blind] = []
+        found = await _together(
+            *(
+                self._list(
+                    "/api/v1/pods",
+                    "calico-node pods",
+                    blind,
+                    labelSelector=CALICO_NODE,
+                    fieldSelector=f"spec.nodeName={node}",
+                    limit=SAME_NAME,
+                )
+                for node in nodes
+            )
+        )
+        told: list[Fact] = [describe.calico_pod(node, pods) for node, pods in zip(nodes, found, strict=True) if pods]
+        lacking = [node for node, pods in zip(nodes, found, strict=True) if pods == []]
+        # A node without one is news only where other nodes have one.
+        if lacking and (
+            told or await self._list("/api/v1/pods", "calico-node pods", blind, labelSelector=CALICO_NODE, limit=1)
+        ):
+            told += [describe.calico_pod(node, ()) for node in lacking]
+        return [*told, *(msgspec.structs.replace(one, minor=True) for one in blind)]
 
     # -- one look ---------------------------------------------------------------------------------------------------
 

@@ -14,9 +14,11 @@ import msgspec
 from bot.settings import Settings
 from bot.sources.trouble import brief
 from facts import (
+    AddressHolders,
     Allocation,
     Blind,
     CalicoNode,
+    CalicoPod,
     CalicoSettings,
     Cause,
     Checked,
@@ -35,8 +37,10 @@ SERVER_NAME = "probe.calico-why"  # every probe's certificate carries it: nodes 
 LARGEST_ANSWER = 4 << 20  # bytes
 # What the API server says or what is deduced. A probe that says such a thing is not believed.
 NOT_A_PROBES = (
+    AddressHolders,
     Allocation,
     CalicoNode,
+    CalicoPod,
     CalicoSettings,
     Cause,
     Checked,
