@@ -1,0 +1,31 @@
+"""In which order a person works through failure modes: the same for an answer's causes and for the runbook's page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from engine.rule import CauseRule
+from facts.flow import STAGES
+
+
+def depths(rules: Iterable[CauseRule]) -> dict[str, int]:
+    """Failure mode -> most steps from one that is nobody's echo. An edge that closes a circle does not count."""
+    roots = {rule.name: (*rule.after, *rule.after_peer) for rule in rules}
+    found: dict[str, int] = {}
+
+    def depth(name: str, on_the_way: tuple[str, ...]) -> int:
+        if name not in found:
+            way = (*on_the_way, name)
+            found[name] = max(
+                (1 + depth(root, way) for root in roots[name] if root in roots and root not in way), default=0
+            )
+        return found[name]
+
+    for name in sorted(roots):
+        depth(name, ())
+    return found
+
+
+def place(stage: str) -> int:
+    """Where on its leg; what has no place on it (a pod, a pool) comes first."""
+    return STAGES.index(stage) if stage else -1
