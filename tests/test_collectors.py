@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
 
+import msgspec
 from aiohttp import web
 
 from facts import (
@@ -25,6 +26,7 @@ from facts import (
     Neighbor,
     NodeAsk,
     PodInterface,
+    PodRoute,
     RouteLookup,
     Sysctl,
     Way,
@@ -52,6 +54,7 @@ from tests.two_nodes import (
 )
 
 F = TypeVar("F", bound=Fact)
+GATEWAY, UNDERLAY = "169.254.1.1", "172.30.0.1"
 TABLE = """\
 +---------------------------+---------+----------------+---------------------+--------+
 |         COMPONENT         | TIMEOUT |    LIVENESS    |      READINESS      | DETAIL |
@@ -128,6 +131,10 @@ def test_a_healthy_node_in_full() -> None:
             node="node-a", destination=CART, source=DB, incoming=TUNNEL, found=True, type="unicast",
             prefix=f"{CART}/32", device=CART_INTERFACE, table=254, protocol=80, scope=253, metric=1024, rp_filter=0,
         ),
+        RouteLookup(
+            node="node-a", destination=GATEWAY, found=True, type="unicast", prefix="0.0.0.0/0", next_hop=UNDERLAY,
+            device="eth0", table=254, protocol=4, scope=0, metric=0,
+        ),
         Neighbor(node="node-a", device="eth0", address=NODE["b"], found=False),
         Neighbor(node="node-a", device=TUNNEL, address=BLOCK["b"], found=True, mac=MAC["b"], state="PERMANENT"),
         Neighbor(node="node-a", device=CART_INTERFACE, address=CART, found=False),
@@ -135,16 +142,20 @@ def test_a_healthy_node_in_full() -> None:
         PodInterface(
             node="node-a", pod="shop/cart", interface=CART_INTERFACE, found=True, up=True, lower_up=True,
             mac="ee:ee:ee:ee:ee:ee", mtu=1450, entered=True, pod_device="eth0", pod_up=True, pod_mac=pod_mac,
-            pod_mtu=1450, pod_addresses=(f"{CART}/32",), pod_default_next_hop="169.254.1.1",
+            pod_mtu=1450, pod_addresses=(f"{CART}/32",), pod_default_next_hop=GATEWAY,
         ),
         Listener(node="node-a", pod="shop/cart", protocol="tcp", port=8080, found=True, addresses=("0.0.0.0",)),
         FelixHealth(node="node-a", reachable=False, detail="nothing listens on 127.0.0.1:9099"),
+        Sysctl(node="node-a", name="net.ipv4.ip_forward", found=True, value="1"),
         *(
-            Sysctl(node="node-a", name=f"net.ipv4.{name}", found=True, value=value)
-            for name, value in (
-                ("ip_forward", "1"), ("conf.all.rp_filter", "0"), (f"conf.{TUNNEL}.forwarding", "1"),
-                (f"conf.{TUNNEL}.rp_filter", "0"), (f"conf.{CART_INTERFACE}.forwarding", "1"),
-                (f"conf.{CART_INTERFACE}.rp_filter", "0"), (f"conf.{CART_INTERFACE}.proxy_arp", "1"),
+            Sysctl(
+                node="node-a", name=f"net.ipv4.conf.{device}.{switch}", found=True, value=value, device=device,
+                switch=switch,
+            )
+            for device, switch, value in (
+                ("all", "rp_filter", "0"), ("all", "proxy_arp", "0"), (TUNNEL, "forwarding", "1"),
+                (TUNNEL, "rp_filter", "0"), (CART_INTERFACE, "forwarding", "1"), (CART_INTERFACE, "rp_filter", "0"),
+                (CART_INTERFACE, "proxy_arp", "1"),
             )
         ),
     ]  # fmt: skip
@@ -248,7 +259,7 @@ def test_blackhole_no_route_and_unreachable_are_different() -> None:
     assert not of(facts, Neighbor, address=DB)
 
     nodes.at("a", lambda ip: ip.route("del", dst="0.0.0.0/0"))
-    none = only(look(ways=(Way(destination="8.8.8.8"),)), RouteLookup)
+    none = only(look(ways=(Way(destination="8.8.8.8"),), local_pods=()), RouteLookup)
     assert (none.found, none.error, none.type, none.prefix, none.table) == (False, "ENETUNREACH", "", "", -1)
 
 
@@ -342,7 +353,7 @@ def test_both_ends_of_a_wounded_pod() -> None:
 
     nodes.at("cart", wound)
     seen = only(look(), PodInterface)
-    assert seen.pod_gateway_mac == "02:de:ad:00:00:01"
+    assert (seen.pod_gateway_mac, seen.pod_gateway_state) == ("02:de:ad:00:00:01", "PERMANENT")
     assert seen.pod_addresses == (f"{CART}/32", "10.244.1.77/32")
 
     nodes.at("cart", lambda ip: ip.link("set", index=pod, state="down"))
@@ -352,6 +363,31 @@ def test_both_ends_of_a_wounded_pod() -> None:
 
     nodes.at("a", lambda ip: ip.link("set", index=nodes.index("a", CART_INTERFACE), state="down"))
     assert (only(look(), PodInterface).found, only(look(), PodInterface).up) == (True, False)
+
+
+@in_namespaces
+def test_a_pods_own_way_to_what_it_sends_to() -> None:
+    nodes = TwoNodes()
+    send = (from_cart("icmp"), from_cart("tcp", port=8080), from_cart("icmp", STRANGER))
+    eth0 = {"next_hop": GATEWAY, "device": "eth0"}
+    route = PodRoute(node="node-a", pod="shop/cart", destination=DB, found=True, prefix="0.0.0.0/0", **eth0)
+    to_stranger = msgspec.structs.replace(route, destination=STRANGER)
+    assert of(look(send=send), PodRoute) == [route, to_stranger]
+
+    nodes.at("cart", lambda ip: ip.route("add", dst=f"{STRANGER}/32", type="blackhole"))
+    nodes.at("cart", lambda ip: ip.route("del", dst="0.0.0.0/0"))
+    lost, swallowed = of(look(send=send), PodRoute)
+    assert (lost.found, lost.error, lost.destination) == (False, "ENETUNREACH", DB)
+    assert (swallowed.found, swallowed.error, swallowed.destination) == (False, "EINVAL", STRANGER)
+
+
+@in_namespaces
+def test_the_nodes_own_way_to_a_pods_gateway() -> None:
+    """Without one it does not answer for it (proxy ARP)."""
+    nodes = TwoNodes()
+    nodes.at("a", lambda ip: ip.route("del", dst="0.0.0.0/0"))
+    seen = only(look(), RouteLookup, destination=GATEWAY)
+    assert (seen.found, seen.error) == (False, "ENETUNREACH")
 
 
 @in_namespaces
@@ -504,6 +540,11 @@ def hanging(ask: NodeAsk, view: View) -> Iterator[Fact]:
     raise NotImplementedError
 
 
+def of_the_ways(fact: Fact) -> bool:
+    """Is it of the route collector? That of a pod's gateway comes with the pod."""
+    return isinstance(fact, RouteLookup) and fact.destination != GATEWAY
+
+
 @in_namespaces
 def test_a_broken_collector_costs_only_itself_and_keeps_what_it_saw() -> None:
     TwoNodes()
@@ -522,8 +563,9 @@ def test_a_broken_collector_costs_only_itself_and_keeps_what_it_saw() -> None:
     assert first in facts
     assert "KeyError" in only(facts, Blind, look="route").reason
     assert "Permission denied" in only(facts, Blind, look="felix").reason
-    lost = {RouteLookup, FelixHealth}
-    assert {f for f in facts if not isinstance(f, Blind) and f != first} == {f for f in whole if type(f) not in lost}
+    assert {f for f in facts if not isinstance(f, Blind) and f != first} == {
+        f for f in whole if not isinstance(f, FelixHealth) and not of_the_ways(f)
+    }
 
 
 @in_namespaces
@@ -533,7 +575,7 @@ def test_a_late_collector_is_blind_and_the_answer_is_not_late() -> None:
     facts, took = with_collectors({"route": hanging}, seconds=0.6)
     assert took < 2
     assert only(facts, Blind) == Blind(node="node-a", look="route", reason="not done after 600 ms")
-    assert {f for f in facts if not isinstance(f, Blind)} == {f for f in whole if not isinstance(f, RouteLookup)}
+    assert {f for f in facts if not isinstance(f, Blind)} == {f for f in whole if not of_the_ways(f)}
 
 
 @in_namespaces
@@ -575,4 +617,4 @@ def test_the_other_node_answers_for_itself() -> None:
     facts = nodes.b.run(lambda: look(question))
     assert only(facts, Link, device=TUNNEL).mac == MAC["b"]
     assert only(facts, PodInterface).pod_addresses == (f"{DB}/32",)
-    assert only(facts, RouteLookup, incoming="").next_hop == BLOCK["a"]
+    assert only(facts, RouteLookup, destination=CART, incoming="").next_hop == BLOCK["a"]
