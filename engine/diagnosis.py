@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from engine import rulebase
+from engine.order import depths, place
 from engine.path import paths
 from engine.rule import HEALS_NEVER, CauseRule
 from facts import (
@@ -23,7 +24,6 @@ from facts import (
     ProbeResult,
     Question,
 )
-from facts.flow import STAGES
 from facts.verdict import SEVERITIES
 
 
@@ -61,9 +61,9 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
 
 
 def _merged(causes: Iterable[Cause]) -> list[Cause]:
-    """One cause where both legs found the same wrong thing."""
+    """One cause where both legs (or both pods) found the same wrong thing, as bad as it is for the worse off."""
     found: dict[tuple[str, str, str], Cause] = {}
-    for cause in causes:
+    for cause in sorted(causes, key=lambda one: SEVERITIES.index(one.severity)):
         found.setdefault((cause.rule, cause.node, cause.text), cause)
     return list(found.values())
 
@@ -75,7 +75,7 @@ def _without_echoes(causes: Sequence[Cause], rules: dict[str, CauseRule]) -> lis
             (other.rule in rule.after and other.node == cause.node)
             or (other.rule in rule.after_peer and other.node != cause.node)
             for other in causes
-            if other.severity != "warns"
+            if other.severity != "warns" or cause.severity == "warns"
         )
 
     return [cause for cause in causes if not is_echo(cause)]
@@ -107,16 +107,14 @@ def _wanted(leg: Leg, probes: Sequence[ProbeResult]) -> list[ProbeResult]:
 def _ordered(causes: Iterable[Cause], rules: dict[str, CauseRule]) -> list[Cause]:
     """As a person should work through them: breaking first, then what other failures can follow from, then the path."""
 
-    def depth(name: str, seen: tuple[str, ...] = ()) -> int:
-        before = [other for other in (*rules[name].after, *rules[name].after_peer) if other in rules]
-        return max((1 + depth(other, (*seen, name)) for other in before if other not in seen), default=0)
+    depth = depths(rules.values())
 
     def key(cause: Cause) -> tuple[int, int, int, int, str, str]:
         return (
             SEVERITIES.index(cause.severity),
             cause.leg == "reverse",
-            depth(cause.rule),
-            STAGES.index(cause.stage) if cause.stage else -1,
+            depth[cause.rule],
+            place(cause.stage),
             cause.rule,
             cause.node,
         )
