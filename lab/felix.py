@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from lab.intent import TUNNEL_DEVICE, Intent, TunnelDevice
@@ -108,6 +109,15 @@ class Felix:
         for mac, peer in wanted.fdb.items():
             if entries.get(mac) != peer:
                 self._try(kernel.put_fdb, TUNNEL_DEVICE, mac, peer)
+
+    def remake_device(self, **settings: str | int) -> None:
+        """The tunnel device anew with settings of its own (fields of TunnelDevice), and all that hung on the old one.
+
+        As a Felix does whose environment says something else than the API.
+        """
+        if self.applied.device is not None:
+            self._shape_device(replace(self.applied.device, **settings))  # type: ignore[arg-type]
+            self.refresh()
 
     def set_pod_interface_sysctls(self, interface: str) -> None:
         """As real Felix: once, when it meets the endpoint, never again."""

@@ -232,6 +232,11 @@ class Kernel:
             words["prefsrc"] = route.source
         return words
 
+    def put_rule(self, priority: int, table: int, source: str) -> None:
+        """What comes from `source`, ADDRESS/LENGTH, looks into `table`."""
+        address, _, length = source.partition("/")
+        self._ask("rule", "add", priority=priority, table=table, src=address, src_len=int(length), family=AF_INET)
+
     def delete_rule(self, priority: int, table: int) -> None:
         with _already_gone():
             self._ask("rule", "del", priority=priority, table=table, family=AF_INET)

@@ -20,6 +20,7 @@ from facts import (
     Listener,
     Neighbor,
     PodInterface,
+    Pool,
     PodRoute,
     ProbeResult,
     Question,
@@ -45,6 +46,7 @@ def healthy(
     facts: list[Fact] = [
         Question(source=source[0], target=target[0], protocol="tcp" if port else "", port=port),
         CalicoSettings(version="v3.32.1", group="crd.projectcalico.org/v1"),
+        Pool(name="default-ipv4-ippool", cidr="10.244.0.0/16", block_size=26, vxlan_mode="Always"),
     ]
     pods = list(dict.fromkeys((source, target)))
     for name, node, address, interface in pods:
@@ -86,7 +88,7 @@ def _node(name: str) -> list[Fact]:
         LinkAddresses(node=name, device=DEVICE, found=True, addresses=(f"{tunnel}/32",)),
         Link(
             node=name, device="eth0", found=True, up=True, lower_up=True, operstate="UP", mac="02:00:00:00:00:01",
-            mtu=1500, link_kind="veth",
+            mtu=1500, link_kind="veth", node_address=address,
         ),
         RouteLookup(
             node=name, destination=GATEWAY, found=True, type="unicast", prefix="0.0.0.0/0", next_hop="172.30.0.1",
@@ -110,6 +112,7 @@ def _seen_of(leg: Any) -> list[Fact]:
             node=leg.target_node, destination=leg.target_address, found=True, type="unicast",
             prefix=f"{leg.target_address}/32", device=leg.target_interface, table=254, protocol=3, scope=253,
         ),
+        Neighbor(node=leg.target_node, device=leg.target_interface, address=leg.target_address, found=False),
         PodInterface(
             node=leg.source_node, pod=leg.source, interface=leg.source_interface, found=True, up=True, lower_up=True,
             mac="ee:ee:ee:ee:ee:ee", mtu=1450, entered=True, pod_device="eth0", pod_up=True,
@@ -147,7 +150,7 @@ def _seen_of(leg: Any) -> list[Fact]:
             RouteLookup(
                 node=leg.target_node, destination=leg.target_address, source=leg.source_address, incoming=DEVICE,
                 found=True, type="unicast", prefix=f"{leg.target_address}/32", device=leg.target_interface, table=254,
-                protocol=3, scope=253,
+                protocol=3, scope=253, rp_filter=0,
             ),
             RouteLookup(
                 node=leg.source_node, destination=leg.target_address, found=True, type="unicast",
@@ -158,6 +161,13 @@ def _seen_of(leg: Any) -> list[Fact]:
                 node=leg.source_node, device=DEVICE, address=leg.target_tunnel_address, found=True,
                 mac=leg.target_tunnel_mac, state="PERMANENT",
             ),
+            RouteLookup(
+                node=leg.source_node, destination=leg.target_address, source=leg.source_address,
+                incoming=leg.source_interface, found=True, type="unicast", prefix=leg.target_block,
+                next_hop=leg.target_tunnel_address, device=DEVICE, table=254, protocol=3, scope=0, onlink=True,
+                rp_filter=0,
+            ),
+            Neighbor(node=leg.source_node, device="eth0", address=leg.target_node_address, found=False),
             FdbEntry(
                 node=leg.source_node, device=DEVICE, mac=leg.target_tunnel_mac, found=True,
                 peer=leg.target_node_address,

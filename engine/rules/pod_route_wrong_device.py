@@ -1,0 +1,32 @@
+"""The pod's /32 on its own node leads to another interface than the pod's: a stranger gets its packets, or nobody."""
+
+from engine.rule import HEALS_ENTRY, HEALS_NEVER, Finding, cause, some, the
+from facts import CalicoNode, Leg, PodInterface, RouteLookup
+
+
+@cause(
+    title="The pod's own node sends its packets to another interface",
+    severity="breaks",
+    remedy="Delete this route (ip route del, with its device and metric); Felix's own has the pod's interface.",
+    after=["pod_not_running"],
+    at=the.leg.target_node,
+    stage="target node",
+    heals_within_s=HEALS_ENTRY,
+    leg=some(Leg),
+    node=some(CalicoNode, name=the.leg.target_node),
+    # The pod's own interface must be there: else its computed name may be wrong, or another failure mode speaks.
+    pod=some(
+        PodInterface, node=the.leg.target_node, pod=the.leg.target, interface=the.leg.target_interface, found=True
+    ),
+    route=some(
+        RouteLookup, node=the.leg.target_node, destination=the.leg.target_address, source="", incoming="", found=True
+    ),
+)
+def pod_route_wrong_device(leg: Leg, node: CalicoNode, pod: PodInterface, route: RouteLookup) -> Finding | None:
+    if route.prefix != f"{leg.target_address}/32" or not route.device or route.device == pod.interface:
+        return None
+    felix_s = route.device.startswith(tuple(filter(None, node.interface_prefix.split(","))))
+    return Finding(
+        f"{route.node} sends {route.prefix} to {route.device}; {leg.target} is behind {pod.interface}.",
+        heals_within_s=HEALS_ENTRY if felix_s else HEALS_NEVER,
+    )

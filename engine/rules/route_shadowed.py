@@ -1,0 +1,38 @@
+"""A route longer than the block's keeps the target's packets on the sender's own node, where the target is not.
+
+A leftover of a pod that once had this address here, or the address itself on one of the node's devices. Borrowed
+addresses have a longer route too, but by the tunnel. The other wrong entries and their names: route_wrong_device.
+"""
+
+from engine.prefix import covers_less
+from engine.rule import HEALS_ENTRY, HEALS_NEVER, Finding, cause, some, the
+from facts import CalicoNode, Leg, RouteLookup
+
+
+@cause(
+    title="A more specific route keeps packets to the target on the sender's node",
+    severity="breaks",
+    remedy="Delete the route (ip route del) or the address (ip addr del) once it is clear that no pod here has it; "
+    "if one has, two pods share an address.",
+    after=["routing_rule_diverts"],
+    at=the.leg.source_node,
+    stage="source node",
+    heals_within_s=HEALS_ENTRY,
+    leg=some(Leg, route_by="felix"),
+    node=some(CalicoNode, name=the.leg.source_node),
+    route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
+)
+def route_shadowed(leg: Leg, node: CalicoNode, route: RouteLookup) -> str | Finding | None:
+    if not route.found or not covers_less(route.prefix, leg.target_block):
+        return None
+    if route.type == "local":
+        return Finding(
+            f"{route.node} takes {leg.target_address} for an address of its own; {leg.target} is on {leg.target_node}.",
+            heals_within_s=HEALS_NEVER,
+        )
+    if not route.device.startswith(tuple(filter(None, node.interface_prefix.split(",")))):
+        return None
+    return (
+        f"{route.node} sends {route.prefix} to its own interface {route.device}, before its route for "
+        f"{leg.target_block}; {leg.target} is on {leg.target_node}."
+    )

@@ -1,0 +1,45 @@
+"""Between two nodes of a network tunnel frames travel by the peer's MAC; with a wrong one they reach nobody."""
+
+from ipaddress import ip_address, ip_network
+
+from engine.rule import NOT_FELIX, cause, some, the
+from facts import CalicoNode, Leg, Link, Neighbor
+
+STATIC = {"PERMANENT", "NOARP"}  # what the network itself answers may be another MAC than the peer's: a cloud's gateway
+UNRESOLVED = {"FAILED", "INCOMPLETE"}
+
+
+@cause(
+    title="The peer's node address leads to no MAC, or to a wrong one",
+    severity="breaks",
+    last_resort=True,
+    remedy="Delete a static entry (ip neigh del); where the address does not resolve, look at the network between the "
+    "nodes: VLAN, switch port, ARP filtering.",
+    at=the.leg.source_node,
+    stage="underlay",
+    heals_within_s=NOT_FELIX,
+    leg=some(Leg, encapsulation="vxlan"),
+    node=some(CalicoNode, name=the.leg.source_node),
+    seen=some(Neighbor, node=the.leg.source_node, address=the.leg.target_node_address),
+    # Seen by the peer's own probe: a node that is dead is another failure mode.
+    peer=some(Link, node=the.leg.target_node, node_address=the.leg.target_node_address),
+)
+def underlay_neighbor_wrong(leg: Leg, node: CalicoNode, seen: Neighbor, peer: Link) -> str | None:
+    if not seen.found or not _neighbors(node.subnet, leg.target_node_address):
+        return None
+    if not seen.mac and seen.state in UNRESOLVED:
+        return (
+            f"{seen.node} asks by {seen.device} who has {seen.address}, the address of {leg.target_node}, and nobody "
+            f"answers ({seen.state}); {peer.device} of {peer.node} has it."
+        )
+    if not STATIC & set(seen.state.split("|")) or not seen.mac or not peer.mac or seen.mac == peer.mac:
+        return None
+    return (
+        f"{seen.node} has {seen.mac} as a static entry ({seen.state}) for {seen.address} on {seen.device}; "
+        f"{peer.device} of {leg.target_node} is {peer.mac}."
+    )
+
+
+def _neighbors(subnet: str, address: str) -> bool:
+    """Between subnets a router's MAC counts, not the peer's."""
+    return bool(subnet and address) and ip_address(address) in ip_network(subnet)

@@ -1,0 +1,26 @@
+"""Frames with another outer address than the node's are dropped, by its own kernel or by the peer's firewall."""
+
+from engine.rule import HEALS_DEVICE, cause, some, the
+from facts import Leg, Link
+
+
+@cause(
+    title="The VXLAN device sends from an address that is not the node's",
+    severity="breaks",
+    remedy="Restart the calico-node pod of this node; if the address stays, see which one its IPv4Address annotation "
+    "should have (IP_AUTODETECTION_METHOD).",
+    after=["vxlan_device_missing"],
+    at=the.leg.source_node,
+    stage="source tunnel",
+    heals_within_s=HEALS_DEVICE,
+    leg=some(Leg, encapsulation="vxlan"),
+    device=some(Link, node=the.leg.source_node, device=the.leg.tunnel_device, found=True),
+)
+def vxlan_local_address_wrong(leg: Leg, device: Link) -> str | None:
+    # Without a local address the kernel takes the one its route has, which is well.
+    if not device.vxlan_local or not leg.source_node_address or device.vxlan_local == leg.source_node_address:
+        return None
+    return (
+        f"{device.device} on {device.node} sends from {device.vxlan_local}; the node's address is "
+        f"{leg.source_node_address}, and peers accept VXLAN from no other."
+    )

@@ -1,0 +1,12 @@
+"""The node's VXLAN device speaks on another UDP port than all others; everything on it looks well."""
+
+from __future__ import annotations
+
+from lab.cluster import Cluster
+from lab.faults import Wound
+
+WHERE = ("source", "target")
+
+
+def inflict(cluster: Cluster, wound: Wound) -> None:
+    cluster.felix(wound.node).remake_device(port=8472)

@@ -1,0 +1,166 @@
+"""Routes, devices and neighbors: each wrong one has one name, and what is well in odd ways is never accused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine.diagnosis import diagnose
+from facts import CalicoNode, Diagnosis, Fact, Link, LinkAddresses, Neighbor, PodInterface, ProbeResult, RouteLookup
+from tests.scene import CART, DB, DEVICE, NODES, change, healthy
+
+SILENT = {"answered": 0, "outcome": "silence", "rtt_us": -1}
+A_TO_B = {"node": "node-a", "destination": DB[2], "source": "", "incoming": ""}
+B_TO_A = {"node": "node-b", "destination": CART[2], "source": "", "incoming": ""}
+FLOW = {"node": "node-a", "destination": DB[2], "source": CART[2]}
+ARRIVAL = {"node": "node-b", "destination": DB[2], "source": CART[2]}
+AT_B = {"node": "node-b", "destination": DB[2], "source": "", "incoming": ""}
+AT_B_UPLINK = {"node": "node-b", "node_address": NODES["node-b"][0]}
+PEER = {"node": "node-a", "address": NODES["node-b"][0]}
+POD_NEIGHBOR = {"node": "node-b", "address": DB[2]}
+TUNNEL_A, TUNNEL_B = {"node": "node-a", "device": DEVICE}, {"node": "node-b", "device": DEVICE}
+SLASH_32 = f"{DB[2]}/32"
+BLOCK_B = NODES["node-b"][3]
+BY_GATEWAY = {"next_hop": "172.30.0.1", "device": "eth0", "onlink": False}
+BY_TABLE = {**BY_GATEWAY, "prefix": "0.0.0.0/0", "table": 100}
+STATIC = {"found": True, "mac": "02:00:00:00:00:99", "state": "PERMANENT"}
+REFUSED = {"found": False, "error": "EINVAL", "type": "", "prefix": "", "device": "", "next_hop": "", "table": -1}
+
+Changes = list[tuple[type[Fact], dict[str, Any], dict[str, Any]]]
+
+
+def after(changes: Changes, *, lost: bool = True) -> Diagnosis:
+    """The verdict on the healthy scene so changed."""
+    facts = healthy()
+    for kind, where, fields in changes:
+        facts = change(facts, kind, where, **fields)
+    return diagnose(change(facts, ProbeResult, {}, **SILENT) if lost else facts)
+
+
+def named(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
+    return [(cause.rule, cause.node, cause.leg) for cause in diagnosis.causes]
+
+
+WOUNDS: list[tuple[str, str, str, int, Changes]] = [
+    ("vxlan_vni_wrong", "node-b", "both", 10, [(Link, TUNNEL_B, {"vni": 4097})]),
+    ("vxlan_port_wrong", "node-a", "both", 10, [(Link, TUNNEL_A, {"vxlan_port": 8472})]),
+    ("vxlan_local_address_wrong", "node-a", "forward", 10, [(Link, TUNNEL_A, {"vxlan_local": "172.30.9.9"})]),
+    ("route_wrong_device", "node-a", "forward", 95, [(RouteLookup, A_TO_B, BY_GATEWAY)]),
+    ("foreign_route_to_pod", "node-a", "forward", 0, [(RouteLookup, A_TO_B, BY_GATEWAY | {"prefix": SLASH_32})]),
+    (
+        "foreign_route_to_pod", "node-a", "forward", 95,
+        [(RouteLookup, A_TO_B, BY_GATEWAY | {"prefix": SLASH_32, "protocol": 80})],
+    ),
+    (
+        "foreign_route_to_pod", "node-a", "forward", 0,
+        [(RouteLookup, A_TO_B, BY_GATEWAY | {"prefix": "10.244.218.64/28"})],
+    ),
+    (
+        "route_shadowed", "node-a", "forward", 95,
+        [(RouteLookup, A_TO_B, {"prefix": SLASH_32, "next_hop": "", "device": "cali5", "scope": 253})],
+    ),
+    (
+        "route_shadowed", "node-a", "forward", 0,
+        [(RouteLookup, A_TO_B, {"prefix": SLASH_32, "next_hop": "", "device": "lo", "type": "local", "table": 255})],
+    ),
+    ("pod_route_wrong_device", "node-b", "forward", 95, [(RouteLookup, AT_B, {"device": "cali5", "metric": 0})]),
+    ("pod_route_wrong_device", "node-b", "forward", 0, [(RouteLookup, AT_B, {"device": "eth0", "metric": 0})]),
+    (
+        "pod_neighbor_wrong", "node-b", "forward", 0,
+        [(PodInterface, {"pod": DB[0]}, {"pod_mac": "aa:bb:cc:dd:ee:ff"}), (Neighbor, POD_NEIGHBOR, STATIC)],
+    ),
+    ("underlay_neighbor_wrong", "node-a", "forward", -1, [(Neighbor, PEER, STATIC)]),
+    ("underlay_neighbor_wrong", "node-a", "forward", -1, [(Neighbor, PEER, {"found": True, "state": "FAILED"})]),
+    ("routing_rule_diverts", "node-a", "forward", 0, [(RouteLookup, FLOW, BY_TABLE)]),
+    (
+        "routing_rule_diverts", "node-a", "forward", 0,
+        [(RouteLookup, FLOW, REFUSED | {"type": "blackhole", "prefix": "10.0.0.0/8", "table": 100, "rp_filter": 0})],
+    ),
+    ("routing_rule_diverts", "node-a", "forward", 0, [(RouteLookup, FLOW, REFUSED | {"error": "EACCES"})]),
+    # What catches the node's own packets too leads both lookups astray: the rule is named, not the route it leads to.
+    ("routing_rule_diverts", "node-a", "forward", 0, [(RouteLookup, FLOW, BY_TABLE), (RouteLookup, A_TO_B, BY_TABLE)]),
+    ("reverse_path_filter_drops", "node-b", "forward", 0, [(RouteLookup, ARRIVAL, REFUSED | {"rp_filter": 1})]),
+    (
+        "reverse_path_filter_drops", "node-b", "forward", 0,
+        [(RouteLookup, ARRIVAL, REFUSED | {"rp_filter": 1, "error": "EXDEV"})],
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("mode", "node", "leg", "heals", "changes"), WOUNDS)
+def test_each_wrong_entry_has_one_name(mode: str, node: str, leg: str, heals: int, changes: Changes) -> None:
+    diagnosis = after(changes)
+    assert named(diagnosis) == [(mode, node, leg)]
+    assert diagnosis.causes[0].heals_within_s == heals
+
+
+BORROWED = {"prefix": SLASH_32}
+WELL: dict[str, Changes] = {
+    "a flow-based device has no VNI": [(Link, TUNNEL_A, {"vni": -1})],
+    "no local address: the kernel takes the route's": [(Link, TUNNEL_A, {"vxlan_local": ""})],
+    "a borrowed address has a /32 by the tunnel": [(RouteLookup, A_TO_B, BORROWED), (RouteLookup, FLOW, BORROWED)],
+    "another table with the right way": [(RouteLookup, FLOW, {"table": 100})],
+    "two next hops of one entry": [(RouteLookup, FLOW, {"next_hop": "10.244.218.64", "metric": 0})],
+    "the pod answered ARP with another MAC a moment ago": [
+        (PodInterface, {"pod": DB[0]}, {"pod_mac": "aa:bb:cc:dd:ee:ff"}),
+        (Neighbor, POD_NEIGHBOR, STATIC | {"state": "STALE"}),
+    ],
+    "a cloud answers ARP for all nodes with its own MAC": [(Neighbor, PEER, STATIC | {"state": "REACHABLE"})],
+    "a router's MAC counts between subnets": [
+        (CalicoNode, {"name": "node-a"}, {"subnet": "172.30.0.11/32"}),
+        (Neighbor, PEER, {"found": True, "state": "FAILED"}),
+    ],
+    "strict filters do not mind symmetric paths": [(RouteLookup, ARRIVAL, {"rp_filter": 1})],
+}
+
+
+@pytest.mark.parametrize("oddity", WELL)
+def test_what_is_well_in_odd_ways_is_healthy(oddity: str) -> None:
+    diagnosis = after(WELL[oddity], lost=False)
+    assert (diagnosis.verdict, diagnosis.causes, diagnosis.warnings) == ("healthy", (), ())
+
+
+def test_a_static_entry_that_stops_nothing_is_a_warning() -> None:
+    diagnosis = after([(Neighbor, PEER, STATIC)], lost=False)
+    assert (diagnosis.verdict, [cause.rule for cause in diagnosis.warnings]) == ("healthy", ["underlay_neighbor_wrong"])
+
+
+@pytest.mark.parametrize("refusal", [{"rp_filter": 0}, {"rp_filter": 2}, {"rp_filter": 1, "error": "EHOSTUNREACH"}])
+def test_a_refused_arrival_without_strict_filter_is_nobodys(refusal: dict[str, Any]) -> None:
+    assert after([(RouteLookup, ARRIVAL, REFUSED | refusal)]).causes == ()
+
+
+def test_a_flow_the_filter_refuses_is_no_rule() -> None:
+    """rp_filter on the pod's own interface, and forwarding that is off, refuse the same lookup."""
+    for error in ("EINVAL", "EXDEV", "EHOSTUNREACH", "ENODEV"):
+        assert after([(RouteLookup, FLOW, REFUSED | {"error": error, "rp_filter": 1})]).causes == ()
+
+
+@pytest.mark.parametrize("wrong", [{"vni": 4097}, {"vxlan_port": 8472}, {"vxlan_local": "172.30.9.9"}])
+def test_a_device_made_anew_by_hand_has_lost_what_hung_on_it(wrong: dict[str, Any]) -> None:
+    gone: Changes = [
+        (Link, TUNNEL_A, wrong),
+        (LinkAddresses, TUNNEL_A, {"addresses": ()}),
+        (RouteLookup, A_TO_B, BY_GATEWAY | {"prefix": "0.0.0.0/0"}),
+        (RouteLookup, FLOW, BY_GATEWAY | {"prefix": "0.0.0.0/0"}),
+        (Neighbor, TUNNEL_A, {"found": False, "mac": "", "state": ""}),
+    ]
+    assert [cause.rule for cause in after(gone).causes] == [
+        {"vni": "vxlan_vni_wrong", "vxlan_port": "vxlan_port_wrong", "vxlan_local": "vxlan_local_address_wrong"}[
+            next(iter(wrong))
+        ]
+    ]
+
+
+def test_the_way_back_past_the_tunnel_is_the_cause_and_the_filter_its_echo() -> None:
+    back = [(RouteLookup, B_TO_A, BY_GATEWAY), (RouteLookup, ARRIVAL, REFUSED | {"rp_filter": 1})]
+    assert named(after(back)) == [("route_wrong_device", "node-b", "reverse")]  # type: ignore[arg-type]
+
+
+def test_two_wrong_routes_on_two_nodes_are_both_told() -> None:
+    both: Changes = [
+        (RouteLookup, A_TO_B, BY_GATEWAY | {"prefix": SLASH_32}),
+        (Link, TUNNEL_B, {"vni": 4097}),
+    ]
+    assert {cause.rule for cause in after(both).causes} == {"foreign_route_to_pod", "vxlan_vni_wrong"}
