@@ -42,7 +42,7 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     warnings = tuple(cause for cause in causes if cause.severity == "warns")
     blind = _blind(evaluation, unjudged, withheld, breaking)
     if breaking:
-        verdict, summary = "cause", _probes_despite_cause(legs, probes)
+        verdict, summary = "cause", _probes_despite_cause(legs, probes, breaking)
     elif not legs:
         verdict, summary = "unknown", _why_no_legs(evaluation.facts)
     else:
@@ -148,6 +148,7 @@ class Unjudged:
     rule: CauseRule
     node: str
     leg: str
+    nodes: frozenset[str]  # both ends of its leg: what is judged on one may rest on what was to be seen on the other
 
 
 def _unjudged(evaluation: rulebase.Evaluation) -> list[Unjudged]:
@@ -155,7 +156,10 @@ def _unjudged(evaluation: rulebase.Evaluation) -> list[Unjudged]:
     for rule, anchor in evaluation.unjudged:
         alias, _ = rule.patterns[0]
         node = getattr(anchor, rule.at.field) if rule.at is not None and rule.at.alias == alias else ""
-        found.append(Unjudged(rule, node, anchor.direction if isinstance(anchor, Leg) else ""))
+        leg, nodes = (
+            (anchor.direction, {anchor.source_node, anchor.target_node}) if isinstance(anchor, Leg) else ("", {node})
+        )
+        found.append(Unjudged(rule, node, leg, frozenset(nodes)))
     return found
 
 
@@ -190,14 +194,14 @@ def _blind(
 ) -> tuple[Blind, ...]:
     """What could not be seen: as reported, and every rule that had nothing to judge by.
 
-    Such a rule is left out where its node is reported blind, or where a cause explains why there is nothing to judge:
-    a device that is missing has no MAC.
+    Such a rule is left out where a node of its leg is reported blind, or where a cause explains why there is nothing to
+    judge: a device that is missing has no MAC.
     """
     seen = [fact for fact in evaluation.facts if isinstance(fact, Blind)] + list(evaluation.blind) + list(withheld)
     reported = {blind.node for blind in seen if not blind.minor}
     for one in unjudged:
         explained = any(cause.node == one.node or cause.leg in (one.leg, "both") for cause in causes)
-        if one.leg and one.node not in reported and not explained:
+        if one.leg and not one.nodes & reported and not explained:
             reason = f"nothing was seen to judge this by on the {one.leg} leg"
             minor = one.rule.severity == "warns"
             seen.append(Blind(node=one.node, look=one.rule.name, reason=reason, minor=minor))
@@ -232,26 +236,39 @@ def _without_cause(legs: Sequence[Leg], probes: Sequence[ProbeResult], blind: Se
         )
     if any(one.answered < one.sent for one in small):
         return "unknown", f"Nothing wrong was found, and yet packets are lost: {told}."
-    if any(one.answered for one in ping) and any(one.answered < one.sent for one in full):
+    # The target may have a smaller MTU by right (made before an MTU change). What passes then is its own full size.
+    back = [one for one in probes if one.pod == forward.target and one.target_address == forward.source_address]
+    fits = max((one.size for one in back if one.protocol == "icmp" and _all_answered(one)), default=0)
+    lost = [one for one in full if not _all_answered(one)]
+    if any(one.answered for one in ping) and any(not 0 < fits < one.size for one in lost):
         return "unknown", f"Small packets pass and full-size ones do not: {told}."
     if not full:
         return "unknown", f"Small packets pass ({told}); no full-size one could be sent."
     if any(not one.minor for one in blind):
         return "unknown", f"Fresh packets pass ({told}), but not everything on the way could be seen."
-    if not any(one.answered for one in full):
+    if lost and any(one.answered for one in ping):
+        return "healthy", f"{told}. {forward.target} takes at most {fits} bytes, and packets of that size pass."
+    if lost:
         return "healthy", f"{told}. Full-size packets could not be tested: ICMP is not answered."
     return "healthy", f"{told}."
 
 
-def _probes_despite_cause(legs: Sequence[Leg], probes: Sequence[ProbeResult]) -> str:
+def _probes_despite_cause(legs: Sequence[Leg], probes: Sequence[ProbeResult], causes: Sequence[Cause]) -> str:
     """A finding with all packets passing is told as it is: a detour, something that just healed, or another flow."""
     forward = next((leg for leg in legs if leg.direction == "forward"), None)
     if forward is None:
         return ""
     asked = [one for one in probes if one.pod == forward.source and one.target_address == forward.target_address]
-    if asked and all(one.answered == one.sent for one in asked):
-        return f"Fresh packets pass all the same ({_told(asked)}): a detour, or it has just changed."
+    if asked and all(_all_answered(one) for one in asked):
+        pass_all_the_same = f"Fresh packets from {forward.source} pass all the same ({_told(asked)})"
+        if all(cause.leg == "reverse" and cause.severity == "degrades" for cause in causes):
+            return f"{pass_all_the_same}: what was found concerns those that {forward.target} sends by itself."
+        return f"{pass_all_the_same}: a detour, or it has just changed."
     return ""
+
+
+def _all_answered(probe: ProbeResult) -> bool:
+    return probe.answered == probe.sent > 0
 
 
 def _told(probes: Sequence[ProbeResult]) -> str:
