@@ -162,8 +162,8 @@ def intent(objects: Objects, name: str, before: TunnelDevice | None = None) -> I
     me = objects.nodes[name]
     device = _device(objects, me, before)
     mtu = device.mtu if device and objects.version >= (3, 31) else 0
-    peers = [peer for peer in objects.nodes.values() if peer.name != name and peer.address and peer.tunnel]
-    by_name = {peer.name: peer for peer in peers}
+    others = {peer.name: peer for peer in objects.nodes.values() if peer.name != name and peer.address}
+    peers = [peer for peer in others.values() if peer.tunnel]
     # Of two nodes that claim one tunnel address, the one IPAM gave it to keeps the neighbor entry (observed).
     peers.sort(key=lambda peer: _owns(objects, peer))
     routes: dict[str, Route] = {}
@@ -173,7 +173,7 @@ def intent(objects: Objects, name: str, before: TunnelDevice | None = None) -> I
         mode = pool.vxlan_mode if pool else "Never"
         if mode == "CrossSubnet" and me.interface and IPv4Address(peer.address) in me.interface.network:
             routes[destination] = Route(destination, gateway=peer.address, device=UPLINK, protocol=FELIX, onlink=True)
-        elif mode != "Never" and device:
+        elif mode != "Never" and device and peer.tunnel:
             routes[destination] = (
                 Route(destination, device=TUNNEL_DEVICE, scope=LINK, mtu=mtu)
                 if link_scope
@@ -184,11 +184,11 @@ def intent(objects: Objects, name: str, before: TunnelDevice | None = None) -> I
         if block.node == name:
             if block.network.prefixlen < 32:
                 routes[str(block.network)] = Route(str(block.network), kind="blackhole", protocol=FELIX)
-        elif block.node in by_name:
-            towards(str(block.network), by_name[block.node], by_name[block.node].tunnel, False)
+        elif block.node in others:
+            towards(str(block.network), others[block.node], others[block.node].tunnel, False)
         for address, user in block.users.items():
-            if user != block.node and user in by_name and address != by_name[user].tunnel:
-                towards(f"{address}/32", by_name[user], by_name[user].tunnel, False)
+            if user != block.node and user in others and address != others[user].tunnel:
+                towards(f"{address}/32", others[user], others[user].tunnel, False)
     for peer in peers:
         holder = objects.block_of(peer.tunnel)
         # 3.30 and 3.31 also write this route for a tunnel address in the peer's own block, where it does no harm.
