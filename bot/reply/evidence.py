@@ -88,8 +88,9 @@ def _route(fact: RouteLookup, legs: Sequence[Leg]) -> Said | None:
     expected = ""
     if leg := _find(legs, target_address=fact.destination, target_node=fact.node):
         expected = _via("", leg.target_interface)
-    elif leg := _find(legs, target_address=fact.destination, source_node=fact.node, encapsulation="vxlan"):
-        expected = _via(leg.target_tunnel_address, leg.tunnel_device)
+    elif leg := _find(legs, target_address=fact.destination, source_node=fact.node, route_by="felix"):
+        uplink = fact.device if fact.device not in ("", leg.tunnel_device) else "the uplink"  # any name is right
+        expected = _via(leg.expected_next_hop, leg.expected_device or uplink)
     return what, expected, seen
 
 
