@@ -63,3 +63,24 @@ async def test_the_tunnel_s_wounds_are_no_cause_where_it_is_not_used(lab: Lab, m
     told = lab.inflict(mode, *NEAR)
     diagnosis = (await ask(lab.environment(), words_for(told))).diagnosis
     assert (diagnosis.verdict, diagnosis.causes) == ("healthy", ()), diagnosis
+
+
+async def test_a_missing_tunnel_address_hurts_only_those_who_tunnel(lab: Lab) -> None:
+    told = lab.inflict("tunnel_address_missing", *NEAR)
+    near = (await ask(lab.environment(), words_for(told))).diagnosis
+    assert (near.verdict, near.causes) == ("healthy", ()), near
+    far = (await ask(lab.environment(), " ".join(FAR))).diagnosis
+    assert [(cause.rule, cause.node) for cause in far.causes] == [("tunnel_address_missing", told["node"])]
+
+
+@pytest.mark.parametrize("where", load("cross_subnet_asymmetric").WHERE)
+async def test_nodes_that_disagree_on_their_subnet(lab: Lab, where: str) -> None:
+    """A strict filter on the way drops the packets; a loose one lets them pass, and the answer only warns."""
+    told = lab.inflict("cross_subnet_asymmetric", *NEAR, where=where)
+    strict = (await ask(lab.environment(), words_for(told))).diagnosis
+    assert [(cause.rule, cause.node) for cause in strict.causes] == [("cross_subnet_asymmetric", told["node"])]
+    for node in ("node-a", "node-b"):
+        lab.exec(node, "sysctl", "-w", "net.ipv4.conf.all.rp_filter=2")
+    loose = (await ask(lab.environment(), words_for(told))).diagnosis
+    assert (loose.verdict, loose.causes) == ("healthy", ()), loose
+    assert [(cause.rule, cause.node) for cause in loose.warnings] == [("cross_subnet_asymmetric", told["node"])]
