@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from facts import (
@@ -19,6 +20,7 @@ from facts import (
     Listener,
     Neighbor,
     PodInterface,
+    PodRoute,
     PoolUsage,
     ProbeResult,
     RouteLookup,
@@ -91,6 +93,8 @@ def _route(fact: RouteLookup, legs: Sequence[Leg]) -> Said | None:
     elif leg := _find(legs, target_address=fact.destination, source_node=fact.node, route_by="felix"):
         uplink = fact.device if fact.device not in ("", leg.tunnel_device) else "the uplink"  # any name is right
         expected = _via(leg.expected_next_hop, leg.expected_device or uplink)
+    elif not fact.found:
+        expected = "a route"  # of a pod's gateway
     return what, expected, seen
 
 
@@ -103,7 +107,8 @@ def _link(fact: Link, legs: Sequence[Leg]) -> Said | None:
     expected = ""
     if leg and leg.encapsulation == "vxlan":
         expected = f"up, {leg.source_tunnel_mac}, VNI {leg.vni}, port {leg.vxlan_port}"
-    seen = f"{'up' if fact.up else 'down'}, {fact.mac}, VNI {fact.vni}, port {fact.vxlan_port}"
+    seen = f"{'up' if fact.up else 'down'}, {fact.mac}"
+    seen += f", VNI {fact.vni}, port {fact.vxlan_port}" if fact.link_kind == "vxlan" else f", MTU {fact.mtu}"
     return f"device {fact.device}", expected, seen if fact.found else NOTHING
 
 
@@ -118,6 +123,8 @@ def _addresses(fact: LinkAddresses, legs: Sequence[Leg]) -> Said | None:
 def _pod_interface(fact: PodInterface, legs: Sequence[Leg]) -> Said | None:
     if not fact.found:
         seen = NOTHING
+    elif fact.entered and fact.pod_gateway_state == "PERMANENT" and fact.pod_gateway_mac != fact.mac:
+        return f"neighbor {fact.pod_default_next_hop} inside {fact.pod}", fact.mac, fact.pod_gateway_mac or NOTHING
     elif fact.entered:
         seen = f"{'up' if fact.up else 'down'}, in the pod {'up' if fact.pod_up else 'down'}"
         return f"{fact.interface} and {fact.pod_device} of {fact.pod}", "up, in the pod up", seen
@@ -126,13 +133,21 @@ def _pod_interface(fact: PodInterface, legs: Sequence[Leg]) -> Said | None:
     return f"{fact.interface} of {fact.pod}", "up", seen
 
 
+def _pod_route(fact: PodRoute, legs: Sequence[Leg]) -> Said | None:
+    seen = _via(fact.next_hop, fact.device) if fact.found else f"{NOTHING} ({fact.error})"
+    return f"route to {fact.destination} inside {fact.pod}", "" if fact.found else "a route", seen
+
+
 def _sysctl(fact: Sysctl, legs: Sequence[Leg]) -> Said | None:
-    expected = "1" if fact.name.endswith((".ip_forward", ".forwarding")) else ""
+    own = fact.switch == "proxy_arp" and _find(legs, source_node=fact.node, source_interface=fact.device)
+    expected = "1" if own or fact.name.endswith((".ip_forward", ".forwarding")) else ""
     return fact.name, expected, fact.value if fact.found else NOTHING
 
 
 def _listener(fact: Listener, legs: Sequence[Leg]) -> Said | None:
     what = f"who listens on {fact.port}/{fact.protocol} in {fact.pod}"
+    if fact.addresses and all(ip_address(address).is_loopback for address in fact.addresses):
+        return what, "a socket for all", f"a socket on {', '.join(fact.addresses)} only"
     return what, "a socket", "a socket" if fact.found else NOTHING
 
 
@@ -194,6 +209,7 @@ _TELL: dict[type[Fact], Callable[[Any, Sequence[Leg]], Said | None]] = {
     Link: _link,
     LinkAddresses: _addresses,
     PodInterface: _pod_interface,
+    PodRoute: _pod_route,
     Sysctl: _sysctl,
     Listener: _listener,
     ProbeResult: _probe,
