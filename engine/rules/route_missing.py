@@ -42,4 +42,4 @@ def route_missing(leg: Leg, route: RouteLookup) -> str | None:
 
 def _expected(leg: Leg) -> str:
     next_hop = leg.expected_next_hop or f"the tunnel address of {leg.target_node}"
-    return f"{next_hop} dev {leg.expected_device or 'the uplink'}"
+    return f"{next_hop} dev {leg.expected_device}" if leg.expected_device else f"{next_hop} by the uplink"
