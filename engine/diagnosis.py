@@ -36,7 +36,8 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     told, withheld = _told_apart(_without_echoes(_merged(evaluation.causes), rules), rules, unjudged)
     legs = [fact for fact in evaluation.facts if isinstance(fact, Leg)]
     probes = [fact for fact in evaluation.facts if isinstance(fact, ProbeResult)]
-    told = _last_resorts(told, rules, passing=_passes(legs, probes))
+    waiting = {fact.node for fact in facts if isinstance(fact, Endpoint) and fact.starting and not fact.addresses}
+    told = _last_resorts(told, rules, lost=_loses(legs, probes), waiting=waiting)
     causes = [_with_felix(cause, evaluation.facts) for cause in _ordered(told, rules)]
     breaking = tuple(cause for cause in causes if cause.severity != "warns")
     warnings = tuple(cause for cause in causes if cause.severity == "warns")
@@ -81,21 +82,26 @@ def _without_echoes(causes: Sequence[Cause], rules: dict[str, CauseRule]) -> lis
     return [cause for cause in causes if not is_echo(cause)]
 
 
-def _last_resorts(causes: Sequence[Cause], rules: dict[str, CauseRule], *, passing: bool) -> list[Cause]:
-    """What stops no packet by itself is a warning where packets pass, or where something else explains their loss."""
+def _last_resorts(
+    causes: Sequence[Cause], rules: dict[str, CauseRule], *, lost: bool, waiting: set[str]
+) -> list[Cause]:
+    """What stops no packet by itself is a warning where no packet is lost, or where something else explains it.
+
+    waiting: nodes on which an asked pod is still to be created.
+    """
     explained = any(cause.severity != "warns" and not rules[cause.rule].last_resort for cause in causes)
     return [
         msgspec.structs.replace(cause, severity="warns")
-        if rules[cause.rule].last_resort and (passing or explained)
+        if rules[cause.rule].last_resort and (explained or not (lost or cause.node in waiting))
         else cause
         for cause in causes
     ]
 
 
-def _passes(legs: Sequence[Leg], probes: Sequence[ProbeResult]) -> bool:
-    """Did every small fresh packet of the asked kind come back?"""
+def _loses(legs: Sequence[Leg], probes: Sequence[ProbeResult]) -> bool:
+    """Did a small fresh packet of the asked kind not come back?"""
     small = [one for leg in legs if leg.direction == "forward" for one in _wanted(leg, probes) if not one.size]
-    return bool(small) and all(one.answered == one.sent for one in small)
+    return any(one.answered < one.sent for one in small)
 
 
 def _wanted(leg: Leg, probes: Sequence[ProbeResult]) -> list[ProbeResult]:

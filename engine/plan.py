@@ -55,6 +55,7 @@ def _ask(node: CalicoNode, leaving: list[Leg], both: list[Leg]) -> NodeAsk:
         tunnel_device=both[0].tunnel_device,
         uplink_address=node.address,
         felix_health_port=node.felix_health_port,
+        felix_again=True,
         ways=_unique([_way_out(leg) for leg in leaving] + [_way_in(leg) for leg in arriving if leg not in leaving]),
         local_pods=_unique([_local_pod(leg) for leg in arriving]),
         send=_unique([probe for leg in leaving for probe in _probes(leg)] + [_to_own_pod(leg) for leg in arriving]),

@@ -44,6 +44,7 @@ class NodeAsk(msgspec.Struct, frozen=True, kw_only=True):
     tunnel_device: str = "vxlan.calico"
     uplink_address: str = ""  # the node address Calico uses; the uplink is the device that holds it
     felix_health_port: int = 9099
+    felix_again: bool = False  # when Felix answers badly ask it again, 3 s later: the answer may be that much late
     ways: tuple[Way, ...] = ()
     local_pods: tuple[LocalPod, ...] = ()
     send: tuple[SendProbe, ...] = ()

@@ -12,10 +12,11 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from lab import faults, mesh
-from lab.allocator import reconcile_tunnel_addresses, release
+from lab.allocator import HANDLE, reconcile_tunnel_addresses, release
 from lab.apiserver.store import Event, Store
 from lab.errors import LabError
 from lab.felix import DEVICE_TICK_S, REFRESH_S, Felix
@@ -46,6 +47,7 @@ class Cluster:
         self._loop_thread = threading.get_ident()
         self._seed: dict[tuple[str, str, str], Object] = {}
         self._echoes: dict[str, list[TcpEcho | UdpEcho]] = {}
+        self._unready: set[str] = set()  # nodes whose Felix says that it is not ready
         self._misplaced: set[str] = set()  # pods whose servers listen elsewhere than on all their addresses
         self._one_at_a_time = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -65,9 +67,12 @@ class Cluster:
             listening = await self.in_kernel(
                 node.kernel.namespace.socket, socket.SOCK_STREAM, ("127.0.0.1", HEALTH_PORT)
             )
-            await start_felix_health(listening)
+            await start_felix_health(listening, partial(self._felix_ready, node.name))
         self.store.subscribe(self._heard)
         self._start(self._react())
+
+    def _felix_ready(self, node: str) -> bool:
+        return node not in self._unready
 
     def _build(self, objects: Objects) -> None:
         self.topology = Topology()
@@ -174,6 +179,7 @@ class Cluster:
                     self._close_listeners(name)
                     await self.open_listeners(name)
             self._misplaced.clear()
+            self._unready.clear()
             self.inflicted.clear()
 
     def _restore_objects(self) -> None:
@@ -319,6 +325,14 @@ class Cluster:
     def free_address(self, address: str, container: str) -> None:
         """IPAM forgets a pod's address, as after the CNI plugin's DEL."""
         self._on_loop(lambda: release(self.store, address, handle_of(container)))
+
+    def free_tunnel_address(self, node: str) -> None:
+        """IPAM forgets a node's tunnel address, as after `calicoctl ipam release`; the annotation stays."""
+        self._on_loop(lambda: release(self.store, self.tunnel_address(node), HANDLE.format(node)))
+
+    def make_felix_unready(self, node: str) -> None:
+        """Its readiness fails until the lab is healed."""
+        self._unready.add(node)
 
     def now(self) -> str:
         return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 from typing import cast
 
 HEALTH_PORT = 9099
@@ -56,18 +57,23 @@ async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
-async def start_felix_health(listening: socket.socket) -> asyncio.Server:
-    """GET /liveness and /readiness as a healthy Felix answers them."""
-    return await asyncio.start_server(_health, sock=listening)
+async def start_felix_health(listening: socket.socket, ready: Callable[[], bool]) -> asyncio.Server:
+    """GET /liveness and /readiness as a living Felix answers them, ready or not."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _health(reader, writer, ready())
+
+    return await asyncio.start_server(serve, sock=listening)
 
 
-async def _health(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _health(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ready: bool) -> None:
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
         async with asyncio.timeout(5):
             head = await reader.readuntil(b"\r\n\r\n")
         path = head.split(b" ")[1].partition(b"?")[0] if head.count(b" ") >= 2 else b""
         if path in (b"/liveness", b"/readiness"):
-            status, body = "200 OK", health_table().encode()
+            good = ready or path == b"/liveness"
+            status, body = "200 OK" if good else "503 Service Unavailable", health_table(ready).encode()
         else:
             status, body = "404 Not Found", b"404 page not found\n"
         writer.write(
@@ -79,10 +85,12 @@ async def _health(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.close()
 
 
-def health_table() -> str:
-    """The table of a Felix whose parts are all live and ready."""
+def health_table(ready: bool = True) -> str:
+    """The table of a Felix whose parts are all live, and ready but for the first where it is not."""
     heads = ("COMPONENT", "TIMEOUT", "LIVENESS", "READINESS", "DETAIL")
     rows = [(name, timeout, "reporting live", "reporting ready", "") for name, timeout in COMPONENTS]
+    if not ready:
+        rows[0] = (*rows[0][:3], "reporting non-ready", "")
     widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
     line = "+" + "+".join("-" * (width + 2) for width in widths) + "+"
     centred = "|" + "|".join(f" {head:^{width}} " for head, width in zip(heads, widths, strict=True)) + "|"

@@ -24,6 +24,7 @@ FAR_SUBNET = "172.30.1"  # where the last node stands in the crosssubnet variant
 RECORDED_BLOCKS = {"node-a": "10.244.174.128/26", "node-b": "10.244.218.64/26", "node-c": "10.244.99.192/26"}
 POD_NAMES = (("cart", "web"), ("db", "queue"), ("mail", "search"))
 APPLICATION_NAMESPACE = "shop"
+SYSTEM_NAMESPACE = "kube-system"
 ECHO_PORT = 8080
 EXTRA_PORTS = {"shop/db": (5432,)}
 CALICO_GROUP: Group = "crd.projectcalico.org"
@@ -101,7 +102,7 @@ class _Cluster:
 
     def objects(self) -> Iterator[Object]:
         yield {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": APPLICATION_NAMESPACE}}
-        for namespace in ("default", "kube-system", APPLICATION_NAMESPACE):
+        for namespace in ("default", SYSTEM_NAMESPACE, APPLICATION_NAMESPACE):
             yield {
                 "apiVersion": "v1",
                 "kind": "ServiceAccount",
@@ -110,6 +111,7 @@ class _Cluster:
         yield from self._settings()
         for number in range(self.nodes):
             yield self._node(number)
+            yield calico_node_pod(node_name(number), self._address(number), self._time)
             for index in range(self.pods_per_node):
                 yield self._pod(number, index)
             yield from self._ipam(number)
@@ -366,6 +368,27 @@ def running_pod(namespace: str, name: str, *, node: str, node_address: str, addr
         "qosClass": "BestEffort",
         "startTime": time,
     }
+    return pod
+
+
+def calico_node_name(node: str) -> str:
+    """The name the DaemonSet's pod of a node has in every lab."""
+    return f"calico-node-{hashlib.sha256(node.encode()).hexdigest()[:5]}"
+
+
+def calico_node_pod(node: str, address: str, time: str) -> Object:
+    """Calico's own pod of a node, on the node's network. The lab's Felix is what would run in it."""
+    pod = running_pod(
+        SYSTEM_NAMESPACE, calico_node_name(node), node=node, node_address=address, address=address, time=time
+    )
+    pod["metadata"]["annotations"] = {}
+    pod["metadata"]["labels"] = {"k8s-app": "calico-node"}
+    pod["spec"]["hostNetwork"] = True
+    pod["spec"]["containers"][0].update(name="calico-node", image=f"registry.example/calico/node:{CALICO_VERSION}")
+    del pod["spec"]["containers"][0]["ports"]
+    pod["status"]["containerStatuses"][0].update(
+        name="calico-node", image=f"registry.example/calico/node:{CALICO_VERSION}"
+    )
     return pod
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from engine.plan import expected_legs
 from facts import (
+    AddressHolders,
     Allocation,
     CalicoNode,
     CalicoSettings,
@@ -20,8 +21,8 @@ from facts import (
     Listener,
     Neighbor,
     PodInterface,
-    Pool,
     PodRoute,
+    Pool,
     ProbeResult,
     Question,
     RouteLookup,
@@ -56,6 +57,7 @@ def healthy(
                 interface=interface,
             )
         )  # fmt: skip
+        facts.append(AddressHolders(address=address, pods=(name,)))
         facts.append(
             Allocation(
                 address=address, found=True, block=NODES[node][3], block_node=node, pool="default-ipv4-ippool",
@@ -121,6 +123,11 @@ def _seen_of(leg: Any) -> list[Fact]:
         PodRoute(
             node=leg.source_node, pod=leg.source, destination=leg.target_address, found=True, prefix="0.0.0.0/0",
             next_hop=GATEWAY, device="eth0",
+        ),
+        RouteLookup(
+            node=leg.source_node, destination=GATEWAY, source=leg.source_address, incoming=leg.source_interface,
+            found=True, type="unicast", prefix="0.0.0.0/0", next_hop="172.30.0.1", device="eth0", table=254, protocol=3,
+            scope=0, rp_filter=0,
         ),
         _switch(leg.source_node, leg.source_interface, "forwarding"),
         _switch(leg.source_node, leg.source_interface, "proxy_arp"),

@@ -33,7 +33,7 @@ from facts import (
 )
 from node_probe import namespaces
 from node_probe.answer import Prober
-from node_probe.collectors import discover
+from node_probe.collectors import discover, felix
 from node_probe.namespaces import inside
 from node_probe.view import View
 from tests.namespaces import Place, in_namespaces
@@ -134,6 +134,10 @@ def test_a_healthy_node_in_full() -> None:
         RouteLookup(
             node="node-a", destination=GATEWAY, found=True, type="unicast", prefix="0.0.0.0/0", next_hop=UNDERLAY,
             device="eth0", table=254, protocol=4, scope=0, metric=0,
+        ),
+        RouteLookup(
+            node="node-a", destination=GATEWAY, source=CART, incoming=CART_INTERFACE, found=True, type="unicast",
+            prefix="0.0.0.0/0", next_hop=UNDERLAY, device="eth0", table=254, protocol=4, scope=0, metric=0, rp_filter=0,
         ),
         Neighbor(node="node-a", device="eth0", address=NODE["b"], found=False),
         Neighbor(node="node-a", device=TUNNEL, address=BLOCK["b"], found=True, mac=MAC["b"], state="PERMANENT"),
@@ -386,8 +390,10 @@ def test_the_nodes_own_way_to_a_pods_gateway() -> None:
     """Without one it does not answer for it (proxy ARP)."""
     nodes = TwoNodes()
     nodes.at("a", lambda ip: ip.route("del", dst="0.0.0.0/0"))
-    seen = only(look(), RouteLookup, destination=GATEWAY)
-    assert (seen.found, seen.error) == (False, "ENETUNREACH")
+    seen = of(look(), RouteLookup, destination=GATEWAY)
+    assert [(one.incoming, one.found, one.error) for one in seen] == [
+        ("", False, "ENETUNREACH"), (CART_INTERFACE, False, "ENETUNREACH")
+    ]  # fmt: skip
 
 
 @in_namespaces
@@ -499,6 +505,17 @@ async def test_felix_ready_unready_slow_and_odd() -> None:
     for liveness, readiness, expected in cases:
         bodies.update({"/liveness": liveness, "/readiness": readiness})
         assert only(await prober.answer(ask(), time.monotonic() + 10), FelixHealth) == expected
+    # Asked again where the ask wants it, beyond the deadline; a Felix that has come back by then is well.
+    bodies.update({"/liveness": (200, bad), "/readiness": (503, bad)})
+    began = time.monotonic()
+    doubted = only(await prober.answer(ask(felix_again=True), began + 0.5), FelixHealth)
+    assert (doubted.ready, doubted.confirmed) == (False, True) and time.monotonic() - began >= felix.AGAIN_S
+    answering = asyncio.create_task(prober.answer(ask(felix_again=True), time.monotonic() + 0.5))
+    await asyncio.sleep(1)
+    assert not answering.done()
+    bodies.update({"/liveness": (200, good), "/readiness": (200, good)})
+    back = only(await answering, FelixHealth)
+    assert (back.ready, back.confirmed) == (True, False)
     await prober.close()
     await runner.cleanup()
 

@@ -29,8 +29,11 @@ PATIENCE_S = 15.0
 WOUNDS = [(name, where) for name in names() for where in load(name).WHERE]
 # Wounds a ping does not feel; what each does is looked at in a test of its own below.
 PING_LIVES = {
-    "route_wrong_next_hop", "target_not_listening", "vxlan_device_address_wrong", "pool_exhausted",
-    "target_listens_on_loopback", "pod_mtu_too_large", "tunnel_mtu_too_large", "path_mtu_too_small",
+    "allocation_missing", "allocation_owner_mismatch", "block_limit_reached", "calico_node_missing",
+    "datastore_not_ready", "felix_not_ready", "node_not_ready", "path_mtu_too_small", "pod_ip_duplicate",
+    "pod_mtu_too_large", "pod_without_ip", "pool_exhausted", "route_wrong_next_hop", "strict_affinity_without_block",
+    "target_listens_on_loopback", "target_not_listening", "tunnel_address_borrowed", "tunnel_address_freed",
+    "tunnel_address_used_by_pod", "tunnel_mtu_too_large", "vxlan_device_address_wrong",
 }  # fmt: skip
 # What traffic and chance put into a kernel, and so no healing can put back.
 BY_CHANCE = ("neigh ", "addr eth0 fe80:", "route local fe80:", "fdb 33:33:", "fdb 01:00:", "link eth0 veth")

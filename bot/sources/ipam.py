@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
+import msgspec
+
 from bot.sources.names import block_of
 from facts import Allocation, Pool, PoolUsage
 
@@ -140,9 +142,21 @@ def usage(
         strict_affinity=strict_affinity,
         exhausted=exhausted,
         forbids=forbids,
+        forbidden=(elsewhere + (possible - len(taken)) * slot * (forbids == "block_limit")) if forbids else 0,
         blocks_on_node=own,
         block_limit=block_limit,
     )
+
+
+def together(pools: Sequence[PoolUsage]) -> list[PoolUsage]:
+    """All pools one node may use, each knowing what matters of the others: a node lacks an address only in all."""
+    roomy = any(not one.exhausted for one in pools)
+    forbids = "" if roomy else next((one.forbids for one in pools if one.forbids), "")
+    forbidden = sum(one.forbidden for one in pools) if forbids else 0
+    return [
+        msgspec.structs.replace(one, other_pool=one.exhausted and roomy, forbids=forbids, forbidden=forbidden)
+        for one in pools
+    ]
 
 
 def _free(spec: Mapping[str, Any], cidr: IPv4Network, reserved: Collection[IPv4Network]) -> int:

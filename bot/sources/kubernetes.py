@@ -417,8 +417,7 @@ class Cluster:
                         block_limit=calico.block_limit,
                     )
                 )
-        roomy = any(not one.exhausted for one in usable)
-        return [*(msgspec.structs.replace(one, other_pool=one.exhausted and roomy) for one in usable), *blind]
+        return [*ipam.together(usable), *blind]
 
     async def _namespace_labels(self, namespaces: Sequence[str], calico: _Calico, blind: list[Blind]) -> list[Object]:
         """The namespaces, read only when a pool chooses by them."""

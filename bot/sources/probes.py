@@ -51,6 +51,7 @@ NOT_A_PROBES = (
     Question,
     Side,
 )
+CONNECT_S = 4.0
 _HEAD_START_S = 0.5  # what a probe has must have left it before the deadline here
 
 
@@ -61,7 +62,7 @@ class Probes:
         facts = await probes.ask(asks, {"node-a": "172.30.0.11"})
     """
 
-    def __init__(self, settings: Settings, *, deadline_s: float = 4.0) -> None:
+    def __init__(self, settings: Settings, *, deadline_s: float = 6.0) -> None:
         self._settings = settings
         self._deadline_s = deadline_s
         self._session: aiohttp.ClientSession | None = None
@@ -74,7 +75,11 @@ class Probes:
             self._trouble = _no_certificates(self._settings.certs, error)
         else:
             connector = aiohttp.TCPConnector(ssl=tls, limit=0)
-            self._session = aiohttp.ClientSession(connector=connector, trust_env=False, auto_decompress=True)
+            # A node that is dead does not even connect; one that asks its Felix twice needs longer to answer.
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(CONNECT_S, self._deadline_s))
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=timeout, trust_env=False, auto_decompress=True
+            )
         return self
 
     async def __aexit__(
@@ -100,6 +105,8 @@ class Probes:
         try:
             async with asyncio.timeout(self._deadline_s):
                 return await self._post(self._session, url, body, ask.node)
+        except aiohttp.ServerTimeoutError:
+            return [_blind(ask.node, f"its probe at {address} could not be connected to in {CONNECT_S:g} s")]
         except TimeoutError:
             return [_blind(ask.node, f"its probe at {address} did not answer in {self._deadline_s:g} s")]
         except (aiohttp.ClientError, OSError, ssl.SSLError) as error:

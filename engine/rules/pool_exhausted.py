@@ -14,7 +14,7 @@ from facts import Endpoint, PoolUsage
     usage=some(PoolUsage, node=the.endpoint.node),
 )
 def pool_exhausted(endpoint: Endpoint, usage: PoolUsage) -> str | None:
-    if not usage.exhausted:
+    if not usage.exhausted or usage.forbids or usage.other_pool:
         return None
     blocks = f"{usage.blocks_taken} of {usage.blocks_possible} blocks of /{usage.block_size} are taken"
     nodes = f" for {usage.nodes} nodes" if usage.nodes >= 0 else ""

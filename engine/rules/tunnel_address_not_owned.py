@@ -1,6 +1,6 @@
 """A tunnel address that IPAM gave to somebody else is used twice, or will be."""
 
-from engine.rule import HEALS_NEVER, Finding, cause, some, the
+from engine.rule import HEALS_NEVER, cause, some, the
 from facts import Allocation, Leg
 
 
@@ -16,13 +16,10 @@ from facts import Allocation, Leg
     leg=some(Leg, encapsulation="vxlan"),
     allocation=some(Allocation, address=the.leg.source_tunnel_address),
 )
-def tunnel_address_not_owned(leg: Leg, allocation: Allocation) -> str | Finding | None:
-    if not allocation.found:
-        return Finding(
-            f"{leg.source_node} uses {allocation.address} as its tunnel address, but IPAM holds it as free: "
-            "this works until a pod gets it.",
-            severity="warns",
-        )
+def tunnel_address_not_owned(leg: Leg, allocation: Allocation) -> str | None:
+    """A free address and a pod's are failure modes of their own."""
+    if not allocation.found or allocation.owner_kind == "pod":
+        return None
     if allocation.handle.split("\r")[0] == f"vxlan-tunnel-addr-{leg.source_node}":
         return None
     owner = f"{allocation.owner_kind} {allocation.owner}".strip() or allocation.handle or "somebody else"

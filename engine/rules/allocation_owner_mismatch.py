@@ -1,0 +1,28 @@
+"""IPAM gave the pod's address to another pod: peers route it to that pod's node, or two pods will soon share it."""
+
+from engine.rule import HEALS_NEVER, Finding, cause, some, the
+from facts import Allocation, Leg
+
+
+@cause(
+    title="IPAM says the pod's address is another pod's",
+    severity="breaks",
+    remedy="Delete the pod that should not have the address, so that it gets one of its own; "
+    "then `calicoctl ipam check` tells whether more of the kind is left.",
+    after=["pod_address_disagrees", "pod_ip_duplicate"],
+    at=the.leg.target_node,
+    stage="source node",
+    heals_within_s=HEALS_NEVER,
+    leg=some(Leg),
+    allocation=some(Allocation, address=the.leg.target_address),
+)
+def allocation_owner_mismatch(leg: Leg, allocation: Allocation) -> str | Finding | None:
+    """The same pod under another container is a pod that was restarted; a virtual machine's address names no pod."""
+    if not allocation.found or allocation.owner_kind != "pod" or allocation.owner in (leg.target, ""):
+        return None
+    if allocation.handle.startswith("k8s-pod-network.vmi."):
+        return None
+    said = f"{leg.target} on {leg.target_node} has {allocation.address}, which IPAM gave to {allocation.owner}"
+    if allocation.node in (leg.target_node, ""):
+        return Finding(f"{said} on the same node.", severity="warns")
+    return f"{said} on {allocation.node}: other nodes send its packets there."

@@ -1,0 +1,31 @@
+"""When its only VXLAN pool is disabled, a node gives up its tunnel address and loses every path to other nodes."""
+
+from engine.rule import HEALS_NEVER, cause, some, the
+from facts import Allocation, CalicoNode, Leg, Pool
+
+
+@cause(
+    title="The only VXLAN pool is disabled",
+    severity="breaks",
+    remedy="Enable the pool again (or add another VXLAN pool for these nodes): tunnel addresses and routes are back "
+    "within seconds. Disabling a pool does not only stop new addresses.",
+    stage="target tunnel",
+    both_ways=True,
+    heals_within_s=HEALS_NEVER,
+    leg=some(Leg, encapsulation="vxlan"),
+    allocation=some(Allocation, address=the.leg.target_address),
+    pool=some(Pool, name=the.allocation.pool),
+    target=some(CalicoNode, name=the.leg.target_node),
+    source=some(CalicoNode, name=the.leg.source_node),
+)
+def pool_disabled(leg: Leg, allocation: Allocation, pool: Pool, target: CalicoNode, source: CalicoNode) -> str | None:
+    """Cluster-wide, so without a node: both legs find the same."""
+    bare = sorted(node.name for node in (source, target) if not node.tunnel_address and not node.vxlan_expected)
+    if not pool.disabled or not bare:
+        return None
+    state = "is being deleted" if pool.deleting else "is disabled"
+    have = "has" if len(bare) == 1 else "have"
+    return (
+        f"pool {pool.name} ({pool.cidr}) {state} and no other VXLAN pool selects {' and '.join(bare)}, which therefore "
+        f"{have} no tunnel address any more: other nodes withdrew their routes, although the devices look fine."
+    )

@@ -1,0 +1,32 @@
+"""Before Calico 3.30 a tunnel address in another node's block was not routed reliably."""
+
+import re
+
+from engine.rule import HEALS_NEVER, cause, some, the
+from facts import Allocation, Leg
+
+ROUTED_SINCE = (3, 30)  # reference: calico.md 3.5
+
+
+@cause(
+    title="The node's tunnel address lies in another node's block",
+    severity="warns",
+    remedy="Upgrade Calico to 3.30 or later, or add an IPPool and restart the calico-node pod of this node.",
+    after=["tunnel_address_not_owned", "tunnel_address_used_by_pod"],
+    at=the.leg.source_node,
+    stage="source tunnel",
+    both_ways=True,
+    heals_within_s=HEALS_NEVER,
+    leg=some(Leg, encapsulation="vxlan"),
+    allocation=some(Allocation, address=the.leg.source_tunnel_address),
+)
+def tunnel_address_borrowed(leg: Leg, allocation: Allocation) -> str | None:
+    version = re.match(r"v?(\d+)\.(\d+)", leg.calico_version)
+    if not allocation.found or allocation.block_node in ("", leg.source_node) or version is None:
+        return None
+    if (int(version[1]), int(version[2])) >= ROUTED_SINCE:
+        return None
+    return (
+        f"{leg.source_node} uses {allocation.address} as its tunnel address, from block {allocation.block} of "
+        f"{allocation.block_node}; Calico {leg.calico_version} does not route such an address reliably."
+    )
