@@ -78,6 +78,7 @@ class Finding:
     severity: str = ""  # overrides the rule's
     stage: str = ""  # overrides the rule's
     heals_within_s: int | None = None  # overrides the rule's
+    other_leg: bool = False  # packets of the other leg are lost; the stage is counted from that leg's source
 
 
 Body = Callable[..., Any]
@@ -122,6 +123,9 @@ class CauseRule(Rule):
         if isinstance(found, str):
             found = Finding(found)
         leg = next((f for f in facts.values() if isinstance(f, Leg)), None)
+        direction = leg.direction if leg else ""
+        if found.other_leg:
+            direction = "reverse" if direction == "forward" else "forward"
         stage = found.stage or self.stage
         if leg and self.both_ways and leg.direction == "reverse":
             stage = mirrored(stage)
@@ -130,7 +134,7 @@ class CauseRule(Rule):
             title=self.title,
             text=found.text,
             node=str(getattr(facts[self.at.alias], self.at.field)) if self.at else "",
-            leg="both" if leg and self.both_ways else leg.direction if leg else "",
+            leg="both" if leg and self.both_ways else direction,
             stage=stage,
             severity=found.severity or self.severity,
             evidence=evidence,

@@ -80,6 +80,8 @@ WOUNDS: list[tuple[str, str, str, int, Changes]] = [
     ("routing_rule_diverts", "node-a", "forward", 0, [(RouteLookup, FLOW, REFUSED | {"error": "EACCES"})]),
     # What catches the node's own packets too leads both lookups astray: the rule is named, not the route it leads to.
     ("routing_rule_diverts", "node-a", "forward", 0, [(RouteLookup, FLOW, BY_TABLE), (RouteLookup, A_TO_B, BY_TABLE)]),
+    # What looks at the destination only catches packets that arrive.
+    ("routing_rule_diverts", "node-b", "forward", 0, [(RouteLookup, AT_B, BY_TABLE)]),
     ("reverse_path_filter_drops", "node-b", "forward", 0, [(RouteLookup, ARRIVAL, REFUSED | {"rp_filter": 1})]),
     (
         "reverse_path_filter_drops", "node-b", "forward", 0,

@@ -8,7 +8,7 @@ from facts import Leg, RouteLookup
     title="The pod's own node has no route to it",
     severity="breaks",
     remedy="If Felix on this node is alive it will come back by itself; if not, restart its calico-node pod.",
-    after=["pod_interface_missing", "pod_interface_down", "pod_eth0_down", "pod_not_running"],
+    after=["pod_interface_missing", "pod_interface_down", "pod_eth0_down", "pod_not_running", "routing_rule_diverts"],
     at=the.leg.target_node,
     stage="target node",
     heals_within_s=HEALS_ENTRY,

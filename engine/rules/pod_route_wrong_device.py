@@ -8,7 +8,7 @@ from facts import CalicoNode, Leg, PodInterface, RouteLookup
     title="The pod's own node sends its packets to another interface",
     severity="breaks",
     remedy="Delete this route (ip route del, with its device and metric); Felix's own has the pod's interface.",
-    after=["pod_not_running"],
+    after=["pod_not_running", "routing_rule_diverts"],
     at=the.leg.target_node,
     stage="target node",
     heals_within_s=HEALS_ENTRY,

@@ -1,6 +1,6 @@
 """A policy routing rule sends the pod's packets elsewhere than `ip route` on its node would have it."""
 
-from engine.rule import HEALS_NEVER, cause, some, the
+from engine.rule import HEALS_NEVER, Finding, cause, some, the
 from facts import Leg, RouteLookup
 
 STANDARD = {253, 254, 255}  # default, main, local: where every kernel's own three rules lead
@@ -24,8 +24,22 @@ SWALLOWS = {"blackhole", "unreachable", "prohibit"}
         source=the.leg.source_address,
         incoming=the.leg.source_interface,
     ),
+    own=some(RouteLookup, node=the.leg.source_node, destination=the.leg.source_address, source="", incoming=""),
 )
-def routing_rule_diverts(leg: Leg, table: RouteLookup, flow: RouteLookup) -> str | None:
+def routing_rule_diverts(leg: Leg, table: RouteLookup, flow: RouteLookup, own: RouteLookup) -> str | Finding | None:
+    """Of both: what the pod sends, and what arrives for it (where the rule looks at nothing but the destination)."""
+    leaving = _leaving(leg, table, flow)
+    if leaving or not own.found or own.table in STANDARD or own.device == leg.source_interface:
+        return leaving
+    return Finding(
+        f"{own.node} sends packets for its own pod {leg.source} by {own.prefix} of table {own.table} "
+        f"dev {own.device} instead of {leg.source_interface}.",
+        stage="target node",
+        other_leg=True,
+    )
+
+
+def _leaving(leg: Leg, table: RouteLookup, flow: RouteLookup) -> str | None:
     who = f"{flow.node} sends packets from {flow.source} to {flow.destination}"
     if flow.found:
         if flow.table in STANDARD or _right(leg, table, flow):
