@@ -238,8 +238,9 @@ class Kernel:
         self._ask("rule", "add", priority=priority, table=table, src=address, src_len=int(length), family=AF_INET)
 
     def delete_rule(self, priority: int, table: int) -> None:
+        """Whatever it does: look into the table, or refuse."""
         with _already_gone():
-            self._ask("rule", "del", priority=priority, table=table, family=AF_INET)
+            self._ask("rule", "del", priority=priority, table=table, action=0, family=AF_INET)
 
     def flush_firewall(self) -> None:
         """Removes every nftables table, iptables-nft's too, as `nft flush ruleset`; a kernel without them has none."""

@@ -1,0 +1,153 @@
+"""Wounds of the catalogue in other shapes, on a real kernel: a rule that knows one shape only is half a rule."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from facts import Diagnosis
+from lab.client import Lab
+from lab.errors import NamespacesForbidden
+from tests.asking import ask
+
+CART, DB = "10.244.174.129", "10.244.218.65"
+BLOCK_B, TUNNEL_B = "10.244.218.64/26", "10.244.218.64"
+HEAD = """
+from pyroute2 import IPRoute
+def at(name): return ip.link_lookup(ifname=name)[0]
+ip = IPRoute()
+"""
+# where, what is done there by hand, and what must be named: failure mode and leg
+SHAPES = {
+    "a rule for what arrives": (
+        "node-b",
+        f"ip.route('add', dst='0.0.0.0/0', gateway='172.30.0.1', oif=at('eth0'), table=100)\n"
+        f"ip.rule('add', priority=100, table=100, dst='{DB}', dst_len=32)",
+        ("routing_rule_diverts", "node-b", "forward"),
+    ),
+    "a rule into a blackhole": (
+        "node-a",
+        f"ip.route('add', dst='10.0.0.0/8', type='blackhole', table=100)\n"
+        f"ip.rule('add', priority=100, table=100, src='{CART}', src_len=32)",
+        ("routing_rule_diverts", "node-a", "forward"),
+    ),
+    "a rule for all pods, the node's own packets too": (
+        "node-a",
+        "ip.route('add', dst='0.0.0.0/0', gateway='172.30.0.1', oif=at('eth0'), table=100)\n"
+        f"ip.rule('add', priority=100, table=100, dst='{TUNNEL_B}', dst_len=26)",
+        ("routing_rule_diverts", "node-a", "forward"),
+    ),
+    "a rule that says no": (
+        "node-a",
+        f"ip.rule('add', priority=100, action='prohibit', src='{CART}', src_len=32)",
+        ("routing_rule_diverts", "node-a", "forward"),
+    ),
+    "part of a block": (
+        "node-a",
+        "ip.route('add', dst='10.244.218.64/28', gateway='172.30.0.1', oif=at('eth0'), proto=4)",
+        ("foreign_route_to_pod", "node-a", "forward"),
+    ),
+    "the pod's address on the other node": (
+        "node-a",
+        f"ip.addr('add', index=at('eth0'), address='{DB}', prefixlen=32)",
+        ("route_shadowed", "node-a", "forward"),
+    ),
+    "the pod's route to the uplink": (
+        "node-b",
+        f"ip.route('add', dst='{DB}/32', oif=at('eth0'), scope=253)",
+        ("pod_route_wrong_device", "node-b", "forward"),
+    ),
+    "a device made anew by hand": (
+        "node-a",
+        "ip.link('del', index=at('vxlan.calico'))\n"
+        "ip.link('add', ifname='vxlan.calico', kind='vxlan', vxlan_id=4097, vxlan_port=4789, vxlan_learning=0,\n"
+        "        vxlan_local='172.30.0.11', vxlan_link=at('eth0'), address='66:07:02:c1:cc:60', state='up')",
+        ("vxlan_vni_wrong", "node-a", "both"),
+    ),
+}
+
+
+async def answered(lab: Lab, words: str = "shop/cart shop/db 5432/tcp") -> Diagnosis:
+    return (await ask(lab.environment(), words)).diagnosis
+
+
+def by_hand(lab: Lab, place: str, script: str) -> None:
+    done = lab.exec(place, sys.executable, "-c", HEAD + script)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_a_wound_in_another_shape_has_the_same_name(lab: Lab, shape: str) -> None:
+    place, script, expected = SHAPES[shape]
+    by_hand(lab, place, script)
+    diagnosis = await answered(lab)
+    assert [(cause.rule, cause.node, cause.leg) for cause in diagnosis.causes] == [expected], diagnosis
+
+
+WELL = {
+    "another table with the right way": (
+        f"ip.route('add', dst='{BLOCK_B}', gateway='{TUNNEL_B}', oif=at('vxlan.calico'), flags=4, table=100)\n"
+        f"ip.rule('add', priority=100, table=100, src='{CART}', src_len=32)"
+    ),
+    "a rule for others": (
+        "ip.route('add', dst='0.0.0.0/0', gateway='172.30.0.1', oif=at('eth0'), table=100)\n"
+        "ip.rule('add', priority=100, table=100, src='192.0.2.0', src_len=24)"
+    ),
+    "an old failure of the peer's address": "ip.neigh('replace', dst='172.30.0.12', ifindex=at('eth0'), state=32)",
+    "a static entry that is right": (
+        "ip.neigh('replace', dst='172.30.0.12', lladdr='02:00:ac:1e:00:0c', ifindex=at('eth0'), state=128)"
+    ),
+    "strict filters everywhere": "open('/proc/sys/net/ipv4/conf/all/rp_filter', 'w').write('1')",
+    "loose filters everywhere": "open('/proc/sys/net/ipv4/conf/all/rp_filter', 'w').write('2')",
+}
+
+
+@pytest.mark.parametrize("oddity", WELL)
+async def test_what_is_well_in_odd_ways_is_healthy(lab: Lab, oddity: str) -> None:
+    by_hand(lab, "node-a", WELL[oddity])
+    diagnosis = await answered(lab)
+    found = (diagnosis.verdict, diagnosis.causes, diagnosis.warnings)
+    assert found == ("healthy", (), ()), diagnosis
+
+
+# ---- where nodes of one subnet need no tunnel
+
+
+@pytest.fixture(scope="module")
+def two_subnets() -> Iterator[Lab]:
+    """node-a and node-b in one subnet; the pool tunnels between subnets only."""
+    try:
+        lab = Lab.up(variant="vxlan-crosssubnet")
+    except NamespacesForbidden as error:
+        pytest.skip(error.sentence)
+    with lab:
+        yield lab
+
+
+@pytest.mark.parametrize(
+    "mode", ["route_shadowed", "routing_rule_diverts", "pod_route_wrong_device", "pod_neighbor_wrong"]
+)
+@pytest.mark.parametrize("where", ["source", "target"])
+async def test_wounds_of_a_path_without_tunnel(two_subnets: Lab, mode: str, where: str) -> None:
+    two_subnets.heal()
+    told = two_subnets.inflict(mode, where=where)
+    diagnosis = await answered(two_subnets)
+    assert [(cause.rule, cause.node) for cause in diagnosis.causes] == [(mode, told["node"])], diagnosis
+
+
+@pytest.mark.parametrize("mode", ["vxlan_vni_wrong", "vxlan_port_wrong", "vxlan_local_address_wrong"])
+async def test_the_tunnel_s_wounds_are_no_cause_where_it_is_not_used(two_subnets: Lab, mode: str) -> None:
+    two_subnets.heal()
+    two_subnets.inflict(mode)
+    diagnosis = await answered(two_subnets)
+    assert (diagnosis.verdict, diagnosis.causes) == ("healthy", ()), diagnosis
+
+
+async def test_a_tunnel_where_none_is_needed_is_the_wrong_device(two_subnets: Lab) -> None:
+    two_subnets.heal()
+    script = f"ip.route('replace', dst='{BLOCK_B}', gateway='{TUNNEL_B}', oif=at('vxlan.calico'), flags=4)"
+    by_hand(two_subnets, "node-a", script)
+    diagnosis = await answered(two_subnets)
+    assert [(cause.rule, cause.node) for cause in diagnosis.causes] == [("route_wrong_device", "node-a")], diagnosis
