@@ -197,7 +197,7 @@ def calico_pod(node: str, pods: Sequence[Object]) -> CalicoPod:
         node=node,
         running=_runs(pod),
         name=pod_name(pod),
-        reason="" if _runs(pod) else _reason(pod, ()) or str((pod.get("status") or {}).get("phase") or ""),
+        reason="" if _runs(pod) else _reason(pod, ()) or "none of its containers runs",
     )
 
 
