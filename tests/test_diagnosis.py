@@ -98,7 +98,13 @@ WOUNDS = {
     "pod_default_route_missing": (PodRoute, {"pod": DB[0]}, NO_ROUTE, "node-b", "both"),
     "pod_gateway_mac_wrong": (PodInterface, {"pod": CART[0]}, FIXED_WRONG_MAC, "node-a", "both"),
     "proxy_arp_off": (Sysctl, {"node": "node-b", "switch": "proxy_arp"}, {"value": "0"}, "node-b", "both"),
-    "node_without_default_route": (RouteLookup, route_out("node-a", GATEWAY), NO_ROUTE, "node-a", "both"),
+    "node_without_default_route": (
+        RouteLookup,
+        {"node": "node-a", "destination": GATEWAY},
+        NO_ROUTE,
+        "node-a",
+        "both",
+    ),
     "pod_not_running": (Endpoint, {"name": DB[0]}, {"phase": "Failed", "reason": "Evicted"}, "node-b", ""),
 }
 
@@ -320,6 +326,17 @@ def test_an_interface_by_another_name_is_not_called_missing() -> None:
     facts = change(healthy(), PodInterface, {"pod": DB[0]}, found=False, up=False, entered=False)
     facts = change(facts, RouteLookup, AT_B, device="eni0d0bbbbbbbb")
     assert "pod_interface_missing" not in [cause.rule for cause in diagnose(facts).causes]
+
+
+def test_a_gateway_the_node_finds_by_a_rule_for_its_pods_is_well() -> None:
+    own_look_fails = change(healthy(), RouteLookup, route_out("node-a", GATEWAY), **NO_ROUTE)
+    assert diagnose(own_look_fails).verdict == "healthy"
+
+
+def test_too_big_for_a_node_itself_is_not_the_network_between() -> None:
+    said = {"answered": 0, "outcome": "too_big", "answered_by": "172.30.0.11", "rtt_us": -1}
+    diagnosis = diagnose(change(healthy(), ProbeResult, {"size": 1450}, **said))
+    assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
 
 
 def test_nothing_sent_is_not_everything_answered() -> None:

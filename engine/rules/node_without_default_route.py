@@ -28,9 +28,22 @@ from facts import Leg, PodInterface, RouteLookup
         source="",
         incoming="",
     ),
+    asked=some(
+        RouteLookup,
+        node=the.leg.source_node,
+        destination=the.interface.pod_default_next_hop,
+        source=the.leg.source_address,
+        incoming=the.leg.source_interface,
+    ),
 )
-def node_without_default_route(leg: Leg, interface: PodInterface, route: RouteLookup) -> Finding | None:
-    if route.found or interface.pod_gateway_state == "PERMANENT":
+def node_without_default_route(
+    leg: Leg, interface: PodInterface, route: RouteLookup, asked: RouteLookup
+) -> Finding | None:
+    # The kernel looks with the pod's address and interface, which a routing rule may lead elsewhere; with forwarding
+    # or a reverse path filter in the way that look fails too, and the node's own shows that it is not the route.
+    if route.found or asked.found or interface.pod_gateway_state == "PERMANENT":
+        return None
+    if leg.encapsulation == "unknown":  # eBPF may answer instead of the kernel
         return None
     lacking = (
         f"{route.node} has no route to {route.destination} ({route.error}), so it does not answer for this gateway"

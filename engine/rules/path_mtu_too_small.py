@@ -54,6 +54,9 @@ def path_mtu_too_small(
     # The target's own side may be narrower by right: it was made before an MTU change, or its node has another uplink.
     if full.size > min(there.mtu, there.pod_mtu, tunnel.mtu, uplink.mtu - OVERHEAD):
         return None
+    ends = (leg.source_node_address, leg.target_node_address, leg.source_tunnel_address, leg.target_tunnel_address)
+    if full.answered_by in ends:
+        return None  # a node itself says that they are too large: not what lies between
     met = full.detail or "silence"
     return (
         f"small packets from {leg.source} to {leg.target} pass and those of {full.size} bytes do not ({met}); "

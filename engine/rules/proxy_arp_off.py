@@ -27,6 +27,8 @@ from facts import Leg, PodInterface, Sysctl
 def proxy_arp_off(leg: Leg, own: Sysctl, every: Sysctl, interface: PodInterface) -> Finding | None:
     if own.value != "0" or every.value == "1" or interface.pod_gateway_state == "PERMANENT":
         return None
+    if leg.encapsulation == "unknown":  # eBPF may answer instead of the kernel
+        return None
     off = f"{own.name} is 0 on {own.node}"
     if interface.pod_gateway_mac:
         return Finding(

@@ -20,7 +20,7 @@ PRINTED = Path("/proc/thread-self/net")
 
 
 def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
-    """PodInterface of each local pod, PodRoute to whatever it shall send to, the node's RouteLookup of its gateway,
+    """PodInterface of each local pod, PodRoute to whatever it shall send to, the node's RouteLookups of its gateway,
     and Listener where a port is asked; Blind for a pod that cannot be entered."""
     for pod in ask.local_pods:
         outside = _outside(ask.node, pod, view)
@@ -30,7 +30,8 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
             yield inside
             if inside.pod_default_next_hop:
                 # The node answers for a gateway that nobody has, but only when it has a route to it.
-                yield view.lookups(ask.node, Way(destination=inside.pod_default_next_hop))[0]
+                way = Way(destination=inside.pod_default_next_hop, source=pod.address, incoming=pod.interface)
+                yield from view.lookups(ask.node, way)
             for target in dict.fromkeys(probe.target for probe in ask.send if probe.pod == pod.name):
                 yield _route(ask.node, pod, target, entered)
             if pod.protocol:
