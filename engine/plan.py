@@ -70,7 +70,7 @@ def _way_out(leg: Leg) -> Way:
         incoming=leg.source_interface,
         expected_next_hop=leg.target_tunnel_address if tunnelled else "",
         expected_mac=leg.target_tunnel_mac if tunnelled else "",
-        expected_peer=leg.target_node_address if tunnelled else "",
+        expected_peer=leg.target_node_address if leg.route_by == "felix" else "",
     )
 
 

@@ -13,7 +13,7 @@ from lab.faults import load
 from tests.asking import ask, words_for
 
 PODS = ("shop/cart", "shop/web", "shop/db", "shop/queue", "shop/mail", "shop/search")
-ROUTE_MODES = ("route_missing", "route_wrong_next_hop", "route_blackholed")
+MODES = ("route_missing", "route_wrong_next_hop", "route_blackholed", "allocation_owner_mismatch")
 NEAR, FAR = ("shop/cart", "shop/db"), ("shop/cart", "shop/mail")  # node-c alone is in another subnet
 
 
@@ -51,11 +51,17 @@ async def test_a_leg_says_how_its_packets_travel(lab: Lab, pair: tuple[str, str]
 
 
 @pytest.mark.parametrize("pair", [NEAR, FAR])
-@pytest.mark.parametrize(("mode", "where"), [(mode, where) for mode in ROUTE_MODES for where in load(mode).WHERE])
-async def test_a_route_s_wound_is_named(lab: Lab, mode: str, where: str, pair: tuple[str, str]) -> None:
+@pytest.mark.parametrize(("mode", "where"), [(mode, where) for mode in MODES for where in load(mode).WHERE])
+async def test_a_wound_between_the_nodes_is_named(lab: Lab, mode: str, where: str, pair: tuple[str, str]) -> None:
     told = lab.inflict(mode, *pair, where=where)
     diagnosis = (await ask(lab.environment(), words_for(told))).diagnosis
     assert [(cause.rule, cause.node) for cause in diagnosis.causes] == [(mode, told["node"])], diagnosis
+
+
+async def test_the_peer_s_mac_counts_without_a_tunnel_too(lab: Lab) -> None:
+    told = lab.inflict("underlay_neighbor_wrong", *NEAR)
+    diagnosis = (await ask(lab.environment(), words_for(told))).diagnosis
+    assert [(cause.rule, cause.node) for cause in diagnosis.causes] == [("underlay_neighbor_wrong", told["node"])]
 
 
 @pytest.mark.parametrize("mode", ["neighbor_wrong_mac", "fdb_entry_missing", "vxlan_device_down"])

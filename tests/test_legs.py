@@ -8,7 +8,7 @@ import pytest
 
 from engine.diagnosis import diagnose
 from engine.plan import expected_legs, plan
-from facts import Allocation, CalicoNode, Diagnosis, Fact, Leg, Pool, RouteLookup
+from facts import Allocation, CalicoNode, Diagnosis, Fact, Leg, Neighbor, Pool, ProbeResult, RouteLookup
 from tests.scene import CART, DB, DEVICE, change, healthy
 
 TUNNEL, ADDRESS = "10.244.218.64", "172.30.0.12"  # node-b's
@@ -64,10 +64,9 @@ def test_pods_of_one_node_need_no_route_to_another() -> None:
 
 
 def test_nothing_of_the_tunnel_is_asked_for_where_it_is_not_used() -> None:
-    for ask in plan(flow("CrossSubnet")):
-        assert {(way.expected_next_hop, way.expected_mac, way.expected_peer) for way in ask.ways} == {("", "", "")}
-    asked = {way.destination: way for way in plan(flow("Always"))[0].ways}
-    assert asked[DB[2]].expected_next_hop == TUNNEL
+    asked = {mode: plan(flow(mode))[0].ways[0] for mode in ("Always", "CrossSubnet", "Never")}
+    expected = {mode: (way.expected_next_hop, way.expected_peer) for mode, way in asked.items()}
+    assert expected == {"Always": (TUNNEL, ADDRESS), "CrossSubnet": ("", ADDRESS), "Never": ("", "")}
 
 
 def named(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
@@ -85,6 +84,13 @@ def test_a_direct_flow_is_judged_without_the_tunnel(mode: str) -> None:
 @pytest.mark.parametrize("device", ["eth0", "ens192", "bond0", "br-ex"])
 def test_the_uplink_may_have_any_name(device: str) -> None:
     assert diagnose(change(flow("CrossSubnet"), RouteLookup, A_TO_B, device=device)).verdict == "healthy"
+
+
+def test_the_peer_s_mac_counts_without_a_tunnel_too() -> None:
+    facts = change(flow("CrossSubnet"), ProbeResult, {"target_address": DB[2], "pod": CART[0]}, answered=0)
+    entry = {"node": "node-a", "address": ADDRESS}
+    facts = change(facts, Neighbor, entry, found=True, mac="02:00:00:00:00:99", state="PERMANENT")
+    assert named(diagnose(facts)) == [("underlay_neighbor_wrong", "node-a", "forward")]
 
 
 DEFAULT = {"prefix": "0.0.0.0/0", "next_hop": "172.30.0.1"}

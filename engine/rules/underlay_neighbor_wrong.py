@@ -1,4 +1,4 @@
-"""Between two nodes of a network tunnel frames travel by the peer's MAC; with a wrong one they reach nobody."""
+"""Between two nodes of a network frames travel by the peer's MAC, tunnelled or not; a wrong one reaches nobody."""
 
 from ipaddress import ip_address, ip_network
 
@@ -18,7 +18,7 @@ UNRESOLVED = {"FAILED", "INCOMPLETE"}
     at=the.leg.source_node,
     stage="underlay",
     heals_within_s=NOT_FELIX,
-    leg=some(Leg, encapsulation="vxlan"),
+    leg=some(Leg, route_by="felix"),
     node=some(CalicoNode, name=the.leg.source_node),
     seen=some(Neighbor, node=the.leg.source_node, address=the.leg.target_node_address),
     # Seen by the peer's own probe: a node that is dead is another failure mode.
