@@ -52,6 +52,6 @@ class Allocation(Fact, frozen=True, kw_only=True):
     vxlan_mode: str = ""  # of that pool: what decides how packets to the address travel; "" when no pool holds it
     ipip_mode: str = ""
     handle: str = ""
-    owner_kind: str = ""  # "pod" | "vxlanTunnelAddress" | another Calico attribute type | "" unknown
+    owner_kind: str = ""  # "pod" | "virtualMachine" | "vxlanTunnelAddress" | another attribute type | "" unknown
     owner: str = ""  # "namespace/name" of a pod; a node for tunnel addresses
     node: str = ""  # attribute node: where the address is in use

@@ -48,7 +48,7 @@ def warnings(diagnosis: Diagnosis) -> list[str]:
     [
         # A StatefulSet's pod that was restarted: the same name under another container.
         (Allocation, ADDRESS, {"handle": "k8s-pod-network.of-the-container-before"}),
-        (Allocation, ADDRESS, {"owner_kind": "", "owner": "", "handle": "k8s-pod-network.vmi.shop.vm"}),
+        (Allocation, ADDRESS, {"owner_kind": "virtualMachine", "owner": "", "handle": "k8s-pod-network.vmi.shop.vm"}),
         (AddressHolders, ADDRESS, {"pods": (DB[0], "shop/virt-launcher-2"), "machine": "shop/vm"}),
         (AddressHolders, ADDRESS, {"pods": ()}),  # its status does not name the address yet
         (Allocation, ADDRESS, {"block_node": "node-c"}),  # borrowed

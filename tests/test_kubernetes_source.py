@@ -213,6 +213,13 @@ async def test_affinity_of_a_block(world: World, affinity: str | None, node: str
     assert (found.found, found.block_node, found.node) == (True, node, "node-a")
 
 
+async def test_an_address_of_a_virtual_machine_is_no_pods(world: World) -> None:
+    block = block_with(world)
+    block["spec"]["attributes"][block["spec"]["allocations"][4]]["secondary"] |= {"vmi-name": "vm", "pod": "before"}
+    world.store.update(block)
+    assert only(await look(world, "pod-a1", "pod-b1"), Allocation, address=A1).owner_kind == "virtualMachine"
+
+
 async def test_an_address_in_cooldown_is_nobodys(world: World) -> None:
     block = block_with(world)
     index = block["spec"]["allocations"][4]

@@ -7,8 +7,11 @@ from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from facts import (
+    AddressHolders,
     Allocation,
     CalicoNode,
+    CalicoPod,
+    CalicoSettings,
     Diagnosis,
     Endpoint,
     Fact,
@@ -21,6 +24,7 @@ from facts import (
     Neighbor,
     PodInterface,
     PodRoute,
+    Pool,
     PoolUsage,
     ProbeResult,
     RouteLookup,
@@ -125,12 +129,21 @@ def _pod_interface(fact: PodInterface, legs: Sequence[Leg]) -> Said | None:
         seen = NOTHING
     elif fact.entered and fact.pod_gateway_state == "PERMANENT" and fact.pod_gateway_mac != fact.mac:
         return f"neighbor {fact.pod_default_next_hop} inside {fact.pod}", fact.mac, fact.pod_gateway_mac or NOTHING
+    elif fact.entered and (leg := _stranger(fact, legs)):
+        what = f"addresses of {fact.pod_device} in {fact.pod}"
+        return what, f"{leg.source_address}/32", ", ".join(fact.pod_addresses) or NOTHING
     elif fact.entered:
         seen = f"{'up' if fact.up else 'down'}, in the pod {'up' if fact.pod_up else 'down'}"
         return f"{fact.interface} and {fact.pod_device} of {fact.pod}", "up, in the pod up", seen
     else:
         seen = "up" if fact.up else "down"
     return f"{fact.interface} of {fact.pod}", "up", seen
+
+
+def _stranger(fact: PodInterface, legs: Sequence[Leg]) -> Leg | None:
+    """The leg of this pod when the pod does not have the address the leg starts from."""
+    leg = _find(legs, source=fact.pod, source_node=fact.node)
+    return leg if leg and leg.source_address not in [one.split("/")[0] for one in fact.pod_addresses] else None
 
 
 def _pod_route(fact: PodRoute, legs: Sequence[Leg]) -> Said | None:
@@ -182,7 +195,10 @@ def _allocation(fact: Allocation, legs: Sequence[Leg]) -> Said | None:
 
 
 def _calico_node(fact: CalicoNode, legs: Sequence[Leg]) -> Said | None:
-    if not fact.vxlan_expected:
+    if fact.unready:
+        return f"node {fact.name}", "ready", f"not ready ({fact.unready})"
+    tunnelled = any(leg.encapsulation == "vxlan" and fact.name in (leg.source_node, leg.target_node) for leg in legs)
+    if not fact.vxlan_expected and not tunnelled:
         return None
     return "annotation IPv4VXLANTunnelAddr", "an address", "an address" if fact.tunnel_address else NOTHING
 
@@ -202,6 +218,26 @@ def _pool(fact: PoolUsage, legs: Sequence[Leg]) -> Said | None:
     return f"pool {fact.pool} {fact.cidr}", "an address to give" if fact.exhausted else "", seen
 
 
+def _holders(fact: AddressHolders, legs: Sequence[Leg]) -> Said | None:
+    leg = _find(legs, target_address=fact.address)
+    expected = leg.target if leg and leg.target in fact.pods and not fact.machine else ""
+    return f"pods with {fact.address}", expected, ", ".join(fact.pods) or NOTHING
+
+
+def _calico_pod(fact: CalicoPod, legs: Sequence[Leg]) -> Said | None:
+    seen = "running" if fact.running else f"{fact.name} not running" if fact.name else NOTHING
+    return "calico-node pod", "running", seen
+
+
+def _settings(fact: CalicoSettings, legs: Sequence[Leg]) -> Said | None:
+    return "ClusterInformation datastoreReady", "true", "true" if fact.datastore_ready else "false"
+
+
+def _configured_pool(fact: Pool, legs: Sequence[Leg]) -> Said | None:
+    state = "being deleted" if fact.deleting else "disabled" if fact.disabled else "enabled"
+    return f"pool {fact.name} {fact.cidr}", "", state
+
+
 _TELL: dict[type[Fact], Callable[[Any, Sequence[Leg]], Said | None]] = {
     Neighbor: _neighbor,
     FdbEntry: _fdb,
@@ -218,4 +254,8 @@ _TELL: dict[type[Fact], Callable[[Any, Sequence[Leg]], Said | None]] = {
     CalicoNode: _calico_node,
     Endpoint: _endpoint,
     PoolUsage: _pool,
+    AddressHolders: _holders,
+    CalicoPod: _calico_pod,
+    CalicoSettings: _settings,
+    Pool: _configured_pool,
 }

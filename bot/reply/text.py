@@ -25,7 +25,8 @@ def render(
         parts += _causes(diagnosis, fixes)
     else:
         parts += _no_cause(investigation)
-    parts += [line for warning in diagnosis.warnings for line in _finding("!", warning)]
+    for warning in diagnosis.warnings:
+        parts += [*_finding("!", warning), f"  Do later  {wording.remedy(warning)}"]
     if verbose:
         parts += _details(diagnosis)
     parts += ["", *_end(investigation, verbose)]

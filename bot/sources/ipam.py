@@ -56,7 +56,9 @@ def allocation(address: IPv4Address, spec: Mapping[str, Any] | None, pool: Pool 
     if attribute is None or attribute.get("releasedAt"):
         return Allocation(found=False, **about)
     secondary: Mapping[str, Any] = attribute.get("secondary") or {}
-    kind = str(secondary.get("type") or ("pod" if secondary.get("pod") else ""))
+    # A virtual machine keeps its address while pods come and go: the one that is named may be the one before.
+    machine = "virtualMachine" if secondary.get("vmi-name") else ""
+    kind = str(secondary.get("type") or machine or ("pod" if secondary.get("pod") else ""))
     owner = f"{secondary.get('namespace', '')}/{secondary['pod']}" if kind == "pod" else str(secondary.get("node", ""))
     return Allocation(
         found=True,

@@ -1,7 +1,7 @@
 """IPAM gave the pod's address to another pod: peers route it to that pod's node, or two pods will soon share it."""
 
 from engine.rule import HEALS_NEVER, Finding, cause, some, the
-from facts import Allocation, Leg
+from facts import Allocation, Endpoint, Leg
 
 
 @cause(
@@ -15,12 +15,13 @@ from facts import Allocation, Leg
     heals_within_s=HEALS_NEVER,
     leg=some(Leg),
     allocation=some(Allocation, address=the.leg.target_address),
+    endpoint=some(Endpoint, name=the.leg.target),
 )
-def allocation_owner_mismatch(leg: Leg, allocation: Allocation) -> str | Finding | None:
-    """The same pod under another container is a pod that was restarted; a virtual machine's address names no pod."""
+def allocation_owner_mismatch(leg: Leg, allocation: Allocation, endpoint: Endpoint) -> str | Finding | None:
+    """The same pod under another container is one that was restarted; one that is leaving may have lost its address."""
     if not allocation.found or allocation.owner_kind != "pod" or allocation.owner in (leg.target, ""):
         return None
-    if allocation.handle.startswith("k8s-pod-network.vmi."):
+    if endpoint.terminating:
         return None
     said = f"{leg.target} on {leg.target_node} has {allocation.address}, which IPAM gave to {allocation.owner}"
     if allocation.node in (leg.target_node, ""):
