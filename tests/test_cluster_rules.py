@@ -187,3 +187,8 @@ def test_one_pool_with_room_is_enough(forbids: str) -> None:
     facts = waiting(starting=True)
     full = change(facts, PoolUsage, {}, pool="small", exhausted=True, forbids=forbids, other_pool=True)
     assert diagnose([*facts, *(one for one in full if isinstance(one, PoolUsage))]).causes == ()
+
+
+def test_what_cni_said_is_told_where_no_pool_is_for_the_node() -> None:
+    facts = change(waiting(network_failure=FAILED, reason=FAILED), PoolUsage, {}, pool="", cidr="")
+    assert causes(diagnose(facts)) == ["pod_without_ip"]

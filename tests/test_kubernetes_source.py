@@ -595,11 +595,12 @@ async def test_a_pool_for_other_namespaces_is_not_counted(tmp_path: Path) -> Non
     async with served(objects(HEALTHY), tmp_path) as world:
         world.change("ippools", "default-ipv4-ippool", namespaceSelector="team == 'x'")
         world.store.create(pod("hungry", "default", "node-a", phase="Pending"))
-        assert of(await look(world, "default/hungry", "192.0.2.1"), PoolUsage) == []
+        none = only(await look(world, "default/hungry", "192.0.2.1"), PoolUsage)
+        assert (none.pool, none.node, none.exhausted) == ("", "node-a", False)
         namespace = world.store.get("namespaces", "default")
         namespace["metadata"].setdefault("labels", {})["team"] = "x"
         world.store.update(namespace)
-        assert len(of(await look(world, "default/hungry", "192.0.2.1"), PoolUsage)) == 1
+        assert only(await look(world, "default/hungry", "192.0.2.1"), PoolUsage).pool == "default-ipv4-ippool"
 
 
 # -- what cannot be read ---------------------------------------------------------------------------------------------

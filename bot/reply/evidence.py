@@ -211,6 +211,8 @@ def _endpoint(fact: Endpoint, legs: Sequence[Leg]) -> Said | None:
 
 
 def _pool(fact: PoolUsage, legs: Sequence[Leg]) -> Said | None:
+    if not fact.pool:
+        return f"pools that {fact.node} may use", "a pool", NOTHING
     seen = (
         f"{fact.free_on_node} addresses free in its blocks, {fact.free_elsewhere} elsewhere; "
         f"{fact.blocks_taken} of {fact.blocks_possible} blocks taken"

@@ -150,6 +150,25 @@ def usage(
     )
 
 
+def no_pool(node: str, *, nodes: int, strict_affinity: bool) -> PoolUsage:
+    """Every pool was looked at, and none is for this node and pod."""
+    return PoolUsage(
+        pool="",
+        cidr="",
+        node=node,
+        block_size=0,
+        addresses=0,
+        blocks_possible=0,
+        blocks_taken=0,
+        nodes=nodes,
+        free_on_node=0,
+        free_elsewhere=0,
+        empty_elsewhere=0,
+        strict_affinity=strict_affinity,
+        exhausted=False,
+    )
+
+
 def together(pools: Sequence[PoolUsage]) -> list[PoolUsage]:
     """All pools one node may use, each knowing what matters of the others: a node lacks an address only in all."""
     roomy = any(not one.exhausted for one in pools)

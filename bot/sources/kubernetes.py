@@ -417,6 +417,9 @@ class Cluster:
                         block_limit=calico.block_limit,
                     )
                 )
+        if not usable and not blind:
+            strict = calico.settings.strict_affinity
+            usable = [ipam.no_pool(node["metadata"]["name"], nodes=nodes, strict_affinity=strict)]
         return [*ipam.together(usable), *blind]
 
     async def _namespace_labels(self, namespaces: Sequence[str], calico: _Calico, blind: list[Blind]) -> list[Object]:
