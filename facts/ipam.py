@@ -19,7 +19,7 @@ class Pool(Fact, frozen=True, kw_only=True):
 
 
 class PoolUsage(Fact, frozen=True, kw_only=True):
-    """The runbook's arithmetic for one pool and one node, in exact numbers (reference: calico.md 2.6)."""
+    """The runbook's arithmetic for one pool and one node, in exact numbers."""
 
     pool: str  # "" when the node may use no pool at all: then there is nothing that could be short
     cidr: str
