@@ -59,6 +59,8 @@ def rows(diagnosis: Diagnosis) -> list[Row]:
     for fact in diagnosis.facts:
         tell = _TELL.get(type(fact))
         said = tell(fact, legs) if tell else None
+        if isinstance(fact, Neighbor) and fact.id not in cited and not _of_a_tunnel(fact, legs):
+            continue  # of the uplink and of pods anything goes, as long as no rule says otherwise
         if said and (said[1] or fact.id in cited):
             node = str(getattr(fact, "node", "") or (fact.name if isinstance(fact, CalicoNode) else ""))
             row = Row(node, *said, fact.id in cited)
@@ -71,9 +73,16 @@ def _find(legs: Iterable[Leg], **fields: Any) -> Leg | None:
     return next((leg for leg in legs if all(getattr(leg, name) == value for name, value in fields.items())), None)
 
 
+def _of_a_tunnel(fact: Neighbor, legs: Sequence[Leg]) -> bool:
+    return _find(legs, source_node=fact.node, tunnel_device=fact.device) is not None
+
+
 def _neighbor(fact: Neighbor, legs: Sequence[Leg]) -> Said | None:
     leg = _find(legs, source_node=fact.node, target_tunnel_address=fact.address, tunnel_device=fact.device)
     what = f"neighbor {fact.address} on {fact.device}"
+    if not _of_a_tunnel(fact, legs):
+        fixed = fact.state == "PERMANENT"
+        return what, "learned" if fixed else "an answer", f"{fact.mac or NOTHING} ({fact.state or 'no entry'})"
     return what, leg.target_tunnel_mac if leg and leg.encapsulation == "vxlan" else "", fact.mac or NOTHING
 
 
@@ -110,9 +119,12 @@ def _link(fact: Link, legs: Sequence[Leg]) -> Said | None:
     leg = _find(legs, source_node=fact.node, tunnel_device=fact.device)
     expected = ""
     if leg and leg.encapsulation == "vxlan":
-        expected = f"up, {leg.source_tunnel_mac}, VNI {leg.vni}, port {leg.vxlan_port}"
+        expected = f"up, {leg.source_tunnel_mac}, VNI {leg.vni}, port {leg.vxlan_port}, local {leg.source_node_address}"
     seen = f"{'up' if fact.up else 'down'}, {fact.mac}"
-    seen += f", VNI {fact.vni}, port {fact.vxlan_port}" if fact.link_kind == "vxlan" else f", MTU {fact.mtu}"
+    if fact.link_kind == "vxlan":
+        seen += f", VNI {fact.vni}, port {fact.vxlan_port}, local {fact.vxlan_local}"
+    else:
+        seen += f", MTU {fact.mtu}"
     return f"device {fact.device}", expected, seen if fact.found else NOTHING
 
 
