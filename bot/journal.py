@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import tempfile
 import time
+import weakref
 from pathlib import Path
 
 import msgspec
@@ -32,7 +34,10 @@ class Journal:
     """One file a question: in `jobs` until it is answered, then for a day in `done`. Every method blocks for a disk."""
 
     def __init__(self, state: Path | None) -> None:
-        self._directory = (state or Path(tempfile.mkdtemp(prefix="calico-why-"))) / "journal"
+        if state is None:
+            state = Path(tempfile.mkdtemp(prefix="calico-why-"))
+            weakref.finalize(self, shutil.rmtree, state, ignore_errors=True)  # nobody asked to keep anything
+        self._directory = state / "journal"
         self._jobs, self._done = self._directory / "jobs", self._directory / "done"
         for directory in (self._jobs, self._done):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
