@@ -488,7 +488,6 @@ async def test_http_that_is_not_from_slack_ends_at_the_door(tmp_path: Path) -> N
                     assert answer.status == 401
             async with client.get(local.request_url.replace("/slack/events", "/healthz")) as answer:
                 assert await answer.text() == "ok"
-            assert await local.verify_request_url(), "else Slack would not take the address"
             assert room.answers.asked == []
 
 

@@ -78,8 +78,6 @@ class Api:
         return method.run(arguments)
 
     def _fail(self, request: web.Request, call: Call, fault: ApiFault) -> web.Response:
-        if fault.failure == "refused":
-            raise SlackError(fault.error)
         if fault.failure == "429":
             call.status, call.error = 429, "ratelimited"
             headers = {"Retry-After": str(fault.retry_after)}

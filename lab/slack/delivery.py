@@ -28,7 +28,6 @@ RETRY_AFTER_SECONDS = (0.0, 60.0, 300.0)  # an event not acknowledged comes agai
 PING_SECONDS = 10.0
 CONNECTIONS = 10
 NO_RETRY = "X-Slack-No-Retry"
-VERIFICATION = "local-stand-in-verification"  # the deprecated token every payload still carries
 
 
 class Deliverer:
@@ -135,15 +134,6 @@ class Deliverer:
             elif self._faults.take_deliver_twice():
                 await self._once(kind, payload, what, form, retry=1, reason="timeout")
         return delivery
-
-    async def verify(self) -> bool:
-        """Whether the request URL answers Slack's signed challenge, without which Slack takes no such address."""
-        if not self.request_url:
-            raise ValueError("there is no request URL to verify: this Slack delivers by Socket Mode")
-        challenge = secrets.token_urlsafe(24)
-        payload = {"token": VERIFICATION, "challenge": challenge, "type": "url_verification"}
-        delivery, _ = await self._once("events_api", payload, "url_verification", None, retry=0, reason="")
-        return delivery.body in (challenge, {"challenge": challenge})
 
     def refuse(self, kind: Kind, what: str) -> Delivery:
         """Keeps on record what Slack itself answered, so that the bot was not told."""

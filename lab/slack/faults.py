@@ -17,14 +17,10 @@ RATE_BURST = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ApiFault:
-    """How one call fails. `timeout` applies the call and then never answers; `retry_after` is seconds, for 429 only.
+    """How one call fails. `timeout` applies the call and then never answers; `retry_after` is seconds, for 429 only."""
 
-    `refused` answers with Slack's word `error` and changes nothing.
-    """
-
-    failure: ApiFailure | Literal["refused"]
+    failure: ApiFailure
     retry_after: int = 1
-    error: str = ""
 
 
 class RateBucket:
@@ -61,10 +57,6 @@ class Faults:
         if known is None:
             raise ValueError(f"no failure {failure!r}; there are {', '.join(FAILURES)}")
         self._planned[method].extend([ApiFault(known, retry_after)] * times)
-
-    def refuse(self, method: str, error: str, times: int = 1) -> None:
-        """The next `times` calls of `method` are refused with `error`, a word of Slack such as plan_upgrade_required."""
-        self._planned[method].extend([ApiFault("refused", error=error)] * times)
 
     def take(self, method: str, channel: str) -> ApiFault | None:
         """How this call fails, spending what was planned for it."""

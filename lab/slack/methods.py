@@ -394,11 +394,7 @@ def _bad(message: str, pointer: str) -> SlackError:
 
 def refusal(problems: list[Problem]) -> SlackError:
     """Slack's answer to a payload it does not take; the first problem gives the error word."""
-    code, said = problems[0].code, [str(problem) for problem in problems]
-    more: Json = {"response_metadata": {"messages": [f"[ERROR] {words}" for words in said]}}
-    if code == "invalid_blocks":  # only these are written a second time
-        more["errors"] = said
-    return SlackError(code, **more)
+    return SlackError(problems[0].code, response_metadata={"messages": [f"[ERROR] {problem}" for problem in problems]})
 
 
 def _refuse(problems: list[Problem]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lab.slack.api import Api
 from lab.slack.config import Channel, User
-from lab.slack.delivery import VERIFICATION, Deliverer
+from lab.slack.delivery import Deliverer
 from lab.slack.records import Delivery
 from lab.slack.validation import validate_view
 from lab.slack.workspace import Json, Message, SlackError, View, Workspace
@@ -20,6 +20,7 @@ COMMAND_FAILED = "{command} failed with the error “{error}”"
 CLICK_FAILED = "That button did not reach the app ({error}). Try again."
 NOT_INVITED = "You mentioned @{bot}, but they are not in this channel."
 REQUIRED = "Please complete this required field."
+VERIFICATION = "local-stand-in-verification"  # the deprecated token every payload still carries
 
 
 class People:

@@ -101,10 +101,6 @@ class LocalSlack:
     def request_url(self, url: str) -> None:
         self._deliverer.request_url = url
 
-    async def verify_request_url(self) -> bool:
-        """Whether the bot there answers the challenge Slack sends to a new request URL. ValueError where there is none."""
-        return await self._deliverer.verify()
-
     # -- looking
 
     @property
