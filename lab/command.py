@@ -66,9 +66,20 @@ def run(args: argparse.Namespace) -> int:
         return error.status
 
 
+def _faults() -> int:
+    """What can be broken is known before a lab is up."""
+    from lab.faults import describe, load, names
+
+    for name in names():
+        print(f"{name:<28} {'|'.join(load(name).WHERE):<14} {describe(name)}")
+    return 0
+
+
 def _run(args: argparse.Namespace) -> int:
     if args.lab_word == "up":
         return _up_with_slack(args) if args.slack else _up(args, Settings())
+    if args.lab_word == "faults":
+        return _faults()
     lab = Lab(find(args.name))
     match args.lab_word:
         case "down":
@@ -83,9 +94,6 @@ def _run(args: argparse.Namespace) -> int:
         case "heal":
             lab.heal()
             print(f"The lab {lab.name} is as it was when it came up.")
-        case "faults":
-            for fault in lab.faults():
-                print(f"{fault['name']:<28} {'|'.join(fault['where']):<14} {fault['text']}")
         case "status":
             _print_status(lab, args.output)
         case "env":
