@@ -7,9 +7,28 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from facts import Cause, Fact, Leg
+from facts import Cause, Fact, Leg, Text, say
 from facts.flow import STAGES, mirrored
 from facts.verdict import SEVERITIES
+
+__all__ = [
+    "HEALS_DEVICE",
+    "HEALS_ENTRY",
+    "HEALS_NEVER",
+    "NOT_FELIX",
+    "CauseRule",
+    "Deduction",
+    "Finding",
+    "Pattern",
+    "Ref",
+    "Rule",
+    "as_text",
+    "cause",
+    "derive",
+    "say",
+    "some",
+    "the",
+]
 
 # How long a living Felix takes to repair a wound of each kind, in seconds; observed (calico_truth.md 2).
 HEALS_DEVICE = 10
@@ -123,7 +142,7 @@ class CauseRule(Rule):
         if isinstance(found, str):
             found = Finding(found)
         leg = next((f for f in facts.values() if isinstance(f, Leg)), None)
-        direction = leg.direction if leg else ""
+        flow, direction = (leg.flow, leg.direction) if leg else ("", "")
         if found.other_leg:
             direction = "reverse" if direction == "forward" else "forward"
         stage = found.stage or self.stage
@@ -132,8 +151,10 @@ class CauseRule(Rule):
         return Cause(
             rule=self.name,
             title=self.title,
-            text=found.text,
+            text=str(found.text),
+            message=found.text.message if isinstance(found.text, Text) else None,
             node=str(getattr(facts[self.at.alias], self.at.field)) if self.at else "",
+            flow=flow,
             leg="both" if leg and self.both_ways else direction,
             stage=stage,
             severity=found.severity or self.severity,
@@ -159,7 +180,7 @@ def cause(
     heals_within_s: int = NOT_FELIX,
     **patterns: Pattern,
 ) -> Callable[[Body], CauseRule]:
-    """A failure mode. The body gets one fact per pattern by name and returns None, a sentence, or a `Finding`.
+    """A failure mode. The body gets one fact per pattern by name and returns None, what `say` made, or a `Finding`.
 
     title: what a person reads first. remedy: a sentence for a person.
     fix: a kind of fix (fixes/kinds) that people can approve.

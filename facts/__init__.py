@@ -4,9 +4,10 @@ from facts.ask import LocalPod, NodeAsk, SendProbe, Way
 from facts.calico import CalicoNode, CalicoPod, CalicoSettings, FelixHealth
 from facts.endpoint import AddressHolders, Endpoint
 from facts.fact import Blind, Fact, decode, encode, from_builtins
-from facts.flow import Leg, Question, Side
+from facts.flow import Flow, Leg, Question, Side
 from facts.ipam import Allocation, Pool, PoolUsage
 from facts.link import Link, LinkAddresses
+from facts.message import Message, Text, say
 from facts.neighbor import FdbEntry, Neighbor
 from facts.pod import Listener, PodInterface, PodRoute
 from facts.reachability import ProbeResult
@@ -28,6 +29,7 @@ __all__ = [
     "Fact",
     "FdbEntry",
     "FelixHealth",
+    "Flow",
     "Hop",
     "Leg",
     "LegPath",
@@ -35,6 +37,7 @@ __all__ = [
     "LinkAddresses",
     "Listener",
     "LocalPod",
+    "Message",
     "Neighbor",
     "NodeAsk",
     "PodInterface",
@@ -47,8 +50,10 @@ __all__ = [
     "SendProbe",
     "Side",
     "Sysctl",
+    "Text",
     "Way",
     "decode",
     "encode",
     "from_builtins",
+    "say",
 ]

@@ -41,6 +41,8 @@ class NodeAsk(msgspec.Struct, frozen=True, kw_only=True):
     """Body of POST /v1/facts: everything wanted from one node. Answer: a JSON list of facts."""
 
     node: str
+    family: int = 4  # of every address in it
+    felix: bool = True  # ask Felix how it is, too
     tunnel_device: str = "vxlan.calico"
     uplink_address: str = ""  # the node address Calico uses; the uplink is the device that holds it
     felix_health_port: int = 9099

@@ -15,14 +15,16 @@ class CalicoSettings(Fact, frozen=True, kw_only=True):
 
 
 class CalicoNode(Fact, frozen=True, kw_only=True):
-    """A node as its annotations and FelixConfiguration (default overlaid by node.<name>) describe it."""
+    """A node as its annotations and FelixConfiguration (default overlaid by node.<name>) describe it, for one family:
+    a dual stack node is two of these."""
 
     name: str
-    address: str  # IPv4Address annotation without its prefix length; "" when missing
+    family: int = 4  # of its addresses, its tunnel and its pools
+    address: str  # IPv4Address (IPv6Address) annotation without its prefix length; "" when missing
     subnet: str  # the network of that annotation, such as 172.30.0.0/24
     internal_address: str  # status.addresses InternalIP: where the probe is reached
-    tunnel_address: str  # IPv4VXLANTunnelAddr annotation; "" when missing
-    tunnel_mac: str  # VXLANTunnelMACAddr annotation, else "66:" + SHA1(name)[:5]
+    tunnel_address: str  # IPv4VXLANTunnelAddr (IPv6VXLANTunnelAddr) annotation; "" when missing
+    tunnel_mac: str  # VXLANTunnelMACAddr annotation, else "66:" + SHA1(name)[:5]; of the name + "-v6" for IPv6
     vxlan_expected: bool  # an enabled VXLAN pool selects this node
     ready: bool = True
     unready: str = ""  # reason and message of condition Ready when it is False or Unknown; "" when True or not said

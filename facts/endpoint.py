@@ -12,6 +12,7 @@ class Endpoint(Fact, frozen=True, kw_only=True):
     kind: str  # "pod" | "node" | "service" | "address"
     node: str = ""  # "" when not scheduled or not known
     address: str = ""  # IPv4 address, "" when it has none
+    address6: str = ""  # IPv6 address, "" when it has none
     addresses: tuple[str, ...] = ()  # all families
     host_network: bool = False
     phase: str = ""  # Pending | Running | Succeeded | Failed | Unknown, pods only

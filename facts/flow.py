@@ -18,7 +18,14 @@ STAGES = (
 )
 
 
-TUNNEL_DEVICE = "vxlan.calico"
+TUNNEL_DEVICES = {
+    ("vxlan", 4): "vxlan.calico",
+    ("vxlan", 6): "vxlan-v6.calico",
+    ("ipip", 4): "tunl0",
+    ("wireguard", 4): "wireguard.cali",
+    ("wireguard", 6): "wg-v6.cali",
+}
+TUNNEL_DEVICE = TUNNEL_DEVICES["vxlan", 4]
 
 
 def mirrored(stage: str) -> str:
@@ -36,10 +43,28 @@ class Question(Fact, frozen=True, kw_only=True):
     port: int = 0
 
 
-class Side(Fact, frozen=True, kw_only=True):
-    """One end of the flow with its node and its address's block: what a leg starts from or ends at."""
+class Flow(Fact, frozen=True, kw_only=True):
+    """One pair the question comes down to: one for each address family both sides have, and for each of a Service's
+    endpoints. Each has two legs."""
 
+    name: str  # "shop/cart to shop/db over IPv4"; a person reads it
+    source: str  # names of Endpoint facts
+    target: str
+    family: int  # 4 | 6
+    source_address: str = ""  # of that family; "" for a node that sends: which of its own it takes depends on the way
+    target_address: str = ""
+    protocol: str = ""  # "tcp" | "udp" | "" when no port was asked
+    port: int = 0  # where the target itself listens: a Service's target port
+    service: str = ""  # namespace/name of the Service that leads to this target
+
+
+class Side(Fact, frozen=True, kw_only=True):
+    """One end of a flow with its node and its address's block: what a leg starts from or ends at."""
+
+    flow: str
     role: str  # "source" | "target"
+    family: int = 4
+    kind: str = "pod"  # "pod" | "node" | "outside": whose network its address belongs to
     endpoint: str  # namespace/name
     address: str
     interface: str
@@ -53,6 +78,7 @@ class Side(Fact, frozen=True, kw_only=True):
     ipip_mode: str
     vni: int
     vxlan_port: int
+    nat_outgoing: bool = False  # of that pool: what leaves for no pool's address does so under the node's own
     bpf: bool = False
     wireguard: bool = False
 
@@ -60,10 +86,14 @@ class Side(Fact, frozen=True, kw_only=True):
 class Leg(Fact, frozen=True, kw_only=True):
     """One direction of the flow with everything that should be true of it: the anchor of every rule about a path."""
 
+    flow: str = ""  # name of its Flow, which its other leg shares
+    family: int = 4
     direction: str  # "forward" | "reverse"
-    encapsulation: str  # "local" | "vxlan" | "direct" | "ipip" | "wireguard" | "unknown"
-    source: str  # pod name namespace/name
+    encapsulation: str  # "local" | "vxlan" | "direct" | "ipip" | "wireguard" | "host" | "outside" | "unknown"
+    source: str  # name of its Endpoint, namespace/name of a pod
     target: str
+    source_kind: str = "pod"  # "pod" | "node" | "outside": is there a pod's interface at this end?
+    target_kind: str = "pod"
     source_address: str
     target_address: str
     source_interface: str  # cali* on the source node

@@ -13,6 +13,7 @@ class Pool(Fact, frozen=True, kw_only=True):
     block_size: int
     vxlan_mode: str = "Never"  # Never | Always | CrossSubnet
     ipip_mode: str = "Never"
+    nat_outgoing: bool = False
     disabled: bool = False  # or being deleted, which Calico treats alike
     deleting: bool = False
     node_selector: str = "all()"
@@ -51,6 +52,7 @@ class Allocation(Fact, frozen=True, kw_only=True):
     pool: str = ""
     vxlan_mode: str = ""  # of that pool: what decides how packets to the address travel; "" when no pool holds it
     ipip_mode: str = ""
+    nat_outgoing: bool = False  # of that pool
     handle: str = ""
     owner_kind: str = ""  # "pod" | "virtualMachine" | "vxlanTunnelAddress" | another attribute type | "" unknown
     owner: str = ""  # "namespace/name" of a pod; a node for tunnel addresses

@@ -25,9 +25,10 @@ class Link(Fact, frozen=True, kw_only=True):
 
 
 class LinkAddresses(Fact, frozen=True, kw_only=True):
-    """IPv4 addresses of a device, as ADDRESS/LENGTH. `found=False`: there is no such device."""
+    """Addresses of one family of a device, as ADDRESS/LENGTH. `found=False`: there is no such device."""
 
     node: str
     device: str
+    family: int = 4
     found: bool
     addresses: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ class PodInterface(Fact, frozen=True, kw_only=True):
 
     node: str
     pod: str  # namespace/name
+    family: int = 4  # of the addresses, the default route and the gateway below
     interface: str  # host side
     found: bool  # the host side exists
     up: bool = False

@@ -13,4 +13,5 @@ class Sysctl(Fact, frozen=True, kw_only=True):
     found: bool
     value: str = ""
     device: str = ""  # cali123, vxlan.calico, all; "" for a switch of the whole node
+    family: int = 4  # net.ipv4 or net.ipv6
     switch: str = ""  # forwarding, proxy_arp, rp_filter of that device

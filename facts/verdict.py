@@ -6,6 +6,7 @@ import msgspec
 
 from facts.fact import Blind, Fact
 from facts.flow import Question
+from facts.message import Message
 
 SEVERITIES = ("breaks", "degrades", "warns")
 
@@ -16,7 +17,9 @@ class Cause(Fact, frozen=True, kw_only=True):
     rule: str  # name of the failure mode
     title: str
     text: str  # the proof in one sentence, with the cluster's own names and numbers
+    message: Message | None = None  # the same, before it was put into English
     node: str = ""
+    flow: str = ""  # name of the Flow whose leg it is; "" when it is not about a leg, or about several flows
     leg: str = ""  # forward | reverse | both | "" when it is not about a leg
     stage: str = ""  # of facts.flow.STAGES: the first bad one, from the source of `leg` (of forward when "both")
     severity: str = "breaks"
@@ -32,6 +35,7 @@ class Checked(Fact, frozen=True, kw_only=True):
 
     rule: str
     node: str = ""
+    flow: str = ""
     leg: str = ""
 
 
@@ -47,6 +51,7 @@ class Hop(msgspec.Struct, frozen=True, kw_only=True):
 class LegPath(msgspec.Struct, frozen=True, kw_only=True):
     """The hops of a leg in order, with the last good and the first bad stage ("" when there is none)."""
 
+    flow: str = ""
     direction: str
     source: str
     target: str

@@ -18,7 +18,7 @@ from facts import Allocation, CalicoNode, Endpoint, Leg
     leg=some(Leg),
     allocation=some(Allocation, address=the.leg.target_address),
     endpoint=some(Endpoint, name=the.leg.target),
-    node=some(CalicoNode, name=the.leg.target_node),
+    node=some(CalicoNode, name=the.leg.target_node, family=the.leg.family),
 )
 def allocation_missing(leg: Leg, allocation: Allocation, endpoint: Endpoint, node: CalicoNode) -> str | Finding | None:
     """No allocation is right outside all pools, with host-local IPAM, and for a pod that is leaving."""

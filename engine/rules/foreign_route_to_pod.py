@@ -21,7 +21,7 @@ FELIX = 80  # the protocol of its own routes; it removes those it does not want,
     stage="source node",
     heals_within_s=HEALS_NEVER,
     leg=some(Leg, encapsulation="vxlan"),
-    node=some(CalicoNode, name=the.leg.source_node),
+    node=some(CalicoNode, name=the.leg.source_node, family=the.leg.family),
     route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
 )
 def foreign_route_to_pod(leg: Leg, node: CalicoNode, route: RouteLookup) -> Finding | None:

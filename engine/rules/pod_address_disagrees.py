@@ -19,6 +19,7 @@ from facts import Endpoint, Leg, PodInterface
         PodInterface,
         node=the.leg.source_node,
         pod=the.leg.source,
+        family=the.leg.family,
         interface=the.leg.source_interface,
         found=True,
         entered=True,

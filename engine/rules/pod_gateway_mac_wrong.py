@@ -20,6 +20,7 @@ FIXED = ("PERMANENT", "NOARP")  # any other entry is asked for anew within a min
         PodInterface,
         node=the.leg.source_node,
         pod=the.leg.source,
+        family=the.leg.family,
         interface=the.leg.source_interface,
         found=True,
         entered=True,

@@ -15,7 +15,7 @@ from facts import Leg, PodInterface
     heals_within_s=HEALS_NEVER,
     leg=some(Leg),
     interface=some(
-        PodInterface, node=the.leg.source_node, pod=the.leg.source, interface=the.leg.source_interface, found=True
+        PodInterface, node=the.leg.source_node, pod=the.leg.source, family=the.leg.family, interface=the.leg.source_interface, found=True
     ),
 )
 def pod_interface_down(leg: Leg, interface: PodInterface) -> str | None:

@@ -14,7 +14,7 @@ from facts import Endpoint, Leg, PodInterface, RouteLookup
     both_ways=True,
     heals_within_s=HEALS_NEVER,
     leg=some(Leg),
-    interface=some(PodInterface, node=the.leg.source_node, pod=the.leg.source, interface=the.leg.source_interface),
+    interface=some(PodInterface, node=the.leg.source_node, pod=the.leg.source, family=the.leg.family, interface=the.leg.source_interface),
     route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.source_address, source="", incoming=""),
     endpoint=some(Endpoint, name=the.leg.source),
 )

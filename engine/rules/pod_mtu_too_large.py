@@ -17,6 +17,7 @@ from facts import Leg, Link, PodInterface, ProbeResult
         PodInterface,
         node=the.leg.source_node,
         pod=the.leg.source,
+        family=the.leg.family,
         interface=the.leg.source_interface,
         found=True,
         entered=True,

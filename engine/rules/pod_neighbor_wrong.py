@@ -19,6 +19,7 @@ STATIC = {"PERMANENT", "NOARP"}  # any other entry is checked by the kernel itse
         PodInterface,
         node=the.leg.target_node,
         pod=the.leg.target,
+        family=the.leg.family,
         interface=the.leg.target_interface,
         found=True,
         entered=True,

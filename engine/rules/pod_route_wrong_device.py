@@ -13,10 +13,10 @@ from facts import CalicoNode, Leg, PodInterface, RouteLookup
     stage="target node",
     heals_within_s=HEALS_ENTRY,
     leg=some(Leg),
-    node=some(CalicoNode, name=the.leg.target_node),
+    node=some(CalicoNode, name=the.leg.target_node, family=the.leg.family),
     # The pod's own interface must be there: else its computed name may be wrong, or another failure mode speaks.
     pod=some(
-        PodInterface, node=the.leg.target_node, pod=the.leg.target, interface=the.leg.target_interface, found=True
+        PodInterface, node=the.leg.target_node, pod=the.leg.target, family=the.leg.family, interface=the.leg.target_interface, found=True
     ),
     route=some(
         RouteLookup, node=the.leg.target_node, destination=the.leg.target_address, source="", incoming="", found=True

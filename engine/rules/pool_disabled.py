@@ -15,8 +15,8 @@ from facts import Allocation, CalicoNode, Leg, Pool
     leg=some(Leg, encapsulation="vxlan"),
     allocation=some(Allocation, address=the.leg.target_address),
     pool=some(Pool, name=the.allocation.pool),
-    target=some(CalicoNode, name=the.leg.target_node),
-    source=some(CalicoNode, name=the.leg.source_node),
+    target=some(CalicoNode, name=the.leg.target_node, family=the.leg.family),
+    source=some(CalicoNode, name=the.leg.source_node, family=the.leg.family),
 )
 def pool_disabled(leg: Leg, allocation: Allocation, pool: Pool, target: CalicoNode, source: CalicoNode) -> str | None:
     """Cluster-wide, so without a node: both legs find the same."""

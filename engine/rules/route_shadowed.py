@@ -19,7 +19,7 @@ from facts import CalicoNode, Leg, RouteLookup
     stage="source node",
     heals_within_s=HEALS_ENTRY,
     leg=some(Leg, route_by="felix"),
-    node=some(CalicoNode, name=the.leg.source_node),
+    node=some(CalicoNode, name=the.leg.source_node, family=the.leg.family),
     route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
 )
 def route_shadowed(leg: Leg, node: CalicoNode, route: RouteLookup) -> str | Finding | None:

@@ -16,7 +16,7 @@ from facts import Allocation, CalicoNode, Leg
     heals_within_s=HEALS_NEVER,
     leg=some(Leg, encapsulation="vxlan"),
     allocation=some(Allocation, address=the.leg.source_tunnel_address),
-    node=some(CalicoNode, name=the.leg.source_node),
+    node=some(CalicoNode, name=the.leg.source_node, family=the.leg.family),
 )
 def tunnel_address_freed(leg: Leg, allocation: Allocation, node: CalicoNode) -> str | None:
     """With host-local IPAM the address comes from the node's own range, and no block knows it."""

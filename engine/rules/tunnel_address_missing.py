@@ -14,7 +14,7 @@ from facts import CalicoNode, Leg
     both_ways=True,
     heals_within_s=HEALS_NEVER,
     leg=some(Leg, encapsulation="vxlan"),
-    node=some(CalicoNode, name=the.leg.target_node),
+    node=some(CalicoNode, name=the.leg.target_node, family=the.leg.family),
 )
 def tunnel_address_missing(leg: Leg, node: CalicoNode) -> str | None:
     if node.tunnel_address or not node.vxlan_expected:

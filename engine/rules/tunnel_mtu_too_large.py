@@ -23,6 +23,7 @@ OVERHEAD = 50  # outer IPv4, UDP and VXLAN headers, and the inner Ethernet heade
         PodInterface,
         node=the.leg.source_node,
         pod=the.leg.source,
+        family=the.leg.family,
         interface=the.leg.source_interface,
         found=True,
         entered=True,

@@ -19,7 +19,7 @@ UNRESOLVED = {"FAILED", "INCOMPLETE"}
     stage="underlay",
     heals_within_s=NOT_FELIX,
     leg=some(Leg, route_by="felix"),
-    node=some(CalicoNode, name=the.leg.source_node),
+    node=some(CalicoNode, name=the.leg.source_node, family=the.leg.family),
     seen=some(Neighbor, node=the.leg.source_node, address=the.leg.target_node_address),
     # Seen by the peer's own probe: a node that is dead is another failure mode.
     peer=some(Link, node=the.leg.target_node, node_address=the.leg.target_node_address),

@@ -1,0 +1,36 @@
+"""A sentence that can still be said in another language; without it every language would need rules of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """An English sentence with names in braces, and what goes into them: text, or a sentence of its own."""
+
+    template: str
+    values: tuple[tuple[str, str | Message], ...] = ()
+
+    def __str__(self) -> str:
+        return self.template.format_map({name: str(value) for name, value in self.values})
+
+
+class Text(str):
+    """The English sentence of a Message: text everywhere, and nowhere without its parts."""
+
+    message: Message
+
+
+def say(template: str, /, **values: Any) -> Text:
+    """`say("{node} has no route to {address}.", node=..., address=...)`.
+
+    The template is what catalogues of other languages are looked up by, so nothing of the cluster may stand in it.
+    A value may be what another `say` returned. Raises KeyError for a name without a value.
+    """
+    told = tuple((name, value.message if isinstance(value, Text) else str(value)) for name, value in values.items())
+    message = Message(template=template, values=told)
+    text = Text(message)
+    text.message = message
+    return text
