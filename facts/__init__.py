@@ -1,6 +1,6 @@
 """What was seen, declared once: every other package speaks in these nouns. Imports nobody."""
 
-from facts.ask import LocalPod, NodeAsk, SendProbe, Way
+from facts.ask import LocalPod, NodeAsk, OwnPort, SendProbe, Way
 from facts.calico import CalicoNode, CalicoPod, CalicoSettings, FelixHealth
 from facts.endpoint import AddressHolders, Endpoint
 from facts.fact import Blind, Fact, decode, encode, from_builtins
@@ -40,6 +40,7 @@ __all__ = [
     "Message",
     "Neighbor",
     "NodeAsk",
+    "OwnPort",
     "PodInterface",
     "PodRoute",
     "Pool",

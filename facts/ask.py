@@ -26,6 +26,14 @@ class LocalPod(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 0
 
 
+class OwnPort(msgspec.Struct, frozen=True, kw_only=True):
+    """Does anything listen on this port in the node's own network?"""
+
+    name: str  # the Listener's `pod`: the node, or namespace/name of a pod with hostNetwork
+    protocol: str  # "tcp" or "udp"
+    port: int
+
+
 class SendProbe(msgspec.Struct, frozen=True, kw_only=True):
     """A fresh packet (or a few) from inside a local pod, or from the node itself when pod is ""."""
 
@@ -49,5 +57,6 @@ class NodeAsk(msgspec.Struct, frozen=True, kw_only=True):
     felix_again: bool = False  # when Felix answers badly ask it again, 3 s later: the answer may be that much late
     ways: tuple[Way, ...] = ()
     local_pods: tuple[LocalPod, ...] = ()
+    own_ports: tuple[OwnPort, ...] = ()
     send: tuple[SendProbe, ...] = ()
     deadline_ms: int = 2500  # the probe answers with what it has by then; the rest is Blind

@@ -32,3 +32,4 @@ class LinkAddresses(Fact, frozen=True, kw_only=True):
     family: int = 4
     found: bool
     addresses: tuple[str, ...] = ()
+    duplicates: tuple[str, ...] = ()  # IPv6: of those, the ones somebody else has, so that the kernel uses none

@@ -22,7 +22,9 @@ class PodInterface(Fact, frozen=True, kw_only=True):
     pod_up: bool = False
     pod_mac: str = ""
     pod_mtu: int = -1
-    pod_addresses: tuple[str, ...] = ()  # ADDRESS/LENGTH
+    pod_ipv6: bool = True  # False: the pod's device carries no IPv6 (disable_ipv6, or an MTU below 1280)
+    pod_addresses: tuple[str, ...] = ()  # ADDRESS/LENGTH, link-local ones too
+    pod_duplicates: tuple[str, ...] = ()  # IPv6: of those, the ones somebody else has, so that the kernel uses none
     pod_default_next_hop: str = ""  # "" when the pod has no default route
     pod_gateway_mac: str = ""  # of the neighbor entry for the gateway; "" when there is none yet
     pod_gateway_state: str = ""  # of that entry, as in Neighbor; "" when there is none
@@ -42,11 +44,13 @@ class PodRoute(Fact, frozen=True, kw_only=True):
 
 
 class Listener(Fact, frozen=True, kw_only=True):
-    """Does anything in the pod listen on this port? `found=False`: no socket does."""
+    """Does anything take packets of this family on this port? `found=False`: no socket does."""
 
     node: str
-    pod: str
+    pod: str  # namespace/name; for the node's own network the name it was asked under
+    family: int = 4
     protocol: str
     port: int
     found: bool
     addresses: tuple[str, ...] = ()  # bound addresses, "0.0.0.0" and "::" for all
+    other_family: tuple[str, ...] = ()  # bound addresses that take packets of the other family only

@@ -26,4 +26,5 @@ class RouteLookup(Fact, frozen=True, kw_only=True):
     scope: int = -1
     metric: int = -1
     onlink: bool = False
-    rp_filter: int = -1  # input lookups: the filter in effect where they come in: 0 off, 1 strict, 2 loose
+    rp_filter: int = -1  # IPv4 input lookups: the filter in effect where they come in: 0 off, 1 strict, 2 loose
+    preferred_source: str = ""  # output lookups: the address the node's own packets would carry
