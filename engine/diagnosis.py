@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from engine import rulebase
+from engine import passage, rulebase
 from engine.order import depths, place
 from engine.path import paths
 from engine.rule import HEALS_NEVER, CauseRule
@@ -20,11 +20,14 @@ from facts import (
     Endpoint,
     Fact,
     FelixHealth,
+    Flow,
     Leg,
     ProbeResult,
     Question,
 )
 from facts.verdict import SEVERITIES
+
+JUDGED = ("local", "vxlan", "direct", "host", "outside")
 
 
 def diagnose(facts: Sequence[Fact]) -> Diagnosis:
@@ -37,7 +40,8 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     legs = [fact for fact in evaluation.facts if isinstance(fact, Leg)]
     probes = [fact for fact in evaluation.facts if isinstance(fact, ProbeResult)]
     waiting = {fact.node for fact in facts if isinstance(fact, Endpoint) and fact.starting and not fact.addresses}
-    told = _last_resorts(told, rules, lost=_loses(legs, probes), waiting=waiting)
+    lost = any(passage.loses(leg, probes) for leg in legs if leg.direction == "forward")
+    told = _last_resorts(told, rules, lost=lost, waiting=waiting)
     causes = [_with_felix(cause, evaluation.facts) for cause in _ordered(told, rules)]
     breaking = tuple(cause for cause in causes if cause.severity != "warns")
     warnings = tuple(cause for cause in causes if cause.severity == "warns")
@@ -62,10 +66,12 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
 
 
 def _merged(causes: Iterable[Cause]) -> list[Cause]:
-    """One cause where both legs (or both pods) found the same wrong thing, as bad as it is for the worse off."""
+    """One cause where both legs, both pods or several flows found the same wrong thing, as bad as for the worst off."""
     found: dict[tuple[str, str, str], Cause] = {}
     for cause in sorted(causes, key=lambda one: SEVERITIES.index(one.severity)):
-        found.setdefault((cause.rule, cause.node, cause.text), cause)
+        same = found.setdefault((cause.rule, cause.node, cause.text), cause)
+        if same.flow != cause.flow:
+            found[cause.rule, cause.node, cause.text] = msgspec.structs.replace(same, flow="")
     return list(found.values())
 
 
@@ -96,18 +102,6 @@ def _last_resorts(
         else cause
         for cause in causes
     ]
-
-
-def _loses(legs: Sequence[Leg], probes: Sequence[ProbeResult]) -> bool:
-    """Did a small fresh packet of the asked kind not come back?"""
-    small = [one for leg in legs if leg.direction == "forward" for one in _wanted(leg, probes) if not one.size]
-    return any(one.answered < one.sent for one in small)
-
-
-def _wanted(leg: Leg, probes: Sequence[ProbeResult]) -> list[ProbeResult]:
-    """Packets from one pod to the other: of the asked protocol, or all of them where none was asked."""
-    asked = [one for one in probes if one.pod == leg.source and one.target_address == leg.target_address]
-    return [one for one in asked if one.protocol == leg.protocol] if leg.port_asked else asked
 
 
 def _ordered(causes: Iterable[Cause], rules: dict[str, CauseRule]) -> list[Cause]:
@@ -153,6 +147,7 @@ class Unjudged:
 
     rule: CauseRule
     node: str
+    flow: str
     leg: str
     nodes: frozenset[str]  # both ends of its leg: what is judged on one may rest on what was to be seen on the other
 
@@ -162,10 +157,11 @@ def _unjudged(evaluation: rulebase.Evaluation) -> list[Unjudged]:
     for rule, anchor in evaluation.unjudged:
         alias, _ = rule.patterns[0]
         node = getattr(anchor, rule.at.field) if rule.at is not None and rule.at.alias == alias else ""
-        leg, nodes = (
-            (anchor.direction, {anchor.source_node, anchor.target_node}) if isinstance(anchor, Leg) else ("", {node})
-        )
-        found.append(Unjudged(rule, node, leg, frozenset(nodes)))
+        if isinstance(anchor, Leg):
+            both = frozenset({anchor.source_node, anchor.target_node})
+            found.append(Unjudged(rule, node, anchor.flow, anchor.direction, both))
+        else:
+            found.append(Unjudged(rule, node, "", "", frozenset({node})))
     return found
 
 
@@ -206,7 +202,10 @@ def _blind(
     seen = [fact for fact in evaluation.facts if isinstance(fact, Blind)] + list(evaluation.blind) + list(withheld)
     reported = {blind.node for blind in seen if not blind.minor}
     for one in unjudged:
-        explained = any(cause.node == one.node or cause.leg in (one.leg, "both") for cause in causes)
+        explained = any(
+            cause.node == one.node or (cause.leg in (one.leg, "both") and cause.flow in (one.flow, ""))
+            for cause in causes
+        )
         if one.leg and not one.nodes & reported and not explained:
             reason = f"nothing was seen to judge this by on the {one.leg} leg"
             minor = one.rule.severity == "warns"
@@ -219,74 +218,39 @@ def _blind(
             "this version does not judge",
         )
         for leg in evaluation.facts
-        if isinstance(leg, Leg) and leg.encapsulation not in ("local", "vxlan", "direct")
+        if isinstance(leg, Leg) and leg.encapsulation not in JUDGED
     ]
     return tuple(dict.fromkeys(seen))
 
 
 def _without_cause(legs: Sequence[Leg], probes: Sequence[ProbeResult], blind: Sequence[Blind]) -> tuple[str, str]:
-    """`healthy` only when every rule was judged and fresh packets of the asked kind came back; else `unknown`."""
-    forward = next(leg for leg in legs if leg.direction == "forward")
-    asked = [one for one in probes if one.pod == forward.source and one.target_address == forward.target_address]
-    small = [one for one in _wanted(forward, probes) if not one.size]
-    full = [one for one in asked if one.size and one.protocol == "icmp"]
-    ping = [one for one in asked if one.protocol == "icmp" and not one.size]
-    told = _told(asked)
-    if not small:
-        return "unknown", f"No fresh packet could be sent from {forward.source} to {forward.target}."
-    if any(one.answered == 0 for one in small):
-        hint = "" if forward.port_asked else " Policy often drops ICMP: ask again with the port, such as 5432/tcp."
-        return (
-            "unknown",
-            f"Nothing wrong was found, and yet {forward.source} does not reach {forward.target}: {told}.{hint}",
-        )
-    if any(one.answered < one.sent for one in small):
-        return "unknown", f"Nothing wrong was found, and yet packets are lost: {told}."
-    # The target may have a smaller MTU by right (made before an MTU change). What passes then is its own full size.
-    back = [one for one in probes if one.pod == forward.target and one.target_address == forward.source_address]
-    fits = max((one.size for one in back if one.protocol == "icmp" and _all_answered(one)), default=0)
-    lost = [one for one in full if not _all_answered(one)]
-    if any(one.answered for one in ping) and any(not 0 < fits < one.size for one in lost):
-        return "unknown", f"Small packets pass and full-size ones do not: {told}."
-    if not full:
-        return "unknown", f"Small packets pass ({told}); no full-size one could be sent."
-    if any(not one.minor for one in blind):
-        return "unknown", f"Fresh packets pass ({told}), but not everything on the way could be seen."
-    if lost and any(one.answered for one in ping):
-        return "healthy", f"{told}. {forward.target} takes at most {fits} bytes, and packets of that size pass."
-    if lost:
-        return "healthy", f"{told}. Full-size packets could not be tested: ICMP is not answered."
-    return "healthy", f"{told}."
+    """The verdict of all flows together: healthy when each is. The summary names the flows only where there are two."""
+    forward = [leg for leg in legs if leg.direction == "forward"]
+    verdicts = [passage.judged(leg, probes, blind) for leg in forward]
+    worst = [one for one in zip(verdicts, forward, strict=True) if one[0][0] == "unknown"]
+    told = worst or list(zip(verdicts, forward, strict=True))
+    if len(forward) == 1:
+        return verdicts[0]
+    return told[0][0][0], " ".join(f"{_flow_name(leg, forward)}: {summary}" for (_, summary), leg in told)
+
+
+def _flow_name(leg: Leg, forward: Sequence[Leg]) -> str:
+    """What tells the flow from the others: its family, its target, or both."""
+    family = f"IPv{leg.family}" if len({one.family for one in forward}) > 1 else ""
+    target = leg.target if len({one.target for one in forward}) > 1 else ""
+    return " ".join(filter(None, (target, family)))
 
 
 def _probes_despite_cause(legs: Sequence[Leg], probes: Sequence[ProbeResult], causes: Sequence[Cause]) -> str:
     """A finding with all packets passing is told as it is: a detour, something that just healed, or another flow."""
-    forward = next((leg for leg in legs if leg.direction == "forward"), None)
-    if forward is None:
+    asked = [one for leg in legs if leg.direction == "forward" for one in passage.sent(leg, probes)]
+    if not asked or not all(passage.all_answered(one) for one in asked):
         return ""
-    asked = [one for one in probes if one.pod == forward.source and one.target_address == forward.target_address]
-    if asked and all(_all_answered(one) for one in asked):
-        pass_all_the_same = f"Fresh packets from {forward.source} pass all the same ({_told(asked)})"
-        if all(cause.leg == "reverse" and cause.severity == "degrades" for cause in causes):
-            return f"{pass_all_the_same}: what was found concerns those that {forward.target} sends by itself."
-        return f"{pass_all_the_same}: a detour, or it has just changed."
-    return ""
-
-
-def _all_answered(probe: ProbeResult) -> bool:
-    return probe.answered == probe.sent > 0
-
-
-def _told(probes: Sequence[ProbeResult]) -> str:
-    """`tcp 5432 2 of 2 answered, icmp 2 of 2, icmp 1450 bytes 0 of 2 (silence)`."""
-    parts = []
-    for one in sorted(probes, key=lambda p: (p.protocol == "icmp", p.protocol, p.port, p.size)):
-        name = " ".join(
-            [one.protocol, *([str(one.port)] if one.port else []), *([f"{one.size} bytes"] if one.size else [])]
-        )
-        met = "" if one.answered == one.sent else f" ({one.outcome if not one.answered else 'some lost'})"
-        parts.append(f"{name} {one.answered} of {one.sent} answered{met}")
-    return ", ".join(parts)
+    forward = next(leg for leg in legs if leg.direction == "forward")
+    pass_all_the_same = f"Fresh packets from {forward.source} pass all the same ({passage.told(asked)})"
+    if all(cause.leg == "reverse" and cause.severity == "degrades" for cause in causes):
+        return f"{pass_all_the_same}: what was found concerns those that {forward.target} sends by itself."
+    return f"{pass_all_the_same}: a detour, or it has just changed."
 
 
 def _why_no_legs(facts: Sequence[Fact]) -> str:
@@ -300,22 +264,21 @@ def _why_no_legs(facts: Sequence[Fact]) -> str:
         endpoint = endpoints.get(name)
         if endpoint is None:
             return f"What {name} is could not be seen."
-        if endpoint.kind != "pod":
-            what = {"address": "an address of no pod", "node": "a node", "service": "a Service"}[endpoint.kind]
-            return f"{name} is {what}: this version judges paths between pods."
-        if endpoint.host_network:
-            return (
-                f"{name} uses its node's network: Calico has no route for it, and this version judges pods of its own."
-            )
+        if endpoint.kind == "service":
+            return f"{name} is a Service without an endpoint that could be asked about."
+        if endpoint.kind == "address":
+            continue
         if not endpoint.node:
             return f"{name} is not scheduled to a node yet."
-        if not endpoint.address and endpoint.addresses:
-            return f"{name} has only IPv6 addresses; this version judges IPv4."
-        if not endpoint.address:
+        if not endpoint.addresses:
             why = f" ({endpoint.phase}: {endpoint.reason})" if endpoint.reason else ""
             return f"{name} has no address yet{why}."
         if endpoint.node not in nodes:
             return f"What Calico says about node {endpoint.node} of {name} could not be read."
-        if endpoint.address not in allocated:
-            return f"What IPAM says about {endpoint.address} of {name} could not be read."
+        pod = endpoint.kind == "pod" and not endpoint.host_network
+        unknown = [one for one in endpoint.addresses if pod and one not in allocated]
+        if unknown:
+            return f"What IPAM says about {unknown[0]} of {name} could not be read."
+    if len(names) == 2 and not any(isinstance(fact, Flow) for fact in facts):
+        return f"{names[0]} and {names[1]} have no address of the same family."
     return "The settings of Calico could not be read."

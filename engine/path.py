@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from facts import Blind, Cause, Hop, Leg, LegPath
 from facts.flow import STAGES, mirrored
 
-LOCAL_STAGES = ("source pod", "source veth", "source node", "target veth", "target pod")
-DIRECT_STAGES = tuple(stage for stage in STAGES if not stage.endswith("tunnel"))
+UNTUNNELLED = ("local", "direct", "host", "outside")
 
 
 def paths(legs: Iterable[Leg], causes: Sequence[Cause], blind: Sequence[Blind], verdict: str) -> tuple[LegPath, ...]:
@@ -22,7 +21,7 @@ def paths(legs: Iterable[Leg], causes: Sequence[Cause], blind: Sequence[Blind], 
 
 
 def _path(leg: Leg, causes: Sequence[Cause], hidden: set[str], verdict: str) -> LegPath:
-    stages = {"local": LOCAL_STAGES, "direct": DIRECT_STAGES}.get(leg.encapsulation, STAGES)
+    stages = stages_of(leg)
     bad = min((stages.index(stage) for stage in _bad_stages(leg, causes) if stage in stages), default=-1)
     hops = []
     for index, stage in enumerate(stages):
@@ -35,6 +34,7 @@ def _path(leg: Leg, causes: Sequence[Cause], hidden: set[str], verdict: str) -> 
             state = "unknown"
         hops.append(Hop(stage=stage, node=node, name=name, state=state))
     return LegPath(
+        flow=leg.flow,
         direction=leg.direction,
         source=leg.source,
         target=leg.target,
@@ -44,11 +44,26 @@ def _path(leg: Leg, causes: Sequence[Cause], hidden: set[str], verdict: str) -> 
     )
 
 
+def stages_of(leg: Leg) -> tuple[str, ...]:
+    """The stages this leg has: no tunnel where it needs none, no veth where an end is a node."""
+    absent = {f"{end} tunnel" for end in ("source", "target") if leg.encapsulation in UNTUNNELLED}
+    for end, kind in (("source", leg.source_kind), ("target", leg.target_kind)):
+        if kind != "pod":
+            absent |= {f"{end} pod", f"{end} veth"}
+        if kind == "outside":
+            absent.add(f"{end} node")
+    if leg.encapsulation == "local":
+        absent |= {"underlay", "target node"}
+    return tuple(stage for stage in STAGES if stage not in absent)
+
+
 def _bad_stages(leg: Leg, causes: Iterable[Cause]) -> list[str]:
     """First bad stages as counted from the source of this leg."""
     found = []
     for cause in causes:
         if cause.severity != "breaks" or not cause.stage or cause.leg not in (leg.direction, "both"):
+            continue
+        if cause.flow not in (leg.flow, ""):
             continue
         stage = mirrored(cause.stage) if cause.leg == "both" and leg.direction == "reverse" else cause.stage
         if leg.encapsulation == "local" and stage == "target node":

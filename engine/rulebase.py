@@ -158,7 +158,8 @@ class Rulebase:
                 continue
             judged.add((rule.name, anchor))
             node = as_text(getattr(bound[rule.at.alias], rule.at.field)) if rule.at else ""
-            checked = Checked(rule=rule.name, node=node, leg=leg.direction if leg else "")
+            flow, direction = (leg.flow, leg.direction) if leg else ("", "")
+            checked = Checked(rule=rule.name, node=node, flow=flow, leg=direction)
             if cause is None:
                 well[checked] = (rule.name, anchor)
             else:

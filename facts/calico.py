@@ -12,6 +12,10 @@ class CalicoSettings(Fact, frozen=True, kw_only=True):
     group: str  # backing store: "crd.projectcalico.org/v1" or "projectcalico.org/v3"
     datastore_ready: bool = True
     strict_affinity: bool = False
+    dataplane: str = ""  # "iptables" | "nftables" | "ebpf"; "" when the node decides (nftablesMode Auto)
+    ipip_routes_by: str = ""  # who writes routes of IPIP pools: "felix" | "bird" | "both" | "nobody"; "": not known
+    plain_routes_by: str = ""  # and of pools without encapsulation
+    routes_said: str = ""  # the two settings that say so, in the cluster's own words
 
 
 class CalicoNode(Fact, frozen=True, kw_only=True):
@@ -25,6 +29,7 @@ class CalicoNode(Fact, frozen=True, kw_only=True):
     internal_address: str  # status.addresses InternalIP: where the probe is reached
     tunnel_address: str  # IPv4VXLANTunnelAddr (IPv6VXLANTunnelAddr) annotation; "" when missing
     tunnel_mac: str  # VXLANTunnelMACAddr annotation, else "66:" + SHA1(name)[:5]; of the name + "-v6" for IPv6
+    tunnel_block: str = ""  # CIDR of the block that holds that address; "" when no block does, or it was not read
     vxlan_expected: bool  # an enabled VXLAN pool selects this node
     ready: bool = True
     unready: str = ""  # reason and message of condition Ready when it is False or Unknown; "" when True or not said
@@ -35,7 +40,10 @@ class CalicoNode(Fact, frozen=True, kw_only=True):
     felix_health_port: int = 9099
     route_refresh_s: int = 90
     bpf: bool = False
-    wireguard: bool = False
+    wireguard: bool = False  # encryption is switched on
+    wireguard_key: str = ""  # WireguardPublicKey (WireguardPublicKeyV6) annotation; "" on a node that cannot encrypt
+    system: str = "linux"  # label kubernetes.io/os
+    metrics_port: int = 9091  # of Felix, where it is told to have one
 
 
 class FelixHealth(Fact, frozen=True, kw_only=True):

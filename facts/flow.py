@@ -41,6 +41,7 @@ class Question(Fact, frozen=True, kw_only=True):
     target: str
     protocol: str = ""  # "tcp" | "udp" | "" when no port was asked
     port: int = 0
+    family: int = 0  # 4 | 6 when one side was asked for by such an address; 0: every family both sides have
 
 
 class Flow(Fact, frozen=True, kw_only=True):
@@ -67,17 +68,18 @@ class Side(Fact, frozen=True, kw_only=True):
     kind: str = "pod"  # "pod" | "node" | "outside": whose network its address belongs to
     endpoint: str  # namespace/name
     address: str
-    interface: str
-    node: str
-    node_address: str
-    node_subnet: str
-    tunnel_address: str
-    tunnel_mac: str
-    block: str
-    vxlan_mode: str  # of the pool that holds the address; "" when no pool does
-    ipip_mode: str
-    vni: int
-    vxlan_port: int
+    interface: str = ""  # host side of a pod's veth
+    node: str = ""
+    node_address: str = ""
+    node_subnet: str = ""
+    tunnel_address: str = ""
+    tunnel_mac: str = ""
+    tunnel_block: str = ""  # CIDR of the block that holds the tunnel address
+    block: str = ""  # that holds the address
+    vxlan_mode: str = ""  # of the pool that holds the address; "" when no pool does
+    ipip_mode: str = ""
+    vni: int = 4096
+    vxlan_port: int = 4789
     nat_outgoing: bool = False  # of that pool: what leaves for no pool's address does so under the node's own
     bpf: bool = False
     wireguard: bool = False

@@ -43,8 +43,8 @@ def forward(facts: list[Fact]) -> Leg:
         ("CrossSubnet", "Never", {"subnet": ""}, ("unknown", "", "", "")),
         ("Never", "Never", {}, ("direct", "bgp", "", "")),
         ("Never", "CrossSubnet", {}, ("direct", "bgp", "", "")),
-        ("Never", "CrossSubnet", {"subnet": "172.31.0.0/24"}, ("ipip", "", "", "")),
-        ("Never", "Always", {}, ("ipip", "", "", "")),
+        ("Never", "CrossSubnet", {"subnet": "172.31.0.0/24"}, ("ipip", "", "", "tunl0")),
+        ("Never", "Always", {}, ("ipip", "", "", "tunl0")),
         ("", "", {}, ("unknown", "", "", "")),
         ("Always", "Never", {"bpf": True}, ("unknown", "", "", "")),
         ("Always", "Never", {"wireguard": True}, ("vxlan", "felix", TUNNEL, DEVICE)),  # the other node has none

@@ -15,7 +15,7 @@ from facts import Allocation, CalicoNode, Endpoint, Leg
     at=the.leg.target_node,
     stage="source node",
     heals_within_s=HEALS_NEVER,
-    leg=some(Leg),
+    leg=some(Leg, target_kind="pod"),
     allocation=some(Allocation, address=the.leg.target_address),
     endpoint=some(Endpoint, name=the.leg.target),
     node=some(CalicoNode, name=the.leg.target_node, family=the.leg.family),

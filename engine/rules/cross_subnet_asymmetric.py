@@ -15,7 +15,7 @@ REFUSED_BY_FILTER = ("EXDEV", "EINVAL")
     stage="target tunnel",
     heals_within_s=HEALS_NEVER,
     leg=some(Leg, encapsulation="vxlan"),
-    back=some(Leg, source=the.leg.target, target=the.leg.source),
+    back=some(Leg, flow=the.leg.flow, source=the.leg.target, target=the.leg.source),
     arrival=some(
         RouteLookup,
         node=the.leg.target_node,

@@ -12,10 +12,14 @@ from facts import Leg, Sysctl
     stage="source node",
     both_ways=True,
     heals_within_s=HEALS_NEVER,
-    leg=some(Leg),
+    leg=some(Leg, source_kind="pod"),
     node=some(Sysctl, node=the.leg.source_node, name="net.ipv4.ip_forward", found=True),
-    pod=some(Sysctl, node=the.leg.source_node, family=the.leg.family, device=the.leg.source_interface, switch="forwarding"),
-    tunnel=some(Sysctl, node=the.leg.source_node, family=the.leg.family, device=the.leg.tunnel_device, switch="forwarding"),
+    pod=some(
+        Sysctl, node=the.leg.source_node, family=the.leg.family, device=the.leg.source_interface, switch="forwarding"
+    ),
+    tunnel=some(
+        Sysctl, node=the.leg.source_node, family=the.leg.family, device=the.leg.tunnel_device, switch="forwarding"
+    ),
 )
 def ip_forwarding_off(leg: Leg, node: Sysctl, pod: Sysctl, tunnel: Sysctl) -> str | Finding | None:
     # The kernel asks the device a packet comes in by; the node's switch only sets all of them at once.

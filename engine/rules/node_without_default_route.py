@@ -12,7 +12,7 @@ from facts import Leg, PodInterface, RouteLookup
     stage="source veth",
     both_ways=True,
     heals_within_s=HEALS_NEVER,
-    leg=some(Leg),
+    leg=some(Leg, source_kind="pod", family=4),
     interface=some(
         PodInterface,
         node=the.leg.source_node,

@@ -16,7 +16,7 @@ from facts import Leg, Link, PodInterface, ProbeResult
     stage="underlay",
     both_ways=True,
     heals_within_s=NOT_FELIX,
-    leg=some(Leg, encapsulation="vxlan", direction="forward"),
+    leg=some(Leg, encapsulation="vxlan", direction="forward", source_kind="pod", target_kind="pod"),
     here=some(
         PodInterface,
         node=the.leg.source_node,

@@ -13,7 +13,7 @@ from facts import Endpoint, Leg, PodInterface
     stage="source pod",
     both_ways=True,
     heals_within_s=HEALS_NEVER,
-    leg=some(Leg),
+    leg=some(Leg, source_kind="pod"),
     endpoint=some(Endpoint, name=the.leg.source),
     interface=some(
         PodInterface,

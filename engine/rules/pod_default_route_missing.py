@@ -14,7 +14,7 @@ from facts import Leg, PodRoute
     stage="source pod",
     both_ways=True,
     heals_within_s=HEALS_NEVER,
-    leg=some(Leg),
+    leg=some(Leg, source_kind="pod"),
     route=some(PodRoute, node=the.leg.source_node, pod=the.leg.source, destination=the.leg.target_address),
 )
 def pod_default_route_missing(leg: Leg, route: PodRoute) -> str | None:

@@ -15,7 +15,7 @@ FIXED = ("PERMANENT", "NOARP")  # any other entry is asked for anew within a min
     stage="source pod",
     both_ways=True,
     heals_within_s=HEALS_NEVER,
-    leg=some(Leg),
+    leg=some(Leg, source_kind="pod"),
     interface=some(
         PodInterface,
         node=the.leg.source_node,

@@ -13,9 +13,14 @@ from facts import Leg, PodInterface
     stage="source veth",
     both_ways=True,
     heals_within_s=HEALS_NEVER,
-    leg=some(Leg),
+    leg=some(Leg, source_kind="pod"),
     interface=some(
-        PodInterface, node=the.leg.source_node, pod=the.leg.source, family=the.leg.family, interface=the.leg.source_interface, found=True
+        PodInterface,
+        node=the.leg.source_node,
+        pod=the.leg.source,
+        family=the.leg.family,
+        interface=the.leg.source_interface,
+        found=True,
     ),
 )
 def pod_interface_down(leg: Leg, interface: PodInterface) -> str | None:

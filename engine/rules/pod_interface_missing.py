@@ -1,5 +1,6 @@
 """Without the host side of its veth a pod hangs in the air: nothing leads into it and nothing out."""
 
+from engine.prefix import host
 from engine.rule import HEALS_NEVER, cause, some, the
 from facts import Endpoint, Leg, PodInterface, RouteLookup
 
@@ -13,15 +14,21 @@ from facts import Endpoint, Leg, PodInterface, RouteLookup
     stage="source veth",
     both_ways=True,
     heals_within_s=HEALS_NEVER,
-    leg=some(Leg),
-    interface=some(PodInterface, node=the.leg.source_node, pod=the.leg.source, family=the.leg.family, interface=the.leg.source_interface),
+    leg=some(Leg, source_kind="pod"),
+    interface=some(
+        PodInterface,
+        node=the.leg.source_node,
+        pod=the.leg.source,
+        family=the.leg.family,
+        interface=the.leg.source_interface,
+    ),
     route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.source_address, source="", incoming=""),
     endpoint=some(Endpoint, name=the.leg.source),
 )
 def pod_interface_missing(leg: Leg, interface: PodInterface, route: RouteLookup, endpoint: Endpoint) -> str | None:
     if interface.found:
         return None
-    if route.found and route.prefix == f"{leg.source_address}/32" and route.device != leg.source_interface:
+    if route.found and route.prefix == host(leg.source_address) and route.device != leg.source_interface:
         return None  # its node knows a way to it: the interface has another name than the one Calico would give it
     deleted = "; the pod is being deleted" if endpoint.terminating else ""
     return f"{interface.interface}, the interface of {leg.source}, does not exist on {interface.node}{deleted}."

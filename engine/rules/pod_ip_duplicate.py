@@ -12,7 +12,7 @@ from facts import AddressHolders, Leg
     at=the.leg.target_node,
     stage="target pod",
     heals_within_s=HEALS_NEVER,
-    leg=some(Leg),
+    leg=some(Leg, target_kind="pod"),
     holders=some(AddressHolders, address=the.leg.target_address),
 )
 def pod_ip_duplicate(leg: Leg, holders: AddressHolders) -> str | None:

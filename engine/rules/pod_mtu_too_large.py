@@ -12,7 +12,7 @@ from facts import Leg, Link, PodInterface, ProbeResult
     at=the.leg.source_node,
     stage="source tunnel",
     heals_within_s=NOT_FELIX,
-    leg=some(Leg, encapsulation="vxlan"),
+    leg=some(Leg, encapsulation="vxlan", source_kind="pod"),
     interface=some(
         PodInterface,
         node=the.leg.source_node,

@@ -14,7 +14,7 @@ STATIC = {"PERMANENT", "NOARP"}  # any other entry is checked by the kernel itse
     at=the.leg.target_node,
     stage="target veth",
     heals_within_s=HEALS_NEVER,
-    leg=some(Leg),
+    leg=some(Leg, target_kind="pod"),
     pod=some(
         PodInterface,
         node=the.leg.target_node,

@@ -1,5 +1,6 @@
 """Without the pod's /32 its own node does not know which interface leads to it."""
 
+from engine.prefix import host
 from engine.rule import HEALS_ENTRY, cause, some, the
 from facts import Leg, RouteLookup
 
@@ -12,11 +13,11 @@ from facts import Leg, RouteLookup
     at=the.leg.target_node,
     stage="target node",
     heals_within_s=HEALS_ENTRY,
-    leg=some(Leg),
+    leg=some(Leg, target_kind="pod"),
     route=some(RouteLookup, node=the.leg.target_node, destination=the.leg.target_address, source="", incoming=""),
 )
 def pod_route_missing(leg: Leg, route: RouteLookup) -> str | None:
-    if route.found and route.prefix == f"{leg.target_address}/32":
+    if route.found and route.prefix == host(leg.target_address):
         return None
     if route.type == "blackhole":
         instead = f"the blackhole {route.prefix or 'of its own block'} answers"

@@ -12,7 +12,7 @@ from facts import Allocation, CalicoNode, Leg, Pool
     stage="target tunnel",
     both_ways=True,
     heals_within_s=HEALS_NEVER,
-    leg=some(Leg, encapsulation="vxlan"),
+    leg=some(Leg, encapsulation="vxlan", target_kind="pod"),
     allocation=some(Allocation, address=the.leg.target_address),
     pool=some(Pool, name=the.allocation.pool),
     target=some(CalicoNode, name=the.leg.target_node, family=the.leg.family),

@@ -12,8 +12,15 @@ from facts import Leg, PodInterface, Sysctl
     stage="source veth",
     both_ways=True,
     heals_within_s=HEALS_NEVER,
-    leg=some(Leg),
-    own=some(Sysctl, node=the.leg.source_node, family=the.leg.family, device=the.leg.source_interface, switch="proxy_arp", found=True),
+    leg=some(Leg, source_kind="pod", family=4),
+    own=some(
+        Sysctl,
+        node=the.leg.source_node,
+        family=the.leg.family,
+        device=the.leg.source_interface,
+        switch="proxy_arp",
+        found=True,
+    ),
     every=some(Sysctl, node=the.leg.source_node, family=the.leg.family, device="all", switch="proxy_arp"),
     interface=some(
         PodInterface,

@@ -19,7 +19,7 @@ STRICT = 1
     at=the.leg.target_node,
     stage="target tunnel",
     heals_within_s=HEALS_NEVER,
-    leg=some(Leg, encapsulation="vxlan"),
+    leg=some(Leg, encapsulation="vxlan", family=4),
     arriving=some(
         RouteLookup,
         node=the.leg.target_node,

@@ -1,6 +1,6 @@
 """Without a route for the block that holds the target, packets leave by the default route and are lost."""
 
-from engine.prefix import covers_more
+from engine.prefix import covers_more, is_default
 from engine.rule import HEALS_ENTRY, cause, some, the
 from facts import Leg, RouteLookup
 
@@ -33,7 +33,7 @@ def route_missing(leg: Leg, route: RouteLookup) -> str | None:
         return f"{route.node} has no route to {leg.target_address} at all; expected {block} via {_expected(leg)}."
     if route.device == leg.expected_device or not covers_more(route.prefix, leg.target_block):
         return None
-    name = "its default route" if route.prefix == "0.0.0.0/0" else f"the route {route.prefix}"
+    name = "its default route" if is_default(route.prefix) else f"the route {route.prefix}"
     return (
         f"{route.node} has no route for {block}: packets to {leg.target_address} take {name} by {route.device}; "
         f"expected via {_expected(leg)}."

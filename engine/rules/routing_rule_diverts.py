@@ -15,7 +15,7 @@ SWALLOWS = {"blackhole", "unreachable", "prohibit"}
     at=the.leg.source_node,
     stage="source node",
     heals_within_s=HEALS_NEVER,
-    leg=some(Leg, routed=True),
+    leg=some(Leg, routed=True, source_kind="pod"),
     table=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
     flow=some(
         RouteLookup,

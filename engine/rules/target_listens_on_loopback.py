@@ -14,7 +14,7 @@ from facts import Leg, Listener, ProbeResult
     at=the.leg.target_node,
     stage="target pod",
     heals_within_s=NOT_FELIX,
-    leg=some(Leg, direction="forward", port_asked=True),
+    leg=some(Leg, direction="forward", port_asked=True, target_kind="pod"),
     listener=some(Listener, node=the.leg.target_node, pod=the.leg.target, protocol=the.leg.protocol, port=the.leg.port),
     tried=some(
         ProbeResult,

@@ -16,7 +16,7 @@ OVERHEAD = 50  # outer IPv4, UDP and VXLAN headers, and the inner Ethernet heade
     stage="source tunnel",
     both_ways=True,
     heals_within_s=NOT_FELIX,
-    leg=some(Leg, encapsulation="vxlan"),
+    leg=some(Leg, encapsulation="vxlan", source_kind="pod"),
     tunnel=some(Link, node=the.leg.source_node, device=the.leg.tunnel_device, found=True),
     uplink=some(Link, node=the.leg.source_node, device=the.tunnel.parent, found=True),
     interface=some(

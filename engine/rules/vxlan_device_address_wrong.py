@@ -22,7 +22,9 @@ from facts import Leg, LinkAddresses
     both_ways=True,
     heals_within_s=HEALS_DEVICE,
     leg=some(Leg, encapsulation="vxlan"),
-    device=some(LinkAddresses, node=the.leg.source_node, family=the.leg.family, device=the.leg.tunnel_device, found=True),
+    device=some(
+        LinkAddresses, node=the.leg.source_node, family=the.leg.family, device=the.leg.tunnel_device, found=True
+    ),
 )
 def vxlan_device_address_wrong(leg: Leg, device: LinkAddresses) -> str | Finding | None:
     bare = [address.split("/")[0] for address in device.addresses]
