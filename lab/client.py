@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -91,9 +91,13 @@ class Lab:
     def name(self) -> str:
         return self.directory.name
 
-    def environment(self) -> dict[str, str]:
-        """What `calico-why` and kubectl need to reach this lab: KUBECONFIG, CALICO_WHY_CERTS, ..."""
-        return dict(read_environment(self.directory / "env"))
+    def environment(self, *, denied: Collection[str] = ()) -> dict[str, str]:
+        """What `calico-why` and kubectl need to reach this lab: KUBECONFIG, CALICO_WHY_CERTS, ...
+
+        denied: plurals of resources that the API server is to refuse to this user, such as "ippools".
+        """
+        found = dict(read_environment(self.directory / "env"))
+        return found | {"KUBECONFIG": self._ask({"do": "user", "denied": list(denied)})} if denied else found
 
     def status(self) -> dict[str, Any]:
         """{name, directory, nodes[], pods[], inflicted[], times, ...}"""

@@ -58,6 +58,8 @@ class Server:
         self.directory = directory
         self.report = report
         self.token = secrets.token_hex(16)
+        self.users = {self.token: User("kubernetes-admin")}
+        self.reached_as: Callable[[str], str]  # the text of a kubeconfig for a token
         self.workers: list[Worker] = []
         self.ended = asyncio.Event()
         self.times: dict[str, float] = {}
@@ -73,7 +75,7 @@ class Server:
         nodes = [node.address for node in cluster.topology.nodes.values()]
         await ConnectProxy(nodes, PROBE_PORT).start(proxy)
         certificate = make_certificate(("127.0.0.1", API_ADDRESS[0]))
-        server = ApiServer(store, {self.token: User("kubernetes-admin")})
+        server = ApiServer(store, self.users)
         inside = socket.create_server(API_ADDRESS)
         await server.start(api, inside, tls=certificate.context)
         self._write_files(api.getsockname()[1], proxy.getsockname()[1], certificate.authority)
@@ -83,6 +85,7 @@ class Server:
             "heal": self._heal,
             "mesh": self._mesh,
             "faults": self._faults,
+            "user": self._user,
             "down": self._down,
         }
         controlling = asyncio.create_task(Control(cluster, words, log.error).serve(control))
@@ -126,11 +129,11 @@ class Server:
     # ---- files
 
     def _write_files(self, api_port: int, proxy_port: int, authority: str) -> None:
-        for name, host, port in (("kubeconfig", "127.0.0.1", api_port), ("kubeconfig.nodes", *API_ADDRESS)):
-            path = self.directory / name
-            path.touch(0o600)
-            url = f"https://{host}:{port}"
-            path.write_text(kubeconfig(url, self.token, authority, cluster=self.directory.name))
+        cluster = self.directory.name
+        urls = {"kubeconfig": f"https://127.0.0.1:{api_port}", "kubeconfig.nodes": "https://{}:{}".format(*API_ADDRESS)}
+        for name, url in urls.items():
+            self._write_private(name, kubeconfig(url, self.token, authority, cluster=cluster))
+        self.reached_as = lambda token: kubeconfig(urls["kubeconfig"], token, authority, cluster=cluster)
         make_probe_certificates(self.directory / "certs")
         lines = {
             "KUBECONFIG": str(self.directory / "kubeconfig"),
@@ -142,6 +145,12 @@ class Server:
         }
         text = "".join(f"export {name}={value}\n" for name, value in lines.items())
         (self.directory / "env").write_text(text)
+
+    def _write_private(self, name: str, text: str) -> Path:
+        path = self.directory / name
+        path.touch(0o600)
+        path.write_text(text)
+        return path
 
     # ---- probes and fixers
 
@@ -224,6 +233,14 @@ class Server:
             {"name": name, "where": list(faults.load(name).WHERE), "text": faults.describe(name)}
             for name in faults.names()
         ]
+
+    async def _user(self, asked: Request) -> str:
+        """The kubeconfig of somebody who may do everything but read or write these resources."""
+        denied = sorted(map(str, asked["denied"]))
+        name = f"without-{'-'.join(denied)}"
+        token = next((token for token, user in self.users.items() if user.name == name), secrets.token_hex(16))
+        self.users[token] = User(name, denied=frozenset(("*", "*", resource) for resource in denied))
+        return str(self._write_private(f"kubeconfig.{name}", self.reached_as(token)))
 
     async def _down(self, _: Request) -> str:
         asyncio.get_running_loop().call_later(0.05, self.ended.set)
