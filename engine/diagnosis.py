@@ -266,6 +266,8 @@ def _why_no_legs(facts: Sequence[Fact]) -> str:
             return f"What {name} is could not be seen."
         if endpoint.kind == "service":
             return f"{name} is a Service without an endpoint that could be asked about."
+        if endpoint.kind == "nobody":
+            return f"No pod and no node has {name}, which is an address of an IP pool."
         if endpoint.kind == "address":
             continue
         if not endpoint.node:

@@ -9,7 +9,7 @@ class Endpoint(Fact, frozen=True, kw_only=True):
     """One side of the question as Kubernetes describes it."""
 
     name: str  # "namespace/name" of a pod; a node's name; an IP address
-    kind: str  # "pod" | "node" | "service" | "address"
+    kind: str  # "pod" | "node" | "service" | "address": outside the cluster | "nobody": of a pool, and no pod has it
     node: str = ""  # "" when not scheduled or not known
     address: str = ""  # IPv4 address, "" when it has none
     address6: str = ""  # IPv6 address, "" when it has none

@@ -57,3 +57,23 @@ class Allocation(Fact, frozen=True, kw_only=True):
     owner_kind: str = ""  # "pod" | "virtualMachine" | "vxlanTunnelAddress" | another attribute type | "" unknown
     owner: str = ""  # "namespace/name" of a pod; a node for tunnel addresses
     node: str = ""  # attribute node: where the address is in use
+
+
+class LeakedAddresses(Fact, frozen=True, kw_only=True):
+    """Addresses of a pool that IPAM holds for pods that are gone (calico.md 2.3). Counted only where a pool is full."""
+
+    pool: str
+    node: str  # where a pod waits for one
+    count: int
+    examined: int  # allocations to pods in the pool's blocks
+    oldest_s: int = -1  # age of the oldest, by its allocation's own time; -1 when none says
+    examples: tuple[str, ...] = ()  # "10.244.1.7 for shop/old on node-b", the first few by address
+
+
+class BlockClaim(Fact, frozen=True, kw_only=True):
+    """A BlockAffinity that names another node than the IPAMBlock itself, which alone is believed."""
+
+    block: str
+    node: str  # whom the BlockAffinity names
+    block_node: str  # whom the block names; "" for nobody
+    state: str = ""  # confirmed | pending | pendingDeletion | "" of old data, which counts as confirmed

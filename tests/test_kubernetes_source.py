@@ -296,21 +296,23 @@ async def test_node_service_and_foreign_addresses_are_named_for_what_they_are(wo
     }
     world.store.create(service)
 
-    async def target(word: str) -> Endpoint:
+    async def target(word: str, *asked: str) -> Endpoint:
         facts = await look(world, "pod-a1", word)
-        assert plan(facts) == []
+        assert [ask.node for ask in plan(facts)] == list(asked)
         return only(facts, Endpoint, name=only(facts, Question).target)
 
-    assert (await target("node-b")) == Endpoint(
+    assert (await target("node-b", "node-a", "node-b")) == Endpoint(
         name="node-b", kind="node", node="node-b", address="172.30.0.12", addresses=("172.30.0.12",)
     )
-    assert (await target("172.30.0.12")).kind == "node"
+    assert (await target("172.30.0.12", "node-a", "node-b")).kind == "node"
     for word in ("default/db", "db", "10.96.0.9"):
         found = await target(word)
         assert (found.kind, found.name, found.address) == ("service", "default/db", "10.96.0.9")
-    foreign = await target("192.0.2.7")
+    foreign = await target("192.0.2.7", "node-a")
     assert (foreign.kind, foreign.address) == ("address", "192.0.2.7")
-    host = await target("kube-system/proxy")
+    unused = await target("10.244.0.9")
+    assert (unused.kind, unused.address) == ("nobody", "10.244.0.9")
+    host = await target("kube-system/proxy", "node-a", "node-b")
     assert (host.host_network, host.interface, host.kind) == (True, "", "pod")
 
 

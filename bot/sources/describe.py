@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network, NetmaskValueError
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
 from typing import Any
 
 from bot.sources import selector
@@ -13,6 +13,7 @@ from facts import AddressHolders, CalicoNode, CalicoPod, Endpoint, Pool
 
 Object = Mapping[str, Any]
 
+DEFAULT_BLOCK_SIZE = {4: 26, 6: 122}
 FINISHED = ("Succeeded", "Failed")
 NO_NETWORK = "FailedCreatePodSandBox"  # the kubelet's event when CNI fails
 # Container states that only say "not yet"; an event says more.
@@ -45,19 +46,21 @@ def metadata(resource: Object) -> dict[str, Any]:
 
 
 def pool(resource: Object) -> Pool | None:
-    """An IPv4 pool; None for an IPv6 one. A pool being deleted counts as disabled, as Calico has it."""
+    """A pool of either family; None for one whose CIDR is none. One being deleted counts as disabled, as Calico has
+    it."""
     spec: Object = resource.get("spec") or {}
     meta = metadata(resource)
     try:
-        cidr = IPv4Network(str(spec.get("cidr", "")), strict=False)
-    except (AddressValueError, NetmaskValueError, ValueError):
+        cidr = ip_network(str(spec.get("cidr", "")), strict=False)
+    except ValueError:
         return None
     return Pool(
         name=str(meta.get("name", "")),
         cidr=str(cidr),
-        block_size=int(spec.get("blockSize") or 26),
+        block_size=int(spec.get("blockSize") or DEFAULT_BLOCK_SIZE[cidr.version]),
         vxlan_mode=str(spec.get("vxlanMode") or "Never"),
         ipip_mode=str(spec.get("ipipMode") or "Never"),
+        nat_outgoing=bool(spec.get("natOutgoing")),
         disabled=bool(spec.get("disabled")) or bool(meta.get("deletionTimestamp")),
         deleting=bool(meta.get("deletionTimestamp")),
         node_selector=str(spec.get("nodeSelector") or "all()"),
@@ -88,25 +91,38 @@ def selects(node_selector: str, node: Object) -> bool:
         return False
 
 
-def calico_node(node: Object, pools: Sequence[tuple[Pool, Object]] | None, felix: Object) -> CalicoNode:
-    """A node by its annotations. pools: None when they could not be read. felix: default overlaid by node.<name>."""
+def calico_nodes(node: Object, pools: Sequence[tuple[Pool, Object]] | None, felix: Object) -> list[CalicoNode]:
+    """A node by its annotations, for IPv4 and, where Calico gave it such an address, for IPv6.
+
+    pools: None when they could not be read. felix: default overlaid by node.<name>.
+    """
+    annotations: Object = (node.get("metadata") or {}).get("annotations") or {}
+    families = [4, 6] if annotations.get("projectcalico.org/IPv6Address") else [4]
+    return [_calico_node(node, pools, felix, family) for family in families]
+
+
+def _calico_node(node: Object, pools: Sequence[tuple[Pool, Object]] | None, felix: Object, family: int) -> CalicoNode:
     meta: Object = node.get("metadata") or {}
     status: Object = node.get("status") or {}
     name = str(meta.get("name", ""))
     annotations: Object = meta.get("annotations") or {}
-    interface = _interface(str(annotations.get("projectcalico.org/IPv4Address") or ""))
-    tunnel = _address(str(annotations.get("projectcalico.org/IPv4VXLANTunnelAddr") or ""))
+    interface = _interface(str(annotations.get(f"projectcalico.org/IPv{family}Address") or ""), family)
+    tunnel = of_family([str(annotations.get(f"projectcalico.org/IPv{family}VXLANTunnelAddr") or "")], family)
+    mac = annotations.get("projectcalico.org/VXLANTunnelMACAddr" + ("V6" if family == 6 else ""))
     internal = [one["address"] for one in status.get("addresses") or () if one.get("type") == "InternalIP"]
     ready: Object = next((one for one in status.get("conditions") or () if one.get("type") == "Ready"), {})
     spec: Object = node.get("spec") or {}
     return CalicoNode(
         name=name,
+        family=family,
         address=str(interface.ip) if interface else "",
         subnet=str(interface.network) if interface else "",
-        internal_address=next((one for one in internal if _address(one)), internal[0] if internal else ""),
+        internal_address=of_family(internal, 4) or (internal[0] if internal else ""),
         tunnel_address=tunnel,
-        tunnel_mac=str(annotations.get("projectcalico.org/VXLANTunnelMACAddr") or tunnel_mac(name)).lower(),
-        vxlan_expected=bool(tunnel) if pools is None else any(_tunnels(one, spec, node) for one, spec in pools),
+        tunnel_mac=str(mac or tunnel_mac(name, family)).lower(),
+        vxlan_expected=bool(tunnel)
+        if pools is None
+        else any(_tunnels(one, spec, node) for one, spec in pools if ip_network(one.cidr).version == family),
         ready=ready.get("status") == "True",
         unready=_said(ready) or str(ready["status"]) if ready.get("status") in ("False", "Unknown") else "",
         pod_cidrs=tuple(spec.get("podCIDRs") or filter(None, [spec.get("podCIDR")])),
@@ -225,7 +241,8 @@ def pod_endpoint(pod: Object, events: Iterable[Object] = (), *, interface_prefix
         name=pod_name(pod),
         kind="pod",
         node=str(spec.get("nodeName") or ""),
-        address=next((one for one in found if _address(one)), ""),
+        address=of_family(found, 4),
+        address6=of_family(found, 6),
         addresses=found,
         host_network=host_network,
         phase=str(status.get("phase") or "Unknown"),
@@ -308,16 +325,22 @@ def _said(one: Object) -> str:
     return ": ".join(str(one[key]).strip() for key in ("reason", "message") if one.get(key))
 
 
-def _address(text: str) -> str:
-    try:
-        return str(IPv4Address(text))
-    except AddressValueError:
-        return ""
+def of_family(addresses: Iterable[str], family: int) -> str:
+    """The first address of this family in the form Calico writes it; "" when there is none."""
+    for text in addresses:
+        try:
+            found = ip_address(text)
+        except ValueError:
+            continue
+        if found.version == family:
+            return str(found)
+    return ""
 
 
-def _interface(text: str) -> IPv4Interface | None:
+def _interface(text: str, family: int) -> IPv4Interface | IPv6Interface | None:
     """ADDRESS/LENGTH; None for what Calico, too, treats as missing."""
     try:
-        return IPv4Interface(text)
-    except (AddressValueError, NetmaskValueError):
+        found = ip_interface(text)
+    except ValueError:
         return None
+    return found if found.version == family else None

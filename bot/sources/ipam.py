@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_network
 from typing import Any
 
 import msgspec
 
-from bot.sources.names import block_of
+from bot.sources.names import Address, Network, block_of
 from facts import Allocation, Pool, PoolUsage
 
-SIZES = range(20, 33)  # prefix lengths Calico accepts for IPv4 blocks
+SIZES = {4: range(20, 33), 6: range(116, 129)}  # prefix lengths Calico accepts for blocks
 BLOCKS_PER_NODE = 20  # where nobody set a limit (reference: calico.md 1.8)
 WINDOWS_RESERVED = "windows-reserved-ipam-handle"
 RECLAIMS_SINCE = (3, 32)  # from here on Calico takes other nodes' empty blocks when a pool has none left
 
 
-def pool_of(address: IPv4Address, pools: Iterable[Pool]) -> Pool | None:
+def pool_of(address: Address, pools: Iterable[Pool]) -> Pool | None:
     """The most specific pool that contains the address, disabled ones included."""
-    holding = [pool for pool in pools if address in IPv4Network(pool.cidr)]
-    return max(holding, key=lambda pool: IPv4Network(pool.cidr).prefixlen, default=None)
+    holding = [pool for pool in pools if address in ip_network(pool.cidr)]
+    return max(holding, key=lambda pool: ip_network(pool.cidr).prefixlen, default=None)
 
 
-def candidates(address: IPv4Address, pools: Iterable[Pool]) -> tuple[list[IPv4Network], list[IPv4Network]]:
+def candidates(address: Address, pools: Iterable[Pool]) -> tuple[list[Network], list[Network]]:
     """Blocks that may contain the address: those the pools' present sizes say, then every other size Calico knows.
 
     A pool may have been made again with another block size while blocks of the old size live on.
     """
-    likely = sorted({pool.block_size for pool in pools if address in IPv4Network(pool.cidr)} & set(SIZES))
-    others = [size for size in SIZES if size not in likely]
+    sizes = SIZES[address.version]
+    likely = sorted({pool.block_size for pool in pools if address in ip_network(pool.cidr)} & set(sizes))
+    others = [size for size in sizes if size not in likely]
     return [block_of(address, size) for size in likely], [block_of(address, size) for size in others]
 
 
@@ -40,17 +41,18 @@ def node_of(spec: Mapping[str, Any]) -> str:
     return name if kind == "host" else ""
 
 
-def allocation(address: IPv4Address, spec: Mapping[str, Any] | None, pool: Pool | None) -> Allocation:
+def allocation(address: Address, spec: Mapping[str, Any] | None, pool: Pool | None) -> Allocation:
     """What one block's spec says about an address in it; None when no block contains the address."""
     about: dict[str, Any] = {
         "address": str(address),
         "pool": pool.name if pool else "",
         "vxlan_mode": pool.vxlan_mode if pool else "",
         "ipip_mode": pool.ipip_mode if pool else "",
+        "nat_outgoing": bool(pool and pool.nat_outgoing),
     }
     if spec is None or spec.get("deleted"):
         return Allocation(found=False, **about)
-    cidr = IPv4Network(spec["cidr"])
+    cidr = ip_network(spec["cidr"])
     about |= {"block": str(cidr), "block_node": node_of(spec)}
     attribute = _attribute(spec, int(address) - int(cidr.network_address))
     if attribute is None or attribute.get("releasedAt"):
@@ -86,7 +88,7 @@ def usage(
     pool: Pool,
     node: str,
     blocks: Iterable[Mapping[str, Any]],
-    reserved: Collection[IPv4Network],
+    reserved: Collection[Network],
     *,
     nodes: int,
     version: str,
@@ -98,13 +100,13 @@ def usage(
 
     version: Calico's, "" when unknown; then an empty block of another node counts as one that may be reclaimed.
     """
-    network = IPv4Network(pool.cidr)
+    network = ip_network(pool.cidr)
     taken: set[int] = set()
-    slot = 1 << (32 - pool.block_size)
+    slot = 1 << (network.max_prefixlen - pool.block_size)
     here = elsewhere = empty = own = 0
     for spec in blocks:
-        cidr = IPv4Network(spec["cidr"])
-        own += not spec.get("deleted") and node_of(spec) == node
+        cidr = ip_network(spec["cidr"])
+        own += not spec.get("deleted") and node_of(spec) == node and cidr.version == network.version
         if spec.get("deleted") or not cidr.overlaps(network):
             continue
         first = int(cidr.network_address) - int(network.network_address)
@@ -170,7 +172,15 @@ def no_pool(node: str, *, nodes: int, strict_affinity: bool) -> PoolUsage:
 
 
 def together(pools: Sequence[PoolUsage]) -> list[PoolUsage]:
-    """All pools one node may use, each knowing what matters of the others: a node lacks an address only in all."""
+    """All pools one node may use, each knowing what matters of the others of its family: a node lacks an address only
+    when all of them do."""
+    by_family: dict[bool, list[PoolUsage]] = {}
+    for one in pools:
+        by_family.setdefault(":" in one.cidr, []).append(one)
+    return [one for family in by_family.values() for one in _of_one_family(family)]
+
+
+def _of_one_family(pools: Sequence[PoolUsage]) -> list[PoolUsage]:
     roomy = any(not one.exhausted for one in pools)
     forbids = "" if roomy else next((one.forbids for one in pools if one.forbids), "")
     forbidden = sum(one.forbidden for one in pools) if forbids else 0
@@ -180,14 +190,13 @@ def together(pools: Sequence[PoolUsage]) -> list[PoolUsage]:
     ]
 
 
-def _free(spec: Mapping[str, Any], cidr: IPv4Network, reserved: Collection[IPv4Network]) -> int:
+def _free(spec: Mapping[str, Any], cidr: Network, reserved: Collection[Network]) -> int:
     """Addresses of a block that can be given out: unallocated, and in no IPReservation."""
-    base = int(cidr.network_address)
     inside = [one for one in reserved if one.overlaps(cidr)]
     ordinals: Sequence[int] = spec.get("unallocated") or ()
     if not inside:
         return len(ordinals)
-    return sum(not any(IPv4Address(base + ordinal) in one for one in inside) for ordinal in ordinals)
+    return sum(not any(cidr[ordinal] in one for one in inside) for ordinal in ordinals)
 
 
 def _is_empty(spec: Mapping[str, Any]) -> bool:

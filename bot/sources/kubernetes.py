@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import ipaddress
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,7 +15,7 @@ from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.settings import Settings
 from bot.sources import describe, ipam
 from bot.sources.api import PAGE, Api, Missing, Refused, Unreachable, name
-from bot.sources.names import block_name
+from bot.sources.names import Address, block_name
 from bot.words import Asked
 from facts import Allocation, Blind, CalicoNode, CalicoSettings, Endpoint, Fact, Pool, PoolUsage, Question
 
@@ -50,7 +50,7 @@ class _Found(NamedTuple):
     kind: str
     name: str
     node: str
-    address: str
+    addresses: Sequence[str]
     resource: Object
     events: Sequence[Object] = ()
     blind: Sequence[Blind] = ()
@@ -59,7 +59,7 @@ class _Found(NamedTuple):
     def routed(self) -> bool:
         """Its address is one that Calico may have given: not a node's, a service's, or none."""
         host_network = bool((self.resource.get("spec") or {}).get("hostNetwork"))
-        return self.kind in ("pod", "address") and not host_network and _is_ipv4(self.address)
+        return self.kind in ("pod", "address") and not host_network and bool(self.addresses)
 
 
 class Cluster:
@@ -120,8 +120,8 @@ class Cluster:
             # The blocks of the pods are read beside their nodes: the tunnel addresses are in the same ones, mostly.
             *nodes, _, holders, agents = await _together(
                 *(self._node(one, group, calico) for one in names),
-                self._allocations([one.address for one in sides if one.routed], calico, blocks),
-                self._holders([one.address for one in sides if one.kind == "pod" and one.routed]),
+                self._allocations([to for one in sides if one.routed for to in one.addresses], calico, blocks),
+                self._holders([one.addresses for one in sides if one.kind == "pod" and one.routed]),
                 self._calico_pods(names),
             )
             common = await calico
@@ -130,20 +130,28 @@ class Cluster:
                 task.cancel()
             await asyncio.gather(calico, group, return_exceptions=True)
 
-        known = {node.name: node for node, _, _ in nodes if node}
-        endpoints = [_endpoint(one, known) for one in sides]
-        addresses = [one.address for one in sides if one.routed] + [node.tunnel_address for node in known.values()]
-        waiting = {one.node: one for one in endpoints if _waits_for_address(one) and one.node in known}
-        resources = {node.name: resource for node, resource, _ in nodes if node}
+        known = [node for found, _, _ in nodes for node in found]
+        prefixes = {node.name: node.interface_prefix for node in known}
+        endpoints = [_endpoint(one, prefixes) for one in sides]
+        addresses = [to for one in sides if one.routed for to in one.addresses]
+        addresses += [node.tunnel_address for node in known]
+        waiting = {one.node: one for one in endpoints if _waits_for_address(one) and one.node in prefixes}
+        resources = {found[0].name: resource for found, resource, _ in nodes if found}
         allocated, *used = await _together(
             self._allocations(addresses, calico, blocks),
             *(self._usage(resources[node], _namespaces(endpoints, node), common) for node in waiting),
         )
         facts: list[Fact] = [
-            Question(source=source.name, target=target.name, protocol=asked.protocol, port=asked.port),
-            *endpoints,
+            Question(
+                source=source.name,
+                target=target.name,
+                protocol=asked.protocol,
+                port=asked.port,
+                family=_family(asked.source) or _family(asked.target),
+            ),
+            *(_placed_in_pools(one, common.pools) for one in endpoints),
             common.settings,
-            *known.values(),
+            *(_with_tunnel_block(node, allocated) for node in known),
             *(pool for pool, _ in common.pools or ()),
             *allocated,
             *(fact for found in used for fact in found),
@@ -212,8 +220,8 @@ class Cluster:
 
     async def _node(
         self, node: str, group: Awaitable[str], calico: Awaitable[_Calico]
-    ) -> tuple[CalicoNode | None, Object, list[Blind]]:
-        """The node as Calico's annotations have it, with its resource; None when it cannot be read or is gone."""
+    ) -> tuple[list[CalicoNode], Object, list[Blind]]:
+        """The node as Calico's annotations have it, with its resource; empty when it cannot be read or is gone."""
         blind: list[Blind] = []
         base = f"/apis/{await group}"
         resource, overrides = await _together(
@@ -224,9 +232,9 @@ class Cluster:
         if resource is None:
             if not any(one.look == "nodes" for one in blind):
                 blind.append(Blind(node=node, look="nodes", reason=f"there is no node {node} in the API"))
-            return None, {}, blind
+            return [], {}, blind
         felix = {**common.felix, **_spec(overrides)}
-        return describe.calico_node(resource, common.pools, felix), resource, blind
+        return describe.calico_nodes(resource, common.pools, felix), resource, blind
 
     # -- what a word stands for -------------------------------------------------------------------------------------
 
@@ -264,7 +272,7 @@ class Cluster:
             if candidates:
                 return await found(candidates[0])
         if node:
-            return _Found("node", short, short, _internal_address(node), node)
+            return _Found("node", short, short, _internal_addresses(node), node)
         raise await self._no_such_pod(self.api.namespace, short, anywhere=True)
 
     async def _resolve_address(self, address: str) -> _Found:
@@ -277,20 +285,19 @@ class Cluster:
             return await self._found_pod(max(running, key=lambda pod: str(pod["metadata"].get("creationTimestamp"))))
         if living:
             node = str(living[0]["spec"].get("nodeName") or "")
-            return _Found("node", node, node, address, {})
+            return _Found("node", node, node, (address,), {})
         services = await self._list(
             "/api/v1/services", "services", [], fieldSelector=f"spec.clusterIP={address}", limit=2
         )
         if services and len(services) == 1 and (services[0].get("spec") or {}).get("clusterIP") == address:
             return _found_service(services[0])
-        return _Found("address", address, "", address, {})
+        return _Found("address", address, "", (address,), {})
 
     async def _found_pod(self, pod: Object) -> _Found:
         node = str((pod.get("spec") or {}).get("nodeName") or "")
-        address = next((one for one in describe.addresses(pod) if _is_ipv4(one)), "")
         blind: list[Blind] = []
         events = await self._events(pod, blind) if describe.waits(pod) else []
-        return _Found("pod", describe.pod_name(pod), node, address, pod, events, blind)
+        return _Found("pod", describe.pod_name(pod), node, describe.addresses(pod), pod, events, blind)
 
     async def _events(self, pod: Object, blind: list[Blind]) -> list[Object]:
         meta = pod["metadata"]
@@ -346,13 +353,13 @@ class Cluster:
     async def _allocations(self, addresses: Sequence[str], calico: Awaitable[_Calico], known: _Blocks) -> list[Fact]:
         """What the blocks say about each of the addresses; those that are none are passed over."""
         common = await calico
-        unique = [one for one in dict.fromkeys(addresses) if _is_ipv4(one)]
+        unique = [one for one in dict.fromkeys(addresses) if _is_address(one)]
         found = await _together(*(self._allocation(one, common, known) for one in unique))
         return [fact for facts in found for fact in facts]
 
     async def _allocation(self, address: str, calico: _Calico, known: _Blocks) -> list[Fact]:
         """What the block that contains the address says about it. The block is found by name: nothing is listed."""
-        ip = ipaddress.IPv4Address(address)
+        ip = ipaddress.ip_address(address)
         pools = [pool for pool, _ in calico.pools or ()]
         for networks in ipam.candidates(ip, pools):
             answers = await _together(*(self._block(block_name(one), calico.settings.group, known) for one in networks))
@@ -375,7 +382,7 @@ class Cluster:
         return blind[0] if blind else _spec(found) or None
 
     @staticmethod
-    def _judged(ip: ipaddress.IPv4Address, spec: Object | None, pools: list[Pool]) -> Allocation:
+    def _judged(ip: Address, spec: Object | None, pools: list[Pool]) -> Allocation:
         return ipam.allocation(ip, spec, ipam.pool_of(ip, pools))
 
     async def _usage(self, node: Object, namespaces: Sequence[str], calico: _Calico) -> list[Fact]:
@@ -390,10 +397,9 @@ class Cluster:
         if blocks is None or calico.pools is None:
             return list(blind)
         reserved = [
-            ipaddress.IPv4Network(cidr, strict=False)
+            ipaddress.ip_network(cidr, strict=False)
             for one in reservations or ()
             for cidr in _spec(one).get("reservedCIDRs") or ()
-            if ":" not in cidr
         ]
         usable: list[PoolUsage] = []
         for pool, resource in calico.pools:
@@ -408,7 +414,7 @@ class Cluster:
                     ipam.usage(
                         pool,
                         node["metadata"]["name"],
-                        [_spec(block) for block in blocks if ":" not in _spec(block).get("cidr", ":")],
+                        [_spec(block) for block in blocks],
                         reserved,
                         nodes=nodes,
                         version=calico.settings.version,
@@ -447,18 +453,26 @@ class Cluster:
 
     # -- pods beside the asked ones ---------------------------------------------------------------------------------
 
-    async def _holders(self, addresses: Sequence[str]) -> list[Fact]:
-        """Who has each of the addresses now."""
+    async def _holders(self, pods: Sequence[Sequence[str]]) -> list[Fact]:
+        """Who has each of these pods' addresses now.
+
+        The API finds pods by their first address only. That finds the other ones' as well: who took one address twice
+        took the whole pod's.
+        """
         blind: list[Blind] = []
-        unique = list(dict.fromkeys(addresses))
+        unique = list(dict.fromkeys(addresses[0] for addresses in pods))
         found = await _together(
             *(
                 self._list("/api/v1/pods", "pods", blind, fieldSelector=f"status.podIP={one}", limit=SAME_NAME)
                 for one in unique
             )
         )
+        listed = dict(zip(unique, found, strict=True))
         holders = [
-            describe.address_holders(one, pods) for one, pods in zip(unique, found, strict=True) if pods is not None
+            describe.address_holders(one, listed[addresses[0]] or ())
+            for addresses in pods
+            for one in addresses
+            if listed[addresses[0]] is not None
         ]
         return [*holders, *blind]
 
@@ -531,17 +545,32 @@ def _spec(resource: Object | None) -> Object:
     return dict((resource or {}).get("spec") or {})
 
 
-def _endpoint(found: _Found, nodes: dict[str, CalicoNode]) -> Endpoint:
+def _endpoint(found: _Found, prefixes: Mapping[str, str]) -> Endpoint:
+    """prefixes: of the interfaces of pods, by node."""
     if found.kind == "pod":
-        prefix = nodes[found.node].interface_prefix if found.node in nodes else "cali"
-        return describe.pod_endpoint(found.resource, found.events, interface_prefix=prefix)
+        return describe.pod_endpoint(found.resource, found.events, interface_prefix=prefixes.get(found.node) or "cali")
     return Endpoint(
         name=found.name,
         kind=found.kind,
         node=found.node,
-        address=found.address if _is_ipv4(found.address) else "",
-        addresses=(found.address,) if found.address else (),
+        address=describe.of_family(found.addresses, 4),
+        address6=describe.of_family(found.addresses, 6),
+        addresses=tuple(found.addresses),
     )
+
+
+def _placed_in_pools(endpoint: Endpoint, pools: list[tuple[Pool, Object]] | None) -> Endpoint:
+    """An address of a pool that no pod has is nobody's, and not one outside the cluster."""
+    if endpoint.kind == "address" and ipam.pool_of(
+        ipaddress.ip_address(endpoint.name), [pool for pool, _ in pools or ()]
+    ):
+        return msgspec.structs.replace(endpoint, kind="nobody")
+    return endpoint
+
+
+def _with_tunnel_block(node: CalicoNode, allocated: Sequence[Fact]) -> CalicoNode:
+    blocks = {one.address: one.block for one in allocated if isinstance(one, Allocation)}
+    return msgspec.structs.replace(node, tunnel_block=blocks.get(node.tunnel_address, ""))
 
 
 def _namespaces(endpoints: Sequence[Endpoint], node: str) -> list[str]:
@@ -553,7 +582,7 @@ def _waits_for_address(endpoint: Endpoint) -> bool:
     return (
         endpoint.kind == "pod"
         and bool(endpoint.node)
-        and not endpoint.address
+        and not endpoint.addresses
         and not endpoint.host_network
         and endpoint.phase not in describe.FINISHED
         and not endpoint.terminating
@@ -562,16 +591,17 @@ def _waits_for_address(endpoint: Endpoint) -> bool:
 
 def _found_service(service: Object) -> _Found:
     address = str((service.get("spec") or {}).get("clusterIP") or "")
-    return _Found("service", describe.pod_name(service), "", address if _is_address(address) else "", service)
+    addresses = (address,) if _is_address(address) else ()
+    return _Found("service", describe.pod_name(service), "", addresses, service)
 
 
 async def _found_service_later(service: Object) -> _Found:
     return _found_service(service)
 
 
-def _internal_address(node: Object) -> str:
-    found = [one["address"] for one in (node.get("status") or {}).get("addresses") or () if one["type"] == "InternalIP"]
-    return next((one for one in found if _is_ipv4(one)), "")
+def _internal_addresses(node: Object) -> tuple[str, ...]:
+    known = (node.get("status") or {}).get("addresses") or ()
+    return tuple(one["address"] for one in known if one["type"] == "InternalIP" and _is_address(one["address"]))
 
 
 def _placed(resource: Object) -> str:
@@ -607,9 +637,6 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _is_ipv4(text: str) -> bool:
-    try:
-        ipaddress.IPv4Address(text)
-    except ValueError:
-        return False
-    return True
+def _family(word: str) -> int:
+    """4 or 6 for an address, 0 for a name."""
+    return ipaddress.ip_address(word).version if _is_address(word) else 0

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
 
 def veth_name(namespace: str, pod: str, prefix: str = "cali") -> str:
@@ -12,19 +15,20 @@ def veth_name(namespace: str, pod: str, prefix: str = "cali") -> str:
     return prefix + hashlib.sha1(f"{namespace}.{pod}".encode(), usedforsecurity=False).hexdigest()[:11]
 
 
-def tunnel_mac(node: str) -> str:
-    """MAC of the node's IPv4 VXLAN device: 66 and the first five bytes of SHA1(node name)."""
-    return "66:" + hashlib.sha1(node.encode(), usedforsecurity=False).digest()[:5].hex(":")
+def tunnel_mac(node: str, family: int = 4) -> str:
+    """MAC of the node's VXLAN device: 66 and five bytes of SHA1(node name), for IPv6 of the name and "-v6"."""
+    name = node if family == 4 else f"{node}-v6"
+    return "66:" + hashlib.sha1(name.encode(), usedforsecurity=False).digest()[:5].hex(":")
 
 
-def block_name(cidr: IPv4Network) -> str:
+def block_name(cidr: Network) -> str:
     """Object name of the IPAMBlock of this CIDR: 10.244.0.64/26 is 10-244-0-64-26."""
-    return re.sub(r"[./]", "-", str(cidr))
+    return re.sub(r"[.:/]", "-", str(cidr))
 
 
-def block_of(address: IPv4Address, size: int) -> IPv4Network:
+def block_of(address: Address, size: int) -> Network:
     """The block of that prefix length that contains the address."""
-    return IPv4Network((int(address), size), strict=False)
+    return ip_network((int(address), size) if address.version == 4 else (address.packed, size), strict=False)
 
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)")
