@@ -171,14 +171,16 @@ def _path(investigation: Investigation) -> Message:
     if about := wording.setting(diagnosis):
         lines.append(escape(about))
     blocks = [_lines(lines)]
-    drawn = "\n".join(printable(f"{leg.direction:<8} {wording.path(leg)}") for leg in diagnosis.path)
+    named = wording.legs(diagnosis)
+    width = max([8, *(len(name) for name, _ in named)])
+    drawn = "\n".join(printable(f"{name:<{width}} {wording.path(leg)}") for name, leg in named)
     if drawn:
         blocks.append(_preformatted(drawn))
     remedies = dict.fromkeys(wording.remedy(one) for one in diagnosis.causes)
     blocks += [_section(f"*Do now:* {escape(one)}") for one in remedies]
     if diagnosis.verdict == "unknown" and (step := wording.next_step(diagnosis.blind)):
         blocks.append(_section(f"*Next:* {escape(step)}"))
-    told = "; ".join(wording.ends(leg) for leg in diagnosis.path)
+    told = "; ".join(wording.ends(name, leg) for name, leg in named)
     return _message(f"The path: {told}" if told else "The path is not known", blocks)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
+from engine.prefix import host
 from facts import (
     AddressHolders,
     Allocation,
@@ -132,7 +133,7 @@ def _addresses(fact: LinkAddresses, legs: Sequence[Leg]) -> Said | None:
     leg = _find(legs, source_node=fact.node, tunnel_device=fact.device)
     expected = ""
     if leg and leg.encapsulation == "vxlan" and leg.source_tunnel_address:
-        expected = f"{leg.source_tunnel_address}/32"
+        expected = host(leg.source_tunnel_address)
     return f"addresses of {fact.device}", expected, ", ".join(fact.addresses) or NOTHING
 
 
@@ -143,7 +144,7 @@ def _pod_interface(fact: PodInterface, legs: Sequence[Leg]) -> Said | None:
         return f"neighbor {fact.pod_default_next_hop} inside {fact.pod}", fact.mac, fact.pod_gateway_mac or NOTHING
     elif fact.entered and (leg := _stranger(fact, legs)):
         what = f"addresses of {fact.pod_device} in {fact.pod}"
-        return what, f"{leg.source_address}/32", ", ".join(fact.pod_addresses) or NOTHING
+        return what, host(leg.source_address), ", ".join(fact.pod_addresses) or NOTHING
     elif fact.entered:
         seen = f"{'up' if fact.up else 'down'}, in the pod {'up' if fact.pod_up else 'down'}"
         return f"{fact.interface} and {fact.pod_device} of {fact.pod}", "up, in the pod up", seen
@@ -154,7 +155,7 @@ def _pod_interface(fact: PodInterface, legs: Sequence[Leg]) -> Said | None:
 
 def _stranger(fact: PodInterface, legs: Sequence[Leg]) -> Leg | None:
     """The leg of this pod when the pod does not have the address the leg starts from."""
-    leg = _find(legs, source=fact.pod, source_node=fact.node)
+    leg = _find(legs, source=fact.pod, source_node=fact.node, family=fact.family)
     return leg if leg and leg.source_address not in [one.split("/")[0] for one in fact.pod_addresses] else None
 
 
@@ -165,7 +166,10 @@ def _pod_route(fact: PodRoute, legs: Sequence[Leg]) -> Said | None:
 
 def _sysctl(fact: Sysctl, legs: Sequence[Leg]) -> Said | None:
     own = fact.switch == "proxy_arp" and _find(legs, source_node=fact.node, source_interface=fact.device)
-    expected = "1" if own or fact.name.endswith((".ip_forward", ".forwarding")) else ""
+    forwards = fact.name.endswith((".ip_forward", "all.forwarding")) or (
+        fact.switch == "forwarding" and fact.family == 4
+    )
+    expected = "1" if own or forwards else "0" if fact.switch == "disable_ipv6" else ""
     return fact.name, expected, fact.value if fact.found else NOTHING
 
 
@@ -212,13 +216,13 @@ def _calico_node(fact: CalicoNode, legs: Sequence[Leg]) -> Said | None:
     tunnelled = any(leg.encapsulation == "vxlan" and fact.name in (leg.source_node, leg.target_node) for leg in legs)
     if not fact.vxlan_expected and not tunnelled:
         return None
-    return "annotation IPv4VXLANTunnelAddr", "an address", "an address" if fact.tunnel_address else NOTHING
+    return f"annotation IPv{fact.family}VXLANTunnelAddr", "an address", "an address" if fact.tunnel_address else NOTHING
 
 
 def _endpoint(fact: Endpoint, legs: Sequence[Leg]) -> Said | None:
     if fact.kind != "pod":
         return None
-    seen = fact.phase + ("" if fact.address else ", without an address")
+    seen = fact.phase + ("" if fact.addresses else ", without an address")
     return f"pod {fact.name}", "Running", seen + (f" ({fact.reason})" if fact.reason and seen != "Running" else "")
 
 

@@ -62,6 +62,7 @@ def _cause(cause: Cause) -> dict[str, Any]:
         "title": cause.title,
         "text": cause.text,
         "node": cause.node,
+        "flow": cause.flow,
         "leg": cause.leg,
         "stage": cause.stage,
         "severity": cause.severity,
@@ -73,7 +74,7 @@ def _cause(cause: Cause) -> dict[str, Any]:
 
 
 def _checked(checked: Checked) -> dict[str, Any]:
-    return {"rule": checked.rule, "node": checked.node, "leg": checked.leg}
+    return {"rule": checked.rule, "node": checked.node, "flow": checked.flow, "leg": checked.leg}
 
 
 def _blind(blind: Blind) -> dict[str, Any]:
@@ -82,6 +83,7 @@ def _blind(blind: Blind) -> dict[str, Any]:
 
 def _path(leg: LegPath) -> dict[str, Any]:
     return {
+        "flow": leg.flow,
         "direction": leg.direction,
         "source": leg.source,
         "target": leg.target,

@@ -61,7 +61,9 @@ def _finding(mark: str, cause: Cause) -> list[str]:
 
 
 def _path(diagnosis: Diagnosis) -> list[str]:
-    lines = [f"  {leg.direction:<9} {wording.path(leg)}" for leg in diagnosis.path]
+    named = wording.legs(diagnosis)
+    width = max([9, *(len(name) for name, _ in named)])
+    lines = [f"  {name:<{width}} {wording.path(leg)}" for name, leg in named]
     return [*lines, ""] if lines else []
 
 

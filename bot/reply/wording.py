@@ -6,11 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bot.investigate import Investigation
-from facts import Blind, CalicoSettings, Cause, Checked, Diagnosis, Endpoint, Leg, LegPath
+from facts import Blind, CalicoSettings, Cause, Checked, Diagnosis, Endpoint, Flow, Leg, LegPath
 
 Request = Mapping[str, Any]  # a FixRequest as its custom resource
 
-NAMES = {"vxlan": "vxlan", "ipip": "ipip", "direct": "no encapsulation", "local": "same node", "wireguard": "wireguard"}
+NAMES = {
+    "vxlan": "vxlan",
+    "ipip": "ipip",
+    "direct": "no encapsulation",
+    "local": "same node",
+    "wireguard": "wireguard",
+    "host": "node to node",
+    "outside": "out of the cluster",
+}
 
 
 def printable(text: str) -> str:
@@ -37,7 +45,7 @@ def placed(investigation: Investigation, name: str) -> str:
     """`shop/cart 10.244.174.132 on node-a`, with as much of it as is known."""
     for fact in investigation.diagnosis.facts:
         if isinstance(fact, Endpoint) and fact.name == name:
-            address = "" if fact.address == name else fact.address
+            address = ", ".join(one for one in (fact.address, fact.address6) if one and one != name)
             where = f"on {fact.node}" if fact.node and fact.node != name else ""
             return " ".join(filter(None, (name, address, where)))
     return name
@@ -45,10 +53,10 @@ def placed(investigation: Investigation, name: str) -> str:
 
 def setting(diagnosis: Diagnosis) -> str:
     """`vxlan, Calico v3.32.1`: how packets travel, and the version."""
-    forward = next((fact for fact in diagnosis.facts if isinstance(fact, Leg) and fact.direction == "forward"), None)
+    forward = [fact for fact in diagnosis.facts if isinstance(fact, Leg) and fact.direction == "forward"]
     settings = next((fact for fact in diagnosis.facts if isinstance(fact, CalicoSettings)), None)
     known = [
-        NAMES.get(forward.encapsulation, "") if forward else "",
+        *dict.fromkeys(NAMES.get(leg.encapsulation, "") for leg in forward),
         f"Calico {settings.version}" if settings and settings.version else "",
     ]
     return ", ".join(filter(None, known))
@@ -100,6 +108,30 @@ def next_step(blind_facts: Sequence[Blind]) -> str:
     return ""
 
 
+def legs(diagnosis: Diagnosis) -> list[tuple[str, LegPath]]:
+    """Each leg drawn, with its name: `forward`, and where a question has several flows also which of them."""
+    flows = {leg.flow: leg for leg in diagnosis.path if leg.direction == "forward"}
+    families = {fact.name: fact.family for fact in diagnosis.facts if isinstance(fact, Flow)}
+    several = len({families.get(flow) for flow in flows}) > 1
+    targets = len({leg.target for leg in flows.values()}) > 1
+    return [
+        (
+            " ".join(
+                filter(
+                    None,
+                    (
+                        leg.direction,
+                        f"IPv{families[leg.flow]}" if several and leg.flow in families else "",
+                        flows[leg.flow].target if targets and leg.flow in flows else "",
+                    ),
+                )
+            ),
+            leg,
+        )
+        for leg in diagnosis.path
+    ]
+
+
 def path(leg: LegPath) -> str:
     """`eth0 ok > cali4c1a ok > vxlan.calico x`: up to the first bad hop; a stretch nobody could judge is one `?`."""
     words: list[str] = []
@@ -113,12 +145,12 @@ def path(leg: LegPath) -> str:
     return " > ".join(words) if words != ["?"] else "? nothing can be said about it"
 
 
-def ends(leg: LegPath) -> str:
+def ends(name: str, leg: LegPath) -> str:
     """`forward: last good source node, first bad source tunnel`: the path for those who cannot see it drawn."""
     if not leg.first_bad:
-        return f"{leg.direction}: {path(leg)}"
+        return f"{name}: {path(leg)}"
     last = f"last good {leg.last_good}, " if leg.last_good else ""
-    return f"{leg.direction}: {last}first bad {leg.first_bad}"
+    return f"{name}: {last}first bad {leg.first_bad}"
 
 
 def remedy(cause: Cause) -> str:
