@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address
 
-from engine.rule import NOT_FELIX, cause, some, the
+from engine.rule import NOT_FELIX, Text, cause, say, some, the
 from facts import Leg, Listener, ProbeResult
 
 
@@ -18,19 +18,23 @@ from facts import Leg, Listener, ProbeResult
     listener=some(Listener, node=the.leg.target_node, pod=the.leg.target, protocol=the.leg.protocol, port=the.leg.port),
     tried=some(
         ProbeResult,
-        pod=the.leg.source,
+        node=the.leg.source_node,
         target_address=the.leg.target_address,
         protocol=the.leg.protocol,
         port=the.leg.port,
     ),
 )
-def target_listens_on_loopback(leg: Leg, listener: Listener, tried: ProbeResult) -> str | None:
+def target_listens_on_loopback(leg: Leg, listener: Listener, tried: ProbeResult) -> Text | None:
     # Refused as well: a sidecar may hand on to a loopback listener what it takes for everybody.
     if not listener.addresses or tried.outcome != "refused":
         return None
     if not all(ip_address(address).is_loopback for address in listener.addresses):
         return None
-    return (
-        f"{leg.port}/{leg.protocol} in {leg.target} is bound to {', '.join(listener.addresses)} and nothing else; "
-        f"a packet to {leg.target_address} is refused."
+    return say(
+        "{port}/{protocol} in {pod} is bound to {addresses} and nothing else; a packet to {address} is refused.",
+        port=leg.port,
+        protocol=leg.protocol,
+        pod=leg.target,
+        addresses=", ".join(listener.addresses),
+        address=leg.target_address,
     )

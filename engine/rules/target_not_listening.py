@@ -1,6 +1,6 @@
 """The path is good and the target refuses: nothing listens on the asked port."""
 
-from engine.rule import NOT_FELIX, cause, some, the
+from engine.rule import NOT_FELIX, Text, cause, say, some, the
 from facts import Leg, Listener, ProbeResult
 
 
@@ -16,17 +16,19 @@ from facts import Leg, Listener, ProbeResult
     listener=some(Listener, node=the.leg.target_node, pod=the.leg.target, protocol=the.leg.protocol, port=the.leg.port),
     tried=some(
         ProbeResult,
-        pod=the.leg.source,
+        node=the.leg.source_node,
         target_address=the.leg.target_address,
         protocol=the.leg.protocol,
         port=the.leg.port,
     ),
 )
-def target_not_listening(leg: Leg, listener: Listener, tried: ProbeResult) -> str | None:
+def target_not_listening(leg: Leg, listener: Listener, tried: ProbeResult) -> Text | None:
     if listener.found or tried.outcome != "refused":
         return None
-    refusal = "a reset" if leg.protocol == "tcp" else "ICMP port unreachable"
-    return (
-        f"{leg.target} answers {leg.port}/{leg.protocol} with {refusal}, "
-        f"and no socket in the pod listens on {leg.port}/{leg.protocol}."
+    return say(
+        "{pod} answers {port}/{protocol} with {refusal}, and no socket in the pod listens on {port}/{protocol}.",
+        pod=leg.target,
+        port=leg.port,
+        protocol=leg.protocol,
+        refusal=say("a reset") if leg.protocol == "tcp" else say("ICMP port unreachable"),
     )

@@ -1,6 +1,6 @@
 """The tunnel device must carry the node's tunnel address: the kernel hangs its routes on it."""
 
-from engine.rule import HEALS_DEVICE, Finding, cause, some, the
+from engine.rule import HEALS_DEVICE, Finding, Text, cause, say, some, the
 from facts import Leg, LinkAddresses
 
 
@@ -26,14 +26,27 @@ from facts import Leg, LinkAddresses
         LinkAddresses, node=the.leg.source_node, family=the.leg.family, device=the.leg.tunnel_device, found=True
     ),
 )
-def vxlan_device_address_wrong(leg: Leg, device: LinkAddresses) -> str | Finding | None:
+def vxlan_device_address_wrong(leg: Leg, device: LinkAddresses) -> Text | Finding | None:
     bare = [address.split("/")[0] for address in device.addresses]
     if not leg.source_tunnel_address or leg.source_tunnel_address in bare:
         return None
     if not bare:
         return Finding(
-            f"{device.device} on {device.node} has no address; it should be {leg.source_tunnel_address}. "
-            "Removing the last address also removed the device's routes and neighbors.",
+            say(
+                "{device} on {node} has no address; it should be {expected}. "
+                "Removing the last address also removed the device's routes and neighbors.",
+                device=device.device,
+                node=device.node,
+                expected=leg.source_tunnel_address,
+            ),
             severity="breaks",
         )
-    return f"{device.device} on {device.node} has {', '.join(bare)}; it should be {leg.source_tunnel_address}."
+    text = say(
+        "{device} on {node} has {addresses}; it should be {expected}.",
+        device=device.device,
+        node=device.node,
+        addresses=", ".join(bare),
+        expected=leg.source_tunnel_address,
+    )
+    # Pods have addresses of their own; the node itself sends under this one, and nobody knows a way back to it.
+    return Finding(text, severity="breaks" if leg.source_kind == "node" else "degrades")
