@@ -41,8 +41,19 @@ class SendProbe(msgspec.Struct, frozen=True, kw_only=True):
     target: str  # IP address
     protocol: str  # "icmp", "tcp" or "udp"
     port: int = 0
-    size: int = 0  # of the whole IP packet, sent with DF set; 0: a small one without DF; -1: as large as the pod's MTU
+    size: int = 0  # of the whole IP packet, never in fragments (DF); 0: a small one; -1: as large as the pod's MTU
     count: int = 2
+
+
+class Watch(msgspec.Struct, frozen=True, kw_only=True):
+    """A leg whose packets cross the network between two nodes: do they leave this one, or arrive here?"""
+
+    way: str  # "out": this node sends them; "in": they should arrive here
+    encapsulation: str  # "vxlan" | "ipip" | "wireguard" | "direct"
+    source: str  # IP addresses the packets carry inside of any tunnel
+    target: str
+    peer: str  # node address of the other end
+    port: int = 0  # UDP port of the tunnel
 
 
 class NodeAsk(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +62,7 @@ class NodeAsk(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     family: int = 4  # of every address in it
     felix: bool = True  # ask Felix how it is, too
-    tunnel_device: str = "vxlan.calico"
+    tunnel_device: str = "vxlan.calico"  # "" where no tunnel is to be looked at
     uplink_address: str = ""  # the node address Calico uses; the uplink is the device that holds it
     felix_health_port: int = 9099
     felix_again: bool = False  # when Felix answers badly ask it again, 3 s later: the answer may be that much late
@@ -59,4 +70,8 @@ class NodeAsk(msgspec.Struct, frozen=True, kw_only=True):
     local_pods: tuple[LocalPod, ...] = ()
     own_ports: tuple[OwnPort, ...] = ()
     send: tuple[SendProbe, ...] = ()
+    watch: tuple[Watch, ...] = ()
+    bird: bool = False  # ask BIRD for its sessions: a leg needs routes that only BGP brings
+    wireguard_keys: tuple[str, ...] = ()  # public keys of the peers this node should know
+    felix_metrics_port: int = 0  # 0: Felix is not asked how far it is
     deadline_ms: int = 2500  # the probe answers with what it has by then; the rest is Blind

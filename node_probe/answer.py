@@ -15,6 +15,7 @@ from facts import Blind, Fact, NodeAsk
 from node_probe import packets
 from node_probe.collectors import Collector, discover, felix
 from node_probe.netlink import Netlink
+from node_probe.tap import Tap
 from node_probe.view import View
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 LONGEST_S = 30.0
 PACKETS_S = packets.TIMEOUT_S + 2 * packets.RESERVE_S
 HEAD_START_S = 0.05  # then the next look starts beside it
-FELIX = "felix"  # the collector that asks Felix
+PATIENT = ("felix", "services")  # the collectors that look again, seconds later, where the first look was bad
 THREADS = 16  # a look takes milliseconds; these are for those that hang
 
 
@@ -48,24 +49,29 @@ class Prober:
         """All facts there are by `deadline` (time.monotonic, s); Blind for each look that broke or is not done by then.
 
         First everything is read, then packets are sent: a packet makes the kernel write neighbor entries. Beside both
-        Felix is asked; only to ask it twice, where the ask wants that, may the answer be late.
+        Felix is asked; only to look at it twice, where the ask wants that, may the answer be late.
         """
         view = View(self._netlink, deadline)
         looking: list[asyncio.Task[None]] = []
-        reading = {name: collector for name, collector in self._collectors.items() if name != FELIX}
-        asking = {name: collector for name, collector in self._collectors.items() if name == FELIX}
+        reading = {name: collector for name, collector in self._collectors.items() if name not in PATIENT}
+        patient = {name: collector for name, collector in self._collectors.items() if name in PATIENT}
         until = deadline - packets.RESERVE_S / 2
         if ask.felix_again:
             until = max(until, time.monotonic() + felix.PATIENCE_S)
-        health = asyncio.create_task(self._look(ask, view, asking, until, looking))
+        health = asyncio.create_task(self._look(ask, view, patient, until, looking))
+        tap = Tap(ask)
         try:
+            tap.open()
             # A look that hangs must not eat the time of the packets.
             pause = min(PACKETS_S, (deadline - time.monotonic()) / 2) if ask.send else packets.RESERVE_S / 2
             facts = await self._look(ask, view, reading, deadline - pause, looking)
             if ask.send:
+                await tap.begin(deadline - PACKETS_S)
                 facts += await self._look(ask, view, {"packets": packets.collect}, deadline, looking)
-            return facts + await health
+                await tap.end()
+            return facts + await tap.sightings(deadline) + await health
         finally:
+            tap.close()
             health.cancel()
             self._close_after(view, looking)
 

@@ -1,0 +1,216 @@
+"""What two probes see of the packets between their nodes, on a good path and where they are swallowed on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import threading
+import time
+from typing import Any
+
+from facts import Blind, Fact, NodeAsk, ProbeResult, SendProbe, Sighting, Watch
+from lab.wire import drop_udp, set_checksum_offload
+from node_probe import tap
+from node_probe.answer import Prober
+from node_probe.checksum import spoilt
+from tests.namespaces import in_namespaces
+from tests.two_nodes import (
+    CART,
+    CART6,
+    DB,
+    DB6,
+    NODE,
+    NODE6,
+    TUNNEL,
+    TwoNodes,
+    ask,
+    from_cart,
+)
+
+OTHER = {"a": "b", "b": "a"}
+
+
+def watches(node: str, *, encapsulation: str = "vxlan", port: int = 4789, six: bool = False) -> tuple[Watch, ...]:
+    """Both legs between shop/cart on a and shop/db on b, as this node is to watch them."""
+    pods = {"a": CART6 if six else CART, "b": DB6 if six else DB}
+    peer = (NODE6 if six else NODE)[OTHER[node]]
+    mine, theirs = pods[node], pods[OTHER[node]]
+    common: dict[str, Any] = {"encapsulation": encapsulation, "peer": peer, "port": port}
+    return (
+        Watch(way="out", source=mine, target=theirs, **common),
+        Watch(way="in", source=theirs, target=mine, **common),
+    )
+
+
+def ask_of(node: str, *send: SendProbe, six: bool = False, **changes: Any) -> NodeAsk:
+    fields: dict[str, Any] = {
+        "node": f"node-{node}",
+        "uplink_address": (NODE6 if six else NODE)[node],
+        "ways": (),
+        "send": send,
+        "watch": watches(node, six=six),
+    }
+    if node == "b":
+        fields["local_pods"] = ()
+    return ask(**(fields | changes))
+
+
+def answers(nodes: TwoNodes, a: NodeAsk, b: NodeAsk, *, seconds: float = 3.0, b_later_s: float = 0.0) -> list[Fact]:
+    """Both probes asked at the same time, or b's a little later."""
+
+    async def answer(one: NodeAsk) -> list[Fact]:
+        prober = Prober(one.node, {})
+        try:
+            return await prober.answer(one, time.monotonic() + seconds)
+        finally:
+            await prober.close()
+
+    there: list[Fact] = []
+
+    def at_b() -> None:
+        time.sleep(b_later_s)
+        there.extend(nodes.b.run(lambda: asyncio.run(answer(b))))
+
+    thread = threading.Thread(target=at_b)
+    thread.start()
+    here = asyncio.run(answer(a))
+    thread.join()
+    return here + there
+
+
+def sighting(facts: list[Fact], node: str, way: str) -> Sighting:
+    found = [f for f in facts if isinstance(f, Sighting) and (f.node, f.way) == (f"node-{node}", way)]
+    assert len(found) == 1, facts
+    return found[0]
+
+
+@in_namespaces
+def test_packets_are_seen_where_they_leave_and_where_they_arrive() -> None:
+    nodes = TwoNodes()
+    began = time.monotonic()
+    facts = answers(nodes, ask_of("a", from_cart("icmp")), ask_of("b"))
+    assert time.monotonic() - began < 1.5, "a healthy path must not cost the whole deadline"
+    left, arrived = sighting(facts, "a", "out"), sighting(facts, "b", "in")
+    assert left.seen == 2 and arrived.seen == 2
+    assert (left.device, left.outer_target, arrived.device) == ("eth0", NODE["b"], "eth0")
+    assert arrived.heard and arrived.enclosed and arrived.bad_checksums == 0
+    # The answers do come back, and are no probes of b's.
+    assert (sighting(facts, "b", "out").seen, sighting(facts, "a", "in").seen) == (0, 2)
+
+
+@in_namespaces
+def test_the_same_over_ipv6() -> None:
+    nodes = TwoNodes(dual=True)
+    facts = answers(nodes, ask_of("a", from_cart("icmp", DB6), six=True, family=6), ask_of("b", six=True, family=6))
+    left, arrived = sighting(facts, "a", "out"), sighting(facts, "b", "in")
+    assert left.seen == 2 and arrived.seen == 2
+    assert (left.outer_target, arrived.heard, arrived.enclosed) == (NODE6["b"], True, True)
+
+
+@in_namespaces
+def test_what_a_nodes_own_firewall_drops_did_arrive() -> None:
+    """Else the network between the nodes would be accused of it."""
+    nodes = TwoNodes()
+    nodes.b.run(lambda: drop_udp("eth0", 4789))
+    facts = answers(nodes, ask_of("a", from_cart("icmp")), ask_of("b"))
+    assert [f.answered for f in facts if isinstance(f, ProbeResult)] == [0]
+    assert sighting(facts, "b", "in").seen == 2
+
+
+@in_namespaces
+def test_packets_that_leave_and_never_arrive_are_told_by_who_looked_on_all_the_time() -> None:
+    """They are sent to nobody's port in b's eyes: another VXLAN port stands for a network that swallows them."""
+    nodes = TwoNodes()
+    listens = ask_of("b", watch=watches("b", port=4790))
+    facts = answers(nodes, ask_of("a", from_cart("icmp")), listens)
+    assert sighting(facts, "a", "out").seen == 2
+    arrived = sighting(facts, "b", "in")
+    assert (arrived.seen, arrived.heard, arrived.enclosed) == (0, True, True)
+
+
+@in_namespaces
+def test_a_peer_that_is_asked_a_little_later_is_waited_for() -> None:
+    nodes = TwoNodes()
+    facts = answers(nodes, ask_of("a", from_cart("icmp")), ask_of("b"), b_later_s=0.15)
+    arrived = sighting(facts, "b", "in")
+    assert (arrived.seen, arrived.enclosed) == (2, True)
+
+
+def wrapped(tcp_checksum: int) -> bytes:
+    """A bare SYN from shop/cart to shop/db as VXLAN carries it."""
+    tcp = struct.pack("!HHIIBBHHH", 40000, 8080, 1, 0, 5 << 4, 2, 64240, tcp_checksum, 0)
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 40, 1, 0, 64, 6, 0, socket.inet_aton(CART), socket.inet_aton(DB))
+    return bytes.fromhex("0800000000100000") + bytes(12) + b"\x08\x00" + ip + tcp
+
+
+@in_namespaces
+def test_spoilt_checksums_are_seen_where_they_arrive() -> None:
+    nodes = TwoNodes()
+    set_checksum_offload("eth0", False)  # else a packet that never was on a wire carries none
+
+    async def look() -> list[Fact]:
+        looking = tap.Tap(ask_of("b"))
+        looking.open()
+        listening.set()
+        try:
+            await asyncio.to_thread(sent.wait)
+            return await looking.sightings(time.monotonic() + 2)
+        finally:
+            looking.close()
+
+    def run(facts: list[Fact]) -> None:
+        facts.extend(nodes.b.run(lambda: asyncio.run(look())))
+
+    right = next(sum_ for sum_ in range(1 << 16) if not spoilt(wrapped(sum_)[22:]))
+    for checksum, bad in ((right, 0), (0xDEAD, 1)):
+        listening, sent = threading.Event(), threading.Event()
+        facts: list[Fact] = []
+        thread = threading.Thread(target=run, args=(facts,))
+        thread.start()
+        listening.wait()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            one.sendto(wrapped(checksum), (NODE["b"], 4789))
+        sent.set()
+        thread.join()
+        assert (sighting(facts, "b", "in").seen, sighting(facts, "b", "in").bad_checksums) == (1, bad)
+
+
+@in_namespaces
+def test_a_probe_that_listens_too_late_does_not_say_that_it_saw_everything() -> None:
+    nodes = TwoNodes()
+    facts = answers(nodes, ask_of("a", from_cart("icmp")), ask_of("b"), b_later_s=1.0)
+    arrived = sighting(facts, "b", "in")
+    assert (arrived.seen, arrived.enclosed) == (0, False)
+
+
+@in_namespaces
+def test_packets_without_a_tunnel_are_told_from_those_in_one() -> None:
+    nodes = TwoNodes()
+    direct = ask_of("a", from_cart("icmp"), watch=watches("a", encapsulation="direct"))
+    facts = answers(nodes, direct, ask_of("b", watch=watches("b", encapsulation="direct")))
+    # They go through the tunnel device unwrapped, and over the wire wrapped.
+    assert (sighting(facts, "a", "out").device, sighting(facts, "b", "in").device) == (TUNNEL, TUNNEL)
+    facts = answers(
+        nodes,
+        ask_of("a", from_cart("icmp"), watch=watches("a", encapsulation="ipip")),
+        ask_of("b", watch=watches("b", encapsulation="ipip")),
+    )
+    assert sighting(facts, "a", "out").seen == sighting(facts, "b", "in").seen == 0
+
+
+@in_namespaces
+def test_a_probe_that_may_not_look_says_so_and_accuses_nobody() -> None:
+    TwoNodes()
+    unwatchable = Watch(way="in", encapsulation="geneve", source=DB, target=CART, peer=NODE["b"])
+
+    async def answer() -> list[Fact]:
+        prober = Prober("node-a", {})
+        try:
+            return await prober.answer(ask_of("a", watch=(unwatchable,)), time.monotonic() + 1)
+        finally:
+            await prober.close()
+
+    facts = asyncio.run(answer())
+    assert sighting(facts, "a", "in").seen == -1
+    assert [(f.look, f.minor) for f in facts if isinstance(f, Blind)] == [("tap", True)]
