@@ -57,6 +57,17 @@ async def test_what_keeps_a_node_from_a_pod_is_named(lab: Lab, fault: str, where
     assert [(one.rule, one.severity, one.node, one.leg) for one in diagnosis.causes] == [(fault, "breaks", node, leg)]
 
 
+@pytest.mark.parametrize(
+    "words", ["shop/cart node-b 9099/tcp", "node-a node-b 9099/tcp", f"shop/db {ON_NODE_A} 9099/tcp"]
+)
+async def test_a_port_of_a_node_that_nobody_serves_for_others_is_named(lab: Lab, words: str) -> None:
+    """Felix's health port is bound to the loopback."""
+    diagnosis = (await ask(lab.environment(), words)).diagnosis
+    assert [one.rule for one in diagnosis.causes] == ["target_listens_on_loopback"]
+    nobody = (await ask(lab.environment(), words.replace("9099", "9"))).diagnosis
+    assert [one.rule for one in nobody.causes] == ["target_not_listening"]
+
+
 async def test_a_pod_s_own_side_is_judged_when_it_sends_out_of_the_cluster(lab: Lab) -> None:
     lab.inflict("pod_default_route_missing", "shop/cart", "shop/db", "source")
     diagnosis = (await ask(lab.environment(), "shop/cart 192.0.2.7 443/tcp")).diagnosis

@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address
 
-from engine.rule import NOT_FELIX, Text, cause, say, some, the
+from engine.rule import NOT_FELIX, Finding, Text, cause, say, some, the
 from facts import Leg, Listener, ProbeResult
 
 
@@ -14,7 +14,7 @@ from facts import Leg, Listener, ProbeResult
     at=the.leg.target_node,
     stage="target pod",
     heals_within_s=NOT_FELIX,
-    leg=some(Leg, direction="forward", port_asked=True, target_kind="pod"),
+    leg=some(Leg, direction="forward", port_asked=True, target_inside=True),
     listener=some(Listener, node=the.leg.target_node, pod=the.leg.target, protocol=the.leg.protocol, port=the.leg.port),
     tried=some(
         ProbeResult,
@@ -24,14 +24,26 @@ from facts import Leg, Listener, ProbeResult
         port=the.leg.port,
     ),
 )
-def target_listens_on_loopback(leg: Leg, listener: Listener, tried: ProbeResult) -> Text | None:
-    # Refused as well: a sidecar may hand on to a loopback listener what it takes for everybody.
-    if not listener.addresses or tried.outcome != "refused":
+def target_listens_on_loopback(leg: Leg, listener: Listener, tried: ProbeResult) -> Text | Finding | None:
+    """Where no refusal comes back either, something else stops packets, and this is what they would meet after it."""
+    # Not answered as well: a sidecar may hand on to a loopback listener what it takes for everybody.
+    if not listener.addresses or tried.answered:
         return None
     if not all(ip_address(address).is_loopback for address in listener.addresses):
         return None
+    if tried.outcome != "refused":
+        return Finding(
+            say(
+                "{port}/{protocol} of {pod} is bound to {addresses} and nothing else.",
+                port=leg.port,
+                protocol=leg.protocol,
+                pod=leg.target,
+                addresses=", ".join(listener.addresses),
+            ),
+            severity="warns",
+        )
     return say(
-        "{port}/{protocol} in {pod} is bound to {addresses} and nothing else; a packet to {address} is refused.",
+        "{port}/{protocol} of {pod} is bound to {addresses} and nothing else; a packet to {address} is refused.",
         port=leg.port,
         protocol=leg.protocol,
         pod=leg.target,

@@ -1,6 +1,6 @@
 """The path is good and the target refuses: nothing listens on the asked port."""
 
-from engine.rule import NOT_FELIX, Text, cause, say, some, the
+from engine.rule import NOT_FELIX, Finding, Text, cause, say, some, the
 from facts import Leg, Listener, ProbeResult
 
 
@@ -12,7 +12,7 @@ from facts import Leg, Listener, ProbeResult
     at=the.leg.target_node,
     stage="target pod",
     heals_within_s=NOT_FELIX,
-    leg=some(Leg, direction="forward", port_asked=True, target_kind="pod"),
+    leg=some(Leg, direction="forward", port_asked=True, target_inside=True),
     listener=some(Listener, node=the.leg.target_node, pod=the.leg.target, protocol=the.leg.protocol, port=the.leg.port),
     tried=some(
         ProbeResult,
@@ -22,11 +22,22 @@ from facts import Leg, Listener, ProbeResult
         port=the.leg.port,
     ),
 )
-def target_not_listening(leg: Leg, listener: Listener, tried: ProbeResult) -> Text | None:
-    if listener.found or tried.outcome != "refused":
+def target_not_listening(leg: Leg, listener: Listener, tried: ProbeResult) -> Text | Finding | None:
+    """Where no refusal comes back either, something else stops packets, and this is what they would meet after it."""
+    if listener.found or tried.answered:
         return None
+    if tried.outcome != "refused":
+        return Finding(
+            say(
+                "No socket in {pod} listens on {port}/{protocol}.",
+                pod=leg.target,
+                port=leg.port,
+                protocol=leg.protocol,
+            ),
+            severity="warns",
+        )
     return say(
-        "{pod} answers {port}/{protocol} with {refusal}, and no socket in the pod listens on {port}/{protocol}.",
+        "{pod} answers {port}/{protocol} with {refusal}, and nothing there listens on {port}/{protocol}.",
         pod=leg.target,
         port=leg.port,
         protocol=leg.protocol,
