@@ -27,7 +27,20 @@ from facts import (
 )
 from facts.verdict import SEVERITIES
 
-JUDGED = ("local", "vxlan", "direct", "host", "outside")
+OBSTACLES = {
+    "ebpf": "Calico's eBPF programs carry packets from {source} to {target}: neither their maps nor routes are judged, "
+    "both pods' interfaces, IPAM and fresh packets are",
+    "windows": "{source} or {target} is on a Windows node, into whose network nobody looks: what the API says and the "
+    "other node are judged",
+    "driver": "Felix is told to leave the dataplane to somebody else (useInternalDataplaneDriver: false), such as VPP: "
+    "what the API says is judged, the kernels' routes are not",
+    "pool": "no IP pool of Calico holds the address of {target}, so another plugin gives out addresses and carries "
+    "packets to it: both pods' interfaces and fresh packets are judged, routes are not",
+    "subnet": "how packets travel from {source} to {target} depends on their nodes' subnets, and annotation "
+    "projectcalico.org/IPv4Address does not tell both",
+    "node": "what the node {source} itself sends into an IPIP or WireGuard tunnel carries an address of that tunnel: "
+    "its routes are not judged, fresh packets are",
+}
 
 
 def diagnose(facts: Sequence[Fact]) -> Diagnosis:
@@ -105,13 +118,15 @@ def _last_resorts(
 
 
 def _ordered(causes: Iterable[Cause], rules: dict[str, CauseRule]) -> list[Cause]:
-    """As a person should work through them: breaking first, then what other failures can follow from, then the path."""
+    """As a person should work through them: breaking first, then what the whole cluster suffers from, the way there
+    before the way back, what other failures can follow from, the path."""
 
     depth = depths(rules.values())
 
-    def key(cause: Cause) -> tuple[int, int, int, int, str, str]:
+    def key(cause: Cause) -> tuple[int, bool, bool, int, int, str, str]:
         return (
             SEVERITIES.index(cause.severity),
+            cause.node != "",
             cause.leg == "reverse",
             depth[cause.rule],
             place(cause.stage),
@@ -214,11 +229,10 @@ def _blind(
         Blind(
             node=leg.source_node,
             look="encapsulation",
-            reason=f"packets from {leg.source} to {leg.target} travel by {leg.encapsulation}, whose routes and devices "
-            "this version does not judge",
+            reason=OBSTACLES[leg.obstacle].format(source=leg.source, target=leg.target),
         )
         for leg in evaluation.facts
-        if isinstance(leg, Leg) and leg.encapsulation not in JUDGED
+        if isinstance(leg, Leg) and leg.obstacle
     ]
     return tuple(dict.fromkeys(seen))
 

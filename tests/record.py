@@ -1,6 +1,6 @@
 """Records tests/cases/<failure mode>.json from the lab, so that a case is what a kernel showed and not what we think.
 
-usage: python -m tests.record [FAILURE_MODE ...]      all of them without a name
+usage: python -m tests.record [FAILURE_MODE ...]      all of them without a name; "healthy" is the lab without a wound
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from typing import Any
 
 import msgspec
 
-from facts import Leg, Side
+from facts import Flow, Leg, Side
 from lab.client import Lab
 from lab.faults import load, names
 from tests.asking import ask, told, words_for
 
 CASES = Path(__file__).parent / "cases"
+HEALTHY = Path(__file__).parent / "healthy.json"
+DERIVED = (Flow, Leg, Side)
 
 
 def record(lab: Lab, mode: str) -> dict[str, Any]:
@@ -27,23 +29,32 @@ def record(lab: Lab, mode: str) -> dict[str, Any]:
     for where in load(mode).WHERE:
         lab.heal()
         words = words_for(lab.inflict(mode, where=where))
-        diagnosis = asyncio.run(ask(lab.environment(), words)).diagnosis
-        observed = [fact for fact in diagnosis.facts if not isinstance(fact, Leg | Side)]
-        recordings.append(
-            {
-                "where": where,
-                "asked": words,
-                "verdict": diagnosis.verdict,
-                "named": [{"rule": c.rule, "node": c.node, "leg": c.leg} for c in told(diagnosis)],
-                "facts": msgspec.to_builtins(observed),
-            }
-        )
+        recordings.append({"where": where, **_answer(lab, words)})
     return {"mode": mode, "recordings": recordings}
+
+
+def healthy(lab: Lab) -> dict[str, Any]:
+    """The same pair in the lab as it came up."""
+    lab.heal()
+    return {"mode": "", "recordings": [_answer(lab, words_for({"source": "shop/cart", "target": "shop/db"}))]}
+
+
+def _answer(lab: Lab, words: str) -> dict[str, Any]:
+    diagnosis = asyncio.run(ask(lab.environment(), words)).diagnosis
+    observed = [fact for fact in diagnosis.facts if not isinstance(fact, DERIVED)]
+    return {
+        "asked": words,
+        "verdict": diagnosis.verdict,
+        "named": [{"rule": c.rule, "node": c.node, "leg": c.leg} for c in told(diagnosis)],
+        "facts": msgspec.to_builtins(observed),
+    }
 
 
 def main(modes: list[str]) -> int:
     with Lab.up() as lab:
-        for mode in modes or names():
+        if not modes or "healthy" in modes:
+            HEALTHY.write_text(_lines(healthy(lab)))
+        for mode in [mode for mode in modes if mode != "healthy"] or ([] if modes else names()):
             case = record(lab, mode)
             (CASES / f"{mode}.json").write_text(_lines(case))
             for one in case["recordings"]:
