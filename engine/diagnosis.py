@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from engine import passage, rulebase
+from engine import passage, rulebase, services
 from engine.order import depths, place
 from engine.path import paths
 from engine.rule import HEALS_NEVER, CauseRule
@@ -60,11 +60,13 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     warnings = tuple(cause for cause in causes if cause.severity == "warns")
     blind = _blind(evaluation, unjudged, withheld, breaking)
     if breaking:
-        verdict, summary = "cause", _probes_despite_cause(legs, probes, breaking)
-    elif not legs:
-        verdict, summary = "unknown", _why_no_legs(evaluation.facts)
+        lost_elsewhere = services.lost(evaluation.facts)
+        verdict, summary = "cause", "" if lost_elsewhere else _probes_despite_cause(legs, probes, breaking)
+    elif legs:
+        verdict, summary = services.judged(evaluation.facts, *_without_cause(legs, probes, blind))
     else:
-        verdict, summary = _without_cause(legs, probes, blind)
+        of_service = services.without_legs(evaluation.facts, blind)
+        verdict, summary = of_service or ("unknown", _why_no_legs(evaluation.facts))
     return Diagnosis(
         verdict=verdict,
         question=next((fact for fact in facts if isinstance(fact, Question)), None),

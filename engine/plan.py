@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from engine.deductions.flow import flows
+import msgspec
+
+from engine.deductions.flow import FAMILIES, address_of, flows
 from engine.deductions.leg import legs
+from engine.deductions.service_flow import service_flows
 from engine.ends import sides
-from facts import CalicoNode, CalicoSettings, Endpoint, Fact, Flow, Leg, LocalPod, NodeAsk, Question, SendProbe, Way
+from engine.services import sender, sends
+from facts import (
+    Backend,
+    CalicoNode,
+    CalicoSettings,
+    Endpoint,
+    Fact,
+    Flow,
+    Leg,
+    LocalPod,
+    NodeAsk,
+    OwnPort,
+    Question,
+    SendProbe,
+    Watch,
+    Way,
+)
 
 F = TypeVar("F", bound=Fact)
 T = TypeVar("T")
+WIREGUARD_PORTS = {4: 51820, 6: 51821}  # Felix's defaults
 
 
 def plan(facts: Sequence[Fact]) -> list[NodeAsk]:
@@ -31,19 +51,42 @@ def plan(facts: Sequence[Fact]) -> list[NodeAsk]:
     for name, family, device in groups:
         of_group = [leg for leg in expected if (leg.family, leg.tunnel_device) == (family, device)]
         node = nodes[name, family]
-        asks.append(_ask(node, device, of_group, felix=all(ask.node != name for ask in asks)))
+        asks.append(_ask(node, device, of_group, nodes, felix=all(ask.node != name for ask in asks)))
+    for family in FAMILIES:
+        _ask_services(asks, facts, nodes, family)
     return asks
+
+
+def _ask_services(
+    asks: list[NodeAsk], facts: Sequence[Fact], nodes: Mapping[tuple[str, int], CalicoNode], family: int
+) -> None:
+    """The source's node sends to the Service's own address too, even where no path to an endpoint can be judged."""
+    source, probes = sender(facts), sends(facts, family)
+    if source is None or not probes or (source.node, family) not in nodes:
+        return
+    here = next((i for i, ask in enumerate(asks) if (ask.node, ask.family) == (source.node, family)), -1)
+    if here < 0:
+        felix = all(ask.node != source.node for ask in asks)
+        asks.append(_ask(nodes[source.node, family], "", (), nodes, felix=felix))
+    ask = asks[here]
+    pods = list(ask.local_pods)
+    if probes[0].pod and _lacks(pods, source.name):
+        pods.append(LocalPod(name=source.name, address=address_of(source, family), interface=source.interface))
+    asks[here] = msgspec.structs.replace(ask, local_pods=tuple(pods), send=_unique([*ask.send, *probes]))
 
 
 def expected_flows(facts: Sequence[Fact]) -> list[Flow]:
     """The flows as the deductions will find them, without the engine: planning happens before anything is judged."""
     endpoints = {one.name: one for one in _all(facts, Endpoint)}
-    return [
-        flow
-        for question in _all(facts, Question)
-        if question.source in endpoints and question.target in endpoints
-        for flow in flows(question, endpoints[question.source], endpoints[question.target])
-    ]
+    found: list[Flow] = []
+    for question in _all(facts, Question):
+        source, target = endpoints.get(question.source), endpoints.get(question.target)
+        if source and target and "service" not in (source.kind, target.kind):
+            found += flows(question, source, target)
+        for backend in _all(facts, Backend):
+            if source and backend.used and backend.service == question.target and backend.endpoint in endpoints:
+                found += service_flows(question, source, backend, endpoints[backend.endpoint])
+    return list(dict.fromkeys(found))
 
 
 def expected_legs(facts: Sequence[Fact]) -> list[Leg]:
@@ -65,7 +108,14 @@ def _receiver(leg: Leg) -> str:
     return leg.target_node
 
 
-def _ask(node: CalicoNode, device: str, legs: Sequence[Leg], *, felix: bool) -> NodeAsk:
+def _ask(
+    node: CalicoNode,
+    device: str,
+    legs: Sequence[Leg],
+    peers: Mapping[tuple[str, int], CalicoNode],
+    *,
+    felix: bool,
+) -> NodeAsk:
     leaving = [leg for leg in legs if leg.source_node == node.name]
     arriving = [leg for leg in legs if leg.target_node == node.name]
     sends = [probe for leg in leaving for probe in _probes(leg)] + [
@@ -74,6 +124,8 @@ def _ask(node: CalicoNode, device: str, legs: Sequence[Leg], *, felix: bool) -> 
     pods = [_local_pod(leg) for leg in arriving if leg.target_kind == "pod"]
     # A leg that comes back by another device is another ask's, and still it is this pod that sends.
     pods += [_sending_pod(leg) for leg in leaving if leg.source_kind == "pod" and _lacks(pods, leg.source)]
+    encrypted = [leg for leg in leaving if leg.encapsulation == "wireguard"]
+    keys = [peers[leg.target_node, leg.family].wireguard_key for leg in encrypted]
     return NodeAsk(
         node=node.name,
         family=node.family,
@@ -82,9 +134,28 @@ def _ask(node: CalicoNode, device: str, legs: Sequence[Leg], *, felix: bool) -> 
         uplink_address=node.address,
         felix_health_port=node.felix_health_port,
         felix_again=felix,
+        felix_metrics_port=node.metrics_port if felix else 0,
+        bird=any(leg.route_by == "bgp" for leg in legs),
+        wireguard_keys=_unique(keys),
         ways=_unique([_way_out(leg) for leg in leaving] + [_way_in(leg) for leg in arriving if leg not in leaving]),
         local_pods=_unique(pods),
+        own_ports=_unique([_own_port(leg) for leg in arriving if leg.target_kind == "node" and _port_asked(leg)]),
         send=_unique(sends),
+        watch=_unique(
+            [_watch("out", leg) for leg in leaving if leg.crosses]
+            + [_watch("in", leg) for leg in arriving if leg.crosses]
+        ),
+    )
+
+
+def _watch(way: str, leg: Leg) -> Watch:
+    return Watch(
+        way=way,
+        encapsulation=leg.encapsulation,
+        source=leg.source_address,
+        target=leg.target_address,
+        peer=leg.target_node_address if way == "out" else leg.source_node_address,
+        port={"vxlan": leg.vxlan_port, "wireguard": WIREGUARD_PORTS[leg.family]}.get(leg.encapsulation, 0),
     )
 
 
@@ -101,7 +172,7 @@ def _way_out(leg: Leg) -> Way:
         incoming=leg.source_interface if from_pod else "",
         expected_next_hop=leg.target_tunnel_address if tunnelled else "",
         expected_mac=leg.target_tunnel_mac if tunnelled else "",
-        expected_peer=leg.target_node_address if leg.route_by == "felix" else "",
+        expected_peer=leg.target_node_address if leg.crosses or leg.route_by == "felix" else "",
     )
 
 
@@ -113,7 +184,7 @@ def _way_in(leg: Leg) -> Way:
 
 def _local_pod(leg: Leg) -> LocalPod:
     """The pod a leg arrives at; what listens there matters only for the target of the question."""
-    asked = leg.port_asked and leg.direction == "forward"
+    asked = _port_asked(leg)
     return LocalPod(
         name=leg.target,
         address=leg.target_address,
@@ -121,6 +192,14 @@ def _local_pod(leg: Leg) -> LocalPod:
         protocol=leg.protocol if asked else "",
         port=leg.port if asked else 0,
     )
+
+
+def _own_port(leg: Leg) -> OwnPort:
+    return OwnPort(name=leg.target, protocol=leg.protocol, port=leg.port)
+
+
+def _port_asked(leg: Leg) -> bool:
+    return leg.port_asked and leg.direction == "forward"
 
 
 def _sending_pod(leg: Leg) -> LocalPod:
@@ -136,6 +215,11 @@ def _probes(leg: Leg) -> list[SendProbe]:
         SendProbe(pod=pod, target=leg.target_address, protocol="icmp"),
         SendProbe(pod=pod, target=leg.target_address, protocol="icmp", size=-1),
     ]
+    if leg.crosses:
+        probes += [
+            SendProbe(pod="", target=address, protocol="icmp")
+            for address in dict.fromkeys((leg.target_node_address, leg.target_internal_address))
+        ]
     if leg.port_asked and leg.direction == "forward":
         probes.append(SendProbe(pod=pod, target=leg.target_address, protocol=leg.protocol, port=leg.port))
     return probes

@@ -1,26 +1,37 @@
 """What was seen, declared once: every other package speaks in these nouns. Imports nobody."""
 
-from facts.ask import LocalPod, NodeAsk, OwnPort, SendProbe, Way
+from facts.ask import LocalPod, NodeAsk, OwnPort, SendProbe, Watch, Way
+from facts.backend import Backend, ServicePort
+from facts.bgp import BgpPeer, Bird
 from facts.calico import CalicoNode, CalicoPod, CalicoSettings, FelixHealth
 from facts.endpoint import AddressHolders, Endpoint
 from facts.fact import Blind, Fact, decode, encode, from_builtins
 from facts.flow import Flow, Leg, Question, Side
-from facts.ipam import Allocation, Pool, PoolUsage
+from facts.ipam import Allocation, BlockClaim, LeakedAddresses, Pool, PoolUsage
 from facts.link import Link, LinkAddresses
-from facts.message import Message, Text, say
+from facts.machine import ForeignVxlan, ForeignVxlans, MacSharers, NeighborTable, NodeAddress
+from facts.message import Message, Text, listed, say
 from facts.neighbor import FdbEntry, Neighbor
 from facts.pod import Listener, PodInterface, PodRoute
 from facts.reachability import ProbeResult
 from facts.route import RouteLookup
+from facts.service import CalicoService, GarbageCollector, Typha
+from facts.sighting import Sighting
 from facts.sysctl import Sysctl
 from facts.verdict import Cause, Checked, Diagnosis, Hop, LegPath
+from facts.wireguard import WireguardDevice, WireguardPeer
 
 __all__ = [
     "AddressHolders",
     "Allocation",
+    "Backend",
+    "BgpPeer",
+    "Bird",
     "Blind",
+    "BlockClaim",
     "CalicoNode",
     "CalicoPod",
+    "CalicoService",
     "CalicoSettings",
     "Cause",
     "Checked",
@@ -30,15 +41,22 @@ __all__ = [
     "FdbEntry",
     "FelixHealth",
     "Flow",
+    "ForeignVxlan",
+    "ForeignVxlans",
+    "GarbageCollector",
     "Hop",
+    "LeakedAddresses",
     "Leg",
     "LegPath",
     "Link",
     "LinkAddresses",
     "Listener",
     "LocalPod",
+    "MacSharers",
     "Message",
     "Neighbor",
+    "NeighborTable",
+    "NodeAddress",
     "NodeAsk",
     "OwnPort",
     "PodInterface",
@@ -49,12 +67,19 @@ __all__ = [
     "Question",
     "RouteLookup",
     "SendProbe",
+    "ServicePort",
     "Side",
+    "Sighting",
     "Sysctl",
     "Text",
+    "Typha",
+    "Watch",
     "Way",
+    "WireguardDevice",
+    "WireguardPeer",
     "decode",
     "encode",
     "from_builtins",
+    "listed",
     "say",
 ]

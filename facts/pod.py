@@ -54,3 +54,4 @@ class Listener(Fact, frozen=True, kw_only=True):
     found: bool
     addresses: tuple[str, ...] = ()  # bound addresses, "0.0.0.0" and "::" for all
     other_family: tuple[str, ...] = ()  # bound addresses that take packets of the other family only
+    other_ports: tuple[int, ...] = ()  # not found: where else in the pod something takes packets of this family

@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -26,16 +26,21 @@ RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETNEIGH, RTM_GETNSID = 18, 22, 26, 
 RTM_F_LOOKUP_TABLE, RTM_F_FIB_MATCH, RTNH_F_ONLINK = 0x1000, 0x2000, 0x4
 RT_TABLE_MAIN = 254
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY = 4, 20
+INET_DIAG, INET_DIAG_SKV6ONLY = 72, 11
 LISTENING = {"tcp": (socket.IPPROTO_TCP, 10), "udp": (socket.IPPROTO_UDP, 7)}  # an unconnected UDP socket is TCP_CLOSE
+FIRST_OF_CLIENTS = 32768  # net.ipv4.ip_local_port_range
 RTEXT_FILTER_SKIP_STATS = 8
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_OPERSTATE, IFLA_LINKINFO = 1, 3, 4, 5, 16, 18
-IFLA_EXT_MASK, IFLA_LINK_NETNSID = 29, 37
+IFLA_AF_SPEC, IFLA_EXT_MASK, IFLA_LINK_NETNSID = 26, 29, 37
+IFLA_INET6_CONF, DEVCONF_DISABLE_IPV6 = 2, 26
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6 = 1, 3, 4, 15, 17
 IFLA_VXLAN_COLLECT_METADATA = 25
-IFA_ADDRESS, IFA_LOCAL = 1, 2
-RTA_DST, RTA_SRC, RTA_IIF, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_TABLE, RTA_VIA = 1, 2, 3, 4, 5, 6, 15, 18
-NDA_DST, NDA_LLADDR = 1, 2
+IFA_ADDRESS, IFA_LOCAL, IFA_F_DADFAILED = 1, 2, 0x08
+RTA_DST, RTA_SRC, RTA_IIF, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC = 1, 2, 3, 4, 5, 6, 7
+RTA_TABLE, RTA_VIA = 15, 18
+NDA_DST, NDA_LLADDR, NDA_IFINDEX = 1, 2, 8
+RTM_GETNEIGHTBL, NDTA_THRESH3, NDTA_CONFIG, NDTA_STATS = 66, 4, 5, 7
 NTF_SELF, AF_BRIDGE, NUD_PERMANENT = 2, 7, 128
 NETNSA_NSID, NETNSA_FD = 1, 3
 IFF_UP, IFF_LOWER_UP = 0x1, 0x10000
@@ -98,6 +103,7 @@ class Device:
     vni: int
     vxlan_port: int
     vxlan_local: str
+    ipv6: bool  # False: it carries none, being disabled there, or because the MTU is below 1280
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,16 @@ class Address:
     device: int
     address: str
     length: int
+    duplicate: bool  # IPv6: somebody else on this link has it, so the kernel does not use it
+
+
+@dataclass(frozen=True, slots=True)
+class NeighborTable:
+    """One family's, for all of the machine's namespaces."""
+
+    entries: int
+    limit: int  # gc_thresh3
+    refused: int  # times an entry was not made because the table was full
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +139,7 @@ class Route:
     scope: int
     metric: int
     onlink: bool
+    preferred_source: str  # what the kernel's own packets carry; "" for an input lookup
 
     @property
     def prefix(self) -> str:
@@ -137,6 +154,14 @@ class Entry:
     address: str
     mac: str
     state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A waiting socket: its address, "0.0.0.0" and "::" for all, and the families whose packets it takes."""
+
+    address: str
+    families: tuple[int, ...]
 
 
 class _Socket:
@@ -239,8 +264,27 @@ class Netlink(_Socket):
         mask = _attribute(IFLA_EXT_MASK, U32.pack(RTEXT_FILTER_SKIP_STATS))
         return _device(self._get(RTM_GETLINK, LINK.pack(0, 0, index, 0, 0) + mask + wanted))
 
+    def devices(self, kind: str) -> list[Device]:
+        """All of one kind, such as "vxlan"; picked by the kernel."""
+        mask = _attribute(IFLA_EXT_MASK, U32.pack(RTEXT_FILTER_SKIP_STATS))
+        wanted = _attribute(IFLA_LINKINFO, _attribute(IFLA_INFO_KIND, kind.encode() + b"\0"))
+        return [
+            one
+            for one in self._dump(RTM_GETLINK, LINK.pack(0, 0, 0, 0, 0) + mask + wanted, _device)
+            if one.kind == kind
+        ]
+
+    def neighbors(self, family: int, index: int = 0) -> list[Entry]:
+        """All entries of one family, of one device where it is given."""
+        wanted = _attribute(NDA_IFINDEX, U32.pack(index)) if index else b""
+        return self._dump(RTM_GETNEIGH, NEIGHBOR.pack(family, 0, 0, 0, 0) + wanted, _entry)
+
+    def neighbor_table(self, family: int) -> NeighborTable | None:
+        """None when this kernel keeps no such table."""
+        return next(iter(self._dump(RTM_GETNEIGHTBL, struct.pack("=Bxxx", family), _table)), None)
+
     def addresses(self, index: int, family: int = socket.AF_INET) -> list[Address]:
-        """All addresses of a device, in the kernel's order."""
+        """All addresses of a device (0: of every one), in the kernel's order."""
         return self._dump(RTM_GETADDR, struct.pack("=BBBBI", family, 0, 0, 0, index), _address)
 
     def holder(self, address: str) -> Device | None:
@@ -251,7 +295,8 @@ class Netlink(_Socket):
             return _address(payload) if packed in payload else None
 
         found = self._dump(RTM_GETADDR, struct.pack("=BBBBI", family, 0, 0, 0, 0), same)
-        return next((self.link(index=one.device) for one in found if one.address == address), None)
+        written = _unpack(packed)  # an IPv6 address may have been written in more than one way
+        return next((self.link(index=one.device) for one in found if one.address == written), None)
 
     def route(self, destination: str, *, source: str = "", incoming: int = 0) -> Route:
         """The entry the kernel picks for its own packets to `destination`, or for those from `source` by `incoming`.
@@ -260,21 +305,14 @@ class Netlink(_Socket):
         hops (multipath), the one this very lookup would take is given.
         """
         found = self._route(RTM_F_FIB_MATCH, destination, source, incoming)
-        if found.type != "unicast" or found.device > 0:
-            return found
+        several = found.type == "unicast" and found.device <= 0
+        if incoming and not several:
+            return replace(found, preferred_source="")
         taken = self._route(0, destination, source, incoming)
-        return Route(
-            type=found.type,
-            destination=found.destination,
-            length=found.length,
-            next_hop=taken.next_hop,
-            device=taken.device,
-            table=found.table,
-            protocol=found.protocol,
-            scope=found.scope,
-            metric=found.metric,
-            onlink=found.onlink or taken.onlink,
-        )
+        found = replace(found, preferred_source="" if incoming else taken.preferred_source)
+        if not several:
+            return found
+        return replace(found, next_hop=taken.next_hop, device=taken.device, onlink=found.onlink or taken.onlink)
 
     def refusing_route(self, destination: str, error: int) -> Route | None:
         """The blackhole (EINVAL), unreachable (EHOSTUNREACH) or prohibit (EACCES) entry that refused a lookup, if any.
@@ -330,18 +368,32 @@ class Sockets(_Socket):
     def __init__(self) -> None:
         super().__init__(NETLINK_SOCK_DIAG)
 
-    def listening(self, protocol: str, port: int) -> list[str]:
-        """Addresses on which a "tcp" or "udp" socket waits for anybody on this port, IPv4 first.
+    def listening(self, protocol: str, port: int) -> list[Bound]:
+        """The "tcp" or "udp" sockets that wait for anybody on this port, IPv4 first.
 
         Raises NetlinkError (ENOENT: the kernel cannot load what answers this).
         """
         number, state = LISTENING[protocol]
         wanted = struct.pack("!HH36x8s", port, 0, b"\xff" * 8)  # any other end, any cookie
-        found: list[str] = []
+        found: list[Bound] = []
         for family in (socket.AF_INET, socket.AF_INET6):
             request = struct.pack("=BBxxI", family, number, 1 << state) + wanted
             found += self._dump(SOCK_DIAG_BY_FAMILY, request, _listener)
         return found
+
+    def ports(self, protocol: str, family: int) -> list[int]:
+        """Every port on which such a socket waits for packets of this family from elsewhere, in order.
+
+        Those that the kernel hands out to clients are none: a UDP socket that only asks waits like a server.
+        """
+        number, state = LISTENING[protocol]
+        found: set[int] = set()
+        for kind in (socket.AF_INET, socket.AF_INET6):
+            request = struct.pack("=BBxxI", kind, number, 1 << state) + struct.pack("!HH36x8s", 0, 0, b"\xff" * 8)
+            for port, one in self._dump(SOCK_DIAG_BY_FAMILY, request, _port_and_listener):
+                if family in one.families and not one.address.startswith("127.") and one.address != "::1":
+                    found.add(port)
+        return sorted(port for port in found if port < FIRST_OF_CLIENTS)
 
 
 def replace_neighbor(device: str, address: str, mac: str) -> None:
@@ -433,13 +485,21 @@ def _device(payload: bytes) -> Device:
         vni=-1 if any(vxlan.get(IFLA_VXLAN_COLLECT_METADATA, b"")) else _u32(vxlan, IFLA_VXLAN_ID, -1),
         vxlan_port=int(PORT.unpack(vxlan[IFLA_VXLAN_PORT])[0]) if IFLA_VXLAN_PORT in vxlan else -1,
         vxlan_local=_unpack(local) if local else "",
+        ipv6=_carries_ipv6(has),
     )
 
 
+def _carries_ipv6(link: dict[int, bytes]) -> bool:
+    settings = _attributes(_attributes(link.get(IFLA_AF_SPEC, b"")).get(socket.AF_INET6, b"")).get(IFLA_INET6_CONF, b"")
+    offset = DEVCONF_DISABLE_IPV6 * S32.size
+    return len(settings) > offset and S32.unpack_from(settings, offset)[0] == 0
+
+
 def _address(payload: bytes) -> Address:
-    _, length, _, _, index = struct.unpack_from("=BBBBI", payload)
+    _, length, flags, _, index = struct.unpack_from("=BBBBI", payload)
     has = _attributes(payload, 8)
-    return Address(index, _unpack(has[IFA_LOCAL] if IFA_LOCAL in has else has[IFA_ADDRESS]), length)
+    address = _unpack(has[IFA_LOCAL] if IFA_LOCAL in has else has[IFA_ADDRESS])
+    return Address(index, address, length, duplicate=bool(flags & IFA_F_DADFAILED))
 
 
 def _routes(payload: bytes) -> Route:
@@ -458,19 +518,43 @@ def _routes(payload: bytes) -> Route:
         scope=scope,
         metric=_u32(has, RTA_PRIORITY, 0),
         onlink=bool(flags & RTNH_F_ONLINK),
+        preferred_source=_unpack(has[RTA_PREFSRC]) if RTA_PREFSRC in has else "",
     )
 
 
-def _listener(payload: bytes) -> str:
-    """An IPv4 address held by an IPv6 socket is given as IPv4."""
-    packed = payload[8:12] if payload[0] == socket.AF_INET else payload[8:24]
-    return _unpack(packed[12:] if packed[:12] == bytes(10) + b"\xff\xff" else packed)
+def _listener(payload: bytes) -> Bound:
+    if payload[0] == socket.AF_INET:
+        return bound(payload[8:12])
+    return bound(payload[8:24], only6=any(_attributes(payload, INET_DIAG).get(INET_DIAG_SKV6ONLY, b"")))
+
+
+def _port_and_listener(payload: bytes) -> tuple[int, Bound]:
+    return int.from_bytes(payload[4:6], "big"), _listener(payload)
+
+
+def bound(packed: bytes, *, only6: bool = False) -> Bound:
+    """A socket bound to this address. An IPv4 address held by an IPv6 socket is given as IPv4."""
+    if packed[:12] == bytes(10) + b"\xff\xff":
+        packed = packed[12:]
+    if len(packed) == 4:
+        return Bound(_unpack(packed), (4,))
+    return Bound(_unpack(packed), (6,) if any(packed) or only6 else (4, 6))
 
 
 def _covers(route: Route, packed: bytes) -> bool:
     _, network = _pack(route.destination)
     shift = len(packed) * 8 - route.length
     return int.from_bytes(packed, "big") >> shift == int.from_bytes(network, "big") >> shift
+
+
+def _table(payload: bytes) -> NeighborTable | None:
+    """None for what is about one device only."""
+    has = _attributes(payload, 4)
+    if NDTA_CONFIG not in has or NDTA_STATS not in has:
+        return None
+    (entries,) = struct.unpack_from("=I", has[NDTA_CONFIG], 4)  # ndt_config: two u16, then this
+    (refused,) = struct.unpack_from("=Q", has[NDTA_STATS], 10 * 8)  # the eleventh counter of ndt_stats
+    return NeighborTable(entries, _u32(has, NDTA_THRESH3, -1), refused)
 
 
 def _entry(payload: bytes) -> Entry:

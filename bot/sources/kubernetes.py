@@ -6,6 +6,7 @@ import asyncio
 import difflib
 import ipaddress
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,17 +14,30 @@ import msgspec
 
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.settings import Settings
-from bot.sources import describe, ipam
+from bot.sources import describe, ipam, services, upkeep
 from bot.sources.api import PAGE, Api, Missing, Refused, Unreachable, name
-from bot.sources.names import Address, block_name
+from bot.sources.names import Address, affinity_name, block_name
 from bot.words import Asked
-from facts import Allocation, Blind, CalicoNode, CalicoSettings, Endpoint, Fact, Pool, PoolUsage, Question
+from facts import (
+    Allocation,
+    Backend,
+    Blind,
+    CalicoNode,
+    CalicoSettings,
+    Endpoint,
+    Fact,
+    Pool,
+    PoolUsage,
+    Question,
+    ServicePort,
+)
 
 T = TypeVar("T")
 Object = dict[str, Any]
 
 CLASSIC = "crd.projectcalico.org/v1"
 NATIVE = "projectcalico.org/v3"
+KUBE_CONTROLLERS = "calico-kube-controllers"
 CALICO_NODE = "k8s-app=calico-node"  # what the operator, the manifests and the chart all call Calico's own pods
 EVENTS = 200  # of one pod; the API server keeps them for an hour
 SAME_NAME = 20  # pods of one name, or with one address
@@ -60,6 +74,17 @@ class _Found(NamedTuple):
         """Its address is one that Calico may have given: not a node's, a service's, or none."""
         host_network = bool((self.resource.get("spec") or {}).get("hostNetwork"))
         return self.kind in ("pod", "address") and not host_network and bool(self.addresses)
+
+
+class _Behind(NamedTuple):
+    """What a Service as the target comes down to; of anything else the question's own port, and nothing."""
+
+    protocol: str
+    port: int
+    ports: Sequence[ServicePort] = ()
+    backends: Sequence[Backend] = ()
+    found: Sequence[_Found] = ()  # the endpoints whose path is to be judged
+    blind: Sequence[Blind] = ()
 
 
 class Cluster:
@@ -115,6 +140,8 @@ class Cluster:
                 raise UserError(
                     f"Both sides are {source.name}: what it sends to itself never leaves it. Name two different pods."
                 )
+            behind = await self._behind(source, target, asked)
+            sides = list({one.name: one for one in (*sides, *behind.found)}.values())
             blocks: _Blocks = {}
             names = list(dict.fromkeys(one.node for one in sides if one.node))
             # The blocks of the pods are read beside their nodes: the tunnel addresses are in the same ones, mostly.
@@ -141,23 +168,29 @@ class Cluster:
             self._allocations(addresses, calico, blocks),
             *(self._usage(resources[node], _namespaces(endpoints, node), common) for node in waiting),
         )
+        claims = await self._claims(known, allocated, common) if len(prefixes) > 1 else []
+        placed = [_placed_in_pools(one, common.pools) for one in endpoints]
         facts: list[Fact] = [
             Question(
                 source=source.name,
                 target=target.name,
-                protocol=asked.protocol,
-                port=asked.port,
+                protocol=behind.protocol,
+                port=behind.port,
                 family=_family(asked.source) or _family(asked.target),
             ),
-            *(_placed_in_pools(one, common.pools) for one in endpoints),
+            *placed,
+            *behind.ports,
+            *(_looked_up(one, placed) for one in behind.backends),
             common.settings,
             *(_with_tunnel_block(node, allocated) for node in known),
             *(pool for pool, _ in common.pools or ()),
             *allocated,
             *(fact for found in used for fact in found),
+            *claims,
             *holders,
             *agents,
             *(blind for one in sides for blind in one.blind),
+            *behind.blind,
             *common.blind,
             *(blind for _, _, blinds in nodes for blind in blinds),
         ]
@@ -204,12 +237,21 @@ class Cluster:
             self._list(f"{base}/ippools", "ippools", blind),
         )
         about, limits = _spec(information), _spec(configuration)
+        version = str(about.get("calicoVersion") or "")
+        bgp: Object | None = None
+        if any("Always" != _spec(one).get("vxlanMode") != "CrossSubnet" for one in pools or ()):
+            hidden = list[Blind]()
+            resource = await self._optional(f"{base}/bgpconfigurations/default", "bgpconfigurations", hidden)
+            bgp = None if hidden else _spec(resource)
+            blind += [msgspec.structs.replace(one, minor=True) for one in hidden]
         return _Calico(
             settings=CalicoSettings(
-                version=str(about.get("calicoVersion") or ""),
+                version=version,
                 group=base.removeprefix("/apis/"),
                 datastore_ready=bool(about.get("datastoreReady", True)),
                 strict_affinity=bool(limits.get("strictAffinity")),
+                dataplane=upkeep.dataplane(version, _spec(felix)),
+                **upkeep.routes(version, _spec(felix), bgp),
             ),
             auto_allocate=bool(limits.get("autoAllocateBlocks", True)),
             block_limit=int(limits.get("maxBlocksPerHost") or ipam.BLOCKS_PER_NODE),
@@ -292,6 +334,60 @@ class Cluster:
         if services and len(services) == 1 and (services[0].get("spec") or {}).get("clusterIP") == address:
             return _found_service(services[0])
         return _Found("address", address, "", (address,), {})
+
+    # -- what stands behind a Service -------------------------------------------------------------------------------
+
+    async def _behind(self, source: _Found, target: _Found, asked: Asked) -> _Behind:
+        """The asked port of a Service and its endpoints, some of them looked up as if they had been asked about."""
+        if source.kind == "service":
+            raise UserError(
+                f"{source.name} is a Service, and a Service sends nothing. Write one of its pods as the first side.",
+                word=asked.source,
+            )
+        if target.kind != "service":
+            return _Behind(asked.protocol, asked.port)
+        protocol, port = services.asked_port(target.resource, asked)
+        namespace, _, short = target.name.partition("/")
+        blind: list[Blind] = []
+        slices = await self._list(
+            f"/apis/discovery.k8s.io/v1/namespaces/{name(namespace)}/endpointslices",
+            "endpointslices",
+            blind,
+            labelSelector=f"kubernetes.io/service-name={short}",
+        )
+        zone = ""
+        if source.node and services.has_hints(slices or ()):
+            node = await self._optional(f"/api/v1/nodes/{name(source.node)}", "nodes", blind, node=source.node)
+            zone = str(_labels(node or {}).get("topology.kubernetes.io/zone") or "")
+        family = _family(asked.source) or _family(asked.target)
+        ports, backends = services.read(
+            target.resource, slices, protocol, port, node=source.node, zone=zone, family=family
+        )
+        chosen = services.to_look_at(backends, source.name)
+        looked = await _together(*(self._backend(one) for one in chosen))
+        known = dict(zip(chosen, (backend for backend, _ in looked), strict=True))
+        left = {one.pod or one.address for one in backends if one.used and one not in known and one.pod != source.name}
+        if left:
+            reason = f"{len(left)} more endpoints of {target.name}: their paths were not judged, only packets were sent"
+            blind.append(Blind(look="endpoints", reason=reason, minor=True))
+        found = [one for _, one in looked if one is not None]
+        return _Behind(protocol, port, ports, [known.get(one, one) for one in backends], found, blind)
+
+    async def _backend(self, backend: Backend) -> tuple[Backend, _Found | None]:
+        """The endpoint with the name of what has its address now, and that; a pod of its slice that has it not is
+        stale."""
+        now = ""
+        if backend.pod:
+            namespace, _, short = backend.pod.partition("/")
+            pod = await self._pod(namespace, short)
+            living = describe.addresses(pod) if pod and not describe.finished(pod) else ()
+            now = describe.of_family(living, backend.family)
+            if pod and backend.address in living:
+                return _named(backend, await self._found_pod(pod))
+        found = await self._resolve_address(backend.address)
+        if found.kind in ("pod", "node") or (found.kind == "address" and not backend.pod):
+            return _named(backend, found)
+        return msgspec.structs.replace(backend, stale=bool(backend.pod), has_now=now), None
 
     async def _found_pod(self, pod: Object) -> _Found:
         node = str((pod.get("spec") or {}).get("nodeName") or "")
@@ -426,7 +522,10 @@ class Cluster:
         if not usable and not blind:
             strict = calico.settings.strict_affinity
             usable = [ipam.no_pool(node["metadata"]["name"], nodes=nodes, strict_affinity=strict)]
-        return [*ipam.together(usable), *blind]
+        told = ipam.together(usable)
+        full = [pool for pool, _ in calico.pools if any(one.pool == pool.name and one.exhausted for one in told)]
+        leaks = await self._leaks(node["metadata"]["name"], full, blocks, calico) if full else []
+        return [*told, *leaks, *blind]
 
     async def _namespace_labels(self, namespaces: Sequence[str], calico: _Calico, blind: list[Blind]) -> list[Object]:
         """The namespaces, read only when a pool chooses by them."""
@@ -493,6 +592,7 @@ class Cluster:
             )
         )
         told: list[Fact] = [describe.calico_pod(node, pods) for node, pods in zip(nodes, found, strict=True) if pods]
+        told += await self._typha(next((pods[0] for pods in found if pods), {}), blind)
         lacking = [node for node, pods in zip(nodes, found, strict=True) if pods == []]
         # A node without one is news only where other nodes have one.
         if lacking and (
@@ -500,6 +600,75 @@ class Cluster:
         ):
             told += [describe.calico_pod(node, ()) for node in lacking]
         return [*told, *(msgspec.structs.replace(one, minor=True) for one in blind)]
+
+    async def _typha(self, agent: Object, blind: list[Blind]) -> list[Fact]:
+        """What stands behind the Service by which a calico-node pod is told to find Typha, if it is told of one."""
+        setting = upkeep.typha_setting(agent)
+        namespace = str((agent.get("metadata") or {}).get("namespace", ""))
+        service = setting.service
+        if setting.config_map:
+            path = f"/api/v1/namespaces/{name(namespace)}/configmaps/{name(setting.config_map)}"
+            found = await self._optional(path, "configmaps", blind)
+            service = str(((found or {}).get("data") or {}).get(setting.key) or "")
+        if service in ("", "none"):
+            return []
+        slices = await self._list(
+            f"/apis/discovery.k8s.io/v1/namespaces/{name(namespace)}/endpointslices",
+            "endpointslices",
+            blind,
+            labelSelector=f"kubernetes.io/service-name={service}",
+        )
+        return [] if slices is None else [upkeep.typha(f"{namespace}/{service}", slices)]
+
+    async def _leaks(self, node: str, full: Sequence[Pool], blocks: Sequence[Object], calico: _Calico) -> list[Fact]:
+        """Addresses of full pools that belong to nobody any more, and who should free them."""
+        base, blind = f"/apis/{calico.settings.group}", list[Blind]()
+        pods, nodes = await _together(
+            self._everything("/api/v1/pods", "pods", blind), self._everything("/api/v1/nodes", "nodes", blind)
+        )
+        again = await self._everything(f"{base}/ipamblocks", "ipamblocks", blind)
+        found: list[Fact] = [msgspec.structs.replace(one, minor=True) for one in blind]
+        if pods is None or nodes is None or again is None:
+            return found
+        before, after, now = [_spec(one) for one in blocks], [_spec(one) for one in again], datetime.now(UTC)
+        leaks = [upkeep.leaked(pool, node, before, after, pods, nodes, now=now) for pool in full]
+        return [*found, *leaks, *(await self._garbage_collector(pods, base) if any(one.count for one in leaks) else ())]
+
+    async def _garbage_collector(self, pods: Sequence[Object], base: str) -> list[Fact]:
+        blind: list[Blind] = []
+        collectors = [pod for pod in pods if _labels(pod).get("k8s-app") == KUBE_CONTROLLERS]
+        agents = [pod for pod in pods if _labels(pod).get("k8s-app") == CALICO_NODE.partition("=")[2]]
+        namespace = next((str(pod["metadata"].get("namespace", "")) for pod in (*collectors, *agents)), "")
+        daemon_set, configuration = await _together(
+            self._optional(f"/apis/apps/v1/namespaces/{name(namespace)}/daemonsets/calico-node", "daemonsets", blind),
+            self._optional(f"{base}/kubecontrollersconfigurations/default", "kubecontrollersconfigurations", blind),
+        )
+        found = upkeep.garbage_collector(collectors, daemon_set, _spec(configuration))
+        return [found, *(msgspec.structs.replace(one, minor=True) for one in blind)]
+
+    async def _claims(self, nodes: Sequence[CalicoNode], allocated: Sequence[Fact], calico: _Calico) -> list[Fact]:
+        """Who claims the blocks of the asked pods beside their owners.
+
+        Each of the asked nodes is looked at; where BIRD writes the routes, where a claim does harm, all claims are.
+        """
+        base, blind = f"/apis/{calico.settings.group}", list[Blind]()
+        blocks = {one.block: one for one in allocated if isinstance(one, Allocation) and one.block and one.block_node}
+        owners = {block: one.block_node for block, one in blocks.items()}
+        names = dict.fromkeys(node.name for node in nodes)
+        if any(upkeep.by_bird(one, calico.settings) for one in blocks.values()):
+            found = await self._everything(f"{base}/blockaffinities", "blockaffinities", blind) or []
+        else:
+            claimed = [
+                affinity_name(node, ipaddress.ip_network(block))
+                for block, owner in owners.items()
+                for node in names
+                if node != owner
+            ]
+            looked = (
+                self._optional(f"{base}/blockaffinities/{name(one)}", "blockaffinities", blind) for one in claimed
+            )
+            found = [one for one in await _together(*looked) if one]
+        return [*upkeep.claims(found, owners), *(msgspec.structs.replace(one, minor=True) for one in blind)]
 
     # -- one look ---------------------------------------------------------------------------------------------------
 
@@ -539,6 +708,10 @@ async def _together(*looks: Coroutine[Any, Any, Any]) -> list[Any]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _labels(resource: Object) -> Object:
+    return (resource.get("metadata") or {}).get("labels") or {}
 
 
 def _spec(resource: Object | None) -> Object:
@@ -589,9 +762,20 @@ def _waits_for_address(endpoint: Endpoint) -> bool:
     )
 
 
+def _named(backend: Backend, found: _Found) -> tuple[Backend, _Found]:
+    declared = found.kind == "pod" and services.declares(found.resource, backend.protocol, backend.port)
+    return msgspec.structs.replace(backend, endpoint=found.name, declared=declared), found
+
+
+def _looked_up(backend: Backend, endpoints: Sequence[Endpoint]) -> Backend:
+    """An address of a pool that no pod has is no end of a path."""
+    nobody = any(one.name == backend.endpoint and one.kind == "nobody" for one in endpoints)
+    return msgspec.structs.replace(backend, endpoint="") if nobody else backend
+
+
 def _found_service(service: Object) -> _Found:
-    address = str((service.get("spec") or {}).get("clusterIP") or "")
-    addresses = (address,) if _is_address(address) else ()
+    spec = service.get("spec") or {}
+    addresses = [one for one in spec.get("clusterIPs") or (spec.get("clusterIP"),) if one and _is_address(str(one))]
     return _Found("service", describe.pod_name(service), "", addresses, service)
 
 

@@ -8,7 +8,7 @@ from facts import Leg, Listener, ProbeResult
     title="Nothing listens on that port in the target pod",
     severity="breaks",
     remedy="Look at the application: is it started, and does it listen on this port?",
-    after=["pod_not_running"],
+    after=["pod_not_running", "service_wrong_target_port"],
     at=the.leg.target_node,
     stage="target pod",
     heals_within_s=NOT_FELIX,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import msgspec
 
 from facts import Blind, Fact, Listener, LocalPod, NodeAsk, PodInterface, PodRoute, Way
 from node_probe.namespaces import CannotEnter, Inside
-from node_probe.netlink import LISTENING, NetlinkError, Sockets
-from node_probe.view import REFUSED, View
+from node_probe.netlink import LISTENING, Bound, NetlinkError, Sockets, bound
+from node_probe.view import FAMILIES, REFUSED, View
 
 # The thread's own view: /proc/net would show the namespace of the process.
 PRINTED = Path("/proc/thread-self/net")
@@ -23,39 +22,38 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
     """PodInterface of each local pod, PodRoute to whatever it shall send to, the node's RouteLookups of its gateway,
     and Listener where a port is asked; Blind for a pod that cannot be entered."""
     for pod in ask.local_pods:
-        outside = _outside(ask.node, pod, view)
+        outside = _outside(ask, pod, view)
         try:
             entered = view.enter(pod)
             inside = _inside(outside, entered)
             yield inside
-            if inside.pod_default_next_hop:
-                # The node answers for a gateway that nobody has, but only when it has a route to it.
+            if inside.pod_default_next_hop and ask.family == 4:
+                # The node answers for a gateway that nobody has, but only when it has a route to it. IPv6's gateway
+                # is an address of the pod's own interface on the node.
                 way = Way(destination=inside.pod_default_next_hop, source=pod.address, incoming=pod.interface)
                 yield from view.lookups(ask.node, way)
             for target in dict.fromkeys(probe.target for probe in ask.send if probe.pod == pod.name):
                 yield _route(ask.node, pod, target, entered)
             if pod.protocol:
-                held = entered.run(partial(listening, pod.protocol, pod.port))
-                yield Listener(
-                    node=ask.node,
-                    pod=pod.name,
-                    protocol=pod.protocol,
-                    port=pod.port,
-                    found=bool(held),
-                    addresses=held,
-                )
+                sockets = entered.run(partial(listening, pod.protocol, pod.port))
+                seen = listener(ask, pod.name, pod.protocol, pod.port, sockets)
+                if not seen.found:
+                    others = tuple(entered.run(partial(other_ports, pod.protocol, ask.family)))
+                    seen = msgspec.structs.replace(seen, other_ports=others)
+                yield seen
         except CannotEnter as error:
             yield outside
             yield Blind(node=ask.node, look="pod", reason=f"{pod.name}: {error}")
 
 
-def _outside(node: str, pod: LocalPod, view: View) -> PodInterface:
+def _outside(ask: NodeAsk, pod: LocalPod, view: View) -> PodInterface:
     device = view.device(pod.interface)
     if device is None:
-        return PodInterface(node=node, pod=pod.name, interface=pod.interface, found=False)
+        return PodInterface(node=ask.node, pod=pod.name, family=ask.family, interface=pod.interface, found=False)
     return PodInterface(
-        node=node,
+        node=ask.node,
         pod=pod.name,
+        family=ask.family,
         interface=pod.interface,
         found=True,
         up=device.up,
@@ -67,9 +65,10 @@ def _outside(node: str, pod: LocalPod, view: View) -> PodInterface:
 
 def _inside(outside: PodInterface, entered: Inside) -> PodInterface:
     read, device = entered.netlink, entered.device
-    default = read.default_route()
+    default = read.default_route(FAMILIES[outside.family])
     gateway = default.next_hop if default else ""
     mac, state = _neighbor(entered, gateway) if gateway else ("", "")
+    held = read.addresses(device.index, FAMILIES[outside.family])
     return msgspec.structs.replace(
         outside,
         entered=True,
@@ -77,7 +76,9 @@ def _inside(outside: PodInterface, entered: Inside) -> PodInterface:
         pod_up=device.up,
         pod_mac=device.mac,
         pod_mtu=device.mtu,
-        pod_addresses=tuple(f"{one.address}/{one.length}" for one in read.addresses(device.index)),
+        pod_ipv6=device.ipv6 or outside.family == 4,
+        pod_addresses=tuple(f"{one.address}/{one.length}" for one in held),
+        pod_duplicates=tuple(f"{one.address}/{one.length}" for one in held if one.duplicate),
         pod_default_next_hop=gateway,
         pod_gateway_mac=mac,
         pod_gateway_state=state,
@@ -114,8 +115,24 @@ def _route(node: str, pod: LocalPod, target: str, entered: Inside) -> PodRoute:
     )
 
 
-def listening(protocol: str, port: int) -> tuple[str, ...]:
-    """Addresses of this namespace on which a socket waits for anybody on this port; "0.0.0.0" and "::" for all.
+def listener(ask: NodeAsk, name: str, protocol: str, port: int, sockets: Iterable[Bound]) -> Listener:
+    """What these sockets are to packets of the asked family."""
+    held = dict.fromkeys(one.address for one in sockets if ask.family in one.families)
+    others = dict.fromkeys(one.address for one in sockets if ask.family not in one.families)
+    return Listener(
+        node=ask.node,
+        pod=name,
+        family=ask.family,
+        protocol=protocol,
+        port=port,
+        found=bool(held),
+        addresses=tuple(held),
+        other_family=tuple(others),
+    )
+
+
+def listening(protocol: str, port: int) -> list[Bound]:
+    """The sockets of this namespace that wait for anybody on this port.
 
     Raises ValueError for a protocol that is neither tcp nor udp.
     """
@@ -123,15 +140,24 @@ def listening(protocol: str, port: int) -> tuple[str, ...]:
         raise ValueError(f"{protocol!r} has no listening sockets; ask for tcp or udp")
     try:
         with Sockets() as sockets:
-            return tuple(dict.fromkeys(sockets.listening(protocol, port)))
+            return sockets.listening(protocol, port)
     except OSError:
         # A kernel without socket diagnosis. Second choice: printing them walks the connections of the whole node.
         return printed(protocol, port)
 
 
-def printed(protocol: str, port: int) -> tuple[str, ...]:
-    """The same out of /proc/net/{tcp,tcp6,udp,udp6}."""
-    found: dict[str, None] = {}
+def other_ports(protocol: str, family: int) -> list[int]:
+    """Where in this namespace something does wait for anybody; empty also where the kernel does not say."""
+    try:
+        with Sockets() as sockets:
+            return sockets.ports(protocol, family)
+    except OSError:
+        return []
+
+
+def printed(protocol: str, port: int) -> list[Bound]:
+    """The same out of /proc/net/{tcp,tcp6,udp,udp6}, which do not say that a socket on "::" takes IPv6 only."""
+    found: list[Bound] = []
     for table in (PRINTED / protocol, PRINTED / f"{protocol}6"):
         try:
             lines = table.open()
@@ -144,15 +170,12 @@ def printed(protocol: str, port: int) -> tuple[str, ...]:
                 if int(state, 16) == LISTENING[protocol][1]:
                     address, _, number = local.partition(":")
                     if int(number, 16) == port:
-                        found[_address(address)] = None
+                        found.append(bound(_packed(address)))
                 elif protocol == "tcp":
                     break  # listeners come first; behind them may be a hundred thousand connections
-    return tuple(found)
+    return found
 
 
-def _address(text: str) -> str:
-    """Hexadecimal words in the machine's byte order, as the kernel prints them. IPv4 held by an IPv6 socket is IPv4."""
-    packed = b"".join(struct.pack("=I", int(text[i : i + 8], 16)) for i in range(0, len(text), 8))
-    if packed[:12] == bytes(10) + b"\xff\xff":
-        packed = packed[12:]
-    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
+def _packed(text: str) -> bytes:
+    """Hexadecimal words in the machine's byte order, as the kernel prints them."""
+    return b"".join(struct.pack("=I", int(text[i : i + 8], 16)) for i in range(0, len(text), 8))
