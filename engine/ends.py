@@ -79,12 +79,15 @@ def _side(
             node=node.name,
             node_address=node.address,
             node_subnet=node.subnet,
+            internal_address=node.internal_address if (":" in node.internal_address) == (node.family == 6) else "",
             tunnel_address=node.tunnel_address,
             tunnel_mac=node.tunnel_mac,
             tunnel_block=node.tunnel_block,
             vni=node.vni,
             vxlan_port=node.vxlan_port,
             bpf=node.bpf,
-            wireguard=node.wireguard,
+            wireguard=node.wireguard and bool(node.wireguard_key),
+            windows=node.system == "windows",
+            foreign_dataplane=node.foreign_dataplane,
         )
     return side

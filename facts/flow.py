@@ -72,6 +72,7 @@ class Side(Fact, frozen=True, kw_only=True):
     node: str = ""
     node_address: str = ""
     node_subnet: str = ""
+    internal_address: str = ""  # status.addresses InternalIP of the node, where it is of this family
     tunnel_address: str = ""
     tunnel_mac: str = ""
     tunnel_block: str = ""  # CIDR of the block that holds the tunnel address
@@ -82,7 +83,9 @@ class Side(Fact, frozen=True, kw_only=True):
     vxlan_port: int = 4789
     nat_outgoing: bool = False  # of that pool: what leaves for no pool's address does so under the node's own
     bpf: bool = False
-    wireguard: bool = False
+    wireguard: bool = False  # its node encrypts: it is told to, and has a key
+    windows: bool = False
+    foreign_dataplane: bool = False
 
 
 class Leg(Fact, frozen=True, kw_only=True):
@@ -96,6 +99,7 @@ class Leg(Fact, frozen=True, kw_only=True):
     target: str
     source_kind: str = "pod"  # "pod" | "node" | "outside": is there a pod's interface at this end?
     target_kind: str = "pod"
+    target_inside: bool = True  # it lives on a node of the cluster, where it can be looked at
     source_address: str
     target_address: str
     source_interface: str  # cali* on the source node
@@ -108,9 +112,12 @@ class Leg(Fact, frozen=True, kw_only=True):
     target_tunnel_address: str
     source_tunnel_mac: str  # as it should be
     target_tunnel_mac: str
+    source_block: str = ""
     target_block: str  # CIDR of the block that holds the target's address; "" when no block does
     routed: bool = False  # a route of the source's node must lead to the target's node, and this version judges it
     route_by: str = ""  # who writes it, when routed: "felix" one for each block; "bgp" any that leads there
+    route_owner: str = ""  # who is told to write it: "felix" | "bird" | "both" | "nobody"; "" where that is not known
+    obstacle: str = ""  # why the encapsulation is "unknown": "ebpf" | "windows" | "driver" | "pool" | "subnet" | "node"
     expected_next_hop: str = ""  # of Felix's route; "" when unknown
     expected_device: str = ""  # the tunnel device; "" for the uplink, whose name only the node knows
     cross_subnet: bool = False  # the target's pool uses VXLAN between subnets only
@@ -122,3 +129,7 @@ class Leg(Fact, frozen=True, kw_only=True):
     protocol: str = ""  # of the question
     port: int = 0
     calico_version: str = ""
+    crosses: bool = False  # its packets, told by their addresses, cross the network between two nodes: they are watched
+    target_internal_address: str = (
+        ""  # InternalIP of the target's node, where it is of this family; else its node address
+    )

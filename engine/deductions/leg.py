@@ -20,16 +20,19 @@ def encapsulation(sender: Side, receiver: Side) -> str:
     """
     if "outside" in (sender.kind, receiver.kind):
         return "outside"
-    if sender.bpf or receiver.bpf:
+    if obstacle(sender, receiver):
         return "unknown"
     if sender.node == receiver.node:
         return "local"
     if receiver.kind == "node":
         return "host"
+    return _by_pool(sender, receiver)
+
+
+def _by_pool(sender: Side, receiver: Side) -> str:
+    """Two nodes with keys encrypt whatever the pool says; one without is sent to as the pool says."""
     if sender.wireguard and receiver.wireguard:
         return "wireguard"
-    if not receiver.vxlan_mode:
-        return "unknown"
     modes = [("vxlan", receiver.vxlan_mode)] + [("ipip", receiver.ipip_mode)] * (receiver.family == 4)
     for name, mode in modes:
         if mode == "Always":
@@ -40,24 +43,60 @@ def encapsulation(sender: Side, receiver: Side) -> str:
 
 
 def _cross_subnet(name: str, sender: Side, receiver: Side) -> str:
-    if not sender.node_subnet or not receiver.node_address:
-        return "unknown"
-    same = ip_address(receiver.node_address) in ip_network(sender.node_subnet)
-    return "direct" if same else name
+    return "direct" if _same_subnet(sender, receiver) else name
 
 
-def route_by(how: str, receiver: Side) -> str:
-    """Who writes the route to the receiver's block: Felix for every VXLAN pool, else BGP; "" where none is judged."""
+def _same_subnet(sender: Side, receiver: Side) -> bool:
+    known = sender.node_subnet and receiver.node_address
+    return bool(known) and ip_address(receiver.node_address) in ip_network(sender.node_subnet)
+
+
+def obstacle(sender: Side, receiver: Side) -> str:
+    """What keeps this version from saying how one side sends to the other; "" for nothing. As Leg.obstacle."""
+    if sender.windows or receiver.windows:
+        return "windows"
+    if sender.foreign_dataplane or receiver.foreign_dataplane:
+        return "driver"
+    if sender.bpf or receiver.bpf:
+        return "ebpf"
+    if sender.node == receiver.node or receiver.kind == "node":
+        return ""
+    if not (sender.wireguard and receiver.wireguard):
+        if not receiver.vxlan_mode:
+            return "pool"
+        by_subnet = "CrossSubnet" in (receiver.vxlan_mode, receiver.ipip_mode)
+        if by_subnet and not (sender.node_subnet and receiver.node_address):
+            return "subnet"
+    # What a node itself sends carries the tunnel's address, which is known of VXLAN only.
+    return "node" if sender.kind == "node" and _by_pool(sender, receiver) in ("ipip", "wireguard") else ""
+
+
+def route_owner(how: str, sender: Side, receiver: Side, settings: CalicoSettings) -> str:
+    """Who is told to write the route to the receiver's block, as Leg.route_owner: Felix for every VXLAN pool."""
     if how == "vxlan" or (how == "direct" and receiver.vxlan_mode == "CrossSubnet"):
         return "felix"
-    return "bgp" if how == "direct" else ""
+    if how == "ipip" or (how == "direct" and receiver.ipip_mode == "CrossSubnet"):
+        return settings.ipip_routes_by
+    return settings.plain_routes_by if how == "direct" else ""
+
+
+def route_by(how: str, sender: Side, receiver: Side, settings: CalicoSettings) -> str:
+    """As Leg.route_by. Only of what Felix alone writes is one route for each block to be expected."""
+    if how not in ("vxlan", "ipip", "direct"):
+        return ""
+    owner = route_owner(how, sender, receiver, settings)
+    # Without any encapsulation between subnets a router has to know the way, whoever writes routes here.
+    plain = how == "direct" and "CrossSubnet" not in (receiver.vxlan_mode, receiver.ipip_mode)
+    if owner == "felix" and not (plain and not _same_subnet(sender, receiver)):
+        return "felix"
+    return "bgp"
 
 
 def legs(flow: Flow, source: Side, target: Side, settings: CalicoSettings) -> list[Leg]:
     """Forward and reverse leg. What a node sends into a tunnel carries its tunnel address, so answers come by it."""
     there = encapsulation(source, target)
     back = encapsulation(target, source)
-    if source.kind == "node" and there in TUNNELS and source.tunnel_address:
+    if source.kind == "node" and there == "vxlan" and source.tunnel_address:
         source = msgspec.structs.replace(
             source,
             address=source.tunnel_address,
@@ -75,8 +114,9 @@ def legs(flow: Flow, source: Side, target: Side, settings: CalicoSettings) -> li
 
 
 def _leg(direction: str, how: str, flow: Flow, sender: Side, receiver: Side, settings: CalicoSettings) -> Leg:
-    by = route_by(how, receiver) if receiver.block or receiver.kind == "pod" else ""
-    next_hop = {"vxlan": receiver.tunnel_address, "direct": receiver.node_address}.get(how, "")
+    from_calico = bool(receiver.block) or receiver.kind == "pod"
+    by = route_by(how, sender, receiver, settings) if from_calico else ""
+    next_hop = receiver.tunnel_address if how == "vxlan" else receiver.node_address
     device = TUNNEL_DEVICES[how if how in TUNNELS else "vxlan", flow.family]
     return Leg(
         flow=flow.name,
@@ -87,6 +127,7 @@ def _leg(direction: str, how: str, flow: Flow, sender: Side, receiver: Side, set
         target=receiver.endpoint,
         source_kind=sender.kind,
         target_kind=receiver.kind,
+        target_inside=receiver.kind != "outside",
         source_address=sender.address,
         target_address=receiver.address,
         source_interface=sender.interface,
@@ -99,9 +140,12 @@ def _leg(direction: str, how: str, flow: Flow, sender: Side, receiver: Side, set
         target_tunnel_address=receiver.tunnel_address,
         source_tunnel_mac=sender.tunnel_mac,
         target_tunnel_mac=receiver.tunnel_mac,
+        source_block=sender.block,
         target_block=receiver.block,
-        routed=bool(by),
+        routed=bool(by) or how == "wireguard",
         route_by=by,
+        route_owner=route_owner(how, sender, receiver, settings) if from_calico else "",
+        obstacle=obstacle(sender, receiver) if how == "unknown" else "",
         expected_next_hop=next_hop if by == "felix" else "",
         expected_device=device if how in TUNNELS else "",
         cross_subnet=receiver.vxlan_mode == "CrossSubnet",
@@ -113,6 +157,9 @@ def _leg(direction: str, how: str, flow: Flow, sender: Side, receiver: Side, set
         protocol=flow.protocol,
         port=flow.port,
         calico_version=settings.version,
+        crosses=how in (*TUNNELS, "direct")
+        and all((sender.address, receiver.address, sender.node_address, receiver.node_address)),
+        target_internal_address=receiver.internal_address or receiver.node_address,
     )
 
 

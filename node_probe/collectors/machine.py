@@ -1,0 +1,69 @@
+"""What else the node's machine has that can be in Calico's way: other addresses, other tunnels, full tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from facts import Fact, ForeignVxlan, ForeignVxlans, MacSharers, NeighborTable, NodeAddress, NodeAsk
+from facts.flow import TUNNEL_DEVICES
+from node_probe.view import FAMILIES, View
+
+OWN = frozenset(TUNNEL_DEVICES.values())
+SHOWN = 8  # addresses
+APART = ("127.", "169.254.", "::1", "fe80:")  # no address other nodes could use
+
+
+def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
+    """NodeAddress, ForeignVxlans, MacSharers of each expected MAC on the tunnel device, NeighborTable."""
+    if ask.uplink_address:
+        yield _address(ask, view)
+    yield _foreign(ask, view)
+    yield from _sharers(ask, view)
+    table = view.netlink.neighbor_table(FAMILIES[ask.family])
+    if table is not None:
+        permanent = sum("PERMANENT" in one.state for one in view.netlink.neighbors(FAMILIES[ask.family]))
+        yield NeighborTable(
+            node=ask.node,
+            family=ask.family,
+            collectable=max(0, table.entries - permanent),
+            limit=table.limit,
+            refused=table.refused,
+        )
+
+
+def _address(ask: NodeAsk, view: View) -> NodeAddress:
+    holder = view.uplink(ask)
+    pods = {pod.interface for pod in ask.local_pods}
+    others: list[str] = []
+    for one in view.netlink.addresses(0, FAMILIES[ask.family]):
+        if len(others) < SHOWN and not one.address.startswith(APART) and one.address != ask.uplink_address:
+            device = view.netlink.link(index=one.device).name
+            if device not in OWN and device not in pods:
+                others.append(f"{device} {one.address}")
+    return NodeAddress(
+        node=ask.node,
+        address=ask.uplink_address,
+        found=holder is not None,
+        device=holder.name if holder else "",
+        others=tuple(others),
+    )
+
+
+def _foreign(ask: NodeAsk, view: View) -> ForeignVxlans:
+    found = [
+        ForeignVxlan(device=one.name, vni=one.vni, port=one.vxlan_port, up=one.up)
+        for one in view.netlink.devices("vxlan")
+        if one.name not in OWN
+    ]
+    return ForeignVxlans(node=ask.node, devices=tuple(sorted(found, key=lambda one: one.device)))
+
+
+def _sharers(ask: NodeAsk, view: View) -> Iterator[MacSharers]:
+    macs = dict.fromkeys(way.expected_mac for way in ask.ways if way.expected_mac)
+    if not macs:
+        return
+    device = view.device(ask.tunnel_device)
+    entries = view.netlink.neighbors(FAMILIES[ask.family], device.index) if device else []
+    for mac in macs:
+        addresses = tuple(sorted(one.address for one in entries if one.mac == mac))
+        yield MacSharers(node=ask.node, device=ask.tunnel_device, mac=mac, addresses=addresses)

@@ -1,0 +1,94 @@
+"""What the probe says of a machine's other addresses, tunnels and tables: each on a real kernel, there or not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, TypeVar
+
+from facts import Fact, ForeignVxlan, ForeignVxlans, MacSharers, NeighborTable, NodeAddress
+from node_probe.answer import Prober
+from node_probe.collectors import machine
+from node_probe.netlink import Netlink
+from tests.namespaces import in_namespaces
+from tests.two_nodes import BLOCK, MAC, MAC6, NODE, NODE6, PERMANENT, TUNNEL, TwoNodes, ask
+
+F = TypeVar("F", bound=Fact)
+
+
+def seen(kind: type[F], **changes: Any) -> F:
+    async def answer() -> list[Fact]:
+        prober = Prober("node-a", {"machine": machine.collect})
+        try:
+            return await prober.answer(ask(**changes), time.monotonic() + 5)
+        finally:
+            await prober.close()
+
+    found = [fact for fact in asyncio.run(answer()) if isinstance(fact, kind)]
+    assert len(found) == 1, found
+    return found[0]
+
+
+@in_namespaces
+def test_the_node_address_is_found_on_its_device() -> None:
+    TwoNodes(dual=True)
+    held = seen(NodeAddress)
+    assert (held.address, held.found, held.device, held.others) == (NODE["a"], True, "eth0", ())
+    held = seen(NodeAddress, family=6, uplink_address=NODE6["a"])
+    assert (held.address, held.found, held.device, held.others) == (NODE6["a"], True, "eth0", ())
+
+
+@in_namespaces
+def test_an_address_nobody_holds_is_told_with_those_the_node_has() -> None:
+    TwoNodes()
+    held = seen(NodeAddress, uplink_address="172.30.0.99")
+    assert (held.found, held.device, held.others) == (False, "", (f"eth0 {NODE['a']}",))
+
+
+@in_namespaces
+def test_other_vxlan_devices_are_told_and_calicos_own_are_not() -> None:
+    nodes = TwoNodes(dual=True)
+    assert seen(ForeignVxlans).devices == ()
+
+    def add(ip: Any) -> None:
+        ip.link("add", ifname="flannel.1", kind="vxlan", vxlan_id=1, vxlan_port=8472)
+        ip.link("add", ifname="flow0", kind="vxlan", vxlan_port=4789, vxlan_collect_metadata=True)
+        ip.link("add", ifname="bridge0", kind="bridge")
+
+    nodes.at("a", add)
+    assert seen(ForeignVxlans).devices == (
+        ForeignVxlan(device="flannel.1", vni=1, port=8472, up=False),
+        ForeignVxlan(device="flow0", vni=-1, port=4789, up=False),
+    )
+
+
+@in_namespaces
+def test_peers_that_share_a_mac_are_told_together() -> None:
+    nodes = TwoNodes(dual=True)
+    assert seen(MacSharers).addresses == (BLOCK["b"],)
+    index = nodes.index("a", TUNNEL)
+    nodes.at("a", lambda ip: ip.neigh("add", dst="10.244.3.0", lladdr=MAC["b"], ifindex=index, state=PERMANENT))
+    sharers = seen(MacSharers)
+    assert (sharers.device, sharers.mac, sharers.addresses) == (TUNNEL, MAC["b"], (BLOCK["b"], "10.244.3.0"))
+
+
+@in_namespaces
+def test_the_neighbor_table_is_counted_without_what_stays_for_ever() -> None:
+    """A node with a thousand peers has a thousand permanent entries, and no limit counts them."""
+    nodes = TwoNodes()
+    before = seen(NeighborTable)
+    assert (before.family, before.refused >= 0) == (4, True)
+    assert before.limit > 0
+    index = nodes.index("a", TUNNEL)
+
+    def add(ip: Any) -> None:
+        for last in range(1, 201):
+            ip.neigh("add", dst=f"10.99.0.{last}", lladdr=MAC6["b"], ifindex=index, state=PERMANENT)
+
+    with Netlink() as kernel:
+        entries = kernel.neighbor_table(2)
+        nodes.at("a", add)
+        more = kernel.neighbor_table(2)
+    assert entries is not None and more is not None
+    assert more.entries >= entries.entries + 150  # all namespaces of this machine are counted, and others come and go
+    assert seen(NeighborTable).collectable < before.collectable + 150
