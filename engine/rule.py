@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from facts import Cause, Fact, Leg, Text, say
+from facts import Cause, Fact, Leg, Text, listed, say
 from facts.flow import STAGES, mirrored
 from facts.verdict import SEVERITIES
 
@@ -22,9 +22,11 @@ __all__ = [
     "Pattern",
     "Ref",
     "Rule",
+    "Text",
     "as_text",
     "cause",
     "derive",
+    "listed",
     "say",
     "some",
     "the",

@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address, ip_network
 
-from engine.rule import HEALS_NEVER, Finding, cause, some, the
+from engine.rule import HEALS_NEVER, Finding, Text, cause, say, some, the
 from facts import Allocation, CalicoNode, Endpoint, Leg
 
 
@@ -20,20 +20,27 @@ from facts import Allocation, CalicoNode, Endpoint, Leg
     endpoint=some(Endpoint, name=the.leg.target),
     node=some(CalicoNode, name=the.leg.target_node, family=the.leg.family),
 )
-def allocation_missing(leg: Leg, allocation: Allocation, endpoint: Endpoint, node: CalicoNode) -> str | Finding | None:
+def allocation_missing(leg: Leg, allocation: Allocation, endpoint: Endpoint, node: CalicoNode) -> Text | Finding | None:
     """No allocation is right outside all pools, with host-local IPAM, and for a pod that is leaving."""
     local = any(ip_address(allocation.address) in ip_network(cidr) for cidr in node.pod_cidrs)
     if allocation.found or not allocation.pool or endpoint.terminating or endpoint.phase != "Running":
         return None
     if allocation.block:
-        return (
-            f"{leg.target} uses {allocation.address}, which block {allocation.block} holds as free: "
-            "this works until another pod gets it."
+        return say(
+            "{pod} uses {address}, which block {block} holds as free: this works until another pod gets it.",
+            pod=leg.target,
+            address=allocation.address,
+            block=allocation.block,
         )
     if local:
         return None
     return Finding(
-        f"{leg.target} uses {allocation.address} of pool {allocation.pool}, but there is no block that contains it: "
-        "no other node has a route to it.",
+        say(
+            "{pod} uses {address} of pool {pool}, but there is no block that contains it: "
+            "no other node has a route to it.",
+            pod=leg.target,
+            address=allocation.address,
+            pool=allocation.pool,
+        ),
         severity="breaks",
     )

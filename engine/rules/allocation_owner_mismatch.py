@@ -1,6 +1,6 @@
 """IPAM gave the pod's address to another pod: peers route it to that pod's node, or two pods will soon share it."""
 
-from engine.rule import HEALS_NEVER, Finding, cause, some, the
+from engine.rule import HEALS_NEVER, Finding, Text, cause, say, some, the
 from facts import Allocation, Endpoint, Leg
 
 
@@ -17,13 +17,20 @@ from facts import Allocation, Endpoint, Leg
     allocation=some(Allocation, address=the.leg.target_address),
     endpoint=some(Endpoint, name=the.leg.target),
 )
-def allocation_owner_mismatch(leg: Leg, allocation: Allocation, endpoint: Endpoint) -> str | Finding | None:
+def allocation_owner_mismatch(leg: Leg, allocation: Allocation, endpoint: Endpoint) -> Text | Finding | None:
     """The same pod under another container is one that was restarted; one that is leaving may have lost its address."""
     if not allocation.found or allocation.owner_kind != "pod" or allocation.owner in (leg.target, ""):
         return None
     if endpoint.terminating:
         return None
-    said = f"{leg.target} on {leg.target_node} has {allocation.address}, which IPAM gave to {allocation.owner}"
+    names = {"pod": leg.target, "node": leg.target_node, "address": allocation.address, "owner": allocation.owner}
     if allocation.node in (leg.target_node, ""):
-        return Finding(f"{said} on the same node.", severity="warns")
-    return f"{said} on {allocation.node}: other nodes send its packets there."
+        return Finding(
+            say("{pod} on {node} has {address}, which IPAM gave to {owner} on the same node.", **names),
+            severity="warns",
+        )
+    return say(
+        "{pod} on {node} has {address}, which IPAM gave to {owner} on {other}: other nodes send its packets there.",
+        **names,
+        other=allocation.node,
+    )

@@ -1,6 +1,6 @@
 """Addresses are left in the pool, but the node has as many blocks as one node may have, and all of them are full."""
 
-from engine.rule import NOT_FELIX, cause, some, the
+from engine.rule import NOT_FELIX, Text, cause, say, some, the
 from facts import Endpoint, PoolUsage
 
 
@@ -14,11 +14,16 @@ from facts import Endpoint, PoolUsage
     endpoint=some(Endpoint, kind="pod", phase="Pending", host_network=False, address=""),
     usage=some(PoolUsage, node=the.endpoint.node),
 )
-def block_limit_reached(endpoint: Endpoint, usage: PoolUsage) -> str | None:
+def block_limit_reached(endpoint: Endpoint, usage: PoolUsage) -> Text | None:
     if not usage.exhausted or usage.other_pool or usage.forbids != "block_limit":
         return None
-    blocks = "block" if usage.blocks_on_node == 1 else "blocks"
-    return (
-        f"{endpoint.name} waits for an address on {usage.node}, which has {usage.blocks_on_node} full {blocks} and may "
-        f"have {usage.block_limit}; the {usage.forbidden} addresses its pools have left are for other nodes."
+    full = say("{count} full block" if usage.blocks_on_node == 1 else "{count} full blocks", count=usage.blocks_on_node)
+    return say(
+        "{pod} waits for an address on {node}, which has {full_blocks} and may have {limit}; "
+        "the {left} addresses its pools have left are for other nodes.",
+        pod=endpoint.name,
+        node=usage.node,
+        full_blocks=full,
+        limit=usage.block_limit,
+        left=usage.forbidden,
     )

@@ -1,6 +1,6 @@
 """Without calico-node nobody follows changes on a node: its paths live on, and grow old."""
 
-from engine.rule import NOT_FELIX, cause, some, the
+from engine.rule import NOT_FELIX, Text, cause, say, some, the
 from facts import CalicoPod
 
 
@@ -12,9 +12,10 @@ from facts import CalicoPod
     heals_within_s=NOT_FELIX,
     agent=some(CalicoPod),
 )
-def calico_node_missing(agent: CalicoPod) -> str | None:
+def calico_node_missing(agent: CalicoPod) -> Text | None:
     if agent.running:
         return None
     if not agent.name:
-        return f"other nodes have a calico-node pod and {agent.node} has none."
-    return f"{agent.name} on {agent.node} does not run: {agent.reason.rstrip('.') or 'it does not say why'}."
+        return say("other nodes have a calico-node pod and {node} has none.", node=agent.node)
+    why = agent.reason.rstrip(".") or say("it does not say why")
+    return say("{pod} on {node} does not run: {why}.", pod=agent.name, node=agent.node, why=why)

@@ -1,6 +1,6 @@
 """Two nodes disagree on their subnet: one tunnels, the other does not, and strict filters drop what comes that way."""
 
-from engine.rule import HEALS_NEVER, Finding, cause, some, the
+from engine.rule import HEALS_NEVER, Finding, cause, say, some, the
 from facts import Leg, RouteLookup
 
 REFUSED_BY_FILTER = ("EXDEV", "EINVAL")
@@ -28,12 +28,23 @@ def cross_subnet_asymmetric(leg: Leg, back: Leg, arrival: RouteLookup) -> Findin
     if back.encapsulation != "direct" or not (leg.cross_subnet and back.cross_subnet):
         return None  # pods of two pools may well travel differently
     dropped = not arrival.found and arrival.error in REFUSED_BY_FILTER and not arrival.type
-    effect = (
-        f"; {arrival.node} drops what comes in by {arrival.incoming}, for its way back is another" if dropped else ""
+    disagree = say(
+        "{node} has {address} in {subnet} and tunnels to {peer_address}; {peer} has {peer_address} in {peer_subnet} "
+        "and sends back without a tunnel",
+        node=leg.source_node,
+        address=leg.source_node_address,
+        subnet=leg.source_node_subnet,
+        peer=leg.target_node,
+        peer_address=leg.target_node_address,
+        peer_subnet=back.source_node_subnet,
     )
+    if not dropped:
+        return Finding(say("{disagree}.", disagree=disagree), severity="warns")
     return Finding(
-        f"{leg.source_node} has {leg.source_node_address} in {leg.source_node_subnet} and tunnels to "
-        f"{leg.target_node_address}; {leg.target_node} has {leg.target_node_address} in {back.source_node_subnet} and "
-        f"sends back without a tunnel{effect}.",
-        severity="breaks" if dropped else "warns",
+        say(
+            "{disagree}; {node} drops what comes in by {device}, for its way back is another.",
+            disagree=disagree,
+            node=arrival.node,
+            device=arrival.incoming,
+        )
     )

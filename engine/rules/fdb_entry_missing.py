@@ -1,6 +1,6 @@
 """Without a forwarding entry the tunnel device does not know which node has the peer's MAC and drops the frame."""
 
-from engine.rule import HEALS_ENTRY, cause, some, the
+from engine.rule import HEALS_ENTRY, Text, cause, say, some, the
 from facts import FdbEntry, Leg
 
 
@@ -22,10 +22,14 @@ from facts import FdbEntry, Leg
     leg=some(Leg, encapsulation="vxlan"),
     entry=some(FdbEntry, node=the.leg.source_node, device=the.leg.tunnel_device, mac=the.leg.target_tunnel_mac),
 )
-def fdb_entry_missing(leg: Leg, entry: FdbEntry) -> str | None:
+def fdb_entry_missing(leg: Leg, entry: FdbEntry) -> Text | None:
     if entry.found:
         return None
-    return (
-        f"{entry.device} of {entry.node} has no forwarding entry for {entry.mac}; "
-        f"frames for {leg.target_node} should go to {leg.target_node_address}."
+    return say(
+        "{device} of {node} has no forwarding entry for {mac}; frames for {peer} should go to {peer_address}.",
+        device=entry.device,
+        node=entry.node,
+        mac=entry.mac,
+        peer=leg.target_node,
+        peer_address=leg.target_node_address,
     )

@@ -1,6 +1,6 @@
 """The peer's MAC is sent to an address that is not the peer's node: another node, or nobody, gets the frames."""
 
-from engine.rule import HEALS_ENTRY, cause, some, the
+from engine.rule import HEALS_ENTRY, Text, cause, say, some, the
 from facts import FdbEntry, Leg
 
 
@@ -17,10 +17,14 @@ from facts import FdbEntry, Leg
         FdbEntry, node=the.leg.source_node, device=the.leg.tunnel_device, mac=the.leg.target_tunnel_mac, found=True
     ),
 )
-def fdb_entry_wrong_node(leg: Leg, entry: FdbEntry) -> str | None:
+def fdb_entry_wrong_node(leg: Leg, entry: FdbEntry) -> Text | None:
     if not leg.target_node_address or entry.peer == leg.target_node_address:
         return None
-    return (
-        f"{entry.node} sends frames for {entry.mac} to {entry.peer or 'nowhere'}; "
-        f"{leg.target_node} is {leg.target_node_address}."
+    return say(
+        "{node} sends frames for {mac} to {sent_to}; {peer} is {peer_address}.",
+        node=entry.node,
+        mac=entry.mac,
+        sent_to=entry.peer or say("nowhere"),
+        peer=leg.target_node,
+        peer_address=leg.target_node_address,
     )

@@ -1,7 +1,9 @@
 """A node that does not forward drops every packet of its pods, silently."""
 
-from engine.rule import HEALS_NEVER, Finding, cause, some, the
+from engine.rule import HEALS_NEVER, Finding, Text, cause, listed, say, some, the
 from facts import Leg, Sysctl
+
+TUNNELS = ("vxlan", "ipip", "wireguard")
 
 
 @cause(
@@ -21,23 +23,34 @@ from facts import Leg, Sysctl
         Sysctl, node=the.leg.source_node, family=the.leg.family, device=the.leg.tunnel_device, switch="forwarding"
     ),
 )
-def ip_forwarding_off(leg: Leg, node: Sysctl, pod: Sysctl, tunnel: Sysctl) -> str | Finding | None:
+def ip_forwarding_off(leg: Leg, node: Sysctl, pod: Sysctl, tunnel: Sysctl) -> Text | Finding | None:
     # The kernel asks the device a packet comes in by; the node's switch only sets all of them at once.
-    entries = (pod, tunnel) if leg.encapsulation == "vxlan" else (pod,)
+    entries = (pod, tunnel) if leg.encapsulation in TUNNELS else (pod,)
     stopped = [entry for entry in entries if entry.value == "0"]
     if stopped and node.value == "0":
-        return f"net.ipv4.ip_forward is 0 on {node.node}: nothing to or from its pods is forwarded."
+        return say(
+            "net.ipv4.ip_forward is 0 on {node}: nothing to or from its pods is forwarded.",
+            node=node.node,
+        )
     if stopped:
-        names = " and ".join(entry.name for entry in stopped)
-        devices = " and ".join(entry.device for entry in stopped)
-        return (
-            f"{names} {'is' if len(stopped) == 1 else 'are'} 0 on {node.node}, although net.ipv4.ip_forward is "
-            f"{node.value}: what comes in by {devices} is not forwarded."
+        return say(
+            "{switches} is 0 on {node}, although net.ipv4.ip_forward is {value}: "
+            "what comes in by {devices} is not forwarded."
+            if len(stopped) == 1
+            else "{switches} are 0 on {node}, although net.ipv4.ip_forward is {value}: "
+            "what comes in by {devices} is not forwarded.",
+            switches=listed([entry.name for entry in stopped]),
+            node=node.node,
+            value=node.value,
+            devices=listed([entry.device for entry in stopped]),
         )
     if node.value == "0":
         return Finding(
-            f"net.ipv4.ip_forward is 0 on {node.node}; only the interfaces of this flow were set to forward since, "
-            "and the next one will not.",
+            say(
+                "net.ipv4.ip_forward is 0 on {node}; only the interfaces of this flow were set to forward since, "
+                "and the next one will not.",
+                node=node.node,
+            ),
             severity="warns",
         )
     return None

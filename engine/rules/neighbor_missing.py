@@ -1,6 +1,6 @@
 """The tunnel device does not resolve addresses: without the permanent entry for a peer its frames have no target."""
 
-from engine.rule import HEALS_ENTRY, cause, some, the
+from engine.rule import HEALS_ENTRY, Text, cause, say, some, the
 from facts import Leg, Neighbor
 
 
@@ -24,11 +24,17 @@ from facts import Leg, Neighbor
     leg=some(Leg, encapsulation="vxlan"),
     seen=some(Neighbor, node=the.leg.source_node, device=the.leg.tunnel_device, address=the.leg.target_tunnel_address),
 )
-def neighbor_missing(leg: Leg, seen: Neighbor) -> str | None:
+def neighbor_missing(leg: Leg, seen: Neighbor) -> Text | None:
     if seen.found and seen.mac:
         return None
-    state = f"is {seen.state}" if seen.found and seen.state else "does not exist"
-    return (
-        f"the entry for {seen.address} on {seen.device} of {seen.node} {state}; "
-        f"{leg.target_node} is {leg.target_tunnel_mac}."
+    return say(
+        "the entry for {address} on {device} of {node} is {state}; {peer} is {peer_mac}."
+        if seen.found and seen.state
+        else "the entry for {address} on {device} of {node} does not exist; {peer} is {peer_mac}.",
+        address=seen.address,
+        device=seen.device,
+        node=seen.node,
+        state=seen.state,
+        peer=leg.target_node,
+        peer_mac=leg.target_tunnel_mac,
     )

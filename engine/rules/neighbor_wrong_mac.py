@@ -1,6 +1,6 @@
 """Frames for the peer's tunnel address carry a MAC that is not the peer's: the peer's kernel drops them."""
 
-from engine.rule import HEALS_ENTRY, cause, some, the
+from engine.rule import HEALS_ENTRY, Text, cause, say, some, the
 from facts import Leg, Neighbor
 
 
@@ -23,10 +23,15 @@ from facts import Leg, Neighbor
         found=True,
     ),
 )
-def neighbor_wrong_mac(leg: Leg, seen: Neighbor) -> str | None:
+def neighbor_wrong_mac(leg: Leg, seen: Neighbor) -> Text | None:
     if not seen.mac or seen.mac == leg.target_tunnel_mac:
         return None
-    return (
-        f"{seen.node} sends frames for {seen.address} to {seen.mac}; "
-        f"{leg.tunnel_device} of {leg.target_node} is {leg.target_tunnel_mac}."
+    return say(
+        "{node} sends frames for {address} to {mac}; {device} of {peer} is {peer_mac}.",
+        node=seen.node,
+        address=seen.address,
+        mac=seen.mac,
+        device=leg.tunnel_device,
+        peer=leg.target_node,
+        peer_mac=leg.target_tunnel_mac,
     )

@@ -1,6 +1,6 @@
 """A node whose kubelet is silent starts and ends no pod; packets still pass unless the machine itself is dead."""
 
-from engine.rule import NOT_FELIX, cause, some, the
+from engine.rule import NOT_FELIX, Text, cause, say, some, the
 from facts import CalicoNode, Endpoint
 
 
@@ -14,7 +14,7 @@ from facts import CalicoNode, Endpoint
     endpoint=some(Endpoint, kind="pod"),
     node=some(CalicoNode, name=the.endpoint.node),
 )
-def node_not_ready(endpoint: Endpoint, node: CalicoNode) -> str | None:
+def node_not_ready(endpoint: Endpoint, node: CalicoNode) -> Text | None:
     if node.ready or not node.unready:
         return None
-    return f"Kubernetes says that {node.name} is not ready: {node.unready.rstrip('.')}."
+    return say("Kubernetes says that {node} is not ready: {why}.", node=node.name, why=node.unready.rstrip("."))

@@ -1,6 +1,6 @@
 """A node answers for a pod's gateway only while it has a route to it; pods fall silent up to 38 s after it went."""
 
-from engine.rule import HEALS_NEVER, Finding, cause, some, the
+from engine.rule import HEALS_NEVER, Finding, cause, say, some, the
 from facts import Leg, PodInterface, RouteLookup
 
 
@@ -46,11 +46,19 @@ def node_without_default_route(
         return None
     if leg.encapsulation == "unknown":  # eBPF may answer instead of the kernel
         return None
-    lacking = (
-        f"{route.node} has no route to {route.destination} ({route.error}), so it does not answer for this gateway"
+    lacking = say(
+        "{node} has no route to {gateway} ({error}), so it does not answer for this gateway",
+        node=route.node,
+        gateway=route.destination,
+        error=route.error,
     )
     if interface.pod_gateway_mac:
         return Finding(
-            f"{lacking}: {leg.source} still remembers its MAC, and is cut off within a minute.", severity="warns"
+            say(
+                "{lacking}: {pod} still remembers its MAC, and is cut off within a minute.",
+                lacking=lacking,
+                pod=leg.source,
+            ),
+            severity="warns",
         )
-    return Finding(f"{lacking}: {leg.source} asks for its MAC in vain.")
+    return Finding(say("{lacking}: {pod} asks for its MAC in vain.", lacking=lacking, pod=leg.source))

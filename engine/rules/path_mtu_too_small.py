@@ -1,6 +1,6 @@
 """Where every device of both nodes is right and only large packets are lost, the network between them is too narrow."""
 
-from engine.rule import NOT_FELIX, cause, some, the
+from engine.rule import NOT_FELIX, Text, cause, say, some, the
 from engine.rules.tunnel_mtu_too_large import OVERHEAD
 from facts import Leg, Link, PodInterface, ProbeResult
 
@@ -50,7 +50,7 @@ def path_mtu_too_small(
     uplink: Link,
     small: ProbeResult,
     full: ProbeResult,
-) -> str | None:
+) -> Text | None:
     if not full.lost_for_its_size(small):
         return None
     # The target's own side may be narrower by right: it was made before an MTU change, or its node has another uplink.
@@ -59,9 +59,13 @@ def path_mtu_too_small(
     ends = (leg.source_node_address, leg.target_node_address, leg.source_tunnel_address, leg.target_tunnel_address)
     if full.answered_by in ends:
         return None  # a node itself says that they are too large: not what lies between
-    met = full.detail or "silence"
-    return (
-        f"small packets from {leg.source} to {leg.target} pass and those of {full.size} bytes do not ({met}); "
-        f"pods, tunnels and uplinks of {leg.source_node} and {leg.target_node} all take them, "
-        "so it is somewhere between the nodes."
+    return say(
+        "small packets from {source} to {target} pass and those of {size} bytes do not ({met}); "
+        "pods, tunnels and uplinks of {node} and {peer} all take them, so it is somewhere between the nodes.",
+        source=leg.source,
+        target=leg.target,
+        size=full.size,
+        met=full.detail or say("silence"),
+        node=leg.source_node,
+        peer=leg.target_node,
     )

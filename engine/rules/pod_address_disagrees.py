@@ -1,6 +1,6 @@
 """Felix routes the address Kubernetes knows; when the pod itself has another one, nothing reaches it."""
 
-from engine.rule import HEALS_NEVER, cause, some, the
+from engine.rule import HEALS_NEVER, Text, cause, say, some, the
 from facts import Endpoint, Leg, PodInterface
 
 
@@ -25,14 +25,18 @@ from facts import Endpoint, Leg, PodInterface
         entered=True,
     ),
 )
-def pod_address_disagrees(leg: Leg, endpoint: Endpoint, interface: PodInterface) -> str | None:
+def pod_address_disagrees(leg: Leg, endpoint: Endpoint, interface: PodInterface) -> Text | None:
     inside = [address.split("/")[0] for address in interface.pod_addresses]
     if leg.source_address in inside:
         return None
-    has = ", ".join(inside) or "no address"
-    wrote = ", ".join(endpoint.annotated)
-    cni = f", and CNI wrote {wrote} on it" if wrote and leg.source_address not in endpoint.annotated else ""
-    return (
-        f"status.podIP of {leg.source} is {leg.source_address}, so {interface.node} routes that; "
-        f"inside, {interface.pod_device or 'its interface'} has {has}{cni}."
+    disagree = say(
+        "status.podIP of {pod} is {address}, so {node} routes that; inside, {device} has {addresses}",
+        pod=leg.source,
+        address=leg.source_address,
+        node=interface.node,
+        device=interface.pod_device or say("its interface"),
+        addresses=", ".join(inside) or say("no address"),
     )
+    if not endpoint.annotated or leg.source_address in endpoint.annotated:
+        return say("{disagree}.", disagree=disagree)
+    return say("{disagree}, and CNI wrote {written} on it.", disagree=disagree, written=", ".join(endpoint.annotated))

@@ -1,6 +1,6 @@
 """A pod without a default route reaches nobody, not even to answer."""
 
-from engine.rule import HEALS_NEVER, cause, some, the
+from engine.rule import HEALS_NEVER, Text, cause, say, some, the
 from facts import Leg, PodRoute
 
 
@@ -17,7 +17,11 @@ from facts import Leg, PodRoute
     leg=some(Leg, source_kind="pod"),
     route=some(PodRoute, node=the.leg.source_node, pod=the.leg.source, destination=the.leg.target_address),
 )
-def pod_default_route_missing(leg: Leg, route: PodRoute) -> str | None:
+def pod_default_route_missing(leg: Leg, route: PodRoute) -> Text | None:
     if route.error != "ENETUNREACH":
         return None
-    return f"inside {leg.source} no route leads to {leg.target_address}, not even a default route."
+    return say(
+        "inside {pod} no route leads to {address}, not even a default route.",
+        pod=leg.source,
+        address=leg.target_address,
+    )

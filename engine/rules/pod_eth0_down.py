@@ -1,6 +1,6 @@
 """A pod that takes its own end of the veth down loses its routes with it, and the node's end has no carrier."""
 
-from engine.rule import HEALS_NEVER, cause, some, the
+from engine.rule import HEALS_NEVER, Text, cause, say, some, the
 from facts import Leg, PodInterface
 
 
@@ -24,12 +24,14 @@ from facts import Leg, PodInterface
         found=True,
     ),
 )
-def pod_eth0_down(leg: Leg, interface: PodInterface) -> str | None:
+def pod_eth0_down(leg: Leg, interface: PodInterface) -> Text | None:
     if interface.entered and not interface.pod_up:
-        return f"{interface.pod_device} in {leg.source} is administratively down."
+        return say("{device} in {pod} is administratively down.", device=interface.pod_device, pod=leg.source)
     if interface.up and not interface.lower_up:
-        return (
-            f"{interface.interface} of {leg.source} on {interface.node} is up and has no carrier: "
-            "the pod's end of it is down."
+        return say(
+            "{interface} of {pod} on {node} is up and has no carrier: the pod's end of it is down.",
+            interface=interface.interface,
+            pod=leg.source,
+            node=interface.node,
         )
     return None

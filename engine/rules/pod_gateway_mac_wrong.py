@@ -1,13 +1,13 @@
-"""A fixed wrong MAC for its gateway sends everything a pod says to nobody; the pod never asks again."""
+"""A wrong MAC for its gateway sends everything a pod says to nobody; a fixed one for ever, another for a minute."""
 
-from engine.rule import HEALS_NEVER, cause, some, the
+from engine.rule import HEALS_NEVER, Text, cause, say, some, the
 from facts import Leg, PodInterface
 
-FIXED = ("PERMANENT", "NOARP")  # any other entry is asked for anew within a minute
+FIXED = ("PERMANENT", "NOARP")
 
 
 @cause(
-    title="The pod has a fixed wrong MAC for its gateway",
+    title="The pod has a wrong MAC for its gateway",
     severity="breaks",
     remedy="Delete the entry inside the pod (ip neigh del), and find what in the pod sets it; the pod then asks for "
     "the right one by itself.",
@@ -26,10 +26,19 @@ FIXED = ("PERMANENT", "NOARP")  # any other entry is asked for anew within a min
         entered=True,
     ),
 )
-def pod_gateway_mac_wrong(leg: Leg, interface: PodInterface) -> str | None:
-    if interface.pod_gateway_state not in FIXED or interface.pod_gateway_mac in ("", interface.mac):
+def pod_gateway_mac_wrong(leg: Leg, interface: PodInterface) -> Text | None:
+    if interface.pod_gateway_mac in ("", interface.mac) or not interface.mac:
         return None
-    return (
-        f"{leg.source} sends frames for {interface.pod_default_next_hop} to {interface.pod_gateway_mac} "
-        f"({interface.pod_gateway_state}); {interface.interface} on {interface.node} is {interface.mac}."
+    return say(
+        "{pod} sends frames for {gateway} to {fixed_mac} ({state}); {interface} on {node} is {mac}."
+        if interface.pod_gateway_state in FIXED
+        else "{pod} sends frames for {gateway} to {fixed_mac} ({state}); {interface} on {node} is {mac}, and was "
+        "changed: the pod asks anew within a minute.",
+        pod=leg.source,
+        gateway=interface.pod_default_next_hop,
+        fixed_mac=interface.pod_gateway_mac,
+        state=interface.pod_gateway_state,
+        interface=interface.interface,
+        node=interface.node,
+        mac=interface.mac,
     )

@@ -1,6 +1,6 @@
 """A pod whose host interface is down is cut off, and Felix removes its route at once."""
 
-from engine.rule import HEALS_NEVER, cause, some, the
+from engine.rule import HEALS_NEVER, Text, cause, say, some, the
 from facts import Leg, PodInterface
 
 
@@ -23,7 +23,12 @@ from facts import Leg, PodInterface
         found=True,
     ),
 )
-def pod_interface_down(leg: Leg, interface: PodInterface) -> str | None:
+def pod_interface_down(leg: Leg, interface: PodInterface) -> Text | None:
     if interface.up:
         return None
-    return f"{interface.interface} of {leg.source} on {interface.node} is administratively down."
+    return say(
+        "{interface} of {pod} on {node} is administratively down.",
+        interface=interface.interface,
+        pod=leg.source,
+        node=interface.node,
+    )

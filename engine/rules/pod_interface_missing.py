@@ -1,7 +1,7 @@
 """Without the host side of its veth a pod hangs in the air: nothing leads into it and nothing out."""
 
 from engine.prefix import host
-from engine.rule import HEALS_NEVER, cause, some, the
+from engine.rule import HEALS_NEVER, Text, cause, say, some, the
 from facts import Endpoint, Leg, PodInterface, RouteLookup
 
 
@@ -25,10 +25,16 @@ from facts import Endpoint, Leg, PodInterface, RouteLookup
     route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.source_address, source="", incoming=""),
     endpoint=some(Endpoint, name=the.leg.source),
 )
-def pod_interface_missing(leg: Leg, interface: PodInterface, route: RouteLookup, endpoint: Endpoint) -> str | None:
+def pod_interface_missing(leg: Leg, interface: PodInterface, route: RouteLookup, endpoint: Endpoint) -> Text | None:
     if interface.found:
         return None
     if route.found and route.prefix == host(leg.source_address) and route.device != leg.source_interface:
         return None  # its node knows a way to it: the interface has another name than the one Calico would give it
-    deleted = "; the pod is being deleted" if endpoint.terminating else ""
-    return f"{interface.interface}, the interface of {leg.source}, does not exist on {interface.node}{deleted}."
+    return say(
+        "{interface}, the interface of {pod}, does not exist on {node}; the pod is being deleted."
+        if endpoint.terminating
+        else "{interface}, the interface of {pod}, does not exist on {node}.",
+        interface=interface.interface,
+        pod=leg.source,
+        node=interface.node,
+    )

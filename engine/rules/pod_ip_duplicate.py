@@ -1,6 +1,6 @@
 """Two living pods with one address: which of them answers depends on the node that asks."""
 
-from engine.rule import HEALS_NEVER, cause, some, the
+from engine.rule import HEALS_NEVER, Text, cause, say, some, the
 from facts import AddressHolders, Leg
 
 
@@ -15,9 +15,16 @@ from facts import AddressHolders, Leg
     leg=some(Leg, target_kind="pod"),
     holders=some(AddressHolders, address=the.leg.target_address),
 )
-def pod_ip_duplicate(leg: Leg, holders: AddressHolders) -> str | None:
+def pod_ip_duplicate(leg: Leg, holders: AddressHolders) -> Text | None:
     """While a virtual machine migrates, its two pods rightly have one address."""
     others = [name for name in holders.pods if name != leg.target]
     if not others or holders.machine or leg.target not in holders.pods:
         return None
-    return f"{leg.target} has {holders.address}, and so {'has' if len(others) == 1 else 'have'} {', '.join(others)}."
+    return say(
+        "{pod} has {address}, and so has {others}."
+        if len(others) == 1
+        else "{pod} has {address}, and so have {others}.",
+        pod=leg.target,
+        address=holders.address,
+        others=", ".join(others),
+    )

@@ -1,6 +1,6 @@
 """A pod that builds larger packets than its node's tunnel takes loses them, or learns better only by ICMP."""
 
-from engine.rule import NOT_FELIX, Finding, cause, some, the
+from engine.rule import NOT_FELIX, Finding, cause, say, some, the
 from facts import Leg, Link, PodInterface, ProbeResult
 
 
@@ -37,10 +37,17 @@ def pod_mtu_too_large(
 ) -> Finding | None:
     if tunnel.mtu <= 0 or interface.pod_mtu <= tunnel.mtu:
         return None
-    too_large = (
-        f"{interface.pod_device} of {leg.source} has MTU {interface.pod_mtu}, {tunnel.device} on {tunnel.node} "
-        f"only {tunnel.mtu}"
+    too_large = say(
+        "{device} of {pod} has MTU {mtu}, {tunnel} on {node} only {tunnel_mtu}",
+        device=interface.pod_device,
+        pod=leg.source,
+        mtu=interface.pod_mtu,
+        tunnel=tunnel.device,
+        node=tunnel.node,
+        tunnel_mtu=tunnel.mtu,
     )
     if not full.lost_for_its_size(small):
-        return Finding(f"{too_large}.", severity="warns")
-    return Finding(f"{too_large}: packets of {full.size} bytes do not pass, small ones do.")
+        return Finding(say("{too_large}.", too_large=too_large), severity="warns")
+    return Finding(
+        say("{too_large}: packets of {size} bytes do not pass, small ones do.", too_large=too_large, size=full.size)
+    )

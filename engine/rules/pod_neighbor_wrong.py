@@ -1,6 +1,6 @@
 """With a static wrong MAC for the pod on its own interface, the pod takes every frame for somebody else's."""
 
-from engine.rule import HEALS_NEVER, cause, some, the
+from engine.rule import HEALS_NEVER, Text, cause, say, some, the
 from facts import Leg, Neighbor, PodInterface
 
 STATIC = {"PERMANENT", "NOARP"}  # any other entry is checked by the kernel itself and soon right again
@@ -26,10 +26,17 @@ STATIC = {"PERMANENT", "NOARP"}  # any other entry is checked by the kernel itse
     ),
     seen=some(Neighbor, node=the.leg.target_node, device=the.leg.target_interface, address=the.leg.target_address),
 )
-def pod_neighbor_wrong(leg: Leg, pod: PodInterface, seen: Neighbor) -> str | None:
+def pod_neighbor_wrong(leg: Leg, pod: PodInterface, seen: Neighbor) -> Text | None:
     if not STATIC & set(seen.state.split("|")) or not seen.mac or not pod.pod_mac or seen.mac == pod.pod_mac:
         return None
-    return (
-        f"{seen.node} has {seen.mac} as a static entry ({seen.state}) for {seen.address} on {seen.device}; "
-        f"{pod.pod_device} of {leg.target} is {pod.pod_mac}."
+    return say(
+        "{node} has {mac} as a static entry ({state}) for {address} on {interface}; {device} of {pod} is {pod_mac}.",
+        node=seen.node,
+        mac=seen.mac,
+        state=seen.state,
+        address=seen.address,
+        interface=seen.device,
+        device=pod.pod_device,
+        pod=leg.target,
+        pod_mac=pod.pod_mac,
     )

@@ -1,6 +1,6 @@
 """A pod that is not running answers nobody, whatever the network does."""
 
-from engine.rule import NOT_FELIX, Finding, cause, some, the
+from engine.rule import NOT_FELIX, Finding, Text, cause, say, some, the
 from facts import Endpoint
 
 
@@ -14,12 +14,18 @@ from facts import Endpoint
     heals_within_s=NOT_FELIX,
     endpoint=some(Endpoint, kind="pod"),
 )
-def pod_not_running(endpoint: Endpoint) -> str | Finding | None:
-    why = f": {endpoint.reason.rstrip('.')}" if endpoint.reason else ""
+def pod_not_running(endpoint: Endpoint) -> Text | Finding | None:
+    why = endpoint.reason.rstrip(".")
     if endpoint.starting:
         return None
     if endpoint.phase != "Running":
-        return f"{endpoint.name} is {endpoint.phase or 'in an unknown phase'}{why}."
+        phase = endpoint.phase or say("in an unknown phase")
+        return say(
+            "{pod} is {phase}: {why}." if endpoint.reason else "{pod} is {phase}.",
+            pod=endpoint.name,
+            phase=phase,
+            why=why,
+        )
     if not endpoint.ready and "CrashLoopBackOff" in endpoint.reason:
-        return Finding(f"a container of {endpoint.name} keeps crashing{why}.", severity="warns")
+        return Finding(say("a container of {pod} keeps crashing: {why}.", pod=endpoint.name, why=why), severity="warns")
     return None

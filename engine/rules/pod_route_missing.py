@@ -1,7 +1,7 @@
 """Without the pod's /32 its own node does not know which interface leads to it."""
 
 from engine.prefix import host
-from engine.rule import HEALS_ENTRY, cause, some, the
+from engine.rule import HEALS_ENTRY, Text, cause, say, some, the
 from facts import Leg, RouteLookup
 
 
@@ -16,16 +16,20 @@ from facts import Leg, RouteLookup
     leg=some(Leg, target_kind="pod"),
     route=some(RouteLookup, node=the.leg.target_node, destination=the.leg.target_address, source="", incoming=""),
 )
-def pod_route_missing(leg: Leg, route: RouteLookup) -> str | None:
+def pod_route_missing(leg: Leg, route: RouteLookup) -> Text | None:
     if route.found and route.prefix == host(leg.target_address):
         return None
     if route.type == "blackhole":
-        instead = f"the blackhole {route.prefix or 'of its own block'} answers"
+        instead = say("the blackhole {prefix} answers", prefix=route.prefix or say("of its own block"))
     elif route.found:
-        instead = f"{route.prefix} by {route.device} is used"
+        instead = say("{prefix} by {device} is used", prefix=route.prefix, device=route.device)
     else:
-        instead = f"the kernel says {route.error}"
-    return (
-        f"{route.node} has no route {leg.target_address}/32 dev {leg.target_interface} to {leg.target}; "
-        f"{instead} instead."
+        instead = say("the kernel says {error}", error=route.error)
+    return say(
+        "{node} has no route {prefix} dev {interface} to {pod}; {instead} instead.",
+        node=route.node,
+        prefix=host(leg.target_address),
+        interface=leg.target_interface,
+        pod=leg.target,
+        instead=instead,
     )

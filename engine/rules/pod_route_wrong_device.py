@@ -1,7 +1,7 @@
 """The pod's /32 on its own node leads to another interface than the pod's: a stranger gets its packets, or nobody."""
 
 from engine.prefix import host
-from engine.rule import HEALS_ENTRY, HEALS_NEVER, Finding, cause, some, the
+from engine.rule import HEALS_ENTRY, HEALS_NEVER, Finding, cause, say, some, the
 from facts import CalicoNode, Leg, PodInterface, RouteLookup
 
 
@@ -33,6 +33,13 @@ def pod_route_wrong_device(leg: Leg, node: CalicoNode, pod: PodInterface, route:
         return None
     felix_s = route.device.startswith(tuple(filter(None, node.interface_prefix.split(","))))
     return Finding(
-        f"{route.node} sends {route.prefix} to {route.device}; {leg.target} is behind {pod.interface}.",
+        say(
+            "{node} sends {prefix} to {device}; {pod} is behind {interface}.",
+            node=route.node,
+            prefix=route.prefix,
+            device=route.device,
+            pod=leg.target,
+            interface=pod.interface,
+        ),
         heals_within_s=HEALS_ENTRY if felix_s else HEALS_NEVER,
     )

@@ -1,6 +1,6 @@
 """CNI failed to set up the pod's network for a reason of its own: the pod has no address and never starts."""
 
-from engine.rule import NOT_FELIX, cause, some, the
+from engine.rule import NOT_FELIX, Text, cause, say, some, the
 from facts import Endpoint
 
 
@@ -14,9 +14,14 @@ from facts import Endpoint
     heals_within_s=NOT_FELIX,
     endpoint=some(Endpoint, kind="pod", host_network=False),
 )
-def pod_without_ip(endpoint: Endpoint) -> str | None:
+def pod_without_ip(endpoint: Endpoint) -> Text | None:
     """A pod that is merely being created has no failed attempt behind it."""
     waits = endpoint.phase == "Pending" and endpoint.node and not endpoint.addresses and not endpoint.terminating
     if not waits or not endpoint.network_failure:
         return None
-    return f"{endpoint.name} has no address on {endpoint.node}: {endpoint.network_failure.rstrip('.')}."
+    return say(
+        "{pod} has no address on {node}: {why}.",
+        pod=endpoint.name,
+        node=endpoint.node,
+        why=endpoint.network_failure.rstrip("."),
+    )

@@ -1,6 +1,6 @@
 """The pool has no address left that this node may use: the pod waits for one and never starts."""
 
-from engine.rule import NOT_FELIX, cause, some, the
+from engine.rule import NOT_FELIX, Text, cause, say, some, the
 from facts import Endpoint, PoolUsage
 
 
@@ -13,14 +13,32 @@ from facts import Endpoint, PoolUsage
     endpoint=some(Endpoint, kind="pod", phase="Pending", host_network=False, address=""),
     usage=some(PoolUsage, node=the.endpoint.node),
 )
-def pool_exhausted(endpoint: Endpoint, usage: PoolUsage) -> str | None:
+def pool_exhausted(endpoint: Endpoint, usage: PoolUsage) -> Text | None:
     if not usage.exhausted or usage.forbids or usage.other_pool:
         return None
-    blocks = f"{usage.blocks_taken} of {usage.blocks_possible} blocks of /{usage.block_size} are taken"
-    nodes = f" for {usage.nodes} nodes" if usage.nodes >= 0 else ""
-    strict = " and strict affinity forbids borrowing" if usage.strict_affinity else ""
-    free = f"{usage.free_on_node} addresses are free in blocks of {usage.node} and {usage.free_elsewhere} elsewhere"
-    return (
-        f"{endpoint.name} waits for an address on {usage.node}: in pool {usage.pool} ({usage.cidr}) {blocks}{nodes}, "
-        f"{free}{strict}."
+    blocks = say(
+        "{taken} of {possible} blocks of /{size} are taken for {nodes} nodes"
+        if usage.nodes >= 0
+        else "{taken} of {possible} blocks of /{size} are taken",
+        taken=usage.blocks_taken,
+        possible=usage.blocks_possible,
+        size=usage.block_size,
+        nodes=usage.nodes,
+    )
+    free = say(
+        "{here} addresses are free in blocks of {node} and {elsewhere} elsewhere and strict affinity forbids borrowing"
+        if usage.strict_affinity
+        else "{here} addresses are free in blocks of {node} and {elsewhere} elsewhere",
+        here=usage.free_on_node,
+        node=usage.node,
+        elsewhere=usage.free_elsewhere,
+    )
+    return say(
+        "{pod} waits for an address on {node}: in pool {pool} ({cidr}) {blocks}, {free}.",
+        pod=endpoint.name,
+        node=usage.node,
+        pool=usage.pool,
+        cidr=usage.cidr,
+        blocks=blocks,
+        free=free,
     )

@@ -1,6 +1,6 @@
 """Nobody owns a pod's gateway: the pod's interface answers for it, unless its proxy ARP is off."""
 
-from engine.rule import HEALS_NEVER, Finding, cause, some, the
+from engine.rule import HEALS_NEVER, Finding, cause, say, some, the
 from facts import Leg, PodInterface, Sysctl
 
 
@@ -37,11 +37,23 @@ def proxy_arp_off(leg: Leg, own: Sysctl, every: Sysctl, interface: PodInterface)
         return None
     if leg.encapsulation == "unknown":  # eBPF may answer instead of the kernel
         return None
-    off = f"{own.name} is 0 on {own.node}"
     if interface.pod_gateway_mac:
         return Finding(
-            f"{off}: {leg.source} still remembers the MAC of its gateway, and is cut off once it asks again.",
+            say(
+                "{switch} is 0 on {node}: {pod} still remembers the MAC of its gateway, "
+                "and is cut off once it asks again.",
+                switch=own.name,
+                node=own.node,
+                pod=leg.source,
+            ),
             severity="warns",
         )
-    gateway = interface.pod_default_next_hop or "its gateway"
-    return Finding(f"{off}: {leg.source} asks for the MAC of {gateway} and nobody answers.")
+    return Finding(
+        say(
+            "{switch} is 0 on {node}: {pod} asks for the MAC of {gateway} and nobody answers.",
+            switch=own.name,
+            node=own.node,
+            pod=leg.source,
+            gateway=interface.pod_default_next_hop or say("its gateway"),
+        )
+    )

@@ -1,6 +1,6 @@
 """A strict reverse path filter drops what comes out of the tunnel when the way back does not lead into it."""
 
-from engine.rule import HEALS_NEVER, cause, some, the
+from engine.rule import HEALS_NEVER, Text, cause, say, some, the
 from facts import Leg, RouteLookup
 
 STRICT = 1
@@ -31,12 +31,16 @@ STRICT = 1
         RouteLookup, node=the.leg.target_node, destination=the.leg.target_address, source="", incoming=""
     ),
 )  # fmt: skip
-def reverse_path_filter_drops(leg: Leg, arriving: RouteLookup, delivered: RouteLookup) -> str | None:
+def reverse_path_filter_drops(leg: Leg, arriving: RouteLookup, delivered: RouteLookup) -> Text | None:
     refused = not arriving.found and arriving.error in ("EINVAL", "EXDEV")
     # A blackhole is refused with the same word, and then also for the node's own packets.
     if not refused or arriving.rp_filter != STRICT or not delivered.found:
         return None
-    return (
-        f"{arriving.node} refuses packets from {arriving.source} that come in by {arriving.incoming} "
-        f"({arriving.error}): rp_filter is strict there, and its way back to {arriving.source} is another."
+    return say(
+        "{node} refuses packets from {address} that come in by {device} ({error}): rp_filter is strict there, "
+        "and its way back to {address} is another.",
+        node=arriving.node,
+        address=arriving.source,
+        device=arriving.incoming,
+        error=arriving.error,
     )

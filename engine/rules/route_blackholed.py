@@ -1,16 +1,26 @@
 """A blackhole, unreachable or prohibit route swallows the flow on the sender's own node."""
 
-from engine.rule import HEALS_NEVER, cause, some, the
+from engine.prefix import covers_less
+from engine.rule import HEALS_ENTRY, HEALS_NEVER, Finding, Text, cause, say, some, the
 from facts import Leg, RouteLookup
 
 SWALLOWS = {"blackhole", "unreachable", "prohibit"}
+FELIX = 80  # the protocol of its own routes; it removes those it does not want
 
 
 @cause(
     title="A route on the sender's node swallows packets to the target",
     severity="breaks",
     remedy="Find who added it and delete it (ip route del); Felix removes only entries of its own protocol (80).",
-    after=["vxlan_device_missing", "vxlan_device_down", "routing_rule_diverts"],
+    after=[
+        "vxlan_device_missing",
+        "vxlan_device_down",
+        "ipip_device_missing",
+        "ipip_device_down",
+        "wireguard_device_missing",
+        "routing_rule_diverts",
+        "block_affinity_conflict",
+    ],
     after_peer=["tunnel_address_missing", "pool_disabled"],
     at=the.leg.source_node,
     stage="source node",
@@ -18,8 +28,18 @@ SWALLOWS = {"blackhole", "unreachable", "prohibit"}
     leg=some(Leg, routed=True),
     route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
 )
-def route_blackholed(leg: Leg, route: RouteLookup) -> str | None:
+def route_blackholed(leg: Leg, route: RouteLookup) -> Text | Finding | None:
     if route.type not in SWALLOWS:
         return None
-    where = f"{route.type} {route.prefix}" if route.prefix else f"a {route.type} route"
-    return f"{route.node} answers packets to {leg.target_address} with {where}."
+    text = say(
+        "{node} answers packets to {address} with {type} {prefix}."
+        if route.prefix
+        else "{node} answers packets to {address} with a {type} route.",
+        node=route.node,
+        address=leg.target_address,
+        type=route.type,
+        prefix=route.prefix,
+    )
+    # One for the whole block may be meant: Felix puts it on the node that it takes for the block's owner.
+    unwanted = route.protocol == FELIX and covers_less(route.prefix, leg.target_block)
+    return Finding(text, heals_within_s=HEALS_ENTRY) if unwanted else text

@@ -1,7 +1,7 @@
 """Without a route for the block that holds the target, packets leave by the default route and are lost."""
 
 from engine.prefix import covers_more, is_default
-from engine.rule import HEALS_ENTRY, cause, some, the
+from engine.rule import HEALS_ENTRY, Text, cause, say, some, the
 from facts import Leg, RouteLookup
 
 
@@ -13,9 +13,12 @@ from facts import Leg, RouteLookup
         "vxlan_device_missing",
         "vxlan_device_down",
         "vxlan_device_address_wrong",
+        "tunnel_address_not_owned",
         "vxlan_vni_wrong",
         "vxlan_port_wrong",
         "vxlan_local_address_wrong",
+        "ipip_device_missing",
+        "ipip_device_down",
         "routing_rule_diverts",
     ],
     after_peer=["tunnel_address_missing", "pool_disabled", "allocation_missing"],
@@ -25,21 +28,41 @@ from facts import Leg, RouteLookup
     leg=some(Leg, route_by="felix"),
     route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
 )
-def route_missing(leg: Leg, route: RouteLookup) -> str | None:
+def route_missing(leg: Leg, route: RouteLookup) -> Text | None:
     block = leg.target_block or leg.target_address
     if not route.found:
         if route.error != "ENETUNREACH":
             return None
-        return f"{route.node} has no route to {leg.target_address} at all; expected {block} via {_expected(leg)}."
+        return say(
+            "{node} has no route to {address} at all; expected {block} via {expected}.",
+            node=route.node,
+            address=leg.target_address,
+            block=block,
+            expected=_expected(leg),
+        )
     if route.device == leg.expected_device or not covers_more(route.prefix, leg.target_block):
         return None
-    name = "its default route" if is_default(route.prefix) else f"the route {route.prefix}"
-    return (
-        f"{route.node} has no route for {block}: packets to {leg.target_address} take {name} by {route.device}; "
-        f"expected via {_expected(leg)}."
+    default = is_default(route.prefix)
+    return say(
+        "{node} has no route for {block}: packets to {address} take {taken} by {device}; expected via {expected}.",
+        node=route.node,
+        block=block,
+        address=leg.target_address,
+        taken=say("its default route") if default else say("the route {prefix}", prefix=route.prefix),
+        device=route.device,
+        expected=_expected(leg),
     )
 
 
-def _expected(leg: Leg) -> str:
-    next_hop = leg.expected_next_hop or f"the tunnel address of {leg.target_node}"
-    return f"{next_hop} dev {leg.expected_device}" if leg.expected_device else f"{next_hop} by the uplink"
+def _expected(leg: Leg) -> Text:
+    return say(
+        "{next_hop} dev {device}" if leg.expected_device else "{next_hop} by the uplink",
+        next_hop=leg.expected_next_hop or _of_peer(leg),
+        device=leg.expected_device,
+    )
+
+
+def _of_peer(leg: Leg) -> Text:
+    if leg.encapsulation == "vxlan":
+        return say("the tunnel address of {node}", node=leg.target_node)
+    return say("the address of {node}", node=leg.target_node)

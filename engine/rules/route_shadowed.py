@@ -5,7 +5,7 @@ addresses have a longer route too, but by the tunnel. The other wrong entries an
 """
 
 from engine.prefix import covers_less
-from engine.rule import HEALS_ENTRY, HEALS_NEVER, Finding, cause, some, the
+from engine.rule import HEALS_ENTRY, HEALS_NEVER, Finding, Text, cause, say, some, the
 from facts import CalicoNode, Leg, RouteLookup
 
 
@@ -22,17 +22,28 @@ from facts import CalicoNode, Leg, RouteLookup
     node=some(CalicoNode, name=the.leg.source_node, family=the.leg.family),
     route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
 )
-def route_shadowed(leg: Leg, node: CalicoNode, route: RouteLookup) -> str | Finding | None:
+def route_shadowed(leg: Leg, node: CalicoNode, route: RouteLookup) -> Text | Finding | None:
     if not route.found or not covers_less(route.prefix, leg.target_block):
         return None
     if route.type == "local":
         return Finding(
-            f"{route.node} takes {leg.target_address} for an address of its own; {leg.target} is on {leg.target_node}.",
+            say(
+                "{node} takes {address} for an address of its own; {pod} is on {peer}.",
+                node=route.node,
+                address=leg.target_address,
+                pod=leg.target,
+                peer=leg.target_node,
+            ),
             heals_within_s=HEALS_NEVER,
         )
     if not route.device.startswith(tuple(filter(None, node.interface_prefix.split(",")))):
         return None
-    return (
-        f"{route.node} sends {route.prefix} to its own interface {route.device}, before its route for "
-        f"{leg.target_block}; {leg.target} is on {leg.target_node}."
+    return say(
+        "{node} sends {prefix} to its own interface {device}, before its route for {block}; {pod} is on {peer}.",
+        node=route.node,
+        prefix=route.prefix,
+        device=route.device,
+        block=leg.target_block,
+        pod=leg.target,
+        peer=leg.target_node,
     )

@@ -10,7 +10,7 @@ One entry, one name. What the kernel picks for the target on the source's node i
 """
 
 from engine.prefix import covers_less, covers_more
-from engine.rule import HEALS_ENTRY, cause, some, the
+from engine.rule import HEALS_ENTRY, Text, cause, say, some, the
 from facts import Leg, RouteLookup
 
 
@@ -23,6 +23,8 @@ from facts import Leg, RouteLookup
         "vxlan_device_missing",
         "vxlan_device_down",
         "vxlan_device_address_wrong",
+        "ipip_device_missing",
+        "ipip_device_down",
         "routing_rule_diverts",
         "vxlan_vni_wrong",
         "vxlan_port_wrong",
@@ -35,7 +37,7 @@ from facts import Leg, RouteLookup
     leg=some(Leg, route_by="felix"),
     route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
 )
-def route_wrong_device(leg: Leg, route: RouteLookup) -> str | None:
+def route_wrong_device(leg: Leg, route: RouteLookup) -> Text | None:
     if not route.found or not route.device or covers_more(route.prefix, leg.target_block):
         return None
     tunnelled = route.device == leg.tunnel_device
@@ -43,9 +45,18 @@ def route_wrong_device(leg: Leg, route: RouteLookup) -> str | None:
         return None
     if not tunnelled and covers_less(route.prefix, leg.target_block):
         return None
-    via = f" via {route.next_hop}" if route.next_hop else ""
-    hop = leg.expected_next_hop or f"the tunnel address of {leg.target_node}"
-    return (
-        f"{route.node} sends {route.prefix}{via} by {route.device}; "
-        f"expected via {hop} dev {leg.expected_device or 'the uplink'}."
+    return say(
+        "{node} sends {prefix} via {next_hop} by {device}; expected via {expected} dev {expected_device}."
+        if route.next_hop
+        else "{node} sends {prefix} by {device}; expected via {expected} dev {expected_device}.",
+        node=route.node,
+        prefix=route.prefix,
+        next_hop=route.next_hop,
+        device=route.device,
+        expected=leg.expected_next_hop
+        or say(
+            "the tunnel address of {node}" if leg.encapsulation == "vxlan" else "the address of {node}",
+            node=leg.target_node,
+        ),
+        expected_device=leg.expected_device or say("the uplink"),
     )

@@ -1,7 +1,7 @@
 """The route to the target's block leads to a node that does not have it: a detour at best."""
 
 from engine.prefix import covers_more
-from engine.rule import HEALS_ENTRY, cause, some, the
+from engine.rule import HEALS_ENTRY, Text, cause, say, some, the
 from facts import Leg, RouteLookup
 
 
@@ -9,7 +9,14 @@ from facts import Leg, RouteLookup
     title="The route to the target leads to the wrong node",
     severity="breaks",
     remedy="Replace the route by one via the right tunnel address; Felix does the same at its next refresh.",
-    after=["vxlan_device_missing", "vxlan_device_down", "route_shadowed", "routing_rule_diverts"],
+    after=[
+        "vxlan_device_missing",
+        "vxlan_device_down",
+        "ipip_device_missing",
+        "ipip_device_down",
+        "route_shadowed",
+        "routing_rule_diverts",
+    ],
     after_peer=[
         "tunnel_address_missing",
         "tunnel_address_not_owned",
@@ -30,14 +37,21 @@ from facts import Leg, RouteLookup
         found=True,
     ),
 )
-def route_wrong_next_hop(leg: Leg, route: RouteLookup) -> str | None:
+def route_wrong_next_hop(leg: Leg, route: RouteLookup) -> Text | None:
     tunnelled = route.device == leg.tunnel_device
     if tunnelled != (leg.expected_device == leg.tunnel_device) or covers_more(route.prefix, leg.target_block):
         return None
     if not leg.expected_next_hop or route.next_hop == leg.expected_next_hop:
         return None
-    what = "tunnel address" if tunnelled else "address"
-    return (
-        f"{route.node} sends {route.prefix} via {route.next_hop or 'the link itself'} dev {route.device}; {leg.target} "
-        f"is on {leg.target_node}, whose {what} is {leg.expected_next_hop}."
+    return say(
+        "{node} sends {prefix} via {next_hop} dev {device}; {pod} is on {peer}, whose tunnel address is {expected}."
+        if leg.encapsulation == "vxlan"
+        else "{node} sends {prefix} via {next_hop} dev {device}; {pod} is on {peer}, whose address is {expected}.",
+        node=route.node,
+        prefix=route.prefix,
+        next_hop=route.next_hop or say("the link itself"),
+        device=route.device,
+        pod=leg.target,
+        peer=leg.target_node,
+        expected=leg.expected_next_hop,
     )

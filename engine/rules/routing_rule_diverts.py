@@ -1,6 +1,6 @@
 """A policy routing rule sends the pod's packets elsewhere than `ip route` on its node would have it."""
 
-from engine.rule import HEALS_NEVER, Finding, cause, some, the
+from engine.rule import HEALS_NEVER, Finding, Text, cause, say, some, the
 from facts import Leg, RouteLookup
 
 STANDARD = {253, 254, 255}  # default, main, local: where every kernel's own three rules lead
@@ -26,45 +26,86 @@ SWALLOWS = {"blackhole", "unreachable", "prohibit"}
     ),
     own=some(RouteLookup, node=the.leg.source_node, destination=the.leg.source_address, source="", incoming=""),
 )
-def routing_rule_diverts(leg: Leg, table: RouteLookup, flow: RouteLookup, own: RouteLookup) -> str | Finding | None:
+def routing_rule_diverts(leg: Leg, table: RouteLookup, flow: RouteLookup, own: RouteLookup) -> Text | Finding | None:
     """Of both: what the pod sends, and what arrives for it (where the rule looks at nothing but the destination)."""
     leaving = _leaving(leg, table, flow)
     if leaving or not own.found or own.table in STANDARD or own.device == leg.source_interface:
         return leaving
     return Finding(
-        f"{own.node} sends packets for its own pod {leg.source} by {own.prefix} of table {own.table} "
-        f"dev {own.device} instead of {leg.source_interface}.",
+        say(
+            "{node} sends packets for its own pod {pod} by {prefix} of table {table} dev {device} "
+            "instead of {interface}.",
+            node=own.node,
+            pod=leg.source,
+            prefix=own.prefix,
+            table=own.table,
+            device=own.device,
+            interface=leg.source_interface,
+        ),
         stage="target node",
         other_leg=True,
     )
 
 
-def _leaving(leg: Leg, table: RouteLookup, flow: RouteLookup) -> str | None:
-    who = f"{flow.node} sends packets from {flow.source} to {flow.destination}"
+def _leaving(leg: Leg, table: RouteLookup, flow: RouteLookup) -> Text | None:
+    who = say(
+        "{node} sends packets from {source} to {destination}",
+        node=flow.node,
+        source=flow.source,
+        destination=flow.destination,
+    )
+    instead = _instead(leg, table)
     if flow.found:
         if flow.table in STANDARD or _right(leg, table, flow):
             return None
-        via = f" via {flow.next_hop}" if flow.next_hop else ""
-        return f"{who} by {flow.prefix} of table {flow.table}{via} dev {flow.device}; {_instead(leg, table)}."
+        return say(
+            "{packets} by {prefix} of table {table} via {next_hop} dev {device}; {instead}."
+            if flow.next_hop
+            else "{packets} by {prefix} of table {table} dev {device}; {instead}.",
+            packets=who,
+            prefix=flow.prefix,
+            table=flow.table,
+            next_hop=flow.next_hop,
+            device=flow.device,
+            instead=instead,
+        )
     if not table.found:
         return None
     if flow.type in SWALLOWS and flow.table not in STANDARD:
-        return f"{who} into {flow.type} {flow.prefix} of table {flow.table}; {_instead(leg, table)}."
+        return say(
+            "{packets} into {type} {prefix} of table {table}; {instead}.",
+            packets=who,
+            type=flow.type,
+            prefix=flow.prefix,
+            table=flow.table,
+            instead=instead,
+        )
     if flow.error in RULE_SAYS_NO:
-        return f"{who} nowhere: the kernel says {flow.error}; {_instead(leg, table)}."
+        return say(
+            "{packets} nowhere: the kernel says {error}; {instead}.", packets=who, error=flow.error, instead=instead
+        )
     return None
 
 
 def _right(leg: Leg, table: RouteLookup, flow: RouteLookup) -> bool:
     """Does the flow get where it should, whatever table says so?"""
+    if not leg.expected_next_hop and leg.expected_device:  # the peer has no tunnel address: a tunnel it is all the same
+        return flow.device == leg.expected_device
     if not leg.expected_next_hop:
         return (flow.device, flow.next_hop) == (table.device, table.next_hop)
     tunnelled = leg.expected_device == leg.tunnel_device
     return flow.next_hop == leg.expected_next_hop and (flow.device == leg.tunnel_device) == tunnelled
 
 
-def _instead(leg: Leg, table: RouteLookup) -> str:
+def _instead(leg: Leg, table: RouteLookup) -> Text:
     if not table.found or table.table not in STANDARD:
-        return f"the way to {leg.target_node} is by {leg.expected_device or 'the uplink'}"
-    via = f" via {table.next_hop}" if table.next_hop else ""
-    return f"without the rule it would be {table.prefix}{via} dev {table.device}"
+        device = leg.expected_device or say("the uplink")
+        return say("the way to {peer} is by {device}", peer=leg.target_node, device=device)
+    return say(
+        "without the rule it would be {prefix} via {next_hop} dev {device}"
+        if table.next_hop
+        else "without the rule it would be {prefix} dev {device}",
+        prefix=table.prefix,
+        next_hop=table.next_hop,
+        device=table.device,
+    )

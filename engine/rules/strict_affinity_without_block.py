@@ -1,6 +1,6 @@
 """Addresses are left, but only in blocks of other nodes, and strict affinity forbids borrowing them."""
 
-from engine.rule import NOT_FELIX, cause, some, the
+from engine.rule import NOT_FELIX, Text, cause, say, some, the
 from facts import Endpoint, PoolUsage
 
 
@@ -14,13 +14,20 @@ from facts import Endpoint, PoolUsage
     endpoint=some(Endpoint, kind="pod", phase="Pending", host_network=False, address=""),
     usage=some(PoolUsage, node=the.endpoint.node),
 )
-def strict_affinity_without_block(endpoint: Endpoint, usage: PoolUsage) -> str | None:
+def strict_affinity_without_block(endpoint: Endpoint, usage: PoolUsage) -> Text | None:
     if not usage.exhausted or usage.other_pool or usage.forbids != "strict_affinity":
         return None
-    full = {0: "no block of its own", 1: "one block, a full one,"}.get(
-        usage.blocks_on_node, f"{usage.blocks_on_node} full blocks"
-    )
-    return (
-        f"{endpoint.name} waits for an address on {usage.node}, which has {full} and can get no other; strict affinity "
-        f"forbids it to borrow the {usage.forbidden} addresses that its pools have left on other nodes."
+    if usage.blocks_on_node == 0:
+        blocks = say("no block of its own")
+    elif usage.blocks_on_node == 1:
+        blocks = say("one block, a full one,")
+    else:
+        blocks = say("{count} full blocks", count=usage.blocks_on_node)
+    return say(
+        "{pod} waits for an address on {node}, which has {blocks} and can get no other; strict affinity "
+        "forbids it to borrow the {left} addresses that its pools have left on other nodes.",
+        pod=endpoint.name,
+        node=usage.node,
+        blocks=blocks,
+        left=usage.forbidden,
     )

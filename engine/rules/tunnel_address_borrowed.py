@@ -2,7 +2,7 @@
 
 import re
 
-from engine.rule import HEALS_NEVER, cause, some, the
+from engine.rule import HEALS_NEVER, Text, cause, say, some, the
 from facts import Allocation, Leg
 
 ROUTED_SINCE = (3, 30)  # reference: calico.md 3.5
@@ -20,13 +20,18 @@ ROUTED_SINCE = (3, 30)  # reference: calico.md 3.5
     leg=some(Leg, encapsulation="vxlan"),
     allocation=some(Allocation, address=the.leg.source_tunnel_address),
 )
-def tunnel_address_borrowed(leg: Leg, allocation: Allocation) -> str | None:
+def tunnel_address_borrowed(leg: Leg, allocation: Allocation) -> Text | None:
     version = re.match(r"v?(\d+)\.(\d+)", leg.calico_version)
     if not allocation.found or allocation.block_node in ("", leg.source_node) or version is None:
         return None
     if (int(version[1]), int(version[2])) >= ROUTED_SINCE:
         return None
-    return (
-        f"{leg.source_node} uses {allocation.address} as its tunnel address, from block {allocation.block} of "
-        f"{allocation.block_node}; Calico {leg.calico_version} does not route such an address reliably."
+    return say(
+        "{node} uses {address} as its tunnel address, from block {block} of {owner}; "
+        "Calico {version} does not route such an address reliably.",
+        node=leg.source_node,
+        address=allocation.address,
+        block=allocation.block,
+        owner=allocation.block_node,
+        version=leg.calico_version,
     )

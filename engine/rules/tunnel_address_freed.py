@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address, ip_network
 
-from engine.rule import HEALS_NEVER, cause, some, the
+from engine.rule import HEALS_NEVER, Text, cause, say, some, the
 from facts import Allocation, CalicoNode, Leg
 
 
@@ -18,12 +18,13 @@ from facts import Allocation, CalicoNode, Leg
     allocation=some(Allocation, address=the.leg.source_tunnel_address),
     node=some(CalicoNode, name=the.leg.source_node, family=the.leg.family),
 )
-def tunnel_address_freed(leg: Leg, allocation: Allocation, node: CalicoNode) -> str | None:
+def tunnel_address_freed(leg: Leg, allocation: Allocation, node: CalicoNode) -> Text | None:
     """With host-local IPAM the address comes from the node's own range, and no block knows it."""
     local = any(ip_address(allocation.address) in ip_network(cidr) for cidr in node.pod_cidrs)
     if allocation.found or (local and not allocation.block):
         return None
-    return (
-        f"{leg.source_node} uses {allocation.address} as its tunnel address, but IPAM holds it as free: "
-        "this works until a pod gets it."
+    return say(
+        "{node} uses {address} as its tunnel address, but IPAM holds it as free: this works until a pod gets it.",
+        node=leg.source_node,
+        address=allocation.address,
     )

@@ -1,6 +1,6 @@
 """A node without a tunnel address has no peers: they withdraw their routes to it and drop what it sends."""
 
-from engine.rule import HEALS_NEVER, cause, some, the
+from engine.rule import HEALS_NEVER, Text, cause, say, some, the
 from facts import CalicoNode, Leg
 
 
@@ -9,6 +9,7 @@ from facts import CalicoNode, Leg
     severity="breaks",
     remedy="Restart the calico-node pod of this node: only its start allocates a tunnel address. "
     "If it crash-loops, no address was to be had: look at the pool.",
+    after=["node_services_crash_looping"],
     at=the.leg.target_node,
     stage="target tunnel",
     both_ways=True,
@@ -16,10 +17,12 @@ from facts import CalicoNode, Leg
     leg=some(Leg, encapsulation="vxlan"),
     node=some(CalicoNode, name=the.leg.target_node, family=the.leg.family),
 )
-def tunnel_address_missing(leg: Leg, node: CalicoNode) -> str | None:
+def tunnel_address_missing(leg: Leg, node: CalicoNode) -> Text | None:
     if node.tunnel_address or not node.vxlan_expected:
         return None
-    return (
-        f"{node.name} has no annotation projectcalico.org/IPv4VXLANTunnelAddr although a VXLAN pool selects it; "
-        f"{leg.source_node} has nothing to route to."
+    return say(
+        "{node} has no annotation projectcalico.org/IPv4VXLANTunnelAddr although a VXLAN pool selects it; "
+        "{peer} has nothing to route to.",
+        node=node.name,
+        peer=leg.source_node,
     )

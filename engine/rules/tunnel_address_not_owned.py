@@ -1,7 +1,9 @@
 """A tunnel address that IPAM gave to somebody else is used twice, or will be."""
 
-from engine.rule import HEALS_NEVER, cause, some, the
+from engine.rule import HEALS_NEVER, Text, cause, say, some, the
 from facts import Allocation, Leg
+
+HANDLES = {4: "vxlan-tunnel-addr-", 6: "vxlan-v6-tunnel-addr-"}  # then the node's name
 
 
 @cause(
@@ -16,11 +18,16 @@ from facts import Allocation, Leg
     leg=some(Leg, encapsulation="vxlan"),
     allocation=some(Allocation, address=the.leg.source_tunnel_address),
 )
-def tunnel_address_not_owned(leg: Leg, allocation: Allocation) -> str | None:
+def tunnel_address_not_owned(leg: Leg, allocation: Allocation) -> Text | None:
     """A free address and a pod's are failure modes of their own."""
     if not allocation.found or allocation.owner_kind == "pod":
         return None
-    if allocation.handle.split("\r")[0] == f"vxlan-tunnel-addr-{leg.source_node}":
+    if allocation.handle.split("\r")[0] == HANDLES[leg.family] + leg.source_node:
         return None
-    owner = f"{allocation.owner_kind} {allocation.owner}".strip() or allocation.handle or "somebody else"
-    return f"{leg.source_node} uses {allocation.address} as its tunnel address, but IPAM gave it to {owner}."
+    owner = f"{allocation.owner_kind} {allocation.owner}".strip() or allocation.handle or say("somebody else")
+    return say(
+        "{node} uses {address} as its tunnel address, but IPAM gave it to {owner}.",
+        node=leg.source_node,
+        address=allocation.address,
+        owner=owner,
+    )

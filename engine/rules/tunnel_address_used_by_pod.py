@@ -1,6 +1,6 @@
 """A pod was given the address the node uses for its tunnel: the two take each other's packets."""
 
-from engine.rule import HEALS_NEVER, Finding, cause, some, the
+from engine.rule import HEALS_NEVER, Finding, Text, cause, say, some, the
 from facts import Allocation, Leg
 
 
@@ -17,11 +17,19 @@ from facts import Allocation, Leg
     leg=some(Leg, encapsulation="vxlan"),
     allocation=some(Allocation, address=the.leg.source_tunnel_address),
 )
-def tunnel_address_used_by_pod(leg: Leg, allocation: Allocation) -> str | Finding | None:
+def tunnel_address_used_by_pod(leg: Leg, allocation: Allocation) -> Text | Finding | None:
     if not allocation.found or allocation.owner_kind != "pod":
         return None
-    on = f" on {allocation.node}" if allocation.node else ""
-    text = f"{leg.source_node} uses {allocation.address} as its tunnel address, but IPAM gave it to pod "
-    text += f"{allocation.owner}{on}: {leg.source_node} takes what is meant for that pod."
+    text = say(
+        "{node} uses {address} as its tunnel address, but IPAM gave it to pod {pod} on {pod_node}: "
+        "{node} takes what is meant for that pod."
+        if allocation.node
+        else "{node} uses {address} as its tunnel address, but IPAM gave it to pod {pod}: "
+        "{node} takes what is meant for that pod.",
+        node=leg.source_node,
+        address=allocation.address,
+        pod=allocation.owner,
+        pod_node=allocation.node,
+    )
     asked = allocation.address in (leg.source_address, leg.target_address)
     return Finding(text, severity="breaks") if asked else text

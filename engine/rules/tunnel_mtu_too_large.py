@@ -1,6 +1,6 @@
 """A tunnel that takes packets its uplink cannot carry with a VXLAN header around them loses or splits large ones."""
 
-from engine.rule import NOT_FELIX, Finding, cause, some, the
+from engine.rule import NOT_FELIX, Finding, cause, say, some, the
 from facts import Leg, Link, PodInterface, ProbeResult
 
 OVERHEAD = 50  # outer IPv4, UDP and VXLAN headers, and the inner Ethernet header
@@ -42,11 +42,25 @@ def tunnel_mtu_too_large(
 ) -> Finding | None:
     if uplink.mtu <= 0 or tunnel.mtu <= uplink.mtu - OVERHEAD:
         return None
-    too_large = (
-        f"{tunnel.device} on {tunnel.node} has MTU {tunnel.mtu}, but {uplink.device} below it has {uplink.mtu} and "
-        f"VXLAN needs {OVERHEAD}: at most {uplink.mtu - OVERHEAD} is right"
+    too_large = say(
+        "{device} on {node} has MTU {mtu}, but {uplink} below it has {uplink_mtu} and VXLAN needs {overhead}: "
+        "at most {most} is right",
+        device=tunnel.device,
+        node=tunnel.node,
+        mtu=tunnel.mtu,
+        uplink=uplink.device,
+        uplink_mtu=uplink.mtu,
+        overhead=OVERHEAD,
+        most=uplink.mtu - OVERHEAD,
     )
     # A pod with a smaller MTU than the tunnel's lives well with it.
     if interface.pod_mtu <= uplink.mtu - OVERHEAD or not full.lost_for_its_size(small):
-        return Finding(f"{too_large}.", severity="warns")
-    return Finding(f"{too_large}. Packets of {full.size} bytes from {leg.source} do not pass, small ones do.")
+        return Finding(say("{too_large}.", too_large=too_large), severity="warns")
+    return Finding(
+        say(
+            "{too_large}. Packets of {size} bytes from {pod} do not pass, small ones do.",
+            too_large=too_large,
+            size=full.size,
+            pod=leg.source,
+        )
+    )

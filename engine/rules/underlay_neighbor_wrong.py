@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address, ip_network
 
-from engine.rule import NOT_FELIX, cause, some, the
+from engine.rule import NOT_FELIX, Text, cause, say, some, the
 from facts import CalicoNode, Leg, Link, Neighbor
 
 STATIC = {"PERMANENT", "NOARP"}  # what the network itself answers may be another MAC than the peer's: a cloud's gateway
@@ -24,19 +24,34 @@ UNRESOLVED = {"FAILED", "INCOMPLETE"}
     # Seen by the peer's own probe: a node that is dead is another failure mode.
     peer=some(Link, node=the.leg.target_node, node_address=the.leg.target_node_address),
 )
-def underlay_neighbor_wrong(leg: Leg, node: CalicoNode, seen: Neighbor, peer: Link) -> str | None:
+def underlay_neighbor_wrong(leg: Leg, node: CalicoNode, seen: Neighbor, peer: Link) -> Text | None:
     if not seen.found or not _neighbors(node.subnet, leg.target_node_address):
         return None
     if not seen.mac and seen.state in UNRESOLVED:
-        return (
-            f"{seen.node} asks by {seen.device} who has {seen.address}, the address of {leg.target_node}, and nobody "
-            f"answers ({seen.state}); {peer.device} of {peer.node} has it."
+        return say(
+            "{node} asks by {device} who has {address}, the address of {peer}, and nobody answers ({state}); "
+            "{peer_device} of {holder} has it.",
+            node=seen.node,
+            device=seen.device,
+            address=seen.address,
+            peer=leg.target_node,
+            state=seen.state,
+            peer_device=peer.device,
+            holder=peer.node,
         )
     if not STATIC & set(seen.state.split("|")) or not seen.mac or not peer.mac or seen.mac == peer.mac:
         return None
-    return (
-        f"{seen.node} has {seen.mac} as a static entry ({seen.state}) for {seen.address} on {seen.device}; "
-        f"{peer.device} of {leg.target_node} is {peer.mac}."
+    return say(
+        "{node} has {mac} as a static entry ({state}) for {address} on {device}; "
+        "{peer_device} of {peer} is {peer_mac}.",
+        node=seen.node,
+        mac=seen.mac,
+        state=seen.state,
+        address=seen.address,
+        device=seen.device,
+        peer_device=peer.device,
+        peer=leg.target_node,
+        peer_mac=peer.mac,
     )
 
 

@@ -1,6 +1,6 @@
 """The tunnel device must carry the node's tunnel address: the kernel hangs its routes on it."""
 
-from engine.rule import HEALS_DEVICE, Finding, Text, cause, say, some, the
+from engine.rule import HEALS_DEVICE, HEALS_ENTRY, Finding, Text, cause, say, some, the
 from facts import Leg, LinkAddresses
 
 
@@ -30,7 +30,7 @@ def vxlan_device_address_wrong(leg: Leg, device: LinkAddresses) -> Text | Findin
     bare = [address.split("/")[0] for address in device.addresses]
     if not leg.source_tunnel_address or leg.source_tunnel_address in bare:
         return None
-    if not bare:
+    if not bare and leg.family == 4:  # IPv6 routes stay; a device without any address of it is another failure mode
         return Finding(
             say(
                 "{device} on {node} has no address; it should be {expected}. "
@@ -40,12 +40,13 @@ def vxlan_device_address_wrong(leg: Leg, device: LinkAddresses) -> Text | Findin
                 expected=leg.source_tunnel_address,
             ),
             severity="breaks",
+            heals_within_s=HEALS_ENTRY,  # the address is back within seconds, routes and neighbors are not
         )
     text = say(
         "{device} on {node} has {addresses}; it should be {expected}.",
         device=device.device,
         node=device.node,
-        addresses=", ".join(bare),
+        addresses=", ".join(bare) or say("no address"),
         expected=leg.source_tunnel_address,
     )
     # Pods have addresses of their own; the node itself sends under this one, and nobody knows a way back to it.

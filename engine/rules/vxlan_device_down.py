@@ -1,6 +1,6 @@
 """A VXLAN device that is down drops every frame, and the kernel removes its routes and neighbors."""
 
-from engine.rule import HEALS_DEVICE, cause, some, the
+from engine.rule import HEALS_DEVICE, Text, cause, say, some, the
 from facts import Leg, Link
 
 
@@ -16,7 +16,11 @@ from facts import Leg, Link
     leg=some(Leg, encapsulation="vxlan"),
     device=some(Link, node=the.leg.source_node, device=the.leg.tunnel_device, found=True),
 )
-def vxlan_device_down(leg: Leg, device: Link) -> str | None:
+def vxlan_device_down(leg: Leg, device: Link) -> Text | None:
     if device.up:
         return None
-    return f"{device.device} on {device.node} is administratively down; its routes and neighbors are gone with it."
+    return say(
+        "{device} on {node} is administratively down; its routes and neighbors are gone with it.",
+        device=device.device,
+        node=device.node,
+    )

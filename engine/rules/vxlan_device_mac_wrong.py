@@ -1,6 +1,6 @@
 """Peers send to the MAC Calico announces for this node; a device with another one drops their frames."""
 
-from engine.rule import HEALS_DEVICE, cause, some, the
+from engine.rule import HEALS_DEVICE, Text, cause, say, some, the
 from facts import Leg, Link
 
 
@@ -16,7 +16,13 @@ from facts import Leg, Link
     leg=some(Leg, encapsulation="vxlan"),
     device=some(Link, node=the.leg.source_node, device=the.leg.tunnel_device, found=True),
 )
-def vxlan_device_mac_wrong(leg: Leg, device: Link) -> str | None:
+def vxlan_device_mac_wrong(leg: Leg, device: Link) -> Text | None:
     if not device.mac or not leg.source_tunnel_mac or device.mac == leg.source_tunnel_mac:
         return None
-    return f"{device.device} on {device.node} is {device.mac}; its peers send to {leg.source_tunnel_mac}."
+    return say(
+        "{device} on {node} is {mac}; its peers send to {expected}.",
+        device=device.device,
+        node=device.node,
+        mac=device.mac,
+        expected=leg.source_tunnel_mac,
+    )

@@ -1,6 +1,6 @@
 """Without its VXLAN device a node can send nothing to pods of other nodes and receives nothing from them."""
 
-from engine.rule import HEALS_DEVICE, cause, some, the
+from engine.rule import HEALS_DEVICE, Text, cause, say, some, the
 from facts import Leg, Link
 
 
@@ -17,7 +17,9 @@ from facts import Leg, Link
     leg=some(Leg, encapsulation="vxlan"),
     device=some(Link, node=the.leg.source_node, device=the.leg.tunnel_device),
 )
-def vxlan_device_missing(leg: Leg, device: Link) -> str | None:
+def vxlan_device_missing(leg: Leg, device: Link) -> Text | None:
     if device.found:
         return None
-    return f"{leg.source_node} has no device {leg.tunnel_device}, which its VXLAN pool needs."
+    return say(
+        "{node} has no device {device}, which its VXLAN pool needs.", node=leg.source_node, device=leg.tunnel_device
+    )

@@ -1,6 +1,6 @@
 """Frames with another outer address than the node's are dropped, by its own kernel or by the peer's firewall."""
 
-from engine.rule import HEALS_DEVICE, cause, some, the
+from engine.rule import HEALS_DEVICE, Text, cause, say, some, the
 from facts import Leg, Link
 
 
@@ -16,11 +16,15 @@ from facts import Leg, Link
     leg=some(Leg, encapsulation="vxlan"),
     device=some(Link, node=the.leg.source_node, device=the.leg.tunnel_device, found=True),
 )
-def vxlan_local_address_wrong(leg: Leg, device: Link) -> str | None:
+def vxlan_local_address_wrong(leg: Leg, device: Link) -> Text | None:
     # Without a local address the kernel takes the one its route has, which is well.
     if not device.vxlan_local or not leg.source_node_address or device.vxlan_local == leg.source_node_address:
         return None
-    return (
-        f"{device.device} on {device.node} sends from {device.vxlan_local}; the node's address is "
-        f"{leg.source_node_address}, and peers accept VXLAN from no other."
+    return say(
+        "{device} on {node} sends from {local}; the node's address is {expected}, "
+        "and peers accept VXLAN from no other.",
+        device=device.device,
+        node=device.node,
+        local=device.vxlan_local,
+        expected=leg.source_node_address,
     )

@@ -1,7 +1,7 @@
 """Nodes whose VXLAN devices disagree on the network's number throw each other's frames away."""
 
-from engine.rule import HEALS_DEVICE, cause, some, the
-from facts import Leg, Link
+from engine.rule import HEALS_DEVICE, HEALS_NEVER, Finding, Text, cause, say, some, the
+from facts import CalicoNode, Leg, Link
 
 
 @cause(
@@ -16,10 +16,33 @@ from facts import Leg, Link
     heals_within_s=HEALS_DEVICE,
     leg=some(Leg, encapsulation="vxlan"),
     device=some(Link, node=the.leg.source_node, device=the.leg.tunnel_device, found=True),
+    peer=some(CalicoNode, name=the.leg.target_node, family=the.leg.family),
 )
-def vxlan_vni_wrong(leg: Leg, device: Link) -> str | None:
-    if device.vni in (-1, leg.vni):  # -1: not a VXLAN device, or a flow-based one, which has no VNI of its own
+def vxlan_vni_wrong(leg: Leg, device: Link, peer: CalicoNode) -> Text | Finding | None:
+    if device.vni == -1:  # not a VXLAN device, or a flow-based one, which has no VNI of its own
         return None
-    return (
-        f"{device.device} on {device.node} has VNI {device.vni}; Calico's configuration for this node says {leg.vni}."
+    if device.vni == leg.vni:
+        return _disagreement(leg, peer)
+    return say(
+        "{device} on {node} has VNI {vni}; Calico's configuration for this node says {expected}.",
+        device=device.device,
+        node=device.node,
+        vni=device.vni,
+        expected=leg.vni,
     )
+
+
+def _disagreement(leg: Leg, peer: CalicoNode) -> Finding | None:
+    """Each device is as its node's configuration wants it, and the two want different things; told once, not for each
+    node."""
+    if peer.vni == leg.vni or leg.direction != "forward":
+        return None
+    text = say(
+        "Calico's configuration says VNI {vni} for {node} and {other_vni} for {peer}: they throw each other's frames "
+        "away.",
+        vni=leg.vni,
+        node=leg.source_node,
+        other_vni=peer.vni,
+        peer=peer.name,
+    )
+    return Finding(text, heals_within_s=HEALS_NEVER)
