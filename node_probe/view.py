@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from node_probe.netlink import Device, Netlink, NetlinkError
 # How a lookup may end; anything else (a timeout, no memory, no permission) is no answer about the route.
 REFUSED = {"ENETUNREACH", "EHOSTUNREACH", "EINVAL", "EACCES", "EXDEV", "ENODEV"}
 DEVICES = Path("/proc/sys/net/ipv4/conf")  # shows the namespace of the thread that reads it
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 class View:
@@ -51,6 +53,11 @@ class View:
     def uplink(self, ask: NodeAsk) -> Device | None:
         """The device that holds the node address; None when none does, or none was asked for."""
         return self.netlink.holder(ask.uplink_address) if ask.uplink_address else None
+
+    def below(self, ask: NodeAsk) -> Device | None:
+        """The device the tunnel's packets leave by, even when it holds no address any more; None when not known."""
+        tunnel = self.device(ask.tunnel_device) if ask.tunnel_device else None
+        return self.netlink.link(index=tunnel.link) if tunnel and tunnel.kind == "vxlan" and tunnel.link > 0 else None
 
     def enter(self, pod: LocalPod) -> Inside:
         """The pod's namespace, found once per ask. Raises CannotEnter."""
@@ -115,7 +122,7 @@ class View:
         rp_filter = -1
         try:
             index = self.netlink.link(incoming).index if incoming else 0
-            if incoming:
+            if incoming and ":" not in destination:  # IPv6 has no such switch
                 rp_filter = _rp_filter(incoming)
             route = self.netlink.route(destination, source=source, incoming=index)
         except NetlinkError as error:
@@ -132,7 +139,7 @@ class View:
             )
             # rp_filter refuses an input lookup with the very error of a blackhole: only when it is off, or when the
             # output lookup ended the same way, is the blackhole the reason.
-            if output is not None and output.error != error.name and rp_filter != 0:
+            if output is not None and output.error != error.name and rp_filter > 0:
                 return refused
             entry = self.netlink.refusing_route(destination, error.errno or 0)
             if entry is None:
@@ -162,6 +169,7 @@ class View:
             metric=route.metric,
             onlink=route.onlink,
             rp_filter=rp_filter,
+            preferred_source=route.preferred_source,
         )
 
 

@@ -9,15 +9,33 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from node_probe.collectors.pod import listening, printed
-from node_probe.netlink import Netlink, NetlinkError, Route, Sockets, replace_neighbor
+from node_probe.netlink import Bound, Netlink, NetlinkError, Route, Sockets, replace_neighbor
 from tests.namespaces import in_namespaces
-from tests.two_nodes import BLOCK, CART_INTERFACE, DB, MAC, NODE, TUNNEL, TwoNodes, echo
+from tests.two_nodes import (
+    AF_INET6,
+    BLOCK,
+    BLOCK6,
+    CART6,
+    CART_INTERFACE,
+    DB,
+    DB6,
+    GATEWAY6,
+    MAC,
+    MAC6,
+    NODE,
+    NODE6,
+    TUNNEL,
+    TUNNEL6,
+    TwoNodes,
+    echo,
+)
 
 ROUTES = 5_000
 
@@ -64,9 +82,10 @@ def test_the_matching_entry_of_a_route_is_found() -> None:
     nodes = TwoNodes()
     with Netlink() as kernel:
         tunnel = kernel.link(TUNNEL).index
-        block = Route("unicast", BLOCK["b"], 26, BLOCK["b"], tunnel, 254, 80, 0, 0, True)
+        block = Route("unicast", BLOCK["b"], 26, BLOCK["b"], tunnel, 254, 80, 0, 0, True, BLOCK["a"])
         assert kernel.route(DB) == block
-        assert kernel.route(DB, source="10.244.1.2", incoming=kernel.link(CART_INTERFACE).index) == block
+        comes_in = kernel.route(DB, source="10.244.1.2", incoming=kernel.link(CART_INTERFACE).index)
+        assert comes_in == replace(block, preferred_source="")
         assert kernel.route("8.8.8.8").prefix == "0.0.0.0/0"
         pod = kernel.route("10.244.1.2")
         assert (pod.prefix, pod.next_hop, pod.scope, pod.metric) == ("10.244.1.2/32", "", 253, 1024)
@@ -77,6 +96,7 @@ def test_the_matching_entry_of_a_route_is_found() -> None:
         nodes.at("a", lambda ip: ip.route("add", dst="10.9.0.0/16", multipath=two))
         several = kernel.route("10.9.1.1")
         assert several.prefix == "10.9.0.0/16" and several.next_hop in ("172.30.0.12", "172.30.0.13")
+        assert several.preferred_source == NODE["a"]
 
 
 @in_namespaces
@@ -133,23 +153,76 @@ def test_absent_devices_and_senseless_addresses() -> None:
 
 @in_namespaces
 def test_ipv6_is_read_by_the_same_code() -> None:
-    nodes = TwoNodes()
+    nodes = TwoNodes(dual=True)
     with Netlink() as kernel:
-        nodes.sysctl("a", f"net/ipv6/conf/{TUNNEL}/disable_ipv6", "0")
-        tunnel = kernel.link(TUNNEL).index
-        nodes.at("a", lambda ip: ip.addr("add", index=tunnel, address="fd00:1::1", prefixlen=128))
-        nodes.at(
-            "a",
-            lambda ip: ip.route("add", family=socket.AF_INET6, dst="fd00:2::/122", oif=tunnel, metrics={"mtu": 1430}),
-        )
-        nodes.at(
-            "a",
-            lambda ip: ip.neigh("replace", dst="fd00:2::2", lladdr=MAC["b"], ifindex=tunnel, state=128, family=10),
-        )
-        assert "fd00:1::1" in [one.address for one in kernel.addresses(tunnel, socket.AF_INET6)]
-        found = kernel.route("fd00:2::2")
-        assert (found.prefix, found.device, found.metric) == ("fd00:2::/122", tunnel, 1024)
-        assert kernel.neighbor(tunnel, "fd00:2::2").mac == MAC["b"]
+        tunnel, pod, uplink = kernel.link(TUNNEL6), kernel.link(CART_INTERFACE), kernel.link("eth0")
+        assert (tunnel.vxlan_local, tunnel.link, tunnel.ipv6) == (NODE6["a"], uplink.index, True)
+        assert BLOCK6["a"] in [one.address for one in kernel.addresses(tunnel.index, AF_INET6)]
+        assert [one.address for one in kernel.addresses(pod.index, AF_INET6)] == [GATEWAY6]
+        assert kernel.holder(NODE6["a"]) == kernel.holder("FD00:0172:30:0:0:0:0:B") == uplink
+        assert kernel.neighbor(tunnel.index, BLOCK6["b"]).mac == MAC6["b"]
+        assert kernel.fdb(tunnel.index, MAC6["b"]).address == NODE6["b"]
+        block = Route("unicast", BLOCK6["b"], 122, BLOCK6["b"], tunnel.index, 254, 80, 0, 1024, True, BLOCK6["a"])
+        assert kernel.route(DB6) == block
+        assert kernel.route(DB6, source=CART6, incoming=pod.index) == replace(block, preferred_source="")
+        assert kernel.route("2001:db8::1").prefix == "::/0"
+        assert kernel.route(NODE6["a"]).type == "local"
+        gone = nodes.cart.run(Netlink)
+        default = gone.default_route(AF_INET6)
+        assert default is not None and (default.prefix, default.next_hop) == ("::/0", GATEWAY6)
+        nodes.at("cart", lambda ip: ip.route("del", family=AF_INET6, dst="::/0"))
+        assert gone.default_route(AF_INET6) is None
+
+
+@in_namespaces
+def test_refused_and_divided_lookups_of_ipv6() -> None:
+    nodes = TwoNodes(dual=True)
+
+    def add(**route: Any) -> None:
+        nodes.at("a", lambda ip: ip.route("add", family=AF_INET6, **route))
+
+    with Netlink() as kernel:
+        for number, (kind, name) in enumerate(
+            (("blackhole", "EINVAL"), ("unreachable", "EHOSTUNREACH"), ("prohibit", "EACCES")), start=7
+        ):
+            add(dst=f"2001:db8:{number}::/48", type=kind, proto=4)
+            address = f"2001:db8:{number}::9"
+            assert refusal(lambda address=address: kernel.route(address)) == name
+            entry = kernel.refusing_route(address, getattr(errno, name))
+            assert entry is not None
+            assert (entry.type, entry.prefix, entry.protocol) == (kind, f"2001:db8:{number}::/48", 4)
+        uplink = kernel.link("eth0").index
+        for hop in ("fd00:172:30::c", "fd00:172:30::d"):
+            nodes.at(
+                "a",
+                lambda ip, hop=hop: ip.route("append", family=AF_INET6, dst="2001:db8:1::/48", gateway=hop, oif=uplink),
+            )
+        several = kernel.route("2001:db8:1::9")
+        assert several.prefix == "2001:db8:1::/48" and several.next_hop in ("fd00:172:30::c", "fd00:172:30::d")
+        assert (several.device, several.preferred_source) == (uplink, NODE6["a"])
+        nodes.at("a", lambda ip: ip.route("del", family=AF_INET6, dst="::/0"))
+        assert refusal(lambda: kernel.route("2001:db9::1")) == "ENETUNREACH"
+
+
+@in_namespaces
+def test_a_device_that_carries_no_ipv6_and_an_address_somebody_else_has() -> None:
+    nodes = TwoNodes(dual=True)
+    with Netlink() as kernel:
+        nodes.sysctl("a", f"net/ipv6/conf/{TUNNEL6}/disable_ipv6", "1")
+        assert not kernel.link(TUNNEL6).ipv6
+        nodes.sysctl("a", f"net/ipv6/conf/{TUNNEL6}/disable_ipv6", "0")
+        assert kernel.link(TUNNEL6).ipv6
+        nodes.at("a", lambda ip: ip.link("set", index=kernel.link(TUNNEL6).index, mtu=1279))
+        assert not kernel.link(TUNNEL6).ipv6, "IPv6 needs 1280"
+
+        uplink = kernel.link("eth0").index
+        nodes.sysctl("a", "net/ipv6/conf/eth0/accept_dad", "1")
+        nodes.at("a", lambda ip: ip.addr("add", index=uplink, address=NODE6["b"], prefixlen=64))
+        until = time.monotonic() + 10
+        while time.monotonic() < until and not any(one.duplicate for one in kernel.addresses(uplink, AF_INET6)):
+            time.sleep(0.01)
+        refused = [one.address for one in kernel.addresses(uplink, AF_INET6) if one.duplicate]
+        assert refused == [NODE6["b"]]
 
 
 @in_namespaces
@@ -176,8 +249,9 @@ def test_listening_sockets_are_the_printed_ones() -> None:
 
     def dual() -> list[socket.socket]:
         found = []
-        for address, port in (("::", 7070), ("::ffff:10.244.2.2", 6060)):
-            one = socket.socket(socket.AF_INET6)
+        for address, port in (("::", 7070), ("::ffff:10.244.2.2", 6060), ("::1", 6061), ("::", 7071)):
+            one = socket.socket(AF_INET6)
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, port == 7071)
             one.bind((address, port))
             one.listen()
             found.append(one)
@@ -186,18 +260,20 @@ def test_listening_sockets_are_the_printed_ones() -> None:
 
     kept = nodes.db.run(dual)
     expected = {
-        ("tcp", 8080): ("0.0.0.0",),
-        ("udp", 8080): ("0.0.0.0",),
-        ("tcp", 9090): ("127.0.0.1",),
-        ("tcp", 7070): ("::",),
-        ("tcp", 6060): ("10.244.2.2",),
-        ("udp", 7070): (),
-        ("tcp", kept[-1].getsockname()[1]): (),
+        ("tcp", 8080): [Bound("0.0.0.0", (4,))],
+        ("udp", 8080): [Bound("0.0.0.0", (4,))],
+        ("tcp", 9090): [Bound("127.0.0.1", (4,))],
+        ("tcp", 7070): [Bound("::", (4, 6))],
+        ("tcp", 6060): [Bound("10.244.2.2", (4,))],
+        ("tcp", 6061): [Bound("::1", (6,))],
+        ("udp", 7070): [],
+        ("tcp", kept[-1].getsockname()[1]): [],
     }
-    for (protocol, port), addresses in expected.items():
-        assert nodes.db.run(lambda p=protocol, n=port: listening(p, n)) == addresses, (protocol, port)
-        assert nodes.db.run(lambda p=protocol, n=port: printed(p, n)) == addresses, (protocol, port)
-    assert listening("tcp", 8080) == (), "the node itself listens nowhere"
+    for (protocol, port), sockets in expected.items():
+        assert nodes.db.run(lambda p=protocol, n=port: listening(p, n)) == sockets, (protocol, port)
+        assert nodes.db.run(lambda p=protocol, n=port: printed(p, n)) == sockets, (protocol, port)
+    assert nodes.db.run(lambda: listening("tcp", 7071)) == [Bound("::", (6,))], "a socket for IPv6 only"
+    assert listening("tcp", 8080) == [], "the node itself listens nowhere"
     with pytest.raises(ValueError, match="tcp or udp"):
         listening("sctp", 8080)
     with Sockets() as sockets:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,26 +20,45 @@ MAC = {"a": "66:00:00:00:00:0a", "b": "66:00:00:00:00:0b"}
 NODE = {"a": "172.30.0.11", "b": "172.30.0.12"}
 BLOCK = {"a": "10.244.1.0", "b": "10.244.2.0"}
 CART, DB, STRANGER = "10.244.1.2", "10.244.2.2", "10.244.2.9"
+TUNNEL6 = "vxlan-v6.calico"
+MAC6 = {"a": "66:00:00:00:06:0a", "b": "66:00:00:00:06:0b"}
+NODE6 = {"a": "fd00:172:30::b", "b": "fd00:172:30::c"}
+BLOCK6 = {"a": "fd00:10:244::1:0", "b": "fd00:10:244::2:0"}
+CART6, DB6, STRANGER6 = "fd00:10:244::1:2", "fd00:10:244::2:2", "fd00:10:244::2:9"
+GATEWAY6 = "fe80::ecee:eeff:feee:eeee"  # what the kernel makes of the MAC every cali* has
 CART_INTERFACE, DB_INTERFACE = "cali00000000ca7", "cali00000000db0"
 PERMANENT, ONLINK, LINK_SCOPE, FELIX = 128, 4, 253, 80
+
+AF_INET6 = socket.AF_INET6
 
 Work = Callable[[Any], Any]
 
 
 class TwoNodes:
-    """Node "a" is the namespace of the calling process, node "b" another. shop/cart lives on a, shop/db on b."""
+    """Node "a" is the namespace of the calling process, node "b" another. shop/cart lives on a, shop/db on b.
 
-    def __init__(self) -> None:
+    dual: with IPv6 beside IPv4. Else IPv6 is off everywhere, and nothing of it is in anybody's way.
+    """
+
+    def __init__(self, *, dual: bool = False) -> None:
+        self.dual = dual
         self.b = Place("node-b")
         self.cart, self.db = Place("cni-cart"), Place("cni-db")
-        _write("net/ipv6/conf/default/disable_ipv6", "1")
+        for place in ("a", "b", "cart", "db"):
+            self.sysctl(place, "net/ipv6/conf/default/disable_ipv6", "0" if dual else "1")
+            for name in ("all", "default"):
+                self.sysctl(place, f"net/ipv6/conf/{name}/accept_dad", "0")  # no second of doubt about each address
         self.at("a", lambda ip: ip.link("set", index=1, state="up"))
         peer = {"ifname": "eth0", "net_ns_fd": self.b.descriptor}
         self.at("a", lambda ip: ip.link("add", ifname="eth0", kind="veth", peer=peer))
         for node, other in (("a", "b"), ("b", "a")):
             self.at(node, lambda ip, node=node, other=other: _node(ip, node, other))
-        self._pod("a", self.cart, CART, CART_INTERFACE)
-        self._pod("b", self.db, DB, DB_INTERFACE)
+            if dual:
+                self.at(node, lambda ip, node=node, other=other: _node6(ip, node, other))
+        self._pod("a", self.cart, CART, CART6, CART_INTERFACE)
+        self._pod("b", self.db, DB, DB6, DB_INTERFACE)
+        if dual:
+            self._settle()
 
     def at(self, place: str, work: Work) -> Any:
         """`work(ip)` with a pyroute2 socket on node "a", node "b", pod "cart" or "db"."""
@@ -61,23 +81,46 @@ class TwoNodes:
         else:
             {"b": self.b, "cart": self.cart, "db": self.db}[place].run(lambda: _write(name, value))
 
-    def _pod(self, node: str, place: Place, address: str, interface: str) -> None:
+    def _settle(self) -> None:
+        """IPv6 begins on a device only when the kernel has taken notice that its cable is plugged in."""
+        devices = [
+            ("a", "eth0"),
+            ("a", CART_INTERFACE),
+            ("b", "eth0"),
+            ("b", DB_INTERFACE),
+            ("cart", "eth0"),
+            ("db", "eth0"),
+        ]
+        until = time.monotonic() + 10
+        for place, device in devices:
+            while not self.at(place, lambda ip, device=device: _link_local(ip, device)):
+                if time.monotonic() > until:
+                    raise TimeoutError(f"{device} of {place} has no link-local address")
+                time.sleep(0.01)
+
+    def _pod(self, node: str, place: Place, address: str, address6: str, interface: str) -> None:
         peer = {"ifname": "eth0", "net_ns_fd": place.descriptor}
+        mtu = 1430 if self.dual else 1450
 
         def outside(ip: Any) -> None:
             # Pods' ends get other indexes than the hosts' ends, lest a mix-up of the two go unnoticed.
-            ip.link("add", ifname=interface, kind="veth", address="ee:ee:ee:ee:ee:ee", peer=peer, mtu=1450, state="up")
+            ip.link("add", ifname=interface, kind="veth", address="ee:ee:ee:ee:ee:ee", peer=peer, mtu=mtu, state="up")
             index = ip.link_lookup(ifname=interface)[0]
             ip.route("add", dst=f"{address}/32", oif=index, scope=LINK_SCOPE, proto=FELIX, priority=1024)
+            if self.dual:
+                ip.route("add", family=AF_INET6, dst=f"{address6}/128", oif=index, proto=FELIX)
 
         def within(ip: Any) -> None:
             index = ip.link_lookup(ifname="eth0")[0]
             for one in (1, index):
                 ip.link("set", index=one, state="up")
-            ip.link("set", index=index, mtu=1450)
+            ip.link("set", index=index, mtu=mtu)
             ip.addr("add", index=index, address=address, prefixlen=32)
             ip.route("add", dst="169.254.1.1/32", oif=index, scope=LINK_SCOPE)
             ip.route("add", dst="0.0.0.0/0", gateway="169.254.1.1", oif=index)
+            if self.dual:
+                ip.addr("add", index=index, address=address6, prefixlen=128)
+                ip.route("add", family=AF_INET6, dst="::/0", gateway=GATEWAY6, oif=index)
 
         self.at(node, outside)
         for name in ("proxy_arp", "forwarding"):
@@ -103,6 +146,29 @@ def _node(ip: Any, node: str, other: str) -> None:
     ip.neigh("replace", dst=BLOCK[other], lladdr=MAC[other], ifindex=tunnel, state=PERMANENT)
     ip.fdb("append", ifindex=tunnel, lladdr=MAC[other], dst=NODE[other], state=PERMANENT)
     ip.route("add", dst=f"{BLOCK[other]}/26", gateway=BLOCK[other], oif=tunnel, flags=ONLINK, proto=FELIX)
+
+
+def _node6(ip: Any, node: str, other: str) -> None:
+    _write("net/ipv6/conf/all/forwarding", "1")
+    uplink = ip.link_lookup(ifname="eth0")[0]
+    ip.addr("add", index=uplink, address=NODE6[node], prefixlen=64)
+    ip.route("add", family=AF_INET6, dst="::/0", gateway="fd00:172:30::1", oif=uplink)
+    ip.link(
+        "add", ifname=TUNNEL6, kind="vxlan", address=MAC6[node], mtu=1430, vxlan_id=4096, vxlan_port=4789,
+        vxlan_learning=0, vxlan_local6=NODE6[node], vxlan_link=uplink, state="up",
+    )  # fmt: skip
+    tunnel = ip.link_lookup(ifname=TUNNEL6)[0]
+    ip.addr("add", index=tunnel, address=BLOCK6[node], prefixlen=128)
+    ip.route("add", family=AF_INET6, dst=f"{BLOCK6[node]}/122", type="blackhole", proto=FELIX)
+    ip.neigh("replace", family=AF_INET6, dst=BLOCK6[other], lladdr=MAC6[other], ifindex=tunnel, state=PERMANENT)
+    ip.fdb("append", ifindex=tunnel, lladdr=MAC6[other], dst=NODE6[other], state=PERMANENT)
+    gateway = {"gateway": BLOCK6[other], "oif": tunnel, "flags": ONLINK}
+    ip.route("add", family=AF_INET6, dst=f"{BLOCK6[other]}/122", proto=FELIX, **gateway)
+
+
+def _link_local(ip: Any, device: str) -> bool:
+    index = ip.link_lookup(ifname=device)[0]
+    return any(one.get("IFA_ADDRESS").startswith("fe80:") for one in ip.get_addr(family=AF_INET6, index=index))
 
 
 def _write(name: str, value: str) -> None:
@@ -144,6 +210,24 @@ def ask(**changes: Any) -> NodeAsk:
     return NodeAsk(**(fields | changes))
 
 
+def ask6(**changes: Any) -> NodeAsk:
+    """The same over IPv6."""
+    fields: dict[str, Any] = {
+        "family": 6,
+        "tunnel_device": TUNNEL6,
+        "uplink_address": NODE6["a"],
+        "ways": (
+            Way(
+                destination=DB6, source=CART6, incoming=CART_INTERFACE,
+                expected_next_hop=BLOCK6["b"], expected_mac=MAC6["b"], expected_peer=NODE6["b"],
+            ),
+            Way(destination=CART6, source=DB6, incoming=TUNNEL6),
+        ),
+        "local_pods": (LocalPod(name="shop/cart", address=CART6, interface=CART_INTERFACE, protocol="tcp", port=8080),),
+    }  # fmt: skip
+    return ask(**(fields | changes))
+
+
 def from_cart(protocol: str, target: str = DB, **changes: Any) -> SendProbe:
     return SendProbe(pod="shop/cart", target=target, protocol=protocol, **changes)
 
@@ -152,7 +236,7 @@ def echo(place: Place, port: int, address: str = "0.0.0.0") -> None:
     """TCP and UDP echo inside, until the test's process ends."""
 
     def bind(kind: int) -> socket.socket:
-        one = socket.socket(socket.AF_INET, kind)
+        one = socket.socket(AF_INET6 if ":" in address else socket.AF_INET, kind)
         one.bind((address, port))
         return one
 

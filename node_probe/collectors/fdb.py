@@ -12,8 +12,9 @@ from node_probe.view import View
 
 def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
     """FdbEntry of each MAC the kernel would send to on the tunnel device, and of each expected one."""
-    tunnel = view.device(ask.tunnel_device)
-    for mac in _macs(ask, view):
+    macs = _macs(ask, view)
+    tunnel = view.device(ask.tunnel_device) if macs else None
+    for mac in macs:
         if tunnel is None:
             yield FdbEntry(node=ask.node, device=ask.tunnel_device, mac=mac, found=False)
             continue

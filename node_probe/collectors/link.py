@@ -12,20 +12,22 @@ from node_probe.view import View
 
 def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
     """Link of the tunnel device and of the uplink."""
-    yield _link(ask.node, ask.tunnel_device, view.device(ask.tunnel_device), view)
+    if ask.tunnel_device:
+        below = view.below(ask)
+        parent = below.name if below else ""
+        yield _link(ask.node, ask.tunnel_device, view.device(ask.tunnel_device), parent=parent)
     if ask.uplink_address:
         uplink = view.uplink(ask)
         if uplink is not None:
-            yield _link(ask.node, uplink.name, uplink, view, ask.uplink_address)
+            yield _link(ask.node, uplink.name, uplink, node_address=ask.uplink_address)
         else:
             reason = f"no device of {ask.node} holds {ask.uplink_address}, the node address Calico uses"
             yield Blind(node=ask.node, look="link", reason=reason)
 
 
-def _link(node: str, name: str, device: Device | None, view: View, node_address: str = "") -> Link:
+def _link(node: str, name: str, device: Device | None, *, parent: str = "", node_address: str = "") -> Link:
     if device is None:
         return Link(node=node, device=name, found=False)
-    tunnel = device.kind == "vxlan"
     return Link(
         node=node,
         device=name,
@@ -39,6 +41,6 @@ def _link(node: str, name: str, device: Device | None, view: View, node_address:
         vni=device.vni,
         vxlan_port=device.vxlan_port,
         vxlan_local=device.vxlan_local,
-        parent=view.netlink.link(index=device.link).name if tunnel and device.link > 0 else "",
+        parent=parent,
         node_address=node_address,
     )

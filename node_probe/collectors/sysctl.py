@@ -8,31 +8,44 @@ from pathlib import Path
 from facts import Fact, NodeAsk, Sysctl
 from node_probe.view import View
 
-SWITCHES = Path("/proc/sys/net/ipv4")  # shows the namespace of the thread that reads it
+SWITCHES = {4: Path("/proc/sys/net/ipv4"), 6: Path("/proc/sys/net/ipv6")}  # of the namespace of the thread that reads
+# Per device. IPv6 forwards by the node's one switch, except where a device's force_forwarding is set (Linux 6.17); a
+# device that is disabled neither sends nor takes any.
+Switches = dict[int, tuple[str, ...]]
+EVERY: Switches = {4: ("rp_filter", "proxy_arp"), 6: ("forwarding", "disable_ipv6")}
+TUNNEL: Switches = {4: ("forwarding", "rp_filter"), 6: ("force_forwarding", "disable_ipv6")}
+POD: Switches = {4: ("forwarding", "rp_filter", "proxy_arp"), 6: ("force_forwarding", "disable_ipv6")}
+UPLINK: Switches = {4: (), 6: ("force_forwarding", "disable_ipv6")}
 
 
 def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
-    """ip_forward, rp_filter and proxy_arp of all, forwarding and rp_filter of the tunnel device and of each local pod's
-    interface, which also needs proxy_arp."""
-    yield _sysctl(ask.node, "ip_forward")
-    for switch in ("rp_filter", "proxy_arp"):
-        yield _sysctl(ask.node, "conf", "all", switch)
-    for switch in ("forwarding", "rp_filter"):
-        yield _sysctl(ask.node, "conf", ask.tunnel_device, switch)
-    for pod in ask.local_pods:
-        for switch in ("forwarding", "rp_filter", "proxy_arp"):
-            yield _sysctl(ask.node, "conf", pod.interface, switch)
+    """IPv4: ip_forward, then rp_filter, proxy_arp and forwarding where they count. IPv6: forwarding of all, then
+    whether IPv6 is disabled on the tunnel device, the uplink and each local pod's interface, or forwarded anyway."""
+    family = ask.family
+    if family == 4:
+        yield _sysctl(ask, "ip_forward")
+    devices = [("all", EVERY)]
+    if ask.tunnel_device:
+        devices.append((ask.tunnel_device, TUNNEL))
+    # An uplink whose IPv6 is disabled has lost the address it is known by.
+    uplink = (view.uplink(ask) or view.below(ask)) if family == 6 else None
+    if uplink is not None:
+        devices.append((uplink.name, UPLINK))
+    devices += [(pod.interface, POD) for pod in ask.local_pods]
+    for device, switches in devices:
+        for switch in switches[family]:
+            yield _sysctl(ask, "conf", device, switch)
 
 
-def _sysctl(node: str, *path: str) -> Sysctl:
+def _sysctl(ask: NodeAsk, *path: str) -> Sysctl:
     if any("/" in part or part in ("", ".", "..") for part in path):
         raise ValueError(
             f"{path} does not name a network device"
         )  # it comes from outside and must not lead out of /proc/sys
-    name = ".".join(("net.ipv4", *path))
+    name = ".".join((f"net.ipv{ask.family}", *path))
     device, switch = path[1:] if len(path) == 3 else ("", "")
     try:
-        value, found = SWITCHES.joinpath(*path).read_text().strip(), True
+        value, found = SWITCHES[ask.family].joinpath(*path).read_text().strip(), True
     except FileNotFoundError:
         value, found = "", False
-    return Sysctl(node=node, name=name, found=found, value=value, device=device, switch=switch)
+    return Sysctl(node=ask.node, name=name, found=found, value=value, device=device, family=ask.family, switch=switch)
