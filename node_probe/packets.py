@@ -22,24 +22,88 @@ RESERVE_S = 0.05  # of the deadline, to bring the answer home
 MOST = 200  # packets of one ask: a probe is no flood
 SMALL = b"calico-why probe, please ignore."
 LARGEST = 65535
-IP_HEADER, PORT_OR_ECHO_HEADER = 20, 8
-# linux/in.h, linux/icmp.h, linux/errqueue.h
-IP_MTU_DISCOVER, IP_PMTUDISC_PROBE, IP_RECVERR, SOL_RAW, ICMP_FILTER = 10, 3, 11, 255, 1
-ECHO_REPLY, UNREACHABLE, ECHO_REQUEST, TIME_EXCEEDED = 0, 3, 8, 11
-PORT_UNREACHABLE, FRAGMENTATION_NEEDED = 3, 4
-SO_EE_ORIGIN_ICMP = 2
-EXTENDED_ERROR = struct.Struct("=IBBBxII4x4s")  # sock_extended_err, then the sockaddr_in of whom it came from
+PORT_OR_ECHO_HEADER = 8
+# linux/in.h, linux/in6.h, linux/icmp.h, linux/icmpv6.h, linux/errqueue.h
+IP_MTU_DISCOVER, IP_RECVERR, PMTUDISC_PROBE, SOL_RAW, ICMP_FILTER = 10, 11, 3, 255, 1
+IPV6_MTU_DISCOVER, IPV6_RECVERR, IPV6_DONTFRAG, ICMPV6_FILTER = 23, 25, 62, 1
+SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6 = 2, 3
 ECHO = struct.Struct("!BBHHH")
-ICMP_WORDS = {
-    (UNREACHABLE, 0): "network unreachable",
-    (UNREACHABLE, 1): "host unreachable",
-    (UNREACHABLE, 2): "protocol unreachable",
-    (UNREACHABLE, 3): "port unreachable",
-    (UNREACHABLE, 9): "network prohibited",
-    (UNREACHABLE, 10): "host prohibited",
-    (UNREACHABLE, 13): "communication prohibited",
-    (TIME_EXCEEDED, 0): "time to live exceeded in transit",
-}
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What differs between the two versions of IP for whom sends probes."""
+
+    number: socket.AddressFamily
+    header: int  # bytes of the IP header
+    icmp: int  # protocol number
+    level: int  # of its socket options
+    receive_errors: int
+    whole: tuple[tuple[int, int], ...]  # options: never in fragments, and no knowledge of the path from earlier packets
+    only_answers: tuple[int, int, bytes]  # option of a raw socket
+    echo_request: int
+    echo_reply: int
+    error: struct.Struct  # sock_extended_err, then the sockaddr of whom it came from
+    origin: int
+    too_big: tuple[int, int]
+    port_unreachable: tuple[int, int]
+    words: dict[tuple[int, int], str]
+
+
+IPV4 = Family(
+    number=socket.AF_INET,
+    header=20,
+    icmp=socket.IPPROTO_ICMP,
+    level=socket.IPPROTO_IP,
+    receive_errors=IP_RECVERR,
+    whole=((IP_MTU_DISCOVER, PMTUDISC_PROBE),),
+    only_answers=(SOL_RAW, ICMP_FILTER, struct.pack("=I", ~1 & 0xFFFFFFFF)),
+    echo_request=8,
+    echo_reply=0,
+    error=struct.Struct("=IBBBxII4x4s"),
+    origin=SO_EE_ORIGIN_ICMP,
+    too_big=(3, 4),
+    port_unreachable=(3, 3),
+    words={
+        (3, 0): "network unreachable",
+        (3, 1): "host unreachable",
+        (3, 2): "protocol unreachable",
+        (3, 3): "port unreachable",
+        (3, 9): "network prohibited",
+        (3, 10): "host prohibited",
+        (3, 13): "communication prohibited",
+        (11, 0): "time to live exceeded in transit",
+    },
+)
+IPV6 = Family(
+    number=socket.AF_INET6,
+    header=40,
+    icmp=socket.IPPROTO_ICMPV6,
+    level=socket.IPPROTO_IPV6,
+    receive_errors=IPV6_RECVERR,
+    whole=((IPV6_MTU_DISCOVER, PMTUDISC_PROBE), (IPV6_DONTFRAG, 1)),
+    only_answers=(
+        socket.IPPROTO_ICMPV6,
+        ICMPV6_FILTER,
+        struct.pack("=8I", *(0xFFFFFFFF ^ (word == 129 // 32) << 129 % 32 for word in range(8))),
+    ),
+    echo_request=128,
+    echo_reply=129,
+    error=struct.Struct("=IBBBxII8x16s"),
+    origin=SO_EE_ORIGIN_ICMP6,
+    too_big=(2, 0),
+    port_unreachable=(1, 4),
+    words={
+        (1, 0): "no route",
+        (1, 1): "communication prohibited",
+        (1, 2): "beyond the scope of the source address",
+        (1, 3): "address unreachable",
+        (1, 4): "port unreachable",
+        (1, 5): "source address failed policy",
+        (1, 6): "route rejected",
+        (3, 0): "hop limit exceeded in transit",
+    },
+)
 # When packets of one kind met different things, the most telling one is reported.
 TELLING = ("silence", "error", "unreachable", "too_big", "refused", "answered")
 OWN_REFUSALS = {
@@ -99,9 +163,9 @@ def _sender(ask: NodeAsk, probe: SendProbe) -> LocalPod | None:
     if probe.protocol not in TYPES:
         raise ValueError("a probe sends icmp, tcp and udp only")
     try:
-        socket.inet_pton(socket.AF_INET, probe.target)
+        socket.inet_pton(_family(probe).number, probe.target)
     except OSError:
-        raise ValueError("a probe sends to IPv4 addresses only") from None
+        raise ValueError(f"{probe.target!r} is not an IP address") from None
     if not 0 <= probe.port <= 65535 or bool(probe.port) == (probe.protocol == "icmp"):
         raise ValueError(f"{probe.port} is not a port that {probe.protocol} can be sent to")
     if not probe.pod:
@@ -120,19 +184,24 @@ def _open(probe: SendProbe, pod: LocalPod | None, view: View) -> tuple[list[sock
     return entered.run(lambda: _sockets(probe)), entered.device.mtu
 
 
+def _family(probe: SendProbe) -> Family:
+    return IPV6 if ":" in probe.target else IPV4
+
+
 def _sockets(probe: SendProbe) -> list[socket.socket]:
+    family = _family(probe)
     with contextlib.ExitStack() as opened:
         made = []
         for _ in range(probe.count):
-            protocol = socket.IPPROTO_ICMP if probe.protocol == "icmp" else 0
-            one = opened.enter_context(socket.socket(socket.AF_INET, TYPES[probe.protocol], protocol))
+            protocol = family.icmp if probe.protocol == "icmp" else 0
+            one = opened.enter_context(socket.socket(family.number, TYPES[probe.protocol], protocol))
             one.setblocking(False)
-            one.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+            one.setsockopt(family.level, family.receive_errors, 1)
             if probe.size:
-                # DF, and no knowledge of the path from earlier packets: each one finds out anew.
-                one.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
+                for option, value in family.whole:
+                    one.setsockopt(family.level, option, value)
             if probe.protocol == "icmp":
-                one.setsockopt(SOL_RAW, ICMP_FILTER, struct.pack("=I", ~(1 << ECHO_REPLY) & 0xFFFFFFFF))
+                one.setsockopt(*family.only_answers)
             made.append(one)
         opened.pop_all()
     return made
@@ -150,16 +219,14 @@ def _size(probe: SendProbe, mtu: int) -> int:
     if probe.protocol == "tcp":
         return 0
     size = mtu if probe.size < 0 else probe.size
-    return (
-        min(LARGEST, max(size, IP_HEADER + PORT_OR_ECHO_HEADER))
-        if size
-        else IP_HEADER + PORT_OR_ECHO_HEADER + len(SMALL)
-    )
+    headers = _family(probe).header + PORT_OR_ECHO_HEADER
+    return min(LARGEST, max(size, headers)) if size else headers + len(SMALL)
 
 
 async def _attempt(one: socket.socket, probe: SendProbe, size: int, timeout: float) -> Met:
     began = time.perf_counter()
-    length = size - IP_HEADER - PORT_OR_ECHO_HEADER
+    family = _family(probe)
+    length = size - family.header - PORT_OR_ECHO_HEADER
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(timeout):
@@ -171,18 +238,18 @@ async def _attempt(one: socket.socket, probe: SendProbe, size: int, timeout: flo
                     one.send(_payload(length))
                     await loop.sock_recv(one, LARGEST)
                 else:
-                    await _echo(one, length)
+                    await _echo(one, family, length)
     except TimeoutError:
         return Met("silence")
     except Objection as objection:
         return _objected(probe, objection)
     except OSError as error:
-        said = _said(one)
+        said = _said(one, family)
         return _objected(probe, said) if said else _refused(probe, error)
     return Met("answered", rtt_us=round((time.perf_counter() - began) * 1e6))
 
 
-async def _echo(one: socket.socket, length: int) -> None:
+async def _echo(one: socket.socket, family: Family, length: int) -> None:
     """Returns when this very packet was answered. Raises Objection about this packet, OSError for the own kernel's.
 
     Every raw socket gets the answers and errors of everybody's pings to the target: its id tells whose they are.
@@ -191,26 +258,27 @@ async def _echo(one: socket.socket, length: int) -> None:
     identity = os.urandom(4)
     number, sequence = struct.unpack("!HH", identity)
     payload = _payload(length)
-    blank = ECHO.pack(ECHO_REQUEST, 0, 0, number, sequence) + payload
-    packet = ECHO.pack(ECHO_REQUEST, 0, _checksum(blank), number, sequence) + payload
+    blank = ECHO.pack(family.echo_request, 0, 0, number, sequence) + payload
+    # ICMPv6's sum covers addresses only the kernel knows: it sums up itself, whatever is there.
+    packet = ECHO.pack(family.echo_request, 0, _checksum(blank), number, sequence) + payload
     try:
         one.send(packet)
     except OSError:
-        if _said(one) is None:
+        if _said(one, family) is None:
             raise
         one.send(packet)  # that error was about somebody else's
     while True:
         try:
             answer = await asyncio.get_running_loop().sock_recv(one, LARGEST)
         except OSError:
-            said = _said(one)
+            said = _said(one, family)
             if said is None:
                 raise
             if said.about[4:8] == identity:
                 raise said from None
             continue
-        start = (answer[0] & 0xF) * 4
-        if answer[start] == ECHO_REPLY and answer[start + 4 : start + 8] == identity:
+        start = (answer[0] & 0xF) * 4 if family is IPV4 else 0  # IPv6's header stays with the kernel
+        if answer[start] == family.echo_reply and answer[start + 4 : start + 8] == identity:
             return
 
 
@@ -234,26 +302,27 @@ class Objection(Exception):
         self.kind, self.code, self.mtu, self.by, self.about = kind, code, mtu, by, about
 
 
-def _said(one: socket.socket) -> Objection | None:
+def _said(one: socket.socket, family: Family) -> Objection | None:
     """The next ICMP error in the socket's error queue; None when there is none, or it is the own kernel's."""
     try:
         about, told, _, _ = one.recvmsg(64, 512, socket.MSG_ERRQUEUE)
     except OSError:
         return None
     for level, kind, data in told:
-        if (level, kind) == (socket.IPPROTO_IP, IP_RECVERR) and len(data) >= EXTENDED_ERROR.size:
-            _, origin, icmp, code, mtu, _, packed = EXTENDED_ERROR.unpack_from(data)
-            if origin == SO_EE_ORIGIN_ICMP:
-                return Objection(icmp, code, mtu, socket.inet_ntop(socket.AF_INET, packed), about)
+        if (level, kind) == (family.level, family.receive_errors) and len(data) >= family.error.size:
+            _, origin, icmp, code, mtu, _, packed = family.error.unpack_from(data)
+            if origin == family.origin:
+                return Objection(icmp, code, mtu, socket.inet_ntop(family.number, packed), about)
     return None
 
 
 def _objected(probe: SendProbe, said: Objection) -> Met:
-    if (said.kind, said.code) == (UNREACHABLE, FRAGMENTATION_NEEDED):
+    family, said_it = _family(probe), (said.kind, said.code)
+    if said_it == family.too_big:
         return Met("too_big", by=said.by, detail=f"{said.by} passes packets up to {said.mtu} bytes")
-    words = ICMP_WORDS.get((said.kind, said.code), f"ICMP type {said.kind} code {said.code}")
+    words = family.words.get(said_it, f"ICMP type {said.kind} code {said.code}")
     # A kernel says so of its own UDP port; the same words from elsewhere, or about TCP, are a firewall's.
-    own = probe.protocol == "udp" and (said.kind, said.code) == (UNREACHABLE, PORT_UNREACHABLE)
+    own = probe.protocol == "udp" and said_it == family.port_unreachable
     outcome = "refused" if own and said.by == probe.target else "unreachable"
     return Met(outcome, by=said.by, detail=f"{said.by} says: {words}")
 
@@ -273,7 +342,7 @@ def _own_name(one: socket.socket) -> str:
         address = str(one.getsockname()[0])
     except OSError:
         return ""
-    return "" if address == "0.0.0.0" else address
+    return "" if address in ("0.0.0.0", "::") else address
 
 
 def _result(node: str, probe: SendProbe, source: str, size: int, met: Sequence[Met]) -> ProbeResult:

@@ -248,7 +248,7 @@ def test_what_cannot_be_sent_is_blind_and_costs_nothing_else() -> None:
         SendProbe(pod="shop/nobody", target=DB, protocol="icmp"),
         from_cart("sctp", port=80),
         from_cart("icmp", "shop/db"),
-        from_cart("icmp", "fd00::1"),
+        from_cart("icmp", "fd00:::1"),
         from_cart("tcp"),
         from_cart("icmp", port=8),
         SendProbe(pod="shop/gone", target=DB, protocol="icmp"),
@@ -263,7 +263,8 @@ def test_what_cannot_be_sent_is_blind_and_costs_nothing_else() -> None:
     for words in (
         "not among the pods",
         "icmp, tcp and udp only",
-        "IPv4 addresses only",
+        "'shop/db' is not an IP address",
+        "'fd00:::1' is not an IP address",
         "0 is not a port",
         "does not exist",
     ):
