@@ -43,6 +43,7 @@ class CalicoNode(Fact, frozen=True, kw_only=True):
     wireguard: bool = False  # encryption is switched on
     wireguard_key: str = ""  # WireguardPublicKey (WireguardPublicKeyV6) annotation; "" on a node that cannot encrypt
     system: str = "linux"  # label kubernetes.io/os
+    foreign_dataplane: bool = False  # Felix is told to leave the dataplane to somebody else: VPP
     metrics_port: int = 9091  # of Felix, where it is told to have one
 
 

@@ -25,10 +25,9 @@ class CalicoService(Fact, frozen=True, kw_only=True):
 
     @property
     def loops(self) -> bool:
-        """Does it die again and again? One restart is Felix's way to take a new setting, and a start has several."""
-        if 0 <= self.supervisor_age_s < SETTLED_S:
-            return False
-        return self.starts >= 3 or (self.starts == 2 and 0 <= self.age_s < YOUNG_S)
+        """Does it die again and again? One restart is how Felix takes a new setting, and its first start has two."""
+        settled = self.supervisor_age_s >= SETTLED_S
+        return self.starts >= 3 or (self.starts == 2 and 0 <= self.age_s < YOUNG_S and settled)
 
 
 class Typha(Fact, frozen=True, kw_only=True):

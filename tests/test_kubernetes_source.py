@@ -107,7 +107,7 @@ async def test_one_question_is_a_handful_of_gets_however_large_the_cluster(tmp_p
     async with served([*objects(HEALTHY), *crowd], tmp_path) as world:
         await look(world, "pod-a1", "pod-b1")
         calls = world.server.calls
-        assert len(world.asked) <= 18 and len(set(map(str, world.asked))) == len(world.asked)
+        assert len(world.asked) <= 20 and len(set(map(str, world.asked))) == len(world.asked)
         # Who else has the two addresses, and the calico-node pods: of both nodes, and (none there) of any.
         assert sorted(call.resource for call in calls if call.verb == "list") == ["ippools", *["pods"] * 5]
     pods = [query for path, query in world.asked if path == "/api/v1/pods"]

@@ -108,7 +108,8 @@ def _calico_node(node: Object, pools: Sequence[tuple[Pool, Object]] | None, feli
     annotations: Object = meta.get("annotations") or {}
     interface = _interface(str(annotations.get(f"projectcalico.org/IPv{family}Address") or ""), family)
     tunnel = of_family([str(annotations.get(f"projectcalico.org/IPv{family}VXLANTunnelAddr") or "")], family)
-    mac = annotations.get("projectcalico.org/VXLANTunnelMACAddr" + ("V6" if family == 6 else ""))
+    v6 = "V6" if family == 6 else ""
+    mac = annotations.get("projectcalico.org/VXLANTunnelMACAddr" + v6)
     internal = [one["address"] for one in status.get("addresses") or () if one.get("type") == "InternalIP"]
     ready: Object = next((one for one in status.get("conditions") or () if one.get("type") == "Ready"), {})
     spec: Object = node.get("spec") or {}
@@ -132,7 +133,11 @@ def _calico_node(node: Object, pools: Sequence[tuple[Pool, Object]] | None, feli
         felix_health_port=int(felix.get("healthPort") or 9099),
         route_refresh_s=seconds(str(felix.get("routeRefreshInterval") or ""), 90),
         bpf=bool(felix.get("bpfEnabled")),
-        wireguard=bool(felix.get("wireguardEnabled")),
+        wireguard=bool(felix.get("wireguardEnabled" + v6)),
+        wireguard_key=str(annotations.get("projectcalico.org/WireguardPublicKey" + v6) or ""),
+        system=str((meta.get("labels") or {}).get("kubernetes.io/os") or "linux"),
+        foreign_dataplane=felix.get("useInternalDataplaneDriver") is False,
+        metrics_port=int(felix.get("prometheusMetricsPort") or 9091),
     )
 
 
@@ -205,19 +210,19 @@ def _machine(pod: Object) -> str:
 
 def calico_pod(node: str, pods: Sequence[Object]) -> CalicoPod:
     """The calico-node pod of a node: the running one where an update has left two."""
-    known = sorted(pods, key=_runs, reverse=True)
+    known = sorted(pods, key=runs, reverse=True)
     if not known:
         return CalicoPod(node=node, running=False)
     pod = known[0]
     return CalicoPod(
         node=node,
-        running=_runs(pod),
+        running=runs(pod),
         name=pod_name(pod),
-        reason="" if _runs(pod) else _reason(pod, ()) or "none of its containers runs",
+        reason="" if runs(pod) else reason_of(pod) or "none of its containers runs",
     )
 
 
-def _runs(pod: Object) -> bool:
+def runs(pod: Object) -> bool:
     """Does one of its containers run? A pod whose container keeps crashing is called Running, too."""
     status: Object = pod.get("status") or {}
     return status.get("phase") == "Running" and any(
@@ -246,7 +251,7 @@ def pod_endpoint(pod: Object, events: Iterable[Object] = (), *, interface_prefix
         addresses=found,
         host_network=host_network,
         phase=str(status.get("phase") or "Unknown"),
-        reason=_reason(pod, said),
+        reason=reason_of(pod, said),
         ready=conditions.get("Ready") == "True",
         terminating=bool(meta.get("deletionTimestamp")),
         starting=_starting(pod, said),
@@ -257,7 +262,7 @@ def pod_endpoint(pod: Object, events: Iterable[Object] = (), *, interface_prefix
     )
 
 
-def _reason(pod: Object, events: Iterable[Object]) -> str:
+def reason_of(pod: Object, events: Iterable[Object] = ()) -> str:
     """Why a pod is not running or not ready: its own status, then its containers', then its newest event."""
     return _complaint(pod) or newest(events) or _still_starting(pod)
 

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
+LONGEST_NAME = 253  # of an object
 
 
 def veth_name(namespace: str, pod: str, prefix: str = "cali") -> str:
@@ -24,6 +25,15 @@ def tunnel_mac(node: str, family: int = 4) -> str:
 def block_name(cidr: Network) -> str:
     """Object name of the IPAMBlock of this CIDR: 10.244.0.64/26 is 10-244-0-64-26."""
     return re.sub(r"[.:/]", "-", str(cidr))
+
+
+def affinity_name(node: str, cidr: Network) -> str:
+    """Object name of the BlockAffinity by which a node claims a block; a long one is cut and told apart by a hash."""
+    name = f"{node}-{block_name(cidr)}"
+    if len(name) < LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(f"{node}+{block_name(cidr)}".encode()).hexdigest()[:11]
+    return f"{node[: LONGEST_NAME - 1 - len(block_name(cidr)) - 13]}-{block_name(cidr)}-{digest}"
 
 
 def block_of(address: Address, size: int) -> Network:

@@ -1,0 +1,235 @@
+"""What keeps Calico going beside the paths themselves: who writes routes, Typha, leaked addresses and who frees them.
+
+Pure: Kubernetes and Calico objects as they are stored, said as facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from ipaddress import ip_address, ip_network
+from typing import Any, NamedTuple
+
+from bot.sources import describe
+from bot.sources.ipam import WINDOWS_RESERVED
+from bot.sources.names import seconds
+from facts import Allocation, BlockClaim, CalicoSettings, GarbageCollector, LeakedAddresses, Pool, Typha
+from facts.version import release
+
+Object = Mapping[str, Any]
+
+# Who writes which routes for each value of programClusterRoutes, Felix's and BIRD's alike.
+OWNS = {
+    "Disabled": (),
+    "EnabledIPIPOnly": ("ipip",),
+    "EnabledNoEncapOnly": ("plain",),
+    "Enabled": ("ipip", "plain"),
+}
+SPLIT_SINCE = (3, 33)  # from here on Felix has the IPIP pools where nobody says otherwise
+FOLLOWS_PROXY_SINCE = (3, 32)  # nftablesMode Auto is the default: as kube-proxy does on each node
+TYPHA_SETTING = "FELIX_TYPHAK8SSERVICENAME"
+SHOWN = 5  # leaked addresses that are named
+
+
+def routes(version: str, felix: Object, bgp: Object | None) -> dict[str, str]:
+    """The fields of CalicoSettings that say who writes routes. felix, bgp: specs; bgp is None when it was not read.
+
+    An owner is "" where neither the version nor the settings tell.
+    """
+    number = release(version)
+    split = number is not None and number >= SPLIT_SINCE
+    by_felix, by_bird = felix.get("programClusterRoutes"), (bgp or {}).get("programClusterRoutes")
+    mine = str(by_felix or ("EnabledIPIPOnly" if split else "Disabled"))
+    theirs = str(by_bird or ("EnabledNoEncapOnly" if split else "Enabled"))
+    if bgp is None or (number is None and not (by_felix and by_bird)):
+        return {}
+    felix_owns, bird_owns = OWNS.get(mine), OWNS.get(theirs)
+    if felix_owns is None or bird_owns is None:
+        return {}
+    names = {(True, True): "both", (True, False): "felix", (False, True): "bird", (False, False): "nobody"}
+    unset = " (not set)"
+    return {
+        "ipip_routes_by": names["ipip" in felix_owns, "ipip" in bird_owns],
+        "plain_routes_by": names["plain" in felix_owns, "plain" in bird_owns],
+        "routes_said": f"programClusterRoutes is {mine}{unset if not by_felix else ''} in FelixConfiguration and "
+        f"{theirs}{unset if not by_bird else ''} in BGPConfiguration",
+    }
+
+
+def by_bird(one: Allocation, settings: CalicoSettings) -> bool:
+    """Does BIRD write the routes to this address's block, as far as anybody knows?"""
+    if one.vxlan_mode in ("Always", "CrossSubnet") or not one.vxlan_mode:
+        return False
+    tunnelled = one.ipip_mode in ("Always", "CrossSubnet")
+    return (settings.ipip_routes_by if tunnelled else settings.plain_routes_by) in ("bird", "both", "")
+
+
+def dataplane(version: str, felix: Object) -> str:
+    """As CalicoSettings.dataplane."""
+    if felix.get("bpfEnabled"):
+        return "ebpf"
+    mode = felix.get("nftablesMode")
+    if mode == "Enabled":
+        return "nftables"
+    number = release(version)
+    follows = mode == "Auto" or (mode is None and (number is None or number >= FOLLOWS_PROXY_SINCE))
+    return "" if follows else "iptables"
+
+
+class TyphaSetting(NamedTuple):
+    """How a calico-node pod is told to find Typha."""
+
+    service: str = ""  # "" and "none": there is none
+    config_map: str = ""  # whose key says it instead
+    key: str = ""
+
+
+def typha_setting(pod: Object) -> TyphaSetting:
+    """Out of its environment: its value, or the ConfigMap of its namespace that has it."""
+    for container in (pod.get("spec") or {}).get("containers") or ():
+        for setting in container.get("env") or ():
+            if setting.get("name") == TYPHA_SETTING:
+                reference = (setting.get("valueFrom") or {}).get("configMapKeyRef") or {}
+                return TyphaSetting(
+                    str(setting.get("value") or ""), str(reference.get("name") or ""), str(reference.get("key") or "")
+                )
+    return TyphaSetting()
+
+
+def typha(service: str, slices: Sequence[Object]) -> Typha:
+    """service: namespace/name."""
+    endpoints = [one for piece in slices for one in piece.get("endpoints") or ()]
+    # "not said" counts as ready, as in the API.
+    ready = [one for one in endpoints if (one.get("conditions") or {}).get("ready") in (True, None)]
+    return Typha(service=service, ready=len(ready), addresses=len(endpoints))
+
+
+def garbage_collector(
+    pods: Sequence[Object], daemon_set: Object | None, configuration: Object | None
+) -> GarbageCollector:
+    """pods: of calico-kube-controllers. daemon_set: calico-node. configuration: KubeControllersConfiguration's spec."""
+    known = sorted(pods, key=describe.runs, reverse=True)
+    controllers: Object = (configuration or {}).get("controllers") or {}
+    grace = str((controllers.get("node") or {}).get("leakGracePeriod") or "")
+    status: Object = (daemon_set or {}).get("status") or {}
+    # The API leaves a zero out.
+    unavailable = int(status.get("numberUnavailable") or 0) if daemon_set is not None else -1
+    about: dict[str, Any] = {"grace_s": seconds(grace, 900), "unavailable": unavailable}
+    if not known:
+        return GarbageCollector(running=False, **about)
+    pod = known[0]
+    running = describe.runs(pod)
+    reason = "" if running else describe.reason_of(pod) or "none of its containers runs"
+    return GarbageCollector(running=running, name=describe.pod_name(pod), reason=reason, **about)
+
+
+def leaked(
+    pool: Pool,
+    node: str,
+    blocks: Iterable[Object],
+    again: Iterable[Object],
+    pods: Sequence[Object],
+    nodes: Sequence[Object],
+    *,
+    now: datetime,
+) -> LeakedAddresses:
+    """Allocations to pods that are gone, in one pool's blocks (calico.md 2.3).
+
+    blocks: specs read before the pods; again: after them, so that a pod that came or went meanwhile is no leak.
+    nodes: whose annotations name addresses in use. Tunnels, machines, services and reserved addresses are nobody's
+    leaks.
+    """
+    before, after = _allocations(pool, blocks), _allocations(pool, again)
+    by_name = {describe.pod_name(pod): pod for pod in pods}
+    living = [pod for pod in pods if not describe.finished(pod)]
+    used = {one for pod in living for one in (*describe.addresses(pod), *describe.annotated(pod))}
+    used |= {str(value) for one in nodes for value in ((one.get("metadata") or {}).get("annotations") or {}).values()}
+    found = [
+        (address, about)
+        for address, about in before.items()
+        if after.get(address) == about and address not in used and _gone(by_name.get(_owner(about)), about)
+    ]
+    found.sort(key=lambda one: ip_address(one[0]))
+    ages = [age for _, about in found if (age := _age(about, now)) >= 0]
+    return LeakedAddresses(
+        pool=pool.name,
+        node=node,
+        count=len(found),
+        examined=len(before),
+        oldest_s=max(ages, default=-1),
+        examples=tuple(f"{address} for {_placed(about)}" for address, about in found[:SHOWN]),
+    )
+
+
+def _allocations(pool: Pool, blocks: Iterable[Object]) -> dict[str, Object]:
+    """address -> attribute (with its sequence number) of each that is a pod's."""
+    network = ip_network(pool.cidr)
+    found: dict[str, Object] = {}
+    for spec in blocks:
+        cidr = ip_network(spec["cidr"])
+        if spec.get("deleted") or cidr.version != network.version or not cidr.overlaps(network):
+            continue
+        attributes: Sequence[Object] = spec.get("attributes") or ()
+        numbers: Object = spec.get("sequenceNumberForAllocation") or {}
+        for ordinal, index in enumerate(spec.get("allocations") or ()):
+            if index is not None and 0 <= index < len(attributes) and _is_pods(attributes[index]):
+                found[str(cidr[ordinal])] = {**attributes[index], "sequence": numbers.get(str(ordinal))}
+    return found
+
+
+def _is_pods(attribute: Object) -> bool:
+    about: Object = attribute.get("secondary") or {}
+    return (
+        bool(attribute.get("handle_id"))
+        and attribute["handle_id"] != WINDOWS_RESERVED
+        and not attribute.get("releasedAt")
+        and not attribute.get("alternateOwnerAttrs")
+        and bool(about.get("pod") and about.get("namespace"))
+        and not (about.get("type") or about.get("vmi-name"))
+    )
+
+
+def _owner(attribute: Object) -> str:
+    about: Object = attribute["secondary"]
+    return f"{about['namespace']}/{about['pod']}"
+
+
+def _placed(attribute: Object) -> str:
+    node = attribute["secondary"].get("node")
+    return f"{_owner(attribute)} on {node}" if node else _owner(attribute)
+
+
+def _gone(pod: Object | None, attribute: Object) -> bool:
+    """There is no such pod any more, it failed, or it is another one that has another address."""
+    if pod is None:
+        return True
+    status: Object = pod.get("status") or {}
+    if status.get("phase") == "Failed":
+        return True
+    container = str((pod["metadata"].get("annotations") or {}).get("cni.projectcalico.org/containerID") or "")
+    if describe.finished(pod) or not container or not describe.addresses(pod):
+        return False  # it may be starting
+    return not str(attribute["handle_id"]).split("\r")[0].endswith(container)
+
+
+def _age(attribute: Object, now: datetime) -> int:
+    """-1 when the allocation does not say since when it is: `2026-11-22 20:26:45.120391 +0000 UTC`."""
+    text = str((attribute.get("secondary") or {}).get("timestamp") or "")[:19]
+    try:
+        since = datetime.fromisoformat(text).replace(tzinfo=UTC)
+    except ValueError:
+        return -1
+    return max(round((now - since).total_seconds()), 0)
+
+
+def claims(affinities: Iterable[Object], owners: Mapping[str, str]) -> list[BlockClaim]:
+    """The BlockAffinities that name another node than the block does. owners: block -> whom it names itself."""
+    found = []
+    for one in affinities:
+        spec: Object = one.get("spec") or {}
+        block, node = str(spec.get("cidr", "")), str(spec.get("node", ""))
+        virtual = str(spec.get("type") or "host") != "host"
+        if virtual or block not in owners or node == owners[block] or str(spec.get("deleted")).lower() == "true":
+            continue
+        found.append(BlockClaim(block=block, node=node, block_node=owners[block], state=str(spec.get("state") or "")))
+    return found
