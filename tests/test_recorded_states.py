@@ -1,0 +1,200 @@
+"""What a running Calico looked like, state by state, pod pair by pod pair: each gets the verdict that was true of it.
+
+Nothing of it is our lab: objects, kernels and pods are recorded, the API client, the plan, the probe's collectors and
+the rules are the product's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import permutations
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from engine import rulebase
+from facts import Diagnosis, NodeAsk, SendProbe
+from tests.recorded_answers import cluster_of, judged, known
+from tests.recorded_kernel import Recording
+from tests.recorded_states import recorded, whole_states
+from tests.recordings import load
+
+ALL_PAIRS = 9  # pods; of more than that only some are asked about
+NOBODY = frozenset[str]()
+EVERY_NODE = ""
+
+
+class State(NamedTuple):
+    """The failure modes one of which must be named, alone; anything else named is a false accusation."""
+
+    hurt: frozenset[str] = NOBODY  # between the node `at` and any other
+    at: str = EVERY_NODE
+    everybody: frozenset[str] = NOBODY  # all pairs
+    waiting: frozenset[str] = NOBODY  # where a pod of the pair has no address yet
+    warns: frozenset[str] = NOBODY  # what may be told beside it
+    recorded: bool = True  # False: in part, so that no answer can be "healthy"
+
+
+POOL_DISABLED = State(hurt=frozenset({"pool_disabled"}))
+EXHAUSTED = frozenset({"pool_exhausted", "strict_affinity_without_block"})
+LEAKS = frozenset({"ip_leaked", "ipam_gc_stuck"})
+STATES = {
+    "master-87c15906f20c/healthy": State(),
+    "master-87c15906f20c/ip-cooldown/after-del": State(),
+    "master-87c15906f20c/ip-cooldown/before": State(),
+    "master-87c15906f20c/pool-disabled": POOL_DISABLED,
+    "v3.31.7/healthy-always": State(),
+    "v3.31.7/healthy-crosssubnet-same-subnet": State(),
+    "v3.31.7/pool-disabled": POOL_DISABLED,
+    "v3.32.1/crosssubnet": State(),
+    "v3.32.1/dualstack/healthy": State(),
+    "v3.32.1/dualstack/status-podips-v4-only": State(everybody=frozenset({"pod_address_family_missing"})),
+    "v3.32.1/exhaustion/1-tunnel-borrowed": State(),
+    "v3.32.1/exhaustion/2-pods-borrowed": State(),
+    "v3.32.1/exhaustion/3-strict-affinity": State(waiting=EXHAUSTED),
+    "v3.32.1/exhaustion/4-strict-tunnel-lost": State(
+        hurt=frozenset({"tunnel_address_missing"}), at="node-c", waiting=EXHAUSTED
+    ),
+    # Borrowing was allowed again a moment before: the pool is not the reason any more, the pod only waits.
+    "v3.32.1/exhaustion/6-strict-off": State(),
+    "v3.32.1/exhaustion/7-pool-full": State(waiting=frozenset({"pool_exhausted"}), warns=LEAKS),
+    "v3.32.1/healthy": State(),
+    "v3.32.1/leaks/1-before": State(warns=LEAKS),
+    "v3.32.1/leaks/3-locked": State(warns=LEAKS | {"datastore_not_ready"}),
+    "v3.32.1/nftables-mode-auto/after-kube-proxy-nftables": State(recorded=False),
+    "v3.32.1/nftables-mode/0-before-switch": State(),
+    "v3.32.1/nftables-mode/1-after-switch": State(),
+    "v3.32.1/scale/200-nodes": State(recorded=False),
+    "v3.32.1/scale/5-blocks-one-node": State(recorded=False),
+    "v3.32.1/scale/after-delete": State(recorded=False),
+}
+
+
+class Pod(NamedTuple):
+    name: str
+    node: str
+    address: str
+
+
+def pods_of(recording: Recording) -> list[Pod]:
+    """Scheduled pods with a network of their own."""
+    return [
+        Pod(f"{one['metadata']['namespace']}/{one['metadata']['name']}", node, one["status"].get("podIP", ""))
+        for one in recording.objects
+        if one["kind"] == "Pod" and (node := one["spec"].get("nodeName")) and not one["spec"].get("hostNetwork")
+    ]
+
+
+def pairs_of(pods: list[Pod]) -> list[tuple[Pod, Pod]]:
+    """All ordered pairs; of many pods the first of each ordered pair of nodes, a node with itself included."""
+    pairs = list(permutations(pods, 2))
+    if len(pods) <= ALL_PAIRS:
+        return pairs
+    return list({(source.node, target.node): (source, target) for source, target in reversed(pairs)}.values())
+
+
+def wanted(state: State, source: Pod, target: Pod) -> tuple[str, frozenset[str]]:
+    """(verdict, failure modes one of which is named)"""
+    waits = not (source.address and target.address)
+    apart = source.node != target.node and state.at in (source.node, target.node, EVERY_NODE)
+    modes = state.everybody or (state.waiting if waits else state.hurt if apart else NOBODY)
+    if modes:
+        return "cause", modes
+    return ("unknown" if waits or not state.recorded else "healthy"), modes
+
+
+def passing(ask: NodeAsk, probe: SendProbe) -> str:
+    """Every ping between pods that was recorded beside these states came back, except where packets were lost."""
+    return "answered"
+
+
+def told(source: str, target: str, diagnosis: Diagnosis) -> tuple[object, ...]:
+    """What a failing test says."""
+    causes = [(cause.rule, cause.node, cause.text) for cause in diagnosis.causes]
+    return source, target, diagnosis.verdict, causes, [one.rule for one in diagnosis.warnings], diagnosis.summary
+
+
+@pytest.mark.parametrize("name", STATES)
+async def test_every_pod_pair_gets_the_verdict_that_was_true_of_it(name: str, tmp_path: Path) -> None:
+    state, recording = STATES[name], recorded(name)
+    wrong = []
+    async with cluster_of(recording, tmp_path) as cluster:
+        for source, target in pairs_of(pods_of(recording)):
+            verdict, modes = wanted(state, source, target)
+            lost = bool(modes) and modes == state.hurt
+
+            def met(ask: NodeAsk, probe: SendProbe, lost: bool = lost) -> str:
+                return "silence" if lost and probe.pod else "answered"
+
+            diagnosis = judged(await known(cluster, source.name, target.name), recording, met)
+            named = {cause.rule for cause in diagnosis.causes}
+            warned = {warning.rule for warning in diagnosis.warnings}
+            right = diagnosis.verdict == verdict and len(named) == bool(modes) and named <= modes
+            if not right or not warned <= state.warns:
+                wrong.append(told(source.name, target.name, diagnosis))
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", [name for name, state in STATES.items() if not state.hurt])
+async def test_no_node_is_accused_where_a_node_is_asked_about(name: str, tmp_path: Path) -> None:
+    """Nodes and pods, and nodes among themselves: packets pass between them in all of these states."""
+    recording = recorded(name)
+    nodes = sorted(recording.nodes)
+    pods = [pod.name for pod in pods_of(recording) if pod.address][:3]
+    questions = [*permutations(nodes, 2), *((pod, node) for pod in pods for node in nodes)]
+    questions += [(node, pod) for pod, node in questions if pod in pods]
+    wrong = []
+    async with cluster_of(recording, tmp_path) as cluster:
+        for source, target in questions:
+            diagnosis = judged(await known(cluster, source, target), recording, passing)
+            if {cause.rule for cause in diagnosis.causes} - STATES[name].everybody:
+                wrong.append(told(source, target, diagnosis))
+    assert wrong == []
+
+
+def test_every_recorded_state_is_asked_about() -> None:
+    assert set(whole_states()) == STATES.keys()
+
+
+def test_every_failure_mode_of_the_table_exists() -> None:
+    """Of each set one: a state nobody could name would be passed over."""
+    there = {rule.name for rule in rulebase.load().rules}
+    for name, state in STATES.items():
+        for modes in (state.hurt, state.everybody, state.waiting):
+            assert modes == NOBODY or modes & there, name
+
+
+# -- policies ----------------------------------------------------------------------------------------------------------
+
+# The policies were recorded as objects and as what packets met, on a cluster with the names and addresses of this one.
+ZOO_BASE = "v3.32.1/dualstack/healthy"
+
+
+def flows() -> Iterator[tuple[str, str, str, int, str]]:
+    """(set of policies, source, target, port, what packets met) of each recorded flow between two pods of the base."""
+    by_address = {pod.address: pod.name for pod in pods_of(recorded(ZOO_BASE))}
+    for one in load("v3.32.1/loose")["policy-zoo/table.json"]:
+        address, _, port = one["dst"].partition(":")
+        source = one["src"] if "/" in one["src"] else f"default/{one['src']}"
+        if source in by_address.values() and address in by_address:
+            yield one["set"], source, by_address[address], int(port), one["result"]
+
+
+async def test_what_a_policy_drops_is_never_put_on_anything_else(tmp_path: Path) -> None:
+    recording = recorded(ZOO_BASE)
+    asked, dropped, wrong = 0, 0, []
+    async with cluster_of(recording, tmp_path) as cluster:
+        for _, source, target, port, result in flows():
+
+            def met(ask: NodeAsk, probe: SendProbe, source: str = source, result: str = result) -> str:
+                if probe.pod == source and probe.protocol == "tcp":
+                    return "answered" if result == "connected" else "silence"
+                return ""  # nobody sent pings
+
+            diagnosis = judged(await known(cluster, source, f"{target} {port}/tcp", family=4), recording, met)
+            asked, dropped = asked + 1, dropped + (result != "connected")
+            if diagnosis.verdict != "unknown" or diagnosis.causes:
+                wrong.append(told(source, target, diagnosis))
+    assert wrong == []
+    assert asked > dropped > 10
