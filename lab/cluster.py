@@ -8,27 +8,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import permutations
+from pathlib import Path
 from typing import Any, TypeVar
 
-from lab import faults, mesh
+from lab import faults, looping, mesh
 from lab.allocator import HANDLE, reconcile_tunnel_addresses, release
 from lab.apiserver.store import Event, Store
 from lab.errors import LabError
 from lab.felix import DEVICE_TICK_S, REFRESH_S, Felix
 from lab.intent import Object, Objects, PodRecord, intent
-from lab.kernel import Kernel
+from lab.kernel import DEFAULT, FAMILIES, Kernel, Route
+from lab.kube_proxy import READS as KUBE_PROXY_READS
+from lab.kube_proxy import KubeProxy, ports
 from lab.listeners import HEALTH_PORT, TcpEcho, UdpEcho, start_felix_health
-from lab.objects import ECHO_PORT, EXTRA_PORTS, handle_of
+from lab.objects import ECHO_PORT, EXTRA_PORTS, handle_of, stored
+from lab.sketch import Sketch
 from lab.topology import Topology
+from lab.variants import Variant
 
 REACTION_S = 0.02  # how long Felix gathers changes before it acts
 FELIX_READS = ("nodes", "pods", "ipamblocks", "ippools", "felixconfigurations", "clusterinformations")
 KEPT_BY_HEALING = ("calico-why.io",)  # the record of who approved what is not a wound
+RUNIT = Path("/run/runit")  # the lab's own /run
 T = TypeVar("T")
 log = logging.getLogger("cluster")
 
@@ -36,18 +45,23 @@ log = logging.getLogger("cluster")
 class Cluster:
     """Made and awaited on the event loop. The methods under "for faults" are called from the kernels' thread."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, variants: Sequence[Variant], sketch: Sketch) -> None:
         self.store = store
+        self.variants = variants
+        self.sketch = sketch
         self.inflicted: list[dict[str, str]] = []
         self.topology: Topology
-        self.objects: Objects
-        self._felixes: dict[str, Felix] = {}
+        self.families: dict[int, Objects] = {}
+        self._felixes: dict[tuple[str, int], Felix] = {}
+        self._kube_proxies: dict[tuple[str, int], KubeProxy] = {}
+        self._services: dict[str, list[Object]] = {}  # what kube-proxy reads
         self._kernels = ThreadPoolExecutor(1, thread_name_prefix="kernels")
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._seed: dict[tuple[str, str, str], Object] = {}
         self._echoes: dict[str, list[TcpEcho | UdpEcho]] = {}
         self._unready: set[str] = set()  # nodes whose Felix says that it is not ready
+        self._loops: list[subprocess.Popen[bytes]] = []  # programs that die and are started again
         self._misplaced: set[str] = set()  # pods whose servers listen elsewhere than on all their addresses
         self._one_at_a_time = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -59,8 +73,8 @@ class Cluster:
     async def build(self) -> None:
         """Machines for the objects in the store, programmed and answering. Raises OSError."""
         self._seed = dict(self._everything())
-        self.objects = self._read()
-        await self.in_kernel(self._build, self.objects)
+        self.families = self._read()
+        await self.in_kernel(self._build, self.families)
         for name in self.topology.pods:
             await self.open_listeners(name)
         for node in self.topology.nodes.values():
@@ -74,13 +88,21 @@ class Cluster:
     def _felix_ready(self, node: str) -> bool:
         return node not in self._unready
 
-    def _build(self, objects: Objects) -> None:
-        self.topology = Topology()
-        self.topology.build(objects)
+    def _build(self, families: dict[int, Objects]) -> None:
+        self.topology = Topology(self.sketch.uplink_mtu)
+        self.topology.build(families)
         for name, node in self.topology.nodes.items():
-            self._felixes[name] = Felix(name, node.kernel)
-        self._program(objects)
+            for family in node.interfaces:
+                self._felixes[name, family] = Felix(name, node.kernel, family)
+                address = str(node.interfaces[family].ip)
+                self._kube_proxies[name, family] = KubeProxy(node.kernel, family, address)
+        self._program(families)
+        self._furnish()
         self.topology.remember_switches()
+
+    def _furnish(self) -> None:
+        for variant in self.variants:
+            variant.machines(self.topology)
 
     def start_healing(self) -> None:
         """Felix looks again from now on: the device every 10 s, entries every 90 s."""
@@ -98,7 +120,7 @@ class Cluster:
     # ---- Felix
 
     def _heard(self, event: Event) -> None:
-        if event.resource.plural in FELIX_READS:
+        if event.resource.plural in (*FELIX_READS, *KUBE_PROXY_READS):
             self._pools_changed = self._pools_changed or event.resource.plural == "ippools"
             self._changed.set()
 
@@ -115,16 +137,20 @@ class Cluster:
             self._pools_changed = False
             reconcile_tunnel_addresses(self.store)
         self._changed.clear()
-        self.objects = self._read()
+        self.families = self._read()
         try:
-            await self.in_kernel(self._program, self.objects)
+            await self.in_kernel(self._program, self.families)
         except OSError:
             log.exception("Felix could not follow a change")
 
-    def _program(self, objects: Objects) -> None:
-        for name, felix in self._felixes.items():
-            if name in objects.nodes:
-                felix.apply(intent(objects, name, felix.applied.device))
+    def _program(self, families: dict[int, Objects]) -> None:
+        for (name, family), felix in self._felixes.items():
+            if name in families[family].nodes:
+                felix.apply(intent(families[family], name, felix.applied.device, self.sketch.uplink_mtu))
+        for (name, family), kube_proxy in self._kube_proxies.items():
+            pods = next((str(pool.network) for pool in families[family].pools), "")
+            if pods:
+                kube_proxy.apply(ports(self._services.__getitem__, name, family), pods)
 
     async def _every(self, seconds: float, act: Callable[[Felix], None]) -> None:
         while True:
@@ -138,16 +164,18 @@ class Cluster:
 
     # ---- wounds
 
-    async def inflict(self, name: str, source: str, target: str, where: str = "") -> dict[str, str]:
+    async def inflict(self, name: str, source: str, target: str, where: str = "", family: int = 4) -> dict[str, str]:
         """Wounds one node of the pair. Returns {fault, source, target, where, node}: the pair to ask about afterwards.
 
-        Raises LabError for a fault, pod or place that does not exist.
+        Raises LabError for a fault, pod, place or address family that does not exist.
         """
         fault = faults.load(name)
         where = where or fault.WHERE[0]
         if where not in fault.WHERE:
             raise LabError(f"{name} can only be inflicted on the {' or '.join(fault.WHERE)} side, not on {where!r}.", 2)
-        wound = self._wound(source, target, where)
+        if family not in faults.families(name):
+            raise LabError(f"{name} has no IPv{family}: it wounds nothing of that family.", 2)
+        wound = self._wound(source, target, where, family)
         async with self._one_at_a_time:
             asked = await self.in_kernel(fault.inflict, self, wound)
             await self._sync()
@@ -155,16 +183,19 @@ class Cluster:
         self.inflicted.append(told)
         return told
 
-    def _wound(self, source: str, target: str, where: str) -> faults.Wound:
+    def _wound(self, source: str, target: str, where: str, family: int) -> faults.Wound:
         for pod in (source, target):
             if pod not in self.topology.pods:
                 raise LabError(f"There is no pod {pod} in this lab; it has {', '.join(self.topology.pods)}.", 2)
+            if family not in self.topology.pods[pod].addresses:
+                raise LabError(f"{pod} has no IPv{family} address; start the lab with --variant dualstack.", 2)
         nodes = {pod: self.topology.pods[pod].record.node for pod in (source, target)}
         if nodes[source] == nodes[target]:
             raise LabError(f"{source} and {target} are on the same node; a fault needs a pair on two nodes.", 2)
         pod, other = (source, target) if where == "source" else (target, source)
         others = [name for name in self.topology.nodes if name not in nodes.values()]
-        return faults.Wound(source, target, where, nodes[pod], nodes[other], pod, other, others[0] if others else "")
+        third = others[0] if others else ""
+        return faults.Wound(source, target, where, nodes[pod], nodes[other], pod, other, third, family)
 
     async def heal(self) -> None:
         """Everything as it was when the lab came up, but for the record of fix requests."""
@@ -172,14 +203,16 @@ class Cluster:
             self._restore_objects()
             self._pools_changed = False
             self._changed.clear()
-            self.objects = self._read()
-            await self.in_kernel(self._restore_kernels, self.objects)
+            self.families = self._read()
+            await self.in_kernel(self._restore_kernels, self.families)
             for name in self.topology.pods:
                 if name in self._misplaced or not self._echoes.get(name):
                     self._close_listeners(name)
                     await self.open_listeners(name)
             self._misplaced.clear()
             self._unready.clear()
+            while self._loops:
+                looping.stop(self._loops.pop())
             self.inflicted.clear()
 
     def _restore_objects(self) -> None:
@@ -197,35 +230,50 @@ class Cluster:
             else:
                 self._put(wanted)
 
-    def _restore_kernels(self, objects: Objects) -> None:
+    def _restore_kernels(self, families: dict[int, Objects]) -> None:
+        self.topology.restore_switches()  # a device without IPv6 takes no address back
         self.topology.restore()
-        self._program(objects)
-        for name, felix in self._felixes.items():
-            self.topology.remove_foreign_routes(name, felix.applied.routes)
+        for kube_proxy in self._kube_proxies.values():
+            kube_proxy.forget()
+        self._program(families)
+        for (name, family), felix in self._felixes.items():
+            self.topology.remove_foreign_routes(name, felix.applied.routes, family)
             felix.check_device()
             for interface in felix.applied.endpoints:
                 felix.set_pod_interface_sysctls(interface)
             felix.refresh()
+        self._furnish()
         self.topology.restore_switches()
 
     # ---- looking
 
     async def mesh(self) -> dict[str, Any]:
-        """{"pairs": number, "unanswered": [[from, to], ...]} of pings from every pod to every other."""
-        pods = list(self.topology.pods.values())
-        sockets = await self.in_kernel(self._ping_sockets)
-        try:
-            missing = await mesh.unanswered(pods, sockets)
-        finally:
-            for one in sockets.values():
-                one.close()
-        return {"pairs": len(pods) * (len(pods) - 1), "unanswered": missing}
+        """{"pairs": number, "unanswered": [[from, to], ...]} of pings from every pod to every other.
 
-    def _ping_sockets(self) -> dict[str, socket.socket]:
+        A pair is two pods that have addresses of one family; it answers when every address does.
+        """
+        missing: set[tuple[str, str]] = set()
+        pairs: set[tuple[str, str]] = set()
+        for family in mesh.PROTOCOLS:
+            addresses = {
+                name: pod.addresses[family] for name, pod in self.topology.pods.items() if family in pod.addresses
+            }
+            pairs |= set(permutations(addresses, 2))
+            sockets = await self.in_kernel(self._ping_sockets, list(addresses), family)
+            try:
+                missing |= await mesh.unanswered(addresses, sockets, family)
+            finally:
+                for one in sockets.values():
+                    one.close()
+        return {"pairs": len(pairs), "unanswered": sorted(missing)}
+
+    def _ping_sockets(self, pods: list[str], family: int) -> dict[str, socket.socket]:
         made = {}
-        for name, pod in self.topology.pods.items():
-            with pod.kernel.namespace.entered():
-                made[name] = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMP)
+        for name in pods:
+            with self.topology.pods[name].kernel.namespace.entered():
+                made[name] = socket.socket(
+                    FAMILIES[family], socket.SOCK_RAW | socket.SOCK_NONBLOCK, mesh.PROTOCOLS[family]
+                )
         return made
 
     def place(self, name: str) -> Kernel:
@@ -244,7 +292,8 @@ class Cluster:
 
     async def open_listeners(self, name: str) -> None:
         """TCP and UDP echo inside a pod."""
-        await self._serve(name, await self.in_kernel(self._bound, name, "0.0.0.0"))
+        everywhere = "::" if 6 in self.topology.pods[name].addresses else "0.0.0.0"
+        await self._serve(name, await self.in_kernel(self._bound, name, everywhere))
 
     def _bound(self, name: str, address: str) -> list[tuple[socket.socket, socket.socket]]:
         """A TCP and a UDP socket for each port the pod serves."""
@@ -270,24 +319,37 @@ class Cluster:
     def kernel(self, node: str) -> Kernel:
         return self.topology.nodes[node].kernel
 
-    def felix(self, node: str) -> Felix:
-        return self._felixes[node]
+    def felix(self, node: str, family: int = 4) -> Felix:
+        return self._felixes[node, family]
 
-    def pod(self, name: str) -> PodRecord:
-        return self.topology.pods[name].record
+    def pod(self, name: str, family: int = 4) -> PodRecord:
+        machine = self.topology.pods[name]
+        return replace(machine.record, address=machine.addresses[family])
 
-    def node_address(self, node: str) -> str:
-        return self.objects.nodes[node].address
+    def cidr(self, pod: str, family: int = 4) -> str:
+        """A pod's address with the length of a single one."""
+        return f"{self.pod(pod, family).address}/{32 if family == 4 else 128}"
 
-    def tunnel_address(self, node: str) -> str:
-        return self.objects.nodes[node].tunnel
+    def uplink(self, node: str) -> str:
+        """The device that leads to the other nodes."""
+        return self.topology.nodes[node].uplink
 
-    def tunnel_mac(self, node: str) -> str:
-        return self.objects.nodes[node].mac
+    def node_address(self, node: str, family: int = 4) -> str:
+        return self.families[family].nodes[node].address
 
-    def block(self, node: str) -> str:
+    def tunnel_address(self, node: str, family: int = 4) -> str:
+        return self.families[family].nodes[node].tunnel
+
+    def tunnel_mac(self, node: str, family: int = 4) -> str:
+        return self.families[family].nodes[node].mac
+
+    def block(self, node: str, family: int = 4) -> str:
         """CIDR of the first block affine to a node."""
-        return next(str(block.network) for block in self.objects.blocks if block.node == node)
+        return next(str(block.network) for block in self.families[family].blocks if block.node == node)
+
+    def default_route(self, node: str, family: int = 4) -> Route:
+        """The node's own."""
+        return next(route for route in self.kernel(node).routes(family) if route.destination == DEFAULT[family])
 
     def change(self, resource: str, name: str, edit: Callable[[Object], None], namespace: str | None = None) -> Object:
         """Reads an object, lets `edit` change it, writes it back."""
@@ -300,7 +362,7 @@ class Cluster:
         return self._on_loop(act)
 
     def create(self, entry: Object) -> Object:
-        return self._on_loop(lambda: self.store.create(entry))
+        return self._on_loop(lambda: self.store.create(stored(entry, self.sketch.group)))
 
     def delete(self, resource: str, name: str, namespace: str | None = None) -> None:
         self._on_loop(lambda: self.store.delete(resource, name, namespace))
@@ -326,9 +388,18 @@ class Cluster:
         """IPAM forgets a pod's address, as after the CNI plugin's DEL."""
         self._on_loop(lambda: release(self.store, address, handle_of(container)))
 
-    def free_tunnel_address(self, node: str) -> None:
+    def free_tunnel_address(self, node: str, family: int = 4) -> None:
         """IPAM forgets a node's tunnel address, as after `calicoctl ipam release`; the annotation stays."""
-        self._on_loop(lambda: release(self.store, self.tunnel_address(node), HANDLE.format(node)))
+        self._on_loop(lambda: release(self.store, self.tunnel_address(node, family), HANDLE[family].format(node)))
+
+    def demand(self, node: str, device: str, kind: str) -> None:
+        """Raises LabError when the node has no such device."""
+        if self.kernel(node).link(device) is None:
+            raise LabError(f"This fault needs {kind}, and {node} of this lab has no {device}.", 2)
+
+    def crash_loop(self, node: str, part: str) -> None:
+        """`calico-node -PART` dies on this node and is started again, until the lab is healed."""
+        self._loops.append(looping.start(self.kernel(node).namespace, part, RUNIT))
 
     def make_felix_unready(self, node: str) -> None:
         """Its readiness fails until the lab is healed."""
@@ -351,8 +422,9 @@ class Cluster:
     def _list(self, resource: str) -> list[Object]:
         return list(self.store.view(self.store.resource(resource)))
 
-    def _read(self) -> Objects:
-        return Objects.read(self._list)
+    def _read(self) -> dict[int, Objects]:
+        self._services = {resource: self._list(resource) for resource in KUBE_PROXY_READS}
+        return {family: Objects.read(self._list, family) for family in FAMILIES}
 
     def _put(self, entry: Object) -> Object:
         """Writes all of an object, its status too, whatever version it was read at."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from lab.client import Lab
 from lab.errors import LabError
-from lab.settings import VARIANTS, Settings
+from lab.settings import Settings
 from lab.state import find
 
 HELP = "a cluster on this machine: real kernel, no Kubernetes, no root"
@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     up = word("up", "start a lab and stay until Ctrl-C")
     up.add_argument("--nodes", type=int, default=3)
     up.add_argument("--pods-per-node", type=int, default=2)
-    up.add_argument("--variant", choices=VARIANTS, default="vxlan")
+    up.add_argument(
+        "--variant", default="", metavar="NAME[+NAME...]", help="in which healthy shapes (`lab variants` lists them)"
+    )
     up.add_argument(
         "--objects", metavar="DIR", help="build the nodes and pods of DIR/k8s/*.json and DIR/cr/*.json instead"
     )
@@ -49,9 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inflict.add_argument("fault")
     inflict.add_argument("--from", dest="source", default=FROM, metavar="NAMESPACE/POD", help=f"({FROM})")
     inflict.add_argument("--to", dest="target", default=TO, metavar="NAMESPACE/POD", help=f"({TO})")
+    inflict.add_argument("--family", type=int, choices=(4, 6), default=4, help="whose leg, where there are two (4)")
     inflict.add_argument("--where", choices=("source", "target"), help="whose node to wound")
     word("heal", "everything as it was when the lab came up")
     word("faults", "what can be broken")
+    word("variants", "the shapes a healthy cluster can have")
     status = word("status", "what the lab consists of and how it is")
     status.add_argument("-o", "--output", choices=("text", "json"), default="text")
     word("env", 'what a shell needs: eval "$(calico-why lab env)"')
@@ -75,11 +79,21 @@ def _faults() -> int:
     return 0
 
 
+def _variants() -> int:
+    from lab.variants import VARIANTS
+
+    for name, variant in VARIANTS.items():
+        print(f"{name:<28} {variant.text}")
+    return 0
+
+
 def _run(args: argparse.Namespace) -> int:
     if args.lab_word == "up":
         return _up_with_slack(args) if args.slack else _up(args, Settings())
     if args.lab_word == "faults":
         return _faults()
+    if args.lab_word == "variants":
+        return _variants()
     lab = Lab(find(args.name))
     match args.lab_word:
         case "down":
@@ -88,7 +102,7 @@ def _run(args: argparse.Namespace) -> int:
         case "exec":
             return lab.run(args.place, args.argv, sys.stdin.buffer, sys.stdout.buffer, sys.stderr.buffer)
         case "inflict":
-            told = lab.inflict(args.fault, args.source, args.target, args.where or "")
+            told = lab.inflict(args.fault, args.source, args.target, args.where or "", args.family)
             print(f"{told['fault']} inflicted on {told['node']}.")
             print(f"Ask: calico-why why {told['source']} {told['target']}    Undo: calico-why lab heal")
         case "heal":

@@ -1,37 +1,63 @@
 """What Felix wants of a node's kernel, from the API objects alone; without it the lab would be one fixed drawing.
 
-Pure. Observed on a running Calico and compared with its recordings by tests/test_lab_felix.py.
+Pure, and of one address family at a time: as Felix itself, which has a manager for each. Observed on a running Calico
+and compared with its recordings by tests/test_lab_felix.py. Where no pool tunnels, BIRD's routes are told here too.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+    ip_network,
+)
 from typing import Any
 
-from lab.kernel import FELIX, LINK, Route
+from facts.flow import TUNNEL_DEVICES
+from lab.kernel import BIRD, BOOT, FELIX, GLOBAL, LINK, Route, family_of
 
 Object = dict[str, Any]
-TUNNEL_DEVICE = "vxlan.calico"
-UPLINK = "eth0"
+Address = IPv4Address | IPv6Address
+Interface = IPv4Interface | IPv6Interface
+Network = IPv4Network | IPv6Network
+
+TUNNEL_DEVICE = TUNNEL_DEVICES["vxlan", 4]
+UPLINK = "eth0"  # of a node, unless its annotation says otherwise; and the pod's own end of its veth
 UPLINK_MTU = 1500
-VXLAN_OVERHEAD = 50
-ANNOTATION_ADDRESS = "projectcalico.org/IPv4Address"
-ANNOTATION_TUNNEL = "projectcalico.org/IPv4VXLANTunnelAddr"
-ANNOTATION_TUNNEL_MAC = "projectcalico.org/VXLANTunnelMACAddr"
+VXLAN_OVERHEAD = {4: 50, 6: 70}
+V6_METRIC = 1024  # the kernel's, for a route that names none
+ANNOTATION_ADDRESS = {4: "projectcalico.org/IPv4Address", 6: "projectcalico.org/IPv6Address"}
+ANNOTATION_TUNNEL = {4: "projectcalico.org/IPv4VXLANTunnelAddr", 6: "projectcalico.org/IPv6VXLANTunnelAddr"}
+ANNOTATION_TUNNEL_MAC = {4: "projectcalico.org/VXLANTunnelMACAddr", 6: "projectcalico.org/VXLANTunnelMACAddrV6"}
+ANNOTATION_INTERFACES = "projectcalico.org/Interfaces"
+MTU_SETTING = {4: "vxlanMTU", 6: "vxlanMTUV6"}
 
 
-def tunnel_mac(node: str) -> str:
-    """The MAC Felix gives vxlan.calico on NODE: 66: and the first five bytes of the name's SHA-1."""
-    digest = hashlib.sha1(node.encode(), usedforsecurity=False).digest()
+def tunnel_mac(node: str, family: int = 4) -> str:
+    """The MAC Felix gives the tunnel device on NODE: 66: and the first five bytes of the name's SHA-1."""
+    name = node if family == 4 else f"{node}-v6"
+    digest = hashlib.sha1(name.encode(), usedforsecurity=False).digest()
     return ":".join(["66", *(f"{byte:02x}" for byte in digest[:5])])
 
 
-def interface_name(namespace: str, pod: str) -> str:
-    """The host side of a pod's veth: cali and eleven hex digits."""
-    return "cali" + hashlib.sha1(f"{namespace}.{pod}".encode(), usedforsecurity=False).hexdigest()[:11]
+def interface_name(namespace: str, pod: str, prefix: str = "cali") -> str:
+    """The host side of a pod's veth: the prefix and eleven hex digits."""
+    return prefix + hashlib.sha1(f"{namespace}.{pod}".encode(), usedforsecurity=False).hexdigest()[:11]
+
+
+def gateway(interface: Interface) -> str:
+    """The underlay's address in a node's subnet: its first."""
+    return str(interface.network[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +65,10 @@ class NodeRecord:
     """A node as its annotations describe it to every Felix; "" where an annotation is missing."""
 
     name: str
-    interface: IPv4Interface | None  # IPv4Address annotation, ADDRESS/LENGTH
+    interface: Interface | None  # IPv4Address (IPv6Address) annotation, ADDRESS/LENGTH
     tunnel: str
     mac: str
+    uplink: str = UPLINK  # the device that holds the address
 
     @property
     def address(self) -> str:
@@ -56,21 +83,18 @@ class PodRecord:
     name: str
     node: str
     address: str
+    interface: str  # the host side of its veth
 
     @property
     def full_name(self) -> str:
         return f"{self.namespace}/{self.name}"
-
-    @property
-    def interface(self) -> str:
-        return interface_name(self.namespace, self.name)
 
 
 @dataclass(frozen=True, slots=True)
 class BlockRecord:
     """An IPAM block: the node it is affine to ("" for none), and who uses each allocated address."""
 
-    network: IPv4Network
+    network: Network
     node: str
     users: Mapping[str, str]  # address -> node of its allocation
 
@@ -79,42 +103,52 @@ class BlockRecord:
 class PoolRecord:
     """An IPPool as far as routing goes."""
 
-    network: IPv4Network
+    network: Network
     vxlan_mode: str
-    block_size: int
 
 
 @dataclass(frozen=True)
 class Objects:
-    """Everything Felix reads from the API, at one moment."""
+    """Everything Felix reads from the API about one address family, at one moment."""
 
+    family: int
     nodes: Mapping[str, NodeRecord]
     pods: tuple[PodRecord, ...]
     blocks: tuple[BlockRecord, ...]
     pools: tuple[PoolRecord, ...]
     felix: Mapping[str, Object]  # FelixConfiguration specs by name
+    mesh: bool  # every node peers with every other; else with the router of its subnet, which tells it of no block
     version: tuple[int, int]  # Calico's, (3, 32)
 
     @classmethod
-    def read(cls, list_of: Callable[[str], Iterable[Object]]) -> Objects:
+    def read(cls, list_of: Callable[[str], Iterable[Object]], family: int = 4) -> Objects:
         """`list_of("pods")` gives the plain objects of a resource, by its plural."""
         information: Object = next(iter(list_of("clusterinformations")), {"spec": {}})
+        bgp: Object = next(iter(list_of("bgpconfigurations")), {"spec": {}})
+        felix = {entry["metadata"]["name"]: entry.get("spec", {}) for entry in list_of("felixconfigurations")}
+        prefix = str(felix.get("default", {}).get("interfacePrefix", "cali"))
+
+        def ours(resource: str) -> list[Object]:
+            return [entry for entry in list_of(resource) if family_of(entry["spec"]["cidr"]) == family]
+
         return cls(
-            nodes={record.name: record for record in map(_node, list_of("nodes"))},
-            pods=tuple(record for record in map(_pod, list_of("pods")) if record),
-            blocks=tuple(_block(entry) for entry in list_of("ipamblocks") if ":" not in entry["spec"]["cidr"]),
+            family=family,
+            nodes={record.name: record for record in (_node(entry, family) for entry in list_of("nodes"))},
+            pods=tuple(record for entry in list_of("pods") if (record := _pod(entry, family, prefix))),
+            blocks=tuple(_block(entry) for entry in ours("ipamblocks")),
             pools=tuple(
-                PoolRecord(
-                    IPv4Network(entry["spec"]["cidr"]),
-                    entry["spec"].get("vxlanMode", "Never"),
-                    entry["spec"].get("blockSize", 26),
-                )
-                for entry in list_of("ippools")
-                if ":" not in entry["spec"]["cidr"]
+                PoolRecord(ip_network(entry["spec"]["cidr"]), entry["spec"].get("vxlanMode", "Never"))
+                for entry in ours("ippools")
             ),
-            felix={entry["metadata"]["name"]: entry.get("spec", {}) for entry in list_of("felixconfigurations")},
+            felix=felix,
+            mesh=bool(bgp.get("spec", {}).get("nodeToNodeMeshEnabled", True)),
             version=_version(information["spec"].get("calicoVersion", "")),
         )
+
+    @property
+    def tunnels(self) -> bool:
+        """Does any pool tunnel?"""
+        return any(pool.vxlan_mode != "Never" for pool in self.pools)
 
     def setting(self, node: str, name: str, default: Any) -> Any:
         """A FelixConfiguration field, the node's own before the cluster's."""
@@ -123,25 +157,32 @@ class Objects:
                 return self.felix[source][name]
         return default
 
-    def pool_of(self, address: IPv4Address) -> PoolRecord | None:
-        return next((pool for pool in self.pools if address in pool.network), None)
+    def tunnel_mtu(self, node: str, uplink_mtu: int) -> int:
+        """Of the tunnel device on a node."""
+        return int(self.setting(node, MTU_SETTING[self.family], 0)) or uplink_mtu - VXLAN_OVERHEAD[self.family]
+
+    def pool_of(self, address: Address) -> PoolRecord | None:
+        """The smallest that holds it."""
+        holding = [pool for pool in self.pools if address in pool.network]
+        return max(holding, key=lambda pool: pool.network.prefixlen, default=None)
 
     def block_of(self, address: str) -> BlockRecord | None:
         """The block that holds an address."""
         if not address:
             return None
-        return next((block for block in self.blocks if IPv4Address(address) in block.network), None)
+        return next((block for block in self.blocks if ip_address(address) in block.network), None)
 
 
 @dataclass(frozen=True, slots=True)
 class TunnelDevice:
-    """vxlan.calico as it should be."""
+    """vxlan.calico or vxlan-v6.calico as it should be."""
 
+    name: str
     mac: str
-    address: str  # without a length; always /32 on the device
+    address: str  # without a length; always /32 (/128) on the device
     local: str
     parent: str = UPLINK
-    mtu: int = UPLINK_MTU - VXLAN_OVERHEAD
+    mtu: int = UPLINK_MTU - VXLAN_OVERHEAD[4]
     vni: int = 4096
     port: int = 4789
 
@@ -157,48 +198,70 @@ class Intent:
     endpoints: Mapping[str, str] = field(default_factory=dict)  # interface -> pod address
 
 
-def intent(objects: Objects, name: str, before: TunnelDevice | None = None) -> Intent:
+def pod_mtu(families: Iterable[Objects], node: str, uplink_mtu: int = UPLINK_MTU) -> int:
+    """What CNI gives a pod: the smallest of all tunnels that may be used, else the uplink's."""
+    return min([objects.tunnel_mtu(node, uplink_mtu) for objects in families if objects.tunnels] or [uplink_mtu])
+
+
+def intent(objects: Objects, name: str, before: TunnelDevice | None = None, uplink_mtu: int = UPLINK_MTU) -> Intent:
     """`before` is the device Felix programmed last: it keeps it when the node's own tunnel address is taken away."""
     me = objects.nodes[name]
-    device = _device(objects, me, before)
+    device = _device(objects, me, before, uplink_mtu)
     mtu = device.mtu if device and objects.version >= (3, 31) else 0
     others = {peer.name: peer for peer in objects.nodes.values() if peer.name != name and peer.address}
     peers = [peer for peer in others.values() if peer.tunnel]
     # Of two nodes that claim one tunnel address, the one IPAM gave it to keeps the neighbor entry (observed).
     peers.sort(key=lambda peer: _owns(objects, peer))
+    own = int(objects.setting(name, "deviceRouteProtocol", BOOT))
+    other = FELIX if own == BOOT else own  # of routes on devices that are not Felix's
+    single = 32 if objects.family == 4 else 128
+    link, common = (LINK, 0) if objects.family == 4 else (GLOBAL, V6_METRIC)
     routes: dict[str, Route] = {}
 
-    def towards(destination: str, peer: NodeRecord, gateway: str, link_scope: bool) -> None:
-        pool = objects.pool_of(IPv4Address(destination.partition("/")[0]))
-        mode = pool.vxlan_mode if pool else "Never"
-        if mode == "CrossSubnet" and me.interface and IPv4Address(peer.address) in me.interface.network:
-            routes[destination] = Route(destination, gateway=peer.address, device=UPLINK, protocol=FELIX, onlink=True)
+    def put(destination: str, **how: Any) -> None:
+        routes[destination] = Route(destination, **{"metric": common, **how})
+
+    def mode_of(destination: str) -> str:
+        pool = objects.pool_of(ip_address(destination.partition("/")[0]))
+        return pool.vxlan_mode if pool else "Never"
+
+    def towards(destination: str, peer: NodeRecord, via: str, link_scope: bool) -> None:
+        mode = mode_of(destination)
+        if mode == "CrossSubnet" and me.interface and ip_address(peer.address) in me.interface.network:
+            put(destination, gateway=peer.address, device=me.uplink, protocol=other, onlink=True)
         elif mode != "Never" and device and peer.tunnel:
-            routes[destination] = (
-                Route(destination, device=TUNNEL_DEVICE, scope=LINK, mtu=mtu)
-                if link_scope
-                else Route(destination, gateway=gateway, device=TUNNEL_DEVICE, onlink=True, mtu=mtu)
-            )
+            if link_scope:
+                put(destination, device=device.name, protocol=own, scope=link, mtu=mtu)
+            else:
+                put(destination, gateway=via, device=device.name, protocol=own, onlink=True, mtu=mtu)
+        elif mode == "Never" and not link_scope and objects.mesh:
+            put(destination, gateway=peer.address, device=me.uplink, protocol=BIRD)
 
     for block in objects.blocks:
+        bird = mode_of(str(block.network)) == "Never"
         if block.node == name:
-            if block.network.prefixlen < 32:
-                routes[str(block.network)] = Route(str(block.network), kind="blackhole", protocol=FELIX)
+            if block.network.prefixlen < single:
+                put(str(block.network), kind="blackhole", protocol=BIRD if bird else other)
         elif block.node in others:
             towards(str(block.network), others[block.node], others[block.node].tunnel, False)
         for address, user in block.users.items():
             if user != block.node and user in others and address != others[user].tunnel:
-                towards(f"{address}/32", others[user], others[user].tunnel, False)
+                towards(f"{address}/{single}", others[user], others[user].tunnel, False)
     for peer in peers:
         holder = objects.block_of(peer.tunnel)
         # 3.30 and 3.31 also write this route for a tunnel address in the peer's own block, where it does no harm.
-        if holder is None or holder.node != peer.name or (3, 30) <= objects.version < (3, 32):
-            towards(f"{peer.tunnel}/32", peer, "", True)
+        foreign = holder is None or holder.node != peer.name or holder.network.prefixlen == single
+        if foreign or (3, 30) <= objects.version < (3, 32):
+            towards(f"{peer.tunnel}/{single}", peer, "", True)
+    if not objects.mesh and me.interface:
+        for pool in objects.pools:
+            if pool.vxlan_mode == "Never":
+                put(str(pool.network), gateway=gateway(me.interface), device=me.uplink, protocol=BIRD)
 
-    metric = 1024 if objects.version >= (3, 32) else 0
+    metric = 1024 if objects.version >= (3, 32) else common
     mine = [pod for pod in objects.pods if pod.node == name]
     for pod in mine:
-        routes[f"{pod.address}/32"] = Route(f"{pod.address}/32", device=pod.interface, scope=LINK, metric=metric)
+        put(f"{pod.address}/{single}", device=pod.interface, protocol=own, scope=link, metric=metric)
     return Intent(
         device=device,
         routes=frozenset(routes.values()),
@@ -208,13 +271,19 @@ def intent(objects: Objects, name: str, before: TunnelDevice | None = None) -> I
     )
 
 
-def _device(objects: Objects, me: NodeRecord, before: TunnelDevice | None) -> TunnelDevice | None:
-    if all(pool.vxlan_mode == "Never" for pool in objects.pools):
+def _device(objects: Objects, me: NodeRecord, before: TunnelDevice | None, uplink_mtu: int) -> TunnelDevice | None:
+    if not objects.tunnels:
         return None
     if not me.address or not me.tunnel:
         return before
-    mtu = objects.setting(me.name, "vxlanMTU", 0) or UPLINK_MTU - VXLAN_OVERHEAD
-    wanted = TunnelDevice(mac=me.mac, address=me.tunnel, local=me.address, mtu=mtu)
+    wanted = TunnelDevice(
+        name=TUNNEL_DEVICES["vxlan", objects.family],
+        mac=me.mac,
+        address=me.tunnel,
+        local=me.address,
+        parent=me.uplink,
+        mtu=objects.tunnel_mtu(me.name, uplink_mtu),
+    )
     return replace(
         wanted,
         vni=objects.setting(me.name, "vxlanVNI", wanted.vni),
@@ -227,19 +296,26 @@ def _owns(objects: Objects, node: NodeRecord) -> bool:
     return block is not None and block.users.get(node.tunnel) == node.name
 
 
-def _node(entry: Object) -> NodeRecord:
+def _node(entry: Object, family: int) -> NodeRecord:
     metadata = entry["metadata"]
     annotations = metadata.get("annotations") or {}
-    address = annotations.get(ANNOTATION_ADDRESS, "")
+    written = annotations.get(ANNOTATION_ADDRESS[family], "")
+    interface = ip_interface(written) if written else None
     return NodeRecord(
         name=metadata["name"],
-        interface=IPv4Interface(address) if address else None,
-        tunnel=annotations.get(ANNOTATION_TUNNEL, ""),
-        mac=annotations.get(ANNOTATION_TUNNEL_MAC) or tunnel_mac(metadata["name"]),
+        interface=interface,
+        tunnel=annotations.get(ANNOTATION_TUNNEL[family], ""),
+        mac=annotations.get(ANNOTATION_TUNNEL_MAC[family]) or tunnel_mac(metadata["name"], family),
+        uplink=_holder(annotations.get(ANNOTATION_INTERFACES, "[]"), str(interface.ip) if interface else ""),
     )
 
 
-def _pod(entry: Object) -> PodRecord | None:
+def _holder(interfaces: str, address: str) -> str:
+    """The device that holds the address, by the annotation calico-node writes of all of them."""
+    return next((one["name"] for one in json.loads(interfaces) if address in one.get("addresses", ())), UPLINK)
+
+
+def _pod(entry: Object, family: int, prefix: str) -> PodRecord | None:
     metadata, spec, status = entry["metadata"], entry.get("spec", {}), entry.get("status", {})
     annotations = metadata.get("annotations") or {}
     node = spec.get("nodeName", "")
@@ -248,16 +324,18 @@ def _pod(entry: Object) -> PodRecord | None:
     if not node or spec.get("hostNetwork") or finished or torn_down:
         return None
     given = [one["ip"] for one in status.get("podIPs") or []] or [status.get("podIP") or ""]
-    address = next((ip for ip in given if ip and ":" not in ip), "")
-    address = address or annotations.get("cni.projectcalico.org/podIP", "").partition("/")[0]
+    if not any(given):
+        given = [one.partition("/")[0] for one in annotations.get("cni.projectcalico.org/podIPs", "").split(",")]
+    address = next((ip for ip in given if ip and family_of(ip) == family), "")
     if not address:
         return None
-    return PodRecord(metadata["namespace"], metadata["name"], node, address)
+    interface = interface_name(metadata["namespace"], metadata["name"], prefix)
+    return PodRecord(metadata["namespace"], metadata["name"], node, address, interface)
 
 
 def _block(entry: Object) -> BlockRecord:
     spec = entry["spec"]
-    network = IPv4Network(spec["cidr"])
+    network = ip_network(spec["cidr"])
     kind, _, owner = (spec.get("affinity") or "").partition(":")
     users = {}
     for ordinal, index in enumerate(spec["allocations"]):

@@ -7,23 +7,32 @@ import errno
 import socket
 import struct
 from dataclasses import dataclass
-from socket import AF_BRIDGE, AF_INET, if_nametoindex
+from socket import AF_BRIDGE, AF_INET, AF_INET6, if_nametoindex
 from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
 from lab.namespaces import Namespace
 
-KERNEL, BOOT, FELIX = 2, 3, 80  # route protocols
+KERNEL, BOOT, BIRD, FELIX = 2, 3, 12, 80  # route protocols
 GLOBAL, LINK, HOST, ANY_SCOPE = 0, 253, 254, 255  # route scopes
 MAIN, LOCAL = 254, 255  # route tables
 UP, LOWER_UP = 0x1, 0x10000
 ONLINK = 4
-PERMANENT, NOARP = 0x80, 0x40
+PERMANENT, NOARP, FAILED = 0x80, 0x40, 0x20
 SELF = 2
 NETLINK_NETFILTER, NFTABLES, DELETE_TABLE, BATCH_BEGIN, BATCH_END = 12, 10, 2, 16, 17
-TYPES = {1: "unicast", 2: "local", 3: "broadcast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
-TYPE_NUMBERS = {name: number for number, name in TYPES.items()}
+TYPES = {
+    1: "unicast",
+    2: "local",
+    3: "broadcast",
+    4: "anycast",
+    5: "multicast",
+    6: "blackhole",
+    7: "unreachable",
+    8: "prohibit",
+}
+REFUSING = ("blackhole", "unreachable", "prohibit")
 STATES = {
     0x01: "INCOMPLETE",
     0x02: "REACHABLE",
@@ -34,12 +43,22 @@ STATES = {
     0x40: "NOARP",
     0x80: "PERMANENT",
 }
+FAMILIES = {4: AF_INET, 6: AF_INET6}
+DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}  # the destination of the default route
 GONE = (errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL)
+
+
+def family_of(address: str) -> int:
+    """4 or 6, of an address with or without its length."""
+    return 6 if ":" in address else 4
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """An IPv4 route. `destination` is always ADDRESS/LENGTH; 0.0.0.0/0 is the default route."""
+    """A route of either family. `destination` is always ADDRESS/LENGTH; 0.0.0.0/0 and ::/0 are the default routes.
+
+    The kernel knows no scope of an IPv6 route, and gives one without a metric the metric 1024.
+    """
 
     destination: str
     kind: str = "unicast"
@@ -110,22 +129,22 @@ class Kernel:
             except OSError as error:
                 raise OSError(errno.ENODEV, f"there is no device {name} in {self.namespace.name}") from error
 
-    def addresses(self, device: str) -> list[str]:
-        """IPv4, as ADDRESS/LENGTH."""
+    def addresses(self, device: str, family: int = 4) -> list[str]:
+        """As ADDRESS/LENGTH; of IPv6 the link-local ones too."""
         return [
             f"{message.get_attr('IFA_LOCAL') or message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}"
-            for message in self._ask("get_addr", family=AF_INET, index=self.index(device))
+            for message in self._ask("get_addr", family=FAMILIES[family], index=self.index(device))
         ]
 
-    def routes(self) -> list[Route]:
+    def routes(self, family: int = 4) -> list[Route]:
         """All tables."""
         names = {link.index: link.name for link in self.links().values()}
-        return [_route(message, names) for message in self._ask("get_routes", family=AF_INET)]
+        return [_route(message, names, family) for message in self._ask("get_routes", family=FAMILIES[family])]
 
-    def rules(self) -> list[tuple[int, int, str]]:
-        """(priority, table, source) of the IPv4 rules."""
+    def rules(self, family: int = 4) -> list[tuple[int, int, str]]:
+        """(priority, table, source)"""
         found = []
-        for message in self._ask("get_rules", family=AF_INET):
+        for message in self._ask("get_rules", family=FAMILIES[family]):
             table = message.get_attr("FRA_TABLE") or message["table"]
             source = message.get_attr("FRA_SRC")
             found.append(
@@ -133,8 +152,8 @@ class Kernel:
             )
         return found
 
-    def neighbors(self, device: str = "") -> list[tuple[str, str, str, str]]:
-        """(address, device, mac, state), IPv4."""
+    def neighbors(self, device: str = "", family: int = 4) -> list[tuple[str, str, str, str]]:
+        """(address, device, mac, state)"""
         names = {link.index: link.name for link in self.links().values()}
         return [
             (
@@ -143,7 +162,7 @@ class Kernel:
                 message.get_attr("NDA_LLADDR") or "",
                 _state(message["state"]),
             )
-            for message in self._ask("get_neighbours", family=AF_INET)
+            for message in self._ask("get_neighbours", family=FAMILIES[family])
             if not device or names.get(message["ifindex"]) == device
         ]
 
@@ -235,12 +254,13 @@ class Kernel:
     def put_rule(self, priority: int, table: int, source: str) -> None:
         """What comes from `source`, ADDRESS/LENGTH, looks into `table`."""
         address, _, length = source.partition("/")
-        self._ask("rule", "add", priority=priority, table=table, src=address, src_len=int(length), family=AF_INET)
+        family = FAMILIES[family_of(source)]
+        self._ask("rule", "add", priority=priority, table=table, src=address, src_len=int(length), family=family)
 
-    def delete_rule(self, priority: int, table: int) -> None:
+    def delete_rule(self, priority: int, table: int, family: int = 4) -> None:
         """Whatever it does: look into the table, or refuse."""
         with _already_gone():
-            self._ask("rule", "del", priority=priority, table=table, action=0, family=AF_INET)
+            self._ask("rule", "del", priority=priority, table=table, action=0, family=FAMILIES[family])
 
     def flush_firewall(self) -> None:
         """Removes every nftables table, iptables-nft's too, as `nft flush ruleset`; a kernel without them has none."""
@@ -261,6 +281,10 @@ class Kernel:
     def put_neighbor(self, device: str, address: str, mac: str) -> None:
         """A permanent entry."""
         self._ask("neigh", "replace", dst=address, lladdr=mac, ifindex=self.index(device), state=PERMANENT)
+
+    def put_failed_neighbor(self, device: str, address: str) -> None:
+        """An entry as the kernel leaves it where nobody answers."""
+        self._ask("neigh", "replace", dst=address, ifindex=self.index(device), state=FAILED)
 
     def delete_neighbor(self, device: str, address: str) -> None:
         """Also when it is not there."""
@@ -314,20 +338,22 @@ def _link(message: Any, names: dict[int, str]) -> Link:
         kind=kind,
         vni=vxlan("ID", 0),
         port=vxlan("PORT", 0),
-        local=vxlan("LOCAL", ""),
+        local=vxlan("LOCAL", "") or vxlan("LOCAL6", ""),
         parent=names.get(vxlan("LINK", 0), ""),
         learning=bool(vxlan("LEARNING", 0)),
         txqlen=message.get_attr("IFLA_TXQLEN") or 0,
     )
 
 
-def _route(message: Any, names: dict[int, str]) -> Route:
+def _route(message: Any, names: dict[int, str], family: int) -> Route:
     metrics = message.get_attr("RTA_METRICS")
+    kind = TYPES.get(message["type"], str(message["type"]))
+    device = names.get(message.get_attr("RTA_OIF") or 0, "")
     return Route(
-        destination=f"{message.get_attr('RTA_DST') or '0.0.0.0'}/{message['dst_len']}",
-        kind=TYPES.get(message["type"], str(message["type"])),
+        destination=f"{message.get_attr('RTA_DST') or DEFAULT[family].partition('/')[0]}/{message['dst_len']}",
+        kind=kind,
         gateway=message.get_attr("RTA_GATEWAY") or "",
-        device=names.get(message.get_attr("RTA_OIF") or 0, ""),
+        device="" if kind in REFUSING else device,  # IPv6 has them on lo
         protocol=message["proto"],
         scope=message["scope"],
         metric=message.get_attr("RTA_PRIORITY") or 0,

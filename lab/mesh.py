@@ -7,17 +7,22 @@ import contextlib
 import os
 import socket
 import struct
+from collections.abc import Mapping
 
-from lab.topology import PodMachine
-
-ECHO_REQUEST, ECHO_REPLY = 8, 0
+PROTOCOLS = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}  # by family
+ECHO = {4: (8, 0), 6: (128, 129)}  # request and reply
 TRIES = 3
 PAUSE_S = 0.15
 
 
-async def unanswered(pods: list[PodMachine], sockets: dict[str, socket.socket]) -> list[tuple[str, str]]:
-    """The pairs (from, to) without an answer to three pings. `sockets`: a raw ICMP socket inside each pod."""
-    addresses = {pod.record.full_name: pod.record.address for pod in pods}
+async def unanswered(
+    addresses: Mapping[str, str], sockets: Mapping[str, socket.socket], family: int
+) -> set[tuple[str, str]]:
+    """The pairs (from, to) without an answer to three pings.
+
+    `addresses`: a pod's address of that family, by its name. `sockets`: a raw ICMP socket inside each pod.
+    """
+    request, reply = ECHO[family]
     by_address = {address: name for name, address in addresses.items()}
     waiting = {(source, target) for source in sockets for target in addresses if source != target}
     number = int.from_bytes(os.urandom(2))
@@ -30,9 +35,9 @@ async def unanswered(pods: list[PodMachine], sockets: dict[str, socket.socket]) 
                 packet, (sender, *_) = sockets[name].recvfrom(2048)
             except BlockingIOError:
                 return
-            header = (packet[0] & 15) * 4
+            header = (packet[0] & 15) * 4 if family == 4 else 0  # IPv6 keeps its own to itself
             kind, _, _, found, _ = struct.unpack_from("!BBHHH", packet, header)
-            if kind == ECHO_REPLY and found == number:
+            if kind == reply and found == number:
                 waiting.discard((name, by_address.get(sender, "")))
                 if not waiting:
                     done.set()
@@ -43,21 +48,23 @@ async def unanswered(pods: list[PodMachine], sockets: dict[str, socket.socket]) 
         for _ in range(TRIES):
             for source, target in list(waiting):
                 with contextlib.suppress(OSError):  # no route: it stays among the unanswered
-                    sockets[source].sendto(_echo_request(number), (addresses[target], 0))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(done.wait(), PAUSE_S)
+                    sockets[source].sendto(_echo_request(request, number), (addresses[target], 0))
+            if waiting:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(done.wait(), PAUSE_S)
             if not waiting:
                 break
     finally:
         for one in sockets.values():
             loop.remove_reader(one)
-    return sorted(waiting)
+    return waiting
 
 
-def _echo_request(number: int) -> bytes:
+def _echo_request(kind: int, number: int) -> bytes:
+    """The kernel writes the checksum of an ICMPv6 message itself."""
     payload = b"calico-why lab.."
-    header = struct.pack("!BBHHH", ECHO_REQUEST, 0, 0, number, 1)
+    header = struct.pack("!BBHHH", kind, 0, 0, number, 1)
     total = sum(struct.unpack(f"!{len(header + payload) // 2}H", header + payload))
     total = (total >> 16) + (total & 0xFFFF)
     total += total >> 16
-    return struct.pack("!BBHHH", ECHO_REQUEST, 0, ~total & 0xFFFF, number, 1) + payload
+    return struct.pack("!BBHHH", kind, 0, ~total & 0xFFFF, number, 1) + payload

@@ -192,10 +192,16 @@ class Namespace:
             Path("/proc/sys/net", name).write_text(value)
 
     def socket(self, kind: socket.SocketKind, address: tuple[str, int]) -> socket.socket:
-        """A non-blocking IPv4 socket of this namespace, bound; a stream socket listens already. Raises OSError."""
+        """A non-blocking socket of this namespace, bound; a stream socket listens already. Raises OSError.
+
+        One bound to :: serves IPv4, too.
+        """
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         with self.entered():
-            made = socket.socket(socket.AF_INET, kind)
+            made = socket.socket(family, kind)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         made.setblocking(False)
         made.bind(address)
         if kind == socket.SOCK_STREAM:

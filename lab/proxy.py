@@ -12,7 +12,7 @@ class ConnectProxy:
     """An HTTP CONNECT proxy to the given hosts at one port. Everything else is refused with 403."""
 
     def __init__(self, hosts: Collection[str], port: int) -> None:
-        self._allowed = {f"{host}:{port}" for host in hosts}
+        self._allowed = {f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host in hosts}
 
     async def start(self, listening: socket.socket) -> asyncio.Server:
         return await asyncio.start_server(self._serve, sock=listening)
@@ -31,7 +31,7 @@ class ConnectProxy:
         host, _, port = target.rpartition(":")
         try:
             async with asyncio.timeout(5):
-                far_reader, far_writer = await asyncio.open_connection(host, int(port))
+                far_reader, far_writer = await asyncio.open_connection(host.strip("[]"), int(port))
         except (TimeoutError, OSError) as error:
             await _refuse(writer, "502 Bad Gateway", f"{target}: {error or 'no answer'}\n")
             return

@@ -18,18 +18,22 @@ import yaml
 from fixes import request
 from lab import faults
 from lab.apiserver import ApiServer, Store, User
-from lab.apiserver.calico_definitions import install
+from lab.apiserver.calico_definitions import Group, install
 from lab.apiserver.certificate import make as make_certificate
 from lab.apiserver.kubeconfig import kubeconfig
 from lab.cluster import Cluster
 from lab.control import Control, Request
-from lab.objects import CALICO_GROUP, invented, recorded
+from lab.drawing import invented
+from lab.intent import Object
+from lab.objects import recorded, stored
 from lab.proxy import ConnectProxy
 from lab.settings import Settings
+from lab.sketch import Sketch
+from lab.variants import chosen
 from lab.workers import PROBE_PORT, Worker, available, wait_until_listening
 from node_probe.certs import make as make_probe_certificates
 
-API_ADDRESS = ("172.30.0.1", 6443)
+API_PORT = 6443  # at the underlay's address in the first node's subnet
 READY_S = 30.0
 # Who may approve in a lab where nobody says otherwise: the local Slack's operators, and whoever holds the kubeconfig.
 APPROVERS = "S0NETOPS,kubernetes:kubernetes-admin"
@@ -68,17 +72,24 @@ class Server:
 
     async def run(self, api: socket.socket, proxy: socket.socket, control: socket.socket) -> None:
         began = time.perf_counter()
-        store = self._store()
-        self.cluster = cluster = Cluster(store)
+        settings = self.settings
+        variants = chosen(settings.variant)
+        sketch = Sketch(settings.nodes, settings.pods_per_node)
+        for variant in variants:
+            sketch = variant.sketch(sketch)
+        entries = recorded(Path(settings.objects)) if settings.objects else invented(sketch, variants)
+        store = self._store(entries, sketch.group)
+        self.cluster = cluster = Cluster(store, variants, sketch)
         await cluster.build()
         self.times["kernel_s"] = round(time.perf_counter() - began, 3)
         nodes = [node.address for node in cluster.topology.nodes.values()]
         await ConnectProxy(nodes, PROBE_PORT).start(proxy)
-        certificate = make_certificate(("127.0.0.1", API_ADDRESS[0]))
+        router = cluster.topology.router()
+        certificate = make_certificate(("127.0.0.1", router))
         server = ApiServer(store, self.users)
-        inside = socket.create_server(API_ADDRESS)
+        inside = socket.create_server((router, API_PORT), family=socket.AF_INET6 if ":" in router else socket.AF_INET)
         await server.start(api, inside, tls=certificate.context)
-        self._write_files(api.getsockname()[1], proxy.getsockname()[1], certificate.authority)
+        self._write_files(api.getsockname()[1], proxy.getsockname()[1], certificate.authority, router)
         words = {
             "status": self._status,
             "inflict": self._inflict,
@@ -108,29 +119,24 @@ class Server:
         for task in (controlling, *tasks):
             task.cancel()
 
-    def _store(self) -> Store:
-        """The API objects the lab starts from."""
+    def _store(self, entries: list[Object], group: Group) -> Store:
+        """With the API objects the lab starts from."""
         store = Store()
-        install(store, CALICO_GROUP)
+        install(store, group)
         store.create(yaml.safe_load(Path(request.__file__).with_name("fixrequest.yaml").read_text()))
-        settings = self.settings
-        entries = (
-            recorded(Path(settings.objects))
-            if settings.objects
-            else invented(settings.nodes, settings.pods_per_node, settings.variant)
-        )
         entries = [*entries, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "calico-why"}}]
         present = {entry["metadata"]["name"] for entry in store.list("namespaces")}
         for entry in entries:
             if entry["kind"] != "Namespace" or entry["metadata"]["name"] not in present:
-                store.create(entry)
+                store.create(stored(entry, group))
         return store
 
     # ---- files
 
-    def _write_files(self, api_port: int, proxy_port: int, authority: str) -> None:
+    def _write_files(self, api_port: int, proxy_port: int, authority: str, router: str) -> None:
         cluster = self.directory.name
-        urls = {"kubeconfig": f"https://127.0.0.1:{api_port}", "kubeconfig.nodes": "https://{}:{}".format(*API_ADDRESS)}
+        inside = f"[{router}]" if ":" in router else router
+        urls = {"kubeconfig": f"https://127.0.0.1:{api_port}", "kubeconfig.nodes": f"https://{inside}:{API_PORT}"}
         for name, url in urls.items():
             self._write_private(name, kubeconfig(url, self.token, authority, cluster=cluster))
         self.reached_as = lambda token: kubeconfig(urls["kubeconfig"], token, authority, cluster=cluster)
@@ -174,6 +180,7 @@ class Server:
                 environment,
                 self.directory / "logs" / f"{word}-{name}.log",
                 self.cluster.in_kernel,
+                ("--listen", f"[{node.address}]:{PROBE_PORT}") if word == "probe" and ":" in node.address else (),
             )
             for name, node in self.cluster.topology.nodes.items()
             for word in words
@@ -197,7 +204,7 @@ class Server:
                 {
                     "name": name,
                     "address": node.address,
-                    "tunnel_address": cluster.objects.nodes[name].tunnel if name in cluster.objects.nodes else "",
+                    "tunnel_address": cluster.tunnel_address(name, min(node.interfaces)),
                     **workers.get(name, {}),
                 }
                 for name, node in cluster.topology.nodes.items()
@@ -207,6 +214,7 @@ class Server:
                     "name": name,
                     "node": pod.record.node,
                     "address": pod.record.address,
+                    "addresses": list(pod.addresses.values()),
                     "interface": pod.record.interface,
                 }
                 for name, pod in cluster.topology.pods.items()
@@ -217,7 +225,11 @@ class Server:
 
     async def _inflict(self, asked: Request) -> dict[str, str]:
         return await self.cluster.inflict(
-            str(asked["fault"]), str(asked["source"]), str(asked["target"]), str(asked.get("where", ""))
+            str(asked["fault"]),
+            str(asked["source"]),
+            str(asked["target"]),
+            str(asked.get("where", "")),
+            int(asked.get("family", 4)),
         )
 
     async def _heal(self, _: Request) -> dict[str, Any]:

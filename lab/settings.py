@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-VARIANTS = ("vxlan", "vxlan-crosssubnet")
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -13,7 +11,7 @@ class Settings:
 
     nodes: int = 3
     pods_per_node: int = 2
-    variant: str = "vxlan"
+    variant: str = ""  # NAME[+NAME...] of lab.variants
     objects: str = ""  # directory of a recording; then the three above do not count
     heal: bool = False
     workers: bool = True  # probes and fixers

@@ -17,31 +17,32 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Interface
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
-from lab.intent import UPLINK, UPLINK_MTU, VXLAN_OVERHEAD, NodeRecord, Objects, PodRecord
-from lab.kernel import BOOT, HOST, KERNEL, LINK, LOCAL, MAIN, Kernel, Route
+from lab.intent import UPLINK, UPLINK_MTU, V6_METRIC, Interface, Objects, PodRecord, gateway, pod_mtu
+from lab.kernel import BOOT, DEFAULT, GLOBAL, HOST, KERNEL, LINK, LOCAL, MAIN, Kernel, Route
 from lab.namespaces import Namespace
 
 BRIDGE = "br0"
 POD_GATEWAY = "169.254.1.1"
+POD_GATEWAY6 = "fe80::ecee:eeff:feee:eeee"  # the link-local address that the MAC below makes
+POD_GATEWAYS = {4: POD_GATEWAY, 6: POD_GATEWAY6}
 POD_INTERFACE_MAC = "ee:ee:ee:ee:ee:ee"
-POD_MTU = UPLINK_MTU - VXLAN_OVERHEAD
-SWITCHES = ("rp_filter", "forwarding", "proxy_arp", "route_localnet", "accept_local", "arp_ignore")
-RULES = {(0, LOCAL), (32766, MAIN), (32767, 253)}
+SWITCHES = {
+    "ipv4": ("rp_filter", "forwarding", "proxy_arp", "route_localnet", "accept_local", "arp_ignore"),
+    "ipv6": ("forwarding", "proxy_ndp", "disable_ipv6"),
+}
+RULES = {4: {(0, LOCAL), (32766, MAIN), (32767, 253)}, 6: {(0, LOCAL), (32766, MAIN)}}
+WITHOUT_COLLISIONS = ("default", "all")  # a lab's addresses are nobody else's: no second of waiting for objections
 
 
 def uplink_mac(address: str) -> str:
-    """02:00 and the four bytes of the node's address."""
-    return ":".join(["02", "00", *(f"{int(part):02x}" for part in address.split("."))])
-
-
-def gateway(interface: IPv4Interface) -> str:
-    """The underlay's address in a node's subnet: its first."""
-    return str(interface.network[1])
+    """02:00 and the four bytes of the node's IPv4 address, or the last four of an IPv6 one."""
+    last = ip_address(address).packed[-4:]
+    return ":".join(["02", "00", *(f"{byte:02x}" for byte in last)])
 
 
 @dataclass
@@ -49,17 +50,23 @@ class NodeMachine:
     """One node's namespace."""
 
     name: str
-    interface: IPv4Interface
+    interfaces: dict[int, Interface]  # by family
     port: str  # its end of the cable in the underlay
     kernel: Kernel
+    uplink: str = UPLINK
+    mtu: int = UPLINK_MTU
 
     @property
     def address(self) -> str:
-        return str(self.interface.ip)
+        """Where its probe is reached: the first of its families."""
+        return str(self.interfaces[min(self.interfaces)].ip)
 
-    def own_routes(self) -> frozenset[Route]:
+    def own_routes(self, family: int) -> frozenset[Route]:
         """What its owner configured."""
-        return frozenset({Route("0.0.0.0/0", gateway=gateway(self.interface), device=UPLINK, protocol=BOOT)})
+        if family not in self.interfaces:
+            return frozenset()
+        via, metric = gateway(self.interfaces[family]), V6_METRIC if family == 6 else 0
+        return frozenset({Route(DEFAULT[family], gateway=via, device=self.uplink, protocol=BOOT, metric=metric)})
 
 
 @dataclass
@@ -67,33 +74,54 @@ class PodMachine:
     """One pod's namespace and the veth that leads to it."""
 
     record: PodRecord
+    addresses: dict[int, str]  # by family
     node: NodeMachine
     kernel: Kernel
+    mtu: int
 
 
 class Topology:
     """All machines. Blocking; to be used from one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, uplink_mtu: int = UPLINK_MTU) -> None:
+        self.uplink_mtu = uplink_mtu
         self.underlay = Kernel(Namespace.here("underlay"))
         self.nodes: dict[str, NodeMachine] = {}
         self.pods: dict[str, PodMachine] = {}
         self._switches: dict[str, dict[str, str]] = {}
 
-    def build(self, objects: Objects) -> None:
-        """Makes a namespace for every node that has an IPv4Address and every pod on it. Raises OSError."""
+    def build(self, families: Mapping[int, Objects]) -> None:
+        """Makes a namespace for every node that has an address and every pod on it. Raises OSError."""
         underlay = self.underlay
+        _expect_no_collisions(underlay)
         underlay.set_link("lo", up=True)
         underlay.add_link(
             ifname=BRIDGE, kind="bridge", br_stp_state=0, br_forward_delay=0, br_mcast_snooping=0, state="up"
         )
         underlay.namespace.set_sysctl("ipv4/ip_forward", "1")
-        for record in objects.nodes.values():
-            if record.interface:
-                self._add_node(record, record.interface)
-        for pod in objects.pods:
+        underlay.namespace.set_sysctl("ipv6/conf/all/forwarding", "1")
+        for name in families[4].nodes:
+            interfaces = {
+                family: interface for family, seen in families.items() if (interface := seen.nodes[name].interface)
+            }
+            if interfaces:
+                uplinks = [families[family].nodes[name].uplink for family in interfaces]
+                self._add_node(name, interfaces, uplinks[0])
+        pods: dict[str, PodRecord] = {}
+        addresses: dict[str, dict[int, str]] = {}
+        for family, seen in families.items():
+            for pod in seen.pods:
+                pods.setdefault(pod.full_name, pod)
+                addresses.setdefault(pod.full_name, {})[family] = pod.address
+        for name, pod in pods.items():
             if pod.node in self.nodes:
-                self.add_pod(pod)
+                mtu = pod_mtu(families.values(), pod.node, self.uplink_mtu)
+                self._add_pod(pod, addresses[name], mtu)
+
+    def router(self) -> str:
+        """The underlay's address in the first node's subnet."""
+        interfaces = next(iter(self.nodes.values())).interfaces
+        return gateway(interfaces[min(interfaces)])
 
     def remember_switches(self) -> None:
         """How every sysctl stands now, Felix's included, is how `restore` will put it."""
@@ -122,17 +150,22 @@ class Topology:
             pod.kernel.flush_firewall()
             self._shape_pod(pod)
 
-    def _add_node(self, record: NodeRecord, interface: IPv4Interface) -> None:
-        network = f"{gateway(interface)}/{interface.network.prefixlen}"
-        if network not in self.underlay.addresses(BRIDGE):
-            self.underlay.add_address(BRIDGE, network)
-        node = NodeMachine(record.name, interface, f"port{len(self.nodes) + 1}", Kernel(Namespace.create(record.name)))
-        self.nodes[record.name] = node
-        self._shape_node(node)
+    def _add_node(self, name: str, interfaces: dict[int, Interface], uplink: str) -> None:
+        for family, interface in interfaces.items():
+            network = f"{gateway(interface)}/{interface.network.prefixlen}"
+            if network not in self.underlay.addresses(BRIDGE, family):
+                self.underlay.add_address(BRIDGE, network)
+        kernel = Kernel(Namespace.create(name))
+        _expect_no_collisions(kernel)
+        port = f"port{len(self.nodes) + 1}"
+        self.nodes[name] = NodeMachine(name, interfaces, port, kernel, uplink, self.uplink_mtu)
+        self._shape_node(self.nodes[name])
 
-    def add_pod(self, record: PodRecord) -> None:
+    def _add_pod(self, record: PodRecord, addresses: dict[int, str], mtu: int) -> None:
         """As the CNI plugin does."""
-        machine = PodMachine(record, self.nodes[record.node], Kernel(Namespace.create(f"cni-{uuid.uuid4()}")))
+        kernel = Kernel(Namespace.create(f"cni-{uuid.uuid4()}"))
+        _expect_no_collisions(kernel)
+        machine = PodMachine(record, addresses, self.nodes[record.node], kernel, mtu)
         self.pods[record.full_name] = machine
         self._shape_pod(machine)
 
@@ -146,49 +179,53 @@ class Topology:
         self.underlay.set_link(self.nodes[node].port, mtu=mtu)
 
     def _shape_node(self, node: NodeMachine) -> None:
-        kernel = node.kernel
-        kernel.namespace.set_sysctl("ipv4/ip_forward", "1")
+        kernel, uplink_name = node.kernel, node.uplink
+        if 4 in node.interfaces:
+            kernel.namespace.set_sysctl("ipv4/ip_forward", "1")
+        if 6 in node.interfaces:
+            kernel.namespace.set_sysctl("ipv6/conf/all/forwarding", "1")
         links = kernel.links()
         if not links["lo"].up:
             kernel.set_link("lo", up=True)
-        if UPLINK not in links:
+        if uplink_name not in links:
             self.underlay.delete_link(node.port)
             peer = {
-                "ifname": UPLINK,
+                "ifname": uplink_name,
                 "address": uplink_mac(node.address),
-                "mtu": UPLINK_MTU,
+                "mtu": node.mtu,
                 "net_ns_fd": kernel.namespace.descriptor,
             }
             self.underlay.add_link(
                 ifname=node.port,
                 kind="veth",
-                mtu=UPLINK_MTU,
+                mtu=node.mtu,
                 master=self.underlay.index(BRIDGE),
                 state="up",
                 peer=peer,
             )
-        uplink = kernel.links()[UPLINK]
-        if uplink.mtu != UPLINK_MTU:
-            kernel.set_link(UPLINK, mtu=UPLINK_MTU)
+        uplink = kernel.links()[uplink_name]
+        if uplink.mtu != node.mtu:
+            kernel.set_link(uplink_name, mtu=node.mtu)
         if uplink.mac != uplink_mac(node.address):
-            kernel.set_link(UPLINK, mac=uplink_mac(node.address))
+            kernel.set_link(uplink_name, mac=uplink_mac(node.address))
         if not uplink.up:
-            kernel.set_link(UPLINK, up=True)
+            kernel.set_link(uplink_name, up=True)
         port = self.underlay.links()[node.port]
         if not port.up:
             self.underlay.set_link(node.port, up=True)
-        if port.mtu != UPLINK_MTU:
-            self.underlay.set_link(node.port, mtu=UPLINK_MTU)
-        _set_addresses(kernel, UPLINK, [str(node.interface)])
-        for address, _, _, state in kernel.neighbors(UPLINK):
-            if state == "PERMANENT":
-                kernel.delete_neighbor(UPLINK, address)
-        for priority, table, _ in kernel.rules():
-            if (priority, table) not in RULES:
-                kernel.delete_rule(priority, table)
-        present = set(kernel.routes())
-        for route in node.own_routes() - present:
-            kernel.put_route(route)
+        if port.mtu != node.mtu:
+            self.underlay.set_link(node.port, mtu=node.mtu)
+        for family in (4, 6):
+            own = [str(node.interfaces[family])] if family in node.interfaces else []
+            _set_addresses(kernel, uplink_name, own, family)
+            for address, _, _, state in kernel.neighbors(uplink_name, family):
+                if state == "PERMANENT":
+                    kernel.delete_neighbor(uplink_name, address)
+            for priority, table, _ in kernel.rules(family):
+                if (priority, table) not in RULES[family]:
+                    kernel.delete_rule(priority, table, family)
+            for route in node.own_routes(family) - set(kernel.routes(family)):
+                kernel.put_route(route)
 
     def _shape_pod(self, pod: PodMachine) -> None:
         host, inside, interface = pod.node.kernel, pod.kernel, pod.record.interface
@@ -203,53 +240,65 @@ class Topology:
                 ifname=interface,
                 kind="veth",
                 address=POD_INTERFACE_MAC,
-                mtu=POD_MTU,
+                mtu=pod.mtu,
                 txqlen=0,
                 state="up",
-                peer={"ifname": UPLINK, "mtu": POD_MTU, "net_ns_fd": inside.namespace.descriptor},
+                peer={"ifname": UPLINK, "mtu": pod.mtu, "net_ns_fd": inside.namespace.descriptor},
             )
         else:
             if outer.mac != POD_INTERFACE_MAC:
                 host.set_link(interface, mac=POD_INTERFACE_MAC)
-            if outer.mtu != POD_MTU:
-                host.set_link(interface, mtu=POD_MTU)
+            if outer.mtu != pod.mtu:
+                host.set_link(interface, mtu=pod.mtu)
             if not outer.up:
                 host.set_link(interface, up=True)
+        if f"{POD_GATEWAY6}/64" not in host.addresses(interface, 6):
+            host.namespace.set_sysctl(f"ipv6/conf/{interface}/disable_ipv6", "0")
+            host.add_address(interface, f"{POD_GATEWAY6}/64")
         eth0 = inside.links()[UPLINK]
-        if eth0.mtu != POD_MTU:
-            inside.set_link(UPLINK, mtu=POD_MTU)
+        if eth0.mtu != pod.mtu:
+            inside.set_link(UPLINK, mtu=pod.mtu)
         if not eth0.up:
             inside.set_link(UPLINK, up=True)
-        _set_addresses(inside, UPLINK, [f"{pod.record.address}/32"])
-        wanted = (
-            Route(f"{POD_GATEWAY}/32", device=UPLINK, scope=LINK),
-            Route("0.0.0.0/0", gateway=POD_GATEWAY, device=UPLINK),
-        )
-        _only_routes(inside, wanted)
-        for address, device, _, state in inside.neighbors():
-            if state == "PERMANENT":
-                inside.delete_neighbor(device, address)
-        for address, _, _, state in host.neighbors(interface):
-            if state == "PERMANENT":
-                host.delete_neighbor(interface, address)
+        own = pod.addresses
+        _set_addresses(inside, UPLINK, [f"{own[4]}/32"] if 4 in own else [], 4)
+        _set_addresses(inside, UPLINK, [f"{own[6]}/128"] if 6 in own else [], 6)
+        default = Route(DEFAULT[4], gateway=POD_GATEWAY, device=UPLINK)
+        _only_routes(inside, (Route(f"{POD_GATEWAY}/32", device=UPLINK, scope=LINK), default) if 4 in own else (), 4)
+        default = Route(DEFAULT[6], gateway=POD_GATEWAY6, device=UPLINK, scope=GLOBAL, metric=V6_METRIC)
+        _only_routes(inside, (default,) if 6 in own else (), 6)
+        for family in (4, 6):
+            for address, device, _, state in inside.neighbors(family=family):
+                if state == "PERMANENT":
+                    inside.delete_neighbor(device, address)
+            for address, _, _, state in host.neighbors(interface, family):
+                if state == "PERMANENT":
+                    host.delete_neighbor(interface, address)
 
-    def remove_foreign_routes(self, node: str, wanted: Iterable[Route]) -> None:
+    def remove_foreign_routes(self, node: str, wanted: Iterable[Route], family: int) -> None:
         """Leaves the owner's routes, `wanted` ones and the kernel's own."""
         machine = self.nodes[node]
-        _only_routes(machine.kernel, (*machine.own_routes(), *wanted), delete_only=True)
+        _only_routes(machine.kernel, (*machine.own_routes(family), *wanted), family, delete_only=True)
+
+
+def _expect_no_collisions(kernel: Kernel) -> None:
+    for name in WITHOUT_COLLISIONS:
+        kernel.namespace.set_sysctl(f"ipv6/conf/{name}/accept_dad", "0")
 
 
 def _switch_files() -> list[str]:
     """`all` and `default` first: writing to one of them changes the others."""
-    interfaces = sorted(Path("/proc/sys/net/ipv4/conf").iterdir(), key=lambda path: path.name not in ("all", "default"))
-    return [
-        "/proc/sys/net/ipv4/ip_forward",
-        *(str(interface / switch) for interface in interfaces for switch in SWITCHES),
-    ]
+    found = ["/proc/sys/net/ipv4/ip_forward"]
+    for group, switches in SWITCHES.items():
+        interfaces = Path(f"/proc/sys/net/{group}/conf").iterdir()
+        for interface in sorted(interfaces, key=lambda path: path.name not in ("all", "default")):
+            found += [str(interface / switch) for switch in switches]
+    return found
 
 
-def _set_addresses(kernel: Kernel, device: str, wanted: list[str]) -> None:
-    present = kernel.addresses(device)
+def _set_addresses(kernel: Kernel, device: str, wanted: list[str], family: int) -> None:
+    """Link-local ones are the kernel's own business."""
+    present = [one for one in kernel.addresses(device, family) if not ip_interface(one).is_link_local]
     for address in wanted:
         if address not in present:
             kernel.add_address(device, address)
@@ -258,10 +307,10 @@ def _set_addresses(kernel: Kernel, device: str, wanted: list[str]) -> None:
             kernel.delete_address(device, address)
 
 
-def _only_routes(kernel: Kernel, wanted: Iterable[Route], delete_only: bool = False) -> None:
+def _only_routes(kernel: Kernel, wanted: Iterable[Route], family: int, delete_only: bool = False) -> None:
     expected = {route.key: route for route in wanted}
     present = set()
-    for route in kernel.routes():
+    for route in kernel.routes(family):
         if route.table == LOCAL or route.protocol == KERNEL or route.scope == HOST:
             continue
         if expected.get(route.key) == route:

@@ -42,6 +42,7 @@ class Worker:
     environment: Mapping[str, str]
     log: Path
     in_kernel: Callable[..., Awaitable[Any]]
+    arguments: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
 
@@ -59,7 +60,7 @@ class Worker:
 
     def _start(self, log: Any) -> subprocess.Popen[bytes]:
         return self.namespace.spawn(
-            [sys.executable, "-m", COMMAND_LINE, self.word, "--node", self.node],
+            [sys.executable, "-m", COMMAND_LINE, self.word, "--node", self.node, *self.arguments],
             environment=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=log,

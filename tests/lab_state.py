@@ -9,12 +9,12 @@ import json
 import os
 import sys
 from pathlib import Path
-from socket import AF_INET6, AF_UNSPEC
+from socket import AF_UNSPEC
 from typing import TYPE_CHECKING, Any
 
 from pyroute2.nftables.main import NFTables
 
-from lab.kernel import LOCAL, MAIN, STATES, TYPES, Kernel, Route
+from lab.kernel import FAMILIES, LOCAL, MAIN, Kernel, Route
 from lab.namespaces import NETNS_DIRECTORY, Namespace
 
 if TYPE_CHECKING:
@@ -76,28 +76,12 @@ def lines_of(kernel: Kernel) -> list[str]:
         address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
         scope = SCOPES.get(message["scope"], message["scope"])
         found.append(f"addr {names[message['index']]} {address}/{message['prefixlen']} scope {scope}")
-    found += [route_line(one) for one in kernel.routes()]
-    for message in route.get_routes(family=AF_INET6):
-        destination = f"{message.get_attr('RTA_DST') or '::'}/{message['dst_len']}"
-        found.append(
-            route_line(
-                Route(
-                    destination,
-                    kind=TYPES.get(message["type"], str(message["type"])),
-                    device=names.get(message.get_attr("RTA_OIF") or 0, ""),
-                    protocol=message["proto"],
-                    scope=message["scope"],
-                    metric=message.get_attr("RTA_PRIORITY") or 0,
-                    table=message.get_attr("RTA_TABLE") or message["table"],
-                )
-            )
-        )
-    found += [f"rule {priority} {source} {TABLES.get(table, table)}" for priority, table, source in kernel.rules()]
-    found += [f"neigh {address} {device} {mac} {state}" for address, device, mac, state in kernel.neighbors()]
-    for message in route.get_neighbours(family=AF_INET6):
-        state = STATES.get(message["state"], "NONE")
-        address, mac = message.get_attr("NDA_DST"), message.get_attr("NDA_LLADDR") or ""
-        found.append(f"neigh {address} {names[message['ifindex']]} {mac} {state}")
+    for family in FAMILIES:
+        found += [route_line(one) for one in kernel.routes(family)]
+        rules = kernel.rules(family)
+        found += [f"rule IPv{family} {priority} {source} {TABLES.get(table, table)}" for priority, table, source in rules]
+        entries = kernel.neighbors(family=family)
+        found += [f"neigh {address} {device} {mac} {state}" for address, device, mac, state in entries]
     found += [f"fdb {mac} {device} {peer} {state}" for mac, device, peer, state in kernel.fdb()]
     with kernel.namespace.entered():
         tables = NFTables()

@@ -21,7 +21,7 @@ NEAR, FAR = ("shop/cart", "shop/db"), ("shop/cart", "shop/mail")  # node-c alone
 def two_subnets() -> Iterator[Lab]:
     """node-a and node-b in one subnet, node-c in another; the pool tunnels between subnets only."""
     try:
-        lab = Lab.up(variant="vxlan-crosssubnet")
+        lab = Lab.up(variant="crosssubnet+two-subnets")
     except NamespacesForbidden as error:
         pytest.skip(error.sentence)
     with lab:

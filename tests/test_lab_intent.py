@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from lab.intent import TUNNEL_DEVICE, Objects, intent
-from lab.kernel import Route
+from facts.flow import TUNNEL_DEVICES
+from lab.intent import Objects, intent
+from lab.kernel import FAMILIES, Route, family_of
 from tests.lab_state import PROTOCOLS, SCOPES
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "fixtures" / "real-calico"
@@ -24,6 +25,8 @@ STATES = (
     "v3.32.1/exhaustion/3-strict-affinity",
     "v3.32.1/exhaustion/6-strict-off",
     "v3.32.1/exhaustion/7-pool-full",
+    "v3.32.1/dualstack/healthy",
+    "v3.32.1/dualstack/status-podips-v4-only",
     "v3.32.1/scale/200-nodes",
     "v3.32.1/scale/5-blocks-one-node",
     "v3.31.7/healthy-always",
@@ -40,16 +43,19 @@ def _items(directory: Path, resource: str) -> list[dict[str, Any]]:
 
 
 @cache
-def _objects(directory: Path) -> Objects:
-    return Objects.read(lambda resource: _items(directory, resource))
+def _objects(directory: Path, family: int) -> Objects:
+    return Objects.read(lambda resource: _items(directory, resource), family)
 
 
-def _recorded(directory: Path) -> tuple[set[Route], dict[str, str], dict[str, str]]:
-    """The main table without what the machine's owner and the kernel put there; vxlan.calico's neighbors and FDB."""
-    routes = set()
+def _recorded(directory: Path, family: int) -> tuple[set[Route], dict[str, str], dict[str, str]]:
+    """The main table without what the machine's owner and the kernel put there; the tunnel's neighbors and FDB."""
+    routes, tunnel = set(), TUNNEL_DEVICES["vxlan", family]
     for route in json.loads((directory / "ip-route.json").read_text()):
-        ours = route.get("dev") == TUNNEL_DEVICE or route.get("dev", "").startswith("cali") or route["protocol"] == "80"
-        if route["table"] != "main" or route["protocol"] == "kernel" or ":" in route["dst"] or not ours:
+        device = route.get("dev", "")
+        ours = device == tunnel or device.startswith("cali") or route["protocol"] == "80"
+        if route["table"] != "main" or route["protocol"] == "kernel" or not ours:
+            continue
+        if family_of(route["dst"]) != family:
             continue
         routes.add(
             Route(
@@ -67,12 +73,12 @@ def _recorded(directory: Path) -> tuple[set[Route], dict[str, str], dict[str, st
     neighbors = {
         entry["dst"]: entry["lladdr"]
         for entry in json.loads((directory / "ip-neigh.json").read_text())
-        if entry["dev"] == TUNNEL_DEVICE and entry["state"] == ["PERMANENT"]
+        if entry["dev"] == tunnel and entry["state"] == ["PERMANENT"]
     }
     fdb = {
         entry["mac"]: entry["dst"]
         for entry in json.loads((directory / "bridge-fdb.json").read_text())
-        if entry.get("ifname") == TUNNEL_DEVICE and "dst" in entry
+        if entry.get("ifname") == tunnel and "dst" in entry
     }
     return routes, neighbors, fdb
 
@@ -81,17 +87,18 @@ def _number(names: dict[int, str], word: str) -> int:
     return next(number for number, name in names.items() if name == word)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("state", STATES)
-def test_every_recorded_node_is_as_wanted(state: str) -> None:
+def test_every_recorded_node_is_as_wanted(state: str, family: int) -> None:
     directory = RECORDINGS / state
     if not directory.is_dir():
         pytest.skip(f"the recordings of a running Calico are not here: {directory}")
-    objects = _objects(directory)
+    objects = _objects(directory, family)
     nodes = [name for name in objects.nodes if (directory / name / "ip-route.json").exists()]
     assert nodes
     for name in nodes:
         wanted = intent(objects, name)
-        routes, neighbors, fdb = _recorded(directory / name)
+        routes, neighbors, fdb = _recorded(directory / name, family)
         assert set(wanted.routes) == routes, name
         assert dict(wanted.neighbors) == neighbors, name
         assert dict(wanted.fdb) == fdb, name

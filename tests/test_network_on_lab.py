@@ -119,7 +119,7 @@ async def test_what_is_well_in_odd_ways_is_healthy(lab: Lab, oddity: str) -> Non
 def two_subnets() -> Iterator[Lab]:
     """node-a and node-b in one subnet; the pool tunnels between subnets only."""
     try:
-        lab = Lab.up(variant="vxlan-crosssubnet")
+        lab = Lab.up(variant="crosssubnet+two-subnets")
     except NamespacesForbidden as error:
         pytest.skip(error.sentence)
     with lab:

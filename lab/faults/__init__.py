@@ -1,7 +1,8 @@
 """The wounds of the lab, one a file; without it nothing could be broken on purpose, and no rule could be proved.
 
 A fault's file name is the name of the failure mode its rule finds. Each module has WHERE, the nodes of the asked pair
-it can wound ("source", "target"), and inflict(cluster, wound), called in the thread that owns the kernels.
+it can wound ("source", "target"), and inflict(cluster, wound), called in the thread that owns the kernels. Where it
+wounds what belongs to one address family, and not to IPv4 alone, FAMILIES says to which.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Wound:
     pod: str  # the asked pod on the wounded node
     other: str  # the asked pod on the peer
     bystander: str  # a third node, "" when there is none
+    family: int = 4  # of the leg that is wounded
 
     def third(self) -> str:
         """The bystander. Raises LabError in a lab too small to have one."""
@@ -44,6 +46,22 @@ def load(name: str) -> ModuleType:
     if name not in names():
         raise LabError(f"There is no fault called {name}. calico-why lab faults lists them.", 2)
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def families(name: str) -> tuple[int, ...]:
+    """The address families it can wound, the one it wounds by default first."""
+    found: tuple[int, ...] = getattr(load(name), "FAMILIES", (4,))
+    return found
+
+
+def needs(name: str) -> str:
+    """What no lab has so far and this fault needs, such as "an ipip device"; "" for nothing."""
+    return str(getattr(load(name), "NEEDS", ""))
+
+
+def beside(name: str) -> str:
+    """The failure mode that is the cause where this one can only be a warning beside it; "" for none."""
+    return str(getattr(load(name), "BESIDE", ""))
 
 
 def describe(name: str) -> str:

@@ -14,7 +14,7 @@ def inflict(cluster: Cluster, wound: Wound) -> None:
         pool["spec"]["vxlanMode"] = "CrossSubnet"
 
     def alone_in_its_subnet(node: Object) -> None:
-        node["metadata"]["annotations"][ANNOTATION_ADDRESS] = f"{cluster.node_address(wound.node)}/32"
+        node["metadata"]["annotations"][ANNOTATION_ADDRESS[4]] = f"{cluster.node_address(wound.node)}/32"
 
     for pool in cluster.listed("ippools"):
         cluster.change("ippools", pool["metadata"]["name"], tunnel_between_subnets)

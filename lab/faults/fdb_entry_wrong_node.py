@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from lab.cluster import Cluster
 from lab.faults import Wound
-from lab.intent import TUNNEL_DEVICE
 
 WHERE = ("source", "target")
+FAMILIES = (4, 6)
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
-    elsewhere = cluster.node_address(wound.third())
-    cluster.kernel(wound.node).put_fdb(TUNNEL_DEVICE, cluster.tunnel_mac(wound.peer), elsewhere)
+    device = cluster.felix(wound.node, wound.family).device
+    elsewhere = cluster.node_address(wound.third(), wound.family)
+    cluster.kernel(wound.node).put_fdb(device, cluster.tunnel_mac(wound.peer, wound.family), elsewhere)

@@ -8,9 +8,10 @@ from lab.cluster import Cluster
 from lab.faults import Wound
 
 WHERE = ("source", "target")
+FAMILIES = (4, 6)
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
     kernel = cluster.kernel(wound.node)
-    [default] = [route for route in kernel.routes() if route.destination == "0.0.0.0/0"]
-    kernel.put_route(replace(default, destination=f"{cluster.pod(wound.other).address}/32"))
+    default = cluster.default_route(wound.node, wound.family)
+    kernel.put_route(replace(default, destination=cluster.cidr(wound.other, wound.family)))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from lab.cluster import Cluster
 from lab.faults import Wound
-from lab.intent import TUNNEL_DEVICE
 
 WHERE = ("source", "target")
+FAMILIES = (4, 6)
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
-    cluster.kernel(wound.node).delete_neighbor(TUNNEL_DEVICE, cluster.tunnel_address(wound.peer))
+    device = cluster.felix(wound.node, wound.family).device
+    cluster.kernel(wound.node).delete_neighbor(device, cluster.tunnel_address(wound.peer, wound.family))

@@ -8,8 +8,9 @@ from lab.faults import Wound
 WRONG_MAC = "02:00:00:00:00:99"
 
 WHERE = ("source", "target")
+FAMILIES = (4, 6)
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
-    pod = cluster.pod(wound.pod)
+    pod = cluster.pod(wound.pod, wound.family)
     cluster.kernel(wound.node).put_neighbor(pod.interface, pod.address, WRONG_MAC)

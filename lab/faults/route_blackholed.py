@@ -7,8 +7,8 @@ from lab.faults import Wound
 from lab.kernel import Route
 
 WHERE = ("source", "target")
+FAMILIES = (4, 6)
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
-    address = cluster.pod(wound.other).address
-    cluster.kernel(wound.node).put_route(Route(f"{address}/32", kind="blackhole"))
+    cluster.kernel(wound.node).put_route(Route(cluster.cidr(wound.other, wound.family), kind="blackhole"))

@@ -6,10 +6,11 @@ from lab.cluster import Cluster
 from lab.faults import Wound
 
 WHERE = ("source", "target")
+FAMILIES = (4, 6)
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
     kernel = cluster.kernel(wound.node)
-    for route in kernel.routes():
-        if route.destination == cluster.block(wound.peer):
+    for route in kernel.routes(wound.family):
+        if route.destination == cluster.block(wound.peer, wound.family):
             kernel.delete_route(route)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from lab.cluster import Cluster
 from lab.faults import Wound
-from lab.kernel import LINK, Route
+from lab.kernel import GLOBAL, LINK, Route
 
 WHERE = ("source", "target")
+FAMILIES = (4, 6)
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
-    destination = f"{cluster.pod(wound.other).address}/32"
+    destination = cluster.cidr(wound.other, wound.family)
     interface = cluster.pod(wound.pod).interface
-    cluster.kernel(wound.node).put_route(Route(destination, device=interface, scope=LINK))
+    cluster.kernel(wound.node).put_route(
+        Route(destination, device=interface, scope=LINK if wound.family == 4 else GLOBAL)
+    )

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 from lab.cluster import Cluster
 from lab.faults import Wound
-from lab.intent import TUNNEL_DEVICE
 
 WHERE = ("source", "target")
+FAMILIES = (4, 6)
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
     kernel = cluster.kernel(wound.node)
-    for route in kernel.routes():
-        if route.destination == cluster.block(wound.peer):
-            tunnelled = route.device == TUNNEL_DEVICE
+    for route in kernel.routes(wound.family):
+        if route.destination == cluster.block(wound.peer, wound.family):
+            tunnelled = route.device == cluster.felix(wound.node, wound.family).device
             address = cluster.tunnel_address if tunnelled else cluster.node_address
-            kernel.put_route(replace(route, gateway=address(wound.third())))
+            kernel.put_route(replace(route, gateway=address(wound.third(), wound.family)))

@@ -10,10 +10,11 @@ from lab.faults import Wound
 TABLE = 100
 
 WHERE = ("source", "target")
+FAMILIES = (4, 6)
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
     kernel = cluster.kernel(wound.node)
-    [default] = [route for route in kernel.routes() if route.destination == "0.0.0.0/0"]
+    default = cluster.default_route(wound.node, wound.family)
     kernel.put_route(replace(default, table=TABLE))
-    kernel.put_rule(100, TABLE, f"{cluster.pod(wound.pod).address}/32")
+    kernel.put_rule(100, TABLE, cluster.cidr(wound.pod, wound.family))

@@ -28,7 +28,7 @@ def inflict(cluster: Cluster, wound: Wound) -> None:
         spec["allocations"][ordinal] = len(spec["attributes"]) - 1
 
     def annotate(found: Object) -> None:
-        found["metadata"]["annotations"][ANNOTATION_TUNNEL] = str(IPv4Network(lender["spec"]["cidr"])[-1])
+        found["metadata"]["annotations"][ANNOTATION_TUNNEL[4]] = str(IPv4Network(lender["spec"]["cidr"])[-1])
 
     cluster.change("clusterinformations", "default", age)
     cluster.free_tunnel_address(node)

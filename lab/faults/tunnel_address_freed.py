@@ -6,7 +6,8 @@ from lab.cluster import Cluster
 from lab.faults import Wound
 
 WHERE = ("source", "target")
+FAMILIES = (4, 6)
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
-    cluster.free_tunnel_address(wound.node)
+    cluster.free_tunnel_address(wound.node, wound.family)

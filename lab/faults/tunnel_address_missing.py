@@ -7,10 +7,11 @@ from lab.faults import Wound
 from lab.intent import ANNOTATION_TUNNEL, Object
 
 WHERE = ("source", "target")
+FAMILIES = (4, 6)
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
     def edit(node: Object) -> None:
-        del node["metadata"]["annotations"][ANNOTATION_TUNNEL]
+        del node["metadata"]["annotations"][ANNOTATION_TUNNEL[wound.family]]
 
     cluster.change("nodes", wound.node, edit)

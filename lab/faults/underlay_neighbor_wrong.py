@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from lab.cluster import Cluster
 from lab.faults import Wound
-from lab.intent import UPLINK
 
 WRONG_MAC = "02:00:00:00:00:99"
 
 WHERE = ("source", "target")
+FAMILIES = (4, 6)
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
-    cluster.kernel(wound.node).put_neighbor(UPLINK, cluster.node_address(wound.peer), WRONG_MAC)
+    cluster.kernel(wound.node).put_neighbor(
+        cluster.uplink(wound.node), cluster.node_address(wound.peer, wound.family), WRONG_MAC
+    )

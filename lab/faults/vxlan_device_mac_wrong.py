@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from lab.cluster import Cluster
 from lab.faults import Wound
-from lab.intent import TUNNEL_DEVICE
 
 WRONG_MAC = "66:00:00:00:00:77"
 
 WHERE = ("source", "target")
+FAMILIES = (4, 6)
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
-    cluster.kernel(wound.node).set_link(TUNNEL_DEVICE, mac=WRONG_MAC)
+    device = cluster.felix(wound.node, wound.family).device
+    cluster.kernel(wound.node).set_link(device, mac=WRONG_MAC)

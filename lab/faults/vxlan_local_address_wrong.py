@@ -5,10 +5,11 @@ from __future__ import annotations
 from lab.cluster import Cluster
 from lab.faults import Wound
 
-UNUSED = "172.30.0.200"
+UNUSED = {4: "172.30.0.200", 6: "fd00:172:30::c8"}
 
 WHERE = ("source", "target")
+FAMILIES = (4, 6)
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
-    cluster.felix(wound.node).remake_device(local=UNUSED)
+    cluster.felix(wound.node, wound.family).remake_device(local=UNUSED[wound.family])

@@ -6,7 +6,8 @@ from lab.cluster import Cluster
 from lab.faults import Wound
 
 WHERE = ("source", "target")
+FAMILIES = (4, 6)
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
-    cluster.felix(wound.node).remake_device(port=8472)
+    cluster.felix(wound.node, wound.family).remake_device(port=8472)

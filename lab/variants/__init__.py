@@ -1,0 +1,34 @@
+"""The shapes a healthy cluster can have, to be put together at will; without them "no false accusation" would be
+a promise about one drawing.
+
+VARIANTS has them by name. A variant is one function in one of these modules, by what it changes.
+"""
+
+from __future__ import annotations
+
+from lab.errors import LabError
+from lab.variants import machines, networks, pods, pools, settings
+from lab.variants.variant import Variant
+
+__all__ = ["VARIANTS", "Variant", "chosen"]
+
+VARIANTS: dict[str, Variant] = {
+    variant.name: variant
+    for module in (networks, settings, pools, pods, machines)
+    for variant in vars(module).values()
+    if isinstance(variant, Variant)
+}
+
+
+def chosen(words: str) -> list[Variant]:
+    """The variants of NAME[+NAME...], "" for none. Raises LabError for unknown ones and such as exclude each other."""
+    names = [name for name in words.split("+") if name]
+    for name in names:
+        if name not in VARIANTS:
+            raise LabError(f"There is no variant {name}; calico-why lab variants lists them.", 2)
+    found = [VARIANTS[name] for name in names]
+    for number, one in enumerate(found):
+        for other in found[number + 1 :]:
+            if not one.combines_with(other):
+                raise LabError(f"No cluster is both {one.name} and {other.name}.", 2)
+    return found

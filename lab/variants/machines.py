@@ -1,0 +1,114 @@
+"""What other software and other owners leave on the nodes; Calico neither wants it nor minds it."""
+
+from __future__ import annotations
+
+import contextlib
+
+from pyroute2.nftables.main import NFTables
+
+from lab.kernel import BOOT, Kernel, Route
+from lab.topology import NodeMachine, Topology
+from lab.variants.variant import furnished
+
+STATIC = 4  # a route protocol
+NFPROTO = {"ip": 2, "inet": 1, "ip6": 10}
+
+
+@furnished()
+def busy_host(topology: Topology) -> None:
+    """Every node has bridges, routes, rules, addresses and firewall tables of other software."""
+    for index, node in enumerate(topology.nodes.values()):
+        kernel = node.kernel
+        _add_bridge(kernel, "docker0", ["172.17.0.1/16"])
+        _add_bridge(kernel, "kube-ipvs0", ["10.96.0.1/32", "10.96.0.10/32"])  # a dummy device, where there are such
+        _add_tables(kernel, (("ip", "nat"), ("ip", "filter"), ("inet", "firewalld")))
+        if 4 in node.interfaces:
+            kernel.add_address(node.uplink, f"192.168.77.{index + 1}/32")
+            via = next(iter(node.own_routes(4))).gateway
+            for number in range(40):
+                kernel.put_route(Route(f"10.{100 + number}.0.0/16", gateway=via, device=node.uplink, protocol=STATIC))
+            _add_rule(kernel, 1000, 200, "192.168.0.0/16")
+            kernel.put_route(Route("0.0.0.0/0", gateway=via, device=node.uplink, protocol=BOOT, table=200))
+        if 6 in node.interfaces:
+            _add_rule(kernel, 1000, 200, "fd00:77::/32")
+
+
+@furnished()
+def second_network(topology: Topology) -> None:
+    """Every node has a second network card, in a network Calico does not use."""
+    for number, node in enumerate(topology.nodes.values()):
+        _add_bridge(node.kernel, "eth1", [f"192.168.100.{11 + number}/24"])
+
+
+@furnished()
+def nftables_tables(topology: Topology) -> None:
+    """Calico's rules are in nftables, as its tables show."""
+    for node in topology.nodes.values():
+        _add_tables(node.kernel, (("ip", "calico"), ("ip6", "calico")))
+
+
+@furnished(conflicts="bgp-router bgp-default-route")
+def missing_blackholes(topology: Topology) -> None:
+    """No node has a blackhole route for its own blocks."""
+    for node in topology.nodes.values():
+        for family in node.interfaces:
+            for route in node.kernel.routes(family):
+                if route.kind == "blackhole":
+                    node.kernel.delete_route(route)
+
+
+@furnished()
+def failed_neighbors(topology: Topology) -> None:
+    """Neighbor tables have failed and unfinished entries of addresses nobody has."""
+    for node in topology.nodes.values():
+        for device, address in _strangers(node):
+            node.kernel.put_failed_neighbor(device, address)
+
+
+def _strangers(node: NodeMachine) -> list[tuple[str, str]]:
+    devices = [node.uplink, *(name for name in node.kernel.links() if name.startswith("vxlan"))]
+    return [(device, address) for device in devices for address in ("224.0.0.22", "172.30.0.77")]
+
+
+@furnished(kind="filter")
+def strict_filters(topology: Topology) -> None:
+    """Strict reverse path filters everywhere, which symmetric paths do not mind."""
+    _filter(topology, "1")
+
+
+@furnished(kind="filter")
+def loose_filters(topology: Topology) -> None:
+    """Loose reverse path filters everywhere."""
+    _filter(topology, "2")
+
+
+def _filter(topology: Topology, value: str) -> None:
+    for node in topology.nodes.values():
+        for interface in ("all", "default", *node.kernel.links()):
+            with contextlib.suppress(FileNotFoundError):
+                node.kernel.namespace.set_sysctl(f"ipv4/conf/{interface}/rp_filter", value)
+
+
+def _add_bridge(kernel: Kernel, name: str, addresses: list[str]) -> None:
+    if kernel.link(name) is None:
+        kernel.add_link(ifname=name, kind="bridge", state="up")
+    for address in addresses:
+        kernel.add_address(name, address)
+
+
+def _add_rule(kernel: Kernel, priority: int, table: int, source: str) -> None:
+    family = 6 if ":" in source else 4
+    if (priority, table, source) not in kernel.rules(family):
+        kernel.put_rule(priority, table, source)
+
+
+def _add_tables(kernel: Kernel, tables: tuple[tuple[str, str], ...]) -> None:
+    with kernel.namespace.entered():
+        wire = NFTables()
+    try:
+        present = {table.get_attr("NFTA_TABLE_NAME") for table in wire.get_tables()}
+        for family, name in tables:
+            if name not in present:
+                wire.table("add", name=name, nfgen_family=NFPROTO[family])
+    finally:
+        wire.close()

@@ -1,0 +1,99 @@
+"""How packets get from node to node: families, encapsulation, subnets, routers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lab.drawing import Drawing
+from lab.kernel import BIRD, FAMILIES, Route
+from lab.objects import calico
+from lab.sketch import Sketch
+from lab.topology import BRIDGE, Topology
+from lab.variants.variant import Variant, sketched
+
+
+@sketched(kind="family")
+def dualstack(sketch: Sketch) -> Sketch:
+    """Every node and pod has an IPv4 and an IPv6 address."""
+    return replace(sketch, families=(4, 6))
+
+
+@sketched(kind="family")
+def ipv6(sketch: Sketch) -> Sketch:
+    """No node and no pod has an IPv4 address."""
+    return replace(sketch, families=(6,))
+
+
+@sketched(kind="encapsulation")
+def crosssubnet(sketch: Sketch) -> Sketch:
+    """Packets between nodes of one subnet need no tunnel."""
+    return replace(sketch, vxlan_mode="CrossSubnet")
+
+
+@sketched(kind="encapsulation", conflicts="two-subnets")
+def bgp(sketch: Sketch) -> Sketch:
+    """No tunnel at all: BIRD writes a route to each block."""
+    return replace(sketch, vxlan_mode="Never")
+
+
+@sketched(conflicts="wide-subnet")
+def two_subnets(sketch: Sketch) -> Sketch:
+    """The last node is in a subnet of its own."""
+    return replace(sketch, two_subnets=True)
+
+
+@sketched()
+def wide_subnet(sketch: Sketch) -> Sketch:
+    """The nodes' addresses have the prefix length 16, as kind's."""
+    return replace(sketch, wide_subnet=True)
+
+
+def _without_tunnels(sketch: Sketch) -> Sketch:
+    return replace(sketch, vxlan_mode="Never")
+
+
+def _peer_with_the_router(drawing: Drawing) -> None:
+    drawing.one("BGPConfiguration", "default")["spec"]["nodeToNodeMeshEnabled"] = False
+    drawing.entries.append(calico("BGPPeer", "router", {"peerIP": "172.30.0.1", "asNumber": 64512}))
+
+
+def _teach_the_router(topology: Topology) -> None:
+    """The router has learned each node's blocks."""
+    present = {(route.destination, route.gateway) for family in FAMILIES for route in topology.underlay.routes(family)}
+    for node in topology.nodes.values():
+        for family, interface in node.interfaces.items():
+            for route in node.kernel.routes(family):
+                if route.kind == "blackhole" and (route.destination, str(interface.ip)) not in present:
+                    topology.underlay.put_route(Route(route.destination, gateway=str(interface.ip), device=BRIDGE))
+
+
+def _forget_the_pools(topology: Topology) -> None:
+    for node in topology.nodes.values():
+        for family in node.interfaces:
+            for route in node.kernel.routes(family):
+                if route.protocol == BIRD and route.gateway:
+                    node.kernel.delete_route(route)
+
+
+def _behind_the_router(topology: Topology) -> None:
+    _teach_the_router(topology)
+    _forget_the_pools(topology)
+
+
+bgp_router = Variant(
+    "bgp-router",
+    "No tunnel: the nodes peer with the router of their subnet only, which tells them of the whole pool and no block.",
+    kind="encapsulation",
+    sketch=_without_tunnels,
+    objects=_peer_with_the_router,
+    machines=_teach_the_router,
+)
+
+bgp_default_route = Variant(
+    "bgp-default-route",
+    "No tunnel and no route to any pool: each node's default route leads to a router that knows all blocks.",
+    kind="encapsulation",
+    sketch=_without_tunnels,
+    objects=_peer_with_the_router,
+    machines=_behind_the_router,
+)

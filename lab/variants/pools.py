@@ -1,0 +1,196 @@
+"""Pools, blocks and allocations in the odd states that IPAM brings them into, all of them well."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+from lab.drawing import POOLS, Drawing
+from lab.objects import APPLICATION_NAMESPACE, calico, pod_owner
+from lab.variants.variant import drawn
+
+SECOND_POOLS = {4: "10.245.0.0/16", 6: "fd00:10:245::/48"}
+
+
+@drawn(kind="blocks")
+def several_blocks(drawing: Drawing) -> None:
+    """Every node has two blocks, and pods in both."""
+    _second_pods_elsewhere(drawing, POOLS)
+
+
+@drawn(kind="blocks")
+def two_pools(drawing: Drawing) -> None:
+    """A second pool with another block size; every node has pods in both."""
+    for family in drawing.sketch.families:
+        size = drawing.pool(family)["spec"]["blockSize"] + 2
+        drawing.add_pool(family, f"second-{family}", SECOND_POOLS[family], blockSize=size)
+    _second_pods_elsewhere(drawing, SECOND_POOLS, smaller=2)
+
+
+def _second_pods_elsewhere(drawing: Drawing, pools: dict[int, str], smaller: int = 0) -> None:
+    for node in drawing.nodes:
+        blocks = []
+        for family in drawing.sketch.families:
+            network = ip_network(drawing.free_block(node, family, pools[family]))
+            first = next(network.subnets(new_prefix=network.prefixlen + smaller))
+            blocks.append(drawing.claim(str(first), node))
+        for pod in drawing.pods(node)[1:]:
+            drawing.give_address(pod, blocks)
+
+
+@drawn(kind="blocks")
+def blocks_of_one_address(drawing: Drawing) -> None:
+    """The pool's blocks are of one address each: /32."""
+    for node in drawing.nodes:
+        former = [drawing.block(node, family) for family in drawing.sketch.families]
+
+        def fresh(node: str = node) -> list[dict[str, object]]:
+            return [drawing.claim(_single(drawing, node, family), node) for family in drawing.sketch.families]
+
+        if drawing.sketch.vxlan_mode != "Never":
+            for block in fresh():
+                drawing.give_tunnel_address(node, block)
+        for pod in drawing.pods(node):
+            drawing.give_address(pod, fresh())
+        for block in former:
+            drawing.remove_block(block)
+    for family in drawing.sketch.families:
+        drawing.pool(family)["spec"]["blockSize"] = 32 if family == 4 else 128
+
+
+def _single(drawing: Drawing, node: str, family: int) -> str:
+    network = ip_network(drawing.free_block(node, family))
+    return f"{network[0]}/{network.max_prefixlen}"
+
+
+@drawn()
+def borrowed_pod_address(drawing: Drawing) -> None:
+    """A pod of the last node has an address of the first node's block."""
+    lender, borrower = drawing.nodes[0], drawing.nodes[-1]
+    pod = drawing.pods(borrower)[-1]
+    drawing.give_address(pod, [drawing.block(lender, family) for family in drawing.sketch.families])
+
+
+@drawn(conflicts="calico-3.26 calico-3.29 blocks-of-one-address disabled-pool node-outside-selector")
+def borrowed_tunnel_address(drawing: Drawing) -> None:
+    """The last node's tunnel address is from the first node's block, by a Calico that can do with that."""
+    if drawing.sketch.vxlan_mode != "Never":
+        for family in drawing.sketch.families:
+            drawing.give_tunnel_address(drawing.nodes[-1], drawing.block(drawing.nodes[0], family))
+
+
+@drawn(kind="tunnel pool", conflicts="blocks-of-one-address two-pools bgp bgp-router bgp-default-route")
+def tunnel_from_another_pool(drawing: Drawing) -> None:
+    """Tunnel addresses are from a pool no pod is in."""
+    _tunnels_elsewhere(drawing, drawing.nodes, allowedUses=["Tunnel"])
+    for family in drawing.sketch.families:
+        drawing.pool(family)["spec"]["allowedUses"] = ["Workload"]
+
+
+@drawn(kind="tunnel pool", conflicts="blocks-of-one-address two-pools bgp bgp-router bgp-default-route")
+def disabled_pool(drawing: Drawing) -> None:
+    """The pool of all pods is disabled; a new one has the tunnel addresses."""
+    _tunnels_elsewhere(drawing, drawing.nodes)
+    for family in drawing.sketch.families:
+        drawing.pool(family)["spec"]["disabled"] = True
+
+
+@drawn(kind="tunnel pool", conflicts="blocks-of-one-address two-pools bgp bgp-router bgp-default-route")
+def node_outside_selector(drawing: Drawing) -> None:
+    """The last node has left its pool's selector; its pods stay, and its tunnel address is from another pool."""
+    for node in drawing.nodes[:-1]:
+        drawing.one("Node", node)["metadata"]["labels"]["rack"] = "1"
+    _tunnels_elsewhere(drawing, drawing.nodes[-1:], nodeSelector="!has(rack)")
+    for family in drawing.sketch.families:
+        drawing.pool(family)["spec"]["nodeSelector"] = "has(rack)"
+
+
+def _tunnels_elsewhere(drawing: Drawing, nodes: list[str], **different: object) -> None:
+    for family in drawing.sketch.families:
+        drawing.add_pool(family, f"second-{family}", SECOND_POOLS[family], **different)
+        for node in nodes:
+            block = drawing.claim(drawing.free_block(node, family, SECOND_POOLS[family]), node)
+            drawing.give_tunnel_address(node, block)
+
+
+@drawn()
+def empty_block(drawing: Drawing) -> None:
+    """The first node keeps a block without any address in use."""
+    for family in drawing.sketch.families:
+        drawing.claim(drawing.free_block("kept", family), drawing.nodes[0])
+
+
+@drawn()
+def pending_affinity(drawing: Drawing) -> None:
+    """A block is being claimed at this moment: its affinity is pending."""
+    for family in drawing.sketch.families:
+        block = drawing.claim(drawing.free_block("pending", family), drawing.nodes[-1])
+        for affinity in drawing.all("BlockAffinity"):
+            if affinity["spec"]["cidr"] == block["spec"]["cidr"]:
+                affinity["spec"]["state"] = "pending"
+
+
+@drawn()
+def load_balancer_block(drawing: Drawing) -> None:
+    """A block belongs to no node but to the controller of load balancers."""
+    for family in drawing.sketch.families:
+        block = drawing.empty_block(drawing.free_block("load-balancer", family), "virtual:load-balancer")
+        drawing.take(block, "lb-service", {"type": "loadbalancer", "namespace": APPLICATION_NAMESPACE, "service": "x"})
+
+
+@drawn(conflicts="blocks-of-one-address bgp bgp-router bgp-default-route")
+def block_without_affinity(drawing: Drawing) -> None:
+    """The last node's first block has lost its affinity; its pods have routes of their own."""
+    for family in drawing.sketch.families:
+        block = drawing.block(drawing.nodes[-1], family)
+        block["spec"]["affinity"] = None
+        for affinity in drawing.all("BlockAffinity"):
+            if affinity["spec"]["cidr"] == block["spec"]["cidr"]:
+                drawing.entries.remove(affinity)
+
+
+@drawn()
+def young_leak(drawing: Drawing) -> None:
+    """A pod has gone a moment ago, and its address is not given back yet."""
+    node = drawing.nodes[0]
+    if any(block["spec"]["unallocated"] for block in drawing.all("IPAMBlock")):
+        handle, secondary = pod_owner(APPLICATION_NAMESPACE, "gone", node, drawing.moment)
+        for family in drawing.sketch.families:
+            if drawing.block(node, family)["spec"]["unallocated"]:
+                drawing.take(drawing.block(node, family), handle, secondary)
+
+
+@drawn()
+def handle_that_counts_too_many(drawing: Drawing) -> None:
+    """The handle of a pod's address counts two where there is one, and a handle has no address."""
+    handle = next(one for one in drawing.all("IPAMHandle") if one["spec"]["handleID"].startswith("k8s-pod-network."))
+    for cidr in handle["spec"]["block"]:
+        handle["spec"]["block"][cidr] = 2
+    block = drawing.all("IPAMBlock")[0]["spec"]["cidr"]
+    drawing.entries.append(
+        calico(
+            "IPAMHandle",
+            "k8s-pod-network.orphan",
+            {"block": {block: 1}, "deleted": False, "handleID": "k8s-pod-network.orphan"},
+        )
+    )
+
+
+@drawn(conflicts="blocks-of-one-address")
+def address_in_cooldown(drawing: Drawing) -> None:
+    """An address of the first node's block was released a moment ago and is not to be given out yet (Calico 3.33)."""
+    drawing.one("IPAMConfig", "default")["spec"]["ipCooldownSeconds"] = 60
+    for family in drawing.sketch.families:
+        spec = drawing.block(drawing.nodes[0], family)["spec"]
+        ordinal = spec["unallocated"].pop(0)
+        spec["attributes"].append({"releasedAt": drawing.time})
+        spec["allocations"][ordinal] = len(spec["attributes"]) - 1
+
+
+@drawn()
+def reserved_addresses(drawing: Drawing) -> None:
+    """Some addresses of the pool are reserved for others."""
+    cidrs = [
+        str(next(ip_network(POOLS[family]).subnets(new_prefix=124 if family == 6 else 28)))
+        for family in drawing.sketch.families
+    ]
+    drawing.entries.append(calico("IPReservation", "others", {"reservedCIDRs": cidrs}))
