@@ -24,6 +24,9 @@ from facts import (
     Leg,
     ProbeResult,
     Question,
+    Text,
+    in_turn,
+    say,
 )
 from facts.verdict import SEVERITIES
 
@@ -60,8 +63,8 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     warnings = tuple(cause for cause in causes if cause.severity == "warns")
     blind = _blind(evaluation, unjudged, withheld, breaking)
     if breaking:
-        lost_elsewhere = services.lost(evaluation.facts)
-        verdict, summary = "cause", "" if lost_elsewhere else _probes_despite_cause(legs, probes, breaking)
+        despite = "" if services.lost(evaluation.facts) else _probes_despite_cause(legs, probes, breaking)
+        verdict, summary = "cause", " ".join(filter(None, (services.answers(evaluation.facts), despite)))
     elif legs:
         verdict, summary = services.judged(evaluation.facts, *_without_cause(legs, probes, blind))
     else:
@@ -144,17 +147,29 @@ def _with_felix(cause: Cause, facts: Sequence[Fact]) -> Cause:
     if cause.heals_within_s < HEALS_NEVER:
         return cause
     if cause.heals_within_s == HEALS_NEVER:
-        return msgspec.structs.replace(cause, felix="Felix does not repair this.")
+        return msgspec.structs.replace(cause, felix=say("Felix does not repair this."))
     health = next((fact for fact in facts if isinstance(fact, FelixHealth) and fact.node == cause.node), None)
-    within = f"within {cause.heals_within_s} s"
+    node, seconds = cause.node, cause.heals_within_s
     if health is None:
-        felix = f"A living Felix rewrites this {within}; whether it lives on {cause.node} could not be seen."
+        felix = say(
+            "A living Felix rewrites this within {seconds} s; whether it lives on {node} could not be seen.",
+            seconds=seconds,
+            node=node,
+        )
     elif health.reachable and health.ready:
-        felix = f"Felix on {cause.node} is alive: it rewrites this {within}. If it is still wrong then, look at Felix."
+        felix = say(
+            "Felix on {node} is alive: it rewrites this within {seconds} s. If it is still wrong then, look at Felix.",
+            node=node,
+            seconds=seconds,
+        )
     elif health.reachable:
-        felix = f"Felix on {cause.node} is not ready ({health.detail or 'readiness fails'}): it may not repair this."
+        felix = say(
+            "Felix on {node} is not ready ({why}): it may not repair this.",
+            node=node,
+            why=health.detail or say("readiness fails"),
+        )
     else:
-        felix = f"Felix on {cause.node} does not answer its health port: nothing repairs this by itself."
+        felix = say("Felix on {node} does not answer its health port: nothing repairs this by itself.", node=node)
     return msgspec.structs.replace(cause, felix=felix)
 
 
@@ -202,7 +217,8 @@ def _told_apart(
         if not hidden:
             told.append(cause)
         for one in hidden:
-            reason = f"could not be judged, so this may be its echo: {cause.text}"
+            finding = cause.message or cause.text
+            reason = say("could not be judged, so this may be its echo: {finding}", finding=finding)
             minor = cause.severity == "warns"
             withheld.append(Blind(node=one.node, look=one.rule.name, reason=reason, minor=minor))
     return told, withheld
@@ -224,14 +240,18 @@ def _blind(
             for cause in causes
         )
         if one.leg and not one.nodes & reported and not explained:
-            reason = f"nothing was seen to judge this by on the {one.leg} leg"
+            reason = say(
+                "nothing was seen to judge this by on the forward leg"
+                if one.leg == "forward"
+                else "nothing was seen to judge this by on the reverse leg"
+            )
             minor = one.rule.severity == "warns"
             seen.append(Blind(node=one.node, look=one.rule.name, reason=reason, minor=minor))
     seen += [
         Blind(
             node=leg.source_node,
             look="encapsulation",
-            reason=OBSTACLES[leg.obstacle].format(source=leg.source, target=leg.target),
+            reason=say(OBSTACLES[leg.obstacle], source=leg.source, target=leg.target),
         )
         for leg in evaluation.facts
         if isinstance(leg, Leg) and leg.obstacle
@@ -247,7 +267,8 @@ def _without_cause(legs: Sequence[Leg], probes: Sequence[ProbeResult], blind: Se
     told = worst or list(zip(verdicts, forward, strict=True))
     if len(forward) == 1:
         return verdicts[0]
-    return told[0][0][0], " ".join(f"{_flow_name(leg, forward)}: {summary}" for (_, summary), leg in told)
+    summaries = [say("{flow}: {summary}", flow=_flow_name(leg, forward), summary=text) for (_, text), leg in told]
+    return told[0][0][0], in_turn(summaries)
 
 
 def _flow_name(leg: Leg, forward: Sequence[Leg]) -> str:
@@ -263,13 +284,23 @@ def _probes_despite_cause(legs: Sequence[Leg], probes: Sequence[ProbeResult], ca
     if not asked or not all(passage.all_answered(one) for one in asked):
         return ""
     forward = next(leg for leg in legs if leg.direction == "forward")
-    pass_all_the_same = f"Fresh packets from {forward.source} pass all the same ({passage.told(asked)})"
+    met = passage.told(asked)
     if all(cause.leg == "reverse" and cause.severity == "degrades" for cause in causes):
-        return f"{pass_all_the_same}: what was found concerns those that {forward.target} sends by itself."
-    return f"{pass_all_the_same}: a detour, or it has just changed."
+        return say(
+            "Fresh packets from {source} pass all the same ({met}): what was found concerns those that {target} sends "
+            "by itself.",
+            source=forward.source,
+            met=met,
+            target=forward.target,
+        )
+    return say(
+        "Fresh packets from {source} pass all the same ({met}): a detour, or it has just changed.",
+        source=forward.source,
+        met=met,
+    )
 
 
-def _why_no_legs(facts: Sequence[Fact]) -> str:
+def _why_no_legs(facts: Sequence[Fact]) -> Text:
     """Which piece of the question could not be brought together."""
     question = next((fact for fact in facts if isinstance(fact, Question)), None)
     names = (question.source, question.target) if question else ()
@@ -279,24 +310,28 @@ def _why_no_legs(facts: Sequence[Fact]) -> str:
     for name in names:
         endpoint = endpoints.get(name)
         if endpoint is None:
-            return f"What {name} is could not be seen."
+            return say("What {name} is could not be seen.", name=name)
         if endpoint.kind == "service":
-            return f"{name} is a Service without an endpoint that could be asked about."
+            return say("{name} is a Service without an endpoint that could be asked about.", name=name)
         if endpoint.kind == "nobody":
-            return f"No pod and no node has {name}, which is an address of an IP pool."
+            return say("No pod and no node has {name}, which is an address of an IP pool.", name=name)
         if endpoint.kind == "address":
             continue
         if not endpoint.node:
-            return f"{name} is not scheduled to a node yet."
+            return say("{name} is not scheduled to a node yet.", name=name)
         if not endpoint.addresses:
-            why = f" ({endpoint.phase}: {endpoint.reason})" if endpoint.reason else ""
-            return f"{name} has no address yet{why}."
+            return say(
+                "{name} has no address yet ({phase}: {reason})." if endpoint.reason else "{name} has no address yet.",
+                name=name,
+                phase=endpoint.phase,
+                reason=endpoint.reason,
+            )
         if endpoint.node not in nodes:
-            return f"What Calico says about node {endpoint.node} of {name} could not be read."
+            return say("What Calico says about node {node} of {name} could not be read.", node=endpoint.node, name=name)
         pod = endpoint.kind == "pod" and not endpoint.host_network
         unknown = [one for one in endpoint.addresses if pod and one not in allocated]
         if unknown:
-            return f"What IPAM says about {unknown[0]} of {name} could not be read."
+            return say("What IPAM says about {address} of {name} could not be read.", address=unknown[0], name=name)
     if len(names) == 2 and not any(isinstance(fact, Flow) for fact in facts):
-        return f"{names[0]} and {names[1]} have no address of the same family."
-    return "The settings of Calico could not be read."
+        return say("{source} and {target} have no address of the same family.", source=names[0], target=names[1])
+    return say("The settings of Calico could not be read.")

@@ -209,17 +209,15 @@ def _sending_pod(leg: Leg) -> LocalPod:
 def _probes(leg: Leg) -> list[SendProbe]:
     """Fresh packets both ways; answers travel the other leg."""
     pod = leg.source if leg.source_kind == "pod" else ""
+    peer = [leg.target_node_address, leg.target_internal_address] if leg.crosses else []
+    between = [SendProbe(pod="", target=address, protocol="icmp") for address in dict.fromkeys(peer)]
     if leg.direction == "reverse" and leg.source_kind != "pod":
-        return []  # a node does not begin conversations with who asks it
+        return between  # a node does not begin conversations with who asks it
     probes = [
+        *between,
         SendProbe(pod=pod, target=leg.target_address, protocol="icmp"),
         SendProbe(pod=pod, target=leg.target_address, protocol="icmp", size=-1),
     ]
-    if leg.crosses:
-        probes += [
-            SendProbe(pod="", target=address, protocol="icmp")
-            for address in dict.fromkeys((leg.target_node_address, leg.target_internal_address))
-        ]
     if leg.port_asked and leg.direction == "forward":
         probes.append(SendProbe(pod=pod, target=leg.target_address, protocol=leg.protocol, port=leg.port))
     return probes

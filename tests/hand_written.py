@@ -1,0 +1,102 @@
+"""Writes the cases no lab can record: modes whose device or daemon no kernel and no node of a lab has.
+
+usage: python -m tests.hand_written      tests/cases/<failure mode>.json of each of them
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from facts import BgpPeer, Bird, CalicoNode, Fact, Link, ProbeResult, RouteLookup
+from tests.other_ways import BY_BOTH_KINDS, PEERS, ipip, leg_of, plain, wireguard
+from tests.record import CASES, _lines
+from tests.scene import CART, DB, change
+
+NODES = {"source": "node-a", "target": "node-b"}
+DEFAULT = {"prefix": "0.0.0.0/0", "next_hop": "172.30.0.1", "device": "eth0", "protocol": 3, "table": 254}
+LOST = {"answered": 0, "outcome": "silence", "rtt_us": -1}
+OTHER_KEY = "b3RoZXIga2V5IG90aGVyIGtleSBvdGhlciBrZXkgb3Q="
+
+
+def without_routes(facts: list[Fact], node: str) -> list[Fact]:
+    """The node's routes to its peer are gone: packets take its default route."""
+    leg = leg_of(facts, "forward" if node == NODES["source"] else "reverse")
+    way: dict[str, Any] = {"node": node, "destination": leg.target_address}
+    facts = change(facts, RouteLookup, {**way, "source": ""}, **DEFAULT)
+    return change(facts, RouteLookup, {**way, "source": leg.source_address}, **DEFAULT)
+
+
+def ipip_device_missing(node: str) -> list[Fact]:
+    return without_routes(change(ipip(), Link, {"node": node, "device": "tunl0"}, found=False, up=False), node)
+
+
+def ipip_device_down(node: str) -> list[Fact]:
+    down = {"up": False, "lower_up": False, "operstate": "DOWN"}
+    return without_routes(change(ipip(BY_BOTH_KINDS), Link, {"node": node, "device": "tunl0"}, **down), node)
+
+
+def wireguard_device_missing(node: str) -> list[Fact]:
+    gone = change(wireguard(), Link, {"node": node, "device": "wireguard.cali"}, found=False, up=False)
+    return without_routes(gone, node)
+
+
+def wireguard_key_mismatch(node: str) -> list[Fact]:
+    """Its annotation announces a key its device has not; its peer knows the device's, for it asked for none else."""
+    return change(wireguard(), CalicoNode, {"name": node}, wireguard_key=OTHER_KEY)
+
+
+def bgp_not_running(node: str) -> list[Fact]:
+    """The peer has lost what this node announced; what this node has learned stays in its kernel."""
+    facts = change(plain(), Bird, {"node": node}, running=False, detail="")
+    facts = [fact for fact in facts if not (isinstance(fact, BgpPeer) and fact.node == node)]
+    facts = change(facts, BgpPeer, {"node": PEERS[node]}, state="start", session="Connect")
+    return without_routes(facts, PEERS[node])
+
+
+def bgp_peer_down(node: str) -> list[Fact]:
+    """On both sides, of course; here only this one has lost its route so far."""
+    facts = change(plain(), BgpPeer, {}, state="start", session="Active", info="Socket: Connection refused")
+    return without_routes(facts, node)
+
+
+MODES: dict[str, tuple[Callable[[str], list[Fact]], dict[str, str]]] = {
+    "ipip_device_missing": (ipip_device_missing, {"source": "both", "target": "both"}),
+    "ipip_device_down": (ipip_device_down, {"source": "both", "target": "both"}),
+    "wireguard_device_missing": (wireguard_device_missing, {"source": "both", "target": "both"}),
+    "wireguard_key_mismatch": (wireguard_key_mismatch, {"source": "forward", "target": "reverse"}),
+    "bgp_not_running": (bgp_not_running, {"source": "reverse", "target": "forward"}),
+    "bgp_peer_down": (bgp_peer_down, {"source": "forward", "target": "reverse"}),
+}
+
+
+def case(mode: str) -> dict[str, Any]:
+    """As tests.record writes it: the wound at either end, all fresh packets lost."""
+    wounded, legs = MODES[mode]
+    recordings = []
+    for where, node in NODES.items():
+        facts = change(wounded(node), ProbeResult, {"pod": CART[0]}, **LOST)
+        facts = change(facts, ProbeResult, {"pod": DB[0]}, **LOST)
+        recordings.append(
+            {
+                "where": where,
+                "asked": f"{CART[0]} {DB[0]} 5432/tcp",
+                "verdict": "cause",
+                "named": [{"rule": mode, "node": node, "leg": legs[where]}],
+                "facts": msgspec.to_builtins(sorted(facts, key=lambda fact: fact.id)),
+            }
+        )
+    return {"mode": mode, "recordings": recordings}
+
+
+def main() -> int:
+    for mode in MODES:
+        (CASES / f"{mode}.json").write_text(_lines(case(mode)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""IPIP, WireGuard and BGP without encapsulation: judged to the end, and never accused when they are well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine.diagnosis import diagnose
+from engine.plan import plan
+from facts import BgpPeer, Bird, CalicoNode, Diagnosis, Fact, Link, ProbeResult, RouteLookup, WireguardPeer
+from tests.other_ways import BY_BIRD, BY_BOTH_KINDS, KEYS, ipip, leg_of, plain, wireguard
+from tests.scene import CART, DB, change, healthy, without
+
+A_TO_B: dict[str, Any] = {"node": "node-a", "destination": DB[2], "source": "", "incoming": ""}
+B_TO_A: dict[str, Any] = {"node": "node-b", "destination": CART[2], "source": "", "incoming": ""}
+DEFAULT = {"prefix": "0.0.0.0/0", "next_hop": "172.30.0.1", "device": "eth0", "protocol": 3, "table": 254}
+LOST = {"answered": 0, "outcome": "silence", "rtt_us": -1}
+WAYS = {
+    "IPIP by BIRD": ipip(),
+    "IPIP by Felix": ipip(BY_BOTH_KINDS),
+    "IPIP between subnets": ipip(mode="CrossSubnet"),
+    "IPIP of a version nobody knows": ipip({"version": "", "ipip_routes_by": "", "plain_routes_by": ""}),
+    "BGP": plain(),
+    "BGP from 3.33": plain(BY_BOTH_KINDS),
+    "WireGuard": wireguard(),
+    "WireGuard between subnets": wireguard("CrossSubnet"),
+    "WireGuard over BGP": wireguard("Never"),
+}
+
+
+def lost(facts: list[Fact]) -> list[Fact]:
+    return change(facts, ProbeResult, {"pod": CART[0]}, **LOST)
+
+
+def named(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
+    return [(cause.rule, cause.node, cause.leg) for cause in diagnosis.causes]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_well_is_called_healthy_and_nothing_is_left_unseen(way: str) -> None:
+    diagnosis = diagnose(WAYS[way])
+    assert (diagnosis.verdict, diagnosis.causes, diagnosis.warnings, diagnosis.blind) == ("healthy", (), (), ())
+    assert all(hop.state == "ok" for path in diagnosis.path for hop in path.hops)
+
+
+@pytest.mark.parametrize(
+    ("way", "expected"),
+    [
+        ("IPIP by BIRD", ("ipip", "bgp", "", "tunl0")),
+        ("IPIP by Felix", ("ipip", "felix", "172.30.0.12", "tunl0")),
+        ("IPIP between subnets", ("direct", "bgp", "", "")),
+        ("BGP", ("direct", "bgp", "", "")),
+        ("WireGuard", ("wireguard", "", "", "wireguard.cali")),
+        ("WireGuard over BGP", ("wireguard", "", "", "wireguard.cali")),
+    ],
+)
+def test_how_packets_should_travel(way: str, expected: tuple[str, ...]) -> None:
+    leg = leg_of(WAYS[way])
+    assert (leg.encapsulation, leg.route_by, leg.expected_next_hop, leg.expected_device) == expected
+
+
+def test_only_what_a_leg_needs_is_asked_of_a_node() -> None:
+    asked = {way: plan(facts)[0] for way, facts in WAYS.items()}
+    assert asked["WireGuard"].wireguard_keys == (KEYS["node-b"],)
+    assert (asked["WireGuard"].bird, asked["WireGuard"].tunnel_device) == (False, "wireguard.cali")
+    assert (asked["BGP"].bird, asked["IPIP by BIRD"].bird, asked["IPIP by Felix"].bird) == (True, True, False)
+    assert (plan(healthy())[0].bird, plan(healthy())[0].wireguard_keys) == (False, ())
+
+
+def test_a_node_without_a_key_is_sent_to_in_the_clear() -> None:
+    """Its kernel cannot encrypt: Calico falls back, by design."""
+    facts = change(healthy(), CalicoNode, {}, wireguard=True)
+    facts = change(facts, CalicoNode, {"name": "node-a"}, wireguard_key=KEYS["node-a"])
+    assert leg_of(facts).encapsulation == "vxlan"
+    assert diagnose(facts).verdict == "healthy"
+
+
+@pytest.mark.parametrize(
+    ("fields", "mode"),
+    [
+        (DEFAULT, "route_missing"),
+        ({"device": "eth0"}, "route_wrong_device"),
+        ({"next_hop": "172.30.0.13"}, "route_wrong_next_hop"),
+        ({"found": False, "error": "EINVAL", "type": "blackhole", "device": "", "next_hop": ""}, "route_blackholed"),
+    ],
+)
+def test_felix_s_ipip_route_is_expected_block_by_block(fields: dict[str, Any], mode: str) -> None:
+    diagnosis = diagnose(lost(change(ipip(BY_BOTH_KINDS), RouteLookup, A_TO_B, **fields)))
+    assert named(diagnosis) == [(mode, "node-a", "forward")]
+    assert "tunnel address" not in diagnosis.causes[0].text
+
+
+@pytest.mark.parametrize("fields", [DEFAULT, {"prefix": "10.0.0.0/8", "next_hop": "172.30.0.254"}])
+@pytest.mark.parametrize("facts", [plain(), ipip()], ids=["BGP", "IPIP"])
+def test_bgp_may_leave_the_way_to_a_router(facts: list[Fact], fields: dict[str, Any]) -> None:
+    """A reflector's, a router's aggregate, a default route: packets that pass are all there is to judge by."""
+    diagnosis = diagnose(change(facts, RouteLookup, A_TO_B, **fields))
+    assert (diagnosis.verdict, diagnosis.causes, diagnosis.warnings) == ("healthy", (), ())
+
+
+@pytest.mark.parametrize("facts", [plain(), ipip()], ids=["BGP", "IPIP"])
+def test_a_session_that_is_down_matters_where_its_route_is_missing(facts: list[Fact]) -> None:
+    down = change(
+        facts, BgpPeer, {"node": "node-a"}, state="start", session="Active", info="Socket: Connection refused"
+    )
+    assert diagnose(down).verdict == "healthy"  # the route it once brought is still there
+    missing = change(down, RouteLookup, A_TO_B, **DEFAULT)
+    assert [cause.rule for cause in diagnose(missing).warnings] == ["bgp_peer_down"]  # and packets pass all the same
+    diagnosis = diagnose(lost(missing))
+    assert named(diagnosis) == [("bgp_peer_down", "node-a", "forward")]
+    assert "172.30.0.12 is Active Socket: Connection refused" in diagnosis.causes[0].text
+
+
+def test_another_node_s_session_is_none_of_this_pair_s_business() -> None:
+    other = BgpPeer(node="node-a", name="Mesh_172_30_0_13", kind="mesh", address="172.30.0.13", state="start")
+    assert diagnose(lost(change([*plain(), other], RouteLookup, A_TO_B, **DEFAULT))).causes == ()
+    reflector = BgpPeer(node="node-a", name="Global_172_30_0_1", kind="global", address="172.30.0.1", state="start")
+    diagnosis = diagnose(lost(change([*plain(), reflector], RouteLookup, A_TO_B, **DEFAULT)))
+    assert named(diagnosis) == [("bgp_peer_down", "node-a", "forward")]
+
+
+def test_bird_that_does_not_run_explains_the_session_of_its_peer() -> None:
+    facts = change(plain(), Bird, {"node": "node-b"}, running=False, detail="")
+    facts = change(facts, BgpPeer, {"node": "node-a"}, state="start", session="Connect")
+    facts = [fact for fact in facts if not (isinstance(fact, BgpPeer) and fact.node == "node-b")]
+    assert diagnose(facts).verdict == "healthy"  # what it had announced lives on
+    diagnosis = diagnose(lost(change(facts, RouteLookup, A_TO_B, **DEFAULT)))
+    assert named(diagnosis) == [("bgp_not_running", "node-b", "forward")]
+    assert "nobody announces 10.244.218.64/26" in diagnosis.causes[0].text
+
+
+def test_bird_off_is_healthy_where_felix_writes_the_routes() -> None:
+    off = [Bird(node=node, seen=True, running=False) for node in ("node-a", "node-b")]
+    for facts in (healthy(), ipip(BY_BOTH_KINDS), wireguard()):
+        assert diagnose([*facts, *off]).verdict == "healthy"
+
+
+def test_a_probe_that_sees_no_processes_accuses_nobody_of_not_running() -> None:
+    blind = change(plain(), Bird, {"node": "node-b"}, seen=False, running=False)
+    diagnosis = diagnose(lost(change(blind, RouteLookup, A_TO_B, **DEFAULT)))
+    assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
+
+
+@pytest.mark.parametrize("owner", ["nobody", "both"])
+def test_routes_without_one_owner_are_the_cause_only_where_packets_are_lost(owner: str) -> None:
+    said = "programClusterRoutes is Disabled in FelixConfiguration and Disabled in BGPConfiguration"
+    facts = plain({**BY_BIRD, "plain_routes_by": owner, "routes_said": said})
+    diagnosis = diagnose(facts)
+    assert (diagnosis.verdict, [one.rule for one in diagnosis.warnings]) == ("healthy", ["route_owner_conflict"])
+    assert named(diagnose(lost(facts))) == [("route_owner_conflict", "", "both")]
+    other_pool = ipip({**BY_BIRD, "plain_routes_by": owner, "routes_said": said})
+    assert diagnose(other_pool).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("facts", "device", "fields", "mode"),
+    [
+        (ipip(), "tunl0", {"found": False}, "ipip_device_missing"),
+        (ipip(BY_BOTH_KINDS), "tunl0", {"up": False}, "ipip_device_down"),
+        (wireguard(), "wireguard.cali", {"found": False}, "wireguard_device_missing"),
+        (wireguard(), "wireguard.cali", {"up": False}, "wireguard_device_missing"),
+    ],
+)
+@pytest.mark.parametrize("node", ["node-a", "node-b"])
+def test_a_tunnel_device_that_is_gone_explains_the_routes_that_went_with_it(
+    facts: list[Fact], device: str, fields: dict[str, Any], mode: str, node: str
+) -> None:
+    way = A_TO_B if node == "node-a" else B_TO_A
+    facts = change(facts, Link, {"node": node, "device": device}, **fields)
+    diagnosis = diagnose(lost(change(facts, RouteLookup, way, **DEFAULT)))
+    assert named(diagnosis)[:1] == [(mode, node, "both")]
+    assert len(diagnosis.causes) == 1
+
+
+def test_a_peer_s_key_that_a_node_does_not_know_breaks_the_way_there() -> None:
+    facts = change(wireguard(), WireguardPeer, {"node": "node-a"}, found=False, endpoint="", allowed=())
+    assert named(diagnose(lost(facts))) == [("wireguard_key_mismatch", "node-a", "forward")]
+    narrow = change(wireguard(), WireguardPeer, {"node": "node-a"}, allowed=("10.244.99.192/26",))
+    assert named(diagnose(lost(narrow))) == [("wireguard_key_mismatch", "node-a", "forward")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"bpf": True}, "eBPF"),
+        ({"system": "windows"}, "Windows node"),
+        ({"foreign_dataplane": True}, "useInternalDataplaneDriver"),
+    ],
+)
+def test_what_is_not_supported_is_said_in_one_sentence(fields: dict[str, Any], said: str) -> None:
+    diagnosis = diagnose(change(healthy(), CalicoNode, {"name": "node-b"}, **fields))
+    assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
+    told = [blind.reason for blind in diagnosis.blind if blind.look == "encapsulation"]
+    assert len(told) == 2 and all(said in one and "judged" in one for one in told)
+
+
+def test_wireguard_needs_no_look_at_the_tunnel_below_it() -> None:
+    facts = without(wireguard(), WireguardPeer, node="node-b")
+    diagnosis = diagnose(facts)
+    assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
+    assert {one.look for one in diagnosis.blind} == {"wireguard_key_mismatch"}
