@@ -64,7 +64,7 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     blind = _blind(evaluation, unjudged, withheld, breaking)
     if breaking:
         despite = "" if services.lost(evaluation.facts) else _probes_despite_cause(legs, probes, breaking)
-        verdict, summary = "cause", " ".join(filter(None, (services.answers(evaluation.facts), despite)))
+        verdict, summary = "cause", in_turn((services.answers(evaluation.facts), despite))
     elif legs:
         verdict, summary = services.judged(evaluation.facts, *_without_cause(legs, probes, blind))
     else:

@@ -7,7 +7,20 @@ from typing import TypeVar
 
 from engine.deductions.flow import address_of
 from engine.passage import all_answered, told
-from facts import Backend, Blind, Endpoint, Fact, ProbeResult, Question, SendProbe, ServicePort
+from facts import (
+    Backend,
+    Blind,
+    Endpoint,
+    Fact,
+    Leg,
+    ProbeResult,
+    Question,
+    SendProbe,
+    ServicePort,
+    Text,
+    in_turn,
+    say,
+)
 
 F = TypeVar("F", bound=Fact)
 
@@ -33,43 +46,95 @@ def sends(facts: Sequence[Fact], family: int) -> list[SendProbe]:
         for one in _all(facts, ServicePort)
         if one.address and one.family == family
     ]
-    alone = [one for one in _all(facts, Backend) if one.used and not one.endpoint and one.family == family]
     probes += [
         SendProbe(pod=pod, target=one.address, protocol=one.protocol, port=one.port)
-        for one in sorted(alone, key=lambda backend: not backend.stale)[:MOST_TRIED]
+        for one in _only_tried(facts)
+        if one.family == family
     ]
     return probes
 
 
 def judged(facts: Sequence[Fact], verdict: str, summary: str) -> tuple[str, str]:
-    """Verdict and summary once the Service's own address counts as well: healthy only when it answered every time."""
-    unsure: list[str] = []
-    well: list[str] = []
-    for port in _all(facts, ServicePort):
-        if not port.address:
-            continue
+    """Verdict and summary once the Service's own address counts as well: healthy only when it answered every time, and
+    every endpoint it leads to was looked at or tried."""
+    well: list[Text] = []
+    unsure = _hidden(facts)
+    for port in _wanted(facts):
         tried = _to(facts, port)
         if tried is None:
-            unsure.append(f"Whether {port.address}, the address of {port.service}, answers could not be tried.")
+            unsure.append(
+                say(
+                    "Whether {address}, the address of {service}, answers could not be tried.",
+                    address=port.address,
+                    service=port.service,
+                )
+            )
         elif all_answered(tried):
-            well.append(f"{port.address} of {port.service} answers ({told([tried])}).")
+            well.append(_answers(port, tried))
+        elif verdict != "healthy":
+            unsure.append(_answers(port, tried))
         else:
-            unsure.append(_lost(port, tried, verdict))
+            unsure.append(
+                say(
+                    "{address} of {service}: {met}, while each endpoint that was tried answers directly: what turns "
+                    "that address into an endpoint's on {node}, usually kube-proxy, is what to look at.",
+                    address=port.address,
+                    service=port.service,
+                    met=told([tried]),
+                    node=tried.node,
+                )
+            )
+    for backend in _only_tried(facts):
+        if _to(facts, backend) is None:
+            unsure.append(say("Whether the endpoint {address} answers could not be tried.", address=backend.address))
     for one in lost_endpoints(facts):
-        unsure.append(f"The endpoint {one.target_address} does not always answer ({told([one])}).")
-    if unsure:
-        return "unknown", " ".join([*unsure, *([summary] if summary else [])])
-    return verdict, " ".join([*well, *([summary] if summary else [])])
+        unsure.append(
+            say(
+                "The endpoint {address} does not always answer ({met}).",
+                address=one.target_address,
+                met=told([one]),
+            )
+        )
+    return "unknown" if unsure else verdict, in_turn([*(unsure or well), summary])
 
 
-def _lost(port: ServicePort, tried: ProbeResult, verdict: str) -> str:
-    seen = f"{port.address} of {port.service}: {told([tried])}"
-    if verdict != "healthy":
-        return f"{seen}."
-    return (
-        f"{seen}, while each endpoint that was tried answers directly: what turns that address into an endpoint's on "
-        f"{tried.node}, usually kube-proxy, is what to look at."
-    )
+def answers(facts: Sequence[Fact]) -> str:
+    """What the Service's own addresses answered, for a summary beside a cause; "" when they were not tried."""
+    return in_turn(_answers(port, tried) for port in _wanted(facts) if (tried := _to(facts, port)))
+
+
+def _answers(port: ServicePort, tried: ProbeResult) -> Text:
+    return say("{address} of {service}: {met}.", address=port.address, service=port.service, met=told([tried]))
+
+
+def _wanted(facts: Sequence[Fact]) -> list[ServicePort]:
+    """Of the families the client has."""
+    source = sender(facts)
+    return [
+        one for one in _all(facts, ServicePort) if one.address and (source is None or address_of(source, one.family))
+    ]
+
+
+def _hidden(facts: Sequence[Fact]) -> list[Text]:
+    """What is missing of the Service or its endpoints: not looking is never "not there"."""
+    found: list[Text] = []
+    ports, source = _all(facts, ServicePort), sender(facts)
+    known = {one.service for one in ports}
+    for one in _all(facts, Endpoint):
+        if one.kind == "service" and one.name not in known:
+            found.append(say("Which port of {service} was meant could not be seen.", service=one.name))
+    backends = _all(facts, Backend)
+    for port in ports:
+        behind = [one for one in backends if (one.service, one.family) == (port.service, port.family)]
+        if not port.counted or sum(one.ready for one in behind) < port.ready:
+            found.append(say("Not all endpoints of {service} could be seen.", service=port.service))
+    reached = {leg.target_address for leg in _all(facts, Leg)}
+    for backend in backends:
+        own = source is not None and source.name in (backend.pod, backend.endpoint)
+        alien = source is not None and not address_of(source, backend.family)
+        if backend.used and backend.endpoint and backend.address not in reached and not own and not alien:
+            found.append(say("The way to the endpoint {endpoint} could not be judged.", endpoint=backend.endpoint))
+    return list(dict.fromkeys(found))
 
 
 def lost(facts: Sequence[Fact]) -> bool:
@@ -80,8 +145,18 @@ def lost(facts: Sequence[Fact]) -> bool:
 
 def lost_endpoints(facts: Sequence[Fact]) -> list[ProbeResult]:
     """Fresh packets to endpoints whose path is not judged, where not all came back."""
-    alone = [one for one in _all(facts, Backend) if one.used and not one.endpoint]
-    return [one for backend in alone if (one := _to(facts, backend)) and not all_answered(one)]
+    return [one for backend in _only_tried(facts) if (one := _to(facts, backend)) and not all_answered(one)]
+
+
+def _only_tried(facts: Sequence[Fact]) -> list[Backend]:
+    """Endpoints that are sent a packet and not looked at: those whose address nobody has first."""
+    source = sender(facts)
+    alone = [
+        one
+        for one in _all(facts, Backend)
+        if one.used and not one.endpoint and source and source.name != one.pod and address_of(source, one.family)
+    ]
+    return sorted(alone, key=lambda one: (not one.stale, one.address))[:MOST_TRIED]
 
 
 def without_legs(facts: Sequence[Fact], blind: Sequence[Blind]) -> tuple[str, str] | None:
@@ -93,22 +168,33 @@ def without_legs(facts: Sequence[Fact], blind: Sequence[Blind]) -> tuple[str, st
     used = [one for one in _all(facts, Backend) if one.used]
     if used and source and all(source.name in (one.pod, one.endpoint) for one in used):
         verdict = "unknown" if any(not one.minor for one in blind) else "healthy"
-        return judged(facts, verdict, f"{source.name} is itself the only endpoint it would be sent to.")
-    return judged(facts, "unknown", " ".join(dict.fromkeys(map(_nothing_behind, ports))))
+        return judged(
+            facts, verdict, say("{source} is itself the only endpoint it would be sent to.", source=source.name)
+        )
+    return judged(facts, "unknown", in_turn(dict.fromkeys(map(_nothing_behind, ports))))
 
 
-def _nothing_behind(port: ServicePort) -> str:
-    name = f"{port.service} on {port.port}/{port.protocol}"
+def _nothing_behind(port: ServicePort) -> Text:
+    asked = {"service": port.service, "port": port.port, "protocol": port.protocol}
     if not port.found:
-        return f"{port.service} has no port {port.port}/{port.protocol}; it has {', '.join(port.ports) or 'none'}."
+        others = ", ".join(port.ports) or say("none")
+        return say("{service} has no port {port}/{protocol}; it has {others}.", **asked, others=others)
     if not port.counted:
-        return f"What is behind {name} could not be read."
+        return say("What is behind {service} on {port}/{protocol} could not be read.", **asked)
     if not port.ready and not port.serving:
-        headless = " It is headless, so its name leads to no address at all." if port.headless else ""
-        return f"No endpoint of {name} is ready.{headless}"
+        return say(
+            "No endpoint of {service} on {port}/{protocol} is ready. "
+            "It is headless, so its name leads to no address at all."
+            if port.headless
+            else "No endpoint of {service} on {port}/{protocol} is ready.",
+            **asked,
+        )
     if port.internal_policy == "Local":
-        return f"{name} sends only to endpoints on the client's own node, and there is none."
-    return f"No endpoint of {name} could be looked at."
+        return say(
+            "{service} on {port}/{protocol} sends only to endpoints on the client's own node, and there is none.",
+            **asked,
+        )
+    return say("No endpoint of {service} on {port}/{protocol} could be looked at.", **asked)
 
 
 def _to(facts: Sequence[Fact], end: ServicePort | Backend) -> ProbeResult | None:

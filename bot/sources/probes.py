@@ -16,6 +16,7 @@ from bot.sources.trouble import brief
 from facts import (
     AddressHolders,
     Allocation,
+    Backend,
     Blind,
     CalicoNode,
     CalicoPod,
@@ -29,6 +30,7 @@ from facts import (
     Pool,
     PoolUsage,
     Question,
+    ServicePort,
     Side,
     decode,
 )
@@ -39,6 +41,7 @@ LARGEST_ANSWER = 4 << 20  # bytes
 NOT_A_PROBES = (
     AddressHolders,
     Allocation,
+    Backend,
     CalicoNode,
     CalicoPod,
     CalicoSettings,
@@ -49,6 +52,7 @@ NOT_A_PROBES = (
     Pool,
     PoolUsage,
     Question,
+    ServicePort,
     Side,
 )
 CONNECT_S = 4.0

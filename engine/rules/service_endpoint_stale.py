@@ -24,14 +24,14 @@ def service_endpoint_stale(backend: Backend, tried: ProbeResult) -> Text | None:
         return None
     if backend.has_now:
         return say(
-            "an EndpointSlice of {service} names {address} for {pod}, which has {now}.",
+            "An EndpointSlice of {service} names {address} for {pod}, which has {now}.",
             service=backend.service,
             address=backend.address,
             pod=backend.pod,
             now=backend.has_now,
         )
     return say(
-        "an EndpointSlice of {service} names {address} for {pod}, which is gone; no other pod has the address.",
+        "An EndpointSlice of {service} names {address} for {pod}, which is gone; no other pod has the address.",
         service=backend.service,
         address=backend.address,
         pod=backend.pod,

@@ -1,5 +1,6 @@
 """Behind the Service's address is nobody who could answer: no endpoint of it is ready."""
 
+from engine.passage import outcome
 from engine.rule import NOT_FELIX, Finding, Text, cause, listed, say, some, the
 from facts import ProbeResult, ServicePort
 
@@ -22,7 +23,7 @@ def service_without_endpoints(service: ServicePort, tried: ProbeResult) -> Text 
         return None
     if tried.answered:
         said = say(
-            "no endpoint of {service} is ready, and yet {address} answers: not kube-proxy sees to this address.",
+            "No endpoint of {service} is ready, and yet {address} answers: not kube-proxy sees to this address.",
             service=service.service,
             address=service.address,
         )
@@ -31,7 +32,7 @@ def service_without_endpoints(service: ServicePort, tried: ProbeResult) -> Text 
         "{address} leads nowhere: {endpoints}. A fresh packet met: {met}.",
         address=service.address,
         endpoints=_endpoints(service),
-        met=tried.detail or tried.outcome,
+        met=outcome(tried),
     )
 
 

@@ -32,7 +32,7 @@ from facts import Backend, Leg, Listener, ProbeResult
     ),
     tried=some(
         ProbeResult,
-        pod=the.leg.source,
+        node=the.leg.source_node,
         target_address=the.leg.target_address,
         protocol=the.leg.protocol,
         port=the.leg.port,
