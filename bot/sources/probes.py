@@ -18,6 +18,7 @@ from facts import (
     Allocation,
     Backend,
     Blind,
+    BlockClaim,
     CalicoNode,
     CalicoPod,
     CalicoSettings,
@@ -25,6 +26,8 @@ from facts import (
     Checked,
     Endpoint,
     Fact,
+    GarbageCollector,
+    LeakedAddresses,
     Leg,
     NodeAsk,
     Pool,
@@ -32,6 +35,7 @@ from facts import (
     Question,
     ServicePort,
     Side,
+    Typha,
     decode,
 )
 
@@ -42,18 +46,22 @@ NOT_A_PROBES = (
     AddressHolders,
     Allocation,
     Backend,
+    BlockClaim,
     CalicoNode,
     CalicoPod,
     CalicoSettings,
     Cause,
     Checked,
     Endpoint,
+    GarbageCollector,
+    LeakedAddresses,
     Leg,
     Pool,
     PoolUsage,
     Question,
     ServicePort,
     Side,
+    Typha,
 )
 CONNECT_S = 4.0
 _HEAD_START_S = 0.5  # what a probe has must have left it before the deadline here
