@@ -1,0 +1,16 @@
+"""The target pod stands behind a Service that serves each node from its own pods only; the source is elsewhere."""
+
+from __future__ import annotations
+
+from lab.cluster import Cluster
+from lab.faults import Wound
+from lab.services import FULL_NAME, endpoint, endpoint_slice, service
+
+WHERE = ("source",)
+FAMILIES = (4, 6)
+
+
+def inflict(cluster: Cluster, wound: Wound) -> dict[str, str]:
+    cluster.create(service(wound.family, local=True))
+    cluster.create(endpoint_slice([endpoint(cluster.pod(wound.target, wound.family))], wound.family))
+    return {"target": FULL_NAME}

@@ -1,0 +1,66 @@
+"""A Service with its EndpointSlice, as its controllers write them; in a lab no controller does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lab.intent import Object, PodRecord
+from lab.kernel import family_of
+from lab.objects import APPLICATION_NAMESPACE, ECHO_PORT
+
+NAME = "db-service"
+FULL_NAME = f"{APPLICATION_NAMESPACE}/{NAME}"
+ADDRESSES = {4: "10.96.0.9", 6: "fd00:10:96::9"}
+PORT_NAME = "echo"
+
+
+def service(family: int = 4, *, port: int = ECHO_PORT, target_port: int = ECHO_PORT, local: bool = False) -> Object:
+    """local: it sends a client only to endpoints on the client's own node."""
+    address = ADDRESSES[family]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": NAME, "namespace": APPLICATION_NAMESPACE},
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": address,
+            "clusterIPs": [address],
+            "ipFamilies": [f"IPv{family}"],
+            "ipFamilyPolicy": "SingleStack",
+            "internalTrafficPolicy": "Local" if local else "Cluster",
+            "selector": {"app": "db"},
+            "sessionAffinity": "None",
+            "ports": [{"name": PORT_NAME, "port": port, "protocol": "TCP", "targetPort": target_port}],
+        },
+        "status": {"loadBalancer": {}},
+    }
+
+
+def endpoint(pod: PodRecord, *, ready: bool = True) -> Object:
+    return {
+        "addresses": [pod.address],
+        "conditions": {"ready": ready, "serving": ready, "terminating": False},
+        "nodeName": pod.node,
+        "targetRef": {"kind": "Pod", "name": pod.name, "namespace": pod.namespace},
+    }
+
+
+def endpoint_slice(endpoints: Iterable[Object], family: int = 4, *, port: int = ECHO_PORT) -> Object:
+    """port: on which they listen."""
+    found = list(endpoints)
+    assert all(family_of(address) == family for one in found for address in one["addresses"])
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": f"{NAME}-x1",
+            "namespace": APPLICATION_NAMESPACE,
+            "labels": {
+                "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
+                "kubernetes.io/service-name": NAME,
+            },
+        },
+        "addressType": f"IPv{family}",
+        "endpoints": found,
+        "ports": [{"name": PORT_NAME, "port": port, "protocol": "TCP"}],
+    }
