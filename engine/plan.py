@@ -51,7 +51,8 @@ def plan(facts: Sequence[Fact]) -> list[NodeAsk]:
     for name, family, device in groups:
         of_group = [leg for leg in expected if (leg.family, leg.tunnel_device) == (family, device)]
         node = nodes[name, family]
-        asks.append(_ask(node, device, of_group, nodes, felix=all(ask.node != name for ask in asks)))
+        felix = node.settings_read and all(ask.node != name for ask in asks)  # else its port is not known
+        asks.append(_ask(node, device, of_group, nodes, felix=felix))
     for family in FAMILIES:
         _ask_services(asks, facts, nodes, family)
     return asks
@@ -66,8 +67,9 @@ def _ask_services(
         return
     here = next((i for i, ask in enumerate(asks) if (ask.node, ask.family) == (source.node, family)), -1)
     if here < 0:
-        felix = all(ask.node != source.node for ask in asks)
-        asks.append(_ask(nodes[source.node, family], "", (), nodes, felix=felix))
+        node = nodes[source.node, family]
+        felix = node.settings_read and all(ask.node != source.node for ask in asks)
+        asks.append(_ask(node, "", (), nodes, felix=felix))
     ask = asks[here]
     pods = list(ask.local_pods)
     if probes[0].pod and _lacks(pods, source.name):

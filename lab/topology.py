@@ -25,6 +25,7 @@ from pathlib import Path
 from lab.intent import UPLINK, UPLINK_MTU, V6_METRIC, Interface, Objects, PodRecord, gateway, pod_mtu
 from lab.kernel import BOOT, DEFAULT, GLOBAL, HOST, KERNEL, LINK, LOCAL, MAIN, Kernel, Route
 from lab.namespaces import Namespace
+from lab.wire import set_checksum_offload
 
 BRIDGE = "br0"
 POD_GATEWAY = "169.254.1.1"
@@ -55,6 +56,7 @@ class NodeMachine:
     kernel: Kernel
     uplink: str = UPLINK
     mtu: int = UPLINK_MTU
+    devices: frozenset[str] = frozenset()  # that were there when the lab came up
 
     @property
     def address(self) -> str:
@@ -124,7 +126,9 @@ class Topology:
         return gateway(interfaces[min(interfaces)])
 
     def remember_switches(self) -> None:
-        """How every sysctl stands now, Felix's included, is how `restore` will put it."""
+        """How every sysctl stands now, Felix's included, is how `restore` will put it; no other device stays."""
+        for node in self.nodes.values():
+            node.devices = frozenset(node.kernel.links())
         for namespace in self._namespaces():
             with namespace.entered():
                 self._switches[namespace.name] = {name: Path(name).read_text() for name in _switch_files()}
@@ -143,6 +147,7 @@ class Topology:
 
     def restore(self) -> None:
         """Puts back whatever somebody took away, and removes what somebody added."""
+        self.underlay.flush_firewall()
         for node in self.nodes.values():
             node.kernel.flush_firewall()
             self._shape_node(node)
@@ -174,6 +179,12 @@ class Topology:
         pod = self.pods[name]
         pod.node.kernel.delete_link(pod.record.interface)
 
+    @contextlib.contextmanager
+    def at_cable(self, node: str) -> Iterator[str]:
+        """The calling thread is in the underlay; gives the device by which packets of a node come in there."""
+        with self.underlay.namespace.entered():
+            yield self.nodes[node].port
+
     def narrow_cable(self, node: str, mtu: int) -> None:
         """The underlay's end of a node's cable takes no larger packets than this; the node does not see it."""
         self.underlay.set_link(self.nodes[node].port, mtu=mtu)
@@ -184,6 +195,8 @@ class Topology:
             kernel.namespace.set_sysctl("ipv4/ip_forward", "1")
         if 6 in node.interfaces:
             kernel.namespace.set_sysctl("ipv6/conf/all/forwarding", "1")
+        for name in kernel.links().keys() - node.devices if node.devices else ():
+            kernel.delete_link(name)
         links = kernel.links()
         if not links["lo"].up:
             kernel.set_link("lo", up=True)
@@ -210,6 +223,8 @@ class Topology:
             kernel.set_link(uplink_name, mac=uplink_mac(node.address))
         if not uplink.up:
             kernel.set_link(uplink_name, up=True)
+        with kernel.namespace.entered():
+            set_checksum_offload(uplink_name, True)
         port = self.underlay.links()[node.port]
         if not port.up:
             self.underlay.set_link(node.port, up=True)

@@ -11,16 +11,17 @@ import fcntl
 import socket
 import struct
 from collections.abc import Sequence
+from ipaddress import ip_address
 
 # linux/netfilter.h, linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h
 NETLINK_NETFILTER, NFTABLES = 12, 10
 BATCH_BEGIN, BATCH_END, NEW_TABLE, NEW_CHAIN, NEW_RULE = 16, 17, 0, 3, 6
 REQUEST, ACK, CREATE, APPEND, NESTED, ERROR = 0x1, 0x4, 0x400, 0x800, 0x8000, 2
 NETDEV, INGRESS = 5, 0
-TRANSPORT_HEADER = 2
+NETWORK_HEADER, TRANSPORT_HEADER = 1, 2
 VERDICT, REGISTER = 0, 1
 DROP = 0
-META_L4PROTO = 16
+META_PROTOCOL, META_L4PROTO = 1, 16
 TABLE = "wire"
 VXLAN_HEADERS = 8 + 8 + 14  # from the outer UDP header to the inner IP header
 IPV4_HEADER = 20
@@ -31,19 +32,22 @@ SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
 HEAD = struct.Struct("=IHHIIBBH")  # nlmsghdr, nfgenmsg
 
 
-def drop_udp(device: str, port: int) -> None:
+def drop_udp(device: str, port: int, family: int = 4) -> None:
     """What comes in by `device` for this UDP port is swallowed. Raises OSError."""
-    _rule(device, [*_is_udp_to(port), _expression("immediate", _u32(1, VERDICT), _verdict(DROP))])
+    _rule(device, [*_is_family(family), *_is_udp_to(port), _drop()])
 
 
 def drop_protocol(device: str, protocol: int) -> None:
-    """What comes in by `device` in this IP protocol (1 ICMP, 4 IPIP, 17 UDP) is swallowed. Raises OSError."""
-    _rule(device, [*_is_protocol(protocol), _expression("immediate", _u32(1, VERDICT), _verdict(DROP))])
+    """What comes in by `device` in this protocol on IPv4 (4: IPIP) is swallowed. Raises OSError."""
+    _rule(device, [*_is_family(4), *_is_protocol(protocol), _drop()])
 
 
-def drop_all(device: str) -> None:
-    """Nothing that comes in by `device` goes any further, ARP neither. Raises OSError."""
-    _rule(device, [_expression("immediate", _u32(1, VERDICT), _verdict(DROP))])
+def drop_to(device: str, address: str) -> None:
+    """What comes in by `device` for this IP address is swallowed, ARP is not. Raises OSError."""
+    packed = ip_address(address).packed
+    offset = 24 if ":" in address else 16
+    expressions = [*_is_family(6 if ":" in address else 4), _load(NETWORK_HEADER, offset, len(packed)), _equal(packed)]
+    _rule(device, [*expressions, _drop()])
 
 
 def spoil_tcp_in_vxlan(device: str, port: int) -> None:
@@ -61,7 +65,7 @@ def spoil_tcp_in_vxlan(device: str, port: int) -> None:
             _u32(4, 2),
         ),
     ]
-    _rule(device, [*_is_udp_to(port), *spoilt])
+    _rule(device, [*_is_family(4), *_is_udp_to(port), *spoilt])
 
 
 def set_checksum_offload(device: str, on: bool) -> None:
@@ -69,6 +73,15 @@ def set_checksum_offload(device: str, on: bool) -> None:
     value = ctypes.create_string_buffer(struct.pack("=II", ETHTOOL_STXCSUM, int(on)))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         fcntl.ioctl(one, SIOCETHTOOL, struct.pack("16sP", device.encode(), ctypes.addressof(value)))
+
+
+def _drop() -> bytes:
+    return _expression("immediate", _u32(1, VERDICT), _nested(2, _nested(2, _u32(1, DROP))))
+
+
+def _is_family(family: int) -> list[bytes]:
+    ethertype = {4: b"\x08\x00", 6: b"\x86\xdd"}[family]
+    return [_expression("meta", _u32(1, REGISTER), _u32(2, META_PROTOCOL)), _equal(ethertype)]
 
 
 def _is_protocol(protocol: int) -> list[bytes]:
@@ -85,10 +98,6 @@ def _load(base: int, offset: int, length: int) -> bytes:
 
 def _equal(value: bytes) -> bytes:
     return _expression("cmp", _u32(1, REGISTER), _u32(2, 0), _nested(3, _attribute(1, value)))
-
-
-def _verdict(code: int) -> bytes:
-    return _nested(2, _nested(2, _u32(1, code)))
 
 
 def _expression(name: str, *attributes: bytes) -> bytes:

@@ -20,15 +20,17 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
     yield _foreign(ask, view)
     yield from _sharers(ask, view)
     table = view.netlink.neighbor_table(FAMILIES[ask.family])
-    if table is not None:
-        permanent = sum("PERMANENT" in one.state for one in view.netlink.neighbors(FAMILIES[ask.family]))
-        yield NeighborTable(
-            node=ask.node,
-            family=ask.family,
-            collectable=max(0, table.entries - permanent),
-            limit=table.limit,
-            refused=table.refused,
-        )
+    if table is None:
+        yield NeighborTable(node=ask.node, family=ask.family, collectable=-1, limit=-1, refused=-1)
+        return
+    permanent = sum("PERMANENT" in one.state for one in view.netlink.neighbors(FAMILIES[ask.family]))
+    yield NeighborTable(
+        node=ask.node,
+        family=ask.family,
+        collectable=max(0, table.entries - permanent),
+        limit=table.limit,
+        refused=table.refused,
+    )
 
 
 def _address(ask: NodeAsk, view: View) -> NodeAddress:

@@ -1,0 +1,44 @@
+"""IP protocol 4 is closed between two nodes that reach each other otherwise; some clouds carry no such thing."""
+
+from engine.between import swallowed
+from engine.rule import NOT_FELIX, Text, cause, say, some, the
+from facts import Leg, Sighting
+
+
+@cause(
+    title="The network between the nodes swallows IPIP packets",
+    severity="breaks",
+    remedy="Let IP protocol 4 pass between the nodes, both ways (security group, router). Where the network cannot "
+    "carry it, as on Azure, use a pool with VXLAN instead.",
+    at=the.leg.source_node,
+    stage="underlay",
+    heals_within_s=NOT_FELIX,
+    leg=some(Leg, encapsulation="ipip", crosses=True),
+    left=some(
+        Sighting,
+        node=the.leg.source_node,
+        way="out",
+        source_address=the.leg.source_address,
+        target_address=the.leg.target_address,
+    ),
+    arrived=some(
+        Sighting,
+        node=the.leg.target_node,
+        way="in",
+        source_address=the.leg.source_address,
+        target_address=the.leg.target_address,
+    ),
+)
+def underlay_drops_ipip(leg: Leg, left: Sighting, arrived: Sighting) -> Text | None:
+    if not swallowed(leg, left, arrived):
+        return None
+    return say(
+        "{node} sent {count} IPIP packets (IP protocol 4) for {target} out by {device} to {address}, and none of them "
+        "reached {peer}, while other packets from {node} did: something between the two nodes swallows them.",
+        node=leg.source_node,
+        count=left.seen,
+        target=leg.target,
+        device=left.device,
+        address=left.outer_target,
+        peer=leg.target_node,
+    )

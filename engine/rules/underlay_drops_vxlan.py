@@ -1,0 +1,45 @@
+"""The tunnel's UDP port is closed between two nodes that reach each other otherwise, by a security group, say."""
+
+from engine.between import swallowed
+from engine.rule import NOT_FELIX, Text, cause, say, some, the
+from facts import Leg, Sighting
+
+
+@cause(
+    title="The network between the nodes swallows VXLAN packets",
+    severity="breaks",
+    remedy="Open the tunnel's UDP port between the nodes, both ways: security group, network ACL, router, a firewall "
+    "below the nodes. On ESXi and with some NICs the port is taken: use another vxlanPort in the FelixConfiguration.",
+    at=the.leg.source_node,
+    stage="underlay",
+    heals_within_s=NOT_FELIX,
+    leg=some(Leg, encapsulation="vxlan", crosses=True),
+    left=some(
+        Sighting,
+        node=the.leg.source_node,
+        way="out",
+        source_address=the.leg.source_address,
+        target_address=the.leg.target_address,
+    ),
+    arrived=some(
+        Sighting,
+        node=the.leg.target_node,
+        way="in",
+        source_address=the.leg.source_address,
+        target_address=the.leg.target_address,
+    ),
+)
+def underlay_drops_vxlan(leg: Leg, left: Sighting, arrived: Sighting) -> Text | None:
+    if not swallowed(leg, left, arrived):
+        return None
+    return say(
+        "{node} sent {count} VXLAN packets (UDP {port}) for {target} out by {device} to {address}, and none of them "
+        "reached {peer}, while other packets from {node} did: something between the two nodes swallows them.",
+        node=leg.source_node,
+        count=left.seen,
+        port=leg.vxlan_port,
+        target=leg.target,
+        device=left.device,
+        address=left.outer_target,
+        peer=leg.target_node,
+    )

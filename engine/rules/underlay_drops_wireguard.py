@@ -1,0 +1,44 @@
+"""WireGuard's UDP port is closed between two nodes that reach each other otherwise: nothing encrypted gets through."""
+
+from engine.between import swallowed
+from engine.rule import NOT_FELIX, Text, cause, say, some, the
+from facts import Leg, Sighting
+
+
+@cause(
+    title="The network between the nodes swallows WireGuard packets",
+    severity="breaks",
+    remedy="Open WireGuard's UDP port (51820, for IPv6 51821, unless the FelixConfiguration says otherwise) between "
+    "the nodes, both ways: security group, router, a firewall below the nodes.",
+    after=["wireguard_device_missing"],
+    at=the.leg.source_node,
+    stage="underlay",
+    heals_within_s=NOT_FELIX,
+    leg=some(Leg, encapsulation="wireguard", crosses=True),
+    left=some(
+        Sighting,
+        node=the.leg.source_node,
+        way="out",
+        source_address=the.leg.source_address,
+        target_address=the.leg.target_address,
+    ),
+    arrived=some(
+        Sighting,
+        node=the.leg.target_node,
+        way="in",
+        source_address=the.leg.source_address,
+        target_address=the.leg.target_address,
+    ),
+)
+def underlay_drops_wireguard(leg: Leg, left: Sighting, arrived: Sighting) -> Text | None:
+    if not swallowed(leg, left, arrived):
+        return None
+    return say(
+        "{node} sent {count} WireGuard packets for {peer} out by {device} to {address}, and none of them reached "
+        "{peer}, while other packets from {node} did: something between the two nodes swallows them.",
+        node=leg.source_node,
+        count=left.seen,
+        device=left.device,
+        address=left.outer_target,
+        peer=leg.target_node,
+    )

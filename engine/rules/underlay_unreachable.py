@@ -1,0 +1,102 @@
+"""Two nodes that live and do not reach each other at all, by tunnel, ping or otherwise: what lies between them."""
+
+from engine.between import dead, kept_wrong
+from engine.rule import NOT_FELIX, Text, cause, say, some, the
+from facts import Leg, Link, Neighbor, ProbeResult, Sighting
+
+UNRESOLVED = ("FAILED", "INCOMPLETE")
+
+
+@cause(
+    title="Nothing that one node sends reaches the other",
+    severity="breaks",
+    remedy="Look at what is between the nodes: cable, switch port, VLAN, security group, routes between their subnets. "
+    "Both nodes answered calico-why, so both machines live.",
+    after=["node_address_stale", "node_address_wrong"],
+    after_peer=["node_address_stale", "node_address_wrong"],
+    at=the.leg.source_node,
+    stage="underlay",
+    heals_within_s=NOT_FELIX,
+    leg=some(Leg, crosses=True),
+    left=some(
+        Sighting,
+        node=the.leg.source_node,
+        way="out",
+        source_address=the.leg.source_address,
+        target_address=the.leg.target_address,
+    ),
+    arrived=some(
+        Sighting,
+        node=the.leg.target_node,
+        way="in",
+        source_address=the.leg.source_address,
+        target_address=the.leg.target_address,
+    ),
+    answer_left=some(
+        Sighting,
+        node=the.leg.target_node,
+        way="out",
+        source_address=the.leg.target_address,
+        target_address=the.leg.source_address,
+    ),
+    answer_arrived=some(
+        Sighting,
+        node=the.leg.source_node,
+        way="in",
+        source_address=the.leg.target_address,
+        target_address=the.leg.source_address,
+    ),
+    ping=some(
+        ProbeResult, node=the.leg.source_node, pod="", target_address=the.leg.target_node_address, protocol="icmp"
+    ),
+    to_target=some(Neighbor, node=the.leg.source_node, address=the.leg.target_node_address),
+    to_source=some(Neighbor, node=the.leg.target_node, address=the.leg.source_node_address),
+    source=some(Link, node=the.leg.source_node, node_address=the.leg.source_node_address),
+    target=some(Link, node=the.leg.target_node, node_address=the.leg.target_node_address),
+)
+def underlay_unreachable(
+    leg: Leg,
+    left: Sighting,
+    arrived: Sighting,
+    answer_left: Sighting,
+    answer_arrived: Sighting,
+    ping: ProbeResult,
+    to_target: Neighbor,
+    to_source: Neighbor,
+    source: Link,
+    target: Link,
+) -> Text | None:
+    if ping.answered or not ping.sent:  # what the node's own kernel does not let out is not lost between nodes
+        return None
+    there = dead(arrived) and _sends(left, to_target, target.mac)
+    back = dead(answer_arrived) and _sends(answer_left, to_source, source.mac)
+    if there and back:
+        if leg.direction == "reverse":  # said of the other leg
+            return None
+        return say(
+            "neither {node} nor {peer} receives anything from the other ({node}: {address} is {state}).",
+            node=leg.source_node,
+            peer=leg.target_node,
+            address=leg.target_node_address,
+            state=_state(to_target),
+        )
+    if there:
+        return say(
+            "nothing that {node} sends to {address} reaches {peer}, though {peer} reaches {node}.",
+            node=leg.source_node,
+            address=leg.target_node_address,
+            peer=leg.target_node,
+        )
+    return None
+
+
+def _sends(left: Sighting, to_peer: Neighbor, mac: str) -> bool:
+    """Did it send, or only not know whom to?"""
+    waits = not to_peer.mac and to_peer.state in UNRESOLVED
+    return (left.seen > 0 or waits) and not kept_wrong(to_peer, mac)
+
+
+def _state(to_peer: Neighbor) -> str:
+    if not to_peer.found:
+        return say("behind a router")
+    return say("{mac}, {state}", mac=to_peer.mac, state=to_peer.state) if to_peer.mac else to_peer.state

@@ -1,0 +1,16 @@
+"""The network swallows the node's VXLAN packets to everybody; whatever else it sends arrives."""
+
+from __future__ import annotations
+
+from lab.cluster import Cluster
+from lab.faults import Wound
+from lab.wire import drop_udp
+
+WHERE = ("source", "target")
+FAMILIES = (4, 6)
+VXLAN_PORT = 4789
+
+
+def inflict(cluster: Cluster, wound: Wound) -> None:
+    with cluster.topology.at_cable(wound.node) as device:
+        drop_udp(device, VXLAN_PORT, wound.family)
