@@ -14,19 +14,19 @@ ADDRESSES = {4: "10.96.0.9", 6: "fd00:10:96::9"}
 PORT_NAME = "echo"
 
 
-def service(family: int = 4, *, port: int = ECHO_PORT, target_port: int = ECHO_PORT, local: bool = False) -> Object:
+def service(*families: int, port: int = ECHO_PORT, target_port: int = ECHO_PORT, local: bool = False) -> Object:
     """local: it sends a client only to endpoints on the client's own node."""
-    address = ADDRESSES[family]
+    addresses = [ADDRESSES[family] for family in families]
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": NAME, "namespace": APPLICATION_NAMESPACE},
         "spec": {
             "type": "ClusterIP",
-            "clusterIP": address,
-            "clusterIPs": [address],
-            "ipFamilies": [f"IPv{family}"],
-            "ipFamilyPolicy": "SingleStack",
+            "clusterIP": addresses[0],
+            "clusterIPs": addresses,
+            "ipFamilies": [f"IPv{family}" for family in families],
+            "ipFamilyPolicy": "RequireDualStack" if len(families) > 1 else "SingleStack",
             "internalTrafficPolicy": "Local" if local else "Cluster",
             "selector": {"app": "db"},
             "sessionAffinity": "None",
@@ -53,7 +53,7 @@ def endpoint_slice(endpoints: Iterable[Object], family: int = 4, *, port: int = 
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
-            "name": f"{NAME}-x1",
+            "name": f"{NAME}-v{family}",
             "namespace": APPLICATION_NAMESPACE,
             "labels": {
                 "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
