@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -35,8 +35,12 @@ OBSTACLES = {
     "both pods' interfaces, IPAM and fresh packets are",
     "windows": "{source} or {target} is on a Windows node, into whose network nobody looks: what the API says and the "
     "other node are judged",
+    "settings": "how packets travel from {source} to {target} depends on FelixConfiguration (eBPF, WireGuard, VNI), "
+    "which could not be read: both pods' interfaces and fresh packets are judged, routes are not",
     "driver": "Felix is told to leave the dataplane to somebody else (useInternalDataplaneDriver: false), such as VPP: "
     "what the API says is judged, the kernels' routes are not",
+    "pools": "how packets travel from {source} to {target} depends on the IP pool of the address of {target}, and the pools "
+    "could not be read: both pods' interfaces and fresh packets are judged, routes are not",
     "pool": "no IP pool of Calico holds the address of {target}, so another plugin gives out addresses and carries "
     "packets to it: both pods' interfaces and fresh packets are judged, routes are not",
     "subnet": "how packets travel from {source} to {target} depends on their nodes' subnets, and annotation "
@@ -52,8 +56,10 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     rules = {rule.name: rule for rule in rulebook.rules if isinstance(rule, CauseRule)}
     evaluation = rulebook.evaluate(facts)
     unjudged = _unjudged(evaluation)
-    told, withheld = _told_apart(_without_echoes(_merged(evaluation.causes), rules), rules, unjudged)
     legs = [fact for fact in evaluation.facts if isinstance(fact, Leg)]
+    families = {leg.flow: leg.family for leg in legs}
+    found = _without_echoes(_merged(evaluation.causes), rules, families)
+    told, withheld = _told_apart(found, rules, unjudged, families)
     probes = [fact for fact in evaluation.facts if isinstance(fact, ProbeResult)]
     waiting = {fact.node for fact in facts if isinstance(fact, Endpoint) and fact.starting and not fact.addresses}
     lost = any(passage.loses(leg, probes) for leg in legs if leg.direction == "forward")
@@ -62,6 +68,7 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     breaking = tuple(cause for cause in causes if cause.severity != "warns")
     warnings = tuple(cause for cause in causes if cause.severity == "warns")
     blind = _blind(evaluation, unjudged, withheld, breaking)
+    well = _well(legs, probes, breaking, blind)
     if breaking:
         despite = "" if services.lost(evaluation.facts) else _probes_despite_cause(legs, probes, breaking)
         verdict, summary = "cause", in_turn((services.answers(evaluation.facts), despite))
@@ -78,7 +85,7 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
         warnings=warnings,
         checked=evaluation.checked,
         blind=blind,
-        path=paths(legs, breaking, blind, verdict),
+        path=paths(legs, breaking, blind, well, lost=verdict == "unknown"),
         facts=evaluation.facts,
     )
 
@@ -93,17 +100,24 @@ def _merged(causes: Iterable[Cause]) -> list[Cause]:
     return list(found.values())
 
 
-def _without_echoes(causes: Sequence[Cause], rules: dict[str, CauseRule]) -> list[Cause]:
+def _without_echoes(causes: Sequence[Cause], rules: dict[str, CauseRule], families: Mapping[str, int]) -> list[Cause]:
     def is_echo(cause: Cause) -> bool:
         rule = rules[cause.rule]
         return any(
             (other.rule in rule.after and other.node == cause.node)
             or (other.rule in rule.after_peer and other.node != cause.node)
             for other in causes
-            if other.severity != "warns" or cause.severity == "warns"
+            if (other.severity != "warns" or cause.severity == "warns")
+            and _may_concern(other.flow, cause.flow, families)
         )
 
     return [cause for cause in causes if not is_echo(cause)]
+
+
+def _may_concern(one: str, other: str, families: Mapping[str, int]) -> bool:
+    """Can what is wrong with one flow bring about what is wrong with the other? Not across families: each has devices
+    and routes of its own. "" is of every flow."""
+    return not one or not other or families.get(one) == families.get(other)
 
 
 def _last_resorts(
@@ -198,7 +212,7 @@ def _unjudged(evaluation: rulebase.Evaluation) -> list[Unjudged]:
 
 
 def _told_apart(
-    causes: Sequence[Cause], rules: dict[str, CauseRule], unjudged: Sequence[Unjudged]
+    causes: Sequence[Cause], rules: dict[str, CauseRule], unjudged: Sequence[Unjudged], families: Mapping[str, int]
 ) -> tuple[list[Cause], list[Blind]]:
     """The causes that cannot be the echo of something nobody could judge; the others as what they leave unsure."""
     told, withheld = [], []
@@ -208,6 +222,7 @@ def _told_apart(
             one
             for one in unjudged
             if (one.node or one.rule.at is None)
+            and _may_concern(one.flow, cause.flow, families)
             and (
                 (one.rule.name in rule.after and one.node == cause.node)
                 or (one.rule.name in rule.after_peer and one.node != cause.node)
@@ -257,6 +272,17 @@ def _blind(
         if isinstance(leg, Leg) and leg.obstacle
     ]
     return tuple(dict.fromkeys(seen))
+
+
+def _well(
+    legs: Sequence[Leg], probes: Sequence[ProbeResult], causes: Sequence[Cause], blind: Sequence[Blind]
+) -> set[str]:
+    """The flows nothing is wrong with, whatever others suffer from."""
+    hurt = {cause.flow for cause in causes}
+    if "" in hurt:
+        return set()
+    forward = [leg for leg in legs if leg.direction == "forward" and leg.flow not in hurt]
+    return {leg.flow for leg in forward if passage.judged(leg, probes, blind)[0] == "healthy"}
 
 
 def _without_cause(legs: Sequence[Leg], probes: Sequence[ProbeResult], blind: Sequence[Blind]) -> tuple[str, str]:

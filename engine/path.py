@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from facts import Blind, Cause, Hop, Leg, LegPath
 from facts.flow import STAGES, mirrored
@@ -10,17 +10,20 @@ from facts.flow import STAGES, mirrored
 UNTUNNELLED = ("local", "direct", "host", "outside")
 
 
-def paths(legs: Iterable[Leg], causes: Sequence[Cause], blind: Sequence[Blind], verdict: str) -> tuple[LegPath, ...]:
+def paths(
+    legs: Iterable[Leg], causes: Sequence[Cause], blind: Sequence[Blind], well: Collection[str], *, lost: bool
+) -> tuple[LegPath, ...]:
     """One LegPath per leg. A hop is "ok" only where nothing on its node was hidden and no bad hop comes before it.
 
-    Where packets are lost and no cause was found, no hop is called ok: one of them loses the packets. The network
-    between the nodes is only proven by packets that came back.
+    well: names of the flows that carry packets and have nothing wrong; all of their hops are.
+    lost: nothing was found that explains what was met. Then no other hop is called ok: one of them loses the packets.
+    The network between the nodes is only proven by packets that came back.
     """
     hidden = {one.node for one in blind if not one.minor}
-    return tuple(_path(leg, causes, hidden, verdict) for leg in legs)
+    return tuple(_path(leg, causes, hidden, well=leg.flow in well, lost=lost) for leg in legs)
 
 
-def _path(leg: Leg, causes: Sequence[Cause], hidden: set[str], verdict: str) -> LegPath:
+def _path(leg: Leg, causes: Sequence[Cause], hidden: Collection[str], *, well: bool, lost: bool) -> LegPath:
     stages = stages_of(leg)
     bad = min((stages.index(stage) for stage in _bad_stages(leg, causes) if stage in stages), default=-1)
     hops = []
@@ -28,7 +31,7 @@ def _path(leg: Leg, causes: Sequence[Cause], hidden: set[str], verdict: str) -> 
         node, name = _place(leg, stage)
         if index == bad:
             state = "bad"
-        elif verdict == "healthy" or (verdict == "cause" and (bad < 0 or index < bad) and node and node not in hidden):
+        elif well or (not lost and (bad < 0 or index < bad) and node and node not in hidden):
             state = "ok"
         else:
             state = "unknown"
