@@ -72,6 +72,7 @@ def _side(
             vxlan_mode=allocation.vxlan_mode,
             ipip_mode=allocation.ipip_mode,
             nat_outgoing=allocation.nat_outgoing,
+            pools_read=allocation.pools_read,
         )
     if node:
         side = msgspec.structs.replace(
@@ -89,5 +90,6 @@ def _side(
             wireguard=node.wireguard and bool(node.wireguard_key),
             windows=node.system == "windows",
             foreign_dataplane=node.foreign_dataplane,
+            settings_read=node.settings_read,
         )
     return side

@@ -45,6 +45,7 @@ class CalicoNode(Fact, frozen=True, kw_only=True):
     system: str = "linux"  # label kubernetes.io/os
     foreign_dataplane: bool = False  # Felix is told to leave the dataplane to somebody else: VPP
     metrics_port: int = 9091  # of Felix, where it is told to have one
+    settings_read: bool = True  # False: FelixConfiguration could not be read; what comes of it here is a default
 
 
 class FelixHealth(Fact, frozen=True, kw_only=True):

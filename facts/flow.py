@@ -26,6 +26,7 @@ TUNNEL_DEVICES = {
     ("wireguard", 6): "wg-v6.cali",
 }
 TUNNEL_DEVICE = TUNNEL_DEVICES["vxlan", 4]
+FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 
 
 def mirrored(stage: str) -> str:
@@ -86,6 +87,8 @@ class Side(Fact, frozen=True, kw_only=True):
     wireguard: bool = False  # its node encrypts: it is told to, and has a key
     windows: bool = False
     foreign_dataplane: bool = False
+    settings_read: bool = True  # as CalicoNode.settings_read
+    pools_read: bool = True  # as Allocation.pools_read
 
 
 class Leg(Fact, frozen=True, kw_only=True):
@@ -117,12 +120,15 @@ class Leg(Fact, frozen=True, kw_only=True):
     routed: bool = False  # a route of the source's node must lead to the target's node, and this version judges it
     route_by: str = ""  # who writes it, when routed: "felix" one for each block; "bgp" any that leads there
     route_owner: str = ""  # who is told to write it: "felix" | "bird" | "both" | "nobody"; "" where that is not known
-    obstacle: str = ""  # why the encapsulation is "unknown": "ebpf" | "windows" | "driver" | "pool" | "subnet" | "node"
+    # Why the encapsulation is "unknown": "ebpf" | "windows" | "driver" | "settings" (FelixConfiguration could not be
+    # read) | "pools" (nor could they) | "pool" (none holds the address) | "subnet" | "node".
+    obstacle: str = ""
     expected_next_hop: str = ""  # of Felix's route; "" when unknown
     expected_device: str = ""  # the tunnel device; "" for the uplink, whose name only the node knows
     cross_subnet: bool = False  # the target's pool uses VXLAN between subnets only
     source_node_subnet: str = ""
     tunnel_device: str = TUNNEL_DEVICE
+    forwarding: str = FORWARDING[4]  # the switch of a whole node that lets packets of this family pass on
     vni: int = 4096
     vxlan_port: int = 4789
     port_asked: bool = False

@@ -50,6 +50,7 @@ class Allocation(Fact, frozen=True, kw_only=True):
     block: str = ""  # CIDR of the block that contains the address, "" when there is none
     block_node: str = ""  # node the block is affine to; "" without affinity
     pool: str = ""
+    pools_read: bool = True  # False: which pool holds it could not be read
     vxlan_mode: str = ""  # of that pool: what decides how packets to the address travel; "" when no pool holds it
     ipip_mode: str = ""
     nat_outgoing: bool = False  # of that pool

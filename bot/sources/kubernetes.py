@@ -276,7 +276,10 @@ class Cluster:
                 blind.append(Blind(node=node, look="nodes", reason=f"there is no node {node} in the API"))
             return [], {}, blind
         felix = {**common.felix, **_spec(overrides)}
-        return describe.calico_nodes(resource, common.pools, felix), resource, blind
+        found = describe.calico_nodes(resource, common.pools, felix)
+        if any(one.look == "felixconfigurations" for one in (*common.blind, *blind)):
+            found = [msgspec.structs.replace(one, settings_read=False) for one in found]
+        return found, resource, blind
 
     # -- what a word stands for -------------------------------------------------------------------------------------
 
@@ -463,8 +466,8 @@ class Cluster:
                 return [unread[0]]
             living = [spec for spec in answers if spec and not spec.get("deleted")]
             if living:
-                return [self._judged(ip, living[0], pools)]
-        return [self._judged(ip, None, pools)]
+                return [self._judged(ip, living[0], calico.pools)]
+        return [self._judged(ip, None, calico.pools)]
 
     async def _block(self, block: str, group: str, known: _Blocks) -> Object | Blind | None:
         """Spec of a block, read once for all the addresses in it; None when there is none."""
@@ -478,8 +481,9 @@ class Cluster:
         return blind[0] if blind else _spec(found) or None
 
     @staticmethod
-    def _judged(ip: Address, spec: Object | None, pools: list[Pool]) -> Allocation:
-        return ipam.allocation(ip, spec, ipam.pool_of(ip, pools))
+    def _judged(ip: Address, spec: Object | None, pools: list[tuple[Pool, Object]] | None) -> Allocation:
+        found = ipam.allocation(ip, spec, ipam.pool_of(ip, [pool for pool, _ in pools or ()]))
+        return msgspec.structs.replace(found, pools_read=pools is not None)
 
     async def _usage(self, node: Object, namespaces: Sequence[str], calico: _Calico) -> list[Fact]:
         """How full the pools are that a waiting pod on this node could get its address from."""
@@ -490,7 +494,9 @@ class Cluster:
             self._count_nodes(),
             self._namespace_labels(namespaces, calico, blind),
         )
-        if blocks is None or calico.pools is None:
+        # Half of what decides says nothing: a pool with a limit nobody could read looks like one with room.
+        unread = [one for one in calico.blind if one.look.startswith("ipamconfig")]
+        if blocks is None or calico.pools is None or blind or unread:
             return list(blind)
         reserved = [
             ipaddress.ip_network(cidr, strict=False)
@@ -519,13 +525,13 @@ class Cluster:
                         block_limit=calico.block_limit,
                     )
                 )
-        if not usable and not blind:
+        if not usable:
             strict = calico.settings.strict_affinity
             usable = [ipam.no_pool(node["metadata"]["name"], nodes=nodes, strict_affinity=strict)]
         told = ipam.together(usable)
         full = [pool for pool, _ in calico.pools if any(one.pool == pool.name and one.exhausted for one in told)]
         leaks = await self._leaks(node["metadata"]["name"], full, blocks, calico) if full else []
-        return [*told, *leaks, *blind]
+        return [*told, *leaks]
 
     async def _namespace_labels(self, namespaces: Sequence[str], calico: _Calico, blind: list[Blind]) -> list[Object]:
         """The namespaces, read only when a pool chooses by them."""

@@ -8,7 +8,7 @@ import msgspec
 
 from engine.rule import derive, some, the
 from facts import CalicoSettings, Flow, Leg, Side
-from facts.flow import TUNNEL_DEVICES
+from facts.flow import FORWARDING, TUNNEL_DEVICES
 
 TUNNELS = ("vxlan", "ipip", "wireguard")
 
@@ -55,6 +55,8 @@ def obstacle(sender: Side, receiver: Side) -> str:
     """What keeps this version from saying how one side sends to the other; "" for nothing. As Leg.obstacle."""
     if sender.windows or receiver.windows:
         return "windows"
+    if not (sender.settings_read and receiver.settings_read):
+        return "settings"
     if sender.foreign_dataplane or receiver.foreign_dataplane:
         return "driver"
     if sender.bpf or receiver.bpf:
@@ -63,7 +65,7 @@ def obstacle(sender: Side, receiver: Side) -> str:
         return ""
     if not (sender.wireguard and receiver.wireguard):
         if not receiver.vxlan_mode:
-            return "pool"
+            return "pool" if receiver.pools_read else "pools"
         by_subnet = "CrossSubnet" in (receiver.vxlan_mode, receiver.ipip_mode)
         if by_subnet and not (sender.node_subnet and receiver.node_address):
             return "subnet"
@@ -151,6 +153,7 @@ def _leg(direction: str, how: str, flow: Flow, sender: Side, receiver: Side, set
         cross_subnet=receiver.vxlan_mode == "CrossSubnet",
         source_node_subnet=sender.node_subnet,
         tunnel_device=device,
+        forwarding=FORWARDING[flow.family],
         vni=sender.vni,
         vxlan_port=sender.vxlan_port,
         port_asked=bool(flow.protocol),
