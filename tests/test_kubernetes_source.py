@@ -306,7 +306,7 @@ async def test_node_service_and_foreign_addresses_are_named_for_what_they_are(wo
     )
     assert (await target("172.30.0.12", "node-a", "node-b")).kind == "node"
     for word in ("default/db", "db", "10.96.0.9"):
-        found = await target(word)
+        found = await target(word, "node-a")
         assert (found.kind, found.name, found.address) == ("service", "default/db", "10.96.0.9")
     foreign = await target("192.0.2.7", "node-a")
     assert (foreign.kind, foreign.address) == ("address", "192.0.2.7")
