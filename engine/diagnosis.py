@@ -39,8 +39,8 @@ OBSTACLES = {
     "which could not be read: both pods' interfaces and fresh packets are judged, routes are not",
     "driver": "Felix is told to leave the dataplane to somebody else (useInternalDataplaneDriver: false), such as VPP: "
     "what the API says is judged, the kernels' routes are not",
-    "pools": "how packets travel from {source} to {target} depends on the IP pool of the address of {target}, and the pools "
-    "could not be read: both pods' interfaces and fresh packets are judged, routes are not",
+    "pools": "how packets travel from {source} to {target} depends on the IP pool of {target}, and the pools could not "
+    "be read: both pods' interfaces and fresh packets are judged, routes are not",
     "pool": "no IP pool of Calico holds the address of {target}, so another plugin gives out addresses and carries "
     "packets to it: both pods' interfaces and fresh packets are judged, routes are not",
     "subnet": "how packets travel from {source} to {target} depends on their nodes' subnets, and annotation "

@@ -19,7 +19,7 @@ import durable_rules_engine
 import msgspec
 
 from engine.rule import CauseRule, Deduction, Pattern, Ref, Rule, as_text
-from facts import Blind, Cause, Checked, Fact, Leg
+from facts import Blind, Cause, Checked, Fact, Leg, say
 
 # The engine's own ceilings (durable_rules 2.0.28), and what we allow.
 MOST_CONDITIONS = 14  # of one rule; the engine keeps 16 messages in a match
@@ -142,29 +142,30 @@ class Rulebase:
         failed: dict[str, Blind],
     ) -> Evaluation:
         causes: dict[Cause, None] = {}
-        well: dict[Checked, tuple[str, Fact]] = {}
+        well: dict[Checked, tuple[str, str]] = {}
         accused: set[Checked] = set()  # what the causes would have been, had all been well
-        judged: set[tuple[str, Fact]] = set()  # rule and its anchor
-        broken: set[tuple[str, Fact]] = set()
+        judged: set[tuple[str, str]] = set()  # rule and the id of its anchor
+        broken: set[tuple[str, str]] = set()
         for rule, ids in suspects:
             bound = {alias: known[i] for (alias, _), i in zip(rule.patterns, ids, strict=True)}
             leg = next((fact for fact in bound.values() if isinstance(fact, Leg)), None)
-            anchor = next(iter(bound.values()))
             try:
                 cause = rule.judge(bound, ids)
             except Exception as error:
                 failed.setdefault(rule.name, _failure(rule, error))
-                broken.add((rule.name, anchor))
+                broken.add((rule.name, ids[0]))
                 continue
-            judged.add((rule.name, anchor))
+            judged.add((rule.name, ids[0]))
             node = as_text(getattr(bound[rule.at.alias], rule.at.field)) if rule.at else ""
             flow, direction = (leg.flow, leg.direction) if leg else ("", "")
             checked = Checked(rule=rule.name, node=node, flow=flow, leg=direction)
             if cause is None:
-                well[checked] = (rule.name, anchor)
+                well[checked] = (rule.name, ids[0])
             else:
                 causes[cause] = None
                 accused.add(checked)
+        done = judged - broken
+        anchors = _by_kind(known)
         return Evaluation(
             facts=tuple(known.values()),
             causes=tuple(causes),
@@ -173,8 +174,8 @@ class Rulebase:
                 (rule, fact)
                 for rule in self.rules
                 if isinstance(rule, CauseRule)
-                for fact in known.values()
-                if _concerns(rule, fact) and (rule.name, fact) not in judged - broken
+                for fact_id, fact in anchors.get(rule.patterns[0][1].kind, ())
+                if (rule.name, fact_id) not in done and _concerns(rule, fact)
             ),
             proofs=proofs,
             blind=tuple(failed[name] for name in sorted(failed)),
@@ -392,8 +393,14 @@ def _holds(pattern: Pattern, fact: Fact, bound: Mapping[str, Fact]) -> bool:
 def _concerns(rule: CauseRule, fact: Fact) -> bool:
     """Is this a fact the rule's first condition is about? Only constants count: better one rule too many."""
     _, first = rule.patterns[0]
-    constants = tuple((name, wanted) for name, wanted in first.terms if not isinstance(wanted, Ref))
-    return isinstance(fact, first.kind) and _holds(Pattern(first.kind, constants), fact, {})
+    return all(as_text(getattr(fact, name)) == wanted for name, wanted in first.terms if not isinstance(wanted, Ref))
+
+
+def _by_kind(facts: Mapping[str, Fact]) -> dict[type[Fact], list[tuple[str, Fact]]]:
+    found: dict[type[Fact], list[tuple[str, Fact]]] = {}
+    for fact_id, fact in facts.items():
+        found.setdefault(type(fact), []).append((fact_id, fact))
+    return found
 
 
 def _deduce(rule: Rule, matched: Sequence[Fact], failed: dict[str, Blind]) -> list[Fact]:
@@ -411,7 +418,8 @@ def _deduce(rule: Rule, matched: Sequence[Fact], failed: dict[str, Blind]) -> li
 
 
 def _failure(rule: Rule, error: Exception) -> Blind:
-    return Blind(look=rule.name, reason=f"the rule itself failed: {type(error).__name__}: {error}")
+    reason = say("the rule itself failed: {error}", error=f"{type(error).__name__}: {error}")
+    return Blind(look=rule.name, reason=reason)
 
 
 def _refuse_equal_hashes(names: Iterable[str]) -> None:
