@@ -15,7 +15,7 @@ from facts import FdbEntry, Leg
         "vxlan_port_wrong",
         "vxlan_local_address_wrong",
     ],
-    after_peer=["tunnel_address_missing", "pool_disabled"],
+    after_peer=["tunnel_address_missing", "pool_disabled", "node_address_missing"],
     at=the.leg.source_node,
     stage="source tunnel",
     heals_within_s=HEALS_ENTRY,

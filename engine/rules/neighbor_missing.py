@@ -18,6 +18,7 @@ from facts import Leg, Neighbor
         "vxlan_port_wrong",
         "vxlan_local_address_wrong",
     ],
+    after_peer=["node_address_missing"],
     at=the.leg.source_node,
     stage="source tunnel",
     heals_within_s=HEALS_ENTRY,

@@ -21,7 +21,7 @@ from facts import Leg, RouteLookup
         "ipip_device_down",
         "routing_rule_diverts",
     ],
-    after_peer=["tunnel_address_missing", "pool_disabled", "allocation_missing"],
+    after_peer=["tunnel_address_missing", "pool_disabled", "allocation_missing", "node_address_missing"],
     at=the.leg.source_node,
     stage="source node",
     heals_within_s=HEALS_ENTRY,

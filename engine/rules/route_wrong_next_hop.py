@@ -41,7 +41,8 @@ def route_wrong_next_hop(leg: Leg, route: RouteLookup) -> Text | None:
     tunnelled = route.device == leg.tunnel_device
     if tunnelled != (leg.expected_device == leg.tunnel_device) or covers_more(route.prefix, leg.target_block):
         return None
-    if not leg.expected_next_hop or route.next_hop == leg.expected_next_hop:
+    # A tunnel address in a block that is not its node's has a route of its own, by the link itself.
+    if not leg.expected_next_hop or (route.next_hop or route.destination) == leg.expected_next_hop:
         return None
     return say(
         "{node} sends {prefix} via {next_hop} dev {device}; {pod} is on {peer}, whose tunnel address is {expected}."

@@ -94,7 +94,9 @@ def _right(leg: Leg, table: RouteLookup, flow: RouteLookup) -> bool:
     if not leg.expected_next_hop:
         return (flow.device, flow.next_hop) == (table.device, table.next_hop)
     tunnelled = leg.expected_device == leg.tunnel_device
-    return flow.next_hop == leg.expected_next_hop and (flow.device == leg.tunnel_device) == tunnelled
+    return (flow.next_hop or flow.destination) == leg.expected_next_hop and (
+        flow.device == leg.tunnel_device
+    ) == tunnelled
 
 
 def _instead(leg: Leg, table: RouteLookup) -> Text:

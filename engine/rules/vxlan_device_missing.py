@@ -8,7 +8,7 @@ from facts import Leg, Link
     title="The VXLAN device is missing",
     severity="breaks",
     remedy="Restart the calico-node pod of this node; if it stays away, its log says why Felix cannot create it.",
-    after=["tunnel_address_missing", "vxlan_device_conflict"],
+    after=["tunnel_address_missing", "node_address_missing", "vxlan_device_conflict"],
     after_peer=["pool_disabled"],  # of the whole cluster, so of no node
     at=the.leg.source_node,
     stage="source tunnel",

@@ -7,9 +7,9 @@ from facts import Leg, Link
 @cause(
     title="The VXLAN device sends from an address that is not the node's",
     severity="breaks",
-    remedy="Restart the calico-node pod of this node; if the address stays, see which one its IPv4Address annotation "
-    "should have (IP_AUTODETECTION_METHOD).",
-    after=["vxlan_device_missing"],
+    remedy="Restart the calico-node pod of this node; if the address stays, see which one its IPv4Address (IPv6Address) "
+    "annotation should have (IP_AUTODETECTION_METHOD).",
+    after=["vxlan_device_missing", "node_address_stale"],
     at=the.leg.source_node,
     stage="source tunnel",
     heals_within_s=HEALS_DEVICE,

@@ -1,0 +1,29 @@
+"""Peers tunnel to the address Calico has of a node; without one they withdraw all they had for it."""
+
+from engine.rule import Text, cause, say, some, the
+from facts import CalicoNode, Leg
+
+MONITOR_S = 60  # calico-node itself looks at the node's address this often, and writes it again
+
+
+@cause(
+    title="Calico has no address of the node",
+    severity="breaks",
+    remedy="Restart the calico-node pod of this node: its start finds the address and writes it on the node. If it stays "
+    "away, look at IP and IP_AUTODETECTION_METHOD in its environment, and at its log.",
+    at=the.leg.target_node,
+    stage="target tunnel",
+    both_ways=True,
+    heals_within_s=MONITOR_S,
+    leg=some(Leg, encapsulation="vxlan"),
+    node=some(CalicoNode, name=the.leg.target_node, family=the.leg.family),
+)
+def node_address_missing(leg: Leg, node: CalicoNode) -> Text | None:
+    if node.address:
+        return None
+    return say(
+        "{node} has no annotation {annotation}; {peer} has nowhere to send its tunnel packets to.",
+        node=node.name,
+        annotation=f"projectcalico.org/IPv{node.family}Address",
+        peer=leg.source_node,
+    )
