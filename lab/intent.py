@@ -119,6 +119,7 @@ class Objects:
     felix: Mapping[str, Object]  # FelixConfiguration specs by name
     mesh: bool  # every node peers with every other; else with the router of its subnet, which tells it of no block
     version: tuple[int, int]  # Calico's, (3, 32)
+    bird_writes: bool = True  # BIRD is told to write the routes it learns; Felix writes none but those of VXLAN here
 
     @classmethod
     def read(cls, list_of: Callable[[str], Iterable[Object]], family: int = 4) -> Objects:
@@ -143,6 +144,7 @@ class Objects:
             felix=felix,
             mesh=bool(bgp.get("spec", {}).get("nodeToNodeMeshEnabled", True)),
             version=_version(information["spec"].get("calicoVersion", "")),
+            bird_writes=bgp.get("spec", {}).get("programClusterRoutes") not in ("Disabled", "EnabledIPIPOnly"),
         )
 
     @property
@@ -234,7 +236,7 @@ def intent(objects: Objects, name: str, before: TunnelDevice | None = None, upli
                 put(destination, device=device.name, protocol=own, scope=link, mtu=mtu)
             else:
                 put(destination, gateway=via, device=device.name, protocol=own, onlink=True, mtu=mtu)
-        elif mode == "Never" and not link_scope and objects.mesh:
+        elif mode == "Never" and not link_scope and objects.mesh and objects.bird_writes:
             put(destination, gateway=peer.address, device=me.uplink, protocol=BIRD)
 
     for block in objects.blocks:

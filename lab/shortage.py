@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
 
 from lab.cluster import Cluster
@@ -68,6 +68,28 @@ def fill(cluster: Cluster, node: str) -> None:
                     time=cluster.now(),
                 )
             )
+        spec["unallocated"] = []
+
+    cluster.change("ipamblocks", block["metadata"]["name"], take)
+    for handle in handles:
+        cluster.create(handle_object(handle, str(network)))
+
+
+def forget_pods(cluster: Cluster, node: str, age: timedelta) -> None:
+    """Gives every free address of the node's block to a pod that is gone since: nobody told IPAM."""
+    block = block_of(cluster, node)
+    network, then = IPv4Network(block["spec"]["cidr"]), datetime.now(UTC) - age
+    handles = []
+
+    def take(found: Object) -> None:
+        spec = found["spec"]
+        for ordinal in spec["unallocated"]:
+            handle, secondary = pod_owner(BATCH, f"gone-{node}-{ordinal}", node, then)
+            spec["attributes"].append({"handle_id": handle, "secondary": secondary})
+            spec["allocations"][ordinal] = len(spec["attributes"]) - 1
+            spec["sequenceNumberForAllocation"][str(ordinal)] = spec["sequenceNumber"]
+            spec["sequenceNumber"] += 1
+            handles.append(handle)
         spec["unallocated"] = []
 
     cluster.change("ipamblocks", block["metadata"]["name"], take)

@@ -11,6 +11,7 @@ from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
 from engine.worker import Worker
 from facts import Cause, Diagnosis
+from lab.faults import beside, names
 
 _worker: Worker | None = None
 
@@ -36,6 +37,12 @@ def words_for(told: Mapping[str, str]) -> str:
     return f"{told['source']} {told['target']} {port}/tcp"
 
 
-def told(diagnosis: Diagnosis) -> tuple[Cause, ...]:
-    """What a person reads about a wound: the causes, or the warnings where the flow does not suffer from it."""
+def told(diagnosis: Diagnosis, mode: str = "") -> tuple[Cause, ...]:
+    """What a person reads about a wound: the causes, or the warnings where the flow does not suffer from it.
+
+    Of a failure mode that only makes another one worse, the warnings beside that one.
+    """
+    other = beside(mode) if mode in names() else ""
+    if other and [cause.rule for cause in diagnosis.causes] == [other]:
+        return diagnosis.warnings
     return diagnosis.causes or diagnosis.warnings

@@ -15,7 +15,7 @@ import msgspec
 
 from facts import Flow, Leg, Side
 from lab.client import Lab
-from lab.faults import load, names
+from lab.faults import load, names, needs
 from tests.asking import ask, told, words_for
 
 CASES = Path(__file__).parent / "cases"
@@ -29,7 +29,7 @@ def record(lab: Lab, mode: str) -> dict[str, Any]:
     for where in load(mode).WHERE:
         lab.heal()
         words = words_for(lab.inflict(mode, where=where))
-        recordings.append({"where": where, **_answer(lab, words)})
+        recordings.append({"where": where, **_answer(lab, words, mode)})
     return {"mode": mode, "recordings": recordings}
 
 
@@ -39,22 +39,23 @@ def healthy(lab: Lab) -> dict[str, Any]:
     return {"mode": "", "recordings": [_answer(lab, words_for({"source": "shop/cart", "target": "shop/db"}))]}
 
 
-def _answer(lab: Lab, words: str) -> dict[str, Any]:
+def _answer(lab: Lab, words: str, mode: str = "") -> dict[str, Any]:
     diagnosis = asyncio.run(ask(lab.environment(), words)).diagnosis
     observed = [fact for fact in diagnosis.facts if not isinstance(fact, DERIVED)]
     return {
         "asked": words,
         "verdict": diagnosis.verdict,
-        "named": [{"rule": c.rule, "node": c.node, "leg": c.leg} for c in told(diagnosis)],
+        "named": [{"rule": c.rule, "node": c.node, "leg": c.leg} for c in told(diagnosis, mode)],
         "facts": msgspec.to_builtins(observed),
     }
 
 
 def main(modes: list[str]) -> int:
+    recordable = [mode for mode in names() if not needs(mode)]
     with Lab.up() as lab:
         if not modes or "healthy" in modes:
             HEALTHY.write_text(_lines(healthy(lab)))
-        for mode in [mode for mode in modes if mode != "healthy"] or ([] if modes else names()):
+        for mode in [mode for mode in modes if mode != "healthy"] or ([] if modes else recordable):
             case = record(lab, mode)
             (CASES / f"{mode}.json").write_text(_lines(case))
             for one in case["recordings"]:

@@ -16,11 +16,11 @@ WAITS_SINCE = (3, 32)  # observed: its start waits until every calico-node pod i
     "available.",
     at=the.leaked.node,
     heals_within_s=NOT_FELIX,
-    collector=some(GarbageCollector),
     leaked=some(LeakedAddresses),
+    collector=some(GarbageCollector),
     settings=some(CalicoSettings),
 )
-def ipam_gc_stuck(collector: GarbageCollector, leaked: LeakedAddresses, settings: CalicoSettings) -> Text | None:
+def ipam_gc_stuck(leaked: LeakedAddresses, collector: GarbageCollector, settings: CalicoSettings) -> Text | None:
     """Younger leaks are everyday life."""
     if not leaked.count or (0 <= leaked.oldest_s <= collector.grace_s + SCAN_S):
         return None

@@ -1,6 +1,6 @@
 """The part of calico-node that hands out tunnel addresses dies when there is none, and takes its other duties along."""
 
-from engine.rule import HEALS_NEVER, Finding, cause, say, some, the
+from engine.rule import HEALS_NEVER, cause, say, some, the
 from facts import CalicoNode, CalicoService, Text
 
 
@@ -15,19 +15,17 @@ from facts import CalicoNode, CalicoService, Text
     service=some(CalicoService, service="node-services"),
     node=some(CalicoNode, name=the.service.node, family=4),
 )
-def node_services_crash_looping(service: CalicoService, node: CalicoNode) -> Text | Finding | None:
-    """Without a tunnel address it is why there is none; with one, what it would do next is not done."""
+def node_services_crash_looping(service: CalicoService, node: CalicoNode) -> Text | None:
+    """A node that has its tunnel address goes on; one that has none gets none, which is a failure mode of its own."""
     if not service.loops:
         return None
-    dies = say(
-        "calico-node's services on {node} die and start again: {starts} different processes within {seconds} s",
+    return say(
+        "calico-node's services on {node} die and start again ({starts} different processes within {seconds} s), and "
+        "give it no tunnel address."
+        if node.vxlan_expected and not node.tunnel_address
+        else "calico-node's services on {node} die and start again ({starts} different processes within {seconds} s): "
+        "address monitoring and the renewal of CNI's token stand still with them.",
         node=service.node,
         starts=service.starts,
         seconds=max(1, round(service.watched_ms / 1000)),
     )
-    if node.vxlan_expected and not node.tunnel_address:
-        return Finding(
-            say("{dies}; the node has no tunnel address, which they should give it.", dies=dies),
-            severity="breaks",
-        )
-    return say("{dies}; address monitoring and the renewal of CNI's token stand still with them.", dies=dies)

@@ -9,7 +9,6 @@ from facts import CalicoNode, Leg
     severity="breaks",
     remedy="Restart the calico-node pod of this node: only its start allocates a tunnel address. "
     "If it crash-loops, no address was to be had: look at the pool.",
-    after=["node_services_crash_looping"],
     at=the.leg.target_node,
     stage="target tunnel",
     both_ways=True,
@@ -21,8 +20,8 @@ def tunnel_address_missing(leg: Leg, node: CalicoNode) -> Text | None:
     if node.tunnel_address or not node.vxlan_expected:
         return None
     return say(
-        "{node} has no annotation projectcalico.org/IPv4VXLANTunnelAddr although a VXLAN pool selects it; "
-        "{peer} has nothing to route to.",
+        "{node} has no annotation {annotation} although a VXLAN pool selects it; {peer} has nothing to route to.",
         node=node.name,
+        annotation=f"projectcalico.org/IPv{leg.family}VXLANTunnelAddr",
         peer=leg.source_node,
     )

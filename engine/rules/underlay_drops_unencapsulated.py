@@ -12,8 +12,9 @@ from facts import Leg, Sighting
     "allowed address pairs), or let the router know the pods' networks; or use a pool with VXLAN instead.",
     after=[
         "route_wrong_next_hop", "route_wrong_device", "route_shadowed", "foreign_route_to_pod", "routing_rule_diverts",
-        "route_blackholed", "route_missing",
+        "route_blackholed", "route_missing", "bgp_not_running", "bgp_peer_down",
     ],
+    after_peer=["route_owner_conflict", "bgp_not_running", "bgp_peer_down"],  # the first is of the whole cluster
     at=the.leg.source_node,
     stage="underlay",
     heals_within_s=NOT_FELIX,

@@ -1,0 +1,15 @@
+"""The IPIP device is down, and its routes went with it."""
+
+from __future__ import annotations
+
+from lab.cluster import Cluster
+from lab.faults import Wound
+
+WHERE = ("source", "target")
+NEEDS = "a device of type ipip"
+DEVICE = "tunl0"
+
+
+def inflict(cluster: Cluster, wound: Wound) -> None:
+    cluster.demand(wound.node, DEVICE, NEEDS)
+    cluster.kernel(wound.node).set_link(DEVICE, up=False)
