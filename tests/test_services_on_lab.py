@@ -1,0 +1,179 @@
+"""Every Service that was tried on a running cluster, tried again on the lab: the same symptom, and the right answer."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facts import Diagnosis, ProbeResult
+from lab.client import Lab
+from lab.errors import NamespacesForbidden
+from tests.asking import ask
+from tests.recordings import load, unpack
+from tests.test_service_source import end, service, slice_of
+
+CLUSTER, RECORDED = "v3.32.1/dualstack/healthy", "v3.32.1/loose"
+WRONG_PORT, NO_SERVICE = "svc-ok wrong service port", "no-such-svc"
+HEALTHY = ""
+VERDICTS = {
+    "svc-ok": HEALTHY,
+    "svc-np": HEALTHY,
+    "svc-self": HEALTHY,
+    "svc-none": "service_without_endpoints",
+    "svc-notready": "service_without_endpoints",
+    "svc-noslice": "service_without_endpoints",
+    "svc-wrongport": "service_wrong_target_port",
+    "svc-stale": "service_endpoint_stale",
+    "svc-intlocal": "service_local_policy_without_endpoint",
+    WRONG_PORT: "service_wrong_port",
+}
+CLIENTS = {"pod-a2": "pod-a2", "pod-c2": "pod-c2", "host-a": "node-a", "host-c": "node-c"}
+IPTABLES = ("pod-a2", "host-a")  # their node's kube-proxy was in that mode; the lab's is in nftables mode everywhere
+FLUSH = """
+from lab.kernel import Kernel
+from lab.namespaces import Namespace
+Kernel(Namespace.here("node-a")).flush_firewall()
+"""
+SIX = "fd00:10:244:da40:995e:89a6:1d37:a7c1"
+# More kinds of healthy Services, asked from a pod of the first endpoint's node, of another, and from the endpoint.
+KINDS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+    "both-families": (
+        {"clusterIPs": ["10.96.0.80", "fd00:10:96::80"], "ipFamilies": ["IPv4", "IPv6"]},
+        [slice_of("both-families", end("10.244.218.65", "pod-b1", "node-b")),
+         slice_of("both-families", end(SIX, "pod-b1", "node-b"), family=6)],
+    ),
+    "headless": (
+        {"clusterIP": "None", "clusterIPs": ["None"], "ports": [{"name": "web", "port": 8080, "protocol": "TCP"}]},
+        [slice_of("headless", end("10.244.218.65", "pod-b1", "node-b"), end("10.244.174.129", "pod-a1", "node-a"))],
+    ),
+    "one-is-ending": (
+        {"clusterIP": "10.96.0.81"},
+        [slice_of("one-is-ending", end("10.244.218.65", "pod-b1", "node-b", ready=True),
+                  end("10.244.218.99", "gone", "node-b", ready=False, serving=True, terminating=True))],
+    ),
+    "only-ending": (
+        {"clusterIP": "10.96.0.82"},
+        [slice_of("only-ending",
+                  end("10.244.218.65", "pod-b1", "node-b", ready=False, serving=True, terminating=True))],
+    ),
+    "one-starts": (
+        {"clusterIP": "10.96.0.83", "sessionAffinity": "ClientIP"},
+        [slice_of("one-starts", end("10.244.218.65", "pod-b1", "node-b"),
+                  end("10.244.99.193", "pod-c1", "node-c", ready=False, serving=False))],
+    ),
+    "written-by-hand": (
+        {"clusterIP": "10.96.0.84", "selector": None},
+        [slice_of("written-by-hand", end("10.244.218.65"))],
+    ),
+    "two-slices": (
+        {"clusterIP": "10.96.0.85"},
+        [slice_of("two-slices", end("10.244.218.65", "pod-b1", "node-b")),
+         slice_of("two-slices", end("10.244.99.193", "pod-c1", "node-c"), number=2)],
+    ),
+    "local-everywhere": (
+        {"clusterIP": "10.96.0.86", "internalTrafficPolicy": "Local"},
+        [slice_of("local-everywhere", end("10.244.174.129", "pod-a1", "node-a"),
+                  end("10.244.218.65", "pod-b1", "node-b"), end("10.244.99.193", "pod-c1", "node-c"))],
+    ),
+    "zones-that-nobody-is-in": (
+        {"clusterIP": "10.96.0.87"},
+        [slice_of("zones-that-nobody-is-in",
+                  end("10.244.218.65", "pod-b1", "node-b", hints={"forZones": [{"name": "z"}]}))],
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The recorded cluster with its thirteen Services and those of KINDS."""
+    directory = unpack(CLUSTER, tmp_path_factory.mktemp("services"))
+    files = {name: load(RECORDED)[f"services/objects/{name}.json"]["items"] for name in ("services", "endpointslices")}
+    more = {
+        "services": [service(name, **spec) for name, (spec, _) in KINDS.items()],
+        "endpointslices": [one for _, slices in KINDS.values() for one in slices],
+    }
+    for name, items in files.items():
+        (directory / "k8s" / f"{name}.json").write_text(json.dumps({"items": [*items, *more[name]]}))
+    try:
+        lab = Lab.up(objects=directory, fixers=False)
+    except NamespacesForbidden as error:
+        pytest.skip(error.sentence)
+    with lab:
+        for node in ("node-a", "node-b", "node-c"):  # a kernel refuses one client some times a second, then is silent
+            done = lab.exec(node, "sh", "-c", "echo 0 > /proc/sys/net/ipv4/icmp_ratelimit")
+            assert done.returncode == 0, done.stderr
+        yield lab
+
+
+async def diagnosed(lab: Lab, words: str) -> Diagnosis:
+    return (await ask(lab.environment(), words)).diagnosis
+
+
+def symptom(row: dict[str, Any]) -> str:
+    """What the client met, as a ProbeResult has it."""
+    if row["result"].startswith("connected"):
+        return "answered"
+    if row["result"].startswith("timeout"):
+        return "silence"
+    return "unreachable" if any(kind.startswith("ICMP") for kind in row["kinds"]) else "refused"
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_every_recorded_service_answers_as_recorded_and_is_judged_right(services: Lab, client: str) -> None:
+    rows = [row for row in load(RECORDED)["services/results.json"] if row["client"] == client]
+    asked = {row["service"]: row for row in rows if row["service"] in VERDICTS}
+    assert asked.keys() == VERDICTS.keys()
+    for name, row in asked.items():
+        address, port = row["target"].split(":")
+        diagnosis = await diagnosed(services, f"{CLIENTS[client]} {address} {port}/tcp")
+        assert [cause.rule for cause in diagnosis.causes] == list(filter(None, [VERDICTS[name]])), name
+        assert diagnosis.verdict == ("cause" if VERDICTS[name] else "healthy"), (name, diagnosis.summary)
+        assert diagnosis.warnings == () and diagnosis.blind == (), name
+        met = [one for one in diagnosis.facts if isinstance(one, ProbeResult) and one.target_address == address]
+        by_mode = name == WRONG_PORT and client in IPTABLES
+        assert [one.outcome for one in met] == ["unreachable" if by_mode else symptom(row)], name
+
+
+async def test_an_address_of_no_service_is_silent_as_recorded(services: Lab) -> None:
+    row = next(one for one in load(RECORDED)["services/results.json"] if one["service"] == NO_SERVICE)
+    address, port = row["target"].split(":")
+    diagnosis = await diagnosed(services, f"pod-a2 {address} {port}/tcp")
+    assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
+    met = [one for one in diagnosis.facts if isinstance(one, ProbeResult) and one.protocol == "tcp"]
+    assert [one.outcome for one in met] == [symptom(row)] == ["silence"]
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_no_healthy_service_is_accused(services: Lab, name: str) -> None:
+    for client in ("pod-b2", "pod-a2", "pod-b1", "node-c"):
+        diagnosis = await diagnosed(services, f"{client} default/{name}")
+        assert (diagnosis.verdict, diagnosis.causes, diagnosis.warnings) == ("healthy", (), ()), (client, diagnosis)
+        assert diagnosis.blind == (), client
+
+
+async def test_a_wound_on_the_way_to_an_endpoint_is_named_through_its_service(services: Lab) -> None:
+    services.inflict("neighbor_missing", "default/pod-a2", "default/pod-b1")
+    try:
+        one, two = await diagnosed(services, "pod-a2 svc-np"), await diagnosed(services, "pod-a2 svc-ok")
+    finally:
+        services.heal()
+    for diagnosis in (one, two):
+        assert [(cause.rule, cause.node) for cause in diagnosis.causes] == [("neighbor_missing", "node-a")]
+
+
+async def test_where_nothing_translates_the_address_it_is_said_so(services: Lab) -> None:
+    """kube-proxy's rules are gone from the client's node: endpoints answer, the Service's address does not."""
+    done = services.exec("node-a", "env", f"PYTHONPATH={Path(__file__).parents[1]}", sys.executable, "-c", FLUSH)
+    assert done.returncode == 0, done.stderr
+    try:
+        diagnosis = await diagnosed(services, "pod-a2 svc-np")
+    finally:
+        services.heal()
+    assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
+    assert "usually kube-proxy" in diagnosis.summary and "node-a" in diagnosis.summary
+    assert (await diagnosed(services, "pod-a2 svc-np")).verdict == "healthy"
