@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from facts import Blind, Leg, ProbeResult
+from facts import Blind, Leg, ProbeResult, Text, joined, say
+
+OUTCOMES = {  # of facts.ProbeResult, as a person reads them
+    "refused": "refused",
+    "unreachable": "unreachable",
+    "too_big": "too_big",
+    "silence": "silence",
+    "error": "error",
+}
 
 
 def sent(leg: Leg, probes: Sequence[ProbeResult]) -> list[ProbeResult]:
@@ -32,7 +40,7 @@ def all_answered(probe: ProbeResult) -> bool:
     return probe.answered == probe.sent > 0
 
 
-def judged(forward: Leg, probes: Sequence[ProbeResult], blind: Sequence[Blind]) -> tuple[str, str]:
+def judged(forward: Leg, probes: Sequence[ProbeResult], blind: Sequence[Blind]) -> tuple[str, Text]:
     """Verdict and summary of a flow in which no cause was found.
 
     `healthy` only when everything was seen and fresh packets of the asked kind came back; else `unknown`.
@@ -42,40 +50,62 @@ def judged(forward: Leg, probes: Sequence[ProbeResult], blind: Sequence[Blind]) 
     full = [one for one in asked if one.size and one.protocol == "icmp"]
     ping = [one for one in asked if one.protocol == "icmp" and not one.size]
     met = told(asked)
+    ends = {"source": forward.source, "target": forward.target}
     if not small:
-        return "unknown", f"No fresh packet could be sent from {forward.source} to {forward.target}."
+        return "unknown", say("No fresh packet could be sent from {source} to {target}.", **ends)
     if any(one.answered == 0 for one in small):
-        hint = "" if forward.port_asked else " Policy often drops ICMP: ask again with the port, such as 5432/tcp."
-        return (
-            "unknown",
-            f"Nothing wrong was found, and yet {forward.source} does not reach {forward.target}: {met}.{hint}",
+        return "unknown", say(
+            "Nothing wrong was found, and yet {source} does not reach {target}: {met}."
+            if forward.port_asked
+            else "Nothing wrong was found, and yet {source} does not reach {target}: {met}. "
+            "Policy often drops ICMP: ask again with the port, such as 5432/tcp.",
+            **ends,
+            met=met,
         )
     if any(one.answered < one.sent for one in small):
-        return "unknown", f"Nothing wrong was found, and yet packets are lost: {met}."
+        return "unknown", say("Nothing wrong was found, and yet packets are lost: {met}.", met=met)
     # The target may have a smaller MTU by right (made before an MTU change). What passes then is its own full size.
     back = [one for one in probes if one.pod == forward.target and one.target_address == forward.source_address]
     fits = max((one.size for one in back if one.protocol == "icmp" and all_answered(one)), default=0)
     lost = [one for one in full if not all_answered(one)]
     if any(one.answered for one in ping) and any(not 0 < fits < one.size for one in lost):
-        return "unknown", f"Small packets pass and full-size ones do not: {met}."
+        return "unknown", say("Small packets pass and full-size ones do not: {met}.", met=met)
     if not full:
-        return "unknown", f"Small packets pass ({met}); no full-size one could be sent."
+        return "unknown", say("Small packets pass ({met}); no full-size one could be sent.", met=met)
     if any(not one.minor for one in blind):
-        return "unknown", f"Fresh packets pass ({met}), but not everything on the way could be seen."
+        return "unknown", say("Fresh packets pass ({met}), but not everything on the way could be seen.", met=met)
     if lost and any(one.answered for one in ping):
-        return "healthy", f"{met}. {forward.target} takes at most {fits} bytes, and packets of that size pass."
+        return "healthy", say(
+            "{met}. {target} takes at most {fits} bytes, and packets of that size pass.",
+            met=met,
+            target=forward.target,
+            fits=fits,
+        )
     if lost:
-        return "healthy", f"{met}. Full-size packets could not be tested: ICMP is not answered."
-    return "healthy", f"{met}."
+        return "healthy", say("{met}. Full-size packets could not be tested: ICMP is not answered.", met=met)
+    return "healthy", say("{met}.", met=met)
 
 
 def told(probes: Sequence[ProbeResult]) -> str:
     """`tcp 5432 2 of 2 answered, icmp 2 of 2, icmp 1450 bytes 0 of 2 (silence)`."""
     parts = []
     for one in sorted(probes, key=lambda p: (p.protocol == "icmp", p.protocol, p.port, p.size)):
-        name = " ".join(
-            [one.protocol, *([str(one.port)] if one.port else []), *([f"{one.size} bytes"] if one.size else [])]
+        kind = f"{one.protocol} {one.port}" if one.port else one.protocol
+        name = say("{kind} {size} bytes", kind=kind, size=one.size) if one.size else kind
+        parts.append(
+            say("{packets} {answered} of {sent} answered", packets=name, answered=one.answered, sent=one.sent)
+            if one.answered == one.sent
+            else say(
+                "{packets} {answered} of {sent} answered ({met})",
+                packets=name,
+                answered=one.answered,
+                sent=one.sent,
+                met=say("some lost") if one.answered else outcome(one),
+            )
         )
-        met = "" if one.answered == one.sent else f" ({one.outcome if not one.answered else 'some lost'})"
-        parts.append(f"{name} {one.answered} of {one.sent} answered{met}")
-    return ", ".join(parts)
+    return joined(parts)
+
+
+def outcome(probe: ProbeResult) -> str:
+    """What the packets met when none of them was answered."""
+    return say(OUTCOMES[probe.outcome]) if probe.outcome in OUTCOMES else probe.outcome

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from facts import Cause, Fact, Leg, Text, listed, say
+from facts import Cause, Fact, Leg, Text, joined, listed, say
 from facts.flow import STAGES, mirrored
 from facts.verdict import SEVERITIES
 
@@ -26,6 +26,7 @@ __all__ = [
     "as_text",
     "cause",
     "derive",
+    "joined",
     "listed",
     "say",
     "some",
@@ -95,7 +96,7 @@ def as_text(value: object) -> str:
 class Finding:
     """What a rule's body returns when a plain sentence is not enough."""
 
-    text: str
+    text: Text
     severity: str = ""  # overrides the rule's
     stage: str = ""  # overrides the rule's
     heals_within_s: int | None = None  # overrides the rule's
@@ -103,6 +104,7 @@ class Finding:
 
 
 Body = Callable[..., Any]
+Judgement = Callable[..., "Text | Finding | None"]
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,10 @@ class CauseRule(Rule):
         found = self.body(**facts)
         if found is None:
             return None
-        if isinstance(found, str):
+        if not isinstance(found, Finding):
             found = Finding(found)
+        if not isinstance(found.text, Text):
+            raise TypeError(f"{self.name}: what a body returns is made by say(), not {found.text!r}")
         leg = next((f for f in facts.values() if isinstance(f, Leg)), None)
         flow, direction = (leg.flow, leg.direction) if leg else ("", "")
         if found.other_leg:
@@ -153,8 +157,7 @@ class CauseRule(Rule):
         return Cause(
             rule=self.name,
             title=self.title,
-            text=str(found.text),
-            message=found.text.message if isinstance(found.text, Text) else None,
+            text=found.text,
             node=str(getattr(facts[self.at.alias], self.at.field)) if self.at else "",
             flow=flow,
             leg="both" if leg and self.both_ways else direction,
@@ -181,7 +184,7 @@ def cause(
     last_resort: bool = False,
     heals_within_s: int = NOT_FELIX,
     **patterns: Pattern,
-) -> Callable[[Body], CauseRule]:
+) -> Callable[[Judgement], CauseRule]:
     """A failure mode. The body gets one fact per pattern by name and returns None, what `say` made, or a `Finding`.
 
     title: what a person reads first. remedy: a sentence for a person.
@@ -195,7 +198,7 @@ def cause(
     if stage and stage not in STAGES:
         raise TypeError(f"stage {stage!r} is not one of {STAGES}")
 
-    def make(body: Body) -> CauseRule:
+    def make(body: Judgement) -> CauseRule:
         _check(body, patterns)
         if at is not None:
             _resolve(at, patterns, body)

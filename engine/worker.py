@@ -23,7 +23,7 @@ from typing import IO, Any
 
 import msgspec
 
-from facts import Blind, Diagnosis, Fact, Question, decode, encode, from_builtins
+from facts import Blind, Diagnosis, Fact, Question, decode, encode, from_builtins, say
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ def could_not_judge(facts: Sequence[Fact], reason: str) -> Diagnosis:
     return Diagnosis(
         verdict="unknown",
         question=next((fact for fact in facts if isinstance(fact, Question)), None),
-        summary=f"could not judge: {reason}",
+        summary=say("could not judge: {reason}", reason=reason),
         blind=(Blind(look="engine", reason=reason),),
         facts=tuple(facts),
     )

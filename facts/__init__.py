@@ -10,7 +10,7 @@ from facts.flow import Flow, Leg, Question, Side
 from facts.ipam import Allocation, BlockClaim, LeakedAddresses, Pool, PoolUsage
 from facts.link import Link, LinkAddresses
 from facts.machine import ForeignVxlan, ForeignVxlans, MacSharers, NeighborTable, NodeAddress
-from facts.message import Message, Text, listed, say
+from facts.message import Message, Text, in_turn, joined, listed, say
 from facts.neighbor import FdbEntry, Neighbor
 from facts.pod import Listener, PodInterface, PodRoute
 from facts.reachability import ProbeResult
@@ -80,6 +80,8 @@ __all__ = [
     "decode",
     "encode",
     "from_builtins",
+    "in_turn",
+    "joined",
     "listed",
     "say",
 ]

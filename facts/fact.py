@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from facts.message import Message, kept
+
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True, tag_field="fact", tag=True):
     """One thing somebody saw, or looked for and did not find. Flat and JSON-safe; equal facts are one fact.
@@ -37,6 +39,13 @@ class Blind(Fact, frozen=True, kw_only=True):
     look: str  # what could not be looked at: a collector, a resource, "probe", "engine"
     reason: str  # a sentence for a person
     minor: bool = False  # only warnings would have come of it: a path can be healthy all the same
+    message: Message | None = None  # the reason, before it was put into English; `say` gives both
+
+    def __post_init__(self) -> None:
+        reason, message = kept(self.reason)
+        if message is not None:
+            msgspec.structs.force_setattr(self, "reason", reason)
+            msgspec.structs.force_setattr(self, "message", message)
 
 
 def encode(facts: Iterable[Fact]) -> bytes:

@@ -6,7 +6,7 @@ import msgspec
 
 from facts.fact import Blind, Fact
 from facts.flow import Question
-from facts.message import Message
+from facts.message import Message, kept
 
 SEVERITIES = ("breaks", "degrades", "warns")
 
@@ -28,6 +28,11 @@ class Cause(Fact, frozen=True, kw_only=True):
     fix: str = ""  # a kind of fix (fixes/kinds) that people can approve, "" when there is none
     heals_within_s: int = 0  # a living Felix repairs it within this time; 0: never; -1: not Felix's business
     felix: str = ""  # what Felix will do about it and when, in words
+    felix_message: Message | None = None
+
+    def __post_init__(self) -> None:
+        _keep(self, "text", "message")
+        _keep(self, "felix", "felix_message")
 
 
 class Checked(Fact, frozen=True, kw_only=True):
@@ -66,9 +71,21 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
     question: Question | None = None
     summary: str = ""  # for healthy and unknown: one sentence with the numbers
+    summary_message: Message | None = None  # the same, before it was put into English
     causes: tuple[Cause, ...] = ()
     warnings: tuple[Cause, ...] = ()
     checked: tuple[Checked, ...] = ()
     blind: tuple[Blind, ...] = ()
     path: tuple[LegPath, ...] = ()
     facts: tuple[Fact, ...] = ()  # everything the verdict rests on, derived facts (Leg) included
+
+    def __post_init__(self) -> None:
+        _keep(self, "summary", "summary_message")
+
+
+def _keep(struct: msgspec.Struct, field: str, message_field: str) -> None:
+    """What `say` made is kept as plain text, which JSON can carry, and beside it as the message it is made of."""
+    text, message = kept(getattr(struct, field))
+    if message is not None:
+        msgspec.structs.force_setattr(struct, field, text)
+        msgspec.structs.force_setattr(struct, message_field, message)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from engine import rulebase
-from engine.rule import CauseRule, Deduction, Pattern, Ref, Rule
+from engine.rule import CauseRule, Deduction, Pattern, Ref, Rule, Text, say
 from engine.rulebase import EngineFault, Rulebase
 from facts import Fact, FdbEntry, Link, Neighbor, Sysctl
 
@@ -108,8 +108,8 @@ def some_rule(dice: random.Random, number: int, texts: Sequence[str]) -> Rule:
     return CauseRule(f"r{number}", "", tuple(patterns), accuses)
 
 
-def accuses(**matched: Fact) -> str:
-    return "always"
+def accuses(**matched: Fact) -> Text:
+    return say("always")
 
 
 def deduces(alias: str, fields: tuple[str, ...]) -> Callable[..., list[Fact]]:

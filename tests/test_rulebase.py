@@ -17,9 +17,9 @@ import pytest
 
 import engine
 from engine import rulebase
-from engine.rule import CauseRule, Deduction, Pattern, Ref, Rule, cause, derive, some, the
+from engine.rule import CauseRule, Deduction, Pattern, Ref, Rule, Text, cause, derive, say, some, the
 from engine.rulebase import EngineFault, Rulebase, fnv1a_32
-from facts import Blind, Checked, Fact, FdbEntry, Leg, Link, LinkAddresses, Neighbor, Sysctl
+from facts import Checked, Fact, FdbEntry, Leg, Link, LinkAddresses, Neighbor, Sysctl
 
 MAC = "66:00:00:00:00:02"
 
@@ -49,8 +49,10 @@ def leg(direction: str = "forward", **more: Any) -> Leg:
     leg=some(Leg, encapsulation="vxlan"),
     seen=some(Neighbor, node=the.leg.source_node, address=the.leg.target_tunnel_address, found=True),
 )
-def wrong_mac(leg: Leg, seen: Neighbor) -> str | None:
-    return f"{seen.mac} is not {leg.target_tunnel_mac}" if seen.mac != leg.target_tunnel_mac else None
+def wrong_mac(leg: Leg, seen: Neighbor) -> Text | None:
+    if seen.mac == leg.target_tunnel_mac:
+        return None
+    return say("{mac} is not {expected}", mac=seen.mac, expected=leg.target_tunnel_mac)
 
 
 @derive(seen=some(Neighbor), entry=some(FdbEntry, node=the.seen.node, mac=the.seen.mac))
@@ -59,7 +61,7 @@ def peer_of(seen: Neighbor, entry: FdbEntry) -> Iterator[Sysctl]:
 
 
 def always(name: str = "always", /, **patterns: Pattern) -> CauseRule:
-    return CauseRule(name, "", tuple(patterns.items()), lambda **matched: "so it is")
+    return CauseRule(name, "", tuple(patterns.items()), lambda **matched: say("so it is"))
 
 
 def matches(rule: Rule, *facts: Fact) -> list[tuple[str, ...]]:
@@ -244,20 +246,26 @@ def test_the_order_of_facts_changes_nothing() -> None:
 # --- what goes wrong ------------------------------------------------------------------------------------------------
 
 
+def test_a_sentence_that_cannot_be_said_in_another_language_is_refused() -> None:
+    hard_coded = CauseRule("hard_coded", "", (("leg", some(Leg)),), lambda leg: f"{leg.source} is broken")
+    with pytest.raises(TypeError, match="hard_coded: what a body returns is made by say"):
+        hard_coded.judge({"leg": leg()}, ())
+
+
 def test_a_failing_rule_is_told_and_the_others_go_on() -> None:
     @cause(title="t", severity="breaks", remedy="r", at=the.leg.source_node, leg=some(Leg), seen=some(Neighbor))
-    def fails_on_one(leg: Leg, seen: Neighbor) -> str | None:
-        return None if seen.mac == MAC else seen.mac[99]
+    def fails_on_one(leg: Leg, seen: Neighbor) -> Text | None:
+        return None if seen.mac == MAC else say("{last}", last=seen.mac[99])
 
     @derive(seen=some(Neighbor))
     def yields_no_fact(seen: Neighbor) -> list[Any]:
         return ["no fact"]
 
     result = Rulebase([fails_on_one, yields_no_fact, wrong_mac]).evaluate([leg(), neighbor(), neighbor(mac="aa")])
-    assert result.blind == (
-        Blind(look="fails_on_one", reason="the rule itself failed: IndexError: string index out of range"),
-        Blind(look="yields_no_fact", reason="the rule itself failed: TypeError: it yields 'no fact', which is no fact"),
-    )
+    assert [(blind.look, blind.reason) for blind in result.blind] == [
+        ("fails_on_one", "the rule itself failed: IndexError: string index out of range"),
+        ("yields_no_fact", "the rule itself failed: TypeError: it yields 'no fact', which is no fact"),
+    ]
     assert result.unjudged == ((fails_on_one, leg()),)
     assert [found.rule for found in result.causes] == ["wrong_mac"]
     assert result.checked == ()  # what fails_on_one found well on this leg does not count

@@ -12,7 +12,7 @@ from bot import cli
 from bot.commands import runbook
 from engine import rulebase
 from engine.order import depths
-from engine.rule import HEALS_ENTRY, HEALS_NEVER, NOT_FELIX, CauseRule, cause, some, the
+from engine.rule import HEALS_ENTRY, HEALS_NEVER, NOT_FELIX, CauseRule, Text, cause, some, the
 from facts import Leg, Link
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "runbook.md"
@@ -22,7 +22,7 @@ MODES = [rule for rule in rulebase.load().rules if isinstance(rule, CauseRule)]
 def made(name: str, **more: Any) -> CauseRule:
     """A failure mode of that name."""
 
-    def body(leg: Leg, device: Link) -> str | None:
+    def body(leg: Leg, device: Link) -> Text | None:
         return None
 
     body.__name__ = name

@@ -18,7 +18,7 @@ import pytest
 from engine import worker
 from engine.diagnosis import diagnose
 from engine.worker import Worker
-from facts import Blind, Diagnosis, Endpoint, Question
+from facts import Blind, Diagnosis, Endpoint, Question, say
 from tests.scene import CART, DB, healthy
 
 OBEYS, ANSWERS = "tests.worker_functions:obeys", "tests.worker_functions:answers"
@@ -58,7 +58,7 @@ def assert_works(child: Worker) -> None:
 def assert_unknown(answer: Diagnosis, words: str, reason: str) -> None:
     assert answer == Diagnosis(
         verdict="unknown",
-        summary=f"could not judge: {reason}",
+        summary=say("could not judge: {reason}", reason=reason),
         blind=(Blind(look="engine", reason=reason),),
         facts=tuple(order(words)),
     )
