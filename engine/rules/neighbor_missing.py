@@ -10,6 +10,7 @@ from facts import Leg, Neighbor
     remedy="Put the permanent entry back, as Felix would at its next refresh; nothing else relearns it.",
     fix="replace_neighbor",
     after=[
+        "ipv6_disabled",
         "vxlan_device_missing",
         "vxlan_device_down",
         "vxlan_device_mac_wrong",

@@ -9,6 +9,7 @@ from facts import Leg, LinkAddresses
     severity="degrades",
     remedy="Restart the calico-node pod of this node; it sets the address and all routes again.",
     after=[
+        "ipv6_disabled",
         "vxlan_device_missing",
         "vxlan_device_down",
         "tunnel_address_missing",
