@@ -9,7 +9,7 @@ REFUSED_BY_FILTER = ("EXDEV", "EINVAL")
 @cause(
     title="The two nodes disagree whether they share a subnet",
     severity="breaks",
-    remedy="Give both nodes the prefix length of their real network (the annotation projectcalico.org/IPv4Address, "
+    remedy="Give both nodes the prefix length of their real network (annotation IPv4Address or IPv6Address, "
     "from the interface or IP_AUTODETECTION_METHOD) and restart the calico-node pod of the one that was wrong.",
     at=the.leg.source_node,
     stage="target tunnel",

@@ -15,7 +15,7 @@ TUNNELS = ("vxlan", "ipip", "wireguard")
     both_ways=True,
     heals_within_s=HEALS_NEVER,
     leg=some(Leg, source_kind="pod"),
-    node=some(Sysctl, node=the.leg.source_node, name="net.ipv4.ip_forward", found=True),
+    node=some(Sysctl, node=the.leg.source_node, name=the.leg.forwarding, found=True),
     pod=some(
         Sysctl, node=the.leg.source_node, family=the.leg.family, device=the.leg.source_interface, switch="forwarding"
     ),
@@ -24,8 +24,10 @@ TUNNELS = ("vxlan", "ipip", "wireguard")
     ),
 )
 def ip_forwarding_off(leg: Leg, node: Sysctl, pod: Sysctl, tunnel: Sysctl) -> Text | Finding | None:
-    # The kernel asks the device a packet comes in by; the node's switch only sets all of them at once.
     entries = (pod, tunnel) if leg.encapsulation in TUNNELS else (pod,)
+    if leg.family == 6:
+        return _ipv6(node, entries)
+    # The kernel asks the device a packet comes in by; the node's switch only sets all of them at once.
     stopped = [entry for entry in entries if entry.value == "0"]
     if stopped and node.value == "0":
         return say(
@@ -54,3 +56,10 @@ def ip_forwarding_off(leg: Leg, node: Sysctl, pod: Sysctl, tunnel: Sysctl) -> Te
             severity="warns",
         )
     return None
+
+
+def _ipv6(node: Sysctl, entries: tuple[Sysctl, ...]) -> Text | None:
+    """Here the kernel asks the node's switch, but for devices that are forced to forward."""
+    if node.value != "0" or all(entry.value == "1" for entry in entries):
+        return None
+    return say("{switch} is 0 on {node}: nothing to or from its pods is forwarded.", switch=node.name, node=node.node)

@@ -54,7 +54,7 @@ def path_mtu_too_small(
     if not full.lost_for_its_size(small):
         return None
     # The target's own side may be narrower by right: it was made before an MTU change, or its node has another uplink.
-    if full.size > min(there.mtu, there.pod_mtu, tunnel.mtu, uplink.mtu - OVERHEAD):
+    if full.size > min(there.mtu, there.pod_mtu, tunnel.mtu, uplink.mtu - OVERHEAD[leg.family]):
         return None
     ends = (leg.source_node_address, leg.target_node_address, leg.source_tunnel_address, leg.target_tunnel_address)
     if full.answered_by in ends:

@@ -26,7 +26,7 @@ from facts import Endpoint, Leg, PodInterface
     ),
 )
 def pod_address_disagrees(leg: Leg, endpoint: Endpoint, interface: PodInterface) -> Text | None:
-    inside = [address.split("/")[0] for address in interface.pod_addresses]
+    inside = [address.split("/")[0] for address in interface.pod_addresses if not address.startswith("fe80:")]
     if leg.source_address in inside:
         return None
     disagree = say(

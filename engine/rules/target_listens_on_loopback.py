@@ -15,7 +15,14 @@ from facts import Leg, Listener, ProbeResult
     stage="target pod",
     heals_within_s=NOT_FELIX,
     leg=some(Leg, direction="forward", port_asked=True, target_inside=True),
-    listener=some(Listener, node=the.leg.target_node, pod=the.leg.target, protocol=the.leg.protocol, port=the.leg.port),
+    listener=some(
+        Listener,
+        node=the.leg.target_node,
+        pod=the.leg.target,
+        family=the.leg.family,
+        protocol=the.leg.protocol,
+        port=the.leg.port,
+    ),
     tried=some(
         ProbeResult,
         node=the.leg.source_node,

@@ -3,14 +3,14 @@
 from engine.rule import NOT_FELIX, Finding, cause, say, some, the
 from facts import Leg, Link, PodInterface, ProbeResult
 
-OVERHEAD = 50  # outer IPv4, UDP and VXLAN headers, and the inner Ethernet header
+OVERHEAD = {4: 50, 6: 70}  # outer IP, UDP and VXLAN headers, and the inner Ethernet header
 
 
 @cause(
     title="The tunnel's MTU is too large for the uplink",
     severity="degrades",
-    remedy="Set the uplink's MTU back, or vxlanMTU of the FelixConfiguration to the uplink's less 50 (when it is found "
-    "out automatically: mtuIfacePattern must match the uplink), and recreate the pods.",
+    remedy="Set the uplink's MTU back, or vxlanMTU (vxlanMTUV6) of the FelixConfiguration to what is right (when it is "
+    "found out automatically: mtuIfacePattern must match the uplink), and recreate the pods.",
     after=["vxlan_device_missing"],
     at=the.leg.source_node,
     stage="source tunnel",
@@ -40,7 +40,8 @@ OVERHEAD = 50  # outer IPv4, UDP and VXLAN headers, and the inner Ethernet heade
 def tunnel_mtu_too_large(
     leg: Leg, tunnel: Link, uplink: Link, interface: PodInterface, small: ProbeResult, full: ProbeResult
 ) -> Finding | None:
-    if uplink.mtu <= 0 or tunnel.mtu <= uplink.mtu - OVERHEAD:
+    most = uplink.mtu - OVERHEAD[leg.family]
+    if uplink.mtu <= 0 or tunnel.mtu <= most:
         return None
     too_large = say(
         "{device} on {node} has MTU {mtu}, but {uplink} below it has {uplink_mtu} and VXLAN needs {overhead}: "
@@ -50,11 +51,11 @@ def tunnel_mtu_too_large(
         mtu=tunnel.mtu,
         uplink=uplink.device,
         uplink_mtu=uplink.mtu,
-        overhead=OVERHEAD,
-        most=uplink.mtu - OVERHEAD,
+        overhead=OVERHEAD[leg.family],
+        most=most,
     )
     # A pod with a smaller MTU than the tunnel's lives well with it.
-    if interface.pod_mtu <= uplink.mtu - OVERHEAD or not full.lost_for_its_size(small):
+    if interface.pod_mtu <= most or not full.lost_for_its_size(small):
         return Finding(say("{too_large}.", too_large=too_large), severity="warns")
     return Finding(
         say(

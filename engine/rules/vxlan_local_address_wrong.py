@@ -7,8 +7,8 @@ from facts import Leg, Link
 @cause(
     title="The VXLAN device sends from an address that is not the node's",
     severity="breaks",
-    remedy="Restart the calico-node pod of this node; if the address stays, see which one its IPv4Address (IPv6Address) "
-    "annotation should have (IP_AUTODETECTION_METHOD).",
+    remedy="Restart the calico-node pod of this node; if the address stays, see which one its IPv4Address (or "
+    "IPv6Address) annotation should have (IP_AUTODETECTION_METHOD).",
     after=["vxlan_device_missing", "node_address_stale"],
     at=the.leg.source_node,
     stage="source tunnel",

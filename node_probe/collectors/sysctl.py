@@ -48,4 +48,12 @@ def _sysctl(ask: NodeAsk, *path: str) -> Sysctl:
         value, found = SWITCHES[ask.family].joinpath(*path).read_text().strip(), True
     except FileNotFoundError:
         value, found = "", False
-    return Sysctl(node=ask.node, name=name, found=found, value=value, device=device, family=ask.family, switch=switch)
+    return Sysctl(
+        node=ask.node,
+        name=name,
+        found=found,
+        value=value,
+        device=device,
+        family=ask.family,
+        switch="forwarding" if switch == "force_forwarding" else switch,
+    )
