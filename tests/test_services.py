@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bot.reply import evidence, text
 from engine.diagnosis import diagnose
 from engine.plan import plan
 from facts import (
@@ -20,6 +21,7 @@ from facts import (
     Question,
     ServicePort,
 )
+from tests.answers import investigation
 from tests.scene import CART, DB, change, healthy, without
 
 SERVICE, ADDRESS, PORT, TARGET_PORT = "shop/db-service", "10.96.0.9", 80, 5432
@@ -271,3 +273,42 @@ def test_a_service_without_endpoints_is_tried_all_the_same() -> None:
     assert (ask.node, ask.tunnel_device, ask.ways) == ("node-a", "", ())
     assert [(probe.pod, probe.target, probe.count) for probe in ask.send] == [(CART[0], ADDRESS, 4)]
     assert [(pod.name, pod.address, pod.interface) for pod in ask.local_pods] == [(CART[0], CART[2], CART[3])]
+
+
+# -- how it is told -------------------------------------------------------------------------------------------------
+
+
+def header(facts: list[Fact]) -> str:
+    return text.render(investigation(diagnose(facts))).splitlines()[0]
+
+
+def test_the_header_leads_from_the_client_through_the_service_to_its_endpoints() -> None:
+    assert f"  ->  service {SERVICE} ({ADDRESS}:80) -> shop/db:5432 on node-b   80/tcp" in header(well())
+    crowd = [
+        backend(address=f"10.244.99.{number}", endpoint="", pod=f"shop/db-{number}", node="") for number in range(4)
+    ]
+    assert header(scene(service(), backend(), *crowd)).count("shop/db-") == 3  # shop/db-service and two of the crowd
+    assert ", 2 more " in header(scene(service(), backend(), *crowd))
+    nobody = header(without_endpoint(service(ready=0, nodes=()), tried(0, "unreachable")))
+    assert f"service {SERVICE} ({ADDRESS}:80) -> no endpoint it may use " in nobody
+    wrong = header(without_endpoint(service(port=81, found=False, ready=0, nodes=()), tried(0, "silence", port=81)))
+    assert f"service {SERVICE} ({ADDRESS}:81) " in wrong and "endpoint" not in wrong
+
+
+@pytest.mark.parametrize(
+    ("port", "expected", "seen"),
+    [
+        (service(ready=0, nodes=()), "a ready endpoint", "none"),
+        (service(found=False, ready=0), "one of its ports", "its ports are 80/tcp"),
+        (service(internal_policy="Local"), "1 endpoints ready, on node-b", "1 endpoints ready, on node-b"),
+    ],
+)
+def test_the_evidence_holds_the_service_beside_what_it_should_have(port: ServicePort, expected: str, seen: str) -> None:
+    rows = evidence.rows(diagnose(without_endpoint(port, tried(0, "silence"))))
+    (row,) = [one for one in rows if one.what == f"80/tcp of service {SERVICE}"]
+    assert (row.expected, row.seen) == (expected, seen)
+
+
+def test_the_evidence_says_who_was_to_have_a_stale_address() -> None:
+    (row,) = [one for one in evidence.rows(diagnose(gone())) if one.what.startswith("who has 10.244.218.120")]
+    assert (row.expected, row.seen, row.cited) == ("shop/gone", "none", True)

@@ -10,6 +10,7 @@ from engine.prefix import host
 from facts import (
     AddressHolders,
     Allocation,
+    Backend,
     CalicoNode,
     CalicoPod,
     CalicoSettings,
@@ -29,6 +30,7 @@ from facts import (
     PoolUsage,
     ProbeResult,
     RouteLookup,
+    ServicePort,
     Sysctl,
 )
 
@@ -256,6 +258,25 @@ def _configured_pool(fact: Pool, legs: Sequence[Leg]) -> Said | None:
     return f"pool {fact.name} {fact.cidr}", "", state
 
 
+def _service_port(fact: ServicePort, legs: Sequence[Leg]) -> Said | None:
+    what = f"{fact.port}/{fact.protocol} of service {fact.service}" + (" over IPv6" if fact.family == 6 else "")
+    if not fact.found:
+        return what, "one of its ports", f"its ports are {', '.join(fact.ports) or NOTHING}"
+    if not fact.counted:
+        return None
+    local = f", on {', '.join(filter(None, fact.nodes)) or NOTHING}" if fact.internal_policy == "Local" else ""
+    ready = f"{fact.ready} endpoints ready"
+    if not fact.ready and not fact.serving:
+        return what, "a ready endpoint", NOTHING
+    return what, ready + local, ready + local
+
+
+def _backend(fact: Backend, legs: Sequence[Leg]) -> Said | None:
+    has = f"{fact.pod} has {fact.has_now}" if fact.has_now else NOTHING
+    what = f"who has {fact.address}, an endpoint of service {fact.service}"
+    return (what, fact.pod, has) if fact.stale else (what, "", fact.pod or fact.endpoint)
+
+
 _TELL: dict[type[Fact], Callable[[Any, Sequence[Leg]], Said | None]] = {
     Neighbor: _neighbor,
     FdbEntry: _fdb,
@@ -276,4 +297,6 @@ _TELL: dict[type[Fact], Callable[[Any, Sequence[Leg]], Said | None]] = {
     CalicoPod: _calico_pod,
     CalicoSettings: _settings,
     Pool: _configured_pool,
+    ServicePort: _service_port,
+    Backend: _backend,
 }

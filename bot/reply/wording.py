@@ -6,9 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bot.investigate import Investigation
-from facts import Blind, CalicoSettings, Cause, Checked, Diagnosis, Endpoint, Flow, Leg, LegPath
+from facts import (
+    Backend,
+    Blind,
+    CalicoSettings,
+    Cause,
+    Checked,
+    Diagnosis,
+    Endpoint,
+    Flow,
+    Leg,
+    LegPath,
+    ServicePort,
+)
 
 Request = Mapping[str, Any]  # a FixRequest as its custom resource
+SHOWN = 3  # endpoints of a Service in a line
 
 NAMES = {
     "vxlan": "vxlan",
@@ -42,13 +55,35 @@ def port(investigation: Investigation) -> str:
 
 
 def placed(investigation: Investigation, name: str) -> str:
-    """`shop/cart 10.244.174.132 on node-a`, with as much of it as is known."""
+    """`shop/cart 10.244.174.132 on node-a`, with as much of it as is known; of a Service also what it leads to."""
+    ports = [fact for fact in investigation.diagnosis.facts if isinstance(fact, ServicePort) and fact.service == name]
+    if ports:
+        return _service(ports, [fact for fact in investigation.diagnosis.facts if isinstance(fact, Backend)])
     for fact in investigation.diagnosis.facts:
         if isinstance(fact, Endpoint) and fact.name == name:
             address = ", ".join(one for one in (fact.address, fact.address6) if one and one != name)
             where = f"on {fact.node}" if fact.node and fact.node != name else ""
             return " ".join(filter(None, (name, address, where)))
     return name
+
+
+def _service(ports: Sequence[ServicePort], backends: Sequence[Backend]) -> str:
+    """`service shop/db-service (10.96.0.9:80) -> shop/db:5432 on node-b, 2 more`."""
+    addresses = ", ".join(_with_port(one.address, one.port) for one in ports if one.address) or "headless"
+    ends = dict.fromkeys(
+        f"{_with_port(one.pod or one.endpoint or one.address, one.port)}{f' on {one.node}' if one.node else ''}"
+        for one in backends
+        if one.used and one.service == ports[0].service
+    )
+    shown = [*list(ends)[:SHOWN], *([f"{len(ends) - SHOWN} more"] if len(ends) > SHOWN else [])]
+    named = f"service {ports[0].service} ({addresses})"
+    if not shown and not any(one.found and one.counted for one in ports):
+        return named
+    return f"{named} -> {', '.join(shown) or 'no endpoint it may use'}"
+
+
+def _with_port(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def setting(diagnosis: Diagnosis) -> str:

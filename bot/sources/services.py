@@ -99,9 +99,9 @@ def read(
                 counted=slices is not None,
                 ready=sum(one.ready for one, _ in ends),
                 serving=sum(_still_serves(one) for one, _ in ends),
-                waiting=tuple(
-                    one.pod or one.address for one, _ in ends if not one.ready and not _still_serves(one)
-                )[:WAITING],
+                waiting=tuple(one.pod or one.address for one, _ in ends if not one.ready and not _still_serves(one))[
+                    :WAITING
+                ],
                 nodes=tuple(sorted({one.node for one in usable})),
             )
         )
@@ -198,9 +198,7 @@ def _still_serves(one: Backend) -> bool:
     return not one.ready and one.serving and one.terminating
 
 
-def _used(
-    ends: Sequence[tuple[Backend, Object]], node: str, zone: str, *, local: bool
-) -> list[tuple[Backend, Object]]:
+def _used(ends: Sequence[tuple[Backend, Object]], node: str, zone: str, *, local: bool) -> list[tuple[Backend, Object]]:
     """What kube-proxy on that node sends to: ready ones, else those that are being ended and still serve; of its own
     node where the policy is Local, else of its zone where every endpoint has a hint and one of them is for it."""
     here = [one for one in ends if one[0].node == node] if local else list(ends)
@@ -219,8 +217,6 @@ def _addresses(spec: Object, headless: bool) -> list[tuple[int, str]]:
         return [(FAMILIES[one], "") for one in spec.get("ipFamilies") or ("IPv4",) if one in FAMILIES]
     written = [str(one) for one in spec.get("clusterIPs") or (spec.get("clusterIP"),) if one]
     return [(ipaddress.ip_address(one).version, one) for one in written]
-
-
 
 
 def _name(service: Object) -> str:

@@ -1,6 +1,5 @@
 """Behind the Service's address is nobody who could answer: no endpoint of it is ready."""
 
-from engine.passage import outcome
 from engine.rule import NOT_FELIX, Finding, Text, cause, listed, say, some, the
 from facts import ProbeResult, ServicePort
 
@@ -29,10 +28,9 @@ def service_without_endpoints(service: ServicePort, tried: ProbeResult) -> Text 
         )
         return Finding(said, severity="warns")
     return say(
-        "{address} leads nowhere: {endpoints}. A fresh packet met: {met}.",
+        "{address} leads nowhere: {endpoints}.",
         address=service.address,
         endpoints=_endpoints(service),
-        met=outcome(tried),
     )
 
 
