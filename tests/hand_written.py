@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from facts import BgpPeer, Bird, CalicoNode, Fact, Link, ProbeResult, RouteLookup
+from facts import BgpPeer, Bird, CalicoNode, Fact, Link, NeighborTable, ProbeResult, RouteLookup, Sighting
 from tests.other_ways import BY_BOTH_KINDS, PEERS, ipip, leg_of, plain, wireguard
 from tests.record import CASES, _lines
-from tests.scene import CART, DB, change
+from tests.scene import CART, DB, change, healthy
 
 NODES = {"source": "node-a", "target": "node-b"}
 DEFAULT = {"prefix": "0.0.0.0/0", "next_hop": "172.30.0.1", "device": "eth0", "protocol": 3, "table": 254}
@@ -63,6 +63,27 @@ def bgp_peer_down(node: str) -> list[Fact]:
     return without_routes(facts, node)
 
 
+def swallowed(facts: list[Fact], node: str) -> list[Fact]:
+    """What the node sends in its tunnel leaves it and does not reach its peer."""
+    leg = leg_of(facts, "forward" if node == NODES["source"] else "reverse")
+    return change(
+        facts, Sighting, {"way": "in", "source_address": leg.source_address}, seen=0, device="", outer_target=""
+    )
+
+
+def underlay_drops_ipip(node: str) -> list[Fact]:
+    return swallowed(ipip(BY_BOTH_KINDS), node)
+
+
+def underlay_drops_wireguard(node: str) -> list[Fact]:
+    return swallowed(wireguard(), node)
+
+
+def neighbor_table_full(node: str) -> list[Fact]:
+    """No namespace has a neighbor table of its own: this would cut off the machine that records it."""
+    return change(healthy(), NeighborTable, {"node": node}, collectable=1019, refused=417)
+
+
 MODES: dict[str, tuple[Callable[[str], list[Fact]], dict[str, str]]] = {
     "ipip_device_missing": (ipip_device_missing, {"source": "both", "target": "both"}),
     "ipip_device_down": (ipip_device_down, {"source": "both", "target": "both"}),
@@ -70,6 +91,9 @@ MODES: dict[str, tuple[Callable[[str], list[Fact]], dict[str, str]]] = {
     "wireguard_key_mismatch": (wireguard_key_mismatch, {"source": "forward", "target": "reverse"}),
     "bgp_not_running": (bgp_not_running, {"source": "reverse", "target": "forward"}),
     "bgp_peer_down": (bgp_peer_down, {"source": "forward", "target": "reverse"}),
+    "underlay_drops_ipip": (underlay_drops_ipip, {"source": "forward", "target": "reverse"}),
+    "underlay_drops_wireguard": (underlay_drops_wireguard, {"source": "forward", "target": "reverse"}),
+    "neighbor_table_full": (neighbor_table_full, {"source": "both", "target": "both"}),
 }
 
 
