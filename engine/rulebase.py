@@ -175,7 +175,7 @@ class Rulebase:
                 for rule in self.rules
                 if isinstance(rule, CauseRule)
                 for fact_id, fact in anchors.get(rule.patterns[0][1].kind, ())
-                if (rule.name, fact_id) not in done and _concerns(rule, fact)
+                if (rule.name, fact_id) not in done and concerns(rule, fact)
             ),
             proofs=proofs,
             blind=tuple(failed[name] for name in sorted(failed)),
@@ -390,7 +390,7 @@ def _holds(pattern: Pattern, fact: Fact, bound: Mapping[str, Fact]) -> bool:
     return True
 
 
-def _concerns(rule: CauseRule, fact: Fact) -> bool:
+def concerns(rule: CauseRule, fact: Fact) -> bool:
     """Is this a fact the rule's first condition is about? Only constants count: better one rule too many."""
     _, first = rule.patterns[0]
     return all(as_text(getattr(fact, name)) == wanted for name, wanted in first.terms if not isinstance(wanted, Ref))

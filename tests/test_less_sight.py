@@ -11,7 +11,7 @@ from bot.errors import UserError
 from engine.diagnosis import diagnose
 from facts import Allocation, Blind, CalicoNode, Diagnosis, Link, from_builtins
 from lab.client import Lab
-from lab.faults import load, names
+from lab.faults import beside, load, names, needs
 from tests.asking import words_for
 from tests.less_sight import without_each_look, without_each_resource
 from tests.record import DERIVED
@@ -23,7 +23,7 @@ NEEDED = {"pods"}  # without them there is no question; that is said, too
 
 
 def _weakened(diagnosis: Diagnosis, mode: str, verdict: str) -> None:
-    assert {cause.rule for cause in (*diagnosis.causes, *diagnosis.warnings)} <= {mode}, diagnosis.summary
+    assert {cause.rule for cause in (*diagnosis.causes, *diagnosis.warnings)} <= {mode, beside(mode)}, diagnosis
     assert diagnosis.verdict in ("unknown", verdict), diagnosis.summary
     if diagnosis.verdict == "healthy":
         assert all(blind.minor for blind in diagnosis.blind), diagnosis.blind
@@ -51,6 +51,8 @@ async def test_a_resource_the_api_server_refuses_is_told_and_blames_nobody_else(
     lab: Lab, mode: str, where: str
 ) -> None:
     """On a real lab, with a user who may read everything but that resource, for every resource the answer rests on."""
+    if needs(mode):
+        pytest.skip(f"{mode} needs {needs(mode)}, which no lab has; its case is written by hand")
     words = words_for(lab.inflict(mode, where=where))
     answers = await without_each_resource(lab, words)
     assert {"pods", "nodes", "ippools", "ipamblocks", "clusterinformations", "felixconfigurations"} <= set(answers)

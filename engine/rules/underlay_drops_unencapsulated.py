@@ -35,7 +35,8 @@ from facts import Leg, Sighting
     ),
 )  # fmt: skip
 def underlay_drops_unencapsulated(leg: Leg, left: Sighting, arrived: Sighting) -> Text | None:
-    if left.device == leg.tunnel_device or not swallowed(leg, left, arrived):
+    # Where nobody knows who should write the routes, nobody knows that it was not their absence.
+    if not leg.route_owner or left.device == leg.tunnel_device or not swallowed(leg, left, arrived):
         return None
     return say(
         "{node} sent {count} packets from {source} to {target} out by {device} without a tunnel, and none of them "

@@ -1,0 +1,368 @@
+"""How many injected faults are named right and how many healthy clusters are left alone: the product's promise in
+numbers. Without it a right answer could be lost and nobody would notice.
+
+usage: python -m benchmarks.score [--check] [--only WORD] [--quick]
+
+Everything is asked through the real product in labs, two side by side. Without an option docs/scorecard.md and
+docs/scorecard.json are written; --check compares with the committed ones instead and fails when a right answer is lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bot.investigate import Investigation
+from engine import rulebase
+from engine.rule import CauseRule
+from engine.rulebase import concerns
+from facts import Leg
+from lab.client import Lab
+from lab.errors import LabError, NamespacesForbidden
+from lab.faults import beside, families, load, names, needs
+from lab.variants import VARIANTS, Variant
+from tests.asking import ask, told, words_for
+from tests.test_variants import answers, questions
+from tests.two_wounds import Wounded, expected, pairs
+
+DOCS = Path(__file__).parents[1] / "docs"
+LABS = 2
+AT_ONCE = 12  # tasks of one lab, until another one takes its turn
+TOGETHER = 8  # variants of one healthy cluster
+GOOD = ("right", "harmless", "healthy")
+RULES = {rule.name: rule for rule in rulebase.load().rules if isinstance(rule, CauseRule)}
+
+
+@dataclass(frozen=True)
+class Place:
+    """In which cluster a fault is injected, between which pods, and in which address family."""
+
+    name: str
+    variant: str = ""
+    source: str = "shop/cart"
+    target: str = "shop/db"
+    family: int = 4
+
+
+PLACES = (
+    Place("two nodes"),
+    Place("one node", target="shop/web"),
+    Place("one subnet of CrossSubnet", "crosssubnet+two-subnets"),
+    Place("no encapsulation", "bgp"),
+    Place("IPv6", "ipv6", family=6),
+    Place("IPv6 of dual stack", "dualstack", family=6),
+    Place(
+        "everything by hand",
+        "custom-vni+custom-port+custom-refresh+uplink-ens192+device-route-protocol+several-blocks+busy-host"
+        "+second-network+failed-neighbors+loose-filters+wide-subnet+calico-3.30",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One fault, two faults, or none and all pairs of pods."""
+
+    variant: str
+    key: str  # what the scorecard calls it
+    place: Place = PLACES[0]
+    wounds: tuple[Wounded, ...] = ()
+
+
+@dataclass
+class Result:
+    """state: right | harmless (nothing of this flow is wounded, and it is called healthy) | healthy | wrong | unknown |
+    not here (the reason is in `said`)."""
+
+    task: Task
+    state: str
+    said: str = ""  # what was told instead
+    accused: int = 0  # failure modes named that are not there
+    times_ms: list[int] = field(default_factory=list)
+
+
+# ---- what is asked
+
+
+def tasks() -> list[Task]:
+    return [*_faults(), *_twos(), *_healthy()]
+
+
+def _faults() -> Iterator[Task]:
+    for place in PLACES:
+        for mode in names():
+            if needs(mode) or place.family not in families(mode):
+                continue
+            for where in load(mode).WHERE:
+                yield Task(place.variant, f"{mode} at {where}, {place.name}", place, (Wounded(mode, where),))
+
+
+def _twos() -> Iterator[Task]:
+    for one, two in pairs():
+        yield Task("", f"{one} and {two}", wounds=(one, two))
+
+
+def _healthy() -> Iterator[Task]:
+    for pack in covering(list(VARIANTS.values())):
+        yield Task(pack, f"healthy {pack}")
+
+
+def covering(variants: Sequence[Variant], together: int = TOGETHER) -> list[str]:
+    """Clusters of some variants each, so that every two that can be true of one cluster are in one of them, and every
+    variant is alone in one."""
+    apart = {(a, b) for a, one in enumerate(variants) for b, two in enumerate(variants[:a]) if one.combines_with(two)}
+    packs = ["", *(one.name for one in variants)]
+    while apart:
+        pack = list(max(apart))
+        while len(pack) < together:
+            fitting = [
+                n for n, one in enumerate(variants) if all(n != m and one.combines_with(variants[m]) for m in pack)
+            ]
+            new = {n: sum((max(n, m), min(n, m)) in apart for m in pack) for n in fitting}
+            best = max(new, key=lambda n: (new[n], n), default=None)
+            if best is None or not new[best]:
+                break
+            pack.append(best)
+        apart -= {(max(a, b), min(a, b)) for a in pack for b in pack}
+        packs.append("+".join(variants[n].name for n in sorted(pack)))
+    return packs
+
+
+# ---- one lab
+
+
+def run(variant: str, chunk: Sequence[Task]) -> list[Result]:
+    """Answers of one lab, healed before each fault. Raises NamespacesForbidden."""
+    try:
+        lab = Lab.up(variant=variant, fixers=False)
+    except NamespacesForbidden:
+        raise
+    except LabError as error:
+        return [Result(task, "wrong", f"there is no such lab: {error.sentence}") for task in chunk]
+    with lab:
+        return [_asked(lab, task) for task in chunk]
+
+
+def _asked(lab: Lab, task: Task) -> Result:
+    if not task.wounds:
+        return _all_pairs(lab, task)
+    result = _wounded(lab, task)
+    # A busy machine may cut a look short; what was not seen then is seen now, what is wrong stays wrong.
+    return _wounded(lab, task) if result.state == "unknown" else result
+
+
+def _wounded(lab: Lab, task: Task) -> Result:
+    lab.heal()
+    place = task.place
+    try:
+        asked = [
+            lab.inflict(one.mode, place.source, place.target, where=one.where, family=place.family)
+            for one in task.wounds
+        ]
+    except LabError as error:
+        return Result(task, "not here", error.sentence)
+    answer = asyncio.run(ask(lab.environment(), words_for(asked[-1])))
+    if len(task.wounds) == 1:
+        return _judged(task, asked[0]["node"], answer)
+    found = {cause.rule for cause in (*answer.diagnosis.causes, *answer.diagnosis.warnings)}
+    wanted = expected(*task.wounds)
+    state = "right" if found == wanted else answer.diagnosis.verdict if not found else "wrong"
+    return Result(task, state, _said(answer, wanted), len(found - wanted), [answer.elapsed_ms])
+
+
+def _judged(task: Task, node: str, answer: Investigation) -> Result:
+    mode, diagnosis = task.wounds[0].mode, answer.diagnosis
+    found = told(diagnosis, mode)
+    others = {cause.rule for cause in (*diagnosis.causes, *diagnosis.warnings)} - {mode, beside(mode)}
+    if found and (found[0].rule, found[0].node) == (mode, "" if RULES[mode].at is None else node):
+        state = "right"
+    elif found or diagnosis.causes:
+        state = "wrong"
+    elif diagnosis.verdict == "healthy" and not _concerned(mode, answer):
+        state = "harmless"
+    else:
+        state = "unknown" if diagnosis.verdict == "unknown" else "wrong"
+    return Result(task, state, _said(answer, {mode}), len(others), [answer.elapsed_ms])
+
+
+def _concerned(mode: str, answer: Investigation) -> bool:
+    """Has the failure mode anything to say about these legs? A broken tunnel has not where none is used."""
+    rule = RULES[mode]
+    anchors = [fact for fact in answer.diagnosis.facts if type(fact) is rule.patterns[0][1].kind]
+    return rule.patterns[0][1].kind is not Leg or any(concerns(rule, fact) for fact in anchors)
+
+
+def _said(answer: Investigation, wanted: set[str]) -> str:
+    found = [*answer.diagnosis.causes, *answer.diagnosis.warnings]
+    if {cause.rule for cause in found} == wanted:
+        return ""
+    return ", ".join(f"{cause.rule} at {cause.node}" for cause in found) or str(answer.diagnosis.summary)
+
+
+def _all_pairs(lab: Lab, task: Task) -> Result:
+    """A verdict "unknown" is no accusation, but nothing a healthy cluster should get."""
+    asked = questions(lab)
+    began = time.monotonic()
+    found = asyncio.run(answers(lab, asked))
+    took = int((time.monotonic() - began) * 1000 / len(asked))
+    odd = {words: one for words, one in zip(asked, found, strict=True) if one.verdict != "healthy" or one.warnings}
+    accusing = {words: [*one.causes, *one.warnings] for words, one in odd.items() if one.causes or one.warnings}
+    said = "; ".join(f"{words}: {one.verdict} {one.summary}" for words, one in list(odd.items())[:3])
+    if accusing:
+        said = "; ".join(f"{words}: {', '.join(one.rule for one in named)}" for words, named in accusing.items())
+    state = "wrong" if accusing else "unknown" if odd else "healthy"
+    return Result(task, state, said, sum(map(len, accusing.values())), [took])
+
+
+# ---- all labs
+
+
+def score(wanted: Sequence[Task]) -> list[Result]:
+    """All answers, as many labs side by side as LABS; each is printed when its lab is done."""
+    of_variant: dict[str, list[Task]] = defaultdict(list)
+    for task in wanted:
+        of_variant[task.variant].append(task)
+    jobs = [
+        (variant, group[start : start + AT_ONCE])
+        for variant, group in of_variant.items()
+        for start in range(0, len(group), AT_ONCE)
+    ]
+    found: list[Result] = []
+    print(f"{'':>9} {'':8} {'ms':>6}  {'what':100}  said instead")
+    with ProcessPoolExecutor(LABS, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            for job in as_completed([pool.submit(run, variant, chunk) for variant, chunk in jobs]):
+                for result in job.result():
+                    found.append(result)
+                    time_ms = f"{max(result.times_ms):6}" if result.times_ms else " " * 6
+                    progress = f"{len(found)}/{len(wanted)}"
+                    print(f"{progress:>9} {result.state:8} {time_ms}  {result.task.key:100}  {result.said}", flush=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return sorted(found, key=lambda result: [task.key for task in wanted].index(result.task.key))
+
+
+# ---- the card
+
+
+def as_data(results: Sequence[Result]) -> dict[str, Any]:
+    """What `--check` compares: no times."""
+    return {"totals": totals(results), "answers": {one.task.key: one.state for one in results}}
+
+
+def totals(results: Sequence[Result]) -> dict[str, int]:
+    one, two, none = (
+        [result for result in results if len(result.task.wounds) == count and result.state != "not here"]
+        for count in (1, 2, 0)
+    )
+    hurting = [result for result in one if result.state != "harmless"]
+    return {
+        "faults injected": len(hurting),
+        "right at first place": sum(result.state == "right" for result in hurting),
+        "failure modes injected": len({result.task.wounds[0].mode for result in hurting}),
+        "faults that the asked flow does not suffer from": len(one) - len(hurting),
+        "two faults at once": len(two),
+        "both named": sum(result.state == "right" for result in two),
+        "healthy clusters": len(none),
+        "called healthy": sum(result.state == "healthy" for result in none),
+        "false accusations": sum(result.accused for result in results),
+        "unknown": sum(result.state == "unknown" for result in results),
+    }
+
+
+def as_page(results: Sequence[Result]) -> str:
+    """docs/scorecard.md"""
+    lines = [
+        "# Scorecard",
+        "",
+        "Every failure mode of [the runbook](runbook.md) is injected into a lab on a real kernel, and the question is "
+        "asked as a person asks it. Written by `make score`; CI runs `make score CHECK=1` and fails when an answer "
+        "that is right here is lost.",
+        "",
+        "| | |",
+        "|---|---:|",
+        *(f"| {name} | {number} |" for name, number in totals(results).items()),
+        "",
+        "## One fault",
+        "",
+        "Right: the failure mode is the first one told, on its node. Harmless: the flow does not use what is broken, "
+        "and is called healthy.",
+        "",
+        "| failure mode | injected | right | harmless | false accusations | unknown | ms |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    of_mode: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        if len(result.task.wounds) == 1 and result.state != "not here":
+            of_mode[result.task.wounds[0].mode].append(result)
+    for mode, group in sorted(of_mode.items()):
+        counted = [sum(one.state == state for one in group) for state in ("right", "harmless", "unknown")]
+        times = int(statistics.median(one.times_ms[0] for one in group))
+        accused = sum(one.accused for one in group)
+        lines.append(f"| {mode} | {len(group)} | {counted[0]} | {counted[1]} | {accused} | {counted[2]} | {times} |")
+    lines += [
+        "",
+        "Where: " + "; ".join(f"{place.name} ({place.variant or 'VXLAN'})" for place in PLACES) + ".",
+        "",
+        "Not injected, since no lab has it (their cases are written by hand): "
+        + "; ".join(f"{mode} needs {needs(mode).rstrip(',')}" for mode in names() if needs(mode))
+        + ".",
+    ]
+    lines += ["", "## Not right", ""]
+    odd = [one for one in results if one.state in ("wrong", "unknown")]
+    lines += [f"* {one.task.key}: {one.state}: {one.said}" for one in odd] or ["Nothing."]
+    return "\n".join(lines) + "\n"
+
+
+def lost(results: Sequence[Result], committed: dict[str, str]) -> list[Result]:
+    """What was right in the committed card and is not now, and every healthy cluster that is accused."""
+    return [
+        one
+        for one in results
+        if one.state not in (*GOOD, "not here")
+        and (committed.get(one.task.key) in GOOD or (not one.task.wounds and one.accused))
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare with docs/scorecard.json, and write nothing")
+    parser.add_argument("--only", metavar="WORD", default="", help="only what has this in its name; writes nothing")
+    parser.add_argument("--quick", action="store_true", help="only single faults between two nodes; writes nothing")
+    args = parser.parse_args()
+    wanted = [task for task in tasks() if args.only in task.key]
+    if args.quick:
+        wanted = [task for task in wanted if len(task.wounds) == 1 and task.place == PLACES[0]]
+    began = time.monotonic()
+    try:
+        results = score(wanted)
+    except NamespacesForbidden as error:
+        print(error.sentence, file=sys.stderr)
+        return 3
+    print(f"\n{time.monotonic() - began:.0f} s")
+    for name, number in totals(results).items():
+        print(f"{number:6} {name}")
+    if not (args.check or args.only or args.quick):
+        (DOCS / "scorecard.json").write_text(json.dumps(as_data(results), indent=1) + "\n")
+        (DOCS / "scorecard.md").write_text(as_page(results))
+        return 0
+    missed = lost(results, json.loads((DOCS / "scorecard.json").read_text())["answers"])
+    for one in missed:
+        print(f"lost: {one.task.key}: {one.state}: {one.said}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
