@@ -16,13 +16,16 @@ from bot.words import parse
 if TYPE_CHECKING:
     from bot.investigate import Investigation
 
-HELP = "why A B [PORT/tcp|udp]: why can pod A not reach pod B?"
+HELP = "why A B [PORT/tcp|udp]: why can pod A not reach pod or Service B?"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "%(prog)s [NAMESPACE/]POD [NAMESPACE/]POD [PORT/tcp|udp] [options]"
+    parser.usage = "%(prog)s [NAMESPACE/]POD [NAMESPACE/]POD|SERVICE [PORT/tcp|udp] [options]"
     parser.add_argument(
-        "words", nargs="*", metavar="WORD", help="both pods (or an IP address), and a port such as 5432/tcp"
+        "words",
+        nargs="*",
+        metavar="WORD",
+        help="who sends, whom it does not reach (a pod, a Service or an IP address), and a port such as 5432/tcp",
     )
     parser.add_argument("-o", "--output", choices=("text", "json", "slack"), default="text", help="form of the answer")
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 when a cause was found")
