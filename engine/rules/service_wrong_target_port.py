@@ -40,7 +40,7 @@ from facts import Backend, Leg, Listener, ProbeResult
 )
 def service_wrong_target_port(backend: Backend, leg: Leg, listener: Listener, tried: ProbeResult) -> Text | None:
     """Where the pod itself names the port, or listens nowhere, it is the application that is not there."""
-    if listener.found or listener.addresses or not listener.other_ports or tried.outcome != "refused":
+    if listener.found or listener.other_family or not listener.other_ports or tried.outcome != "refused":
         return None
     return say(
         "{service} sends to {port}/{protocol} of {pod}, where nothing listens; it listens on {ports}. "
