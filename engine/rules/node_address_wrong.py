@@ -3,7 +3,7 @@
 import re
 
 from engine.rule import NOT_FELIX, Text, cause, say, some, the
-from facts import CalicoNode, Leg, NodeAddress, ProbeResult
+from facts import CalicoNode, Leg, NodeAddress, ProbeResult, Sighting
 
 # Bridges of containers and virtual machines: they end in their own machine. A uplink may be called br-ex or br0.
 ENDS_HERE = re.compile(
@@ -25,6 +25,13 @@ ENDS_HERE = re.compile(
     leg=some(Leg, crosses=True),
     node=some(CalicoNode, name=the.leg.target_node, family=the.leg.family),
     held=some(NodeAddress, node=the.leg.target_node, address=the.leg.target_node_address),
+    arrived=some(
+        Sighting,
+        node=the.leg.target_node,
+        way="in",
+        source_address=the.leg.source_address,
+        target_address=the.leg.target_address,
+    ),
     used=some(
         ProbeResult, node=the.leg.source_node, pod="", target_address=the.leg.target_node_address, protocol="icmp"
     ),
@@ -33,10 +40,10 @@ ENDS_HERE = re.compile(
     ),
 )
 def node_address_wrong(
-    leg: Leg, node: CalicoNode, held: NodeAddress, used: ProbeResult, internal: ProbeResult
+    leg: Leg, node: CalicoNode, held: NodeAddress, arrived: Sighting, used: ProbeResult, internal: ProbeResult
 ) -> Text | None:
     """A node with several networks is well with any address that its peers reach."""
-    if not held.found or leg.target_internal_address == leg.target_node_address:
+    if not held.found or leg.target_internal_address == leg.target_node_address or arrived.seen != 0:
         return None
     if ENDS_HERE.fullmatch(held.device):
         return say(
@@ -47,7 +54,7 @@ def node_address_wrong(
             device=held.device,
             internal=leg.target_internal_address,
         )
-    if used.answered or not internal.answered:
+    if used.answered or not internal.answered or arrived.heard:
         return None
     return say(
         "{peer} does not reach {address} ({device}), Calico's address of {node}; it does reach {internal}, by which "

@@ -1,0 +1,228 @@
+"""The network between two nodes is accused when they can prove it, and of nothing that one of them did itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.diagnosis import diagnose
+from facts import (
+    CalicoNode,
+    Diagnosis,
+    Fact,
+    FdbEntry,
+    ForeignVxlan,
+    ForeignVxlans,
+    Link,
+    MacSharers,
+    Neighbor,
+    NeighborTable,
+    NodeAddress,
+    ProbeResult,
+    Sighting,
+)
+from lab.client import Lab
+from tests.asking import ask
+from tests.scene import CART, DB, DEVICE, NODES, change, healthy
+
+SILENT = {"answered": 0, "outcome": "silence", "rtt_us": -1}
+A, B = NODES["node-a"][0], NODES["node-b"][0]
+LEFT_A, AT_B = {"node": "node-a", "way": "out"}, {"node": "node-b", "way": "in"}
+LEFT_B, AT_A = {"node": "node-b", "way": "out"}, {"node": "node-a", "way": "in"}
+NOTHING = {"seen": 0, "device": "", "outer_target": ""}
+DEAF = {**NOTHING, "heard": False, "enclosed": False}
+INTERNAL = "192.168.7.12"
+Changes = list[tuple[type[Fact], dict[str, Any], dict[str, Any]]]
+
+
+def after(changes: Changes, *, lost: bool = True) -> Diagnosis:
+    """The verdict on the healthy scene so changed; `lost`: no packet from pod to pod came back."""
+    facts = healthy()
+    for pod in (CART[0], DB[0]) if lost else ():
+        facts = change(facts, ProbeResult, {"pod": pod}, **SILENT)
+    for kind, where, fields in changes:
+        facts = change(facts, kind, where, **fields)
+    return diagnose(facts)
+
+
+def named(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
+    return [(cause.rule, cause.node, cause.leg) for cause in diagnosis.causes]
+
+
+WELL_OR_SOMEBODY_ELSES: dict[str, Changes] = {
+    "seen at the other node's card: it is that node's own doing": [(Sighting, AT_B, {"seen": 2})],
+    "never left the node: it is the node's own doing": [
+        (Sighting, LEFT_A, NOTHING),
+        (Sighting, AT_B, NOTHING),
+    ],
+    "the other node did not look on all the time": [(Sighting, AT_B, {**NOTHING, "enclosed": False})],
+    "nobody may look": [(Sighting, {}, {"seen": -1, "heard": False, "enclosed": False})],
+    "sent to another node": [(Sighting, LEFT_A, {"outer_target": "172.30.0.13"}), (Sighting, AT_B, NOTHING)],
+    "a node's own kernel does not let its ping out": [
+        (Sighting, AT_B, DEAF),
+        (Sighting, LEFT_A, NOTHING),
+        (ProbeResult, {"node": "node-a", "pod": ""}, {"sent": 0, **SILENT}),
+    ],
+    "ping between nodes is forbidden, and nothing else": [(ProbeResult, {"pod": ""}, SILENT)],
+    "nothing arrives, and nothing was sent": [
+        (Sighting, AT_B, DEAF),
+        (Sighting, LEFT_A, NOTHING),
+        (ProbeResult, {"pod": ""}, SILENT),
+    ],
+    "some packets with wrong sums, and TCP passes": [
+        (Sighting, AT_B, {"bad_checksums": 3}),
+        (ProbeResult, {"protocol": "tcp"}, {"answered": 2, "outcome": "answered", "rtt_us": 300}),
+    ],
+    "a table that was full once": [(NeighborTable, {}, {"refused": 900})],
+    "a table that was never full": [(NeighborTable, {}, {"collectable": 1020})],
+    "another VXLAN network beside Calico's": [
+        (
+            ForeignVxlans,
+            {"node": "node-a"},
+            {
+                "devices": (
+                    ForeignVxlan(device="flannel.1", vni=1, port=8472, up=True),
+                    ForeignVxlan(device="vx7", vni=7, port=4789, up=True),
+                    ForeignVxlan(device="vx4096", vni=4096, port=4790, up=True),
+                    ForeignVxlan(device="idle", vni=-1, port=4789, up=False),
+                )
+            },
+        )
+    ],
+    "an old entry with the same MAC": [
+        (MacSharers, {"node": "node-a"}, {"addresses": ("10.244.218.64", "10.244.218.90")})
+    ],
+}
+
+
+@pytest.mark.parametrize("what", WELL_OR_SOMEBODY_ELSES)
+def test_near_misses_accuse_nobody(what: str) -> None:
+    diagnosis = after(WELL_OR_SOMEBODY_ELSES[what])
+    assert (diagnosis.causes, diagnosis.warnings) == ((), ())
+    assert diagnosis.verdict == ("healthy" if "TCP passes" in what else "unknown")
+
+
+def reached(address: str) -> list[Fact]:
+    """Pings of node-a to another address of node-b come back."""
+    ping = next(f for f in healthy() if isinstance(f, ProbeResult) and f.pod == "" and f.node == "node-a")
+    return change([ping], ProbeResult, {}, target_address=address)
+
+
+def test_a_node_with_another_network_by_which_it_is_reached_is_well() -> None:
+    facts = change(healthy(), CalicoNode, {"name": "node-b"}, internal_address=INTERNAL) + reached(INTERNAL)
+    diagnosis = diagnose(facts)
+    assert (diagnosis.verdict, diagnosis.causes, diagnosis.warnings) == ("healthy", (), ())
+    # Where nodes do not answer pings on the network that pods use, that is no proof either.
+    diagnosis = diagnose(change(facts, ProbeResult, {"pod": "", "target_address": B}, **SILENT))
+    assert (diagnosis.verdict, diagnosis.causes, diagnosis.warnings) == ("healthy", (), ())
+
+
+CUT_THERE: Changes = [(Sighting, AT_B, DEAF), (ProbeResult, {"pod": ""}, SILENT)]
+CUT_BACK: Changes = [(Sighting, AT_A, DEAF), (ProbeResult, {"pod": ""}, SILENT)]
+UNRESOLVED: Changes = [
+    (Neighbor, {"node": "node-a", "address": B}, {"found": True, "mac": "", "state": "FAILED"}),
+    (Neighbor, {"node": "node-b", "address": A}, {"found": True, "mac": "", "state": "FAILED"}),
+    (Sighting, {"way": "out"}, NOTHING),
+]
+STATIC = {"found": True, "mac": "02:00:00:00:00:99", "state": "PERMANENT"}
+WOUNDS: dict[str, tuple[Changes, list[tuple[str, str, str]]]] = {
+    "swallowed there": ([(Sighting, AT_B, NOTHING)], [("underlay_drops_vxlan", "node-a", "forward")]),
+    "swallowed both ways": (
+        [(Sighting, AT_B, NOTHING), (Sighting, AT_A, NOTHING)],
+        [("underlay_drops_vxlan", "node-a", "forward"), ("underlay_drops_vxlan", "node-b", "reverse")],
+    ),
+    "cut there": (CUT_THERE, [("underlay_unreachable", "node-a", "forward")]),
+    "cut back": (CUT_BACK, [("underlay_unreachable", "node-b", "reverse")]),
+    "cut": ([*CUT_THERE, *CUT_BACK], [("underlay_unreachable", "node-a", "forward")]),
+    "cut, and nobody answers ARP": (
+        [*CUT_THERE, *CUT_BACK, *UNRESOLVED],
+        [("underlay_unreachable", "node-a", "forward")],
+    ),
+    "a wrong static entry": (
+        [
+            *CUT_THERE,
+            (Neighbor, {"node": "node-a", "address": B}, STATIC),
+            (Link, {"device": "eth0"}, {"mac": "02:00:00:00:00:01"}),
+        ],
+        [("underlay_neighbor_wrong", "node-a", "forward")],
+    ),
+    "an old node address": (
+        [*CUT_THERE, *CUT_BACK, (NodeAddress, {"node": "node-b"}, {"found": False, "others": ("eth0 172.30.0.77",)})],
+        [("node_address_stale", "node-b", "both")],
+    ),
+    "two peers of one MAC": (
+        [
+            (MacSharers, {"node": "node-a"}, {"addresses": ("10.244.218.64", "10.244.99.192")}),
+            (FdbEntry, {"node": "node-a"}, {"peer": "172.30.0.13"}),
+        ],
+        [("vxlan_mac_duplicate", "node-a", "forward")],
+    ),
+    "Calico's device cannot be set up": (
+        [
+            (Link, {"node": "node-b", "device": DEVICE}, {"up": False}),
+            (ForeignVxlans, {"node": "node-b"}, {"devices": (ForeignVxlan(device="ovs", vni=-1, port=4789, up=True),)}),
+        ],
+        [("vxlan_device_conflict", "node-b", "both")],
+    ),
+    "answers with wrong sums": (
+        [
+            (Sighting, AT_A, {"bad_checksums": 4}),
+            (ProbeResult, {"protocol": "icmp"}, {"answered": 2, "outcome": "answered"}),
+        ],
+        [("checksum_offload_broken", "node-b", "reverse")],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WOUNDS)
+def test_what_is_proved_is_named_alone(what: str) -> None:
+    changes, wanted = WOUNDS[what]
+    assert named(after(changes)) == wanted
+
+
+def test_a_node_is_known_by_an_address_its_peer_does_not_reach() -> None:
+    facts = change(healthy(), CalicoNode, {"name": "node-b"}, internal_address=INTERNAL)
+    facts = change(facts, ProbeResult, {"node": "node-a"}, **SILENT)
+    facts = change(facts, Sighting, AT_B, **DEAF) + reached(INTERNAL)
+    assert named(diagnose(facts)) == [("node_address_wrong", "node-b", "both")]
+    # Neither address answers: then it is not the choice between them.
+    facts = change(facts, ProbeResult, {"target_address": INTERNAL}, **SILENT)
+    assert "node_address_wrong" not in [cause.rule for cause in diagnose(facts).causes]
+
+
+HERE = str(Path(__file__).resolve().parents[1])
+
+
+def by_hand(lab: Lab, node: str, script: str) -> None:
+    path = os.pathsep.join(filter(None, (HERE, os.environ.get("PYTHONPATH"))))
+    done = lab.exec(node, "env", f"PYTHONPATH={path}", sys.executable, "-c", f"from lab.wire import *\n{script}")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+async def answered(lab: Lab) -> Diagnosis:
+    return (await ask(lab.environment(), "shop/cart shop/db 5432/tcp")).diagnosis
+
+
+@pytest.mark.parametrize("node", ["node-a", "node-b"])
+async def test_a_nodes_own_firewall_is_not_the_network_between(lab: Lab, node: str) -> None:
+    """The packets did arrive: what the node then does with them is another failure mode's to say."""
+    by_hand(lab, node, "drop_udp('eth0', 4789)")
+    diagnosis = await answered(lab)
+    assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
+
+
+async def test_both_directions_are_told(lab: Lab) -> None:
+    for where in ("source", "target"):
+        lab.inflict("underlay_drops_vxlan", where=where)
+    assert named(await answered(lab)) == [
+        ("underlay_drops_vxlan", "node-a", "forward"),
+        ("underlay_drops_vxlan", "node-b", "reverse"),
+    ]
+    lab.heal()
+    for where in ("source", "target"):
+        lab.inflict("underlay_unreachable", where=where)
+    assert named(await answered(lab)) == [("underlay_unreachable", "node-a", "forward")]
