@@ -23,6 +23,7 @@ from bot.cards import Cards
 from bot.conversation import Conversation, Investigate
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.journal import Job, Journal
+from bot.language import ENGLISH, Language
 from bot.reply import blocks
 from bot.reply.blocks import escape
 from bot.second_look import second_look
@@ -72,15 +73,17 @@ class App:
         approvers: Approvers,
         journal: Journal,
         cluster: str = "",
+        language: Language = ENGLISH,
     ) -> None:
         self._settings = settings
         self._store = store
         self._journal = journal
         self._cluster = cluster
+        self._language = language
         self._investigate = investigate
         self._slack = Slack(web_client(settings.bot_token, settings.api_url))
         self._approvals = Approvals(store, approvers, GroupCache(self._slack.members))
-        self._cards = Cards(self._slack, store, approvers, second_look(investigate))
+        self._cards = Cards(self._slack, store, approvers, second_look(investigate), language)
         self.address: tuple[str, int] | None = None  # in HTTP mode, once it listens
         self.ready = asyncio.Event()
 
@@ -95,6 +98,7 @@ class App:
             self._investigate,
             cluster=self._cluster,
             bot_name=self._me.name,
+            language=self._language,
         )
         bolt = self._wire()
         serve = self._serve_http if self._settings.mode == "http" else self._serve_socket

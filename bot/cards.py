@@ -8,6 +8,7 @@ import logging
 from datetime import timedelta
 
 from bot.errors import UserError
+from bot.language import ENGLISH, Language
 from bot.reply import blocks
 from bot.reply.blocks import Message, escape
 from bot.second_look import Look
@@ -24,11 +25,14 @@ RECENT = timedelta(hours=24)  # older ends were drawn long ago
 class Cards:
     """Draws cards from the custom resources: when one changes, and all recent ones after a start."""
 
-    def __init__(self, slack: Slack, store: FixStore, approvers: Approvers, look: Look) -> None:
+    def __init__(
+        self, slack: Slack, store: FixStore, approvers: Approvers, look: Look, language: Language = ENGLISH
+    ) -> None:
         self._slack = slack
         self._store = store
         self._approvers = approvers
         self._look = look
+        self._language = language
         self._drawn: dict[str, tuple[str, str, bool]] = {}  # name -> (ts, phase, with a second look) as the card shows
         self._drawing: dict[str, asyncio.Lock] = {}
         self._timers: dict[str, asyncio.Task[None]] = {}
@@ -49,6 +53,7 @@ class Cards:
             self._store.now(),
             approvers=sorted(one for one in self._approvers.entries if not one.startswith(KUBERNETES)),
             four_eyes=not self._approvers.allow_self,
+            language=self._language,
         )
 
     async def placed(self, name: str, card: Card) -> None:

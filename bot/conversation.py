@@ -16,9 +16,11 @@ from bot.errors import UserError
 from bot.fix_requests import requested
 from bot.investigate import Investigation, Progress
 from bot.journal import Job, Journal
+from bot.language import ENGLISH, Language
 from bot.reply import blocks
 from bot.reply.blocks import Message, escape
 from bot.slack import NotInChannel, Slack
+from facts import say
 from fixes.request import Card, FixRequest, Person
 from fixes.store import FixStore, StoreError
 
@@ -49,6 +51,7 @@ class Conversation:
         *,
         cluster: str,
         bot_name: str,
+        language: Language = ENGLISH,
     ) -> None:
         self._slack = slack
         self._journal = journal
@@ -57,6 +60,7 @@ class Conversation:
         self._investigate = investigate
         self._cluster = cluster
         self._bot_name = bot_name
+        self._language = language
         self._places = asyncio.Semaphore(AT_ONCE)
 
     async def answer(self, job: Job) -> None:
@@ -65,9 +69,9 @@ class Conversation:
         async with self._places:
             try:
                 if job.answer:
-                    await self._slack.update(job.channel, job.answer, self._progress(job, "looking"))
+                    await self._slack.update(job.channel, job.answer, self._progress(job, say("looking")))
                 else:
-                    ts = await self._slack.post(job.channel, self._progress(job, "looking"), job.thread)
+                    ts = await self._slack.post(job.channel, self._progress(job, say("looking")), job.thread)
                     job = msgspec.structs.replace(job, answer=ts)
                     await asyncio.to_thread(self._journal.update, job)
                 await self._judge(job)
@@ -92,7 +96,7 @@ class Conversation:
             )
             await self._slack.update(job.channel, job.answer, self._trouble(job, broken))
             return
-        await self._slack.update(job.channel, job.answer, blocks.answer(investigation))
+        await self._slack.update(job.channel, job.answer, blocks.answer(investigation, self._language))
         await self._reply(job.channel, job.thread or job.answer, investigation, job.user)
 
     async def _reply(self, channel: str, thread: str, investigation: Investigation, user: str) -> None:
@@ -102,7 +106,7 @@ class Conversation:
                 cards.append(await self._card(request, channel, thread))
         except StoreError as error:
             cards.append(_plain(f"There is a fix for this, but it cannot be asked for. {error.sentence}"))
-        for message in blocks.thread(investigation, cards):
+        for message in blocks.thread(investigation, cards, language=self._language):
             ts = await self._slack.post(channel, message, thread)
             if message.request:
                 await self._cards.placed(message.request, Card(channel=channel, thread=thread, ts=ts))
@@ -124,7 +128,7 @@ class Conversation:
         )
 
     def _progress(self, job: Job, step: str) -> Message:
-        return blocks.progress(job.words, step, asked_by=job.user, cluster=self._cluster)
+        return blocks.progress(job.words, step, asked_by=job.user, cluster=self._cluster, language=self._language)
 
     def _trouble(self, job: Job, error: UserError) -> Message:
         """The question's own line, and below it what is wrong with it."""

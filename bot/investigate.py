@@ -16,7 +16,7 @@ from bot.sources.probes import Probes
 from bot.words import parse
 from engine.plan import plan
 from engine.worker import Worker
-from facts import CalicoNode, Diagnosis
+from facts import CalicoNode, Diagnosis, listed, say
 
 KEPT = 100
 
@@ -51,15 +51,16 @@ async def investigate(
     began, started = time.monotonic(), datetime.datetime.now(datetime.UTC)
     asked = parse(words)
 
-    await _tell(progress, f"looking up {asked.source} and {asked.target}")
+    await _tell(progress, say("looking up {source} and {target}", source=asked.source, target=asked.target))
     known = await cluster.look(asked)
 
     asks = plan(known)
-    await _tell(progress, f"asking {' and '.join(ask.node for ask in asks)}" if asks else "no node to ask")
+    nodes = [ask.node for ask in asks]
+    await _tell(progress, say("asking {nodes}", nodes=listed(nodes)) if nodes else say("no node to ask"))
     addresses = {fact.name: fact.internal_address for fact in known if isinstance(fact, CalicoNode)}
     seen = await probes.ask(asks, addresses)
 
-    await _tell(progress, "judging")
+    await _tell(progress, say("judging"))
     diagnosis = await asyncio.to_thread(worker.diagnose, [*known, *seen])
 
     answer = Investigation(

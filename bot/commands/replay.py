@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from bot import language as languages
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.investigate import Investigation
 from bot.reply import json as as_json
@@ -23,9 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", help="a file saved by `why` or by the bot: inv-….json")
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
     parser.add_argument("--verbose", action="store_true", help="list what was checked and well")
+    languages.add_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    language = languages.from_argument(args)
     investigation = load(Path(args.file))
     worker = Worker()
     try:
@@ -35,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output == "json":
         sys.stdout.write(as_json.render(judged))
     else:
-        sys.stdout.write(as_text.render(judged, verbose=args.verbose))
+        sys.stdout.write(as_text.render(judged, verbose=args.verbose, language=language))
     return COULD_NOT_JUDGE if judged.diagnosis.verdict == "unknown" else 0
 
 

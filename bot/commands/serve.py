@@ -11,8 +11,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from bot import language as languages
 from bot import settings as connection
 from bot.errors import UserError
+from bot.language import Language
 
 if TYPE_CHECKING:
     from bot.app import SlackSettings
@@ -30,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mode", choices=("socket", "http"), help="how Slack delivers ($CALICO_WHY_SLACK_MODE, socket)")
     group.add_argument("--listen", help="host:port in http mode ($CALICO_WHY_SLACK_LISTEN, 127.0.0.1:3000)")
     group.add_argument("--deadline", type=float, default=4.0, metavar="S", help="seconds a probe may take (4)")
+    languages.add_argument(parser)
     connection.add_arguments(parser)
 
 
@@ -41,8 +44,9 @@ def run(args: argparse.Namespace) -> int:
     if args.listen:
         environment["CALICO_WHY_SLACK_LISTEN"] = args.listen
     slack = slack_settings(environment)
+    language = languages.from_argument(args)
     _log_without_secrets()
-    asyncio.run(_serve(slack, connection.from_arguments(args), args.deadline))
+    asyncio.run(_serve(slack, connection.from_arguments(args), args.deadline, language))
     return 0
 
 
@@ -76,7 +80,7 @@ def slack_settings(environment: Mapping[str, str]) -> SlackSettings:
     )
 
 
-async def _serve(slack: SlackSettings, settings: connection.Settings, deadline_s: float) -> None:
+async def _serve(slack: SlackSettings, settings: connection.Settings, deadline_s: float, language: Language) -> None:
     from bot.app import App
     from bot.investigate import investigate
     from bot.journal import Journal
@@ -130,6 +134,7 @@ async def _serve(slack: SlackSettings, settings: connection.Settings, deadline_s
                 approvers=approvers,
                 journal=journal,
                 cluster=cluster.name,
+                language=language,
             )
             await app.run(stop)
     finally:

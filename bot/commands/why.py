@@ -9,8 +9,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from bot import language as languages
 from bot import settings as connection
 from bot.errors import COULD_NOT_JUDGE, UserError
+from bot.language import Language
 from bot.words import parse
 
 if TYPE_CHECKING:
@@ -36,18 +38,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ask for a cause's fix, which a second person approves",
     )
     parser.add_argument("--deadline", type=float, default=4.0, metavar="S", help="seconds a probe may take (4)")
+    languages.add_argument(parser)
     connection.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """0 answered, 3 when the verdict is unknown; with --exit-code 1 for a cause. Raises UserError."""
     parse(args.words)
+    language = languages.from_argument(args)
     if not 0.1 <= args.deadline <= 300:
         raise UserError(f"--deadline {args.deadline:g}: give the seconds a probe may take, from 0.1 to 300.")
-    return asyncio.run(_answer(args, connection.from_arguments(args)))
+    return asyncio.run(_answer(args, connection.from_arguments(args), language))
 
 
-async def _answer(args: argparse.Namespace, settings: connection.Settings) -> int:
+async def _answer(args: argparse.Namespace, settings: connection.Settings, language: Language) -> int:
     from engine.worker import Worker
 
     worker = Worker()  # gets ready in a process of its own while the clients below are being imported
@@ -61,7 +65,7 @@ async def _answer(args: argparse.Namespace, settings: connection.Settings) -> in
     finally:
         worker.close()
     requests = await _requested(answer, settings) if args.request_fix else []
-    sys.stdout.write(_form(answer, args.output, verbose=args.verbose, fixes=requests))
+    sys.stdout.write(_form(answer, args.output, verbose=args.verbose, fixes=requests, language=language))
     if answer.diagnosis.verdict == "unknown":
         return COULD_NOT_JUDGE
     return 1 if args.exit_code and answer.diagnosis.verdict == "cause" else 0
@@ -75,7 +79,9 @@ async def _requested(answer: Investigation, settings: connection.Settings) -> li
         return await request_fixes(answer, store, await store.whoami())
 
 
-def _form(answer: Investigation, form: str, *, verbose: bool, fixes: Sequence[Mapping[str, Any]]) -> str:
+def _form(
+    answer: Investigation, form: str, *, verbose: bool, fixes: Sequence[Mapping[str, Any]], language: Language
+) -> str:
     if form == "json":
         from bot.reply import json
 
@@ -85,9 +91,9 @@ def _form(answer: Investigation, form: str, *, verbose: bool, fixes: Sequence[Ma
 
         from bot.reply import blocks
 
-        messages = msgspec.json.encode([blocks.answer(answer), *blocks.thread(answer)])
+        messages = msgspec.json.encode([blocks.answer(answer, language), *blocks.thread(answer, language=language)])
         return msgspec.json.format(messages, indent=2).decode() + "\n"
     from bot.reply import text
 
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return text.render(answer, verbose=verbose, fixes=fixes, colour=colour)
+    return text.render(answer, verbose=verbose, fixes=fixes, colour=colour, language=language)

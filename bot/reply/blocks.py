@@ -11,9 +11,10 @@ import msgspec
 
 from bot.errors import UserError
 from bot.investigate import Investigation
+from bot.language import ENGLISH, Language
 from bot.reply import evidence, wording
 from bot.reply.wording import Request, printable
-from facts import Cause
+from facts import Cause, say
 
 Block = dict[str, Any]
 
@@ -61,6 +62,7 @@ _EVENTS = {
     "Failed": "failed",
     "Unknown": "interrupted",
 }
+COLUMNS = ("Node", "What", "Expected", "Seen")
 _SLACK_ID = re.compile(r"[UW][A-Z0-9]{2,30}")
 _GROUP_ID = re.compile(r"S[A-Z0-9]{2,30}")
 
@@ -111,30 +113,34 @@ def _moment(text: str) -> datetime | None:
 # -- the question and its answer ------------------------------------------------------------------------------------
 
 
-def progress(asked: str, step: str, *, asked_by: str = "", cluster: str = "") -> Message:
+def progress(asked: str, step: str, *, asked_by: str = "", cluster: str = "", language: Language = ENGLISH) -> Message:
     """The one message that is updated while looking."""
-    line = _asked(asked, asked_by, cluster)
-    return _message(f"Looking: {asked}", [_section(line), _context([f":mag: {escape(step)}"])])
+    line = _asked(asked, asked_by, cluster, language)
+    title = language(say("Looking: {asked}", asked=asked))
+    return _message(title, [_section(line), _context([f":mag: {escape(language(step))}"])], language)
 
 
-def answer(investigation: Investigation) -> Message:
+def answer(investigation: Investigation, language: Language = ENGLISH) -> Message:
     """The same message when the answer is there: the question's line, the verdict, the proof."""
     diagnosis = investigation.diagnosis
-    headline = wording.headline(investigation)
+    headline = wording.headline(investigation, language)
     lines = [f"{MARKS.get(diagnosis.verdict, ':grey_question:')} *{escape(headline)}*"]
     if diagnosis.causes:
-        lines += [escape(one) for one in (diagnosis.causes[0].text, diagnosis.causes[0].felix) if one]
+        lines += [escape(one) for one in wording.told(diagnosis.causes[0], language)]
     if diagnosis.summary:
-        lines.append(escape(diagnosis.summary))
-    blocks = [_section(_asked(investigation.asked, investigation.asked_by, investigation.cluster)), _lines(lines)]
-    blocks += [_lines(_cause(one, ":x:")) for one in diagnosis.causes[1:]]
-    blocks += [_lines(_cause(one, ":warning:")) for one in diagnosis.warnings]
-    return _message(f"{investigation.asked}: {headline}", blocks)
+        lines.append(escape(wording.summary(diagnosis, language)))
+    asked = _asked(investigation.asked, investigation.asked_by, investigation.cluster, language)
+    blocks = [_section(asked), _lines(lines, language)]
+    blocks += [_lines(_cause(one, ":x:", language), language) for one in diagnosis.causes[1:]]
+    blocks += [_lines(_cause(one, ":warning:", language), language) for one in diagnosis.warnings]
+    return _message(f"{investigation.asked}: {headline}", blocks, language)
 
 
-def thread(investigation: Investigation, cards: Sequence[Message] = ()) -> list[Message]:
+def thread(
+    investigation: Investigation, cards: Sequence[Message] = (), *, language: Language = ENGLISH
+) -> list[Message]:
     """What goes below the answer, in order: the path, the evidence, the cards of the fixes, what was (not) seen."""
-    found = [_path(investigation), _evidence(investigation), *cards, _seen(investigation)]
+    found = [_path(investigation, language), _evidence(investigation, language), *cards, _seen(investigation, language)]
     return [message for message in found if message is not None]
 
 
@@ -155,77 +161,91 @@ def trouble(error: UserError, words: Sequence[str]) -> Message:
     return _message(error.sentence, blocks)
 
 
-def _asked(asked: str, asked_by: str, cluster: str) -> str:
-    person = f"{who(asked_by)} asked: " if asked_by else ""
-    return f"{person}why {code(asked)}" + (f"   [{escape(cluster)}]" if cluster else "")
+def _asked(asked: str, asked_by: str, cluster: str, language: Language) -> str:
+    question = f"why {code(asked)}"
+    said = say("{person} asked: {question}", person=who(asked_by), question=question) if asked_by else question
+    return language(said) + (f"   [{escape(cluster)}]" if cluster else "")
 
 
-def _cause(cause: Cause, mark: str) -> list[str]:
-    return [f"{mark} *{escape(cause.title)}*", *(escape(one) for one in (cause.text, cause.felix) if one)]
+def _cause(cause: Cause, mark: str, language: Language) -> list[str]:
+    return [f"{mark} *{escape(language(cause.title))}*", *map(escape, wording.told(cause, language))]
 
 
-def _path(investigation: Investigation) -> Message:
+def _path(investigation: Investigation, language: Language) -> Message:
     diagnosis = investigation.diagnosis
-    sides = [wording.placed(investigation, side) for side in wording.sides(investigation)]
+    sides = [wording.placed(investigation, side, language) for side in wording.sides(investigation)]
     lines = [" → ".join(code(side) for side in sides)]
-    if about := wording.setting(diagnosis):
+    if about := wording.setting(diagnosis, language):
         lines.append(escape(about))
-    blocks = [_lines(lines)]
-    named = wording.legs(diagnosis)
-    width = max([8, *(len(name) for name, _ in named)])
-    drawn = "\n".join(printable(f"{name:<{width}} {wording.path(leg)}") for name, leg in named)
+    blocks = [_lines(lines, language)]
+    named = wording.legs(diagnosis, language)
+    width = max([8, *(wording.width(name) for name, _ in named)])
+    drawn = "\n".join(printable(f"{wording.padded(name, width)} {wording.path(leg, language)}") for name, leg in named)
     if drawn:
         blocks.append(_preformatted(drawn))
-    remedies = dict.fromkeys(wording.remedy(one) for one in diagnosis.causes)
-    blocks += [_section(f"*Do now:* {escape(one)}") for one in remedies]
-    if diagnosis.verdict == "unknown" and (step := wording.next_step(diagnosis.blind)):
-        blocks.append(_section(f"*Next:* {escape(step)}"))
-    told = "; ".join(wording.ends(name, leg) for name, leg in named)
-    return _message(f"The path: {told}" if told else "The path is not known", blocks)
+    remedies = dict.fromkeys(wording.remedy(one, language) for one in diagnosis.causes)
+    blocks += [_section(f"*{language(say('Do now'))}:* {escape(one)}") for one in remedies]
+    if diagnosis.verdict == "unknown" and (step := wording.next_step(diagnosis.blind, language)):
+        blocks.append(_section(f"*{language(say('Next'))}:* {escape(step)}"))
+    told = "; ".join(wording.ends(name, leg, language) for name, leg in named)
+    title = say("The path: {legs}", legs=told) if told else say("The path is not known")
+    return _message(language(title), blocks, language)
 
 
-def _evidence(investigation: Investigation) -> Message | None:
+def _evidence(investigation: Investigation, language: Language) -> Message | None:
     rows = evidence.rows(investigation.diagnosis)
     if not rows:
         return None
-    table = [["Node", "What", "Expected", "Seen"]]
+    table = [[language(say(one)) for one in COLUMNS]]
     size = 0
     for row in rows[:TABLE_ROWS]:
         mark = "✗ " if row.wrong else ""
-        cells = [_cut(printable(one), CELL) or "-" for one in (row.node, row.what, row.expected, mark + row.seen)]
+        said = (row.node, language(row.what), language(row.expected), mark + language(row.seen))
+        cells = [_cut(printable(one), CELL) or "-" for one in said]
         size += sum(map(len, cells))
         if size > TABLE:
             break
         table.append(cells)
     left = len(rows) - (len(table) - 1)
     wrong = sum(row.wrong for row in rows)
-    title = f"Evidence: {len(rows)} things seen, {wrong} not as expected"
+    title = language(say("Evidence: {count} things seen, {wrong} not as expected", count=len(rows), wrong=wrong))
     blocks = [_section(f"*{title}*"), _table(table)]
     if left:
-        blocks.append(_context([f"{left} more, all of them with: `calico-why why --verbose`"]))
-    return _message(title, blocks)
+        more = say("{count} more, all of them with: `calico-why why --verbose`", count=left)
+        blocks.append(_context([language(more)]))
+    return _message(title, blocks, language)
 
 
-def _seen(investigation: Investigation) -> Message:
+def _seen(investigation: Investigation, language: Language) -> Message:
     diagnosis = investigation.diagnosis
-    blind = wording.blind(diagnosis)
-    lines = [f"*Could not see:* {'nothing' if not blind else ''}".rstrip()]
+    blind = wording.blind(diagnosis, language)
+    lines = [language(say("*Could not see:*") if blind else say("*Could not see:* nothing"))]
     lines += [f"• {escape(one)}" for one in blind]
-    blocks = [_lines(lines)]
-    count = f"{len(diagnosis.checked)} things checked and well"
-    few = [f"{count}; {investigation.elapsed_ms / 1000:.2f} s; {escape(investigation.id)}"]
+    blocks = [_lines(lines, language)]
+    count = language(say("{count} things checked and well", count=len(diagnosis.checked)))
+    seconds = language(say("{seconds} s", seconds=f"{investigation.elapsed_ms / 1000:.2f}"))
+    few = [f"{count}; {seconds}; {escape(investigation.id)}"]
     if investigation.saved:
-        few.append(f"all of it: {code(f'calico-why replay --verbose {investigation.saved}')}")
+        command = code(f"calico-why replay --verbose {investigation.saved}")
+        few.append(language(say("all of it: {command}", command=command)))
     if investigation.not_saved:
-        few.append(f"not saved: {escape(investigation.not_saved)}")
+        few.append(language(say("not saved: {why}", why=escape(investigation.not_saved))))
     blocks.append(_context(["   ".join(few)]))
-    return _message(f"{count}; could not see: {len(blind) or 'nothing'}", blocks)
+    unseen = say("{checked}; could not see: {count}", checked=count, count=len(blind) or say("nothing"))
+    return _message(language(unseen), blocks, language)
 
 
 # -- the card of a fix ----------------------------------------------------------------------------------------------
 
 
-def fix_card(request: Request, now: datetime, *, approvers: Sequence[str] = (), four_eyes: bool = True) -> Message:
+def fix_card(
+    request: Request,
+    now: datetime,
+    *,
+    approvers: Sequence[str] = (),
+    four_eyes: bool = True,
+    language: Language = ENGLISH,
+) -> Message:
     """The card of a FixRequest (its custom resource) as it stands at `now`. Buttons only while it can be decided.
 
     approvers: Slack ids of users and groups who may decide. four_eyes: not the one who asked.
@@ -239,26 +259,31 @@ def fix_card(request: Request, now: datetime, *, approvers: Sequence[str] = (), 
     by: Mapping[str, Any] = spec.get("requestedBy") or {}
     requester = who(str(by.get("id") or ""), str(by.get("name") or ""))
 
-    head = [f"*{escape(str(spec.get('title') or name))}*", PHASES.get(shown, escape(shown))]
-    about = [
-        f"*Blast radius:* {escape(str(spec.get('blastRadius') or 'not known'))}",
-        f"*Undo:* {escape(str(spec.get('undo') or 'not known'))}",
-    ]
-    few = [f"{code(name)} asked by {requester} {when(str(spec.get('requestedAt') or ''))}".rstrip()]
-    if open_until:
-        allowed = ", ".join(who(one) for one in approvers) or "nobody: no approvers are configured"
-        few.append(f"May approve: {allowed}{f' (not {requester})' if four_eyes and approvers else ''}")
-        few.append(f"Until {when(str(spec.get('expiresAt')))}")
-    blocks = [_lines(head), _lines(about), _context(few)]
-    if story := _story(status, str(spec.get("node") or "")):
-        blocks.append(_lines(story))
-    if open_until:
-        blocks.append(_buttons(name, str(spec.get("title") or name), str(spec.get("blastRadius") or "")))
     title = str(spec.get("title") or name)
-    return _message(f"{title}: {PHASES.get(shown, shown).split(': ', 1)[-1]}", blocks, request=name)
+    state = language(say(PHASES[shown])) if shown in PHASES else escape(shown)
+    radius = escape(str(spec.get("blastRadius") or "")) or say("not known")
+    undo = escape(str(spec.get("undo") or "")) or say("not known")
+    about = [language(say("*Blast radius:* {text}", text=radius)), language(say("*Undo:* {text}", text=undo))]
+    asked_at = when(str(spec.get("requestedAt") or ""))
+    asked = say("{request} asked by {person} {time}", request=code(name), person=requester, time=asked_at)
+    few = [language(asked).rstrip()]
+    if open_until:
+        allowed = ", ".join(who(one) for one in approvers) or say("nobody: no approvers are configured")
+        decide = (
+            say("May approve: {people} (not {person})", people=allowed, person=requester)
+            if four_eyes and approvers
+            else say("May approve: {people}", people=allowed)
+        )
+        few += [language(decide), language(say("Until {time}", time=when(str(spec.get("expiresAt")))))]
+    blocks = [_lines([f"*{escape(title)}*", state], language), _lines(about, language), _context(few)]
+    if story := _story(status, str(spec.get("node") or ""), language):
+        blocks.append(_lines(story, language))
+    if open_until:
+        blocks.append(_buttons(name, title, str(spec.get("blastRadius") or ""), language))
+    return _message(f"{title}: {state.split(': ', 1)[-1]}", blocks, language, request=name)
 
 
-def _story(status: Mapping[str, Any], node: str) -> list[str]:
+def _story(status: Mapping[str, Any], node: str, language: Language) -> list[str]:
     """What has happened to a request, a line each: who, when, and what was said."""
     lines = []
     for event in status.get("history") or ():
@@ -266,25 +291,25 @@ def _story(status: Mapping[str, Any], node: str) -> list[str]:
         if phase == "Pending":
             continue
         by: Mapping[str, Any] = event.get("by") or {}
-        words = [
-            _EVENTS.get(phase, escape(phase)).format(node=escape(node) or "its node"),
-            f"by {who(str(by.get('id') or ''), str(by.get('name') or ''))}" if by else "",
-            when(str(event.get("at") or "")),
-        ]
+        done = say(_EVENTS[phase], node=escape(node) or say("its node")) if phase in _EVENTS else escape(phase)
+        if by:
+            done = say("{done} by {person}", done=done, person=who(str(by.get("id") or ""), str(by.get("name") or "")))
+        words = [language(done), when(str(event.get("at") or ""))]
         said = f": {escape(str(event['message']))}" if event.get("message") else ""
         lines.append("• " + " ".join(filter(None, words)) + said)
     if second := status.get("secondLook"):
         mark = MARKS.get(str(second.get("verdict")), "")
-        lines.append(f"{mark} second look {when(str(second.get('at') or ''))}: {escape(str(second.get('text') or ''))}")
+        looked = language(say("second look"))
+        lines.append(f"{mark} {looked} {when(str(second.get('at') or ''))}: {escape(str(second.get('text') or ''))}")
     return lines
 
 
-def _buttons(name: str, title: str, blast_radius: str) -> Block:
+def _buttons(name: str, title: str, blast_radius: str, language: Language) -> Block:
     confirm = {
-        "title": _plain("Approve this change?", 100),
+        "title": _plain(language(say("Approve this change?")), 100),
         "text": _plain(f"{title}. {blast_radius}", 300),
-        "confirm": _plain("Approve", 30),
-        "deny": _plain("Not now", 30),
+        "confirm": _plain(language(say("Approve")), 30),
+        "deny": _plain(language(say("Not now")), 30),
     }
     return {
         "type": "actions",
@@ -292,12 +317,17 @@ def _buttons(name: str, title: str, blast_radius: str) -> Block:
             {
                 "type": "button",
                 "action_id": APPROVE,
-                "text": _plain("Approve", BUTTON_TEXT),
+                "text": _plain(language(say("Approve")), BUTTON_TEXT),
                 "style": "primary",
                 "value": name,
                 "confirm": confirm,
             },
-            {"type": "button", "action_id": REJECT, "text": _plain("Reject", BUTTON_TEXT), "value": name},
+            {
+                "type": "button",
+                "action_id": REJECT,
+                "text": _plain(language(say("Reject")), BUTTON_TEXT),
+                "value": name,
+            },
         ],
     }
 
@@ -305,14 +335,15 @@ def _buttons(name: str, title: str, blast_radius: str) -> Block:
 # -- Slack's shapes -------------------------------------------------------------------------------------------------
 
 
-def _message(text: str, blocks: Sequence[Block], *, request: str = "") -> Message:
+def _message(text: str, blocks: Sequence[Block], language: Language = ENGLISH, *, request: str = "") -> Message:
     """At most MESSAGE characters in at most BLOCKS blocks: what is too much is cut from the end, and that is said."""
     kept: list[Block] = []
     size = 0
     for block in blocks:
         size += _characters(block)
         if kept and (size > MESSAGE or len(kept) == BLOCKS) and block["type"] != "actions":
-            kept.append(_context(["… more than a message holds; all of it with `calico-why why --verbose`"]))
+            more = say("… more than a message holds; all of it with `calico-why why --verbose`")
+            kept.append(_context([language(more)]))
             break
         kept.append(block)
     return Message(text=_cut(printable(text), FALLBACK) or "-", blocks=kept, request=request)
@@ -330,9 +361,9 @@ def _section(text: str) -> Block:
     return {"type": "section", "text": _mrkdwn(text, SECTION)}
 
 
-def _lines(lines: Iterable[str]) -> Block:
+def _lines(lines: Iterable[str], language: Language = ENGLISH) -> Block:
     """One section; lines that do not fit are left out and counted, so that no markup is cut in the middle."""
-    return _section(_fitted(list(lines), SECTION))
+    return _section(_fitted(list(lines), SECTION, language))
 
 
 def _context(texts: Sequence[str]) -> Block:
@@ -361,7 +392,7 @@ def _plain(text: str, most: int) -> Block:
     return {"type": "plain_text", "text": _cut(printable(text), most) or "-", "emoji": False}
 
 
-def _fitted(lines: list[str], most: int) -> str:
+def _fitted(lines: list[str], most: int, language: Language) -> str:
     text = "\n".join(lines)
     if len(text) <= most:
         return text
@@ -369,7 +400,7 @@ def _fitted(lines: list[str], most: int) -> str:
     for index, line in enumerate(lines):
         short = _cut_markup(line, most // 2)
         if sum(len(one) + 1 for one in kept) + len(short) > most - 40:
-            kept.append(f"… and {len(lines) - index} more")
+            kept.append(language(say("… and {count} more", count=len(lines) - index)))
             break
         kept.append(short)
     return "\n".join(kept)

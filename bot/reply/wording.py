@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bot.investigate import Investigation
+from bot.language import ENGLISH, Language
 from facts import (
     Backend,
     Blind,
@@ -18,6 +20,8 @@ from facts import (
     Leg,
     LegPath,
     ServicePort,
+    listed,
+    say,
 )
 
 Request = Mapping[str, Any]  # a FixRequest as its custom resource
@@ -33,10 +37,32 @@ NAMES = {
     "outside": "out of the cluster",
 }
 
+LEGS = {"forward": "forward", "reverse": "reverse", "both": "both"}
+PLACES = {  # of facts.flow.STAGES
+    "source pod": "source pod",
+    "source veth": "source veth",
+    "source node": "source node",
+    "source tunnel": "source tunnel",
+    "underlay": "underlay",
+    "target tunnel": "target tunnel",
+    "target node": "target node",
+    "target veth": "target veth",
+    "target pod": "target pod",
+}
+
 
 def printable(text: str) -> str:
     """Without anything a terminal would obey: names and messages of a cluster are not to be trusted with a cursor."""
     return "".join(one if one.isprintable() else " " if one.isspace() else "�" for one in text)
+
+
+def width(text: str) -> int:
+    """Columns on a terminal: a Chinese character takes two."""
+    return sum(2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text)
+
+
+def padded(text: str, columns: int) -> str:
+    return text + " " * max(columns - width(text), 0)
 
 
 def sides(investigation: Investigation) -> tuple[str, str]:
@@ -54,96 +80,131 @@ def port(investigation: Investigation) -> str:
     return f"{question.port}/{question.protocol}" if question and question.protocol else ""
 
 
-def placed(investigation: Investigation, name: str) -> str:
+def placed(investigation: Investigation, name: str, language: Language = ENGLISH) -> str:
     """`shop/cart 10.244.174.132 on node-a`, with as much of it as is known; of a Service also what it leads to."""
     ports = [fact for fact in investigation.diagnosis.facts if isinstance(fact, ServicePort) and fact.service == name]
     if ports:
-        return _service(ports, [fact for fact in investigation.diagnosis.facts if isinstance(fact, Backend)])
+        return _service(ports, [fact for fact in investigation.diagnosis.facts if isinstance(fact, Backend)], language)
     for fact in investigation.diagnosis.facts:
         if isinstance(fact, Endpoint) and fact.name == name:
             address = ", ".join(one for one in (fact.address, fact.address6) if one and one != name)
-            where = f"on {fact.node}" if fact.node and fact.node != name else ""
+            where = language(say("on {node}", node=fact.node)) if fact.node and fact.node != name else ""
             return " ".join(filter(None, (name, address, where)))
     return name
 
 
-def _service(ports: Sequence[ServicePort], backends: Sequence[Backend]) -> str:
+def _service(ports: Sequence[ServicePort], backends: Sequence[Backend], language: Language) -> str:
     """`service shop/db-service (10.96.0.9:80) -> shop/db:5432 on node-b, 2 more`."""
-    addresses = ", ".join(_with_port(one.address, one.port) for one in ports if one.address) or "headless"
-    ends = dict.fromkeys(
-        f"{_with_port(one.pod or one.endpoint or one.address, one.port)}{f' on {one.node}' if one.node else ''}"
-        for one in backends
-        if one.used and one.service == ports[0].service
+    name = ports[0].service
+    addresses = ", ".join(_with_port(one.address, one.port) for one in ports if one.address)
+    named = language(
+        say("service {name} ({addresses})", name=name, addresses=addresses)
+        if addresses
+        else say("headless service {name}", name=name)
     )
-    shown = [*list(ends)[:SHOWN], *([f"{len(ends) - SHOWN} more"] if len(ends) > SHOWN else [])]
-    named = f"service {ports[0].service} ({addresses})"
-    if not shown and not any(one.found and one.counted for one in ports):
-        return named
-    return f"{named} -> {', '.join(shown) or 'no endpoint it may use'}"
+    ends = list(dict.fromkeys(_end(one, language) for one in backends if one.used and one.service == name))
+    if len(ends) > SHOWN:
+        ends[SHOWN:] = [language(say("{count} more", count=len(ends) - SHOWN))]
+    if not ends and any(one.found and one.counted for one in ports):
+        ends = [language(say("no endpoint it may use"))]
+    return f"{named} -> {', '.join(ends)}" if ends else named
+
+
+def _end(backend: Backend, language: Language) -> str:
+    name = _with_port(backend.pod or backend.endpoint or backend.address, backend.port)
+    return f"{name} {language(say('on {node}', node=backend.node))}" if backend.node else name
 
 
 def _with_port(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def setting(diagnosis: Diagnosis) -> str:
+def setting(diagnosis: Diagnosis, language: Language = ENGLISH) -> str:
     """`vxlan, Calico v3.32.1`: how packets travel, and the version."""
     forward = [fact for fact in diagnosis.facts if isinstance(fact, Leg) and fact.direction == "forward"]
     settings = next((fact for fact in diagnosis.facts if isinstance(fact, CalicoSettings)), None)
     known = [
-        *dict.fromkeys(NAMES.get(leg.encapsulation, "") for leg in forward),
+        *dict.fromkeys(language(say(NAMES[leg.encapsulation])) for leg in forward if leg.encapsulation in NAMES),
         f"Calico {settings.version}" if settings and settings.version else "",
     ]
     return ", ".join(filter(None, known))
 
 
-def headline(investigation: Investigation) -> str:
+def headline(investigation: Investigation, language: Language = ENGLISH) -> str:
     """The answer in one line, without its mark."""
     source, target = sides(investigation)
-    on = f" on {port(investigation)}" if port(investigation) else ""
+    asked = port(investigation)
+    names = {"source": source, "target": target, "port": asked}
     diagnosis = investigation.diagnosis
     if diagnosis.verdict == "cause" and diagnosis.causes:
-        return diagnosis.causes[0].title
+        return language(diagnosis.causes[0].title)
     if diagnosis.verdict == "healthy":
-        return f"{source} reaches {target}{on}: everything between them is as it should be"
-    return f"I cannot say whether {source} reaches {target}{on}"
+        well = say(
+            "{source} reaches {target} on {port}: everything between them is as it should be"
+            if asked
+            else "{source} reaches {target}: everything between them is as it should be",
+            **names,
+        )
+        return language(well)
+    unknown = say(
+        "I cannot say whether {source} reaches {target} on {port}"
+        if asked
+        else "I cannot say whether {source} reaches {target}",
+        **names,
+    )
+    return language(unknown)
 
 
-def checked(diagnosis: Diagnosis) -> list[str]:
+def told(cause: Cause, language: Language = ENGLISH) -> list[str]:
+    """The proof, and what Felix will do about it."""
+    sentences = ((cause.text, cause.message), (cause.felix, cause.felix_message))
+    return [language(text, message) for text, message in sentences if text]
+
+
+def summary(diagnosis: Diagnosis, language: Language = ENGLISH) -> str:
+    return language(diagnosis.summary, diagnosis.summary_message)
+
+
+def checked(diagnosis: Diagnosis, language: Language = ENGLISH) -> list[str]:
     """What was checked and well, a name with where it was checked."""
     found: dict[str, list[Checked]] = {}
     for one in diagnosis.checked:
         found.setdefault(one.rule, []).append(one)
-    return [f"{rule} ({_where(ones)})" if _where(ones) else rule for rule, ones in found.items()]
+    places = {rule: _where(ones, language) for rule, ones in found.items()}
+    return [f"{rule} ({where})" if where else rule for rule, where in places.items()]
 
 
-def _where(ones: Sequence[Checked]) -> str:
-    places = dict.fromkeys(" ".join(filter(None, (one.node, one.leg))) for one in ones)
+def _where(ones: Sequence[Checked], language: Language) -> str:
+    places = dict.fromkeys(" ".join(filter(None, (one.node, _leg(one.leg, language)))) for one in ones)
     return ", ".join(place for place in places if place)
 
 
-def blind(diagnosis: Diagnosis) -> list[str]:
+def _leg(name: str, language: Language) -> str:
+    return language(say(LEGS[name])) if name in LEGS else name
+
+
+def blind(diagnosis: Diagnosis, language: Language = ENGLISH) -> list[str]:
     """What could not be seen, a sentence each, with where and why; equal reasons are told once."""
     found: dict[tuple[str, str], list[str]] = {}
     for one in diagnosis.blind:
-        found.setdefault((one.node, one.reason), []).append(one.look)
+        found.setdefault((one.node, language(one.reason, one.message)), []).append(one.look)
     return [
         f"{node + ': ' if node else ''}{', '.join(dict.fromkeys(looks))}: {reason}"
         for (node, reason), looks in found.items()
     ]
 
 
-def next_step(blind_facts: Sequence[Blind]) -> str:
+def next_step(blind_facts: Sequence[Blind], language: Language = ENGLISH) -> str:
     """What would make an answer possible; "" when nobody can say."""
     probes = list(dict.fromkeys(one.node for one in blind_facts if one.look == "probe"))
     if probes:
-        return f"make the probe of {' and '.join(probes)} answer, then ask again"
+        return language(say("make the probe of {nodes} answer, then ask again", nodes=listed(probes)))
     if any(one.look == "engine" for one in blind_facts):
-        return "ask again; if it stays so, the saved investigation holds what is needed to find out why"
+        return language(say("ask again; if it stays so, the saved investigation holds what is needed to find out why"))
     return ""
 
 
-def legs(diagnosis: Diagnosis) -> list[tuple[str, LegPath]]:
+def legs(diagnosis: Diagnosis, language: Language = ENGLISH) -> list[tuple[str, LegPath]]:
     """Each leg drawn, with its name: `forward`, and where a question has several flows also which of them."""
     flows = {leg.flow: leg for leg in diagnosis.path if leg.direction == "forward"}
     families = {fact.name: fact.family for fact in diagnosis.facts if isinstance(fact, Flow)}
@@ -155,7 +216,7 @@ def legs(diagnosis: Diagnosis) -> list[tuple[str, LegPath]]:
                 filter(
                     None,
                     (
-                        leg.direction,
+                        _leg(leg.direction, language),
                         f"IPv{families[leg.flow]}" if several and leg.flow in families else "",
                         flows[leg.flow].target if targets and leg.flow in flows else "",
                     ),
@@ -167,29 +228,39 @@ def legs(diagnosis: Diagnosis) -> list[tuple[str, LegPath]]:
     ]
 
 
-def path(leg: LegPath) -> str:
+def path(leg: LegPath, language: Language = ENGLISH) -> str:
     """`eth0 ok > cali4c1a ok > vxlan.calico x`: up to the first bad hop; a stretch nobody could judge is one `?`."""
     words: list[str] = []
     for hop in leg.hops:
         if hop.state == "bad":
-            return " > ".join([*words, f"{hop.name} x first bad hop"])
+            return " > ".join([*words, f"{hop.name} {bad_hop(language)}"])
         if hop.state == "ok":
             words.append(f"{hop.name} ok")
         elif words[-1:] != ["?"]:
             words.append("?")
-    return " > ".join(words) if words != ["?"] else "? nothing can be said about it"
+    return " > ".join(words) if words != ["?"] else f"? {language(say('nothing can be said about it'))}"
 
 
-def ends(name: str, leg: LegPath) -> str:
+def bad_hop(language: Language = ENGLISH) -> str:
+    """What is drawn behind the first hop that does not work."""
+    return f"x {language(say('first bad hop'))}"
+
+
+def ends(name: str, leg: LegPath, language: Language = ENGLISH) -> str:
     """`forward: last good source node, first bad source tunnel`: the path for those who cannot see it drawn."""
     if not leg.first_bad:
-        return f"{name}: {path(leg)}"
-    last = f"last good {leg.last_good}, " if leg.last_good else ""
-    return f"{name}: {last}first bad {leg.first_bad}"
+        return f"{name}: {path(leg, language)}"
+    bad = say(
+        "{leg}: last good {last_good}, first bad {first_bad}" if leg.last_good else "{leg}: first bad {first_bad}",
+        leg=name,
+        last_good=say(PLACES[leg.last_good]) if leg.last_good else "",
+        first_bad=say(PLACES[leg.first_bad]),
+    )
+    return language(bad)
 
 
-def remedy(cause: Cause) -> str:
-    return cause.remedy or "nothing is known that helps; look at the evidence"
+def remedy(cause: Cause, language: Language = ENGLISH) -> str:
+    return language(cause.remedy or say("nothing is known that helps; look at the evidence"))
 
 
 def fix_for(cause: Cause, fixes: Sequence[Request]) -> Request | None:
