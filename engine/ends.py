@@ -87,7 +87,7 @@ def _side(
             vni=node.vni,
             vxlan_port=node.vxlan_port,
             bpf=node.bpf,
-            wireguard=node.wireguard and bool(node.wireguard_key),
+            wireguard_key=node.wireguard_key if node.wireguard else "",
             windows=node.system == "windows",
             foreign_dataplane=node.foreign_dataplane,
             settings_read=node.settings_read,

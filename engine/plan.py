@@ -52,7 +52,7 @@ def plan(facts: Sequence[Fact]) -> list[NodeAsk]:
         of_group = [leg for leg in expected if (leg.family, leg.tunnel_device) == (family, device)]
         node = nodes[name, family]
         felix = node.settings_read and all(ask.node != name for ask in asks)  # else its port is not known
-        asks.append(_ask(node, device, of_group, nodes, felix=felix))
+        asks.append(_ask(node, device, of_group, felix=felix))
     for family in FAMILIES:
         _ask_services(asks, facts, nodes, family)
     return asks
@@ -69,7 +69,7 @@ def _ask_services(
     if here < 0:
         node = nodes[source.node, family]
         felix = node.settings_read and all(ask.node != source.node for ask in asks)
-        asks.append(_ask(node, "", (), nodes, felix=felix))
+        asks.append(_ask(node, "", (), felix=felix))
     ask = asks[here]
     pods = list(ask.local_pods)
     if probes[0].pod and _lacks(pods, source.name):
@@ -86,8 +86,9 @@ def expected_flows(facts: Sequence[Fact]) -> list[Flow]:
         if source and target and "service" not in (source.kind, target.kind):
             found += flows(question, source, target)
         for backend in _all(facts, Backend):
-            if source and backend.used and backend.service == question.target and backend.endpoint in endpoints:
-                found += service_flows(question, source, backend, endpoints[backend.endpoint])
+            if backend.used and backend.sender in endpoints and backend.endpoint in endpoints:
+                both = endpoints[backend.sender], endpoints[backend.endpoint]
+                found += service_flows(question, both[0], backend, both[1])
     return list(dict.fromkeys(found))
 
 
@@ -110,14 +111,7 @@ def _receiver(leg: Leg) -> str:
     return leg.target_node
 
 
-def _ask(
-    node: CalicoNode,
-    device: str,
-    legs: Sequence[Leg],
-    peers: Mapping[tuple[str, int], CalicoNode],
-    *,
-    felix: bool,
-) -> NodeAsk:
+def _ask(node: CalicoNode, device: str, legs: Sequence[Leg], *, felix: bool) -> NodeAsk:
     leaving = [leg for leg in legs if leg.source_node == node.name]
     arriving = [leg for leg in legs if leg.target_node == node.name]
     sends = [probe for leg in leaving for probe in _probes(leg)] + [
@@ -126,8 +120,7 @@ def _ask(
     pods = [_local_pod(leg) for leg in arriving if leg.target_kind == "pod"]
     # A leg that comes back by another device is another ask's, and still it is this pod that sends.
     pods += [_sending_pod(leg) for leg in leaving if leg.source_kind == "pod" and _lacks(pods, leg.source)]
-    encrypted = [leg for leg in leaving if leg.encapsulation == "wireguard"]
-    keys = [peers[leg.target_node, leg.family].wireguard_key for leg in encrypted]
+    keys = [leg.target_wireguard_key for leg in leaving if leg.encapsulation == "wireguard"]
     return NodeAsk(
         node=node.name,
         family=node.family,

@@ -43,6 +43,7 @@ class Question(Fact, frozen=True, kw_only=True):
     protocol: str = ""  # "tcp" | "udp" | "" when no port was asked
     port: int = 0
     family: int = 0  # 4 | 6 when one side was asked for by such an address; 0: every family both sides have
+    service: str = ""  # namespace/name of the Service whose nodePort the port is, where the target is a node
 
 
 class Flow(Fact, frozen=True, kw_only=True):
@@ -84,7 +85,7 @@ class Side(Fact, frozen=True, kw_only=True):
     vxlan_port: int = 4789
     nat_outgoing: bool = False  # of that pool: what leaves for no pool's address does so under the node's own
     bpf: bool = False
-    wireguard: bool = False  # its node encrypts: it is told to, and has a key
+    wireguard_key: str = ""  # of its node, where that is told to encrypt
     windows: bool = False
     foreign_dataplane: bool = False
     settings_read: bool = True  # as CalicoNode.settings_read
@@ -127,6 +128,8 @@ class Leg(Fact, frozen=True, kw_only=True):
     expected_device: str = ""  # the tunnel device; "" for the uplink, whose name only the node knows
     cross_subnet: bool = False  # the target's pool uses VXLAN between subnets only
     source_node_subnet: str = ""
+    source_wireguard_key: str = ""  # public, as the nodes' annotations announce them
+    target_wireguard_key: str = ""
     tunnel_device: str = TUNNEL_DEVICE
     forwarding: str = FORWARDING[4]  # the switch of a whole node that lets packets of this family pass on
     vni: int = 4096
@@ -139,3 +142,20 @@ class Leg(Fact, frozen=True, kw_only=True):
     target_internal_address: str = (
         ""  # InternalIP of the target's node, where it is of this family; else its node address
     )
+
+
+class Room(Fact, frozen=True, kw_only=True):
+    """How large a packet the source node of a leg can send on, as its devices say; the tunnel's header is not counted."""
+
+    flow: str
+    direction: str
+    node: str
+    device: str  # the tunnel device, or the uplink where there is no tunnel
+    size: int  # its MTU
+    uplink: str
+    uplink_mtu: int
+    overhead: int = 0  # what the tunnel puts around each packet
+
+
+# What follows from other facts: nobody sees it, and nobody need keep it.
+DERIVED = (Flow, Leg, Room, Side)

@@ -11,14 +11,20 @@ from facts import (
     AddressHolders,
     Allocation,
     Backend,
+    BgpPeer,
+    Bird,
+    BlockClaim,
     CalicoNode,
     CalicoPod,
+    CalicoService,
     CalicoSettings,
     Diagnosis,
     Endpoint,
     Fact,
     FdbEntry,
     FelixHealth,
+    GarbageCollector,
+    LeakedAddresses,
     Leg,
     Link,
     LinkAddresses,
@@ -32,6 +38,9 @@ from facts import (
     RouteLookup,
     ServicePort,
     Sysctl,
+    Typha,
+    WireguardDevice,
+    WireguardPeer,
 )
 
 NOTHING = "none"
@@ -121,6 +130,8 @@ def _via(next_hop: str, device: str) -> str:
 def _link(fact: Link, legs: Sequence[Leg]) -> Said | None:
     leg = _find(legs, source_node=fact.node, tunnel_device=fact.device)
     expected = ""
+    if leg and leg.encapsulation in ("ipip", "wireguard"):
+        return f"device {fact.device}", "up", NOTHING if not fact.found else "up" if fact.up else "down"
     if leg and leg.encapsulation == "vxlan":
         expected = f"up, {leg.source_tunnel_mac}, VNI {leg.vni}, port {leg.vxlan_port}, local {leg.source_node_address}"
     seen = f"{'up' if fact.up else 'down'}, {fact.mac}"
@@ -224,6 +235,9 @@ def _calico_node(fact: CalicoNode, legs: Sequence[Leg]) -> Said | None:
 def _endpoint(fact: Endpoint, legs: Sequence[Leg]) -> Said | None:
     if fact.kind != "pod":
         return None
+    untold = [one for one in fact.annotated if (":" in one) not in {":" in known for known in fact.addresses}]
+    if fact.phase == "Running" and fact.addresses and untold:
+        return f"addresses in the status of {fact.name}", ", ".join(fact.annotated), ", ".join(fact.addresses)
     seen = fact.phase + ("" if fact.addresses else ", without an address")
     return f"pod {fact.name}", "Running", seen + (f" ({fact.reason})" if fact.reason and seen != "Running" else "")
 
@@ -250,6 +264,9 @@ def _calico_pod(fact: CalicoPod, legs: Sequence[Leg]) -> Said | None:
 
 
 def _settings(fact: CalicoSettings, legs: Sequence[Leg]) -> Said | None:
+    if fact.datastore_ready and fact.routes_said:
+        one = {"felix", "bird", ""} >= {fact.ipip_routes_by, fact.plain_routes_by}
+        return "who writes routes", "" if one else "one of the two", fact.routes_said
     return "ClusterInformation datastoreReady", "true", "true" if fact.datastore_ready else "false"
 
 
@@ -277,6 +294,55 @@ def _backend(fact: Backend, legs: Sequence[Leg]) -> Said | None:
     return (what, fact.pod, has) if fact.stale else (what, "", fact.pod or fact.endpoint)
 
 
+def _service(fact: CalicoService, legs: Sequence[Leg]) -> Said | None:
+    if fact.loops:
+        return fact.service, "one process", f"{fact.starts} one after the other"
+    if fact.still_s:
+        return f"{fact.service}'s applied changes", "", f"{fact.applies} since {fact.still_s} s"
+    return None
+
+
+def _typha(fact: Typha, legs: Sequence[Leg]) -> Said | None:
+    return f"service {fact.service}", "" if fact.ready else "a ready address", f"{fact.ready} of {fact.addresses} ready"
+
+
+def _leaked(fact: LeakedAddresses, legs: Sequence[Leg]) -> Said | None:
+    return f"addresses of pool {fact.pool} held for pods that are gone", NOTHING, str(fact.count or NOTHING)
+
+
+def _collector(fact: GarbageCollector, legs: Sequence[Leg]) -> Said | None:
+    seen = "running" if fact.running else f"{fact.name} not running" if fact.name else NOTHING
+    if fact.running and fact.unavailable > 0:
+        seen += f", {fact.unavailable} calico-node pods not available"
+    return "calico-kube-controllers", "running", seen
+
+
+def _claim(fact: BlockClaim, legs: Sequence[Leg]) -> Said | None:
+    return f"BlockAffinity of {fact.block}", fact.block_node or "nobody's", fact.node
+
+
+def _bird(fact: Bird, legs: Sequence[Leg]) -> Said | None:
+    needed = _find(legs, source_node=fact.node, family=fact.family, route_by="bgp")
+    seen = "running" if fact.running else "not running"
+    return ("BIRD", "running" if needed else "", seen) if fact.seen else None
+
+
+def _bgp_peer(fact: BgpPeer, legs: Sequence[Leg]) -> Said | None:
+    expected = "Established" if _find(legs, source_node=fact.node, target_node_address=fact.address) else ""
+    seen = " ".join(filter(None, (fact.session or fact.state, fact.info)))
+    return f"BGP session with {fact.address}", expected, seen
+
+
+def _wireguard(fact: WireguardDevice, legs: Sequence[Leg]) -> Said | None:
+    leg = _find(legs, source_node=fact.node, tunnel_device=fact.device)
+    return f"key of {fact.device}", leg.source_wireguard_key if leg else "", fact.public_key or NOTHING
+
+
+def _wireguard_peer(fact: WireguardPeer, legs: Sequence[Leg]) -> Said | None:
+    seen = ", ".join(fact.allowed) if fact.found else NOTHING
+    return f"peer {fact.public_key} of {fact.device}", "" if fact.found else "a peer", seen
+
+
 _TELL: dict[type[Fact], Callable[[Any, Sequence[Leg]], Said | None]] = {
     Neighbor: _neighbor,
     FdbEntry: _fdb,
@@ -299,4 +365,13 @@ _TELL: dict[type[Fact], Callable[[Any, Sequence[Leg]], Said | None]] = {
     Pool: _configured_pool,
     ServicePort: _service_port,
     Backend: _backend,
+    CalicoService: _service,
+    Typha: _typha,
+    LeakedAddresses: _leaked,
+    GarbageCollector: _collector,
+    BlockClaim: _claim,
+    Bird: _bird,
+    BgpPeer: _bgp_peer,
+    WireguardDevice: _wireguard,
+    WireguardPeer: _wireguard_peer,
 }

@@ -31,7 +31,7 @@ def encapsulation(sender: Side, receiver: Side) -> str:
 
 def _by_pool(sender: Side, receiver: Side) -> str:
     """Two nodes with keys encrypt whatever the pool says; one without is sent to as the pool says."""
-    if sender.wireguard and receiver.wireguard:
+    if sender.wireguard_key and receiver.wireguard_key:
         return "wireguard"
     modes = [("vxlan", receiver.vxlan_mode)] + [("ipip", receiver.ipip_mode)] * (receiver.family == 4)
     for name, mode in modes:
@@ -63,7 +63,7 @@ def obstacle(sender: Side, receiver: Side) -> str:
         return "ebpf"
     if sender.node == receiver.node or receiver.kind == "node":
         return ""
-    if not (sender.wireguard and receiver.wireguard):
+    if not (sender.wireguard_key and receiver.wireguard_key):
         if not receiver.vxlan_mode:
             return "pool" if receiver.pools_read else "pools"
         by_subnet = "CrossSubnet" in (receiver.vxlan_mode, receiver.ipip_mode)
@@ -152,6 +152,8 @@ def _leg(direction: str, how: str, flow: Flow, sender: Side, receiver: Side, set
         expected_device=device if how in TUNNELS else "",
         cross_subnet=receiver.vxlan_mode == "CrossSubnet",
         source_node_subnet=sender.node_subnet,
+        source_wireguard_key=sender.wireguard_key,
+        target_wireguard_key=receiver.wireguard_key,
         tunnel_device=device,
         forwarding=FORWARDING[flow.family],
         vni=sender.vni,

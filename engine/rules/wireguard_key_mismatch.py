@@ -2,8 +2,8 @@
 
 from ipaddress import ip_address, ip_network
 
-from engine.rule import NOT_FELIX, Finding, cause, say, some, the
-from facts import CalicoNode, Leg, Text, WireguardDevice, WireguardPeer
+from engine.rule import NOT_FELIX, cause, say, some, the
+from facts import Leg, Text, WireguardDevice, WireguardPeer
 
 
 @cause(
@@ -16,27 +16,23 @@ from facts import CalicoNode, Leg, Text, WireguardDevice, WireguardPeer
     stage="source tunnel",
     heals_within_s=NOT_FELIX,
     leg=some(Leg, encapsulation="wireguard"),
-    own=some(CalicoNode, name=the.leg.source_node, family=the.leg.family),
-    other=some(CalicoNode, name=the.leg.target_node, family=the.leg.family),
     device=some(WireguardDevice, node=the.leg.source_node, device=the.leg.tunnel_device, found=True),
     peer=some(
         WireguardPeer,
         node=the.leg.source_node,
         device=the.leg.tunnel_device,
-        public_key=the.other.wireguard_key,
+        public_key=the.leg.target_wireguard_key,
     ),
 )
-def wireguard_key_mismatch(
-    leg: Leg, own: CalicoNode, other: CalicoNode, device: WireguardDevice, peer: WireguardPeer
-) -> Text | Finding | None:
-    if device.public_key and own.wireguard_key and device.public_key != own.wireguard_key:
+def wireguard_key_mismatch(leg: Leg, device: WireguardDevice, peer: WireguardPeer) -> Text | None:
+    if device.public_key and device.public_key != leg.source_wireguard_key:
         return say(
             "{device} on {node} has the key {seen}, but the node's annotation announces {announced}: its peers encrypt "
             "for that one.",
             device=device.device,
             node=device.node,
             seen=device.public_key,
-            announced=own.wireguard_key,
+            announced=leg.source_wireguard_key,
         )
     if not peer.found:
         return say(
@@ -44,7 +40,7 @@ def wireguard_key_mismatch(
             device=device.device,
             node=device.node,
             key=peer.public_key,
-            target=other.name,
+            target=leg.target_node,
         )
     address = ip_address(leg.target_address)
     if peer.allowed and not any(address in ip_network(prefix) for prefix in peer.allowed):
@@ -53,7 +49,7 @@ def wireguard_key_mismatch(
             device=device.device,
             node=device.node,
             allowed=", ".join(peer.allowed),
-            target=other.name,
+            target=leg.target_node,
             address=leg.target_address,
         )
     return None
