@@ -19,9 +19,17 @@ from facts import Leg, Sysctl
     tunnel=some(Sysctl, node=the.leg.source_node, family=6, device=the.leg.tunnel_device, switch="disable_ipv6"),
 )
 def ipv6_disabled(leg: Leg, pod: Sysctl, tunnel: Sysctl) -> Text | None:
-    disabled = [one for one in (pod, tunnel) if one.value == "1" and (one is pod or leg.encapsulation == "vxlan")]
-    if not disabled:
+    needed = [one for one in (pod, tunnel) if one is pod or leg.encapsulation == "vxlan"]
+    disabled = [one for one in needed if one.value == "1"]
+    unfit = [one for one in needed if not one.found]  # of a device that is missing, another failure mode speaks
+    if not disabled and not unfit:
         return None
+    if not disabled:
+        return say(
+            "{devices} on {node} cannot carry IPv6: its MTU is below 1280, or the kernel's IPv6 is off.",
+            devices=listed([one.device for one in unfit]),
+            node=pod.node,
+        )
     return say(
         "{switches} is 1 on {node}: {devices} neither sends nor takes IPv6."
         if len(disabled) == 1

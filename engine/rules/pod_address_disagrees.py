@@ -8,7 +8,7 @@ from facts import Endpoint, Leg, PodInterface
     title="The pod has another address than Kubernetes believes",
     severity="breaks",
     remedy="Recreate the pod. If new pods disagree too, another CNI plugin or a chained one sets their addresses.",
-    after=["pod_not_running"],
+    after=["pod_not_running", "pod_ipv6_disabled"],
     at=the.leg.source_node,
     stage="source pod",
     both_ways=True,

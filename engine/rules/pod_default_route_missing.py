@@ -9,7 +9,7 @@ from facts import Leg, PodRoute
     severity="breaks",
     remedy="Recreate the pod: only the CNI plugin sets its routes. If it happens again, look for what in the pod may "
     "change them (NET_ADMIN, an init container, a VPN client).",
-    after=["pod_interface_missing", "pod_interface_down", "pod_eth0_down"],
+    after=["pod_interface_missing", "pod_interface_down", "pod_eth0_down", "pod_ipv6_disabled"],
     at=the.leg.source_node,
     stage="source pod",
     both_ways=True,

@@ -36,7 +36,10 @@ def target_not_listening(leg: Leg, listener: Listener, tried: ProbeResult) -> Te
     if tried.outcome != "refused":
         return Finding(
             say(
-                "No socket in {pod} listens on {port}/{protocol}.",
+                "No socket in {pod} listens on {port}/{protocol} for IPv{family}."
+                if listener.other_family
+                else "No socket in {pod} listens on {port}/{protocol}.",
+                family=leg.family,
                 pod=leg.target,
                 port=leg.port,
                 protocol=leg.protocol,
@@ -44,7 +47,12 @@ def target_not_listening(leg: Leg, listener: Listener, tried: ProbeResult) -> Te
             severity="warns",
         )
     return say(
-        "{pod} answers {port}/{protocol} with {refusal}, and nothing there listens on {port}/{protocol}.",
+        "{pod} answers {port}/{protocol} with {refusal}, and what listens there on {port}/{protocol} takes IPv{other} "
+        "only ({addresses})."
+        if listener.other_family
+        else "{pod} answers {port}/{protocol} with {refusal}, and nothing there listens on {port}/{protocol}.",
+        other=10 - leg.family,
+        addresses=", ".join(listener.other_family),
         pod=leg.target,
         port=leg.port,
         protocol=leg.protocol,
