@@ -11,6 +11,7 @@ MONITOR_S = 60  # calico-node itself looks at the node's address this often, unl
     severity="breaks",
     remedy="Restart the calico-node pod of this node: its start finds the address anew (IP=autodetect). If IP is fixed "
     "in its environment, correct it there.",
+    after=["uplink_ipv6_disabled"],
     at=the.leg.source_node,
     stage="source node",
     both_ways=True,
