@@ -5,6 +5,7 @@ from __future__ import annotations
 from facts import Leg, Neighbor, Sighting
 
 STATIC = ("PERMANENT", "NOARP")
+UNRESOLVED = ("FAILED", "INCOMPLETE")
 
 
 def swallowed(leg: Leg, left: Sighting, arrived: Sighting) -> bool:
@@ -25,3 +26,11 @@ def dead(arrived: Sighting) -> bool:
 def kept_wrong(neighbor: Neighbor, mac: str) -> bool:
     """Is it a static entry with another MAC than the peer's? Then frames get lost without anybody else's doing."""
     return bool(neighbor.mac and mac) and neighbor.mac != mac and any(one in neighbor.state for one in STATIC)
+
+
+def unanswerable(asked: Neighbor, asker: Neighbor, mac: str) -> bool:
+    """Does the peer not answer who has its address only because it has a wrong MAC for the asker, whose own is `mac`?
+
+    An answer of IPv6 is sent as any packet; one of IPv4 goes back to where the question came from.
+    """
+    return not asked.mac and asked.state in UNRESOLVED and kept_wrong(asker, mac)

@@ -2,11 +2,11 @@
 
 from ipaddress import ip_address, ip_network
 
+from engine.between import UNRESOLVED, unanswerable
 from engine.rule import NOT_FELIX, Text, cause, say, some, the
 from facts import CalicoNode, Leg, Link, Neighbor
 
 STATIC = {"PERMANENT", "NOARP"}  # what the network itself answers may be another MAC than the peer's: a cloud's gateway
-UNRESOLVED = {"FAILED", "INCOMPLETE"}
 
 
 @cause(
@@ -25,9 +25,15 @@ UNRESOLVED = {"FAILED", "INCOMPLETE"}
     seen=some(Neighbor, node=the.leg.source_node, address=the.leg.target_node_address),
     # Seen by the peer's own probe: a node that is dead is another failure mode.
     peer=some(Link, node=the.leg.target_node, node_address=the.leg.target_node_address),
+    own=some(Link, node=the.leg.source_node, node_address=the.leg.source_node_address),
+    back=some(Neighbor, node=the.leg.target_node, address=the.leg.source_node_address),
 )
-def underlay_neighbor_wrong(leg: Leg, node: CalicoNode, seen: Neighbor, peer: Link) -> Text | None:
+def underlay_neighbor_wrong(
+    leg: Leg, node: CalicoNode, seen: Neighbor, peer: Link, own: Link, back: Neighbor
+) -> Text | None:
     if not seen.found or not _neighbors(node.subnet, leg.target_node_address):
+        return None
+    if unanswerable(seen, back, own.mac):  # said of the other leg
         return None
     if not seen.mac and seen.state in UNRESOLVED:
         return say(

@@ -1,10 +1,8 @@
 """Two nodes that live and do not reach each other at all, by tunnel, ping or otherwise: what lies between them."""
 
-from engine.between import dead, kept_wrong
+from engine.between import UNRESOLVED, dead, kept_wrong, unanswerable
 from engine.rule import NOT_FELIX, Text, cause, say, some, the
 from facts import Leg, Link, Neighbor, ProbeResult, Sighting
-
-UNRESOLVED = ("FAILED", "INCOMPLETE")
 
 
 @cause(
@@ -68,8 +66,12 @@ def underlay_unreachable(
 ) -> Text | None:
     if ping.answered or not ping.sent:  # what the node's own kernel does not let out is not lost between nodes
         return None
-    there = dead(arrived) and _sends(left, to_target, target.mac)
-    back = dead(answer_arrived) and _sends(answer_left, to_source, source.mac)
+    there = dead(arrived) and _sends(left, to_target, target.mac) and not unanswerable(to_target, to_source, source.mac)
+    back = (
+        dead(answer_arrived)
+        and _sends(answer_left, to_source, source.mac)
+        and not unanswerable(to_source, to_target, target.mac)
+    )
     if there and back:
         if leg.direction == "reverse":  # said of the other leg
             return None
