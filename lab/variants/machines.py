@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from ipaddress import ip_network
 
 from pyroute2.nftables.main import NFTables
 
+from lab import nftables
 from lab.kernel import BOOT, Kernel, Route
+from lab.nftables import Table
 from lab.topology import NodeMachine, Topology
 from lab.variants.variant import furnished
 
+ALL_POOLS = {4: "10.244.0.0/15", 6: "fd00:10:244::/47"}
 STATIC = 4  # a route protocol
 NFPROTO = {"ip": 2, "inet": 1, "ip6": 10}
 
@@ -41,10 +45,11 @@ def second_network(topology: Topology) -> None:
 
 
 @furnished()
-def nftables_tables(topology: Topology) -> None:
-    """Calico's rules are in nftables, as its tables show."""
+def nat_outgoing(topology: Topology) -> None:
+    """What a pod sends out of all pools goes under its node's address."""
     for node in topology.nodes.values():
-        _add_tables(node.kernel, (("ip", "calico"), ("ip6", "calico")))
+        for family in node.interfaces:
+            _translate(node.kernel, family)
 
 
 @furnished(conflicts="bgp-router bgp-default-route")
@@ -72,8 +77,11 @@ def _strangers(node: NodeMachine) -> list[tuple[str, str]]:
 
 @furnished(kind="filter")
 def strict_filters(topology: Topology) -> None:
-    """Strict reverse path filters everywhere, which symmetric paths do not mind."""
+    """Strict reverse path filters everywhere, which symmetric paths do not mind: a pod's to a node is one by NAT."""
     _filter(topology, "1")
+    for node in topology.nodes.values():
+        if 4 in node.interfaces:
+            _translate(node.kernel, 4)
 
 
 @furnished(kind="filter")
@@ -87,6 +95,21 @@ def _filter(topology: Topology, value: str) -> None:
         for interface in ("all", "default", *node.kernel.links()):
             with contextlib.suppress(FileNotFoundError):
                 node.kernel.namespace.set_sysctl(f"ipv4/conf/{interface}/rp_filter", value)
+
+
+def _translate(kernel: Kernel, family: int) -> None:
+    """As a pool's natOutgoing has it."""
+    table = Table(family, "nat")
+    table.chain("POSTROUTING", "postrouting", "nat", 100)
+    pods = ip_network(ALL_POOLS[family])
+    table.rule(
+        "POSTROUTING",
+        *table.within("source", pods),
+        *table.within("destination", pods, inside=False),
+        nftables.masqueraded(),
+    )
+    with kernel.namespace.entered():
+        table.write()
 
 
 def _add_bridge(kernel: Kernel, name: str, addresses: list[str]) -> None:

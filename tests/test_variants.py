@@ -1,0 +1,98 @@
+"""A healthy cluster is never accused, whatever its shape: every variant of the lab is asked about, through the product.
+
+Variants are put together in packs of a few that can be true of one cluster, since a lab takes a second to start. Pairs
+of all with all are the business of `make score`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from itertools import combinations
+
+import pytest
+
+from bot.investigate import investigate
+from bot.settings import from_environment
+from bot.sources.kubernetes import Cluster
+from bot.sources.probes import Probes
+from facts import Diagnosis
+from lab.client import Lab
+from lab.errors import LabError, NamespacesForbidden
+from lab.variants import VARIANTS, Variant, chosen
+from tests.asking import worker
+
+TOGETHER = 4
+AT_ONCE = 8
+PORT = "8080/tcp"
+
+
+def packs(variants: Iterable[Variant]) -> list[str]:
+    """Each variant in the first pack that has room and combines with it."""
+    found: list[list[Variant]] = []
+    for variant in variants:
+        for pack in found:
+            if len(pack) < TOGETHER and all(variant.combines_with(one) for one in pack):
+                pack.append(variant)
+                break
+        else:
+            found.append([variant])
+    return ["+".join(one.name for one in pack) for pack in found]
+
+
+def questions(lab: Lab) -> list[str]:
+    """Every pair of pods, one way: both legs are judged. Then nodes and pods on the nodes' own network."""
+    status = lab.status()
+    names = [pod["name"] for pod in status["pods"]]
+    first = {pod["node"]: pod["name"] for pod in reversed(status["pods"])}
+    found = [f"{source} {target} {PORT}" for source, target in combinations(names, 2)]
+    for source, target in combinations([node["name"] for node in status["nodes"]], 2):
+        found += [f"{source} {target}", f"{source} {first[target]} {PORT}", f"{first[source]} {target}"]
+    if "host-network-pods" in status["settings"]["variant"].split("+"):
+        found += [f"shop/agent-1 {names[-1]} {PORT}", f"{names[0]} shop/agent-2", "shop/agent-1 shop/agent-3"]
+    return found
+
+
+async def answers(lab: Lab, words: list[str]) -> list[Diagnosis]:
+    """Some asked at once, all by one bot."""
+    settings = from_environment(lab.environment())
+    turn = asyncio.Semaphore(AT_ONCE)
+    async with Cluster(settings) as cluster, Probes(settings) as probes:
+
+        async def told(question: str) -> Diagnosis:
+            async with turn:
+                found = await investigate(question.split(), cluster=cluster, probes=probes, worker=worker())
+                return found.diagnosis
+
+        return await asyncio.gather(*map(told, words))
+
+
+@pytest.mark.parametrize("pack", ["", *packs(VARIANTS.values())])
+async def test_a_healthy_cluster_of_any_shape_is_called_healthy(pack: str) -> None:
+    try:
+        lab = await asyncio.to_thread(Lab.up, variant=pack, fixers=False)
+    except NamespacesForbidden as error:
+        pytest.skip(error.sentence)
+    with lab:
+        asked = questions(lab)
+        told = await answers(lab, asked)
+    odd = [
+        (words, one.verdict, one.causes, one.warnings, one.blind, one.summary)
+        for words, one in zip(asked, told, strict=True)
+        if one.verdict != "healthy" or one.warnings
+    ]
+    assert odd == []
+
+
+def test_every_variant_is_in_a_pack_and_says_what_it_is() -> None:
+    together = packs(VARIANTS.values())
+    assert sorted(name for pack in together for name in pack.split("+")) == sorted(VARIANTS)
+    assert all(variant.text and variant.text.endswith(".") for variant in VARIANTS.values())
+    for variant in VARIANTS.values():
+        assert variant.conflicts <= VARIANTS.keys(), variant.name
+
+
+@pytest.mark.parametrize("words", ["dualstack+ipv6", "bgp+two-subnets", "no-such-shape", "bgp+bgp"])
+def test_what_no_cluster_can_be_is_refused_in_a_sentence(words: str) -> None:
+    with pytest.raises(LabError, match=r"No cluster is both|There is no variant"):
+        chosen(words)
