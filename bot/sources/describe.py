@@ -92,13 +92,14 @@ def selects(node_selector: str, node: Object) -> bool:
 
 
 def calico_nodes(node: Object, pools: Sequence[tuple[Pool, Object]] | None, felix: Object) -> list[CalicoNode]:
-    """A node by its annotations, for IPv4 and, where Calico gave it such an address, for IPv6.
+    """A node by its annotations, for IPv4 and, where it has or should have such addresses, for IPv6.
 
     pools: None when they could not be read. felix: default overlaid by node.<name>.
     """
     annotations: Object = (node.get("metadata") or {}).get("annotations") or {}
-    families = [4, 6] if annotations.get("projectcalico.org/IPv6Address") else [4]
-    return [_calico_node(node, pools, felix, family) for family in families]
+    written = any(annotations.get(f"projectcalico.org/IPv6{kind}") for kind in ("Address", "VXLANTunnelAddr"))
+    pooled = any(ip_network(one.cidr).version == 6 for one, _ in pools or ())
+    return [_calico_node(node, pools, felix, family) for family in ((4, 6) if written or pooled else (4,))]
 
 
 def _calico_node(node: Object, pools: Sequence[tuple[Pool, Object]] | None, felix: Object, family: int) -> CalicoNode:
