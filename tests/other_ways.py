@@ -22,7 +22,9 @@ from facts import (
     Link,
     LinkAddresses,
     Neighbor,
+    PodInterface,
     Pool,
+    ProbeResult,
     RouteLookup,
     Sysctl,
     WireguardDevice,
@@ -64,6 +66,8 @@ def wireguard(vxlan_mode: str = "Always") -> list[Fact]:
     for node, key in KEYS.items():
         facts = change(facts, CalicoNode, {"name": node}, wireguard=True, wireguard_key=key)
     facts = _instead_of_vxlan(facts, "wireguard.cali", "wireguard", mtu=1440)
+    facts = change(facts, PodInterface, {}, mtu=1440, pod_mtu=1440)  # the smallest of all that is switched on
+    facts = change(facts, ProbeResult, {"size": 1450}, size=1440)
     for node, key in KEYS.items():
         peer = PEERS[node]
         facts += [
