@@ -13,14 +13,13 @@ from typing import Any
 
 import msgspec
 
-from facts import Flow, Leg, Side
+from facts import DERIVED
 from lab.client import Lab
-from lab.faults import load, names, needs
+from lab.faults import families, load, names, needs, variant
 from tests.asking import ask, told, words_for
 
 CASES = Path(__file__).parent / "cases"
 HEALTHY = Path(__file__).parent / "healthy.json"
-DERIVED = (Flow, Leg, Side)
 
 
 def record(lab: Lab, mode: str) -> dict[str, Any]:
@@ -28,7 +27,7 @@ def record(lab: Lab, mode: str) -> dict[str, Any]:
     recordings = []
     for where in load(mode).WHERE:
         lab.heal()
-        words = words_for(lab.inflict(mode, where=where))
+        words = words_for(lab.inflict(mode, where=where, family=families(mode)[0]))
         recordings.append({"where": where, **_answer(lab, words, mode)})
     return {"mode": mode, "recordings": recordings}
 
@@ -51,15 +50,16 @@ def _answer(lab: Lab, words: str, mode: str = "") -> dict[str, Any]:
 
 
 def main(modes: list[str]) -> int:
-    recordable = [mode for mode in names() if not needs(mode)]
-    with Lab.up() as lab:
-        if not modes or "healthy" in modes:
-            HEALTHY.write_text(_lines(healthy(lab)))
-        for mode in [mode for mode in modes if mode != "healthy"] or ([] if modes else recordable):
-            case = record(lab, mode)
-            (CASES / f"{mode}.json").write_text(_lines(case))
-            for one in case["recordings"]:
-                print(f"{mode} at {one['where']}: {[cause['rule'] for cause in one['named']]}")
+    wanted = [mode for mode in modes if mode != "healthy"] or ([] if modes else [m for m in names() if not needs(m)])
+    for shape in sorted({variant(mode) for mode in wanted} | ({""} if not modes or "healthy" in modes else set())):
+        with Lab.up(variant=shape) as lab:
+            if not shape and (not modes or "healthy" in modes):
+                HEALTHY.write_text(_lines(healthy(lab)))
+            for mode in [mode for mode in wanted if variant(mode) == shape]:
+                case = record(lab, mode)
+                (CASES / f"{mode}.json").write_text(_lines(case))
+                for one in case["recordings"]:
+                    print(f"{mode} at {one['where']}: {[cause['rule'] for cause in one['named']]}")
     return 0
 
 

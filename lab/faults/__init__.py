@@ -23,7 +23,7 @@ class Wound:
     target: str
     where: str  # "source" | "target": which pod's node is wounded
     node: str  # the wounded node
-    peer: str  # the node of the other pod
+    peer: str  # the node of the other pod; another node where both pods are on one
     pod: str  # the asked pod on the wounded node
     other: str  # the asked pod on the peer
     bystander: str  # a third node, "" when there is none
@@ -62,6 +62,11 @@ def needs(name: str) -> str:
 def beside(name: str) -> str:
     """The failure mode that is the cause where this one can only be a warning beside it; "" for none."""
     return str(getattr(load(name), "BESIDE", ""))
+
+
+def variant(name: str) -> str:
+    """The shape of lab this fault can be inflicted on, such as "dualstack"; "" for the one that comes up by itself."""
+    return str(getattr(load(name), "VARIANT", ""))
 
 
 def describe(name: str) -> str:
