@@ -6,7 +6,7 @@ from facts.bgp import BgpPeer, Bird
 from facts.calico import CalicoNode, CalicoPod, CalicoSettings, FelixHealth
 from facts.endpoint import AddressHolders, Endpoint
 from facts.fact import Blind, Fact, decode, encode, from_builtins
-from facts.flow import Flow, Leg, Question, Side
+from facts.flow import DERIVED, Flow, Leg, Question, Room, Side
 from facts.ipam import Allocation, BlockClaim, LeakedAddresses, Pool, PoolUsage
 from facts.link import Link, LinkAddresses
 from facts.machine import ForeignVxlan, ForeignVxlans, MacSharers, NeighborTable, NodeAddress
@@ -22,6 +22,7 @@ from facts.verdict import Cause, Checked, Diagnosis, Hop, LegPath
 from facts.wireguard import WireguardDevice, WireguardPeer
 
 __all__ = [
+    "DERIVED",
     "AddressHolders",
     "Allocation",
     "Backend",
@@ -65,6 +66,7 @@ __all__ = [
     "PoolUsage",
     "ProbeResult",
     "Question",
+    "Room",
     "RouteLookup",
     "SendProbe",
     "ServicePort",

@@ -145,7 +145,7 @@ class Leg(Fact, frozen=True, kw_only=True):
 
 
 class Room(Fact, frozen=True, kw_only=True):
-    """How large a packet the source node of a leg can send on, as its devices say; the tunnel's header is not counted."""
+    """How large a packet the source node of a leg can send on, as its devices say; a tunnel's header not counted."""
 
     flow: str
     direction: str

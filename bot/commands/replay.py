@@ -15,7 +15,7 @@ from bot.investigate import Investigation
 from bot.reply import json as as_json
 from bot.reply import text as as_text
 from engine.worker import Worker
-from facts import Leg, Side, from_builtins
+from facts import DERIVED, from_builtins
 
 HELP = "judge a saved investigation again, offline"
 
@@ -55,6 +55,6 @@ def load(path: Path) -> Investigation:
         raise UserError(
             f"{path} is no saved investigation ({error}). Give a file that `why` or the bot saved."
         ) from None
-    facts = tuple(fact for fact in observed if not isinstance(fact, Leg | Side))
+    facts = tuple(fact for fact in observed if not isinstance(fact, DERIVED))
     diagnosis = msgspec.structs.replace(investigation.diagnosis, facts=facts)
     return msgspec.structs.replace(investigation, diagnosis=diagnosis)

@@ -14,6 +14,7 @@ import msgspec
 from bot.settings import Settings
 from bot.sources.trouble import brief
 from facts import (
+    DERIVED,
     AddressHolders,
     Allocation,
     Backend,
@@ -28,13 +29,11 @@ from facts import (
     Fact,
     GarbageCollector,
     LeakedAddresses,
-    Leg,
     NodeAsk,
     Pool,
     PoolUsage,
     Question,
     ServicePort,
-    Side,
     Typha,
     decode,
 )
@@ -55,13 +54,12 @@ NOT_A_PROBES = (
     Endpoint,
     GarbageCollector,
     LeakedAddresses,
-    Leg,
     Pool,
     PoolUsage,
     Question,
     ServicePort,
-    Side,
     Typha,
+    *DERIVED,
 )
 CONNECT_S = 4.0
 _HEAD_START_S = 0.5  # what a probe has must have left it before the deadline here

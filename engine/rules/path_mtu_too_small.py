@@ -1,22 +1,21 @@
 """Where every device of both nodes is right and only large packets are lost, the network between them is too narrow."""
 
 from engine.rule import NOT_FELIX, Text, cause, say, some, the
-from engine.rules.tunnel_mtu_too_large import OVERHEAD
-from facts import Leg, Link, PodInterface, ProbeResult
+from facts import Leg, PodInterface, ProbeResult, Room
 
 
 @cause(
     title="The network between the nodes loses full-size packets",
     severity="degrades",
     remedy="Find the narrow place between the nodes (ping -M do -s SIZE from node to node), or lower Calico's MTU "
-    "(vxlanMTU of the FelixConfiguration) to what passes and recreate the pods.",
+    "(vxlanMTU, ipipMTU, ... of the FelixConfiguration) to what passes and recreate the pods.",
     after=["tunnel_mtu_too_large", "pod_mtu_too_large"],
     after_peer=["tunnel_mtu_too_large"],
     at=the.leg.source_node,
     stage="underlay",
     both_ways=True,
     heals_within_s=NOT_FELIX,
-    leg=some(Leg, encapsulation="vxlan", direction="forward", source_kind="pod", target_kind="pod"),
+    leg=some(Leg, crosses=True, direction="forward", source_kind="pod", target_kind="pod"),
     here=some(
         PodInterface,
         node=the.leg.source_node,
@@ -35,8 +34,8 @@ from facts import Leg, Link, PodInterface, ProbeResult
         found=True,
         entered=True,
     ),
-    tunnel=some(Link, node=the.leg.target_node, device=the.leg.tunnel_device, found=True),
-    uplink=some(Link, node=the.leg.target_node, device=the.tunnel.parent, found=True),
+    way=some(Room, flow=the.leg.flow, direction="forward", node=the.leg.source_node),
+    back=some(Room, flow=the.leg.flow, direction="reverse", node=the.leg.target_node),
     small=some(ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, protocol="icmp", size=0),
     full=some(
         ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, protocol="icmp", size=the.here.pod_mtu
@@ -46,15 +45,15 @@ def path_mtu_too_small(
     leg: Leg,
     here: PodInterface,
     there: PodInterface,
-    tunnel: Link,
-    uplink: Link,
+    way: Room,
+    back: Room,
     small: ProbeResult,
     full: ProbeResult,
 ) -> Text | None:
     if not full.lost_for_its_size(small):
         return None
     # The target's own side may be narrower by right: it was made before an MTU change, or its node has another uplink.
-    if full.size > min(there.mtu, there.pod_mtu, tunnel.mtu, uplink.mtu - OVERHEAD[leg.family]):
+    if full.size > min(there.mtu, there.pod_mtu, _takes(way), _takes(back)):
         return None
     ends = (leg.source_node_address, leg.target_node_address, leg.source_tunnel_address, leg.target_tunnel_address)
     if full.answered_by in ends:
@@ -69,3 +68,7 @@ def path_mtu_too_small(
         node=leg.source_node,
         peer=leg.target_node,
     )
+
+
+def _takes(room: Room) -> int:
+    return min(room.size, room.uplink_mtu - room.overhead)

@@ -1,18 +1,18 @@
-"""A pod that builds larger packets than its node's tunnel takes loses them, or learns better only by ICMP."""
+"""A pod that builds larger packets than its node's tunnel or uplink takes loses them, or learns only by ICMP."""
 
 from engine.rule import NOT_FELIX, Finding, cause, say, some, the
-from facts import Leg, Link, PodInterface, ProbeResult
+from facts import Leg, PodInterface, ProbeResult, Room
 
 
 @cause(
-    title="The pod's MTU is larger than the tunnel's",
+    title="The pod's MTU is larger than what its node sends on",
     severity="degrades",
     remedy="Recreate the pod: a pod keeps the MTU of the day it was made. If new pods are wrong too, compare the mtu "
-    "of the CNI configuration with that of the tunnel device.",
+    "of the CNI configuration with that of the tunnel device or uplink.",
     at=the.leg.source_node,
     stage="source tunnel",
     heals_within_s=NOT_FELIX,
-    leg=some(Leg, encapsulation="vxlan", source_kind="pod"),
+    leg=some(Leg, crosses=True, source_kind="pod"),
     interface=some(
         PodInterface,
         node=the.leg.source_node,
@@ -22,7 +22,7 @@ from facts import Leg, Link, PodInterface, ProbeResult
         found=True,
         entered=True,
     ),
-    tunnel=some(Link, node=the.leg.source_node, device=the.leg.tunnel_device, found=True),
+    room=some(Room, flow=the.leg.flow, direction=the.leg.direction, node=the.leg.source_node),
     small=some(ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, protocol="icmp", size=0),
     full=some(
         ProbeResult,
@@ -33,18 +33,18 @@ from facts import Leg, Link, PodInterface, ProbeResult
     ),
 )
 def pod_mtu_too_large(
-    leg: Leg, interface: PodInterface, tunnel: Link, small: ProbeResult, full: ProbeResult
+    leg: Leg, interface: PodInterface, room: Room, small: ProbeResult, full: ProbeResult
 ) -> Finding | None:
-    if tunnel.mtu <= 0 or interface.pod_mtu <= tunnel.mtu:
+    if room.size <= 0 or interface.pod_mtu <= room.size:
         return None
     too_large = say(
         "{device} of {pod} has MTU {mtu}, {tunnel} on {node} only {tunnel_mtu}",
         device=interface.pod_device,
         pod=leg.source,
         mtu=interface.pod_mtu,
-        tunnel=tunnel.device,
-        node=tunnel.node,
-        tunnel_mtu=tunnel.mtu,
+        tunnel=room.device,
+        node=room.node,
+        tunnel_mtu=room.size,
     )
     if not full.lost_for_its_size(small):
         return Finding(say("{too_large}.", too_large=too_large), severity="warns")

@@ -1,24 +1,24 @@
-"""A tunnel that takes packets its uplink cannot carry with a VXLAN header around them loses or splits large ones."""
+"""A tunnel that takes packets its uplink cannot carry with a header around them loses or splits large ones."""
 
 from engine.rule import NOT_FELIX, Finding, cause, say, some, the
-from facts import Leg, Link, PodInterface, ProbeResult
+from facts import Leg, PodInterface, ProbeResult, Room
 
-OVERHEAD = {4: 50, 6: 70}  # outer IP, UDP and VXLAN headers, and the inner Ethernet header
+NAMES = {"vxlan": "VXLAN", "ipip": "IPIP", "wireguard": "WireGuard"}
 
 
 @cause(
     title="The tunnel's MTU is too large for the uplink",
     severity="degrades",
-    remedy="Set the uplink's MTU back, or vxlanMTU (vxlanMTUV6) of the FelixConfiguration to what is right (when it is "
-    "found out automatically: mtuIfacePattern must match the uplink), and recreate the pods.",
-    after=["vxlan_device_missing"],
+    remedy="Set the uplink's MTU back, or the tunnel's in the FelixConfiguration (vxlanMTU, vxlanMTUV6, ipipMTU, "
+    "wireguardMTU, wireguardMTUV6) to what is right (when it is found out automatically: mtuIfacePattern must match "
+    "the uplink), and recreate the pods.",
+    after=["vxlan_device_missing", "ipip_device_missing", "wireguard_device_missing"],
     at=the.leg.source_node,
     stage="source tunnel",
     both_ways=True,
     heals_within_s=NOT_FELIX,
-    leg=some(Leg, encapsulation="vxlan", source_kind="pod"),
-    tunnel=some(Link, node=the.leg.source_node, device=the.leg.tunnel_device, found=True),
-    uplink=some(Link, node=the.leg.source_node, device=the.tunnel.parent, found=True),
+    leg=some(Leg, crosses=True, source_kind="pod"),
+    room=some(Room, flow=the.leg.flow, direction=the.leg.direction, node=the.leg.source_node),
     interface=some(
         PodInterface,
         node=the.leg.source_node,
@@ -38,20 +38,21 @@ OVERHEAD = {4: 50, 6: 70}  # outer IP, UDP and VXLAN headers, and the inner Ethe
     ),
 )
 def tunnel_mtu_too_large(
-    leg: Leg, tunnel: Link, uplink: Link, interface: PodInterface, small: ProbeResult, full: ProbeResult
+    leg: Leg, room: Room, interface: PodInterface, small: ProbeResult, full: ProbeResult
 ) -> Finding | None:
-    most = uplink.mtu - OVERHEAD[leg.family]
-    if uplink.mtu <= 0 or tunnel.mtu <= most:
+    most = room.uplink_mtu - room.overhead
+    if not room.overhead or room.uplink_mtu <= 0 or room.size <= most:
         return None
     too_large = say(
-        "{device} on {node} has MTU {mtu}, but {uplink} below it has {uplink_mtu} and VXLAN needs {overhead}: "
+        "{device} on {node} has MTU {mtu}, but {uplink} below it has {uplink_mtu} and {kind} needs {overhead}: "
         "at most {most} is right",
-        device=tunnel.device,
-        node=tunnel.node,
-        mtu=tunnel.mtu,
-        uplink=uplink.device,
-        uplink_mtu=uplink.mtu,
-        overhead=OVERHEAD[leg.family],
+        device=room.device,
+        node=room.node,
+        mtu=room.size,
+        uplink=room.uplink,
+        uplink_mtu=room.uplink_mtu,
+        kind=NAMES[leg.encapsulation],
+        overhead=room.overhead,
         most=most,
     )
     # A pod with a smaller MTU than the tunnel's lives well with it.

@@ -1,0 +1,84 @@
+"""Full-size packets that are lost, by every way packets can go: who is too large or too narrow, and who is well."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.diagnosis import diagnose
+from facts import Diagnosis, Fact, Link, PodInterface, ProbeResult
+from tests.other_ways import ipip, plain, wireguard
+from tests.scene import CART, DEVICE, change, healthy
+
+LOST = {"answered": 0, "outcome": "silence", "rtt_us": -1}
+# tunnel device, what it takes on an uplink of 1500
+WAYS: dict[str, tuple[list[Fact], str, int]] = {
+    "VXLAN": (healthy(), DEVICE, 1450),
+    "IPIP": (ipip(), "tunl0", 1480),
+    "WireGuard": (wireguard(), "wireguard.cali", 1440),
+    "none": (plain(), "", 1500),
+}
+
+
+def named(diagnosis: Diagnosis) -> list[tuple[str, str]]:
+    return [(cause.rule, cause.node) for cause in diagnosis.causes]
+
+
+def full_lost(facts: list[Fact]) -> list[Fact]:
+    found = facts
+    for size in {fact.size for fact in facts if isinstance(fact, ProbeResult) and fact.size}:
+        found = change(found, ProbeResult, {"size": size}, **LOST)
+    return found
+
+
+def with_pods(facts: list[Fact], mtu: int) -> list[Fact]:
+    """All pods have this MTU, and their largest packets were tried."""
+    found = change(facts, PodInterface, {}, mtu=mtu, pod_mtu=mtu)
+    for size in {fact.size for fact in facts if isinstance(fact, ProbeResult) and fact.size}:
+        found = change(found, ProbeResult, {"size": size}, size=mtu)
+    return found
+
+
+def with_large_cart(facts: list[Fact], mtu: int) -> list[Fact]:
+    """One pod has this MTU, and its largest packets are lost."""
+    facts = change(facts, PodInterface, {"pod": CART[0]}, mtu=mtu, pod_mtu=mtu)
+    sizes = {fact.size for fact in facts if isinstance(fact, ProbeResult) and fact.pod == CART[0] and fact.size}
+    for size in sizes:
+        facts = change(facts, ProbeResult, {"pod": CART[0], "size": size}, size=mtu, **LOST)
+    return facts
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_network_between_is_too_narrow_where_both_nodes_take_it_all(way: str) -> None:
+    facts, _, _ = WAYS[way]
+    assert named(diagnose(full_lost(facts))) == [("path_mtu_too_small", "node-a")]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_pods_that_use_all_that_their_node_takes_are_well(way: str) -> None:
+    facts, _, most = WAYS[way]
+    diagnosis = diagnose(with_pods(facts, most))
+    assert (diagnosis.verdict, diagnosis.causes, diagnosis.warnings) == ("healthy", (), ())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_pod_that_builds_larger_packets_than_its_node_sends_on(way: str) -> None:
+    facts, _, most = WAYS[way]
+    assert named(diagnose(with_large_cart(facts, most + 10))) == [("pod_mtu_too_large", "node-a")]
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if WAYS[way][1]])
+def test_a_tunnel_that_is_larger_than_its_uplink_carries(way: str) -> None:
+    facts, device, most = WAYS[way]
+    facts = change(facts, Link, {"node": "node-a", "device": device}, mtu=most + 20)
+    diagnosis = diagnose(facts)
+    assert [(warning.rule, warning.node) for warning in diagnosis.warnings] == [("tunnel_mtu_too_large", "node-a")]
+    assert f"at most {most} is right" in diagnosis.warnings[0].text
+    assert named(diagnose(with_large_cart(facts, most + 20))) == [("tunnel_mtu_too_large", "node-a")]
+
+
+def test_the_other_node_s_uplink_is_narrower_by_right() -> None:
+    """Answers of that size it could not send: nothing between the nodes is wrong."""
+    facts = change(plain(), Link, {"node": "node-b", "device": "eth0"}, mtu=1400)
+    facts = change(facts, PodInterface, {"node": "node-b"}, mtu=1400, pod_mtu=1400)
+    diagnosis = diagnose(with_large_cart(facts, 1500))
+    assert diagnosis.causes == ()
