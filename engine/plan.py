@@ -137,16 +137,21 @@ def _ask(node: CalicoNode, device: str, legs: Sequence[Leg], *, felix: bool) -> 
         own_ports=_unique([_own_port(leg) for leg in arriving if leg.target_kind == "node" and _port_asked(leg)]),
         send=_unique(sends),
         watch=_unique(
-            [_watch("out", leg) for leg in leaving if leg.crosses]
+            [_watch("out", leg) for leg in leaving if leg.crosses or _leaves(leg)]
             + [_watch("in", leg) for leg in arriving if leg.crosses]
         ),
     )
 
 
+def _leaves(leg: Leg) -> bool:
+    """Does it lead a pod's packets out of the cluster?"""
+    return leg.encapsulation == "outside" and leg.source_kind == "pod"
+
+
 def _watch(way: str, leg: Leg) -> Watch:
     return Watch(
         way=way,
-        encapsulation=leg.encapsulation,
+        encapsulation="direct" if _leaves(leg) else leg.encapsulation,
         source=leg.source_address,
         target=leg.target_address,
         peer=leg.target_node_address if way == "out" else leg.source_node_address,
@@ -215,6 +220,8 @@ def _probes(leg: Leg) -> list[SendProbe]:
     ]
     if leg.port_asked and leg.direction == "forward":
         probes.append(SendProbe(pod=pod, target=leg.target_address, protocol=leg.protocol, port=leg.port))
+    if _leaves(leg):  # does the outside answer the node itself?
+        probes += [msgspec.structs.replace(probe, pod="") for probe in probes if not probe.size]
     return probes
 
 

@@ -12,6 +12,7 @@ from facts.flow import STAGES, mirrored
 from facts.verdict import SEVERITIES
 
 __all__ = [
+    "HEALS_CHAIN",
     "HEALS_DEVICE",
     "HEALS_ENTRY",
     "HEALS_NEVER",
@@ -36,6 +37,7 @@ __all__ = [
 # How long a living Felix takes to repair a wound of each kind, in seconds; observed (calico_truth.md 2).
 HEALS_DEVICE = 10
 HEALS_ENTRY = 95
+HEALS_CHAIN = 180
 HEALS_NEVER = 0
 NOT_FELIX = -1
 
@@ -191,7 +193,7 @@ def cause(
     fix: a kind of fix (fixes/kinds) that people can approve.
     after: failure modes of the same node whose echo this one may be; after_peer: those of the leg's other node.
     last_resort: told as a warning where fresh packets pass, or where something else explains why they do not.
-    heals_within_s: HEALS_DEVICE, HEALS_ENTRY, HEALS_NEVER, or NOT_FELIX when Felix has nothing to do with it.
+    heals_within_s: HEALS_DEVICE, HEALS_ENTRY, HEALS_CHAIN, HEALS_NEVER, or NOT_FELIX when Felix has nothing to do with it.
     """
     if severity not in SEVERITIES:
         raise TypeError(f"severity {severity!r} is not one of {SEVERITIES}")

@@ -52,7 +52,7 @@ class Watch(msgspec.Struct, frozen=True, kw_only=True):
     encapsulation: str  # "vxlan" | "ipip" | "wireguard" | "direct"
     source: str  # IP addresses the packets carry inside of any tunnel
     target: str
-    peer: str  # node address of the other end
+    peer: str  # node address of the other end; "" outside of the cluster, where nobody looks on
     port: int = 0  # UDP port of the tunnel
 
 

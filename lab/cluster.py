@@ -29,6 +29,7 @@ from lab.kernel import DEFAULT, FAMILIES, Kernel, Route
 from lab.kube_proxy import READS as KUBE_PROXY_READS
 from lab.kube_proxy import KubeProxy, ports
 from lab.listeners import HEALTH_PORT, TcpEcho, UdpEcho, start_felix_health
+from lab.nat import NatOutgoing
 from lab.objects import ECHO_PORT, EXTRA_PORTS, handle_of, stored
 from lab.sketch import Sketch
 from lab.topology import Topology
@@ -54,6 +55,7 @@ class Cluster:
         self.families: dict[int, Objects] = {}
         self._felixes: dict[tuple[str, int], Felix] = {}
         self._kube_proxies: dict[tuple[str, int], KubeProxy] = {}
+        self._nats: dict[tuple[str, int], NatOutgoing] = {}
         self._services: dict[str, list[Object]] = {}  # what kube-proxy reads
         self._kernels = ThreadPoolExecutor(1, thread_name_prefix="kernels")
         self._loop = asyncio.get_running_loop()
@@ -96,6 +98,7 @@ class Cluster:
                 self._felixes[name, family] = Felix(name, node.kernel, family)
                 address = str(node.interfaces[family].ip)
                 self._kube_proxies[name, family] = KubeProxy(node.kernel, family, address)
+                self._nats[name, family] = NatOutgoing(node.kernel, family)
         self._program(families)
         self._furnish()
         self.topology.remember_switches()
@@ -147,6 +150,10 @@ class Cluster:
         for (name, family), felix in self._felixes.items():
             if name in families[family].nodes:
                 felix.apply(intent(families[family], name, felix.applied.device, self.sketch.uplink_mtu))
+        for (_, family), nat in self._nats.items():
+            pools = families[family].pools
+            masked = tuple(pool.network for pool in pools if pool.nat_outgoing)
+            nat.apply(masked, tuple(pool.network for pool in pools))
         for (name, family), kube_proxy in self._kube_proxies.items():
             pods = next((str(pool.network) for pool in families[family].pools), "")
             if pods:
@@ -190,10 +197,12 @@ class Cluster:
             if family not in self.topology.pods[pod].addresses:
                 raise LabError(f"{pod} has no IPv{family} address; start the lab with --variant dualstack.", 2)
         nodes = {pod: self.topology.pods[pod].record.node for pod in (source, target)}
-        if nodes[source] == nodes[target]:
-            raise LabError(f"{source} and {target} are on the same node; a fault needs a pair on two nodes.", 2)
         pod, other = (source, target) if where == "source" else (target, source)
         others = [name for name in self.topology.nodes if name not in nodes.values()]
+        if nodes[pod] == nodes[other]:
+            if not others:
+                raise LabError("A fault needs a second node; start the lab with --nodes 2.", 2)
+            nodes = {pod: nodes[pod], other: others.pop(0)}
         third = others[0] if others else ""
         return faults.Wound(source, target, where, nodes[pod], nodes[other], pod, other, third, family)
 
@@ -233,8 +242,8 @@ class Cluster:
     def _restore_kernels(self, families: dict[int, Objects]) -> None:
         self.topology.restore_switches()  # a device without IPv6 takes no address back
         self.topology.restore()
-        for kube_proxy in self._kube_proxies.values():
-            kube_proxy.forget()
+        for follower in (*self._kube_proxies.values(), *self._nats.values()):
+            follower.forget()
         self._program(families)
         for (name, family), felix in self._felixes.items():
             self.topology.remove_foreign_routes(name, felix.applied.routes, family)

@@ -105,6 +105,7 @@ class PoolRecord:
 
     network: Network
     vxlan_mode: str
+    nat_outgoing: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,11 @@ class Objects:
             pods=tuple(record for entry in list_of("pods") if (record := _pod(entry, family, prefix))),
             blocks=tuple(_block(entry) for entry in ours("ipamblocks")),
             pools=tuple(
-                PoolRecord(ip_network(entry["spec"]["cidr"]), entry["spec"].get("vxlanMode", "Never"))
+                PoolRecord(
+                    ip_network(entry["spec"]["cidr"]),
+                    entry["spec"].get("vxlanMode", "Never"),
+                    bool(entry["spec"].get("natOutgoing")),
+                )
                 for entry in ours("ippools")
             ),
             felix=felix,

@@ -97,7 +97,8 @@ class Tap:
         try:
             for seen in self._seen:
                 self._listen(flow_filter(seen.watch), partial(self._flow, seen))
-                self._listen(mark_filter(seen.watch), partial(self._mark, seen))
+                if seen.watch.peer:
+                    self._listen(mark_filter(seen.watch), partial(self._mark, seen))
                 if seen.watch.way == "in":
                     self._listen(peer_filter(seen.watch), partial(self._anything, seen))
         except PermissionError:
@@ -119,7 +120,7 @@ class Tap:
         """Waits a little until the peers listen, but not past `deadline`, and tells them that packets follow."""
         until = min(time.monotonic() + READY_S, deadline)
         while self._sockets and time.monotonic() < until:
-            if all(seen.listening for seen in self._seen if seen.watch.way == "out"):
+            if all(seen.listening for seen in self._seen if seen.watch.way == "out" and seen.watch.peer):
                 break
             await asyncio.sleep(POLL_S)
         await asyncio.sleep(0)  # what waits to be read left before
@@ -232,7 +233,7 @@ class Tap:
 
     def _tell(self, way: str, stage: bytes) -> None:
         for watch in self._ask.watch:
-            if watch.way == way and not self._trouble:
+            if watch.way == way and watch.peer and not self._trouble:
                 with contextlib.suppress(OSError):  # no route, no such address: nobody claims to have heard it
                     _send(self._ask.uplink_address, watch.peer, self._said(stage, watch))
 

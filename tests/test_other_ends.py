@@ -74,6 +74,18 @@ async def test_a_pod_s_own_side_is_judged_when_it_sends_out_of_the_cluster(lab: 
     assert [(one.rule, one.node) for one in diagnosis.causes] == [("pod_default_route_missing", "node-a")]
 
 
+async def test_what_lies_outside_is_reached_under_the_node_s_address(lab: Lab) -> None:
+    diagnosis = (await ask(lab.environment(), "shop/cart 172.30.0.1")).diagnosis
+    assert (diagnosis.verdict, diagnosis.causes, diagnosis.warnings, diagnosis.blind) == ("healthy", (), (), ())
+
+
+async def test_a_broken_tunnel_is_no_matter_between_a_pod_and_another_node(lab: Lab) -> None:
+    """Packets to a node leave under the sender's node address, and so do the answers."""
+    lab.inflict("vxlan_device_down", "shop/cart", "shop/db", "target")
+    diagnosis = (await ask(lab.environment(), "shop/cart node-b")).diagnosis
+    assert (diagnosis.verdict, diagnosis.causes) == ("healthy", ())
+
+
 async def test_silence_from_outside_accuses_nobody(lab: Lab) -> None:
     diagnosis = (await ask(lab.environment(), "shop/cart 192.0.2.7 443/tcp")).diagnosis
     assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
