@@ -40,6 +40,8 @@ class PoolUsage(Fact, frozen=True, kw_only=True):
     forbidden: int = 0  # addresses that are left in all its pools and are not for this node
     blocks_on_node: int = -1  # blocks affine to this node, of all pools; -1 when not counted
     block_limit: int = -1  # how many it may have
+    cooling: int = 0  # addresses of the pool that were released and are kept back for a while (from 3.33)
+    cooldown_s: int = 0  # ipCooldownSeconds: for how long
 
 
 class Allocation(Fact, frozen=True, kw_only=True):

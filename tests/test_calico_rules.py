@@ -19,6 +19,7 @@ from facts import (
     FelixHealth,
     GarbageCollector,
     LeakedAddresses,
+    Link,
     PoolUsage,
     ProbeResult,
     Question,
@@ -276,3 +277,21 @@ def test_routes_may_carry_any_protocol(protocol: int) -> None:
     """deviceRouteProtocol is 3 by default, 80 for what Felix writes by the uplink, or whatever somebody set."""
     way = {"node": "node-a", "destination": DB[2], "source": "", "incoming": ""}
     assert diagnose(change(healthy(), RouteLookup, way, protocol=protocol)).verdict == "healthy"
+
+
+@pytest.mark.parametrize(("version", "heals_within_s"), [("v3.29.7", 0), ("v3.30.0", 10), ("v3.32.1", 10), ("", 10)])
+def test_a_wrong_mac_is_only_repaired_by_a_felix_that_looks_at_it(version: str, heals_within_s: int) -> None:
+    facts = change(healthy(), CalicoSettings, {}, version=version)
+    facts = change(facts, Link, {"node": "node-b", "device": "vxlan.calico"}, mac="66:00:00:00:00:99")
+    cause = only(diagnose(change(facts, ProbeResult, {"pod": CART[0]}, **LOST)))
+    assert (cause.rule, cause.heals_within_s) == ("vxlan_device_mac_wrong", heals_within_s)
+    assert ("Felix does not repair this." in cause.felix) == (heals_within_s == 0)
+
+
+def test_addresses_that_cool_down_are_told_beside_those_that_are_taken() -> None:
+    """From 3.33 on a released address is kept back for a while: the shortage ends by itself."""
+    young = {"address": "", "addresses": (), "phase": "Pending", "ready": False, "starting": True}
+    facts = change(healthy(), Endpoint, {"name": DB[0]}, **young)
+    cooling = change([USAGE], PoolUsage, {}, cooling=12, cooldown_s=300)
+    assert "12 more were released and are kept back for 300 s" in only(diagnose([*facts, *cooling])).text
+    assert "kept back" not in only(diagnose([*facts, USAGE])).text

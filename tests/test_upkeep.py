@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from bot.sources import upkeep
+from bot.sources import ipam, upkeep
 from bot.sources.names import affinity_name, block_of
 from bot.words import parse
 from facts import (
@@ -419,3 +420,17 @@ async def test_who_may_not_read_the_further_things_is_told_of_it_and_no_path_is_
     assert {one.look for one in blind} == {"endpointslices", "blockaffinities"}
     assert all(one.minor for one in blind)
     assert len(of(facts, Allocation)) == 4
+
+
+def test_a_released_address_is_nobody_s_and_not_yet_free() -> None:
+    """Recorded of 3.34: after CNI's DEL the address points to an attribute that only says when it was released."""
+    loose = load("master-87c15906f20c/loose")
+    pool = Pool(name="default-ipv4-ippool", cidr="10.244.0.0/16", block_size=26)
+    blocks = [one["spec"] for one in loose["ip-cooldown/ipamblocks-after-del.json"]["items"]]
+    used = ipam.usage(
+        pool, "node-a", blocks, (), nodes=3, version="v3.34.0-0.dev-head", strict_affinity=False, cooldown_s=60
+    )
+    assert (used.cooling, used.cooldown_s, used.free_on_node) == (1, 60, 61)
+    block = next(one for one in blocks if one["cidr"] == "10.244.174.128/26")
+    assert not ipam.allocation(ip_address("10.244.174.130"), block, pool).found
+    assert upkeep.leaked(pool, "node-a", blocks, blocks, (), (), now=NOW).examined == 5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any
@@ -11,6 +10,7 @@ import msgspec
 
 from bot.sources.names import Address, Network, block_of
 from facts import Allocation, Pool, PoolUsage
+from facts.version import since
 
 SIZES = {4: range(20, 33), 6: range(116, 129)}  # prefix lengths Calico accepts for blocks
 BLOCKS_PER_NODE = 20  # where nobody set a limit (reference: calico.md 1.8)
@@ -95,6 +95,7 @@ def usage(
     strict_affinity: bool,
     auto_allocate: bool = True,
     block_limit: int = BLOCKS_PER_NODE,
+    cooldown_s: int = 0,
 ) -> PoolUsage:
     """The arithmetic of `calicoctl ipam show` for one pool and one node, over the specs of all blocks.
 
@@ -103,7 +104,7 @@ def usage(
     network = ip_network(pool.cidr)
     taken: set[int] = set()
     slot = 1 << (network.max_prefixlen - pool.block_size)
-    here = elsewhere = empty = own = 0
+    here = elsewhere = empty = own = cooling = 0
     for spec in blocks:
         cidr = ip_network(spec["cidr"])
         own += not spec.get("deleted") and node_of(spec) == node and cidr.version == network.version
@@ -114,13 +115,14 @@ def usage(
             range(max(first, 0) // slot, (min(first + cidr.num_addresses, network.num_addresses) + slot - 1) // slot)
         )
         free = _free(spec, cidr, reserved)
+        cooling += _cooling(spec)
         if node_of(spec) == node:
             here += free
         else:
             elsewhere += free
             empty += bool(node_of(spec)) and _is_empty(spec)
     possible = 1 << max(pool.block_size - network.prefixlen, 0)
-    reclaimable = empty > 0 and _reclaims(version)
+    reclaimable = empty > 0 and since(version, RECLAIMS_SINCE, unknown=True)
     claimable = auto_allocate and (len(taken) < possible or reclaimable)
     forbids = ""
     if not here and own >= block_limit:  # then Calico does not even try to borrow
@@ -149,6 +151,8 @@ def usage(
         forbidden=(elsewhere + (possible - len(taken)) * slot * (forbids == "block_limit")) if forbids else 0,
         blocks_on_node=own,
         block_limit=block_limit,
+        cooling=cooling,
+        cooldown_s=cooldown_s,
     )
 
 
@@ -199,6 +203,13 @@ def _free(spec: Mapping[str, Any], cidr: Network, reserved: Collection[Network])
     return sum(not any(cidr[ordinal] in one for one in inside) for ordinal in ordinals)
 
 
+def _cooling(spec: Mapping[str, Any]) -> int:
+    """Addresses that were released and that nobody gets before their cooldown is over."""
+    attributes: Sequence[Mapping[str, Any]] = spec.get("attributes") or ()
+    released = {index for index, one in enumerate(attributes) if one.get("releasedAt")}
+    return sum(index in released for index in spec.get("allocations") or ())
+
+
 def _is_empty(spec: Mapping[str, Any]) -> bool:
     """No address in use; those Windows reserves in each block do not count."""
     attributes: Sequence[Mapping[str, Any]] = spec.get("attributes") or ()
@@ -206,8 +217,3 @@ def _is_empty(spec: Mapping[str, Any]) -> bool:
         index is None or (0 <= index < len(attributes) and attributes[index].get("handle_id") == WINDOWS_RESERVED)
         for index in spec.get("allocations") or ()
     )
-
-
-def _reclaims(version: str) -> bool:
-    found = re.match(r"v?(\d+)\.(\d+)", version)
-    return found is None or (int(found[1]), int(found[2])) >= RECLAIMS_SINCE

@@ -33,6 +33,13 @@ def pool_exhausted(endpoint: Endpoint, usage: PoolUsage) -> Text | None:
         node=usage.node,
         elsewhere=usage.free_elsewhere,
     )
+    if usage.cooling:
+        free = say(
+            "{free}; {count} more were released and are kept back for {seconds} s",
+            free=free,
+            count=usage.cooling,
+            seconds=usage.cooldown_s,
+        )
     return say(
         "{pod} waits for an address on {node}: in pool {pool} ({cidr}) {blocks}, {free}.",
         pod=endpoint.name,

@@ -1,9 +1,8 @@
 """Before Calico 3.30 a tunnel address in another node's block was not routed reliably."""
 
-import re
-
 from engine.rule import HEALS_NEVER, Text, cause, say, some, the
 from facts import Allocation, Leg
+from facts.version import since
 
 ROUTED_SINCE = (3, 30)  # reference: calico.md 3.5
 
@@ -21,10 +20,9 @@ ROUTED_SINCE = (3, 30)  # reference: calico.md 3.5
     allocation=some(Allocation, address=the.leg.source_tunnel_address),
 )
 def tunnel_address_borrowed(leg: Leg, allocation: Allocation) -> Text | None:
-    version = re.match(r"v?(\d+)\.(\d+)", leg.calico_version)
-    if not allocation.found or allocation.block_node in ("", leg.source_node) or version is None:
+    if not allocation.found or allocation.block_node in ("", leg.source_node):
         return None
-    if (int(version[1]), int(version[2])) >= ROUTED_SINCE:
+    if since(leg.calico_version, ROUTED_SINCE, unknown=True):
         return None
     return say(
         "{node} uses {address} as its tunnel address, from block {block} of {owner}; "

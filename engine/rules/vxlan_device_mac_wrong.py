@@ -1,7 +1,10 @@
 """Peers send to the MAC Calico announces for this node; a device with another one drops their frames."""
 
-from engine.rule import HEALS_DEVICE, Text, cause, say, some, the
+from engine.rule import HEALS_DEVICE, HEALS_NEVER, Finding, Text, cause, say, some, the
 from facts import Leg, Link
+from facts.version import since
+
+HEALS_SINCE = (3, 30)  # before, Felix did not look at the MAC of a device that was there (calico.md 1.9)
 
 
 @cause(
@@ -16,13 +19,15 @@ from facts import Leg, Link
     leg=some(Leg, encapsulation="vxlan"),
     device=some(Link, node=the.leg.source_node, device=the.leg.tunnel_device, found=True),
 )
-def vxlan_device_mac_wrong(leg: Leg, device: Link) -> Text | None:
+def vxlan_device_mac_wrong(leg: Leg, device: Link) -> Text | Finding | None:
     if not device.mac or not leg.source_tunnel_mac or device.mac == leg.source_tunnel_mac:
         return None
-    return say(
+    text = say(
         "{device} on {node} is {mac}; its peers send to {expected}.",
         device=device.device,
         node=device.node,
         mac=device.mac,
         expected=leg.source_tunnel_mac,
     )
+    heals = since(leg.calico_version, HEALS_SINCE, unknown=True)
+    return text if heals else Finding(text, heals_within_s=HEALS_NEVER)
