@@ -120,9 +120,11 @@ def _hidden(facts: Sequence[Fact]) -> list[Text]:
     found: list[Text] = []
     ports, source = _all(facts, ServicePort), sender(facts)
     known = {one.service for one in ports}
-    for one in _all(facts, Endpoint):
-        if one.kind == "service" and one.name not in known:
-            found.append(say("Which port of {service} was meant could not be seen.", service=one.name))
+    meant = [one.name for one in _all(facts, Endpoint) if one.kind == "service"]
+    meant += [one.service for one in _all(facts, Question) if one.service]
+    for name in meant:
+        if name not in known:
+            found.append(say("Which port of {service} was meant could not be seen.", service=name))
     backends = _all(facts, Backend)
     for port in ports:
         behind = [one for one in backends if (one.service, one.family) == (port.service, port.family)]
@@ -130,7 +132,7 @@ def _hidden(facts: Sequence[Fact]) -> list[Text]:
             found.append(say("Not all endpoints of {service} could be seen.", service=port.service))
     reached = {leg.target_address for leg in _all(facts, Leg)}
     for backend in backends:
-        own = source is not None and source.name in (backend.pod, backend.endpoint)
+        own = backend.sender in (backend.pod, backend.endpoint)
         alien = source is not None and not address_of(source, backend.family)
         if backend.used and backend.endpoint and backend.address not in reached and not own and not alien:
             found.append(say("The way to the endpoint {endpoint} could not be judged.", endpoint=backend.endpoint))
@@ -166,7 +168,7 @@ def without_legs(facts: Sequence[Fact], blind: Sequence[Blind]) -> tuple[str, st
         return None
     source = sender(facts)
     used = [one for one in _all(facts, Backend) if one.used]
-    if used and source and all(source.name in (one.pod, one.endpoint) for one in used):
+    if used and source and all(one.sender == source.name in (one.pod, one.endpoint) for one in used):
         verdict = "unknown" if any(not one.minor for one in blind) else "healthy"
         return judged(
             facts, verdict, say("{source} is itself the only endpoint it would be sent to.", source=source.name)
@@ -189,10 +191,11 @@ def _nothing_behind(port: ServicePort) -> Text:
             else "No endpoint of {service} on {port}/{protocol} is ready.",
             **asked,
         )
-    if port.internal_policy == "Local":
+    if port.local:
         return say(
-            "{service} on {port}/{protocol} sends only to endpoints on the client's own node, and there is none.",
+            "{service} on {port}/{protocol} sends only to endpoints on {node}, and there is none.",
             **asked,
+            node=port.node,
         )
     return say("No endpoint of {service} on {port}/{protocol} could be looked at.", **asked)
 

@@ -110,6 +110,7 @@ async def test_everything_known_of_a_service_and_its_endpoints(world: World) -> 
         ports=("80/tcp",),
         ready=2,
         nodes=("node-a", "node-b"),
+        node="node-a",
     )
     assert {(one.address, one.endpoint, one.port, one.used) for one in of(facts, Backend)} == {
         (A1[0], "default/pod-a1", 8080, True),
@@ -143,14 +144,47 @@ async def test_one_service_is_a_handful_of_gets(world: World) -> None:
         ("svc-none", {"ready": 0, "nodes": ()}),
         ("svc-noslice", {"ready": 0, "nodes": ()}),
         ("svc-notready", {"ready": 0, "nodes": (), "waiting": ("default/pod-b1",)}),
-        ("svc-intlocal", {"ready": 1, "nodes": ("node-b",), "internal_policy": "Local"}),
-        ("svc-local", {"ready": 1, "node_port": 30081, "external_policy": "Local", "kind": "NodePort"}),
+        ("svc-intlocal", {"ready": 1, "nodes": ("node-b",), "local": True}),
+        ("svc-local", {"ready": 1, "node_port": 30081, "external_policy": "Local", "local": False}),
         ("svc-wrongport", {"ready": 1, "nodes": ("node-b",)}),
     ],
 )
 async def test_the_recorded_services(world: World, name: str, fields: dict[str, Any]) -> None:
     port = only(await look(world, "pod-a2", name), ServicePort)
     assert {field: getattr(port, field) for field in fields} == fields
+
+
+async def test_a_node_port_is_its_services_and_packets_go_on_from_that_node(world: World) -> None:
+    facts = await look(world, "pod-a2", "node-c", "30080/tcp")
+    question = only(facts, Question)
+    assert (question.target, question.port, question.service) == ("node-c", 30080, "default/svc-np")
+    port = only(facts, ServicePort)
+    assert (port.address, port.port, port.by_node_port, port.node, port.local) == (
+        "172.30.0.13",
+        30080,
+        True,
+        "node-c",
+        False,
+    )
+    assert [(one.sender, one.endpoint, one.port) for one in of(facts, Backend)] == [("node-c", "default/pod-b1", 8080)]
+    asks = {(ask.node, ask.family): ask for ask in plan(facts)}
+    assert {node for node, _ in asks} == {"node-a", "node-b", "node-c"}
+    tcp = {(node, one.target, one.port) for (node, _), ask in asks.items() for one in ask.send if one.protocol == "tcp"}
+    assert tcp == {("node-a", "172.30.0.13", 30080), ("node-c", B1[0], 8080)}
+    assert all(one.port != 30080 for ask in asks.values() for one in ask.own_ports)
+
+
+async def test_the_policy_for_clients_of_other_nodes_is_the_external_one(world: World) -> None:
+    elsewhere = await look(world, "pod-a2", "node-c", "30081/tcp")
+    assert only(elsewhere, ServicePort).local and not only(elsewhere, Backend).used
+    own = await look(world, "pod-c2", "node-c", "30081/tcp")  # on that very node
+    assert not only(own, ServicePort).local and only(own, Backend).used
+
+
+@pytest.mark.parametrize("words", [("node-c", "30999/tcp"), ("node-c", "80/tcp"), ("node-c", "30080/udp"), ("node-c",)])
+async def test_a_nodes_own_port_is_no_services(world: World, words: tuple[str, ...]) -> None:
+    facts = await look(world, "pod-a2", *words)
+    assert only(facts, Question).service == "" and of(facts, ServicePort) == []
 
 
 async def test_an_endpoint_whose_pod_is_gone_or_has_another_address(world: World) -> None:

@@ -39,13 +39,14 @@ def service(**fields: Any) -> ServicePort:
         "ports": (f"{PORT}/tcp",),
         "ready": 1,
         "nodes": ("node-b",),
+        "node": "node-a",
     }
     return ServicePort(**{**about, **fields})
 
 
 def backend(**fields: Any) -> Backend:
     name, node, address, _ = DB
-    about = {"address": address, "port": TARGET_PORT, "endpoint": name, "pod": name, "node": node}
+    about = {"address": address, "port": TARGET_PORT, "endpoint": name, "pod": name, "node": node, "sender": CART[0]}
     return Backend(service=SERVICE, protocol="tcp", **{**about, **fields})
 
 
@@ -218,11 +219,11 @@ def test_an_endpoint_that_answers_is_not_stale() -> None:
         ({"nodes": ("node-a", "node-b")}, False),
         ({"nodes": ("", "node-b")}, False),  # one whose node no slice names
         ({"nodes": (), "ready": 0}, False),  # none anywhere is another matter
-        ({"nodes": ("node-b",), "internal_policy": "Cluster"}, False),
+        ({"nodes": ("node-b",), "local": False}, False),
     ],
 )
 def test_a_service_for_a_nodes_own_pods(fields: dict[str, Any], accused: bool) -> None:
-    port = service(**{"internal_policy": "Local", **fields})
+    port = service(**{"local": True, **fields})
     facts = without_endpoint(port, backend(endpoint="", used=False), tried(0, "silence"))
     assert ("service_local_policy_without_endpoint" in named(facts)) == accused
 
@@ -300,7 +301,7 @@ def test_the_header_leads_from_the_client_through_the_service_to_its_endpoints()
     [
         (service(ready=0, nodes=()), "a ready endpoint", "none"),
         (service(found=False, ready=0), "one of its ports", "its ports are 80/tcp"),
-        (service(internal_policy="Local"), "1 endpoints ready, on node-b", "1 endpoints ready, on node-b"),
+        (service(local=True), "1 endpoints ready, on node-b", "1 endpoints ready, on node-b"),
     ],
 )
 def test_the_evidence_holds_the_service_beside_what_it_should_have(port: ServicePort, expected: str, seen: str) -> None:

@@ -139,13 +139,48 @@ async def test_every_recorded_service_answers_as_recorded_and_is_judged_right(se
         assert [one.outcome for one in met] == ["unreachable" if by_mode else symptom(row)], name
 
 
+NODE_PORTS = {
+    "svc-np": HEALTHY,
+    "svc-local": "service_local_policy_without_endpoint",  # where no answer was recorded
+    "svc-npnone": "service_without_endpoints",
+}
+# Recorded from outside only; what comes from a pod of another node looks the same to a node.
+ALSO = [
+    ("pod-b2", "svc-npnone", "node-a", "30082", "unreachable"),
+    ("pod-a2", "svc-npnone", "node-a", "30082", "unreachable"),
+]
+
+
+async def test_every_recorded_node_port_answers_as_recorded_and_is_judged_right(services: Lab) -> None:
+    rows = [
+        (row["client"], *row["service"].split(" via "), row["target"].split(":")[1], symptom(row))
+        for row in load(RECORDED)["services/results.json"]
+        if row["client"] in CLIENTS and " via " in row["service"]
+    ]
+    assert len(rows) == 12
+    for client, name, node, port, met in [*rows, *ALSO]:
+        diagnosis = await diagnosed(services, f"{client} {node} {port}/tcp")
+        asked = (client, name, node)
+        cause = NODE_PORTS[name] if met != "answered" else HEALTHY
+        assert [one.rule for one in diagnosis.causes] == list(filter(None, [cause])), asked
+        assert diagnosis.verdict == ("cause" if cause else "healthy"), (asked, diagnosis.summary)
+        assert diagnosis.warnings == () and diagnosis.blind == (), asked
+        tried = [one for one in diagnosis.facts if isinstance(one, ProbeResult) and str(one.port) == port]
+        assert [one.outcome for one in tried] == [met], asked
+
+
+async def test_a_node_port_of_no_service_is_the_nodes_own(services: Lab) -> None:
+    diagnosis = await diagnosed(services, "pod-a2 node-c 30999/tcp")
+    assert [cause.rule for cause in diagnosis.causes] == ["target_not_listening"]
+
+
 async def test_an_address_of_no_service_is_silent_as_recorded(services: Lab) -> None:
     row = next(one for one in load(RECORDED)["services/results.json"] if one["service"] == NO_SERVICE)
     address, port = row["target"].split(":")
     diagnosis = await diagnosed(services, f"pod-a2 {address} {port}/tcp")
     assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
     met = [one for one in diagnosis.facts if isinstance(one, ProbeResult) and one.protocol == "tcp"]
-    assert [one.outcome for one in met] == [symptom(row)] == ["silence"]
+    assert {one.outcome for one in met} == {symptom(row)} == {"silence"}
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -281,7 +281,7 @@ def _service_port(fact: ServicePort, legs: Sequence[Leg]) -> Said | None:
         return what, "one of its ports", f"its ports are {', '.join(fact.ports) or NOTHING}"
     if not fact.counted:
         return None
-    local = f", on {', '.join(filter(None, fact.nodes)) or NOTHING}" if fact.internal_policy == "Local" else ""
+    local = f", on {', '.join(filter(None, fact.nodes)) or NOTHING}" if fact.local else ""
     ready = f"{fact.ready} endpoints ready"
     if not fact.ready and not fact.serving:
         return what, "a ready endpoint", NOTHING

@@ -102,7 +102,9 @@ def _service(ports: Sequence[ServicePort], backends: Sequence[Backend], language
         if addresses
         else say("headless service {name}", name=name)
     )
-    ends = list(dict.fromkeys(_end(one, language) for one in backends if one.used and one.service == name))
+    used = [one for one in backends if one.used and one.service == name]
+    used.sort(key=lambda one: (not one.endpoint, one.pod, one.address))  # those that were looked at first
+    ends = list(dict.fromkeys(_end(one, language) for one in used))
     if len(ends) > SHOWN:
         ends[SHOWN:] = [language(say("{count} more", count=len(ends) - SHOWN))]
     if not ends and any(one.found and one.counted for one in ports):

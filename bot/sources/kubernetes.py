@@ -53,6 +53,7 @@ class _Calico(NamedTuple):
     settings: CalicoSettings
     auto_allocate: bool
     block_limit: int  # blocks a node may have
+    cooldown_s: int  # how long a released address is kept back
     pools: list[tuple[Pool, Object]] | None  # IPv4 pools with their resources; None when they could not be read
     felix: Object  # spec of FelixConfiguration default
     blind: list[Blind]
@@ -81,6 +82,7 @@ class _Behind(NamedTuple):
 
     protocol: str
     port: int
+    service: str = ""  # the one whose nodePort is asked
     ports: Sequence[ServicePort] = ()
     backends: Sequence[Backend] = ()
     found: Sequence[_Found] = ()  # the endpoints whose path is to be judged
@@ -134,7 +136,8 @@ class Cluster:
         group = asyncio.ensure_future(self.group())
         calico = asyncio.ensure_future(self._calico(group))
         try:
-            sides = await _together(self._resolve(asked.source), self._resolve(asked.target))
+            named = await _together(self._resolve(asked.source), self._resolve(asked.target))
+            sides = await _together(*(self._by_second_address(one, calico) for one in named))
             source, target = sides
             if source.name == target.name:
                 raise UserError(
@@ -177,6 +180,7 @@ class Cluster:
                 protocol=behind.protocol,
                 port=behind.port,
                 family=_family(asked.source) or _family(asked.target),
+                service=behind.service,
             ),
             *placed,
             *behind.ports,
@@ -255,6 +259,7 @@ class Cluster:
             ),
             auto_allocate=bool(limits.get("autoAllocateBlocks", True)),
             block_limit=int(limits.get("maxBlocksPerHost") or ipam.BLOCKS_PER_NODE),
+            cooldown_s=int(limits.get("ipCooldownSeconds") or 0),
             pools=None if pools is None else [(pool, one) for one in pools if (pool := describe.pool(one))],
             felix=_spec(felix),
             blind=blind,
@@ -338,6 +343,28 @@ class Cluster:
             return _found_service(services[0])
         return _Found("address", address, "", (address,), {})
 
+    async def _by_second_address(self, found: _Found, calico: Awaitable[_Calico]) -> _Found:
+        """The pod that has this address beside its first one, or the node; the API finds neither by that.
+
+        IPAM names the pod, which must say itself that it has the address. Nodes are few enough to read one page of.
+        """
+        if found.kind != "address" or ":" not in found.name:
+            return found
+        address = str(ipaddress.ip_address(found.name))
+        for one in await self._allocations([address], calico, {}):
+            if isinstance(one, Allocation) and one.owner_kind == "pod" and one.owner:
+                namespace, _, short = one.owner.partition("/")
+                pod = await self._pod(namespace, short)
+                if pod and not describe.finished(pod) and address in describe.addresses(pod):
+                    return await self._found_pod(pod)
+        nodes = await self._list("/api/v1/nodes", "nodes", [], limit=PAGE)
+        for node in nodes or ():
+            calico_s = [one.address for one in describe.calico_nodes(node, None, {})]
+            if address in (*calico_s, *_internal_addresses(node)):
+                own = str(node["metadata"]["name"])
+                return _Found("node", own, own, (address,), node)
+        return found
+
     # -- what stands behind a Service -------------------------------------------------------------------------------
 
     async def _behind(self, source: _Found, target: _Found, asked: Asked) -> _Behind:
@@ -347,11 +374,25 @@ class Cluster:
                 f"{source.name} is a Service, and a Service sends nothing. Write one of its pods as the first side.",
                 word=asked.source,
             )
-        if target.kind != "service":
-            return _Behind(asked.protocol, asked.port)
-        protocol, port = services.asked_port(target.resource, asked)
-        namespace, _, short = target.name.partition("/")
         blind: list[Blind] = []
+        if target.kind == "service":
+            service, (protocol, port) = target.resource, services.asked_port(target.resource, asked)
+            client = services.Client(source.name, source.node)
+        elif target.kind == "node" and asked.port >= services.NODE_PORTS:
+            every = await self._everything("/api/v1/services", "services", blind)
+            protocol, port = asked.protocol, asked.port
+            listening = next((one for one in every or () if services.has_node_port(one, protocol, port)), None)
+            if listening is None:
+                return _Behind(protocol, port, blind=blind)
+            service = listening
+            held = {family: describe.of_family(target.addresses, family) for family in (4, 6)}
+            entry = {family: address for family, address in held.items() if address}
+            inside = source.node == target.node  # what is on the node itself is served as from inside
+            client = services.Client(target.name, target.node, entry=entry, inside=inside)
+        else:
+            return _Behind(asked.protocol, asked.port)
+        service_name = describe.pod_name(service)
+        namespace, _, short = service_name.partition("/")
         slices = await self._list(
             f"/apis/discovery.k8s.io/v1/namespaces/{name(namespace)}/endpointslices",
             "endpointslices",
@@ -359,22 +400,23 @@ class Cluster:
             labelSelector=f"kubernetes.io/service-name={short}",
         )
         zone = ""
-        if source.node and services.has_hints(slices or ()):
-            node = await self._optional(f"/api/v1/nodes/{name(source.node)}", "nodes", blind, node=source.node)
+        if client.node and services.has_hints(slices or ()):
+            node = await self._optional(f"/api/v1/nodes/{name(client.node)}", "nodes", blind, node=client.node)
             zone = str(_labels(node or {}).get("topology.kubernetes.io/zone") or "")
-        family = _family(asked.source) or _family(asked.target)
-        ports, backends = services.read(
-            target.resource, slices, protocol, port, node=source.node, zone=zone, family=family
-        )
-        chosen = services.to_look_at(backends, source.name)
+        client = client._replace(zone=zone, family=_family(asked.source) or _family(asked.target))
+        ports, backends = services.read(service, slices, protocol, port, client)
+        chosen = services.to_look_at(backends, client.sender)
         looked = await _together(*(self._backend(one) for one in chosen))
         known = dict(zip(chosen, (backend for backend, _ in looked), strict=True))
-        left = {one.pod or one.address for one in backends if one.used and one not in known and one.pod != source.name}
+        left = {one.pod or one.address for one in backends if one.used and one not in known and one.pod != one.sender}
         if left:
-            reason = f"{len(left)} more endpoints of {target.name}: their paths were not judged, only packets were sent"
+            reason = (
+                f"{len(left)} more endpoints of {service_name}: their paths were not judged, only packets were sent"
+            )
             blind.append(Blind(look="endpoints", reason=reason, minor=True))
         found = [one for _, one in looked if one is not None]
-        return _Behind(protocol, port, ports, [known.get(one, one) for one in backends], found, blind)
+        by_node_port = service_name if client.entry is not None else ""
+        return _Behind(protocol, port, by_node_port, ports, [known.get(one, one) for one in backends], found, blind)
 
     async def _backend(self, backend: Backend) -> tuple[Backend, _Found | None]:
         """The endpoint with the name of what has its address now, and that; a pod of its slice that has it not is
@@ -523,6 +565,7 @@ class Cluster:
                         strict_affinity=calico.settings.strict_affinity,
                         auto_allocate=calico.auto_allocate,
                         block_limit=calico.block_limit,
+                        cooldown_s=calico.cooldown_s,
                     )
                 )
         if not usable:

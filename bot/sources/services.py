@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -16,8 +16,20 @@ Object = Mapping[str, Any]
 
 LOOKED_AT = 4  # endpoints whose path is judged in full
 WAITING = 5  # names of endpoints that are not ready, in a fact
+NODE_PORTS = 30000  # from here on a node's port may be a Service's
 SENT = ("tcp", "udp")  # what a probe can send
 FAMILIES = {"IPv4": 4, "IPv6": 6}
+
+
+class Client(NamedTuple):
+    """Who asks the Service, and by which address of it."""
+
+    sender: str  # name of the Endpoint that kube-proxy hands on for: the client, or the node whose nodePort is asked
+    node: str  # whose kube-proxy that is
+    zone: str = ""  # of that node
+    family: int = 0  # the only one that was asked for; 0: every one
+    entry: Mapping[int, str] | None = None  # where a nodePort is asked: the addresses of its node by family
+    inside: bool = True  # False: from elsewhere to a nodePort
 
 
 def asked_port(service: Object, asked: Asked) -> tuple[str, int]:
@@ -55,29 +67,32 @@ def read(
     slices: Sequence[Object] | None,
     protocol: str,
     port: int,
-    *,
-    node: str,
-    zone: str = "",
-    family: int = 0,
+    client: Client,
 ) -> tuple[list[ServicePort], list[Backend]]:
-    """The asked port, in each family the Service has, and its endpoints.
-
-    slices: None when they could not be read. node, zone: where the client is. family: 0 for both.
-    """
+    """The asked port, in each family the Service has, and its endpoints. slices: None when they could not be read."""
     spec = _spec(service)
-    headless = spec.get("clusterIP") == "None"
-    own = next((one for one in _ports(spec) if (_protocol(one), int(one["port"])) == (protocol, port)), None)
+    by_node_port = client.entry is not None
+    headless = spec.get("clusterIP") == "None" and not by_node_port
+    number_of = "nodePort" if by_node_port else "port"
+    own = next(
+        (one for one in _ports(spec) if (_protocol(one), int(one.get(number_of) or 0)) == (protocol, port)), None
+    )
+    policy = "internalTrafficPolicy" if client.inside else "externalTrafficPolicy"
+    local = spec.get(policy) == "Local" and not headless
     found: list[ServicePort] = []
     behind: list[Backend] = []
     for number, address in _addresses(spec, headless):
-        if family not in (0, number):
+        if client.family not in (0, number):
             continue
+        if client.entry is not None:
+            address = client.entry.get(number, "")
+            if not address:
+                continue
         ends: list[tuple[Backend, Object]] = []
         if headless or own is not None:
             wanted = None if headless else str((own or {}).get("name") or "")
             ends = _backends(_name(service), slices or (), number, wanted, protocol, port)
-        local = spec.get("internalTrafficPolicy") == "Local" and not headless
-        chosen = {one for one, _ in _used(ends, node, zone, local=local)}
+        chosen = {one for one, _ in _used(ends, client.node, client.zone, local=local)}
         usable = [one for one, _ in ends if one.ready] or [one for one, _ in ends if _still_serves(one)]
         found.append(
             ServicePort(
@@ -89,6 +104,9 @@ def read(
                 found=headless or own is not None,
                 target_port=str((own or {}).get("targetPort") or ""),
                 node_port=int((own or {}).get("nodePort") or 0),
+                by_node_port=by_node_port,
+                node=client.node,
+                local=local,
                 kind=str(spec.get("type") or "ClusterIP"),
                 headless=headless,
                 selector=",".join(f"{key}={value}" for key, value in sorted((spec.get("selector") or {}).items())),
@@ -105,8 +123,13 @@ def read(
                 nodes=tuple(sorted({one.node for one in usable})),
             )
         )
-        behind += [msgspec.structs.replace(one, used=one in chosen) for one, _ in ends]
+        behind += [msgspec.structs.replace(one, used=one in chosen, sender=client.sender) for one, _ in ends]
     return found, behind
+
+
+def has_node_port(service: Object, protocol: str, port: int) -> bool:
+    """Is this port of every node the Service's?"""
+    return any((_protocol(one), one.get("nodePort")) == (protocol, port) for one in _ports(_spec(service)))
 
 
 def has_hints(slices: Iterable[Object]) -> bool:

@@ -18,8 +18,9 @@ def flows(question: Question, source: Endpoint, target: Endpoint, *, service: st
             family=family,
             source_address=sends_from,
             target_address=sends_to,
-            protocol=question.protocol,
-            port=port or question.port,
+            # On a node's own port that is a Service's, nobody needs to listen.
+            protocol="" if question.service and not service else question.protocol,
+            port=port or (0 if question.service else question.port),
             service=service,
         )
         for family in FAMILIES

@@ -11,7 +11,7 @@ from facts import Backend, Endpoint, Flow, Question
 
 def service_flows(question: Question, source: Endpoint, backend: Backend, target: Endpoint) -> list[Flow]:
     """The flow to one endpoint, in the family its slice is of; none from a pod to itself, which no path leads to."""
-    if question.source == target.name or question.family not in (0, backend.family):
+    if source.name == target.name or question.family not in (0, backend.family):
         return []
     of_family = msgspec.structs.replace(question, family=backend.family)
     return flows(of_family, source, target, service=backend.service, port=backend.port)
@@ -19,8 +19,8 @@ def service_flows(question: Question, source: Endpoint, backend: Backend, target
 
 @derive(
     question=some(Question),
-    backend=some(Backend, service=the.question.target, used=True),
-    source=some(Endpoint, name=the.question.source),
+    backend=some(Backend, used=True),
+    source=some(Endpoint, name=the.backend.sender),
     target=some(Endpoint, name=the.backend.endpoint),
 )
 def service_flow(question: Question, backend: Backend, source: Endpoint, target: Endpoint) -> list[Flow]:
