@@ -62,7 +62,6 @@ _EVENTS = {
     "Failed": "failed",
     "Unknown": "interrupted",
 }
-COLUMNS = ("Node", "What", "Expected", "Seen")
 _SLACK_ID = re.compile(r"[UW][A-Z0-9]{2,30}")
 _GROUP_ID = re.compile(r"S[A-Z0-9]{2,30}")
 
@@ -196,7 +195,7 @@ def _evidence(investigation: Investigation, language: Language) -> Message | Non
     rows = evidence.rows(investigation.diagnosis)
     if not rows:
         return None
-    table = [[language(say(one)) for one in COLUMNS]]
+    table = [[language(one) for one in (say("Node"), say("What"), say("Expected"), say("Seen"))]]
     size = 0
     for row in rows[:TABLE_ROWS]:
         mark = "✗ " if row.wrong else ""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
+from engine import passage
 from engine.prefix import host
 from facts import (
     AddressHolders,
@@ -41,9 +42,12 @@ from facts import (
     Typha,
     WireguardDevice,
     WireguardPeer,
+    say,
 )
 
-NOTHING = "none"
+NOTHING = say("none")
+UP, DOWN = say("up"), say("down")
+READY, RUNNING, AN_ADDRESS = say("ready"), say("running"), say("an address")
 
 
 class Row(NamedTuple):
@@ -91,55 +95,68 @@ def _of_a_tunnel(fact: Neighbor, legs: Sequence[Leg]) -> bool:
 
 def _neighbor(fact: Neighbor, legs: Sequence[Leg]) -> Said | None:
     leg = _find(legs, source_node=fact.node, target_tunnel_address=fact.address, tunnel_device=fact.device)
-    what = f"neighbor {fact.address} on {fact.device}"
+    what = say("neighbor {address} on {device}", address=fact.address, device=fact.device)
     if not _of_a_tunnel(fact, legs):
         fixed = fact.state == "PERMANENT"
-        return what, "learned" if fixed else "an answer", f"{fact.mac or NOTHING} ({fact.state or 'no entry'})"
+        seen = say("{what} ({why})", what=fact.mac or NOTHING, why=fact.state or say("no entry"))
+        return what, say("learned") if fixed else say("an answer"), seen
     return what, leg.target_tunnel_mac if leg and leg.encapsulation == "vxlan" else "", fact.mac or NOTHING
 
 
 def _fdb(fact: FdbEntry, legs: Sequence[Leg]) -> Said | None:
     leg = _find(legs, source_node=fact.node, target_tunnel_mac=fact.mac, tunnel_device=fact.device)
-    what = f"FDB entry of {fact.mac} on {fact.device}"
+    what = say("FDB entry of {mac} on {device}", mac=fact.mac, device=fact.device)
     return what, leg.target_node_address if leg and leg.encapsulation == "vxlan" else "", fact.peer or NOTHING
 
 
 def _route(fact: RouteLookup, legs: Sequence[Leg]) -> Said | None:
-    what = f"route to {fact.destination}" + (f" for packets in by {fact.incoming}" if fact.incoming else "")
+    what = say(
+        "route to {address} for packets in by {device}" if fact.incoming else "route to {address}",
+        address=fact.destination,
+        device=fact.incoming,
+    )
     if fact.type and fact.type != "unicast":
         seen = f"{fact.type} {fact.prefix}".strip()
     elif not fact.found:
-        seen = f"{NOTHING} ({fact.error})" if fact.error else NOTHING
+        seen = say("{what} ({why})", what=NOTHING, why=fact.error) if fact.error else NOTHING
     else:
         seen = _via(fact.next_hop, fact.device)
     expected = ""
     if leg := _find(legs, target_address=fact.destination, target_node=fact.node):
         expected = _via("", leg.target_interface)
     elif leg := _find(legs, target_address=fact.destination, source_node=fact.node, route_by="felix"):
-        uplink = fact.device if fact.device not in ("", leg.tunnel_device) else "the uplink"  # any name is right
+        uplink = fact.device if fact.device not in ("", leg.tunnel_device) else say("the uplink")  # any name is right
         expected = _via(leg.expected_next_hop, leg.expected_device or uplink)
     elif not fact.found:
-        expected = "a route"  # of a pod's gateway
+        expected = say("a route")  # of a pod's gateway
     return what, expected, seen
 
 
 def _via(next_hop: str, device: str) -> str:
-    return f"via {next_hop} dev {device}" if next_hop else f"dev {device}"
+    return say("via {next_hop} dev {device}" if next_hop else "dev {device}", next_hop=next_hop, device=device)
 
 
 def _link(fact: Link, legs: Sequence[Leg]) -> Said | None:
     leg = _find(legs, source_node=fact.node, tunnel_device=fact.device)
     expected = ""
     if leg and leg.encapsulation in ("ipip", "wireguard"):
-        return f"device {fact.device}", "up", NOTHING if not fact.found else "up" if fact.up else "down"
+        seen = NOTHING if not fact.found else UP if fact.up else DOWN
+        return say("device {name}", name=fact.device), UP, seen
     if leg and leg.encapsulation == "vxlan":
-        expected = f"up, {leg.source_tunnel_mac}, VNI {leg.vni}, port {leg.vxlan_port}, local {leg.source_node_address}"
-    seen = f"{'up' if fact.up else 'down'}, {fact.mac}"
-    if fact.link_kind == "vxlan":
-        seen += f", VNI {fact.vni}, port {fact.vxlan_port}, local {fact.vxlan_local}"
-    else:
-        seen += f", MTU {fact.mtu}"
-    return f"device {fact.device}", expected, seen if fact.found else NOTHING
+        expected = _vxlan(UP, leg.source_tunnel_mac, leg.vni, leg.vxlan_port, leg.source_node_address)
+    state = UP if fact.up else DOWN
+    seen = (
+        _vxlan(state, fact.mac, fact.vni, fact.vxlan_port, fact.vxlan_local)
+        if fact.link_kind == "vxlan"
+        else say("{state}, {mac}, MTU {mtu}", state=state, mac=fact.mac, mtu=fact.mtu)
+    )
+    return say("device {name}", name=fact.device), expected, seen if fact.found else NOTHING
+
+
+def _vxlan(state: str, mac: str, vni: int, port: int, local: str) -> str:
+    return say(
+        "{state}, {mac}, VNI {vni}, port {port}, local {local}", state=state, mac=mac, vni=vni, port=port, local=local
+    )
 
 
 def _addresses(fact: LinkAddresses, legs: Sequence[Leg]) -> Said | None:
@@ -147,23 +164,29 @@ def _addresses(fact: LinkAddresses, legs: Sequence[Leg]) -> Said | None:
     expected = ""
     if leg and leg.encapsulation == "vxlan" and leg.source_tunnel_address:
         expected = host(leg.source_tunnel_address)
-    return f"addresses of {fact.device}", expected, ", ".join(fact.addresses) or NOTHING
+    return say("addresses of {device}", device=fact.device), expected, ", ".join(fact.addresses) or NOTHING
 
 
 def _pod_interface(fact: PodInterface, legs: Sequence[Leg]) -> Said | None:
     if not fact.found:
         seen = NOTHING
     elif fact.entered and fact.pod_gateway_state == "PERMANENT" and fact.pod_gateway_mac != fact.mac:
-        return f"neighbor {fact.pod_default_next_hop} inside {fact.pod}", fact.mac, fact.pod_gateway_mac or NOTHING
+        what = say("neighbor {address} inside {pod}", address=fact.pod_default_next_hop, pod=fact.pod)
+        return what, fact.mac, fact.pod_gateway_mac or NOTHING
     elif fact.entered and (leg := _stranger(fact, legs)):
-        what = f"addresses of {fact.pod_device} in {fact.pod}"
+        what = say("addresses of {device} in {pod}", device=fact.pod_device, pod=fact.pod)
         return what, host(leg.source_address), ", ".join(fact.pod_addresses) or NOTHING
     elif fact.entered:
-        seen = f"{'up' if fact.up else 'down'}, in the pod {'up' if fact.pod_up else 'down'}"
-        return f"{fact.interface} and {fact.pod_device} of {fact.pod}", "up, in the pod up", seen
+        what = say("{interface} and {device} of {pod}", interface=fact.interface, device=fact.pod_device, pod=fact.pod)
+        return what, _ends(True, True), _ends(fact.up, fact.pod_up)
     else:
-        seen = "up" if fact.up else "down"
-    return f"{fact.interface} of {fact.pod}", "up", seen
+        seen = UP if fact.up else DOWN
+    return say("{interface} of {pod}", interface=fact.interface, pod=fact.pod), UP, seen
+
+
+def _ends(node: bool, pod: bool) -> str:
+    """Both ends of a veth."""
+    return say("{node}, in the pod {pod}", node=UP if node else DOWN, pod=UP if pod else DOWN)
 
 
 def _stranger(fact: PodInterface, legs: Sequence[Leg]) -> Leg | None:
@@ -173,8 +196,9 @@ def _stranger(fact: PodInterface, legs: Sequence[Leg]) -> Leg | None:
 
 
 def _pod_route(fact: PodRoute, legs: Sequence[Leg]) -> Said | None:
-    seen = _via(fact.next_hop, fact.device) if fact.found else f"{NOTHING} ({fact.error})"
-    return f"route to {fact.destination} inside {fact.pod}", "" if fact.found else "a route", seen
+    seen = _via(fact.next_hop, fact.device) if fact.found else say("{what} ({why})", what=NOTHING, why=fact.error)
+    what = say("route to {address} inside {pod}", address=fact.destination, pod=fact.pod)
+    return what, "" if fact.found else say("a route"), seen
 
 
 def _sysctl(fact: Sysctl, legs: Sequence[Leg]) -> Said | None:
@@ -187,49 +211,64 @@ def _sysctl(fact: Sysctl, legs: Sequence[Leg]) -> Said | None:
 
 
 def _listener(fact: Listener, legs: Sequence[Leg]) -> Said | None:
-    what = f"who listens on {fact.port}/{fact.protocol} in {fact.pod}"
+    what = say("who listens on {port}/{protocol} in {pod}", port=fact.port, protocol=fact.protocol, pod=fact.pod)
     if fact.addresses and all(ip_address(address).is_loopback for address in fact.addresses):
-        return what, "a socket for all", f"a socket on {', '.join(fact.addresses)} only"
-    return what, "a socket", "a socket" if fact.found else NOTHING
+        only = say("a socket on {addresses} only", addresses=", ".join(fact.addresses))
+        return what, say("a socket for all"), only
+    return what, say("a socket"), say("a socket") if fact.found else NOTHING
 
 
 def _probe(fact: ProbeResult, legs: Sequence[Leg]) -> Said | None:
     kind = f"{fact.protocol} {fact.port}" if fact.port else fact.protocol
-    size = f", {fact.size} bytes" if fact.size else ""
-    what = f"{kind}{size} from {fact.pod or fact.node} to {fact.target_address}"
+    what = say(
+        "{kind}, {size} bytes from {source} to {target}" if fact.size else "{kind} from {source} to {target}",
+        kind=kind,
+        size=fact.size,
+        source=fact.pod or fact.node,
+        target=fact.target_address,
+    )
     if not fact.sent:
-        return what, "an answer", f"not to be sent ({fact.outcome})"
-    met = "" if fact.answered else f" ({fact.outcome})"
-    return what, f"{fact.sent} of {fact.sent} answered", f"{fact.answered} of {fact.sent} answered{met}"
+        return what, say("an answer"), say("not to be sent ({why})", why=passage.outcome(fact))
+    seen = say(
+        "{answered} of {sent} answered" if fact.answered else "{answered} of {sent} answered ({met})",
+        answered=fact.answered,
+        sent=fact.sent,
+        met=passage.outcome(fact),
+    )
+    return what, say("{answered} of {sent} answered", answered=fact.sent, sent=fact.sent), seen
 
 
 def _felix(fact: FelixHealth, legs: Sequence[Leg]) -> Said | None:
-    seen = "ready" if fact.ready else "not ready" if fact.reachable else "no answer"
-    return "Felix", "ready", seen + (f": {fact.detail}" if fact.detail and not fact.ready else "")
+    seen = READY if fact.ready else say("not ready") if fact.reachable else say("no answer")
+    if fact.detail and not fact.ready:
+        seen = say("{state}: {why}", state=seen, why=fact.detail)
+    return "Felix", READY, seen
 
 
 def _allocation(fact: Allocation, legs: Sequence[Leg]) -> Said | None:
     expected = ""
     if leg := _find(legs, target_address=fact.address):
-        expected = f"{leg.target} on {leg.target_node}"
+        expected = say("{owner} on {node}", owner=leg.target, node=leg.target_node)
     elif leg := _find(legs, target_tunnel_address=fact.address):
-        expected = f"tunnel of {leg.target_node}"
+        expected = say("tunnel of {node}", node=leg.target_node)
     if not fact.found:
         seen = NOTHING
     elif fact.owner_kind == "pod":
-        seen = f"{fact.owner} on {fact.node}"
+        seen = say("{owner} on {node}", owner=fact.owner, node=fact.node)
     else:
-        seen = f"tunnel of {fact.owner}" if fact.owner_kind == "vxlanTunnelAddress" else fact.owner_kind or fact.handle
-    return f"IPAM owner of {fact.address}", expected, seen
+        tunnel = fact.owner_kind == "vxlanTunnelAddress"
+        seen = say("tunnel of {node}", node=fact.owner) if tunnel else fact.owner_kind or fact.handle
+    return say("IPAM owner of {address}", address=fact.address), expected, seen
 
 
 def _calico_node(fact: CalicoNode, legs: Sequence[Leg]) -> Said | None:
     if fact.unready:
-        return f"node {fact.name}", "ready", f"not ready ({fact.unready})"
+        return say("node {name}", name=fact.name), READY, say("not ready ({why})", why=fact.unready)
     tunnelled = any(leg.encapsulation == "vxlan" and fact.name in (leg.source_node, leg.target_node) for leg in legs)
     if not fact.vxlan_expected and not tunnelled:
         return None
-    return f"annotation IPv{fact.family}VXLANTunnelAddr", "an address", "an address" if fact.tunnel_address else NOTHING
+    what = say("annotation IPv{family}VXLANTunnelAddr", family=fact.family)
+    return what, AN_ADDRESS, AN_ADDRESS if fact.tunnel_address else NOTHING
 
 
 def _endpoint(fact: Endpoint, legs: Sequence[Leg]) -> Said | None:
@@ -237,110 +276,143 @@ def _endpoint(fact: Endpoint, legs: Sequence[Leg]) -> Said | None:
         return None
     untold = [one for one in fact.annotated if (":" in one) not in {":" in known for known in fact.addresses}]
     if fact.phase == "Running" and fact.addresses and untold:
-        return f"addresses in the status of {fact.name}", ", ".join(fact.annotated), ", ".join(fact.addresses)
-    seen = fact.phase + ("" if fact.addresses else ", without an address")
-    return f"pod {fact.name}", "Running", seen + (f" ({fact.reason})" if fact.reason and seen != "Running" else "")
+        return (
+            say("addresses in the status of {pod}", pod=fact.name),
+            ", ".join(fact.annotated),
+            ", ".join(fact.addresses),
+        )
+    seen = fact.phase if fact.addresses else say("{phase}, without an address", phase=fact.phase)
+    if fact.reason and seen != "Running":
+        seen = say("{what} ({why})", what=seen, why=fact.reason)
+    return say("pod {name}", name=fact.name), "Running", seen
 
 
 def _pool(fact: PoolUsage, legs: Sequence[Leg]) -> Said | None:
     if not fact.pool:
-        return f"pools that {fact.node} may use", "a pool", NOTHING
-    seen = (
-        f"{fact.free_on_node} addresses free in its blocks, {fact.free_elsewhere} elsewhere; "
-        f"{fact.blocks_taken} of {fact.blocks_possible} blocks taken"
+        return say("pools that {node} may use", node=fact.node), say("a pool"), NOTHING
+    seen = say(
+        "{here} addresses free in its blocks, {elsewhere} elsewhere; {taken} of {possible} blocks taken",
+        here=fact.free_on_node,
+        elsewhere=fact.free_elsewhere,
+        taken=fact.blocks_taken,
+        possible=fact.blocks_possible,
     )
-    return f"pool {fact.pool} {fact.cidr}", "an address to give" if fact.exhausted else "", seen
+    what = say("pool {name} {cidr}", name=fact.pool, cidr=fact.cidr)
+    return what, say("an address to give") if fact.exhausted else "", seen
 
 
 def _holders(fact: AddressHolders, legs: Sequence[Leg]) -> Said | None:
     leg = _find(legs, target_address=fact.address)
     expected = leg.target if leg and leg.target in fact.pods and not fact.machine else ""
-    return f"pods with {fact.address}", expected, ", ".join(fact.pods) or NOTHING
+    return say("pods with {address}", address=fact.address), expected, ", ".join(fact.pods) or NOTHING
 
 
 def _calico_pod(fact: CalicoPod, legs: Sequence[Leg]) -> Said | None:
-    seen = "running" if fact.running else f"{fact.name} not running" if fact.name else NOTHING
-    return "calico-node pod", "running", seen
+    return say("calico-node pod"), RUNNING, _runs(fact)
+
+
+def _runs(fact: CalicoPod | GarbageCollector) -> str:
+    if fact.running or not fact.name:
+        return RUNNING if fact.running else NOTHING
+    return say("{name} not running", name=fact.name)
 
 
 def _settings(fact: CalicoSettings, legs: Sequence[Leg]) -> Said | None:
     if fact.datastore_ready and fact.routes_said:
         one = {"felix", "bird", ""} >= {fact.ipip_routes_by, fact.plain_routes_by}
-        return "who writes routes", "" if one else "one of the two", fact.routes_said
+        return say("who writes routes"), "" if one else say("one of the two"), fact.routes_said
     return "ClusterInformation datastoreReady", "true", "true" if fact.datastore_ready else "false"
 
 
 def _configured_pool(fact: Pool, legs: Sequence[Leg]) -> Said | None:
-    state = "being deleted" if fact.deleting else "disabled" if fact.disabled else "enabled"
-    return f"pool {fact.name} {fact.cidr}", "", state
+    state = say("being deleted") if fact.deleting else say("disabled") if fact.disabled else say("enabled")
+    return say("pool {name} {cidr}", name=fact.name, cidr=fact.cidr), "", state
 
 
 def _service_port(fact: ServicePort, legs: Sequence[Leg]) -> Said | None:
-    what = f"{fact.port}/{fact.protocol} of service {fact.service}" + (" over IPv6" if fact.family == 6 else "")
+    what = say(
+        "{port}/{protocol} of service {service} over IPv6"
+        if fact.family == 6
+        else "{port}/{protocol} of service {service}",
+        port=fact.port,
+        protocol=fact.protocol,
+        service=fact.service,
+    )
     if not fact.found:
-        return what, "one of its ports", f"its ports are {', '.join(fact.ports) or NOTHING}"
+        return what, say("one of its ports"), say("its ports are {ports}", ports=", ".join(fact.ports) or NOTHING)
     if not fact.counted:
         return None
-    local = f", on {', '.join(filter(None, fact.nodes)) or NOTHING}" if fact.local else ""
-    ready = f"{fact.ready} endpoints ready"
+    ready = say(
+        "{count} endpoints ready, on {nodes}" if fact.local else "{count} endpoints ready",
+        count=fact.ready,
+        nodes=", ".join(filter(None, fact.nodes)) or NOTHING,
+    )
     if not fact.ready and not fact.serving:
-        return what, "a ready endpoint", NOTHING
-    return what, ready + local, ready + local
+        return what, say("a ready endpoint"), NOTHING
+    return what, ready, ready
 
 
 def _backend(fact: Backend, legs: Sequence[Leg]) -> Said | None:
-    has = f"{fact.pod} has {fact.has_now}" if fact.has_now else NOTHING
-    what = f"who has {fact.address}, an endpoint of service {fact.service}"
+    has = say("{pod} has {address}", pod=fact.pod, address=fact.has_now) if fact.has_now else NOTHING
+    what = say("who has {address}, an endpoint of service {service}", address=fact.address, service=fact.service)
     return (what, fact.pod, has) if fact.stale else (what, "", fact.pod or fact.endpoint)
 
 
 def _service(fact: CalicoService, legs: Sequence[Leg]) -> Said | None:
     if fact.loops:
-        return fact.service, "one process", f"{fact.starts} one after the other"
+        return fact.service, say("one process"), say("{count} one after the other", count=fact.starts)
     if fact.still_s:
-        return f"{fact.service}'s applied changes", "", f"{fact.applies} since {fact.still_s} s"
+        seen = say("{count} since {seconds} s", count=fact.applies, seconds=fact.still_s)
+        return say("{service}'s applied changes", service=fact.service), "", seen
     return None
 
 
 def _typha(fact: Typha, legs: Sequence[Leg]) -> Said | None:
-    return f"service {fact.service}", "" if fact.ready else "a ready address", f"{fact.ready} of {fact.addresses} ready"
+    seen = say("{ready} of {count} ready", ready=fact.ready, count=fact.addresses)
+    return say("service {name}", name=fact.service), "" if fact.ready else say("a ready address"), seen
 
 
 def _leaked(fact: LeakedAddresses, legs: Sequence[Leg]) -> Said | None:
-    return f"addresses of pool {fact.pool} held for pods that are gone", NOTHING, str(fact.count or NOTHING)
+    what = say("addresses of pool {pool} held for pods that are gone", pool=fact.pool)
+    return what, NOTHING, str(fact.count) if fact.count else NOTHING
 
 
 def _collector(fact: GarbageCollector, legs: Sequence[Leg]) -> Said | None:
-    seen = "running" if fact.running else f"{fact.name} not running" if fact.name else NOTHING
+    seen = _runs(fact)
     if fact.running and fact.unavailable > 0:
-        seen += f", {fact.unavailable} calico-node pods not available"
-    return "calico-kube-controllers", "running", seen
+        seen = say("running, {count} calico-node pods not available", count=fact.unavailable)
+    return "calico-kube-controllers", RUNNING, seen
 
 
 def _claim(fact: BlockClaim, legs: Sequence[Leg]) -> Said | None:
-    return f"BlockAffinity of {fact.block}", fact.block_node or "nobody's", fact.node
+    return say("BlockAffinity of {block}", block=fact.block), fact.block_node or say("nobody's"), fact.node
 
 
 def _bird(fact: Bird, legs: Sequence[Leg]) -> Said | None:
     needed = _find(legs, source_node=fact.node, family=fact.family, route_by="bgp")
-    seen = "running" if fact.running else "not running"
-    return ("BIRD", "running" if needed else "", seen) if fact.seen else None
+    seen = RUNNING if fact.running else say("not running")
+    return ("BIRD", RUNNING if needed else "", seen) if fact.seen else None
 
 
 def _bgp_peer(fact: BgpPeer, legs: Sequence[Leg]) -> Said | None:
     expected = "Established" if _find(legs, source_node=fact.node, target_node_address=fact.address) else ""
     seen = " ".join(filter(None, (fact.session or fact.state, fact.info)))
-    return f"BGP session with {fact.address}", expected, seen
+    return say("BGP session with {address}", address=fact.address), expected, seen
 
 
 def _wireguard(fact: WireguardDevice, legs: Sequence[Leg]) -> Said | None:
     leg = _find(legs, source_node=fact.node, tunnel_device=fact.device)
-    return f"key of {fact.device}", leg.source_wireguard_key if leg else "", fact.public_key or NOTHING
+    return (
+        say("key of {device}", device=fact.device),
+        leg.source_wireguard_key if leg else "",
+        fact.public_key or NOTHING,
+    )
 
 
 def _wireguard_peer(fact: WireguardPeer, legs: Sequence[Leg]) -> Said | None:
     seen = ", ".join(fact.allowed) if fact.found else NOTHING
-    return f"peer {fact.public_key} of {fact.device}", "" if fact.found else "a peer", seen
+    what = say("peer {key} of {device}", key=fact.public_key, device=fact.device)
+    return what, "" if fact.found else say("a peer"), seen
 
 
 _TELL: dict[type[Fact], Callable[[Any, Sequence[Leg]], Said | None]] = {

@@ -1,0 +1,74 @@
+"""Every sentence of the program that can be said in another language, read from its source, lest one be forgotten."""
+
+from __future__ import annotations
+
+import ast
+import string
+from collections.abc import Iterator
+from pathlib import Path
+
+from bot.language import key
+from engine.rule import CauseRule
+
+ROOT = Path(__file__).resolve().parents[1]
+FRAME = ("bot/reply", "bot/commands/runbook.py", "bot/conversation.py", "bot/investigate.py", "facts/message.py", "engine")
+
+
+def of_mode(rule: CauseRule) -> set[str]:
+    """What a failure mode says: its title, remedy and explanation, and every template of its file."""
+    return {key(rule.title), key(rule.remedy), key(rule.doc), *said_in(ROOT / f"engine/rules/{rule.name}.py")}
+
+
+def of_frame() -> set[str]:
+    """What everything else says: the engine, the answer's form, the runbook."""
+    found: set[str] = set()
+    for place in FRAME:
+        path = ROOT / place
+        for one in [path] if path.suffix else sorted(path.rglob("*.py")):
+            if one.parent.name != "rules":
+                found.update(said_in(one))
+    return found
+
+
+def said_in(path: Path) -> set[str]:
+    """The templates of all calls of `say` in a file. Raises TypeError for one that cannot be read without running it."""
+    tree = ast.parse(path.read_text())
+    constants = {
+        target.id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "say" and node.args:
+            templates = list(_templates(node.args[0], constants))
+            if not templates:
+                raise TypeError(f"{path}:{node.lineno}: what is said here is not written here")
+            found.update(templates)
+    return found
+
+
+def _templates(node: ast.expr, constants: dict[str, ast.expr]) -> Iterator[str]:
+    """A text, a choice of texts, or a constant of the module that holds texts."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.IfExp):
+        yield from _templates(node.body, constants)
+        yield from _templates(node.orelse, constants)
+    elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+        yield from _templates(constants.get(node.value.id, node.slice), constants)
+    elif isinstance(node, ast.Name) and node.id in constants:
+        yield from _templates(constants[node.id], constants)
+    elif isinstance(node, ast.Dict):
+        for value in node.values:
+            yield from _templates(value, constants)
+    elif isinstance(node, ast.Tuple):
+        for value in node.elts:
+            yield from _templates(value, constants)
+
+
+def placeholders(template: str) -> set[str]:
+    """The names in braces."""
+    return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
