@@ -271,6 +271,12 @@ def _blind(
         for leg in evaluation.facts
         if isinstance(leg, Leg) and leg.obstacle
     ]
+    joined = {leg.flow for leg in evaluation.facts if isinstance(leg, Leg)}
+    seen += [
+        Blind(look="path", reason=say("what is known of {flow} is not enough to tell its way", flow=flow.name))
+        for flow in evaluation.facts
+        if isinstance(flow, Flow) and joined and flow.name not in joined
+    ]
     return tuple(dict.fromkeys(seen))
 
 

@@ -362,3 +362,12 @@ def test_a_cause_while_packets_pass_is_told_as_a_detour() -> None:
     diagnosis = diagnose(change(healthy(), RouteLookup, A_TO_B, next_hop="10.244.99.192"))
     assert "pass all the same" in diagnosis.summary
     assert DEVICE in " ".join(hop.name for hop in diagnosis.path[0].hops)
+
+
+def test_a_family_whose_way_is_not_known_is_never_well() -> None:
+    """Both pods have IPv6 addresses, and nothing else is known of them."""
+    facts = change(healthy(), Endpoint, {"name": CART[0]}, address6="fd00:10:244::1")
+    diagnosis = diagnose(change(facts, Endpoint, {"name": DB[0]}, address6="fd00:10:244::41"))
+    assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
+    assert [blind.look for blind in diagnosis.blind] == ["path"]
+    assert "over IPv6" in diagnosis.blind[0].reason
