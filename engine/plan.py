@@ -177,9 +177,10 @@ def _way_out(leg: Leg) -> Way:
 
 
 def _way_in(leg: Leg) -> Way:
-    if leg.encapsulation == "vxlan":
-        return Way(destination=leg.target_address, source=leg.source_address, incoming=leg.tunnel_device)
-    return Way(destination=leg.target_address)
+    if not leg.crosses:
+        return Way(destination=leg.target_address)
+    tunnel = leg.expected_device
+    return Way(destination=leg.target_address, source=leg.source_address, incoming=tunnel, by_uplink=not tunnel)
 
 
 def _local_pod(leg: Leg) -> LocalPod:

@@ -6,7 +6,7 @@ from facts.bgp import BgpPeer, Bird
 from facts.calico import CalicoNode, CalicoPod, CalicoSettings, FelixHealth
 from facts.endpoint import AddressHolders, Endpoint
 from facts.fact import Blind, Fact, decode, encode, from_builtins
-from facts.flow import DERIVED, Flow, Leg, Question, Room, Side
+from facts.flow import DERIVED, Arrival, Flow, Leg, Question, Room, Side
 from facts.ipam import Allocation, BlockClaim, LeakedAddresses, Pool, PoolUsage
 from facts.link import Link, LinkAddresses
 from facts.machine import ForeignVxlan, ForeignVxlans, MacSharers, NeighborTable, NodeAddress
@@ -25,6 +25,7 @@ __all__ = [
     "DERIVED",
     "AddressHolders",
     "Allocation",
+    "Arrival",
     "Backend",
     "BgpPeer",
     "Bird",

@@ -11,6 +11,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
     destination: str  # IP address
     source: str = ""  # IP address the packets carry; "" for the node's own
     incoming: str = ""  # interface they come in by (cali*), "" when the node itself sends them
+    by_uplink: bool = False  # they come in by the uplink, whose name only the node knows
     expected_next_hop: str = ""  # tunnel address of the peer
     expected_mac: str = ""  # MAC the peer's tunnel device should have
     expected_peer: str = ""  # node address of the peer

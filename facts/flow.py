@@ -157,5 +157,14 @@ class Room(Fact, frozen=True, kw_only=True):
     overhead: int = 0  # what the tunnel puts around each packet
 
 
+class Arrival(Fact, frozen=True, kw_only=True):
+    """By which device a leg's packets come in at its target node."""
+
+    flow: str
+    direction: str
+    node: str
+    device: str
+
+
 # What follows from other facts: nobody sees it, and nobody need keep it.
-DERIVED = (Flow, Leg, Room, Side)
+DERIVED = (Arrival, Flow, Leg, Room, Side)

@@ -80,6 +80,12 @@ class View:
         except CannotEnter as error:
             return error
 
+    def ways(self, ask: NodeAsk) -> list[Way]:
+        """The asked ones, each with the name of the device its packets come in by."""
+        uplink = self.uplink(ask) if any(way.by_uplink for way in ask.ways) else None
+        name = uplink.name if uplink else ""
+        return [msgspec.structs.replace(way, incoming=name) if way.by_uplink else way for way in ask.ways]
+
     def lookups(self, node: str, way: Way) -> list[RouteLookup]:
         """What the kernel would do with packets of this way: sent by the node itself, then (where given) coming in by
         a device."""
@@ -97,7 +103,7 @@ class View:
         A link-scope route has no next hop: the destination itself is the neighbor.
         """
         found: dict[tuple[str, str], None] = {}
-        for way in ask.ways:
+        for way in self.ways(ask):
             for lookup in self.lookups(ask.node, way):
                 if lookup.type == "unicast" and lookup.device:
                     found[lookup.device, lookup.next_hop or way.destination] = None

@@ -106,7 +106,7 @@ def _instead_of_vxlan(facts: list[Fact], device: str, kind: str, *, mtu: int) ->
                 name = fact.name.replace(DEVICE, device)
                 found.append(msgspec.structs.replace(fact, device=device, name=name))
             case RouteLookup(incoming="vxlan.calico"):
-                continue
+                found.append(msgspec.structs.replace(fact, incoming=device))
             case _:
                 found.append(fact)
     return found

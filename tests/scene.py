@@ -229,6 +229,11 @@ def _seen_of(leg: Any) -> list[Fact]:
         ]  # fmt: skip
     if leg.crosses:
         facts += [
+            RouteLookup(
+                node=leg.target_node, destination=leg.target_address, source=leg.source_address, incoming="eth0",
+                found=True, type="unicast", prefix=f"{leg.target_address}/32", device=leg.target_interface, table=254,
+                protocol=3, scope=253, rp_filter=0,
+            ),
             Sighting(
                 node=leg.source_node, way="out", source_address=leg.source_address, target_address=leg.target_address,
                 seen=8, device="eth0", outer_target=leg.target_node_address if leg.encapsulation != "direct" else "",

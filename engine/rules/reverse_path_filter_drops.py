@@ -1,13 +1,13 @@
-"""A strict reverse path filter drops what comes out of the tunnel when the way back does not lead into it."""
+"""A strict reverse path filter drops what comes in by one device when the way back leads out by another."""
 
-from engine.rule import HEALS_NEVER, Text, cause, say, some, the
-from facts import Leg, RouteLookup
+from engine.rule import HEALS_NEVER, Finding, Text, cause, say, some, the
+from facts import Arrival, Leg, RouteLookup, Sighting
 
 STRICT = 1
 
 
 @cause(
-    title="The reverse path filter drops packets from the tunnel",
+    title="The reverse path filter drops packets from the other node",
     severity="breaks",
     remedy="Make the way back the same as the way here (look at ip rule and ip route on this node), or set rp_filter "
     "to 2, which asks only that there is one.",
@@ -19,24 +19,39 @@ STRICT = 1
     at=the.leg.target_node,
     stage="target tunnel",
     heals_within_s=HEALS_NEVER,
-    leg=some(Leg, encapsulation="vxlan", family=4),
+    leg=some(Leg, crosses=True, family=4),
+    arrival=some(Arrival, flow=the.leg.flow, direction=the.leg.direction, node=the.leg.target_node),
     arriving=some(
         RouteLookup,
         node=the.leg.target_node,
         destination=the.leg.target_address,
         source=the.leg.source_address,
-        incoming=the.leg.tunnel_device,
+        incoming=the.arrival.device,
+    ),
+    seen=some(
+        Sighting,
+        node=the.leg.target_node,
+        way="in",
+        source_address=the.leg.source_address,
+        target_address=the.leg.target_address,
     ),
     delivered=some(
         RouteLookup, node=the.leg.target_node, destination=the.leg.target_address, source="", incoming=""
     ),
 )  # fmt: skip
-def reverse_path_filter_drops(leg: Leg, arriving: RouteLookup, delivered: RouteLookup) -> Text | None:
+def reverse_path_filter_drops(
+    leg: Leg, arrival: Arrival, arriving: RouteLookup, seen: Sighting, delivered: RouteLookup
+) -> Text | Finding | None:
+    if leg.encapsulation == "wireguard":  # a mark tells the kernel there what this lookup does not know
+        return None
     refused = not arriving.found and arriving.error in ("EINVAL", "EXDEV")
     # A blackhole is refused with the same word, and then also for the node's own packets.
     if not refused or arriving.rp_filter != STRICT or not delivered.found:
         return None
-    return say(
+    without_tunnel = not leg.expected_device
+    if without_tunnel and (seen.seen <= 0 or seen.device != arrival.device):
+        return None  # a node with several networks: they come in elsewhere
+    text = say(
         "{node} refuses packets from {address} that come in by {device} ({error}): rp_filter is strict there, "
         "and its way back to {address} is another.",
         node=arriving.node,
@@ -44,3 +59,4 @@ def reverse_path_filter_drops(leg: Leg, arriving: RouteLookup, delivered: RouteL
         device=arriving.incoming,
         error=arriving.error,
     )
+    return Finding(text, stage="target node") if without_tunnel else text

@@ -1,7 +1,7 @@
 """A policy routing rule sends the pod's packets elsewhere than `ip route` on its node would have it."""
 
 from engine.rule import HEALS_NEVER, Finding, Text, cause, say, some, the
-from facts import Leg, RouteLookup
+from facts import Arrival, Leg, RouteLookup
 
 STANDARD = {253, 254, 255}  # default, main, local: where every kernel's own three rules lead
 RULE_SAYS_NO = {"ENETUNREACH", "EACCES"}  # an unreachable or prohibit rule; a blackhole is told by its entry
@@ -25,12 +25,29 @@ SWALLOWS = {"blackhole", "unreachable", "prohibit"}
         incoming=the.leg.source_interface,
     ),
     own=some(RouteLookup, node=the.leg.source_node, destination=the.leg.source_address, source="", incoming=""),
+    arrival=some(Arrival, flow=the.leg.flow, node=the.leg.source_node),
+    arriving=some(
+        RouteLookup,
+        node=the.leg.source_node,
+        destination=the.leg.source_address,
+        source=the.leg.target_address,
+        incoming=the.arrival.device,
+    ),
 )
-def routing_rule_diverts(leg: Leg, table: RouteLookup, flow: RouteLookup, own: RouteLookup) -> Text | Finding | None:
-    """Of both: what the pod sends, and what arrives for it (where the rule looks at nothing but the destination)."""
+def routing_rule_diverts(
+    leg: Leg, table: RouteLookup, flow: RouteLookup, own: RouteLookup, arrival: Arrival, arriving: RouteLookup
+) -> Text | Finding | None:
+    """Of both: what the pod sends, and what arrives for it, by a rule about its address or about the sender's."""
     leaving = _leaving(leg, table, flow)
-    if leaving or not own.found or own.table in STANDARD or own.device == leg.source_interface:
+    if leaving:
         return leaving
+    return _diverted(leg, own) or _diverted(leg, arriving) or _refused(leg, own, arriving)
+
+
+def _diverted(leg: Leg, own: RouteLookup) -> Finding | None:
+    """Does what is for the node's own pod go elsewhere?"""
+    if not own.found or own.table in STANDARD or own.device == leg.source_interface:
+        return None
     return Finding(
         say(
             "{node} sends packets for its own pod {pod} by {prefix} of table {table} dev {device} "
@@ -41,6 +58,24 @@ def routing_rule_diverts(leg: Leg, table: RouteLookup, flow: RouteLookup, own: R
             table=own.table,
             device=own.device,
             interface=leg.source_interface,
+        ),
+        stage="target node",
+        other_leg=True,
+    )
+
+
+def _refused(leg: Leg, own: RouteLookup, arriving: RouteLookup) -> Finding | None:
+    """Does the node take packets for its own pod, only not those of this sender?"""
+    swallows = arriving.type in SWALLOWS and arriving.table not in STANDARD
+    if arriving.found or not own.found or not (swallows or arriving.error in RULE_SAYS_NO):
+        return None
+    return Finding(
+        say(
+            "{node} sends packets from {source} for its own pod {pod} nowhere: the kernel says {error}.",
+            node=arriving.node,
+            source=arriving.source,
+            pod=leg.source,
+            error=arriving.type or arriving.error,
         ),
         stage="target node",
         other_leg=True,

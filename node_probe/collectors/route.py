@@ -11,5 +11,5 @@ from node_probe.view import View
 def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
     """Two RouteLookups for each way: the node's own packets, and the flow's coming in (where source and device are
     asked)."""
-    for way in ask.ways:
+    for way in view.ways(ask):
         yield from view.lookups(ask.node, way)
