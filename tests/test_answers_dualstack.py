@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from facts import CalicoNode, Endpoint, Leg
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from lab.faults import families, load, names, variant
@@ -39,3 +40,37 @@ async def test_the_same_pair_is_healthy_in_both_families_once_the_wound_is_gone(
     diagnosis = (await ask(shared.environment(), "shop/cart shop/db 5432/tcp")).diagnosis
     assert (diagnosis.verdict, diagnosis.causes, diagnosis.warnings) == ("healthy", (), ()), diagnosis.summary
     assert {path.flow.rsplit(" ", 1)[-1] for path in diagnosis.path} == {"IPv4", "IPv6"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "where"),
+    [
+        ("ip_forwarding_off", "source"), ("neighbor_wrong_mac", "target"), ("pod_route_missing", "target"),
+        ("tunnel_address_not_owned", "source"), ("vxlan_device_down", "target"),
+    ],
+)  # fmt: skip
+async def test_a_wound_of_one_family_is_told_of_that_family_alone(shared: Lab, mode: str, where: str) -> None:
+    shared.heal()
+    inflicted = shared.inflict(mode, where=where, family=6)
+    diagnosis = (await ask(shared.environment(), words_for(inflicted))).diagnosis
+    (cause,) = told(diagnosis, mode)
+    assert (cause.rule, cause.node) == (mode, inflicted["node"]) and cause.flow.endswith("over IPv6")
+    assert all(hop.state == "ok" for path in diagnosis.path if path.flow.endswith("IPv4") for hop in path.hops)
+
+
+async def test_a_pod_and_a_node_are_found_by_their_second_address(shared: Lab) -> None:
+    """The API finds a pod by its first address only; to call the other one nobody's would be a wrong accusation."""
+    shared.heal()
+    whole = (await ask(shared.environment(), "shop/cart shop/db")).diagnosis
+    address = next(one.address6 for one in whole.facts if isinstance(one, Endpoint) and one.name == "shop/db")
+    node = next(one for one in whole.facts if isinstance(one, CalicoNode) and (one.name, one.family) == ("node-b", 6))
+    for words, name in (
+        (f"shop/cart {address}", "shop/db"),
+        (f"shop/cart {address.upper()}", "shop/db"),
+        (f"shop/cart {node.address}", "node-b"),
+        (f"{node.address} shop/cart", "node-b"),
+    ):
+        diagnosis = (await ask(shared.environment(), words)).diagnosis
+        assert (diagnosis.verdict, diagnosis.causes, diagnosis.warnings) == ("healthy", (), ()), words
+        assert name in {one.name for one in diagnosis.facts if isinstance(one, Endpoint)}
+        assert {leg.family for leg in diagnosis.facts if isinstance(leg, Leg)} == {6}
