@@ -19,7 +19,7 @@ from tests.test_cases import RECORDINGS, facts_of
 from tests.two_wounds import recorded_healthy
 
 WOUNDS = [(mode, where) for mode in names() for where in load(mode).WHERE]
-NEEDED = {"pods"}  # without them there is no question; that is said, too
+NEEDED = {"pods", "services"}  # without what was asked about there is no question; that is said, too
 
 
 def _weakened(diagnosis: Diagnosis, mode: str, verdict: str) -> None:

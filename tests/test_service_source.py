@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 import pytest_asyncio
 
-from bot.errors import UserError
+from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.words import parse
 from engine.plan import plan
 from facts import Allocation, Backend, Blind, CalicoNode, Endpoint, Fact, Question, ServicePort
@@ -41,7 +41,8 @@ def resources() -> list[Object]:
 
 @pytest_asyncio.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    tokens = {"limited": User("limited", denied=frozenset({("*", "discovery.k8s.io", "endpointslices")}))}
+    denied = {"limited": ("*", "discovery.k8s.io", "endpointslices"), "serviceless": ("*", "", "services")}
+    tokens = {name: User(name, denied=frozenset({one})) for name, one in denied.items()}
     async with served(resources(), tmp_path, tokens=tokens) as world:
         yield world
 
@@ -237,6 +238,20 @@ async def test_without_the_right_to_read_slices_nothing_is_counted(world: World)
     assert only(facts, Blind, look="endpointslices").minor is False
 
 
+async def test_without_the_right_to_read_services_nothing_is_taken_for_missing(world: World) -> None:
+    for word in ("default/svc-ok", "svc-ok"):
+        with pytest.raises(UserError) as caught:
+            await look(world, "pod-a2", word, token="serviceless")
+        assert "is no pod, and whether it is a Service could not be seen" in caught.value.sentence
+        assert caught.value.status == COULD_NOT_JUDGE
+    by_address = await look(world, "pod-a2", "10.96.0.50", "80/tcp", token="serviceless")
+    assert only(by_address, Blind, look="services").minor is False
+    # A port that may be a Service's is not asked for its listener.
+    by_node_port = await look(world, "pod-a2", "node-c", "30080/tcp", token="serviceless")
+    assert only(by_node_port, Question).port == 0
+    assert only(by_node_port, Blind, look="services").minor is False
+
+
 async def test_a_headless_service_is_asked_on_its_endpoints_own_port(world: World) -> None:
     world.store.create(service("headless", clusterIP="None"))
     world.store.create(slice_of("headless", end(A1[0], A1[1], A1[2]), end(B1[0], B1[1], B1[2])))
@@ -257,6 +272,15 @@ async def test_an_endpoint_that_is_being_ended_serves_where_no_other_is_ready(wo
     world.store.create(slice_of("ending", end(B1[0], B1[1], B1[2], ready=True), number=2))
     facts = await look(world, "pod-a2", "ending")
     assert {one.pod: one.used for one in of(facts, Backend)} == {"default/pod-a1": False, "default/pod-b1": True}
+
+
+async def test_on_its_own_node_an_endpoint_that_is_being_ended_still_counts(world: World) -> None:
+    ending = end(A1[0], A1[1], A1[2], ready=False, serving=True, terminating=True)
+    world.store.create(service("own", internalTrafficPolicy="Local"))
+    world.store.create(slice_of("own", ending, end(B1[0], B1[1], B1[2])))
+    facts = await look(world, "pod-a2", "own")
+    assert only(facts, ServicePort).nodes == ("node-a", "node-b")
+    assert {one.pod: one.used for one in of(facts, Backend)} == {"default/pod-a1": True, "default/pod-b1": False}
 
 
 async def test_what_a_slice_leaves_open_is_ready(world: World) -> None:
@@ -322,7 +346,8 @@ async def test_both_families_of_a_service_and_of_its_pod(world: World) -> None:
     assert {one.family: one.address for one in of(facts, ServicePort)} == {4: "10.96.0.70", 6: "fd00:10:96::70"}
     assert {one.family: one.address for one in of(facts, Backend)} == {4: B1[0], 6: six}
     assert {(ask.node, ask.family) for ask in plan(facts)} == {(n, f) for n in ("node-a", "node-b") for f in (4, 6)}
-    assert {one.family for one in of(await look(world, "pod-a2", "10.96.0.70"), ServicePort)} == {4}
+    for word, family in (("10.96.0.70", 4), ("fd00:10:96::70", 6)):
+        assert {one.family for one in of(await look(world, "pod-a2", word), ServicePort)} == {family}
 
 
 async def test_a_port_that_the_pod_names_is_its_own(world: World) -> None:

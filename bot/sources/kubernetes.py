@@ -59,6 +59,13 @@ class _Calico(NamedTuple):
     blind: list[Blind]
 
 
+class _Agents(NamedTuple):
+    """What the calico-node pods of the asked nodes say. environments: Felix's settings there, by node."""
+
+    facts: list[Fact]
+    environments: dict[str, dict[str, str]]
+
+
 class _Found(NamedTuple):
     """What a word stands for. resource is the pod, node or service; {} for a bare address."""
 
@@ -160,7 +167,9 @@ class Cluster:
                 task.cancel()
             await asyncio.gather(calico, group, return_exceptions=True)
 
-        known = [node for found, _, _ in nodes for node in found]
+        known = [
+            upkeep.as_told(node, agents.environments.get(node.name, {})) for found, _, _ in nodes for node in found
+        ]
         prefixes = {node.name: node.interface_prefix for node in known}
         endpoints = [_endpoint(one, prefixes) for one in sides]
         addresses = [to for one in sides if one.routed for to in one.addresses]
@@ -192,7 +201,7 @@ class Cluster:
             *(fact for found in used for fact in found),
             *claims,
             *holders,
-            *agents,
+            *agents.facts,
             *(blind for one in sides for blind in one.blind),
             *behind.blind,
             *common.blind,
@@ -300,10 +309,12 @@ class Cluster:
         pod = await self._pod(namespace, short)
         if pod:
             return await self._found_pod(pod)
-        service = await self._optional(f"/api/v1/namespaces/{name(namespace)}/services/{name(short)}", "services", [])
+        hidden: list[Blind] = []
+        path = f"/api/v1/namespaces/{name(namespace)}/services/{name(short)}"
+        service = await self._optional(path, "services", hidden)
         if service:
             return _found_service(service)
-        raise await self._no_such_pod(namespace, short)
+        raise _may_be_a_service(f"{namespace}/{short}", hidden) or await self._no_such_pod(namespace, short)
 
     async def _resolve_short(self, short: str) -> _Found:
         """A pod of the context's namespace, else the only pod of that name, else a node, else the only such service."""
@@ -311,10 +322,11 @@ class Cluster:
         if pod:
             return await self._found_pod(pod)
         selector: dict[str, str | int] = {"fieldSelector": f"metadata.name={short}", "limit": SAME_NAME}
+        hidden: list[Blind] = []
         pods, node, services = await _together(
             self._pods("/api/v1/pods", **selector),
             self._optional(f"/api/v1/nodes/{name(short)}", "nodes", []),
-            self._list("/api/v1/services", "services", [], **selector),
+            self._list("/api/v1/services", "services", hidden, **selector),
         )
         for candidates, found in ((pods, self._found_pod), (services or [], _found_service_later)):
             if len(candidates) > 1:
@@ -323,7 +335,7 @@ class Cluster:
                 return await found(candidates[0])
         if node:
             return _Found("node", short, short, _internal_addresses(node), node)
-        raise await self._no_such_pod(self.api.namespace, short, anywhere=True)
+        raise _may_be_a_service(short, hidden) or await self._no_such_pod(self.api.namespace, short, anywhere=True)
 
     async def _resolve_address(self, address: str) -> _Found:
         """The pod that has the address now, the node whose own address it is, the service, or the bare address."""
@@ -336,12 +348,13 @@ class Cluster:
         if living:
             node = str(living[0]["spec"].get("nodeName") or "")
             return _Found("node", node, node, (address,), {})
+        hidden: list[Blind] = []
         services = await self._list(
-            "/api/v1/services", "services", [], fieldSelector=f"spec.clusterIP={address}", limit=2
+            "/api/v1/services", "services", hidden, fieldSelector=f"spec.clusterIP={address}", limit=2
         )
         if services and len(services) == 1 and (services[0].get("spec") or {}).get("clusterIP") == address:
             return _found_service(services[0])
-        return _Found("address", address, "", (address,), {})
+        return _Found("address", address, "", (address,), {}, blind=hidden)
 
     async def _by_second_address(self, found: _Found, calico: Awaitable[_Calico]) -> _Found:
         """The pod that has this address beside its first one, or the node; the API finds neither by that.
@@ -363,6 +376,9 @@ class Cluster:
             if address in (*calico_s, *_internal_addresses(node)):
                 own = str(node["metadata"]["name"])
                 return _Found("node", own, own, (address,), node)
+        for service in await self._list("/api/v1/services", "services", [], limit=PAGE) or ():
+            if address in _found_service(service).addresses:
+                return _found_service(service)
         return found
 
     # -- what stands behind a Service -------------------------------------------------------------------------------
@@ -382,8 +398,10 @@ class Cluster:
             every = await self._everything("/api/v1/services", "services", blind)
             protocol, port = asked.protocol, asked.port
             listening = next((one for one in every or () if services.has_node_port(one, protocol, port)), None)
+            if every is None:  # nobody needs to listen on a Service's port, so it is not to be asked who does
+                return _Behind("", 0, blind=blind)
             if listening is None:
-                return _Behind(protocol, port, blind=blind)
+                return _Behind(protocol, port)
             service = listening
             held = {family: describe.of_family(target.addresses, family) for family in (4, 6)}
             entry = {family: address for family, address in held.items() if address}
@@ -572,7 +590,11 @@ class Cluster:
             strict = calico.settings.strict_affinity
             usable = [ipam.no_pool(node["metadata"]["name"], nodes=nodes, strict_affinity=strict)]
         told = ipam.together(usable)
-        full = [pool for pool, _ in calico.pools if any(one.pool == pool.name and one.exhausted for one in told)]
+        full = [
+            pool
+            for pool, _ in calico.pools
+            if any(one.pool == pool.name and one.exhausted and not one.other_pool for one in told)
+        ]
         leaks = await self._leaks(node["metadata"]["name"], full, blocks, calico) if full else []
         return [*told, *leaks]
 
@@ -624,7 +646,7 @@ class Cluster:
         ]
         return [*holders, *blind]
 
-    async def _calico_pods(self, nodes: Sequence[str]) -> list[Fact]:
+    async def _calico_pods(self, nodes: Sequence[str]) -> _Agents:
         """The calico-node pod of each node; nothing where Calico runs in another way."""
         blind: list[Blind] = []
         found = await _together(
@@ -648,7 +670,8 @@ class Cluster:
             told or await self._list("/api/v1/pods", "calico-node pods", blind, labelSelector=CALICO_NODE, limit=1)
         ):
             told += [describe.calico_pod(node, ()) for node in lacking]
-        return [*told, *(msgspec.structs.replace(one, minor=True) for one in blind)]
+        told += (msgspec.structs.replace(one, minor=True) for one in blind)
+        return _Agents(told, {node: upkeep.environment(pods) for node, pods in zip(nodes, found, strict=True) if pods})
 
     async def _typha(self, agent: Object, blind: list[Blind]) -> list[Fact]:
         """What stands behind the Service by which a calico-node pod is told to find Typha, if it is told of one."""
@@ -860,6 +883,16 @@ def _may_not_read_pods(error: Refused) -> UserError:
             status=COULD_NOT_JUDGE,
         )
     return UserError(f"The pods could not be read: {error.reason}. Try again.", status=COULD_NOT_JUDGE)
+
+
+def _may_be_a_service(word: str, hidden: Sequence[Blind]) -> UserError | None:
+    if not hidden:
+        return None
+    return UserError(
+        f"{word} is no pod, and whether it is a Service could not be seen: services: {hidden[0].reason}. "
+        "This user needs get and list on services.",
+        status=COULD_NOT_JUDGE,
+    )
 
 
 def _is_address(text: str) -> bool:

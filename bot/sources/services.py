@@ -93,7 +93,6 @@ def read(
             wanted = None if headless else str((own or {}).get("name") or "")
             ends = _backends(_name(service), slices or (), number, wanted, protocol, port)
         chosen = {one for one, _ in _used(ends, client.node, client.zone, local=local)}
-        usable = [one for one, _ in ends if one.ready] or [one for one, _ in ends if _still_serves(one)]
         found.append(
             ServicePort(
                 service=_name(service),
@@ -120,7 +119,7 @@ def read(
                 waiting=tuple(one.pod or one.address for one, _ in ends if not one.ready and not _still_serves(one))[
                     :WAITING
                 ],
-                nodes=tuple(sorted({one.node for one in usable})),
+                nodes=tuple(sorted({one.node for one, _ in ends if one.ready or _still_serves(one)})),
             )
         )
         behind += [msgspec.structs.replace(one, used=one in chosen, sender=client.sender) for one, _ in ends]
