@@ -9,26 +9,22 @@ from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from bot.settings import Settings
 from bot.sources.kubernetes import Cluster
 from lab.apiserver import ApiServer, Store, User
 from lab.apiserver.calico_definitions import install
 from lab.apiserver.kubeconfig import kubeconfig
+from tests.recordings import load
 
 Object = dict[str, Any]
-RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "fixtures" / "real-calico"
 GROUPS = {"crd.projectcalico.org": "crd.projectcalico.org/v1", "projectcalico.org": "projectcalico.org/v3"}
 
 
 def objects(state: str) -> list[Object]:
-    """All Kubernetes and Calico objects of a recording such as "v3.32.1/healthy"; skips where there is none."""
-    directory = RECORDINGS / state
-    if not directory.is_dir():
-        pytest.skip(f"the recording {state} lies beside the checkout in shared/fixtures; it is not there")
-    files = sorted([*(directory / "k8s").glob("*.json"), *(directory / "cr").glob("*.json")])
-    return [one for file in files for one in json.loads(file.read_text())["items"]]
+    """All Kubernetes and Calico objects of a recording such as "v3.32.1/healthy", to be changed at will."""
+    files = load(state)
+    listed = sorted(name for name in files if name.startswith(("k8s/", "cr/")))
+    return [copy.deepcopy(one) for name in listed for one in files[name]["items"]]
 
 
 def native(resource: Object) -> Object:

@@ -1,18 +1,22 @@
 """What was recorded of a running Calico, one file a state: a clone alone has the real thing to be judged by.
 
-`python -m tests.recordings DIRECTORY` packs them anew out of the directory they were recorded to (docs/decisions/011).
+`python -m tests.recordings DIRECTORY` packs anew what lies there, real-calico/VERSION/... and kubernetes-api/VERSION/...
+(docs/decisions/011).
 """
 
 from __future__ import annotations
 
+import atexit
 import functools
 import gzip
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 PACKED = Path(__file__).parent / "fixtures" / "recordings"
+API_SERVER = "kubernetes-api/v1.34"  # exchanges with one, and what its watches said
 VERSIONS = ("v3.31.7", "v3.32.1", "master-87c15906f20c")
 NODE = ("ip-link", "ip-addr", "ip-route", "ip-rule", "ip6-rule", "ip-neigh", "bridge-fdb", "nft")
 # What is not a state of the whole cluster, in its own words: a run, a table of what was tried, an answer of Felix.
@@ -36,7 +40,8 @@ Files = dict[str, Any]  # path below the state's directory -> parsed JSON, or te
 
 def states() -> list[str]:
     """Names such as "v3.32.1/healthy"; what is no whole state is "v3.32.1/loose"."""
-    return sorted(str(path.relative_to(PACKED)).removesuffix(".json.gz") for path in PACKED.rglob("*.json.gz"))
+    found = {str(path.relative_to(PACKED)).removesuffix(".json.gz") for path in PACKED.rglob("*.json.gz")}
+    return sorted(found - {API_SERVER})
 
 
 @functools.cache
@@ -46,8 +51,10 @@ def load(state: str) -> Files:
     return found
 
 
-def unpack(state: str, directory: Path) -> Path:
-    """The same as files below `directory`, which it gives back."""
+@functools.cache
+def unpacked(state: str) -> Path:
+    """The same as files, below a directory that is there as long as this program runs."""
+    directory = _room() / state
     for name, content in load(state).items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,9 +62,18 @@ def unpack(state: str, directory: Path) -> Path:
     return directory
 
 
-def packed(recorded: Path) -> dict[str, Files]:
+@functools.cache
+def _room() -> Path:
+    room = tempfile.TemporaryDirectory(prefix="calico-why-recordings-")
+    atexit.register(room.cleanup)
+    return Path(room.name)
+
+
+def packed(directory: Path) -> dict[str, Files]:
     """Every state below the directory of recordings, as it is to be packed."""
-    found: dict[str, Files] = {}
+    exchanges = sorted((directory / API_SERVER).glob("*.json"))
+    found: dict[str, Files] = {API_SERVER: {path.name: _content(path) for path in exchanges}}
+    recorded = directory / "real-calico"
     for version in VERSIONS:
         for directory in sorted({path.parent.parent for path in (recorded / version).rglob("node-*/ip-link.json")}):
             found[str(directory.relative_to(recorded))] = {

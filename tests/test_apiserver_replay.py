@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,9 +15,9 @@ from yarl import URL
 from lab.apiserver import ApiServer, Object, Store, User
 from lab.apiserver.calico_definitions import install
 from lab.apiserver.plain import copy
+from tests.recordings import API_SERVER, unpacked
 
-RECORDING = Path(__file__).resolve().parents[2] / "shared" / "fixtures" / "kubernetes-api" / "v1.34"
-pytestmark = pytest.mark.skipif(not RECORDING.is_dir(), reason="the recording of a real API server is not here")
+RECORDING = unpacked(API_SERVER)
 
 TOKEN = "replayed"
 ADMIN = User("admin", uid="admin")

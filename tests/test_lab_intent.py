@@ -14,8 +14,8 @@ from facts.flow import TUNNEL_DEVICES
 from lab.intent import Objects, intent
 from lab.kernel import FAMILIES, Route, family_of
 from tests.lab_state import PROTOCOLS, SCOPES
+from tests.recordings import unpacked
 
-RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "fixtures" / "real-calico"
 # Healthy and odd states alike: a tunnel address and pods in another node's block, no block at all, subnets apart.
 STATES = (
     "v3.32.1/healthy",
@@ -90,9 +90,7 @@ def _number(names: dict[int, str], word: str) -> int:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("state", STATES)
 def test_every_recorded_node_is_as_wanted(state: str, family: int) -> None:
-    directory = RECORDINGS / state
-    if not directory.is_dir():
-        pytest.skip(f"the recordings of a running Calico are not here: {directory}")
+    directory = unpacked(state)
     objects = _objects(directory, family)
     nodes = [name for name in objects.nodes if (directory / name / "ip-route.json").exists()]
     assert nodes
