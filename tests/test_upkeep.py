@@ -21,6 +21,7 @@ from facts import (
     BlockClaim,
     CalicoNode,
     CalicoSettings,
+    Endpoint,
     Fact,
     GarbageCollector,
     LeakedAddresses,
@@ -434,3 +435,26 @@ def test_a_released_address_is_nobody_s_and_not_yet_free() -> None:
     block = next(one for one in blocks if one["cidr"] == "10.244.174.128/26")
     assert not ipam.allocation(ip_address("10.244.174.130"), block, pool).found
     assert upkeep.leaked(pool, "node-a", blocks, blocks, (), (), now=NOW).examined == 5
+
+
+async def test_felix_s_environment_goes_before_its_configuration(world: World) -> None:
+    """The manifests for eBPF switch it on there; nothing in the API says so then."""
+    pod = agent()
+    pod["spec"]["containers"][0]["env"] = [
+        {"name": "FELIX_BPFENABLED", "value": "true"},
+        {"name": "FELIX_INTERFACEPREFIX", "value": "tap,cali"},
+        {"name": "felix_healthport", "value": "9199"},
+        {"name": "FELIX_PROMETHEUSMETRICSPORT", "value": "not a number"},
+        {"name": "FELIX_USEINTERNALDATAPLANEDRIVER", "value": "false"},
+        {"name": "FELIX_WIREGUARDENABLED", "valueFrom": {"configMapKeyRef": {"name": "x", "key": "y"}}},
+        {"name": "FELIX_VXLANPORT", "value": "8472"},  # of one node alone it is a fault
+    ]
+    world.store.create(pod)
+    facts = await look(world)
+    nodes = {one.name: one for one in of(facts, CalicoNode) if isinstance(one, CalicoNode)}
+    a, b = nodes["node-a"], nodes["node-b"]
+    assert (a.bpf, a.foreign_dataplane, a.wireguard) == (True, True, False)
+    assert (a.interface_prefix, a.felix_health_port, a.metrics_port, a.vxlan_port) == ("tap", 9199, 9091, 4789)
+    assert (b.bpf, b.foreign_dataplane, b.interface_prefix, b.felix_health_port) == (False, False, "cali", 9099)
+    endpoints = {one.name: one.interface for one in of(facts, Endpoint) if isinstance(one, Endpoint)}
+    assert endpoints["default/pod-a1"] == "tapdd33ceb84a6"

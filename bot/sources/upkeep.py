@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
+import msgspec
+
 from bot.sources import describe
 from bot.sources.ipam import WINDOWS_RESERVED
 from bot.sources.names import seconds
-from facts import Allocation, BlockClaim, CalicoSettings, GarbageCollector, LeakedAddresses, Pool, Typha
+from facts import Allocation, BlockClaim, CalicoNode, CalicoSettings, GarbageCollector, LeakedAddresses, Pool, Typha
 from facts.version import release
 
 Object = Mapping[str, Any]
@@ -28,6 +30,7 @@ OWNS = {
 SPLIT_SINCE = (3, 33)  # from here on Felix has the IPIP pools where nobody says otherwise
 FOLLOWS_PROXY_SINCE = (3, 32)  # nftablesMode Auto is the default: as kube-proxy does on each node
 TYPHA_SETTING = "FELIX_TYPHAK8SSERVICENAME"
+YES = ("true", "1", "yes", "y", "t")  # as Felix reads them
 SHOWN = 5  # leaked addresses that are named
 
 
@@ -74,6 +77,42 @@ def dataplane(version: str, felix: Object) -> str:
     number = release(version)
     follows = mode == "Auto" or (mode is None and (number is None or number >= FOLLOWS_PROXY_SINCE))
     return "" if follows else "iptables"
+
+
+def environment(pods: Sequence[Object]) -> dict[str, str]:
+    """Felix's settings out of the environment of a node's calico-node pod, the running one where there are two."""
+    pod = max(pods, key=describe.runs)
+    return {
+        str(setting["name"]).upper(): str(setting["value"])
+        for container in (pod.get("spec") or {}).get("containers") or ()
+        for setting in container.get("env") or ()
+        if str(setting.get("name")).upper().startswith("FELIX_") and "value" in setting
+    }
+
+
+def as_told(node: CalicoNode, environment: Mapping[str, str]) -> CalicoNode:
+    """The node as its own Felix sees it: its environment goes before FelixConfiguration.
+
+    Only what decides where to look. A VNI or port that one node alone is told is a fault, and not to be taken over.
+    """
+    v6 = "V6" if node.family == 6 else ""
+
+    def yes(name: str, otherwise: bool) -> bool:
+        return environment[name].lower() in YES if name in environment else otherwise
+
+    def number(name: str, otherwise: int) -> int:
+        value = environment.get(name, "")
+        return int(value) if value.isascii() and value.isdigit() else otherwise
+
+    return msgspec.structs.replace(
+        node,
+        bpf=yes("FELIX_BPFENABLED", node.bpf),
+        wireguard=yes("FELIX_WIREGUARDENABLED" + v6, node.wireguard),
+        foreign_dataplane=not yes("FELIX_USEINTERNALDATAPLANEDRIVER", not node.foreign_dataplane),
+        interface_prefix=(environment.get("FELIX_INTERFACEPREFIX") or node.interface_prefix).split(",")[0],
+        felix_health_port=number("FELIX_HEALTHPORT", node.felix_health_port),
+        metrics_port=number("FELIX_PROMETHEUSMETRICSPORT", node.metrics_port),
+    )
 
 
 class TyphaSetting(NamedTuple):
