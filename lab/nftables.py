@@ -16,13 +16,15 @@ BATCH_BEGIN, BATCH_END = 16, 17
 NEW_TABLE, DELETE_TABLE, NEW_CHAIN, NEW_RULE, NEW_SET, NEW_ELEMENT = 0, 2, 3, 6, 9, 12
 REQUEST, ACK, CREATE, APPEND, NESTED, ERROR = 0x1, 0x4, 0x400, 0x800, 0x8000, 2
 FAMILIES = {4: 2, 6: 10}  # ip, ip6
-HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
+NETDEV = 5
+HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4, "ingress": 0}
 VERDICTS = {"drop": 0, "accept": 1, "jump": -3, "goto": -4, "return": -5}
 VERDICT, FIRST = 0, 8  # registers; from FIRST on of four bytes each
 ANONYMOUS, CONSTANT, MAP = 0x1, 0x2, 0x8
 VERDICT_TYPE = 0xFFFFFF00
 NAMELESS = "__map%d"  # the kernel puts a number in
-L4PROTO, MARK = 16, 3
+PROTOCOL, L4PROTO, MARK = 1, 16, 3
+ETHERTYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
 NETWORK_HEADER, TRANSPORT_HEADER = 1, 2
 NEW = 8  # ct state
 LOCAL = 2  # fib: an address of the node's own
@@ -32,11 +34,15 @@ Network = IPv4Network | IPv6Network
 
 
 class Table:
-    """Gathers what the table is to hold; `write` puts it in place of what was there."""
+    """Gathers what the table is to hold; `write` puts it in place of what was there.
 
-    def __init__(self, family: int, name: str) -> None:
+    With a device it is about packets of any family that come in by it (hook "ingress"), before the node looks at them.
+    """
+
+    def __init__(self, family: int, name: str, device: str = "") -> None:
         self.family = family
         self.name = name
+        self.device = device
         self.length = 4 if family == 4 else 16  # of an address
         self._declared: list[tuple[int, int, bytes]] = []  # chains and sets
         self._elements: list[tuple[int, int, bytes]] = []  # their verdicts lead to chains
@@ -49,7 +55,8 @@ class Table:
         """A chain; one with a hook is entered by packets there."""
         body = _text(1, self.name) + _text(3, name)
         if hook:
-            body += _nested(4, _u32(1, HOOKS[hook]), _u32(2, priority & 0xFFFFFFFF)) + _text(7, kind)
+            at = [_text(3, self.device)] if self.device else []
+            body += _nested(4, _u32(1, HOOKS[hook]), _u32(2, priority & 0xFFFFFFFF), *at) + _text(7, kind)
         self._declared.append((NEW_CHAIN, CREATE, body))
 
     def set(self, name: str, key_length: int, elements: Iterable[bytes]) -> int:
@@ -152,12 +159,16 @@ class Table:
         """Raises OSError."""
         named = _text(1, self.name)
         again = [(NEW_TABLE, CREATE, named), (DELETE_TABLE, 0, named), (NEW_TABLE, CREATE, named)]
-        _send([*again, *self._declared, *self._elements, *self._rules], self.family)
+        _send([*again, *self._declared, *self._elements, *self._rules], self._number)
 
     def remove(self) -> None:
         """Also when there is none. Raises OSError."""
         named = _text(1, self.name)
-        _send([(NEW_TABLE, CREATE, named), (DELETE_TABLE, 0, named)], self.family)
+        _send([(NEW_TABLE, CREATE, named), (DELETE_TABLE, 0, named)], self._number)
+
+    @property
+    def _number(self) -> int:
+        return NETDEV if self.device else FAMILIES[self.family]
 
 
 def key(*parts: bytes) -> bytes:
@@ -167,6 +178,24 @@ def key(*parts: bytes) -> bytes:
 
 def compared(value: bytes, *, equal: bool = True) -> bytes:
     return _expression("cmp", _u32(1, FIRST), _u32(2, 0 if equal else 1), _nested(3, _attribute(1, value)))
+
+
+def of_family(family: int) -> list[bytes]:
+    """Is it a packet of this IP version?"""
+    return [_expression("meta", _u32(1, FIRST), _u32(2, PROTOCOL)), compared(ETHERTYPES[family])]
+
+
+def loaded(header: int, offset: int, length: int) -> bytes:
+    """Loads bytes of the packet, from the start of its NETWORK_HEADER or TRANSPORT_HEADER."""
+    return _expression("payload", _u32(1, FIRST), _u32(2, header), _u32(3, offset), _u32(4, length))
+
+
+def overwritten(header: int, offset: int, value: bytes) -> list[bytes]:
+    """Puts other bytes there, and leaves all checksums as they are."""
+    return [
+        _expression("immediate", _u32(1, FIRST), _nested(2, _attribute(1, value))),
+        _expression("payload", _u32(5, FIRST), _u32(2, header), _u32(3, offset), _u32(4, len(value))),
+    ]
 
 
 def protocol(number: int) -> list[bytes]:
@@ -246,7 +275,7 @@ def _expression(name: str, *attributes: bytes) -> bytes:
 def _send(messages: Sequence[tuple[int, int, bytes]], family: int) -> None:
     batch = _message(BATCH_BEGIN, 0, 0, b"", NFTABLES)
     for number, (kind, flags, body) in enumerate(messages, 1):
-        batch += _message(NFTABLES << 8 | kind, flags | ACK, number, body, family=FAMILIES[family])
+        batch += _message(NFTABLES << 8 | kind, flags | ACK, number, body, family=family)
     batch += _message(BATCH_END, 0, len(messages) + 1, b"", NFTABLES)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as wire:
         wire.settimeout(2.0)
