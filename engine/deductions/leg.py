@@ -107,6 +107,8 @@ def legs(flow: Flow, source: Side, target: Side, settings: CalicoSettings) -> li
             ipip_mode=target.ipip_mode,
         )
         back = there
+    elif source.kind == "node" and there == "direct":
+        back = there  # answers are not translated: they cross the network under the pod's own address
     elif source.kind == "pod" and source.nat_outgoing and target.kind == "node" and there == "host":
         back = "host"  # the source's node sends it under its own address, and takes the answers
     return [
