@@ -24,13 +24,17 @@ from facts import (
     Fact,
     FdbEntry,
     FelixHealth,
+    ForeignVxlans,
     GarbageCollector,
     LeakedAddresses,
     Leg,
     Link,
     LinkAddresses,
     Listener,
+    MacSharers,
     Neighbor,
+    NeighborTable,
+    NodeAddress,
     PodInterface,
     PodRoute,
     Pool,
@@ -38,6 +42,7 @@ from facts import (
     ProbeResult,
     RouteLookup,
     ServicePort,
+    Sighting,
     Sysctl,
     Typha,
     WireguardDevice,
@@ -415,6 +420,44 @@ def _wireguard_peer(fact: WireguardPeer, legs: Sequence[Leg]) -> Said | None:
     return what, "" if fact.found else say("a peer"), seen
 
 
+def _sighting(fact: Sighting, legs: Sequence[Leg]) -> Said | None:
+    if fact.seen < 0:
+        return None
+    what = say(
+        "packets from {source} to {target} leaving"
+        if fact.way == "out"
+        else "packets from {source} to {target} arriving",
+        source=fact.source_address,
+        target=fact.target_address,
+    )
+    if fact.bad_checksums:
+        return what, say("right checksums"), say("{count} of {all} spoilt", count=fact.bad_checksums, all=fact.seen)
+    seen = say("{count} by {device}", count=fact.seen, device=fact.device) if fact.seen else NOTHING
+    return what, say("some") if fact.enclosed and not fact.seen else "", seen
+
+
+def _node_address(fact: NodeAddress, legs: Sequence[Leg]) -> Said | None:
+    held = fact.device if fact.found else NOTHING
+    return say("device with {address}", address=fact.address), "" if fact.found else say("a device"), held
+
+
+def _foreign_vxlans(fact: ForeignVxlans, legs: Sequence[Leg]) -> Said | None:
+    if not fact.devices:
+        return None
+    told = (f"{one.device} ({one.vni if one.vni >= 0 else '*'}, {one.port})" for one in fact.devices)
+    return say("other VXLAN devices (VNI, port)"), "", ", ".join(told)
+
+
+def _mac_sharers(fact: MacSharers, legs: Sequence[Leg]) -> Said | None:
+    what = say("neighbors with {mac} on {device}", mac=fact.mac, device=fact.device)
+    return what, "" if len(fact.addresses) < 2 else say("one"), ", ".join(fact.addresses) or NOTHING
+
+
+def _neighbor_table(fact: NeighborTable, legs: Sequence[Leg]) -> Said | None:
+    seen = say("{count} of {limit}, {refused} refused", count=fact.collectable, limit=fact.limit, refused=fact.refused)
+    return say("IPv{family} neighbor table", family=fact.family), "", seen
+
+
 _TELL: dict[type[Fact], Callable[[Any, Sequence[Leg]], Said | None]] = {
     Neighbor: _neighbor,
     FdbEntry: _fdb,
@@ -446,4 +489,9 @@ _TELL: dict[type[Fact], Callable[[Any, Sequence[Leg]], Said | None]] = {
     BgpPeer: _bgp_peer,
     WireguardDevice: _wireguard,
     WireguardPeer: _wireguard_peer,
+    Sighting: _sighting,
+    NodeAddress: _node_address,
+    ForeignVxlans: _foreign_vxlans,
+    MacSharers: _mac_sharers,
+    NeighborTable: _neighbor_table,
 }
