@@ -1,7 +1,7 @@
 """What was recorded of a running Calico, one file a state: a clone alone has the real thing to be judged by.
 
-`python -m tests.recordings DIRECTORY` packs anew what lies there, real-calico/VERSION/... and kubernetes-api/VERSION/...
-(docs/decisions/011).
+`python -m tests.recordings DIRECTORY` packs them anew out of DIRECTORY/real-calico/VERSION and
+DIRECTORY/kubernetes-api/VERSION; docs/decisions/011 says why.
 """
 
 from __future__ import annotations

@@ -1,0 +1,67 @@
+"""The lab made of recorded objects is answered about like the recording itself; else faults proved on it prove nothing.
+
+tests/test_recorded_states.py judges the recorded kernels of every state; here our own kernels are judged, of some.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bot.investigate import investigate
+from bot.settings import from_environment
+from bot.sources.kubernetes import Cluster
+from bot.sources.probes import Probes
+from facts import Diagnosis
+from lab.client import Lab
+from lab.errors import NamespacesForbidden
+from tests.asking import worker
+from tests.recorded_states import recorded
+from tests.recordings import unpacked
+from tests.test_recorded_states import STATES, Pod, pairs_of, pods_of, told, wanted
+
+AT_ONCE = 8
+ON_LAB = (
+    "v3.31.7/pool-disabled",
+    "v3.32.1/crosssubnet",
+    "v3.32.1/dualstack/healthy",
+    "v3.32.1/exhaustion/4-strict-tunnel-lost",
+    "v3.32.1/scale/5-blocks-one-node",
+    "master-87c15906f20c/healthy",
+)
+
+
+async def asked(lab: Lab, pairs: list[tuple[Pod, Pod]]) -> list[Diagnosis]:
+    """An answer a pair, some asked at once, all by one bot."""
+    settings = from_environment(lab.environment())
+    turn = asyncio.Semaphore(AT_ONCE)
+    async with Cluster(settings) as cluster, Probes(settings) as probes:
+
+        async def answer(source: Pod, target: Pod) -> Diagnosis:
+            async with turn:
+                words = [source.name, target.name]
+                return (await investigate(words, cluster=cluster, probes=probes, worker=worker())).diagnosis
+
+        return await asyncio.gather(*(answer(*pair) for pair in pairs))
+
+
+@pytest.mark.parametrize("name", ON_LAB)
+async def test_every_pair_gets_the_verdict_that_was_true(name: str) -> None:
+    """The lab's kernels are all there, so that a pair is healthy also where the recording lacks a pod."""
+    state = STATES[name]._replace(recorded=True)
+    pairs = pairs_of(pods_of(recorded(name)))
+    assert pairs
+    try:
+        lab = await asyncio.to_thread(Lab.up, objects=unpacked(name), fixers=False)
+    except NamespacesForbidden as error:
+        pytest.skip(error.sentence)
+    with lab:
+        answers = await asked(lab, pairs)
+    wrong = []
+    for (source, target), diagnosis in zip(pairs, answers, strict=True):
+        named = {cause.rule for cause in diagnosis.causes}
+        verdict, modes = wanted(state, source, target)
+        if diagnosis.verdict != verdict or len(named) != bool(modes) or not named <= modes:
+            wrong.append(told(source.name, target.name, diagnosis))
+    assert wrong == []
