@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 import signal
+import socket
 import ssl
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from node_probe.errors import CannotStart
 
 HELP = "look at the node this runs on, for the bot (one per node, in the node's network)"
 DEFAULT_PORT = "9797"
+EVERYWHERE = "[::]"
 GRACE_S = 3.0
 
 
@@ -25,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--node", required=True, help="name of this node in the Kubernetes API")
     parser.add_argument(
         "--listen",
-        default=f"0.0.0.0:{port}",
+        default=f"{EVERYWHERE}:{port}",
         metavar="ADDRESS:PORT",
-        help="where the bot reaches it (default %(default)s, port from CALICO_WHY_PROBE_PORT)",
+        help="where the bot reaches it (default %(default)s, IPv4 too; port from CALICO_WHY_PROBE_PORT)",
     )
     parser.add_argument(
         "--certs",
@@ -62,7 +64,7 @@ def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise CannotStart(f"--listen {text} is not ADDRESS:PORT, such as 0.0.0.0:{DEFAULT_PORT}.", status=2)
+        raise CannotStart(f"--listen {text} is not ADDRESS:PORT, such as {EVERYWHERE}:{DEFAULT_PORT}.", status=2)
     return host, int(port)
 
 
@@ -89,8 +91,9 @@ async def _serve(node: str, host: str, port: int, context: ssl.SSLContext) -> No
         if runner.server is None:
             raise RuntimeError("aiohttp made no server")
         server = await _listen(loop, runner.server, host, port, context, HANDSHAKE_S)
-        where = server.sockets[0].getsockname()
-        print(f"probe of {node} listens on {where[0]}:{where[1]}", file=sys.stderr, flush=True)
+        where, number, *_ = server.sockets[0].getsockname()
+        where = f"[{where}]" if ":" in where else where
+        print(f"probe of {node} listens on {where}:{number}", file=sys.stderr, flush=True)
         await ended.wait()
         server.close()
     finally:
@@ -106,7 +109,8 @@ async def _listen(
     handshake_s: float,
 ) -> asyncio.Server:
     try:
-        return await loop.create_server(protocol, host, port, ssl=context, ssl_handshake_timeout=handshake_s)
+        sock = _bound(host, port)
+        return await loop.create_server(protocol, sock=sock, ssl=context, ssl_handshake_timeout=handshake_s)
     except OSError as error:
         why = {
             errno.EADDRINUSE: "another process listens there; stop it or give another port with --listen",
@@ -114,3 +118,13 @@ async def _listen(
             errno.EACCES: "this user may not; give a port above 1023 with --listen",
         }.get(error.errno or 0, error.strerror or str(error))
         raise CannotStart(f"The probe cannot listen on {host}:{port}: {why}.") from error
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """:: takes IPv4 as well; a kernel without IPv6 takes IPv4 alone."""
+    if host != "::":
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    if not socket.has_dualstack_ipv6():
+        return socket.create_server(("0.0.0.0", port))
+    return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)

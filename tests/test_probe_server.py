@@ -234,6 +234,24 @@ def test_it_serves_until_it_is_told_to_stop(directory: Path, end: signal.Signals
         process.stderr.close()
 
 
+def test_without_another_word_it_is_reached_by_both_families(directory: Path) -> None:
+    """A node's InternalIP may be of either."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = program("--node", "node-a", CALICO_WHY_CERTS=str(directory), CALICO_WHY_PROBE_PORT=str(port))
+    assert process.stderr is not None
+    try:
+        both = socket.has_dualstack_ipv6()
+        where = "[::]" if both else "0.0.0.0"
+        assert process.stderr.readline() == f"probe of node-a listens on {where}:{port}\n"
+        for host in ("127.0.0.1", "[::1]") if both else ("127.0.0.1",):
+            assert asyncio.run(call(f"https://{host}:{port}/healthz", client(directory))) == (200, b"ok\n")
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
 def test_what_keeps_it_from_starting_is_a_sentence(directory: Path, tmp_path: Path) -> None:
     certs.make(tmp_path / "other")
     (tmp_path / "broken").mkdir()
@@ -270,4 +288,4 @@ def test_its_words_say_what_they_are_for(monkeypatch: pytest.MonkeyPatch) -> Non
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     words: Any = parser.parse_args(["--node", "node-a"])
-    assert (words.listen, words.certs) == ("0.0.0.0:9898", "/etc/calico-why")
+    assert (words.listen, words.certs) == ("[::]:9898", "/etc/calico-why")
