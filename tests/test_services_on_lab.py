@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from bot.reply import text
 from facts import Diagnosis, ProbeResult
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from tests.asking import ask
-from tests.recordings import load, unpack
+from tests.recordings import load, unpacked
 from tests.test_service_source import end, service, slice_of
 
 CLUSTER, RECORDED = "v3.32.1/dualstack/healthy", "v3.32.1/loose"
@@ -91,7 +93,7 @@ KINDS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """The recorded cluster with its thirteen Services and those of KINDS."""
-    directory = unpack(CLUSTER, tmp_path_factory.mktemp("services"))
+    directory = shutil.copytree(unpacked(CLUSTER), tmp_path_factory.mktemp("services") / "cluster")
     files = {name: load(RECORDED)[f"services/objects/{name}.json"]["items"] for name in ("services", "endpointslices")}
     more = {
         "services": [service(name, **spec) for name, (spec, _) in KINDS.items()],
@@ -167,6 +169,11 @@ async def test_every_recorded_node_port_answers_as_recorded_and_is_judged_right(
         assert diagnosis.warnings == () and diagnosis.blind == (), asked
         tried = [one for one in diagnosis.facts if isinstance(one, ProbeResult) and str(one.port) == port]
         assert [one.outcome for one in tried] == [met], asked
+
+
+async def test_a_node_port_is_drawn_as_the_service_it_is(services: Lab) -> None:
+    answer = await ask(services.environment(), "pod-a2 node-c 30080/tcp")
+    assert "->  service default/svc-np (172.30.0.13:30080) -> default/pod-b1:8080 on node-b " in text.render(answer)
 
 
 async def test_a_node_port_of_no_service_is_the_nodes_own(services: Lab) -> None:

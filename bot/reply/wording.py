@@ -20,6 +20,7 @@ from facts import (
     Leg,
     LegPath,
     ServicePort,
+    Text,
     listed,
     say,
 )
@@ -82,7 +83,11 @@ def port(investigation: Investigation) -> str:
 
 def placed(investigation: Investigation, name: str, language: Language = ENGLISH) -> str:
     """`shop/cart 10.244.174.132 on node-a`, with as much of it as is known; of a Service also what it leads to."""
-    ports = [fact for fact in investigation.diagnosis.facts if isinstance(fact, ServicePort) and fact.service == name]
+    question = investigation.diagnosis.question
+    service = question.service if question and question.service and name == question.target else name
+    ports = [
+        fact for fact in investigation.diagnosis.facts if isinstance(fact, ServicePort) and fact.service == service
+    ]
     if ports:
         return _service(ports, [fact for fact in investigation.diagnosis.facts if isinstance(fact, Backend)], language)
     for fact in investigation.diagnosis.facts:
@@ -248,6 +253,11 @@ def bad_hop(language: Language = ENGLISH) -> str:
     return f"x {language(say('first bad hop'))}"
 
 
+def place(stage: str) -> Text:
+    """One of facts.flow.STAGES as a person reads it."""
+    return say(PLACES[stage])
+
+
 def ends(name: str, leg: LegPath, language: Language = ENGLISH) -> str:
     """`forward: last good source node, first bad source tunnel`: the path for those who cannot see it drawn."""
     if not leg.first_bad:
@@ -255,8 +265,8 @@ def ends(name: str, leg: LegPath, language: Language = ENGLISH) -> str:
     bad = say(
         "{leg}: last good {last_good}, first bad {first_bad}" if leg.last_good else "{leg}: first bad {first_bad}",
         leg=name,
-        last_good=say(PLACES[leg.last_good]) if leg.last_good else "",
-        first_bad=say(PLACES[leg.first_bad]),
+        last_good=place(leg.last_good) if leg.last_good else "",
+        first_bad=place(leg.first_bad),
     )
     return language(bad)
 
