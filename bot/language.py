@@ -39,7 +39,7 @@ class Language:
         return self._said(message) if self._words else str(message)
 
     def _said(self, message: Message) -> str:
-        template = self._words.get(message.template, message.template)
+        template = self._words.get(key(message.template), message.template)
         return template.format_map(
             {name: value if isinstance(value, str) else self._said(value) for name, value in message.values}
         )

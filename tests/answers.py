@@ -8,6 +8,7 @@ import msgspec
 
 from bot.investigate import Investigation
 from engine.diagnosis import diagnose
+from engine.worker import could_not_judge
 from facts import (
     Allocation,
     Blind,
@@ -83,10 +84,7 @@ def unseen() -> Investigation:
 @functools.cache
 def no_engine() -> Investigation:
     """What the worker answers when the engine died: hardly anything is known."""
-    reason = "the engine ended by signal 9"
-    return investigation(
-        Diagnosis(verdict="unknown", summary=f"could not judge: {reason}", blind=(Blind(look="engine", reason=reason),))
-    )
+    return investigation(could_not_judge([], "the engine ended by signal 9"))
 
 
 def hostile(name: str, count: int = 3) -> Investigation:

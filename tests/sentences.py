@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import string
 from collections.abc import Iterator
 from pathlib import Path
 
 from bot.language import key
+from engine import rulebase
 from engine.rule import CauseRule
 
 ROOT = Path(__file__).resolve().parents[1]
-FRAME = ("bot/reply", "bot/commands/runbook.py", "bot/conversation.py", "bot/investigate.py", "facts/message.py", "engine")
+FRAME = (
+    "bot/reply",
+    "bot/commands/runbook.py",
+    "bot/conversation.py",
+    "bot/investigate.py",
+    "facts/message.py",
+    "engine",
+)
 
 
 def of_mode(rule: CauseRule) -> set[str]:
@@ -20,8 +29,9 @@ def of_mode(rule: CauseRule) -> set[str]:
 
 
 def of_frame() -> set[str]:
-    """What everything else says: the engine, the answer's form, the runbook."""
-    found: set[str] = set()
+    """What everything else says: the engine, the answer's form, the runbook with its nouns."""
+    kinds = {pattern.kind for rule in rulebase.load().rules for _, pattern in rule.patterns}
+    found = {key(inspect.getdoc(kind) or "") for kind in kinds}
     for place in FRAME:
         path = ROOT / place
         for one in [path] if path.suffix else sorted(path.rglob("*.py")):
@@ -31,7 +41,7 @@ def of_frame() -> set[str]:
 
 
 def said_in(path: Path) -> set[str]:
-    """The templates of all calls of `say` in a file. Raises TypeError for one that cannot be read without running it."""
+    """The templates of all calls of `say` in a file. Raises TypeError for one that is not written there."""
     tree = ast.parse(path.read_text())
     constants = {
         target.id: node.value
@@ -46,7 +56,7 @@ def said_in(path: Path) -> set[str]:
             templates = list(_templates(node.args[0], constants))
             if not templates:
                 raise TypeError(f"{path}:{node.lineno}: what is said here is not written here")
-            found.update(templates)
+            found.update(map(key, templates))
     return found
 
 

@@ -15,7 +15,8 @@ from engine.order import depths
 from engine.rule import HEALS_ENTRY, HEALS_NEVER, NOT_FELIX, CauseRule, Text, cause, some, the
 from facts import Leg, Link
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "runbook.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = {"en": DOCS / "runbook.md", "zh": DOCS / "runbook.zh.md"}
 MODES = [rule for rule in rulebase.load().rules if isinstance(rule, CauseRule)]
 
 
@@ -39,13 +40,14 @@ def made(name: str, **more: Any) -> CauseRule:
     )(body)
 
 
-def test_the_committed_page_is_what_the_command_writes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["runbook"]) == 0
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_committed_page_is_what_the_command_writes(language: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["runbook", "--lang", language]) == 0
     written = capsys.readouterr().out
-    if not PAGE.exists() or PAGE.read_text() != written:
-        pytest.fail(
-            "docs/runbook.md is not today's rules; write it: calico-why runbook > docs/runbook.md", pytrace=False
-        )
+    page = PAGES[language]
+    if not page.exists() or page.read_text() != written:
+        command = f"calico-why runbook --lang {language} > docs/{page.name}"
+        pytest.fail(f"docs/{page.name} is not today's rules; write it: {command}", pytrace=False)
 
 
 def test_every_failure_mode_stands_once_with_all_that_a_person_needs() -> None:

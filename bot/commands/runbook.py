@@ -7,17 +7,20 @@ import inspect
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
+from bot import language as languages
+from bot.language import ENGLISH, Language
+from bot.reply import wording
 from engine import rulebase
 from engine.order import depths, place
 from engine.rule import HEALS_NEVER, NOT_FELIX, CauseRule, Deduction, Pattern, Ref
-from facts import Fact
+from facts import joined, say
 
 HELP = "the decision tree: every failure mode, how it is told, what to do"
 
 TOP = """\
 # Why can pod A not reach pod B? The runbook
 
-`calico-why runbook` writes this page from the rules that judge every answer; whoever changes a rule runs it again.
+`{command}` writes this page from the rules that judge every answer; whoever changes a rule runs it again.
 
 Each question is judged in both directions: a flow has a forward and a reverse **leg**, and a failure mode is looked for
 on each. All that the modes below speak of is looked at together; a person works through what was found from step 0
@@ -31,32 +34,35 @@ arrow leads from one node to the other node of the leg, a plain one stays on the
 others are not drawn; modes without any arrow always speak for themselves.
 """
 SEVERITY = {
-    "breaks": "the flow does not work",
-    "degrades": "the flow works, but not as it should",
-    "warns": "a warning, the flow works",
+    "breaks": "breaks: the flow does not work",
+    "degrades": "degrades: the flow works, but not as it should",
+    "warns": "warns: a warning, the flow works",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Prints the decision tree in Markdown; docs/runbook.md is this output."
+    languages.add_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Always 0."""
-    sys.stdout.write(page(rulebase.load().rules))
+    """Always 0. Raises UserError for a language there is not."""
+    sys.stdout.write(page(rulebase.load().rules, languages.from_argument(args)))
     return 0
 
 
-def page(rules: Iterable[object]) -> str:
+def page(rules: Iterable[object], language: Language = ENGLISH) -> str:
     """The whole runbook in Markdown."""
     rules = list(rules)
     modes = in_order([rule for rule in rules if isinstance(rule, CauseRule)])
     depth = depths(modes)
     steps = [[mode for mode in modes if depth[mode.name] == step] for step in sorted(set(depth.values()))]
-    parts = [TOP, *_contents(steps), DIAGRAM, diagram(modes)]
+    command = "calico-why runbook" + (f" --lang {language.name}" if language is not ENGLISH else "")
+    parts = [language(say(TOP, command=command)), *_contents(steps, language), language(say(DIAGRAM)), diagram(modes)]
     for step, found in enumerate(steps):
-        parts += [f"## Step {step}\n", *(_mode(mode) for mode in found)]
-    parts += ["## What is looked at\n", *_nouns([*modes, *(rule for rule in rules if isinstance(rule, Deduction))])]
+        parts += [f"## {language(say('Step {number}', number=step))}\n", *(_mode(mode, language) for mode in found)]
+    kinds = [*modes, *(rule for rule in rules if isinstance(rule, Deduction))]
+    parts += [f"## {language(say('What is looked at'))}\n", *_nouns(kinds, language)]
     return "\n".join(parts)
 
 
@@ -102,50 +108,66 @@ def diagram(modes: Sequence[CauseRule]) -> str:
     return "\n".join([*lines, "```", ""])
 
 
-def _contents(steps: Sequence[Sequence[CauseRule]]) -> Iterator[str]:
-    yield "## Order of work\n"
+def _contents(steps: Sequence[Sequence[CauseRule]], language: Language) -> Iterator[str]:
+    yield f"## {language(say('Order of work'))}\n"
     for step, modes in enumerate(steps):
-        yield f"**Step {step}**\n"
-        yield "\n".join(f"* [{mode.title}](#{mode.name})" for mode in modes) + "\n"
+        yield f"**{language(say('Step {number}', number=step))}**\n"
+        yield "\n".join(f"* [{language(mode.title)}](#{mode.name})" for mode in modes) + "\n"
 
 
-def _mode(mode: CauseRule) -> str:
-    rows = [
-        ("Judged by", "<br>".join(_conditions(mode))),
-        ("Means", _meaning(mode)),
-        ("Told on", f"the node `{mode.at.alias}.{mode.at.field}`" if mode.at else "no node"),
-        ("What to do", mode.remedy),
-        ("Felix", felix(mode)),
+def _mode(mode: CauseRule, language: Language) -> str:
+    at = say("the node {field}", field=f"`{mode.at.alias}.{mode.at.field}`") if mode.at else say("no node")
+    rows: list[tuple[str, str]] = [
+        (say("Judged by"), "<br>".join(map(language, _conditions(mode)))),
+        (say("Means"), _meaning(mode)),
+        (say("Told on"), at),
+        (say("What to do"), mode.remedy),
+        (say("Felix"), felix(mode)),
     ]
     if mode.stage:
-        rows.insert(2, ("Lost at", mode.stage + (", and on the way back too" if mode.both_ways else "")))
+        stage = wording.place(mode.stage)
+        both = say("{stage}, and on the way back too", stage=stage)
+        rows.insert(2, (say("Lost at"), both if mode.both_ways else stage))
     if mode.fix:
-        rows.append(("Fix to approve", f"`{mode.fix}`"))
+        rows.append((say("Fix to approve"), f"`{mode.fix}`"))
     if mode.after:
-        rows.append(("Silent after, on this node", _links(mode.after)))
+        rows.append((say("Silent after, on this node"), _links(mode.after)))
     if mode.after_peer:
-        rows.append(("Silent after, on the other node", _links(mode.after_peer)))
-    table = "\n".join(f"| {name} | {' '.join(text.replace('|', '/').split())} |" for name, text in rows)
-    return f"### {mode.name}\n\n**{mode.title}.** {mode.doc}\n\n| | |\n|---|---|\n{table}\n"
+        rows.append((say("Silent after, on the other node"), _links(mode.after_peer)))
+    table = "\n".join(
+        f"| {language(name)} | {' '.join(language(text).replace('|', '/').split())} |" for name, text in rows
+    )
+    head = language(say("**{title}.** {doc}", title=language(mode.title), doc=language(mode.doc)))
+    return f"### {mode.name}\n\n{head}\n\n| | |\n|---|---|\n{table}\n"
 
 
 def _meaning(mode: CauseRule) -> str:
-    unless = "; only a warning where packets pass or something else explains their loss" if mode.last_resort else ""
-    return f"{mode.severity}: {SEVERITY[mode.severity]}{unless}"
+    meaning = say(SEVERITY[mode.severity])
+    if not mode.last_resort:
+        return meaning
+    return say("{meaning}; only a warning where packets pass or something else explains their loss", meaning=meaning)
 
 
 def felix(mode: CauseRule) -> str:
     """What Felix does about it, and when."""
     if mode.heals_within_s == NOT_FELIX:
-        return "has nothing to do with it"
+        return say("has nothing to do with it")
     if mode.heals_within_s == HEALS_NEVER:
-        return "never repairs it"
-    return f"repairs it within {mode.heals_within_s} s where it is alive; still wrong after that: look at Felix"
+        return say("never repairs it")
+    return say(
+        "repairs it within {seconds} s where it is alive; still wrong after that: look at Felix",
+        seconds=mode.heals_within_s,
+    )
 
 
 def _conditions(mode: CauseRule) -> Iterator[str]:
     for alias, pattern in mode.patterns:
-        yield f"`{alias}`: {_a(pattern.kind)}" + (f" with {', '.join(_terms(pattern))}" if pattern.terms else "")
+        kind = pattern.kind.__name__
+        fact = say("an {kind}" if kind[0] in "AEIOU" else "a {kind}", kind=f"[{kind}](#{kind.lower()})")
+        terms = joined(_terms(pattern))
+        yield say(
+            "{name}: {fact} with {terms}" if terms else "{name}: {fact}", name=f"`{alias}`", fact=fact, terms=terms
+        )
 
 
 def _terms(pattern: Pattern) -> Iterator[str]:
@@ -153,19 +175,15 @@ def _terms(pattern: Pattern) -> Iterator[str]:
         if isinstance(value, Ref):
             yield f"{name} = `{value.alias}.{value.field}`"
         else:
-            yield f"{name} " + (f"= {value}" if value else "empty")
-
-
-def _a(kind: type[Fact]) -> str:
-    return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} [{kind.__name__}](#{kind.__name__.lower()})"
+            yield f"{name} = {value}" if value else say("{name} empty", name=name)
 
 
 def _links(names: Iterable[str]) -> str:
     return ", ".join(f"[{name}](#{name})" for name in names)
 
 
-def _nouns(rules: Iterable[CauseRule | Deduction]) -> Iterator[str]:
+def _nouns(rules: Iterable[CauseRule | Deduction], language: Language) -> Iterator[str]:
     """Every kind of fact that a condition speaks of, in its own words."""
     kinds = {pattern.kind.__name__: pattern.kind for rule in rules for _, pattern in rule.patterns}
     for name in sorted(kinds):
-        yield f"### {name}\n\n{inspect.getdoc(kinds[name])}\n"
+        yield f"### {name}\n\n{language(inspect.getdoc(kinds[name]) or '')}\n"

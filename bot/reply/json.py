@@ -8,7 +8,7 @@ import msgspec
 
 from bot.investigate import Investigation
 from bot.words import parse
-from facts import Blind, Cause, Checked, Fact, LegPath
+from facts import Blind, Cause, Checked, Fact, LegPath, Message
 
 VERSION = 1
 
@@ -61,6 +61,7 @@ def _cause(cause: Cause) -> dict[str, Any]:
         "rule": cause.rule,
         "title": cause.title,
         "text": cause.text,
+        "message": _message(cause.message) if cause.message else None,
         "node": cause.node,
         "flow": cause.flow,
         "leg": cause.leg,
@@ -71,6 +72,12 @@ def _cause(cause: Cause) -> dict[str, Any]:
         "fix": cause.fix,
         "felix": cause.felix,
     }
+
+
+def _message(message: Message) -> dict[str, Any]:
+    """The template and what goes into it; a value that is a sentence of its own is a message again."""
+    values = {name: value if isinstance(value, str) else _message(value) for name, value in message.values}
+    return {"template": message.template, "values": values}
 
 
 def _checked(checked: Checked) -> dict[str, Any]:

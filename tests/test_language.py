@@ -1,0 +1,208 @@
+"""The Chinese answer is as complete as the English one; a sentence nobody translated would be found in an incident."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bot import cli
+from bot import language as languages
+from bot.errors import UserError
+from bot.language import ENGLISH, Language, language
+from bot.reply import blocks, evidence
+from bot.reply.text import LABEL, WIDTH, render
+from bot.reply.wording import width
+from engine import rulebase
+from engine.diagnosis import diagnose
+from engine.rule import CauseRule
+from facts import Cause, say
+from lab.slack.validation import validate_message
+from tests import answers, sentences
+from tests.test_cases import RECORDINGS, facts_of
+
+MODES = [rule for rule in rulebase.load().rules if isinstance(rule, CauseRule)]
+LANGUAGES = [name for name in languages.names() if name != ENGLISH.name]
+CHINESE = re.compile(r"[\u4e00-\u9fff]")
+zh = language("zh")
+
+
+def catalogue(name: str, mode: str = "") -> dict[str, str]:
+    path = languages.CATALOGUES / name / f"{mode}.yaml" if mode else languages.CATALOGUES / f"{name}.yaml"
+    return languages.read(path) if path.exists() else {}
+
+
+def compare(path: str, english: set[str], translated: Mapping[str, str]) -> None:
+    missing, stale = english - set(translated), set(translated) - english
+    assert not missing, f"{path} lacks: {sorted(missing)}"
+    assert not stale, f"{path} translates what nobody says (any more): {sorted(stale)}"
+    for template, other in translated.items():
+        assert other.strip(), f"{path}: nothing stands for {template!r}"
+        # What a person reads may need a name once more, or leave out one that the sentence repeats; none is invented.
+        assert sentences.placeholders(other) == sentences.placeholders(template), f"{path}: {template!r}"
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
+def test_every_failure_mode_is_translated_and_nothing_else(name: str, mode: CauseRule) -> None:
+    compare(f"bot/lang/{name}/{mode.name}.yaml", sentences.of_mode(mode), catalogue(name, mode.name))
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_the_frame_of_an_answer_is_translated_and_nothing_else(name: str) -> None:
+    compare(f"bot/lang/{name}.yaml", sentences.of_frame(), catalogue(name))
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_catalogues_are_of_failure_modes_and_agree(name: str) -> None:
+    modes = {path.stem for path in (languages.CATALOGUES / name).glob("*.yaml")}
+    assert modes <= {mode.name for mode in MODES}
+    found: dict[str, str] = {}
+    for words in [catalogue(name), *(catalogue(name, mode) for mode in sorted(modes))]:
+        for english, other in words.items():
+            assert found.setdefault(english, other) == other, f"{english!r} is said in two ways"
+
+
+def test_a_sentence_put_together_outside_of_say_is_found(tmp_path: Path) -> None:
+    """What the tests above compare with is read from the source: it must not overlook a sentence."""
+    source = tmp_path / "rule.py"
+    source.write_text('WORDS = {"a": "one", "b": "two"}\nsay("x" if y else "{z} y", z=say(WORDS[k]))\n')
+    assert sentences.said_in(source) == {"x", "{z} y", "one", "two"}
+    source.write_text('say(f"{node} is down")\n')
+    with pytest.raises(TypeError, match=r"rule\.py:1"):
+        sentences.said_in(source)
+
+
+def test_parts_of_a_sentence_are_translated_and_names_are_not() -> None:
+    words = Language("xx", {"{who} likes {what}.": "{what}: {who}!", "the uplink": "UPLINK", "tea": "THE"})
+    assert words(say("{who} likes {what}.", who="tea", what=say("the uplink"))) == "UPLINK: tea!"
+    assert words(say("{who} hates {what}.", who="a", what=say("the uplink"))) == "a hates UPLINK."
+    assert words("the\n  uplink") == "UPLINK"
+    assert words(say("{who} likes {what}.", who="{what}", what="{0}")) == "{0}: {what}!"
+
+
+def test_words_that_replaced_a_sentence_are_told_as_they_are() -> None:
+    cause = answers.wrong_mac().diagnosis.causes[0]
+    other = msgspec.structs.replace(cause, text="something else")
+    assert zh(other.text, other.message) == "something else"
+
+
+def first_recordings() -> list[Any]:
+    """One recording of each case."""
+    return list({param.values[0]: param for param in reversed(RECORDINGS)}.values())
+
+
+@pytest.mark.parametrize(("mode", "recording"), first_recordings())
+def test_every_recorded_wound_is_told_in_chinese(mode: str, recording: dict[str, Any]) -> None:
+    answer = answers.investigation(diagnose(facts_of(recording)))
+    diagnosis = answer.diagnosis
+    told: list[Cause] = [*diagnosis.causes, *diagnosis.warnings]
+    assert mode in {cause.rule for cause in told}
+    for cause in told:
+        for said in (zh(cause.title), zh(cause.text, cause.message), zh(cause.remedy)):
+            assert CHINESE.search(said), said
+        assert not cause.felix or CHINESE.search(zh(cause.felix, cause.felix_message))
+    for blind in diagnosis.blind:
+        assert blind.message is None or CHINESE.search(zh(blind.reason, blind.message))
+    text = render(answer, verbose=True, language=zh)
+    assert f" {mode}\n" in text and ("稍后处理" if not diagnosis.causes else "立即处理") in text
+    for message in (blocks.answer(answer, zh), *blocks.thread(answer, language=zh)):
+        assert validate_message({"text": message.text, "blocks": message.blocks}) == []
+
+
+def test_an_answer_reads_chinese_from_the_first_to_the_last_line() -> None:
+    lines = render(answers.wrong_mac(), language=zh).splitlines()
+    assert lines[0].startswith("shop/cart 10.244.174.132 位于 node-a  ->  shop/db 10.244.218.68 位于 node-b")
+    assert lines[2].startswith("x 对端隧道地址的 MAC 错误  ") and lines[2].endswith(" neighbor_wrong_mac")
+    assert width(lines[2]) == WIDTH, "a Chinese character takes two columns"
+    assert lines[3] == (
+        f"  node-a 把发往 10.244.218.64 的帧送给 {answers.WRONG_MAC}；而 node-b 的 vxlan.calico 是 66:89:3a:22:7a:ac。"
+    )
+    assert "node-a 上的 Felix 存活" in lines[4]
+    text = "\n".join(lines)
+    assert "去程      eth0 ok > cali4c1aaaaaaaa ok > node-a ok > vxlan.calico x 第一个坏的位置" in text
+    do_now = next(line for line in lines if "立即处理" in line)
+    assert width(do_now.split("用正确的")[0]) == 2 + LABEL
+    assert "未能看到：无" in lines[-1]
+    english = re.findall(r"\b(the|of|is|Do now|Could|seen|nothing|answered)\b", text)
+    assert english == []
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (answers.well, "ok shop/cart 能访问 shop/db 的 5432/tcp：两者之间一切正常"),
+        (answers.unseen, "? 无法判断 shop/cart 能否访问 shop/db 的 5432/tcp"),
+        (answers.no_engine, "无法判断：the engine ended by signal 9"),
+    ],
+)
+def test_every_verdict_has_its_line(make: Any, words: str) -> None:
+    assert words in render(make(), language=zh)
+
+
+def test_the_coloured_answer_marks_the_bad_hop_in_every_language() -> None:
+    assert "\x1b[31;1mx 第一个坏的位置\x1b[0m" in render(answers.wrong_mac(), language=zh, colour=True)
+
+
+def test_evidence_in_chinese_marks_the_same_rows_wrong() -> None:
+    text = render(answers.wrong_mac(), verbose=True, language=zh)
+    marked = [line for line in text.splitlines() if line.startswith("  x ")]
+    assert len(marked) == sum(row.wrong for row in evidence.rows(answers.wrong_mac().diagnosis))
+    assert marked[0].endswith(f"{answers.WRONG_MAC}   期望 66:89:3a:22:7a:ac")
+
+
+def test_slack_gets_the_answer_in_its_language() -> None:
+    told = json.dumps(
+        [
+            message.blocks
+            for message in (blocks.answer(answers.wrong_mac(), zh), *blocks.thread(answers.wrong_mac(), language=zh))
+        ],
+        ensure_ascii=False,
+    )
+    for words in ("对端隧道地址的 MAC 错误", "node-a 上的 Felix 存活", "立即处理", "未能看到", "期望"):
+        assert words in told
+
+
+# --- which language -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> str:
+    path = tmp_path / "inv.json"
+    path.write_bytes(msgspec.json.encode(answers.wrong_mac()))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("variable", "flags", "words"),
+    [
+        ("", [], "Wrong MAC"),
+        ("zh", [], "MAC 错误"),
+        ("", ["--lang", "zh"], "MAC 错误"),
+        ("zh", ["--lang", "en"], "Wrong MAC"),
+    ],
+)
+def test_the_flag_wins_over_the_environment(
+    variable: str, flags: list[str], words: str, saved: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv(languages.VARIABLE, variable)
+    assert cli.main(["replay", saved, *flags]) == 0
+    assert words in capsys.readouterr().out
+
+
+def test_json_is_english_in_every_language(saved: str, capsys: Any) -> None:
+    assert cli.main(["replay", saved, "-o", "json", "--lang", "zh"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["causes"][0]["title"] == "Wrong MAC for the peer's tunnel address"
+
+
+def test_a_language_there_is_not_is_told_with_those_there_are(saved: str, capsys: Any) -> None:
+    assert cli.main(["replay", saved, "--lang", "tlh"]) == 2
+    assert "en and zh" in capsys.readouterr().err
+    with pytest.raises(UserError):
+        language("../zh")
