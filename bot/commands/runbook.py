@@ -61,8 +61,8 @@ def page(rules: Iterable[object], language: Language = ENGLISH) -> str:
     parts = [language(say(TOP, command=command)), *_contents(steps, language), language(say(DIAGRAM)), diagram(modes)]
     for step, found in enumerate(steps):
         parts += [f"## {language(say('Step {number}', number=step))}\n", *(_mode(mode, language) for mode in found)]
-    kinds = [*modes, *(rule for rule in rules if isinstance(rule, Deduction))]
-    parts += [f"## {language(say('What is looked at'))}\n", *_nouns(kinds, language)]
+    nouns = _nouns([*modes, *(rule for rule in rules if isinstance(rule, Deduction))], language)
+    parts += [f"## {language(say('What is looked at'))}\n", *nouns]
     return "\n".join(parts)
 
 

@@ -50,8 +50,9 @@ from facts import (
     say,
 )
 
-NOTHING = say("none")
-UP, DOWN = say("up"), say("down")
+NOTHING: str = say("none")
+UP: str = say("up")
+DOWN: str = say("down")
 READY, RUNNING, AN_ADDRESS = say("ready"), say("running"), say("an address")
 
 
@@ -145,8 +146,7 @@ def _link(fact: Link, legs: Sequence[Leg]) -> Said | None:
     leg = _find(legs, source_node=fact.node, tunnel_device=fact.device)
     expected = ""
     if leg and leg.encapsulation in ("ipip", "wireguard"):
-        seen = NOTHING if not fact.found else UP if fact.up else DOWN
-        return say("device {name}", name=fact.device), UP, seen
+        return say("device {name}", name=fact.device), UP, NOTHING if not fact.found else UP if fact.up else DOWN
     if leg and leg.encapsulation == "vxlan":
         expected = _vxlan(UP, leg.source_tunnel_mac, leg.vni, leg.vxlan_port, leg.source_node_address)
     state = UP if fact.up else DOWN
