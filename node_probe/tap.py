@@ -25,6 +25,7 @@ from node_probe.checksum import IPV6_HEADER, checksum, header_length, spoilt
 
 SNAP = 256  # bytes of a packet that are looked at: headers, and all of a probe's own small packets
 MOST = 2000  # packets of one leg, then enough was seen
+LEGS = 32  # of one ask: each is a filter that the kernel asks about every packet of the node
 AT_ONCE = 64
 QUIET_S = 0.3  # without a mark: this long after the last packet of a leg no other one of the same probes comes
 POLL_S = 0.01
@@ -95,6 +96,8 @@ class Tap:
     def open(self) -> None:
         """Never raises: what cannot be looked at is told by `sightings`."""
         try:
+            if len(self._seen) > LEGS:
+                raise ValueError(f"{len(self._seen)} legs at a time are too many to watch; {LEGS} are not")
             for seen in self._seen:
                 self._listen(flow_filter(seen.watch), partial(self._flow, seen))
                 if seen.watch.peer:
@@ -234,8 +237,9 @@ class Tap:
     def _tell(self, way: str, stage: bytes) -> None:
         for watch in self._ask.watch:
             if watch.way == way and watch.peer and not self._trouble:
-                with contextlib.suppress(OSError):  # no route, no such address: nobody claims to have heard it
-                    _send(self._ask.uplink_address, watch.peer, self._said(stage, watch))
+                for send in (_send, _ping):
+                    with contextlib.suppress(OSError):  # no route, no such address: nobody claims to have heard it
+                        send(self._ask.uplink_address, watch.peer, self._said(stage, watch))
 
 
 def _bind(one: socket.socket) -> None:
@@ -253,6 +257,10 @@ def _send(source: str, target: str, said: bytes) -> None:
         if source:
             one.bind((source, 0))
         one.sendto(said, (target, DISCARD_PORT))
+
+
+def _ping(source: str, target: str, said: bytes) -> None:
+    family = _family(target)
     protocol, kind = (socket.IPPROTO_ICMPV6, 128) if family == socket.AF_INET6 else (socket.IPPROTO_ICMP, ECHO_REQUEST)
     with socket.socket(family, socket.SOCK_RAW, protocol) as one:
         one.setblocking(False)

@@ -9,6 +9,8 @@ import threading
 import time
 from typing import Any
 
+import pytest
+
 from facts import Blind, Fact, NodeAsk, ProbeResult, SendProbe, Sighting, Watch
 from lab.wire import drop_udp, set_checksum_offload
 from node_probe import tap
@@ -199,18 +201,24 @@ def test_packets_without_a_tunnel_are_told_from_those_in_one() -> None:
     assert sighting(facts, "a", "out").seen == sighting(facts, "b", "in").seen == 0
 
 
+UNKNOWN = Watch(way="in", encapsulation="geneve", source=DB, target=CART, peer=NODE["b"])
+MANY = tuple(
+    Watch(way="in", encapsulation="ipip", source=DB, target=f"10.244.1.{n}", peer=NODE["b"]) for n in range(33)
+)
+
+
+@pytest.mark.parametrize("watched", [(UNKNOWN,), MANY], ids=["unknown", "many"])
 @in_namespaces
-def test_a_probe_that_may_not_look_says_so_and_accuses_nobody() -> None:
+def test_a_probe_that_does_not_look_says_so_and_claims_nothing(watched: tuple[Watch, ...]) -> None:
     TwoNodes()
-    unwatchable = Watch(way="in", encapsulation="geneve", source=DB, target=CART, peer=NODE["b"])
 
     async def answer() -> list[Fact]:
         prober = Prober("node-a", {})
         try:
-            return await prober.answer(ask_of("a", watch=(unwatchable,)), time.monotonic() + 1)
+            return await prober.answer(ask_of("a", watch=watched), time.monotonic() + 1)
         finally:
             await prober.close()
 
     facts = asyncio.run(answer())
-    assert sighting(facts, "a", "in").seen == -1
+    assert {f.seen for f in facts if isinstance(f, Sighting)} == {-1}
     assert [(f.look, f.minor) for f in facts if isinstance(f, Blind)] == [("tap", True)]
