@@ -130,7 +130,7 @@ def test_a_healthy_dual_stack_node_in_full() -> None:
                 family=6, switch=switch,
             )
             for device, switch, value in (
-                ("all", "forwarding", "1"), ("all", "disable_ipv6", "0"), (TUNNEL6, "disable_ipv6", "0"),
+                ("all", "forwarding", "1"), (TUNNEL6, "disable_ipv6", "0"),
                 ("eth0", "disable_ipv6", "0"), (CART_INTERFACE, "disable_ipv6", "0"),
             )
         ),

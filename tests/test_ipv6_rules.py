@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bot.reply.evidence import rows
 from engine.diagnosis import diagnose
 from engine.plan import plan
 from facts import (
@@ -266,3 +267,10 @@ def test_what_is_well_in_odd_ways() -> None:
     beside = (f"{NODES6['node-a'][1]}/128", "fe80::64d4:d5ff:fe51:3d42/64")
     diagnosis = after([(LinkAddresses, {"node": "node-a", "device": TUNNEL6}, {"addresses": beside})], lost=False)
     assert (diagnosis.verdict, diagnosis.warnings) == ("healthy", ())
+
+
+def test_the_evidence_of_a_healthy_flow_agrees_with_what_is_expected() -> None:
+    beside = (f"{NODES6['node-a'][1]}/128", "fe80::64d4:d5ff:fe51:3d42/64")
+    tunnel = {"node": "node-a", "device": TUNNEL6}
+    for facts in (healthy(families=(4, 6)), change(healthy(families=(6,)), LinkAddresses, tunnel, addresses=beside)):
+        assert [row for row in rows(diagnose(facts)) if row.wrong] == []

@@ -169,7 +169,8 @@ def _addresses(fact: LinkAddresses, legs: Sequence[Leg]) -> Said | None:
     expected = ""
     if leg and leg.encapsulation == "vxlan" and leg.source_tunnel_address:
         expected = host(leg.source_tunnel_address)
-    return say("addresses of {device}", device=fact.device), expected, ", ".join(fact.addresses) or NOTHING
+    seen = [one for one in fact.addresses if not (expected and one.startswith("fe80:"))]
+    return say("addresses of {device}", device=fact.device), expected, ", ".join(seen) or NOTHING
 
 
 def _pod_interface(fact: PodInterface, legs: Sequence[Leg]) -> Said | None:
@@ -261,7 +262,7 @@ def _allocation(fact: Allocation, legs: Sequence[Leg]) -> Said | None:
     elif fact.owner_kind == "pod":
         seen = say("{owner} on {node}", owner=fact.owner, node=fact.node)
     else:
-        tunnel = fact.owner_kind == "vxlanTunnelAddress"
+        tunnel = fact.owner_kind in ("vxlanTunnelAddress", "vxlanV6TunnelAddress")
         seen = say("tunnel of {node}", node=fact.owner) if tunnel else fact.owner_kind or fact.handle
     return say("IPAM owner of {address}", address=fact.address), expected, seen
 

@@ -12,7 +12,7 @@ SWITCHES = {4: Path("/proc/sys/net/ipv4"), 6: Path("/proc/sys/net/ipv6")}  # of 
 # Per device. IPv6 forwards by the node's one switch, except where a device's force_forwarding is set (Linux 6.17); a
 # device that is disabled neither sends nor takes any.
 Switches = dict[int, tuple[str, ...]]
-EVERY: Switches = {4: ("rp_filter", "proxy_arp"), 6: ("forwarding", "disable_ipv6")}
+EVERY: Switches = {4: ("rp_filter", "proxy_arp"), 6: ("forwarding",)}
 TUNNEL: Switches = {4: ("forwarding", "rp_filter"), 6: ("force_forwarding", "disable_ipv6")}
 POD: Switches = {4: ("forwarding", "rp_filter", "proxy_arp"), 6: ("force_forwarding", "disable_ipv6")}
 UPLINK: Switches = {4: (), 6: ("force_forwarding", "disable_ipv6")}
