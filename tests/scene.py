@@ -148,7 +148,6 @@ def _switches(node: str, device: str) -> list[Fact]:
 def _switches6(node: str, device: str) -> list[Fact]:
     return [
         _switch(node, "all", "forwarding", family=6),
-        _switch(node, "all", "disable_ipv6", "0", family=6),
         *(one for each in (device, "eth0") for one in _carries6(node, each)),
     ]
 
