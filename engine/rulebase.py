@@ -8,13 +8,12 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, cast
 
-import durable.engine
 import durable_rules_engine
 import msgspec
 
@@ -32,6 +31,7 @@ MOST_MATCHES = 100_000
 
 RULESET = "rules"
 WARM_UP = {"id": "w", "kind": "warm-up"}
+HANDLED, NOT_HANDLED = 0, 1  # what the engine says of a message; anything else is a mistake of ours
 
 
 class EngineFault(Exception):
@@ -108,7 +108,7 @@ class Rulebase:
         names: dict[str, str] = {}  # id in the engine -> Fact.id
         tokens = _Tokens(self._tokens)
         with ExitStack() as stack:
-            hosts = [(chunk, stack.enter_context(_host(chunk, matches, names))) for chunk in self.chunks]
+            rulesets = [(chunk, stack.enter_context(_ruleset(chunk))) for chunk in self.chunks]
             fresh = dict(sorted((fact.id, fact) for fact in facts))
             while fresh:
                 known |= fresh
@@ -116,9 +116,13 @@ class Rulebase:
                     raise EngineFault(f"more than {MOST_FACTS} facts")
                 for fact_id, fact in fresh.items():
                     names[f"f{len(names)}"] = fact_id
-                    self._put(f"f{len(names) - 1}", fact, tokens, hosts)
-                if len(matches) > MOST_MATCHES:
-                    raise EngineFault(f"more than {MOST_MATCHES} matches")
+                    message = self._message(f"f{len(names) - 1}", fact, tokens)
+                    for chunk, ruleset in rulesets:
+                        if type(fact) in chunk.kinds:
+                            for name, found in ruleset.put(message):
+                                matches.append((chunk.rules[int(name[1:])], _ids(found, names)))
+                                if len(matches) > MOST_MATCHES:
+                                    raise EngineFault(f"more than {MOST_MATCHES} matches")
                 fresh = {}
                 # The engine's order is not ours: a proof is the first match by name, whatever order the facts came in.
                 for rule, ids in sorted(matches, key=lambda match: (match[0].name, match[1])):
@@ -181,26 +185,19 @@ class Rulebase:
             blind=tuple(failed[name] for name in sorted(failed)),
         )
 
-    def _put(self, engine_id: str, fact: Fact, tokens: _Tokens, hosts: Iterable[tuple[_Chunk, Any]]) -> None:
+    def _message(self, engine_id: str, fact: Fact, tokens: _Tokens) -> dict[str, str]:
         """The engine is only asked what is equal, so it gets tokens, not text: no quoting, length or type misleads it.
 
         A field a fact could not know gets a token of its own on each side of a join, so that it equals nothing.
         """
-        if type(fact) not in self._fields:
-            return
         message = {"id": engine_id, "kind": type(fact).__name__}
-        for attribute, (name, role) in self._fields[type(fact)].items():
+        for attribute, (name, role) in self._fields.get(type(fact), {}).items():
             value = getattr(fact, name)
             if role != "is" and unknown(value):
                 message[attribute] = f"unknown {engine_id} {attribute}"
             else:
                 message[attribute] = tokens[value if type(value) is str else as_text(value)]
-        for chunk, host in hosts:
-            if type(fact) in chunk.kinds:
-                try:
-                    host.assert_fact(RULESET, message)
-                except durable.engine.MessageNotHandledException:
-                    continue  # none of this chunk's conditions wants it
+        return message
 
     def _compile(self, rule: Rule) -> _Compiled:
         if not 1 <= len(rule.patterns) <= MOST_CONDITIONS:
@@ -293,6 +290,19 @@ class _Chunk:
             count = self.joining if one.joins else self.sharing
             count[one.constants] = count.get(one.constants, 0) + 1
 
+    def rulesets_definition(self) -> dict[str, Any]:
+        """As the engine reads it, its rules called r0, r1 and so on.
+
+        A state on which no action has ever run crashes when it is deleted, so there is one that always runs first. The
+        engine may read past the end of a condition up to the next one's end mark, so a rule that never matches is last.
+        """
+        never: dict[str, Any] = {"$and": [{"kind": "never"}, {"a": {"p0": "a"}}, {"b": {"p0": "b"}}]}
+        return {
+            "warm-up": {"all": [{"p0": {"kind": WARM_UP["kind"]}}]},
+            **{f"r{place}": definition for place, definition in enumerate(self.definitions)},
+            "sentinel": {"all": [{"p0": {"kind": "never"}}, {"p1": never}]},
+        }
+
     def takes(self, compiled: _Compiled) -> bool:
         """Would it still be safe with this rule? An empty chunk takes any rule."""
         after = _Chunk(
@@ -314,52 +324,63 @@ class _Chunk:
         return max([here, *(here - 1 + self.pending((*passed, constant)) for constant in constants)])
 
 
-class _Host(durable.engine.Host):  # type: ignore[misc]
-    """The engine's host without its two endless timer threads."""
+class _Named(msgspec.Struct):
+    """A fact of a match, as far as it matters here."""
 
-    def _run(self) -> None:
-        pass
+    id: str
+
+
+_MATCH = msgspec.json.Decoder(dict[str, dict[str, _Named]])  # rule -> "p0", "p1", ... -> fact
+
+
+class Ruleset:
+    """A private ruleset of the engine: its compiled part, without the Python around it, which starts two endless
+    threads, copies every fact of every match, and swallows what goes wrong while a match is told."""
+
+    def __init__(self, definitions: Mapping[str, Any]) -> None:
+        """Raises what the engine raises for definitions it cannot bear."""
+        text = msgspec.json.encode(definitions).decode()
+        self._handle = durable_rules_engine.create_ruleset(RULESET, text)
+
+    def put(self, message: Mapping[str, str]) -> Iterator[tuple[str, dict[str, _Named]]]:
+        """The matches that follow: the rule's name, and its facts as "p0", "p1" and so on. Raises EngineFault."""
+        text = msgspec.json.encode(message).decode()
+        outcome, state = durable_rules_engine.assert_fact(self._handle, text)
+        if outcome == NOT_HANDLED:
+            return
+        if outcome != HANDLED:
+            raise EngineFault(f"the rule engine takes {message['id']} for a fact it had before, or for none")
+        started = durable_rules_engine.start_action_for_state(self._handle, state)
+        told = started[1] if started else None
+        while told:
+            yield from _MATCH.decode(told).items()
+            told = durable_rules_engine.complete_and_start_action(self._handle, state)
+
+    def delete_state(self) -> None:
+        """Half of what frees it: each of the two deletions alone leaks megabytes. Aborts before any match was told."""
+        durable_rules_engine.delete_state(self._handle, None)
+
+    def delete(self) -> None:
+        """The other half."""
+        durable_rules_engine.delete_ruleset(self._handle)
 
 
 @contextmanager
-def _host(chunk: _Chunk, matches: list[tuple[Rule, tuple[str, ...]]], names: Mapping[str, str]) -> Iterator[Any]:
-    """A private ruleset, freed both ways: each of the two deletions alone leaks megabytes."""
-
-    def record(rule: Rule) -> Callable[[Any], None]:
-        def run(closure: Any) -> None:
-            if len(matches) <= MOST_MATCHES:
-                found = closure._m
-                matches.append((rule, tuple(names[found[f"p{place}"]["id"]] for place in range(len(rule.patterns)))))
-
-        return run
-
-    warm: list[bool] = []
-
-    def warm_up(closure: Any) -> None:
-        warm.append(True)
-
-    # A state on which no action has ever run crashes when it is deleted, so one runs first. The engine may read past
-    # the end of a condition up to the next one's end mark, so a rule that never matches is the last.
-    never: dict[str, Any] = {"$and": [{"kind": "never"}, {"a": {"p0": "a"}}, {"b": {"p0": "b"}}]}
-    rules: dict[str, dict[str, Any]] = {"warm-up": {"all": [{"p0": {"kind": WARM_UP["kind"]}}], "run": warm_up}}
-    for place, (rule, definition) in enumerate(zip(chunk.rules, chunk.definitions, strict=True)):
-        rules[f"r{place}"] = {**definition, "run": record(rule)}
-    rules["sentinel"] = {"all": [{"p0": {"kind": "never"}}, {"p1": never}], "run": warm_up}
-
-    host = _Host({RULESET: rules})
+def _ruleset(chunk: _Chunk) -> Iterator[Ruleset]:
+    ruleset = Ruleset(chunk.rulesets_definition())
     try:
-        host.assert_fact(RULESET, dict(WARM_UP))
-        if not warm:
+        if [rule for rule, _ in ruleset.put(WARM_UP)] != ["warm-up"]:
             raise EngineFault("the rule engine runs no rule")
         try:
-            yield host
-            swallowed = host.get_state(RULESET).get("exception")
-            if swallowed:
-                raise EngineFault(f"the rule engine swallowed an error: {swallowed}")
+            yield ruleset
         finally:
-            host.delete_state(RULESET)
+            ruleset.delete_state()
     finally:
-        durable_rules_engine.delete_ruleset(host.get_ruleset(RULESET)._handle)
+        ruleset.delete()
+
+
+def _ids(found: Mapping[str, _Named], names: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(names[found[f"p{place}"].id] for place in range(len(found)))
 
 
 def verify(rule: Rule, matched: Sequence[Fact]) -> None:
