@@ -1,0 +1,294 @@
+"""Sixteen things a running Calico does that the books say otherwise (calico_truth.md 1): a person is told what is so.
+
+Of what this version does not look at yet, firewalls, the nearest that it does say is held fast: nothing else is blamed.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import rulebase
+from engine.diagnosis import diagnose
+from engine.plan import plan
+from engine.rule import CauseRule
+from facts import CalicoService, Diagnosis, FelixHealth, Link, LinkAddresses, NodeAsk, RouteLookup, SendProbe
+from tests.recorded_answers import alive, cluster_of, judged, known
+from tests.recorded_heal import Run, runs
+from tests.recorded_kernel import Recording
+from tests.recorded_states import free, recorded
+from tests.test_recorded_states import ZOO_BASE, flows
+
+HEALTHY = "v3.32.1/healthy"
+POOL_FULL = "v3.32.1/exhaustion/7-pool-full"
+TUNNEL_LOST = "v3.32.1/exhaustion/4-strict-tunnel-lost"
+RUNS = runs()
+RULES = [rule for rule in rulebase.load().rules if isinstance(rule, CauseRule)]
+
+
+def passing(ask: NodeAsk, probe: SendProbe) -> str:
+    return "answered"
+
+
+def losing(ask: NodeAsk, probe: SendProbe) -> str:
+    """What pods send is lost; what nodes send is not."""
+    return "silence" if probe.pod else "answered"
+
+
+async def answer(
+    recording: Recording, directory: Path, source: str, target: str, *, lost: bool = False, family: int = 4
+) -> Diagnosis:
+    async with cluster_of(recording, directory) as cluster:
+        facts = await known(cluster, source, target, family=family)
+    return judged(facts, recording, losing if lost else passing)
+
+
+def run_of(fault: str, version: str = "v3.32.1") -> Run:
+    (found,) = [run for run in RUNS if run.fault == fault and run.file.startswith(version)]
+    return found
+
+
+async def at(run: Run, number: int, directory: Path) -> Diagnosis:
+    """The answer about the pair that was pinged, at this moment of the run."""
+    moment = run.moments[number]
+    pair = min(moment.lost or moment.pinged, key=sorted)
+    source, target = (run.pod(node) for node in sorted(pair))
+    return await answer(moment.recording, directory, source, target, lost=pair in moment.lost, family=run.family)
+
+
+def named(diagnosis: Diagnosis) -> list[str]:
+    return [cause.rule for cause in diagnosis.causes]
+
+
+def warned(diagnosis: Diagnosis) -> list[str]:
+    return [cause.rule for cause in diagnosis.warnings]
+
+
+def advice() -> list[str]:
+    """Everything a person may be told to do."""
+    return [rule.remedy for rule in RULES]
+
+
+@pytest.mark.parametrize("state", ["v3.31.7/pool-disabled", "master-87c15906f20c/pool-disabled"])
+async def test_01_a_disabled_pool_is_the_cause_although_every_device_looks_fine(state: str, tmp_path: Path) -> None:
+    diagnosis = await answer(recorded(state), tmp_path, "default/pod-a1", "default/pod-b1", lost=True)
+    assert named(diagnosis) == ["pool_disabled"]
+    devices = [one for one in diagnosis.facts if isinstance(one, Link) and one.device == "vxlan.calico"]
+    held = [one for one in diagnosis.facts if isinstance(one, LinkAddresses) and one.device == "vxlan.calico"]
+    assert len(devices) == 2 and all(one.up for one in devices)
+    assert all(one.addresses for one in held)
+    assert "Enable the pool again" in diagnosis.causes[0].remedy
+    assert not [text for text in advice() if re.search(r"(?<!not )\bdisable (the|a|that) pool", text)]
+
+
+async def test_02_a_lost_tunnel_address_is_told_never_to_come_back_by_itself(tmp_path: Path) -> None:
+    lost = await at(run_of("node-b annotation IPv4VXLANTunnelAddr removed"), 0, tmp_path)
+    assert named(lost) == ["tunnel_address_missing"]
+    assert lost.causes[0].felix == "Felix does not repair this."
+    assert "Restart the calico-node pod" in lost.causes[0].remedy
+
+
+async def test_02_a_tunnel_address_released_while_in_use_is_warned_of_while_it_still_works(tmp_path: Path) -> None:
+    recording = recorded(HEALTHY)
+    free(recording, "10.244.218.64")
+    diagnosis = await answer(recording, tmp_path, "default/pod-a1", "default/pod-b1")
+    assert (diagnosis.verdict, warned(diagnosis)) == ("healthy", ["tunnel_address_freed"])
+
+
+async def test_03_a_node_without_tunnel_address_is_found_where_ipam_check_finds_no_problem(tmp_path: Path) -> None:
+    """From the API alone, before any node has answered."""
+    async with cluster_of(recorded(TUNNEL_LOST), tmp_path) as cluster:
+        diagnosis = diagnose(await known(cluster, "default/p-a1", "default/p-c1"))
+    assert [(cause.rule, cause.node) for cause in diagnosis.causes] == [("tunnel_address_missing", "node-c")]
+
+
+@pytest.mark.parametrize(("state", "metric"), [(HEALTHY, 1024), ("v3.31.7/healthy-always", 0)])
+async def test_04_a_pods_own_route_is_well_with_the_metric_of_its_version(
+    state: str, metric: int, tmp_path: Path
+) -> None:
+    diagnosis = await answer(recorded(state), tmp_path, "default/pod-a1", "default/pod-b1")
+    own = [one for one in diagnosis.facts if isinstance(one, RouteLookup) and one.device.startswith("cali")]
+    assert diagnosis.verdict == "healthy"
+    assert {one.metric for one in own} == {metric}
+
+
+async def test_04_a_second_route_without_metric_is_harmless_or_the_stronger_one(tmp_path: Path) -> None:
+    right = await at(run_of("local_pod32_readd_without_metric"), 0, tmp_path)
+    wrong = await at(run_of("local_pod32_extra_lower_metric_wrong_dev"), 0, tmp_path)
+    assert (right.verdict, warned(right)) == ("healthy", [])
+    assert named(wrong) == ["pod_route_wrong_device"]
+
+
+async def test_05_under_vxlan_only_the_block_counts_not_who_claims_it(tmp_path: Path) -> None:
+    for fault in (
+        "BlockAffinity of node-b deleted (block keeps affinity)",
+        "second BlockAffinity node-c for node-b block",
+        "IPAMBlock of node-b: affinity changed to host:node-c",
+        "IPAMBlock of node-b: affinity removed",
+    ):
+        assert (await at(run_of(fault), 0, tmp_path)).verdict == "healthy", fault
+    assert named(await at(run_of("IPAMBlock of node-b deleted"), 0, tmp_path)) == ["allocation_missing"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "seconds"),
+    [("vxlan_down", 10), ("vxlan_deleted", 10), ("fdb_del", 95), ("neigh_wrong_mac", 95), ("local_pod32_del", 95),
+     ("cali_down", 0), ("cali_proxy_arp_0", 0), ("ip_forward_0", 0), ("pod_neigh_wrong_permanent", 0)],
+)  # fmt: skip
+async def test_06_devices_come_back_within_seconds_entries_within_two_minutes_and_pods_edges_never(
+    fault: str, seconds: int, tmp_path: Path
+) -> None:
+    (cause,) = (await at(run_of(fault), 0, tmp_path)).causes
+    assert cause.heals_within_s == seconds
+    assert cause.felix == "Felix does not repair this." if seconds == 0 else f"within {seconds} s" in cause.felix
+
+
+@pytest.mark.parametrize("version", ["v3.31.7", "v3.32.1"])
+async def test_07_a_tunnel_device_that_lost_its_address_is_not_announced_back_within_seconds(
+    version: str, tmp_path: Path
+) -> None:
+    """The address is; what hung on it takes the next resync, and meanwhile the device looks perfect."""
+    run = run_of("vxlan_addr_del", version)
+    bare, half = await at(run, 0, tmp_path), await at(run, 1, tmp_path)
+    assert named(bare) == ["vxlan_device_address_wrong"]
+    assert set(named(half)) == {"route_missing", "neighbor_missing"}
+    assert all(cause.heals_within_s == 95 for cause in (*bare.causes, *half.causes))
+
+
+@pytest.mark.parametrize(("fault", "number"), [("nft_delete_table_ip_calico", 1), ("nft_flush_ruleset", 1)])
+async def test_08_chains_rebuilt_with_empty_sets_are_not_put_on_routes_or_devices(
+    fault: str, number: int, tmp_path: Path
+) -> None:
+    """Which the rebuilt firewall drops; that is not looked at yet, so that nothing wrong is found."""
+    diagnosis = await at(run_of(fault), number, tmp_path)
+    assert (diagnosis.verdict, named(diagnosis), warned(diagnosis)) == ("unknown", [], [])
+    assert "Nothing wrong was found, and yet" in diagnosis.summary
+
+
+async def test_09_a_policy_that_is_off_is_no_reason_for_packets_to_be_lost(tmp_path: Path) -> None:
+    """It fails open: packets pass, and nobody is blamed for anything."""
+    for fault in ("ipt_forward_jump_del", "ipt_flush_filter", "nft_del_jump_in_base_forward"):
+        diagnosis = await at(run_of(fault), 0, tmp_path)
+        assert (diagnosis.verdict, named(diagnosis)) == ("healthy", []), fault
+
+
+@pytest.mark.parametrize(("version", "told"), [("v3.32.1", True), ("v3.31.7", False)])
+async def test_10_leaks_that_nobody_frees_are_put_on_kube_controllers_waiting_for_calico_node(
+    version: str, told: bool, tmp_path: Path
+) -> None:
+    """Only in the versions that wait."""
+    recording = recorded(POOL_FULL)
+    for one in recording.objects:
+        if one["kind"] == "ClusterInformation":
+            one["spec"]["calicoVersion"] = version
+    recording.objects += kube_controllers(unavailable=1)
+    diagnosis = await answer(recording, tmp_path, "default/p-a1", "default/p-full-a")
+    stuck = [cause.text for cause in diagnosis.warnings if cause.rule == "ipam_gc_stuck"]
+    assert bool(stuck) == told
+    assert all("frees none until every calico-node pod was available once, and 1 are not" in text for text in stuck)
+
+
+def kube_controllers(*, unavailable: int) -> list[dict[str, Any]]:
+    """Its pod runs; of calico-node's pods some are not available."""
+    labels = {"k8s-app": "calico-kube-controllers"}
+    container = {"name": "calico-kube-controllers", "image": "calico/kube-controllers:v3.32.1"}
+    ready = {"name": container["name"], "image": container["image"], "imageID": "", "ready": True, "restartCount": 0,
+             "state": {"running": {}}}  # fmt: skip
+    node = {"k8s-app": "calico-node"}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "calico-kube-controllers-0", "namespace": "kube-system", "labels": labels},
+            "spec": {"nodeName": "node-a", "containers": [container], "hostNetwork": True},
+            "status": {"phase": "Running", "containerStatuses": [ready]},
+        },
+        {
+            "apiVersion": "apps/v1",
+            "kind": "DaemonSet",
+            "metadata": {"name": "calico-node", "namespace": "kube-system"},
+            "spec": {
+                "selector": {"matchLabels": node},
+                "template": {"metadata": {"labels": node}, "spec": {"containers": [container]}},
+            },
+            "status": {"currentNumberScheduled": 3, "desiredNumberScheduled": 3, "numberMisscheduled": 0,
+                       "numberReady": 3 - unavailable, "numberUnavailable": unavailable},
+        },
+    ]  # fmt: skip
+
+
+async def test_11_a_node_whose_services_die_for_want_of_a_tunnel_address_is_told_so(tmp_path: Path) -> None:
+    """The log of this state has a new process each second."""
+    recording = recorded(TUNNEL_LOST)
+    async with cluster_of(recording, tmp_path) as cluster:
+        facts = await known(cluster, "default/p-a1", "default/p-c1")
+    dying = CalicoService(
+        node="node-c", service="node-services", seen=True, supervised=True, starts=4, watched_ms=4000, age_s=1,
+        supervisor_age_s=900,
+    )  # fmt: skip
+    diagnosis = judged([*facts, dying], recording, losing)
+    assert named(diagnosis) == ["tunnel_address_missing"]
+    (warning,) = [cause for cause in diagnosis.warnings if cause.rule == "node_services_crash_looping"]
+    assert "give it no tunnel address" in warning.text
+    assert "failed to reconcile tunnel address" in warning.remedy
+
+
+@pytest.mark.parametrize(("confirmed", "told"), [(False, []), (True, ["felix_not_ready"])])
+async def test_12_a_felix_that_restarts_is_no_fault_and_one_that_stays_away_is(
+    confirmed: bool, told: list[str], tmp_path: Path
+) -> None:
+    """It exits by itself when settings of its node change, and its paths live on meanwhile."""
+    recording = recorded(HEALTHY)
+    away = FelixHealth(node="node-b", reachable=False, detail="nothing listens on 127.0.0.1:9099", confirmed=confirmed)
+    async with cluster_of(recording, tmp_path) as cluster:
+        facts = await known(cluster, "default/pod-a1", "default/pod-b1")
+    seen = [
+        one
+        for ask in plan(facts)
+        for one in recording.answer(ask, passing, away if ask.node == "node-b" else alive(ask.node))
+    ]
+    diagnosis = diagnose([*facts, *seen])
+    assert (diagnosis.verdict, warned(diagnosis)) == ("healthy", told)
+
+
+async def test_13_ping_that_a_tier_drops_at_its_end_is_answered_with_what_to_ask_next(tmp_path: Path) -> None:
+    """The rule that dropped it is not named yet, whatever the case of its words."""
+    dropped = [flow for flow in flows() if flow[0] == "01-knp-ingress" and flow[-1] == "timeout"]
+    assert dropped
+    for _, source, target, _, _ in dropped:
+        diagnosis = await answer(recorded(ZOO_BASE), tmp_path, source, target, lost=True)
+        assert (diagnosis.verdict, named(diagnosis)) == ("unknown", [])
+        assert "Policy often drops ICMP: ask again with the port" in diagnosis.summary
+
+
+async def test_14_an_explicit_deny_whose_rule_has_no_name_is_put_on_nothing_else(tmp_path: Path) -> None:
+    dropped = [flow for flow in flows() if flow[0] in ("06-calico-np-order", "12-networkset") and flow[-1] == "timeout"]
+    assert dropped
+    recording = recorded(ZOO_BASE)
+    async with cluster_of(recording, tmp_path) as cluster:
+        for _, source, target, port, _ in dropped:
+            facts = await known(cluster, source, f"{target} {port}/tcp", family=4)
+            diagnosis = judged(facts, recording, lambda ask, probe: "silence" if probe.port else "answered")
+            assert (diagnosis.verdict, named(diagnosis)) == ("unknown", [])
+
+
+def test_15_nobody_is_told_to_run_calicoctl_in_a_way_that_fails() -> None:
+    """`ipam check -o json` writes a file called json, and there is no `get blockaffinities`."""
+    told = [text for text in advice() if "calicoctl" in text]
+    assert told
+    assert not [text for text in told if re.search(r"check (-o|--output)[ =]json|get block-?affinit", text)]
+
+
+def test_16_nobody_is_told_to_apply_a_block_which_the_client_refuses() -> None:
+    """`kubectl apply` of an IPAMBlock fails its validation; `calicoctl ipam release` and `kubectl delete` do not."""
+    told = [text for text in advice() if re.search(r"block|kubectl|calicoctl", text, re.IGNORECASE)]
+    assert told
+    assert not [text for text in told if re.search(r"kubectl (apply|edit|replace)\b(?!.*--validate=false)", text)]
+
+
+def test_each_of_the_sixteen_has_its_test() -> None:
+    there = {name.split("_")[1] for name in globals() if re.match(r"test_\d\d_", name)}
+    assert there == {f"{number:02}" for number in range(1, 17)}
