@@ -81,7 +81,9 @@ class Cluster:
             await self.open_listeners(name)
         for node in self.topology.nodes.values():
             listening = await self.in_kernel(
-                node.kernel.namespace.socket, socket.SOCK_STREAM, ("127.0.0.1", HEALTH_PORT)
+                node.kernel.namespace.socket,
+                socket.SOCK_STREAM,
+                ("127.0.0.1", int(self.families[4].setting(node.name, "healthPort", HEALTH_PORT))),
             )
             await start_felix_health(listening, partial(self._felix_ready, node.name))
         self.store.subscribe(self._heard)

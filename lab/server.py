@@ -83,7 +83,13 @@ class Server:
         await cluster.build()
         self.times["kernel_s"] = round(time.perf_counter() - began, 3)
         nodes = [node.address for node in cluster.topology.nodes.values()]
-        await ConnectProxy(nodes, PROBE_PORT).start(proxy)
+        known = {
+            one["address"]
+            for node in store.list("nodes")
+            for one in node["status"]["addresses"]
+            if one["type"] == "InternalIP"
+        }
+        await ConnectProxy({*nodes, *known}, PROBE_PORT).start(proxy)
         router = cluster.topology.router()
         certificate = make_certificate(("127.0.0.1", router))
         server = ApiServer(store, self.users)

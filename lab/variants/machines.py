@@ -8,6 +8,7 @@ from ipaddress import ip_network
 from pyroute2.nftables.main import NFTables
 
 from lab import nftables
+from lab.intent import UPLINK
 from lab.kernel import BOOT, Kernel, Route
 from lab.nftables import Table
 from lab.topology import NodeMachine, Topology
@@ -25,6 +26,7 @@ def busy_host(topology: Topology) -> None:
         kernel = node.kernel
         _add_bridge(kernel, "docker0", ["172.17.0.1/16"])
         _add_bridge(kernel, "kube-ipvs0", ["10.96.0.1/32", "10.96.0.10/32"])  # a dummy device, where there are such
+        _add_bridge(kernel, "nodelocaldns", ["169.254.20.10/32"])
         _add_tables(kernel, (("ip", "nat"), ("ip", "filter"), ("inet", "firewalld")))
         if 4 in node.interfaces:
             kernel.add_address(node.uplink, f"192.168.77.{index + 1}/32")
@@ -35,6 +37,35 @@ def busy_host(topology: Topology) -> None:
             kernel.put_route(Route("0.0.0.0/0", gateway=via, device=node.uplink, protocol=BOOT, table=200))
         if 6 in node.interfaces:
             _add_rule(kernel, 1000, 200, "fd00:77::/32")
+
+
+@furnished()
+def flannel_left_behind(topology: Topology) -> None:
+    """Every node still has the tunnel device and the routes of the network it had before Calico."""
+    for node in topology.nodes.values():
+        kernel = node.kernel
+        if kernel.link("flannel.1") is None:
+            kernel.add_link(ifname="flannel.1", kind="vxlan", vxlan_id=1, vxlan_port=8473, vxlan_learning=0, state="up")
+        _add_bridge(kernel, "cni0", ["10.42.0.1/24"])
+        if 4 in node.interfaces:
+            kernel.put_route(Route("10.42.1.0/24", gateway="10.42.1.0", device="flannel.1", protocol=BOOT, onlink=True))
+
+
+@furnished()
+def pods_older_than_their_mtu(topology: Topology) -> None:
+    """One pod on each node was made when the tunnels were smaller."""
+    for node in topology.nodes.values():
+        old = next((pod for pod in topology.pods.values() if pod.node is node), None)
+        if old:
+            old.kernel.set_link(UPLINK, mtu=old.mtu - 100)
+            node.kernel.set_link(old.record.interface, mtu=old.mtu - 100)
+
+
+@furnished()
+def second_network_of_pods(topology: Topology) -> None:
+    """Every pod has a second device, in a network of its own."""
+    for number, pod in enumerate(topology.pods.values()):
+        _add_bridge(pod.kernel, "net1", [f"10.99.0.{number % 250 + 1}/24"])
 
 
 @furnished()

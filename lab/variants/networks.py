@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lab.drawing import Drawing
+from lab.intent import ANNOTATION_TUNNEL
 from lab.kernel import BIRD, FAMILIES, Route
 from lab.objects import calico
 from lab.sketch import Sketch
 from lab.topology import BRIDGE, Topology
-from lab.variants.variant import Variant, sketched
+from lab.variants.variant import Variant, drawn, sketched
+
+MANAGEMENT = "172.31.0."
 
 
 @sketched(kind="family")
@@ -22,6 +25,19 @@ def dualstack(sketch: Sketch) -> Sketch:
 def ipv6(sketch: Sketch) -> Sketch:
     """No node and no pod has an IPv4 address."""
     return replace(sketch, families=(6,))
+
+
+@drawn(
+    conflicts="ipv6 crosssubnet bgp bgp-router bgp-default-route two-subnets borrowed-tunnel-address "
+    "tunnel-from-another-pool disabled-pool node-outside-selector blocks-of-one-address tunnel-mac-by-hand two-pools"
+)
+def ipv6_without_tunnel(drawing: Drawing) -> None:
+    """Of a dual stack cluster IPv4 goes through the tunnel and IPv6 as BIRD's routes say."""
+    if 6 in drawing.sketch.families:
+        drawing.pool(6)["spec"]["vxlanMode"] = "Never"
+        for node in drawing.nodes:
+            drawing.free(drawing.tunnel_address(node, 6))
+            del drawing.one("Node", node)["metadata"]["annotations"][ANNOTATION_TUNNEL[6]]
 
 
 @sketched(kind="encapsulation")
@@ -46,6 +62,28 @@ def two_subnets(sketch: Sketch) -> Sketch:
 def wide_subnet(sketch: Sketch) -> Sketch:
     """The nodes' addresses have the prefix length 16, as kind's."""
     return replace(sketch, wide_subnet=True)
+
+
+def _reached_elsewhere(drawing: Drawing) -> None:
+    for number, node in enumerate(drawing.nodes):
+        addresses = drawing.one("Node", node)["status"]["addresses"]
+        addresses[:] = [one for one in addresses if one["type"] != "InternalIP"]
+        addresses.insert(0, {"address": f"{MANAGEMENT}{11 + number}", "type": "InternalIP"})
+
+
+def _add_management_network(topology: Topology) -> None:
+    topology.underlay.add_address(BRIDGE, f"{MANAGEMENT}1/24")
+    for number, node in enumerate(topology.nodes.values()):
+        node.kernel.add_address(node.uplink, f"{MANAGEMENT}{11 + number}/24")
+
+
+management_network = Variant(
+    "management-network",
+    "Kubernetes knows the nodes by addresses of another network than the one Calico uses.",
+    conflicts=frozenset({"ipv6"}),
+    objects=_reached_elsewhere,
+    machines=_add_management_network,
+)
 
 
 def _without_tunnels(sketch: Sketch) -> Sketch:

@@ -11,6 +11,8 @@ from lab.objects import SYSTEM_NAMESPACE, calico
 from lab.sketch import Sketch, node_name
 from lab.variants.variant import Variant, drawn, sketched
 
+OPERATOR_NAMESPACE = "calico-system"
+TYPHA = "calico-typha"
 LONG = ".a-domain-as-long-as-those-that-cloud-providers-make-up.compute.internal.example"
 
 
@@ -119,6 +121,61 @@ def tunnel_mac_by_hand(drawing: Drawing) -> None:
 
 
 @drawn()
+def custom_health_port(drawing: Drawing) -> None:
+    """Felix says how it is on another port than 9099."""
+    _felix(drawing, healthPort=19099)
+
+
+@drawn()
+def wireguard_without_keys(drawing: Drawing) -> None:
+    """WireGuard is wanted, and no node's kernel can do it: packets go as without."""
+    _felix(drawing, wireguardEnabled=True)
+
+
+@drawn()
+def no_nat_outgoing(drawing: Drawing) -> None:
+    """What pods send out of all pools keeps their own addresses."""
+    for pool in drawing.all("IPPool"):
+        pool["spec"]["natOutgoing"] = False
+
+
+@drawn(kind="calico-node")
+def operator_namespace(drawing: Drawing) -> None:
+    """The operator has installed Calico: its pods are in calico-system."""
+    drawing.entries.insert(0, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR_NAMESPACE}})
+    for pod in drawing.all("Pod"):
+        if pod["metadata"]["namespace"] == SYSTEM_NAMESPACE:
+            pod["metadata"]["namespace"] = OPERATOR_NAMESPACE
+
+
+@drawn(kind="calico-node")
+def typha(drawing: Drawing) -> None:
+    """Felix hears of changes through Typha."""
+    for pod in drawing.all("Pod"):
+        if pod["metadata"]["namespace"] == SYSTEM_NAMESPACE:
+            pod["spec"]["containers"][0]["env"] = [{"name": "FELIX_TYPHAK8SSERVICENAME", "value": TYPHA}]
+    drawing.entries.append(
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": f"{TYPHA}-2xk8p",
+                "namespace": SYSTEM_NAMESPACE,
+                "labels": {"kubernetes.io/service-name": TYPHA},
+            },
+            "addressType": f"IPv{drawing.sketch.families[0]}",
+            "ports": [{"name": TYPHA, "port": 5473, "protocol": "TCP"}],
+            "endpoints": [
+                {
+                    "addresses": [drawing.node_address(0, drawing.sketch.families[0])],
+                    "conditions": {"ready": True, "serving": True, "terminating": False},
+                }
+            ],
+        }
+    )
+
+
+@drawn(kind="calico-node")
 def no_calico_node_pods(drawing: Drawing) -> None:
     """Calico runs as a service of each node, not as pods."""
     for pod in drawing.all("Pod"):
