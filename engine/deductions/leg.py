@@ -109,8 +109,11 @@ def legs(flow: Flow, source: Side, target: Side, settings: CalicoSettings) -> li
         back = there
     elif source.kind == "node" and there == "direct":
         back = there  # answers are not translated: they cross the network under the pod's own address
-    elif source.kind == "pod" and source.nat_outgoing and target.kind == "node" and there == "host":
-        back = "host"  # the source's node sends it under its own address, and takes the answers
+    elif source.kind == "pod" and target.kind == "node" and there == "host":
+        if source.nat_outgoing:
+            back = "host"  # the source's node sends it under its own address, and takes the answers
+        else:
+            there = "direct"  # it crosses the network under the pod's own address
     return [
         _leg("forward", there, flow, source, target, settings),
         _leg("reverse", back, flow, target, source, settings),
