@@ -30,6 +30,7 @@ from facts import (
     Question,
     RouteLookup,
     Sysctl,
+    say,
 )
 from tests.scene import change, healthy, without
 
@@ -46,7 +47,11 @@ KERNEL = (
     FelixHealth,
     Listener,
 )
-SILENT_PROBE = Blind(node="node-b", look="probe", reason="its probe at 172.30.0.12 did not answer in 4 s")
+SILENT_PROBE = Blind(
+    node="node-b",
+    look="probe",
+    reason=say("its probe at {address} did not answer in {seconds} s", address="172.30.0.12", seconds="4"),
+)
 
 
 def investigation(diagnosis: Diagnosis, **fields: object) -> Investigation:

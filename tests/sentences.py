@@ -15,6 +15,7 @@ from engine.rule import CauseRule
 ROOT = Path(__file__).resolve().parents[1]
 FRAME = (
     "bot/reply",
+    "bot/sources",
     "bot/commands/runbook.py",
     "bot/conversation.py",
     "bot/investigate.py",

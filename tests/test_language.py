@@ -138,6 +138,7 @@ def test_an_answer_reads_chinese_from_the_first_to_the_last_line() -> None:
     [
         (answers.well, "ok shop/cart 能访问 shop/db 的 5432/tcp：两者之间一切正常"),
         (answers.unseen, "? 无法判断 shop/cart 能否访问 shop/db 的 5432/tcp"),
+        (answers.unseen, "node-b: probe: 其位于 172.30.0.12 的探针 4 秒内没有应答"),
         (answers.no_engine, "无法判断：the engine ended by signal 9"),
     ],
 )

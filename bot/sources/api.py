@@ -16,6 +16,7 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.sources.trouble import brief
+from facts import say
 
 PAGE = 500
 _IN_CLUSTER_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -107,15 +108,19 @@ class Api:
             answer = None
         if not isinstance(answer, dict):
             if status == 404:
-                raise Refused(status, f"the API server does not serve {path}")
-            raise Refused(status, f"the API server answered {status} to {path} with something that is no JSON object")
+                raise Refused(status, say("the API server does not serve {path}", path=path))
+            strange = say(
+                "the API server answered {status} to {path} with something that is no JSON object",
+                status=status,
+                path=path,
+            )
+            raise Refused(status, strange)
         if status == 200:
             return answer
         if status == 404 and answer.get("reason") == "NotFound" and (answer.get("details") or {}).get("name"):
             raise Missing(path)
-        raise Refused(
-            status, f"the API server answered {status}: {answer.get('message') or answer.get('reason') or path}"
-        )
+        said = answer.get("message") or answer.get("reason") or path
+        raise Refused(status, say("the API server answered {status}: {said}", status=status, said=said))
 
     async def pages(self, path: str, **query: str | int) -> list[dict[str, Any]]:
         """All items of a list, in pages of PAGE. Raises as `get` does."""
@@ -143,7 +148,8 @@ class Api:
             )
             return response.status, await response.read()
         except TimeoutError as error:
-            raise Unreachable(f"{self.server} did not answer within {self._timeout_s:g} s") from error
+            late = say("{server} did not answer within {seconds} s", server=self.server, seconds=f"{self._timeout_s:g}")
+            raise Unreachable(late) from error
         except (aiohttp.ClientError, OSError) as error:
             raise Unreachable(f"{self.server}: {brief(error)}") from error
 

@@ -30,6 +30,7 @@ from facts import (
     PoolUsage,
     Question,
     ServicePort,
+    say,
 )
 
 T = TypeVar("T")
@@ -287,7 +288,8 @@ class Cluster:
         common = await calico
         if resource is None:
             if not any(one.look == "nodes" for one in blind):
-                blind.append(Blind(node=node, look="nodes", reason=f"there is no node {node} in the API"))
+                missing = say("there is no node {node} in the API", node=node)
+                blind.append(Blind(node=node, look="nodes", reason=missing))
             return [], {}, blind
         felix = {**common.felix, **_spec(overrides)}
         found = describe.calico_nodes(resource, common.pools, felix)
@@ -428,8 +430,10 @@ class Cluster:
         known = dict(zip(chosen, (backend for backend, _ in looked), strict=True))
         left = {one.pod or one.address for one in backends if one.used and one not in known and one.pod != one.sender}
         if left:
-            reason = (
-                f"{len(left)} more endpoints of {service_name}: their paths were not judged, only packets were sent"
+            reason = say(
+                "{count} more endpoints of {service}: their paths were not judged, only packets were sent",
+                count=len(left),
+                service=service_name,
             )
             blind.append(Blind(look="endpoints", reason=reason, minor=True))
         found = [one for _, one in looked if one is not None]
@@ -759,7 +763,8 @@ class Cluster:
         try:
             return list((await self.api.get(path, **{"limit": PAGE, **query})).get("items") or ())
         except (Missing, Refused, Unreachable) as error:
-            blind.append(Blind(look=look, reason=getattr(error, "reason", f"the API server has no {look}")))
+            missing = say("the API server has no {look}", look=look)
+            blind.append(Blind(look=look, reason=getattr(error, "reason", missing)))
             return None
 
     async def _everything(self, path: str, look: str, blind: list[Blind]) -> list[Object] | None:
@@ -767,7 +772,8 @@ class Cluster:
         try:
             return await self.api.pages(path)
         except (Missing, Refused, Unreachable) as error:
-            blind.append(Blind(look=look, reason=getattr(error, "reason", f"the API server has no {look}")))
+            missing = say("the API server has no {look}", look=look)
+            blind.append(Blind(look=look, reason=getattr(error, "reason", missing)))
             return None
 
 

@@ -36,6 +36,7 @@ from facts import (
     ServicePort,
     Typha,
     decode,
+    say,
 )
 
 SERVER_NAME = "probe.calico-why"  # every probe's certificate carries it: nodes come and go, the name stays
@@ -105,9 +106,9 @@ class Probes:
 
     async def _one(self, ask: NodeAsk, address: str) -> list[Fact]:
         if not address:
-            return [_blind(ask.node, "the API gives no InternalIP for it, so its probe cannot be found")]
+            return [_blind(ask.node, say("the API gives no InternalIP for it, so its probe cannot be found"))]
         if self._session is None:
-            return [_blind(ask.node, self._trouble or "not connected")]
+            return [_blind(ask.node, self._trouble or say("not connected"))]
         host = f"[{address}]" if ":" in address else address
         url = f"https://{host}:{self._settings.probe_port}/v1/facts"
         enough_ms = max(int((self._deadline_s - _HEAD_START_S) * 1000), 100)
@@ -116,9 +117,17 @@ class Probes:
             async with asyncio.timeout(self._deadline_s):
                 return await self._post(self._session, url, body, ask.node)
         except aiohttp.ServerTimeoutError:
-            return [_blind(ask.node, f"its probe at {address} could not be connected to in {CONNECT_S:g} s")]
+            late = say(
+                "its probe at {address} could not be connected to in {seconds} s",
+                address=address,
+                seconds=f"{CONNECT_S:g}",
+            )
+            return [_blind(ask.node, late)]
         except TimeoutError:
-            return [_blind(ask.node, f"its probe at {address} did not answer in {self._deadline_s:g} s")]
+            late = say(
+                "its probe at {address} did not answer in {seconds} s", address=address, seconds=f"{self._deadline_s:g}"
+            )
+            return [_blind(ask.node, late)]
         except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
             return [_blind(ask.node, _reason(error, address, self._settings))]
 
@@ -133,22 +142,24 @@ class Probes:
         ) as response:
             answer = await _read(response)
             if answer is None:
-                return [_blind(node, f"its probe answered with more than {LARGEST_ANSWER >> 20} MiB")]
+                return [_blind(node, say("its probe answered with more than {size} MiB", size=LARGEST_ANSWER >> 20))]
             if response.status != 200:
                 said = answer[:200].decode("utf-8", "replace").strip()
-                return [_blind(node, f"its probe refused: {response.status} {said}".strip())]
+                return [_blind(node, say("its probe refused: {answer}", answer=f"{response.status} {said}".strip()))]
         try:
             return [_own(fact, node) for fact in decode(answer, node=node)]
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            return [_blind(node, f"its probe answered with something that is no list of facts ({error})")]
+            return [
+                _blind(node, say("its probe answered with something that is no list of facts ({error})", error=error))
+            ]
 
 
 def _own(fact: Fact, node: str) -> Fact:
     """The fact, when a probe of that node can have seen it: one bad node must not speak for others, or for the API."""
     if isinstance(fact, Blind):
-        return fact if fact.node == node else msgspec.structs.replace(fact, node=node)
+        return msgspec.structs.replace(fact, node=node, message=None)  # its words are taken, a template is not
     if isinstance(fact, NOT_A_PROBES) or getattr(fact, "node", None) != node:
-        return _blind(node, f"its probe sent a {type(fact).__name__} that is not its own to see")
+        return _blind(node, say("its probe sent a {kind} that is not its own to see", kind=type(fact).__name__))
     return fact
 
 
@@ -175,28 +186,38 @@ def _tls(certs: Path | None) -> ssl.SSLContext:
 
 def _no_certificates(certs: Path | None, error: Exception) -> str:
     if certs is None:
-        return "no certificates to ask its probe with: set CALICO_WHY_CERTS to what `calico-why certs` made"
-    return f"the certificates in {certs} (ca.crt, bot.crt, bot.key) cannot be used: {brief(error)}"
+        return say("no certificates to ask its probe with: set CALICO_WHY_CERTS to what `calico-why certs` made")
+    return say(
+        "the certificates in {directory} (ca.crt, bot.crt, bot.key) cannot be used: {why}",
+        directory=certs,
+        why=brief(error),
+    )
 
 
 def _reason(error: Exception, address: str, settings: Settings) -> str:
     """What went wrong with one probe, in plain words."""
-    where = f"its probe at {address}:{settings.probe_port}"
+    where = say("its probe at {address}", address=f"{address}:{settings.probe_port}")
+    why = brief(error)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"{where} shows a certificate that is not to be trusted: {brief(error)}"
+        return say("{probe} shows a certificate that is not to be trusted: {why}", probe=where, why=why)
     if isinstance(error, aiohttp.ClientConnectorSSLError | ssl.SSLError):
-        return f"{where} does not agree on TLS: {brief(error)}"
+        return say("{probe} does not agree on TLS: {why}", probe=where, why=why)
     if isinstance(error, aiohttp.ClientProxyConnectionError):
-        return f"the proxy {settings.probe_proxy} cannot be reached: {brief(error)}"
+        return say("the proxy {proxy} cannot be reached: {why}", proxy=settings.probe_proxy, why=why)
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return f"the proxy {settings.probe_proxy} does not reach {where}: {error.status} {error.message}"
+        return say(
+            "the proxy {proxy} does not reach {probe}: {why}",
+            proxy=settings.probe_proxy,
+            probe=where,
+            why=f"{error.status} {error.message}",
+        )
     if isinstance(error, ConnectionRefusedError) or isinstance(
         getattr(error, "os_error", None), ConnectionRefusedError
     ):
-        return f"{where}: connection refused, nothing listens there"
+        return say("{probe}: connection refused, nothing listens there", probe=where)
     if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError | aiohttp.ClientPayloadError):
-        return f"{where} broke off before its answer was complete"
-    return f"{where}: {brief(error)}"
+        return say("{probe} broke off before its answer was complete", probe=where)
+    return say("{probe}: {why}", probe=where, why=why)
 
 
 def _blind(node: str, reason: str) -> Blind:
