@@ -20,6 +20,7 @@ from bot.app import App, SlackSettings
 from bot.errors import UserError
 from bot.investigate import Investigation, Progress
 from bot.journal import Journal
+from bot.language import ENGLISH, Language, language
 from bot.reply.blocks import Message
 from bot.slack import NotInChannel, Slack, web_client
 from fixes.approvers import Approvers
@@ -71,7 +72,7 @@ class Room:
         self.answers = Answers()
 
     @contextlib.asynccontextmanager
-    async def bot(self) -> AsyncGenerator[App]:
+    async def bot(self, language: Language = ENGLISH) -> AsyncGenerator[App]:
         app = App(
             SlackSettings(
                 bot_token=self.slack.bot_token,
@@ -86,6 +87,7 @@ class Room:
             approvers=APPROVERS,
             journal=Journal(self.state),
             cluster="test",
+            language=language,
         )
         stop = asyncio.Event()
         running = asyncio.ensure_future(app.run(stop))
@@ -202,6 +204,18 @@ async def test_the_question_becomes_its_answer(room: Room) -> None:
         assert ["path" in r["text"].lower() or "Evidence" in r["text"] for r in replies[:2]] == [True, True]
         assert (request.status.phase, request.spec.requested_by.id) == (Phase.PENDING, "U0ANA")
         assert room.answers.asked == ["shop/cart shop/db 5432/tcp"]
+
+
+async def test_a_bot_of_another_language_answers_and_asks_for_approval_in_it(room: Room) -> None:
+    async with room.bot(language("zh")):
+        await room.ask()
+        parent = await room.answered("对端隧道地址的 MAC 错误")
+        assert "<@U0ANA> 提问：why `shop/cart shop/db 5432/tcp`" in _all_text(parent)
+        card = await room.slack.wait_for(lambda: room.posted("等待批准", parent["ts"]))
+        assert card is not None
+        assert room.buttons(parent["ts"], card["ts"]) == ["fix_approve", "fix_reject"]
+        await room.slack.click("bo", ROOM, card["ts"], "fix_reject")
+        assert await room.slack.wait_for(lambda: room.posted("由 <@U0BO> 拒绝", parent["ts"]))
 
 
 async def test_a_second_person_approves_and_the_thread_says_verified(room: Room) -> None:
