@@ -9,7 +9,7 @@ from facts.fact import Blind, Fact, decode, encode, from_builtins
 from facts.flow import DERIVED, Arrival, Flow, Leg, Question, Room, Side
 from facts.ipam import Allocation, BlockClaim, LeakedAddresses, Pool, PoolUsage
 from facts.link import Link, LinkAddresses
-from facts.machine import ForeignVxlan, ForeignVxlans, MacSharers, NeighborTable, NodeAddress
+from facts.machine import ForeignVxlan, ForeignVxlans, MacSharers, NeighborTable, NodeAddress, RoutingRules
 from facts.message import Message, Text, in_turn, joined, listed, say
 from facts.neighbor import FdbEntry, Neighbor
 from facts.pod import Listener, PodInterface, PodRoute
@@ -69,6 +69,7 @@ __all__ = [
     "Question",
     "Room",
     "RouteLookup",
+    "RoutingRules",
     "SendProbe",
     "ServicePort",
     "Side",

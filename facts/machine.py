@@ -27,6 +27,14 @@ class NeighborTable(Fact, frozen=True, kw_only=True):
     refused: int  # entries that were not made because the table was full, since the machine started
 
 
+class RoutingRules(Fact, frozen=True, kw_only=True):
+    """Policy routing rules that ask for more than addresses and devices, so that no route lookup tells what they do."""
+
+    node: str
+    family: int
+    rules: tuple[str, ...] = ()  # as `ip rule` writes them: "100: fwmark 0x1/0xff lookup 200"
+
+
 class MacSharers(Fact, frozen=True, kw_only=True):
     """Addresses that are neighbors with this MAC on a tunnel device. More than one: peers share a MAC."""
 

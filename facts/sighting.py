@@ -18,6 +18,7 @@ class Sighting(Fact, frozen=True, kw_only=True):
     seen: int  # packets, where they leave only those of the time of the probes; -1 when nobody could look
     device: str = ""  # by which the last one went
     outer_target: str = ""  # the node address it was sent to; "" without a tunnel
+    astray: str = ""  # "out", of a tunnel's packets: another device by which such packets left without the tunnel
     bad_checksums: int = 0  # "in": packets whose TCP or UDP checksum, or that of the tunnel around them, is wrong
     # "in" only, about the leg's source node:
     heard: bool = False  # anything at all came from its node address

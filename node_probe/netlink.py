@@ -40,6 +40,8 @@ IFA_ADDRESS, IFA_LOCAL, IFA_F_DADFAILED = 1, 2, 0x08
 RTA_DST, RTA_SRC, RTA_IIF, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC = 1, 2, 3, 4, 5, 6, 7
 RTA_TABLE, RTA_VIA = 15, 18
 NDA_DST, NDA_LLADDR, NDA_IFINDEX = 1, 2, 8
+RTM_GETRULE, FRA_PRIORITY, FRA_FWMARK, FRA_TABLE, FRA_FWMASK, FIB_RULE_INVERT = 34, 6, 10, 15, 16, 0x2
+FRA_IP_PROTO, FRA_SPORT, FRA_DPORT = 22, 23, 24
 RTM_GETNEIGHTBL, NDTA_THRESH3, NDTA_CONFIG, NDTA_STATS = 66, 4, 5, 7
 NTF_SELF, AF_BRIDGE, NUD_PERMANENT = 2, 7, 128
 NETNSA_NSID, NETNSA_FD = 1, 3
@@ -278,6 +280,10 @@ class Netlink(_Socket):
         """All entries of one family, of one device where it is given."""
         wanted = _attribute(NDA_IFINDEX, U32.pack(index)) if index else b""
         return self._dump(RTM_GETNEIGH, NEIGHBOR.pack(family, 0, 0, 0, 0) + wanted, _entry)
+
+    def selective_rules(self, family: int) -> list[str]:
+        """Policy routing rules by mark, type of service, protocol or port, as `ip rule` writes them."""
+        return self._dump(RTM_GETRULE, struct.pack("=B11x", family), _selective_rule)
 
     def neighbor_table(self, family: int) -> NeighborTable | None:
         """None when this kernel keeps no such table."""
@@ -545,6 +551,25 @@ def _covers(route: Route, packed: bytes) -> bool:
     _, network = _pack(route.destination)
     shift = len(packed) * 8 - route.length
     return int.from_bytes(packed, "big") >> shift == int.from_bytes(network, "big") >> shift
+
+
+def _selective_rule(payload: bytes) -> str | None:
+    _, _, _, service, table, _, _, _, flags = struct.unpack_from("=BBBBBBBBI", payload)
+    has = _attributes(payload, 12)
+    words = [f"tos {service:#x}"] if service else []
+    if FRA_FWMARK in has:
+        words.append(f"fwmark {_u32(has, FRA_FWMARK, 0):#x}/{_u32(has, FRA_FWMASK, 0xFFFFFFFF):#x}")
+    if FRA_IP_PROTO in has:
+        words.append(f"ipproto {has[FRA_IP_PROTO][0]}")
+    for kind, name in ((FRA_SPORT, "sport"), (FRA_DPORT, "dport")):
+        if kind in has:
+            first, last = struct.unpack_from("=HH", has[kind])
+            words.append(f"{name} {first}-{last}")
+    if not words:
+        return None
+    inverted = ["not"] if flags & FIB_RULE_INVERT else []
+    where = f"lookup {_u32(has, FRA_TABLE, table)}"
+    return f"{_u32(has, FRA_PRIORITY, 0)}: {' '.join([*inverted, *words, where])}"
 
 
 def _table(payload: bytes) -> NeighborTable | None:

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from facts import Blind, Fact, NodeAsk, Sighting, Watch
 from node_probe.checksum import IPV6_HEADER, checksum, header_length, spoilt
 
@@ -67,6 +69,7 @@ class _Seen:
     packets: int = 0
     device: str = ""
     outer_target: str = ""
+    astray: str = ""
     bad_checksums: int = 0
     heard: bool = False
     listening: bool = False  # the peer is
@@ -100,6 +103,9 @@ class Tap:
                 raise ValueError(f"{len(self._seen)} legs at a time are too many to watch; {LEGS} are not")
             for seen in self._seen:
                 self._listen(flow_filter(seen.watch), partial(self._flow, seen))
+                if seen.watch.way == "out" and seen.watch.encapsulation != "direct":
+                    bare = msgspec.structs.replace(seen.watch, encapsulation="direct")
+                    self._listen(flow_filter(bare), partial(self._bare, seen))
                 if seen.watch.peer:
                     self._listen(mark_filter(seen.watch), partial(self._mark, seen))
                 if seen.watch.way == "in":
@@ -158,6 +164,7 @@ class Tap:
             seen=-1 if self._trouble else seen.packets,
             device=seen.device,
             outer_target=seen.outer_target,
+            astray=seen.astray,
             bad_checksums=seen.bad_checksums,
             heard=seen.heard,
             enclosed=seen.ended,
@@ -200,6 +207,12 @@ class Tap:
             seen.bad_checksums += 1
         if seen.packets >= MOST:
             self._close(one)
+
+    def _bare(self, seen: _Seen, _: socket.socket, packet: Packet) -> None:
+        """On its way into the tunnel device a packet has no tunnel's header yet."""
+        device = packet[3][0]
+        if self._sending and device != self._ask.tunnel_device:
+            seen.astray = device
 
     def _anything(self, seen: _Seen, one: socket.socket, _: Packet) -> None:
         seen.heard = True

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import PurePath, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from facts import Blind, Fact, FelixHealth, LocalPod, Neighbor, NodeAsk, ProbeResult, SendProbe, Sighting, Watch
 from node_probe import view
@@ -46,6 +46,7 @@ GC_THRESH3 = 1024
 RULE_FIELDS = {"priority", "src", "srclen", "table", "protocol"}
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
+T = TypeVar("T")
 Object = dict[str, Any]
 Packets = Callable[[NodeAsk, SendProbe], str]  # "answered" | "silence" | "": nobody looked
 
@@ -146,6 +147,10 @@ class RecordedNetlink(Netlink):
             if one["dev"] in (device or one["dev"],) and (":" in one["dst"]) == (family == socket.AF_INET6)
         ]
 
+    def selective_rules(self, family: int) -> list[str]:
+        rules = self._kernel.rules6 if family == socket.AF_INET6 else self._kernel.rules
+        return [f"{one['priority']}: fwmark {one['fwmark']} lookup {one['table']}" for one in rules if "fwmark" in one]
+
     def neighbor_table(self, family: int) -> NeighborTable | None:
         """How full it may be was not recorded, and never changed: it is the kernel's own limit."""
         return NeighborTable(entries=len(self.neighbors(family)), limit=GC_THRESH3, refused=0)
@@ -203,6 +208,12 @@ class RecordedNetlink(Netlink):
 
     def namespace_id(self, descriptor: int) -> int:
         raise NotRecorded("a recording has no open namespaces")
+
+    def _get(self, kind: int, body: bytes) -> bytes:
+        raise NotRecorded(f"nobody asked a kernel for messages of kind {kind}")
+
+    def _dump(self, kind: int, body: bytes, parse: Callable[[bytes], T | None]) -> list[T]:
+        raise NotRecorded(f"nobody asked a kernel for messages of kind {kind}")
 
     def _lookup(self, destination: str, source: str, incoming: str) -> Object:
         """The entry the kernel picks: rules in order, in each table the longest prefix, then the lowest metric.

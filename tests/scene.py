@@ -31,6 +31,7 @@ from facts import (
     ProbeResult,
     Question,
     RouteLookup,
+    RoutingRules,
     Sighting,
     Sysctl,
 )
@@ -129,6 +130,7 @@ def _node(name: str, family: int) -> list[Fact]:
         FelixHealth(node=name, reachable=True, live=True, ready=True),
         NodeAddress(node=name, address=address, found=True, device="eth0"),
         ForeignVxlans(node=name),
+        RoutingRules(node=name, family=family),
         NeighborTable(node=name, family=family, collectable=12, limit=1024, refused=0),
     ]  # fmt: skip
 

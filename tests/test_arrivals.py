@@ -8,7 +8,7 @@ import pytest
 
 from engine.diagnosis import diagnose
 from engine.plan import plan
-from facts import Diagnosis, Fact, ProbeResult, RouteLookup, Sighting
+from facts import Diagnosis, Fact, ProbeResult, RouteLookup, RoutingRules, Sighting
 from tests.other_ways import ipip, plain, wireguard
 from tests.scene import CART, DB, DEVICE, change, healthy
 
@@ -75,6 +75,23 @@ def test_a_rule_about_the_sender_diverts_what_arrives(way: str, fields: dict[str
     facts, device = WAYS[way]
     diagnosis = judged(change(facts, RouteLookup, arriving(device), **fields))
     assert named(diagnosis) == [("routing_rule_diverts", "node-b", "forward")]
+
+
+BY_MARK = {"rules": ("100: fwmark 0x1/0xff lookup 200",)}
+ASTRAY = {"seen": 0, "device": "", "outer_target": "", "astray": "eth0"}
+
+
+def test_a_rule_about_marks_is_the_cause_where_packets_are_seen_to_leave_elsewhere() -> None:
+    """Many nodes have such rules by right: the rule alone accuses nobody, nor does a copy of what is sent."""
+    sent = {"node": "node-a", "way": "out"}
+    ruled = change(healthy(), RoutingRules, {"node": "node-a"}, **BY_MARK)
+    assert diagnose(ruled).verdict == "healthy" and judged(ruled).causes == ()
+    copied = change(ruled, Sighting, sent, astray="mirror0")
+    assert diagnose(copied).verdict == "healthy" and judged(copied).causes == ()
+    assert judged(change(healthy(), Sighting, sent, **ASTRAY)).causes == ()
+    diverted = judged(change(ruled, Sighting, sent, **ASTRAY))
+    assert named(diverted) == [("routing_rule_diverts", "node-a", "forward")]
+    assert "100: fwmark 0x1/0xff lookup 200" in diverted.causes[0].text
 
 
 @pytest.mark.parametrize("way", [*WAYS, "WireGuard"])

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Any, TypeVar
 
-from facts import Fact, ForeignVxlan, ForeignVxlans, MacSharers, NeighborTable, NodeAddress
+from facts import Fact, ForeignVxlan, ForeignVxlans, MacSharers, NeighborTable, NodeAddress, RoutingRules
 from node_probe.answer import Prober
 from node_probe.collectors import machine
 from node_probe.netlink import Netlink
@@ -59,6 +59,23 @@ def test_other_vxlan_devices_are_told_and_calicos_own_are_not() -> None:
     assert seen(ForeignVxlans).devices == (
         ForeignVxlan(device="flannel.1", vni=1, port=8472, up=False),
         ForeignVxlan(device="flow0", vni=-1, port=4789, up=False),
+    )
+
+
+@in_namespaces
+def test_rules_that_no_route_lookup_follows_are_told() -> None:
+    nodes = TwoNodes(dual=True)
+    assert seen(RoutingRules).rules == seen(RoutingRules, family=6, uplink_address=NODE6["a"]).rules == ()
+
+    def add(ip: Any) -> None:
+        ip.rule("add", priority=99, table=1, fwmark=0x100000, fwmask=0x100000, flags=2)
+        ip.rule("add", priority=100, table=200, ip_proto=6, dport_range="5432:5433")
+        ip.rule("add", priority=101, table=201, src=NODE["a"], src_len=32)  # a lookup follows this one
+
+    nodes.at("a", add)
+    assert seen(RoutingRules).rules == (
+        "99: not fwmark 0x100000/0x100000 lookup 1",
+        "100: ipproto 6 dport 5432-5433 lookup 200",
     )
 
 

@@ -38,6 +38,13 @@ SHAPES = {
         f"ip.rule('add', priority=100, action='prohibit', src='{CART}', src_len=32)",
         ("routing_rule_diverts", "node-b", "forward"),
     ),
+    "a rule about a port": (
+        "node-a",
+        f"ip.route('add', dst='0.0.0.0/0', gateway='172.30.0.1', oif=at('eth0'), table=100)\n"
+        f"ip.rule('add', priority=100, table=100, src='{CART}', src_len=32, ip_proto=1)\n"
+        f"ip.rule('add', priority=101, table=100, src='{CART}', src_len=32, ip_proto=6)",
+        ("routing_rule_diverts", "node-a", "forward"),
+    ),
     "a rule into a blackhole": (
         "node-a",
         f"ip.route('add', dst='10.0.0.0/8', type='blackhole', table=100)\n"

@@ -187,6 +187,20 @@ def test_a_probe_that_listens_too_late_does_not_say_that_it_saw_everything() -> 
 
 
 @in_namespaces
+def test_packets_that_leave_beside_their_tunnel_are_astray() -> None:
+    nodes = TwoNodes()
+    facts = answers(nodes, ask_of("a", from_cart("icmp")), ask_of("b"))
+    assert sighting(facts, "a", "out").astray == ""
+
+    def divert(ip: Any) -> None:
+        ip.route("add", dst=f"{DB}/32", gateway=NODE["b"], oif=ip.link_lookup(ifname="eth0")[0])
+
+    nodes.at("a", divert)
+    facts = answers(nodes, ask_of("a", from_cart("icmp")), ask_of("b"))
+    assert (sighting(facts, "a", "out").seen, sighting(facts, "a", "out").astray) == (0, "eth0")
+
+
+@in_namespaces
 def test_packets_without_a_tunnel_are_told_from_those_in_one() -> None:
     nodes = TwoNodes()
     direct = ask_of("a", from_cart("icmp"), watch=watches("a", encapsulation="direct"))

@@ -1,7 +1,7 @@
 """A policy routing rule sends the pod's packets elsewhere than `ip route` on its node would have it."""
 
 from engine.rule import HEALS_NEVER, Finding, Text, cause, say, some, the
-from facts import Arrival, Leg, RouteLookup
+from facts import Arrival, Leg, RouteLookup, RoutingRules, Sighting
 
 STANDARD = {253, 254, 255}  # default, main, local: where every kernel's own three rules lead
 RULE_SAYS_NO = {"ENETUNREACH", "EACCES"}  # an unreachable or prohibit rule; a blackhole is told by its entry
@@ -33,12 +33,27 @@ SWALLOWS = {"blackhole", "unreachable", "prohibit"}
         source=the.leg.target_address,
         incoming=the.arrival.device,
     ),
+    left=some(
+        Sighting,
+        node=the.leg.source_node,
+        way="out",
+        source_address=the.leg.source_address,
+        target_address=the.leg.target_address,
+    ),
+    rules=some(RoutingRules, node=the.leg.source_node, family=the.leg.family),
 )
 def routing_rule_diverts(
-    leg: Leg, table: RouteLookup, flow: RouteLookup, own: RouteLookup, arrival: Arrival, arriving: RouteLookup
+    leg: Leg,
+    table: RouteLookup,
+    flow: RouteLookup,
+    own: RouteLookup,
+    arrival: Arrival,
+    arriving: RouteLookup,
+    left: Sighting,
+    rules: RoutingRules,
 ) -> Text | Finding | None:
     """Of both: what the pod sends, and what arrives for it, by a rule about its address or about the sender's."""
-    leaving = _leaving(leg, table, flow)
+    leaving = _leaving(leg, table, flow) or _astray(leg, flow, left, rules)
     if leaving:
         return leaving
     return _diverted(leg, own) or _diverted(leg, arriving) or _refused(leg, own, arriving)
@@ -79,6 +94,22 @@ def _refused(leg: Leg, own: RouteLookup, arriving: RouteLookup) -> Finding | Non
         ),
         stage="target node",
         other_leg=True,
+    )
+
+
+def _astray(leg: Leg, flow: RouteLookup, left: Sighting, rules: RoutingRules) -> Text | None:
+    """A lookup knows no marks and no ports; packets that are seen to leave elsewhere have met a rule that does."""
+    if not rules.rules or not left.astray or left.seen or flow.device != leg.expected_device:
+        return None
+    return say(
+        "{node} sends packets from {source} to {destination} out by {device}, though its routes lead them into "
+        "{tunnel}: a rule about more than addresses decides ({rules}).",
+        node=flow.node,
+        source=flow.source,
+        destination=flow.destination,
+        device=left.astray,
+        tunnel=leg.expected_device,
+        rules="; ".join(rules.rules),
     )
 
 

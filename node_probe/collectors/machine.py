@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from facts import Fact, ForeignVxlan, ForeignVxlans, MacSharers, NeighborTable, NodeAddress, NodeAsk
+from facts import Fact, ForeignVxlan, ForeignVxlans, MacSharers, NeighborTable, NodeAddress, NodeAsk, RoutingRules
 from facts.flow import TUNNEL_DEVICES
 from node_probe.view import FAMILIES, View
 
 OWN = frozenset(TUNNEL_DEVICES.values())
-SHOWN = 8  # addresses
+SHOWN = 8  # addresses, rules
 APART = ("127.", "169.254.", "::1", "fe80:")  # no address other nodes could use
 
 
 def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
-    """NodeAddress, ForeignVxlans, MacSharers of each expected MAC on the tunnel device, NeighborTable."""
+    """NodeAddress, ForeignVxlans, MacSharers of each expected MAC on the tunnel device, RoutingRules, NeighborTable."""
     if ask.uplink_address:
         yield _address(ask, view)
     yield _foreign(ask, view)
     yield from _sharers(ask, view)
+    yield RoutingRules(
+        node=ask.node,
+        family=ask.family,
+        rules=tuple(view.netlink.selective_rules(FAMILIES[ask.family])[:SHOWN]),
+    )
     table = view.netlink.neighbor_table(FAMILIES[ask.family])
     if table is None:
         yield NeighborTable(node=ask.node, family=ask.family, collectable=-1, limit=-1, refused=-1)
