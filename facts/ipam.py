@@ -70,7 +70,7 @@ class LeakedAddresses(Fact, frozen=True, kw_only=True):
     count: int
     examined: int  # allocations to pods in the pool's blocks
     oldest_s: int = -1  # age of the oldest, by its allocation's own time; -1 when none says
-    examples: tuple[str, ...] = ()  # "10.244.1.7 for shop/old on node-b", the first few by address
+    examples: tuple[str, ...] = ()  # "10.244.1.7 (shop/old, node-b)", the first few by address
 
 
 class BlockClaim(Fact, frozen=True, kw_only=True):

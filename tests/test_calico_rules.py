@@ -117,7 +117,7 @@ def test_typha_is_a_warning_of_the_whole_cluster() -> None:
 # -- leaks -----------------------------------------------------------------------------------------------------------
 
 LEAKED = LeakedAddresses(
-    pool="small", node="node-b", count=61, examined=63, oldest_s=600, examples=("10.244.9.3 for shop/old on node-b",)
+    pool="small", node="node-b", count=61, examined=63, oldest_s=600, examples=("10.244.9.3 (shop/old, node-b)",)
 )
 USAGE = PoolUsage(
     pool="small", cidr="10.244.9.0/26", node="node-b", block_size=26, addresses=64, blocks_possible=1, blocks_taken=1,
@@ -142,7 +142,7 @@ def test_leaks_are_told_beside_the_pool_they_fill_and_nowhere_else() -> None:
     assert only(diagnosis).rule == "pool_exhausted"
     assert warned(diagnosis) == {
         "ip_leaked": "61 of the 63 addresses of pool small that IPAM holds for pods belong to pods that are gone: "
-        "10.244.9.3 for shop/old on node-b and 60 more."
+        "10.244.9.3 (shop/old, node-b) and 60 more."
     }
     none = LeakedAddresses(pool="small", node="node-b", count=0, examined=63)
     assert waits(none, collector).warnings == ()

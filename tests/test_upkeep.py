@@ -71,7 +71,9 @@ def test_felix_and_bird_are_each_told_whose_routes_to_write(
 def test_what_could_not_be_read_says_nothing_of_routes() -> None:
     assert upkeep.routes("v3.32.1", {}, None) == {}
     said = upkeep.routes("v3.32.1", {"programClusterRoutes": "Enabled"}, {})["routes_said"]
-    assert said == "programClusterRoutes is Enabled in FelixConfiguration and Enabled (not set) in BGPConfiguration"
+    assert said == (
+        "FelixConfiguration programClusterRoutes: Enabled, BGPConfiguration programClusterRoutes: Enabled (default)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,10 +108,10 @@ def test_the_same_addresses_have_leaked_as_calicoctl_says() -> None:
     found = leaked()
     assert (found.count, found.examined, found.oldest_s) == (4, 10, 3601)
     assert found.examples == (
-        "10.245.0.7 for default/gone-b on node-b",
-        "10.245.0.67 for default/ghost-1 on node-a",
-        "10.245.0.68 for default/ghost-twice on node-a",
-        "10.245.0.69 for default/ghost-twice on node-a",
+        "10.245.0.7 (default/gone-b, node-b)",
+        "10.245.0.67 (default/ghost-1, node-a)",
+        "10.245.0.68 (default/ghost-twice, node-a)",
+        "10.245.0.69 (default/ghost-twice, node-a)",
     )
 
 

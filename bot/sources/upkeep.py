@@ -50,12 +50,12 @@ def routes(version: str, felix: Object, bgp: Object | None) -> dict[str, str]:
     if felix_owns is None or bird_owns is None:
         return {}
     names = {(True, True): "both", (True, False): "felix", (False, True): "bird", (False, False): "nobody"}
-    unset = " (not set)"
+    default = " (default)"
     return {
         "ipip_routes_by": names["ipip" in felix_owns, "ipip" in bird_owns],
         "plain_routes_by": names["plain" in felix_owns, "plain" in bird_owns],
-        "routes_said": f"programClusterRoutes is {mine}{unset if not by_felix else ''} in FelixConfiguration and "
-        f"{theirs}{unset if not by_bird else ''} in BGPConfiguration",
+        "routes_said": f"FelixConfiguration programClusterRoutes: {mine}{'' if by_felix else default}, "
+        f"BGPConfiguration programClusterRoutes: {theirs}{'' if by_bird else default}",
     }
 
 
@@ -196,7 +196,7 @@ def leaked(
         count=len(found),
         examined=len(before),
         oldest_s=max(ages, default=-1),
-        examples=tuple(f"{address} for {_placed(about)}" for address, about in found[:SHOWN]),
+        examples=tuple(f"{address} ({_placed(about)})" for address, about in found[:SHOWN]),
     )
 
 
@@ -235,7 +235,7 @@ def _owner(attribute: Object) -> str:
 
 def _placed(attribute: Object) -> str:
     node = attribute["secondary"].get("node")
-    return f"{_owner(attribute)} on {node}" if node else _owner(attribute)
+    return f"{_owner(attribute)}, {node}" if node else _owner(attribute)
 
 
 def _gone(pod: Object | None, attribute: Object) -> bool:
