@@ -1,5 +1,5 @@
 # The commands a newcomer types first; everything sets itself up in .venv.
-.PHONY: demo test check record clean help
+.PHONY: demo test check score record clean help
 .DEFAULT_GOAL := help
 
 help:           ## this list
@@ -19,6 +19,10 @@ check:          ## style, types and the import arrow
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+score:          ## every fault and every healthy shape, asked in labs: docs/scorecard.md (CHECK=1: is a right answer lost? QUICK=1, ONLY=word: fewer)
+	@.ci/venv dev
+	@exec .venv/bin/python -m benchmarks.score $(if $(CHECK),--check) $(if $(QUICK),--quick) $(if $(ONLY),--only "$(ONLY)")
 
 record:         ## tests/cases/FAULT.json anew from the lab (FAULT=name), to be read by a person
 	@.ci/venv dev

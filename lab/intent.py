@@ -318,8 +318,11 @@ def _node(entry: Object, family: int) -> NodeRecord:
 
 
 def _holder(interfaces: str, address: str) -> str:
-    """The device that holds the address, by the annotation calico-node writes of all of them."""
-    return next((one["name"] for one in json.loads(interfaces) if address in one.get("addresses", ())), UPLINK)
+    """The device that holds the address, by the annotation calico-node writes of all of them; else the first."""
+    found = json.loads(interfaces)
+    return next(
+        (one["name"] for one in found if address in one.get("addresses", ())), found[0]["name"] if found else UPLINK
+    )
 
 
 def _pod(entry: Object, family: int, prefix: str) -> PodRecord | None:

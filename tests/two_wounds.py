@@ -39,7 +39,7 @@ MODES = (
 
 _NO_PACKET = "no packet passes, so which sizes pass cannot be known before the other wound is healed"
 _NO_ADDRESS = "entries of the neighbor table are for tunnel addresses; a peer without one has none that could be wrong"
-_NO_TUNNEL = "nothing comes out of the tunnel to a node whose peers have withdrawn their routes: the filter drops none"
+_NOT_NEEDED = "with the pools that make the filter drop, packets to the other node need no tunnel, nor its address"
 # (what is named, what is not) -> why one of two wounds is rightly not named. All others must be.
 HIDDEN = {
     **{
@@ -53,7 +53,7 @@ HIDDEN = {
     ("pool_disabled", "tunnel_address_missing"): "a disabled pool is why it is missing, and the pool brings it back",
     ("pool_disabled", "neighbor_wrong_mac"): _NO_ADDRESS,
     ("tunnel_address_missing", "neighbor_wrong_mac"): _NO_ADDRESS,
-    ("tunnel_address_missing", "reverse_path_filter_drops"): _NO_TUNNEL,
+    ("reverse_path_filter_drops", "tunnel_address_missing"): _NOT_NEEDED,
 }  # fmt: skip
 # Pairs whose facts are more than the sum of two recordings: what one does to the pools decides what Felix makes of the
 # other. `make score` judges them in the lab.

@@ -2,7 +2,9 @@
 
 from engine.between import swallowed
 from engine.rule import NOT_FELIX, Text, cause, say, some, the
-from facts import Leg, Sighting
+from facts import Leg, RouteLookup, Sighting
+
+ROUTING = (12, 80)  # protocols of routes that BIRD and Felix write: to where somebody said that the way is
 
 
 @cause(
@@ -19,6 +21,7 @@ from facts import Leg, Sighting
     stage="underlay",
     heals_within_s=NOT_FELIX,
     leg=some(Leg, encapsulation="direct", crosses=True),
+    route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
     left=some(
         Sighting,
         node=the.leg.source_node,
@@ -34,9 +37,13 @@ from facts import Leg, Sighting
         target_address=the.leg.target_address,
     ),
 )  # fmt: skip
-def underlay_drops_unencapsulated(leg: Leg, left: Sighting, arrived: Sighting) -> Text | None:
-    # Where nobody knows who should write the routes, nobody knows that it was not their absence.
-    if not leg.route_owner or left.device == leg.tunnel_device or not swallowed(leg, left, arrived):
+def underlay_drops_unencapsulated(leg: Leg, route: RouteLookup, left: Sighting, arrived: Sighting) -> Text | None:
+    if left.device == leg.tunnel_device or not swallowed(leg, left, arrived):
+        return None
+    # What a default route or somebody's own leads to a router may be the router's to deliver, or may lack a route here:
+    # both look the same, as they do where nobody knows who should write the routes.
+    meant = route.next_hop == leg.target_node_address or route.protocol in ROUTING
+    if not leg.route_owner or not meant:
         return None
     return say(
         "{node} sent {count} packets from {source} to {target} out by {device} without a tunnel, and none of them "

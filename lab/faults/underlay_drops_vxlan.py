@@ -12,5 +12,6 @@ VXLAN_PORT = 4789
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
-    with cluster.topology.at_cable(wound.node) as device:
-        drop_udp(device, VXLAN_PORT, wound.family)
+    device = cluster.felix(wound.node, wound.family).applied.device
+    with cluster.topology.at_cable(wound.node) as cable:
+        drop_udp(cable, device.port if device else VXLAN_PORT, wound.family)

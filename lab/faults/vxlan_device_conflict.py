@@ -12,5 +12,7 @@ OTHER = "flannel.4096"
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
     kernel = cluster.kernel(wound.node)
+    own = kernel.link(TUNNEL_DEVICE)
+    vni, port = (own.vni, own.port) if own else (4096, 4789)
     kernel.delete_link(TUNNEL_DEVICE)
-    kernel.add_link(ifname=OTHER, kind="vxlan", vxlan_id=4096, vxlan_port=4789, vxlan_learning=0, state="up")
+    kernel.add_link(ifname=OTHER, kind="vxlan", vxlan_id=vni, vxlan_port=port, vxlan_learning=0, state="up")

@@ -7,7 +7,10 @@ from lab.faults import Wound
 
 WHERE = ("source", "target")
 FAMILIES = (4, 6)
+PORTS = (8472, 4789)  # Linux's own, Calico's own
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
-    cluster.felix(wound.node, wound.family).remake_device(port=8472)
+    felix = cluster.felix(wound.node, wound.family)
+    device = felix.applied.device
+    felix.remake_device(port=next(port for port in PORTS if device is None or port != device.port))
