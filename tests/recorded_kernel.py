@@ -253,13 +253,19 @@ class RecordedNetlink(Netlink):
         )
 
     def _source(self, route: Object, destination: str) -> str:
-        """What the kernel's own packets carry: what the route says, else an address of its device, else any."""
+        """What the kernel's own packets carry: what the route says, else an address of its device, else another's.
+
+        IPv6 takes of those the one that has most in common with the destination, IPv4 the first.
+        """
         if "prefsrc" in route:
             return str(route["prefsrc"])
         family = "inet6" if ":" in destination else "inet"
         names = [route.get("dev", ""), *self._kernel.addresses]
-        held = [one for name in names for one in self._kernel.addresses.get(name, [])]
-        return next((str(one["local"]) for one in held if (one["family"], one["scope"]) == (family, "global")), "")
+        held = [(name, one) for name in names for one in self._kernel.addresses.get(name, [])]
+        usable = [(name, one["local"]) for name, one in held if (one["family"], one["scope"]) == (family, "global")]
+        if family == "inet6":
+            usable.sort(key=lambda one: (one[0] != route.get("dev"), -_in_common(one[1], destination)))
+        return usable[0][1] if usable else ""
 
     def _ipv6(self, device: str) -> bool:
         """Pods' switches were not recorded, but a device whose IPv6 is disabled has no address of it."""
@@ -288,6 +294,11 @@ class RecordedNetlink(Netlink):
         except KeyError:
             raise NotRecorded(f"{switch} of {device}") from None
 
+    def _table(self, route: Object) -> int:
+        """While nobody has added a rule, IPv4 keeps its local table inside the main one and calls both main."""
+        merged = "pref" not in route and len(self._kernel.rules) == len(_default_rules())
+        return TABLES["main"] if merged and route["table"] == "local" else _number(TABLES, route["table"])
+
     def _route_of(self, one: Object) -> Route:
         if "nexthops" in one:
             raise NotRecorded(f"which of its next hops the route {one['dst']} takes")
@@ -299,13 +310,19 @@ class RecordedNetlink(Netlink):
             length=network.prefixlen,
             next_hop=gateway,
             device=self.link(one["dev"]).index if "dev" in one else -1,
-            table=_number(TABLES, one["table"]),
+            table=self._table(one),
             protocol=_number(PROTOCOLS, one["protocol"]),
             scope=_number(SCOPES, one["scope"]),
             metric=one.get("metric", 0),
             onlink="onlink" in one["flags"],
             preferred_source="",
         )
+
+
+def _in_common(one: str, other: str) -> int:
+    """Leading bits."""
+    different = int(ip_address(one)) ^ int(ip_address(other))
+    return ip_address(one).max_prefixlen - different.bit_length()
 
 
 def _refused(number: int) -> NetlinkError:
