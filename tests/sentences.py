@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import string
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from bot.language import key
 from engine import rulebase
 from engine.rule import CauseRule
 
+WORDS = re.compile(r"[A-Za-z]{2,}\s|\s[A-Za-z]{2,}")
 ROOT = Path(__file__).resolve().parents[1]
 FRAME = (
     "bot/reply",
@@ -83,3 +85,26 @@ def _templates(node: ast.expr, constants: dict[str, ast.expr]) -> Iterator[str]:
 def placeholders(template: str) -> set[str]:
     """The names in braces."""
     return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+
+
+def unsaid_in(path: Path) -> set[str]:
+    """Words in the functions of a file that no `say` says: of a stage or an owner, or English in the wrong place."""
+    found: set[str] = set()
+
+    def look(node: ast.AST) -> None:
+        if isinstance(node, ast.keyword) and node.arg in ("stage", "severity"):
+            return
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "say":
+            for one in (*node.args[1:], *node.keywords):
+                look(one)
+            return
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and WORDS.search(node.value):
+            found.add(node.value)
+        for child in ast.iter_child_nodes(node):
+            look(child)
+
+    for function in ast.walk(ast.parse(path.read_text())):
+        if isinstance(function, ast.FunctionDef):
+            for statement in function.body[1 if ast.get_docstring(function) else 0 :]:
+                look(statement)
+    return found
