@@ -30,6 +30,7 @@ from facts import (
 )
 from facts.verdict import SEVERITIES
 
+FELIX_STUCK = "felix_stuck"  # the failure mode that makes every promise of a repair void
 OBSTACLES = {
     "ebpf": "Calico's eBPF programs carry packets from {source} to {target}: neither their maps nor routes are judged, "
     "both pods' interfaces, IPAM and fresh packets are",
@@ -64,7 +65,8 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     waiting = {fact.node for fact in facts if isinstance(fact, Endpoint) and fact.starting and not fact.addresses}
     lost = any(passage.loses(leg, probes) for leg in legs if leg.direction == "forward")
     told = _last_resorts(told, rules, lost=lost, waiting=waiting)
-    causes = [_with_felix(cause, evaluation.facts) for cause in _ordered(told, rules)]
+    stuck = {cause.node for cause in told if cause.rule == FELIX_STUCK}
+    causes = [_with_felix(cause, evaluation.facts, stuck) for cause in _ordered(told, rules)]
     breaking = tuple(cause for cause in causes if cause.severity != "warns")
     warnings = tuple(cause for cause in causes if cause.severity == "warns")
     blind = _blind(evaluation, unjudged, withheld, breaking)
@@ -156,8 +158,8 @@ def _ordered(causes: Iterable[Cause], rules: dict[str, CauseRule]) -> list[Cause
     return sorted(causes, key=key)
 
 
-def _with_felix(cause: Cause, facts: Sequence[Fact]) -> Cause:
-    """What Felix will do about it and when (calico_truth.md 2)."""
+def _with_felix(cause: Cause, facts: Sequence[Fact], stuck: set[str]) -> Cause:
+    """What Felix will do about it and when (calico_truth.md 2). stuck: nodes where it lives and gets nothing done."""
     if cause.heals_within_s < HEALS_NEVER:
         return cause
     if cause.heals_within_s == HEALS_NEVER:
@@ -170,6 +172,8 @@ def _with_felix(cause: Cause, facts: Sequence[Fact]) -> Cause:
             seconds=seconds,
             node=node,
         )
+    elif node in stuck:
+        felix = say("Felix on {node} is stuck: it may not repair this.", node=node)
     elif health.reachable and health.ready:
         felix = say(
             "Felix on {node} is alive: it rewrites this within {seconds} s. If it is still wrong then, look at Felix.",

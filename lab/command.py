@@ -72,10 +72,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _faults() -> int:
     """What can be broken is known before a lab is up."""
-    from lab.faults import describe, load, names
+    from lab.faults import describe, load, names, needs
 
     for name in names():
-        print(f"{name:<28} {'|'.join(load(name).WHERE):<14} {describe(name)}")
+        lacking = f" (needs {needs(name)}, which no lab has)" if needs(name) else ""
+        print(f"{name:<28} {'|'.join(load(name).WHERE):<14} {describe(name)}{lacking}")
     return 0
 
 
