@@ -176,6 +176,15 @@ WOUNDS: list[tuple[str, str, str, int, Changes]] = [
         ],
     ),
     (
+        "underlay_route_missing", "node-a", "forward", -1,
+        [
+            (
+                ProbeResult, {"node": "node-a", "pod": "", "target_address": NODES6["node-b"][0]},
+                {"sent": 0, "answered": 0, "outcome": "unreachable", "detail": "the sender's own kernel says: no"},
+            ),
+        ],
+    ),
+    (
         "pod_ipv6_disabled", "node-b", "both", 0,
         [
             (
@@ -274,3 +283,10 @@ def test_the_evidence_of_a_healthy_flow_agrees_with_what_is_expected() -> None:
     tunnel = {"node": "node-a", "device": TUNNEL6}
     for facts in (healthy(families=(4, 6)), change(healthy(families=(6,)), LinkAddresses, tunnel, addresses=beside)):
         assert [row for row in rows(diagnose(facts)) if row.wrong] == []
+
+
+def test_a_node_that_reaches_its_peer_by_its_own_address_only_is_not_accused() -> None:
+    refused = {"sent": 0, "answered": 0, "outcome": "unreachable"}
+    ping = {"node": "node-a", "pod": "", "target_address": NODES6["node-b"][0]}
+    diagnosis = after([(ProbeResult, ping, refused)], lost=False)
+    assert (diagnosis.verdict, [cause.rule for cause in diagnosis.warnings]) == ("healthy", ["underlay_route_missing"])
