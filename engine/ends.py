@@ -88,6 +88,7 @@ def _side(
             vxlan_port=node.vxlan_port,
             bpf=node.bpf,
             wireguard_key=node.wireguard_key if node.wireguard else "",
+            wireguard_device=node.wireguard_device,
             windows=node.system == "windows",
             foreign_dataplane=node.foreign_dataplane,
             settings_read=node.settings_read,

@@ -42,6 +42,7 @@ class CalicoNode(Fact, frozen=True, kw_only=True):
     bpf: bool = False
     wireguard: bool = False  # encryption is switched on
     wireguard_key: str = ""  # WireguardPublicKey (WireguardPublicKeyV6) annotation; "" on a node that cannot encrypt
+    wireguard_device: str = ""  # wireguardInterfaceName (wireguardInterfaceNameV6) where it is set; "" for the usual
     system: str = "linux"  # label kubernetes.io/os
     foreign_dataplane: bool = False  # Felix is told to leave the dataplane to somebody else: VPP
     metrics_port: int = 9091  # of Felix, where it is told to have one

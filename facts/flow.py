@@ -86,6 +86,7 @@ class Side(Fact, frozen=True, kw_only=True):
     nat_outgoing: bool = False  # of that pool: what leaves for no pool's address does so under the node's own
     bpf: bool = False
     wireguard_key: str = ""  # of its node, where that is told to encrypt
+    wireguard_device: str = ""  # as CalicoNode.wireguard_device
     windows: bool = False
     foreign_dataplane: bool = False
     settings_read: bool = True  # as CalicoNode.settings_read

@@ -202,6 +202,16 @@ SIX = """2002-name     proto    table    state  since       info
 0000
 """
 
+# BIRD 2.0.12 itself said this.
+TWO = """0001 BIRD 2.0.12 ready.
+2002-Name       Proto      Table      State  Since         Info
+1002-device1    Device     ---        up     19:29:13.300
+ static1    Static     master4    up     19:29:13.300
+ Mesh_127_0_0_2 BGP        ---        up     19:29:13.300  Established
+ Node_192_0_2_5_port_179 BGP        ---        start  19:29:13.300  Passive
+0000
+"""
+
 
 def test_the_sessions_are_read_as_calicoctl_reads_them() -> None:
     found = peers("node-a", 4, GREETING + TABLE)
@@ -215,6 +225,10 @@ def test_the_sessions_are_read_as_calicoctl_reads_them() -> None:
     assert [one.address for one in peers("node-a", 6, SIX)] == ["fd80:24e2:f998:72d7::2"]
     assert [one.address for one in peers("node-a", 4, SIX)] == ["172.17.8.102"]
     assert isinstance(found[0], BgpPeer)
+    assert [(one.address, one.session, one.since) for one in peers("node-a", 4, TWO)] == [
+        ("127.0.0.2", "Established", "19:29:13.300"),
+        ("192.0.2.5", "Passive", "19:29:13.300"),
+    ]
 
 
 @contextlib.contextmanager

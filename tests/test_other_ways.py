@@ -195,6 +195,11 @@ def test_what_is_not_supported_is_said_in_one_sentence(fields: dict[str, Any], s
     assert len(told) == 2 and all(said in one and "judged" in one for one in told)
 
 
+def test_the_device_may_have_another_name() -> None:
+    facts = change(wireguard(), CalicoNode, {}, wireguard_device="wg.cluster")
+    assert (leg_of(facts).tunnel_device, plan(facts)[0].tunnel_device) == ("wg.cluster", "wg.cluster")
+
+
 def test_wireguard_needs_no_look_at_the_tunnel_below_it() -> None:
     facts = without(wireguard(), WireguardPeer, node="node-b")
     diagnosis = diagnose(facts)

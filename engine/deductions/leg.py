@@ -125,6 +125,8 @@ def _leg(direction: str, how: str, flow: Flow, sender: Side, receiver: Side, set
     by = route_by(how, sender, receiver, settings) if from_calico else ""
     next_hop = receiver.tunnel_address if how == "vxlan" else receiver.node_address
     device = TUNNEL_DEVICES[how if how in TUNNELS else "vxlan", flow.family]
+    if how == "wireguard":
+        device = sender.wireguard_device or device
     return Leg(
         flow=flow.name,
         family=flow.family,
