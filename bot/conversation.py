@@ -91,10 +91,11 @@ class Conversation:
             return
         except Exception:
             log.exception("question %s could not be judged", job.id)
-            broken = UserError(
-                f"I could not judge this: something in me broke, and the log has it under {job.id}. Please ask again."
+            broken = say(
+                "I could not judge this: something in me broke, and the log has it under {name}. Please ask again.",
+                name=job.id,
             )
-            await self._slack.update(job.channel, job.answer, self._trouble(job, broken))
+            await self._slack.update(job.channel, job.answer, self._trouble(job, UserError(self._language(broken))))
             return
         await self._slack.update(job.channel, job.answer, blocks.answer(investigation, self._language))
         await self._reply(job.channel, job.thread or job.answer, investigation, job.user)
@@ -105,7 +106,8 @@ class Conversation:
             for request in await requested(investigation, self._store, Person(id=user, via="slack")):
                 cards.append(await self._card(request, channel, thread))
         except StoreError as error:
-            cards.append(_plain(f"There is a fix for this, but it cannot be asked for. {error.sentence}"))
+            refused = say("There is a fix for this, but it cannot be asked for. {why}", why=error.sentence)
+            cards.append(_plain(self._language(refused)))
         for message in blocks.thread(investigation, cards, language=self._language):
             ts = await self._slack.post(channel, message, thread)
             if message.request:
@@ -117,14 +119,22 @@ class Conversation:
         if shown is None or (shown.channel, shown.thread) == (channel, thread):
             return self._cards.message(request)
         link = await self._slack.permalink(shown.channel, shown.ts)
-        where = f"<{link}|its card>" if link else "its card in an earlier thread"
-        text = f"*{escape(request.spec.title)}* was asked for already as `{request.name}`: see {where}."
-        return Message(text=text, blocks=[])
+        where = f"<{link}|{self._language(say('its card'))}>" if link else say("its card in an earlier thread")
+        text = say(
+            "*{title}* was asked for already as `{name}`: see {where}.",
+            title=escape(request.spec.title),
+            name=request.name,
+            where=where,
+        )
+        return Message(text=self._language(text), blocks=[])
 
     async def _tell_to_invite(self, job: Job) -> None:
-        text = f"I am not in this channel, so I cannot answer here. Write `/invite @{self._bot_name}` and ask again."
+        text = say(
+            "I am not in this channel, so I cannot answer here. Write `/invite @{name}` and ask again.",
+            name=self._bot_name,
+        )
         await self._slack.whisper(
-            text, channel=job.channel, user=job.user, thread=job.thread, response_url=job.response_url
+            self._language(text), channel=job.channel, user=job.user, thread=job.thread, response_url=job.response_url
         )
 
     def _progress(self, job: Job, step: str) -> Message:

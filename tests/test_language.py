@@ -135,7 +135,7 @@ def test_an_answer_reads_chinese_from_the_first_to_the_last_line() -> None:
     )
     assert "node-a 上的 Felix 存活" in lines[4]
     text = "\n".join(lines)
-    assert "去程      eth0 ok > cali4c1aaaaaaaa ok > node-a ok > vxlan.calico x 第一个坏的位置" in text
+    assert "去程      eth0 ok > cali4c1aaaaaaaa ok > node-a ok > vxlan.calico x 首个异常点" in text
     do_now = next(line for line in lines if "立即处理" in line)
     assert width(do_now.split("用正确的")[0]) == 2 + LABEL
     assert "未能看到：无" in lines[-1]
@@ -157,7 +157,7 @@ def test_every_verdict_has_its_line(make: Any, words: str) -> None:
 
 
 def test_the_coloured_answer_marks_the_bad_hop_in_every_language() -> None:
-    assert "\x1b[31;1mx 第一个坏的位置\x1b[0m" in render(answers.wrong_mac(), language=zh, colour=True)
+    assert "\x1b[31;1mx 首个异常点\x1b[0m" in render(answers.wrong_mac(), language=zh, colour=True)
 
 
 def test_evidence_in_chinese_marks_the_same_rows_wrong() -> None:
