@@ -39,7 +39,7 @@ def catalogue(name: str, mode: str = "") -> dict[str, str]:
 
 def compare(path: str, english: set[str], translated: Mapping[str, str]) -> None:
     missing, stale = english - set(translated), set(translated) - english
-    assert not missing, f"{path} lacks: {sorted(missing)}"
+    assert not missing, f"{path} lacks (python -m tests.translate takes them): {sorted(missing)}"
     assert not stale, f"{path} translates what nobody says (any more): {sorted(stale)}"
     for template, other in translated.items():
         assert other.strip(), f"{path}: nothing stands for {template!r}"
