@@ -48,6 +48,9 @@ def questions(lab: Lab) -> list[str]:
     found = [f"{source} {target} {PORT}" for source, target in combinations(names, 2)]
     for source, target in combinations([node["name"] for node in status["nodes"]], 2):
         found += [f"{source} {target}", f"{source} {first[target]} {PORT}", f"{first[source]} {target}"]
+    if "service-on-every-node" in status["settings"]["variant"].split("+"):
+        clients = [*names, *(node["name"] for node in status["nodes"])]
+        found += [f"{client} shop/db-service {PORT}" for client in clients]
     if "host-network-pods" in status["settings"]["variant"].split("+"):
         found += [f"shop/agent-1 {names[-1]} {PORT}", f"{names[0]} shop/agent-2", "shop/agent-1 shop/agent-3"]
     return found
