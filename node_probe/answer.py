@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 LONGEST_S = 30.0
 PACKETS_S = packets.TIMEOUT_S + 2 * packets.RESERVE_S
 HEAD_START_S = 0.05  # then the next look starts beside it
+MINOR = ("services", "bird")  # without these a path that carries packets can be called healthy all the same
 PATIENT = ("felix", "services")  # the collectors that look again, seconds later, where the first look was bad
 THREADS = 16  # a look takes milliseconds; these are for those that hang
 
@@ -98,9 +99,10 @@ class Prober:
         for name, task, seen in started:
             facts += seen.copy()
             if not task.done():
-                facts.append(Blind(node=self.node, look=name, reason=f"not done after {ask.deadline_ms} ms"))
+                reason = f"not done after {ask.deadline_ms} ms"
+                facts.append(Blind(node=self.node, look=name, reason=reason, minor=name in MINOR))
             elif error := task.exception():
-                facts.append(Blind(node=self.node, look=name, reason=_sentence(error)))
+                facts.append(Blind(node=self.node, look=name, reason=_sentence(error), minor=name in MINOR))
         return facts
 
     async def _run(self, collector: Collector, ask: NodeAsk, view: View, seen: list[Fact]) -> None:

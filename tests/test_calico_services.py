@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from facts import BgpPeer, CalicoService, NodeAsk
+from facts import BgpPeer, Blind, CalicoService, Fact, NodeAsk
 from lab import looping
 from lab.namespaces import Namespace
 from node_probe import processes
+from node_probe.answer import Prober
 from node_probe.collectors import services
 from node_probe.collectors.bird import peers, show_protocols
 from node_probe.netlink import NetlinkError
@@ -343,3 +344,22 @@ def test_stopping_a_loop_leaves_nothing_behind(tmp_path: Path) -> None:
     looping.stop(supervisor)
     with pytest.raises(ProcessLookupError):
         os.killpg(supervisor.pid, signal.SIGKILL)
+
+
+async def test_a_look_at_programs_that_breaks_casts_no_doubt_on_a_path() -> None:
+    """Only warnings rest on it. What decides about a path is another matter."""
+
+    def breaks(ask: NodeAsk, view: View) -> Iterator[Fact]:
+        raise PermissionError(13, "Permission denied")
+        yield
+
+    prober = Prober("node-a", dict.fromkeys(("services", "bird", "route"), breaks))
+    try:
+        found = await prober.answer(NodeAsk(node="node-a"), time.monotonic() + 2)
+    finally:
+        await prober.close()
+    assert {one.look: one.minor for one in found if isinstance(one, Blind)} == {
+        "services": True,
+        "bird": True,
+        "route": False,
+    }
