@@ -88,11 +88,15 @@ class Drawing:
         return next(entry for entry in self.all(kind) if entry["metadata"]["name"] == name)
 
     def pods(self, node: str) -> list[Object]:
-        """Of an application, in order."""
+        """Of an application, up, and with a network of their own; in order."""
         return [
             pod
             for pod in self.all("Pod")
-            if pod["spec"]["nodeName"] == node and pod["metadata"]["namespace"] == APPLICATION_NAMESPACE
+            if pod["spec"]["nodeName"] == node
+            and pod["metadata"]["namespace"] == APPLICATION_NAMESPACE
+            and pod["status"]["phase"] == "Running"
+            and not pod["spec"].get("hostNetwork")
+            and not pod["metadata"].get("deletionTimestamp")
         ]
 
     def pool(self, family: int) -> Object:

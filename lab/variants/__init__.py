@@ -21,12 +21,16 @@ VARIANTS: dict[str, Variant] = {
 
 
 def chosen(words: str) -> list[Variant]:
-    """The variants of NAME[+NAME...], "" for none. Raises LabError for unknown ones and such as exclude each other."""
+    """The variants of NAME[+NAME...] in the order of VARIANTS, "" for none.
+
+    Raises LabError for unknown ones and such as exclude each other.
+    """
     names = [name for name in words.split("+") if name]
     for name in names:
         if name not in VARIANTS:
             raise LabError(f"There is no variant {name}; calico-why lab variants lists them.", 2)
-    found = [VARIANTS[name] for name in names]
+    order = list(VARIANTS)
+    found = [VARIANTS[name] for name in sorted(names, key=order.index)]
     for number, one in enumerate(found):
         for other in found[number + 1 :]:
             if not one.combines_with(other):

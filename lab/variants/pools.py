@@ -62,7 +62,7 @@ def _single(drawing: Drawing, node: str, family: int) -> str:
     return f"{network[0]}/{network.max_prefixlen}"
 
 
-@drawn()
+@drawn(conflicts="blocks-of-one-address")
 def borrowed_pod_address(drawing: Drawing) -> None:
     """A pod of the last node has an address of the first node's block."""
     lender, borrower = drawing.nodes[0], drawing.nodes[-1]
@@ -175,7 +175,7 @@ def handle_that_counts_too_many(drawing: Drawing) -> None:
     )
 
 
-@drawn(conflicts="blocks-of-one-address")
+@drawn(conflicts="blocks-of-one-address no-ipam-configuration")
 def address_in_cooldown(drawing: Drawing) -> None:
     """An address of the first node's block was released a moment ago and is not to be given out yet (Calico 3.33)."""
     drawing.one("IPAMConfig", "default")["spec"]["ipCooldownSeconds"] = 60

@@ -189,7 +189,7 @@ def strict_affinity(drawing: Drawing) -> None:
     drawing.one("IPAMConfig", "default")["spec"]["strictAffinity"] = True
 
 
-@drawn()
+@drawn(conflicts="strict-affinity")
 def no_ipam_configuration(drawing: Drawing) -> None:
     """There is no IPAMConfig, as before the first address is given out by an old Calico."""
     drawing.entries.remove(drawing.one("IPAMConfig", "default"))
