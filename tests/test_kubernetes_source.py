@@ -679,6 +679,7 @@ async def test_not_a_calico_cluster(tmp_path: Path) -> None:
         error = await refused(world, "pod-a1", "pod-b1")
     assert error.status == COULD_NOT_JUDGE
     assert "is not a Calico cluster" in error.sentence and "KUBECONFIG" in error.sentence
+    assert "etcd of its own" in error.sentence
 
 
 async def test_an_api_server_that_is_not_there(world: World) -> None:
