@@ -235,8 +235,8 @@ class Cluster:
             return NATIVE
         raise UserError(
             f"{self.name} is not a Calico cluster: its API server {self.api.server} serves neither {CLASSIC} nor "
-            f"{NATIVE}. Check that KUBECONFIG points to the cluster you mean. A Calico that keeps its objects in an etcd "
-            "of its own cannot be asked about.",
+            f"{NATIVE}. Check that KUBECONFIG points to the cluster you mean. "
+            "A Calico that keeps its objects in an etcd of its own cannot be asked about.",
             status=COULD_NOT_JUDGE,
         )
 
