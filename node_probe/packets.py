@@ -11,6 +11,7 @@ import struct
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from facts import Blind, Fact, LocalPod, NodeAsk, ProbeResult, SendProbe
 from node_probe.namespaces import CannotEnter
@@ -323,7 +324,7 @@ def _objected(probe: SendProbe, said: Objection) -> Met:
     words = family.words.get(said_it, f"ICMP type {said.kind} code {said.code}")
     # A kernel says so of its own UDP port; the same words from elsewhere, or about TCP, are a firewall's.
     own = probe.protocol == "udp" and said_it == family.port_unreachable
-    outcome = "refused" if own and said.by == probe.target else "unreachable"
+    outcome = "refused" if own and ip_address(said.by) == ip_address(probe.target) else "unreachable"
     return Met(outcome, by=said.by, detail=f"{said.by} says: {words}")
 
 

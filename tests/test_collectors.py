@@ -350,6 +350,15 @@ def test_an_address_no_device_holds_leaves_the_uplink_unknown() -> None:
 
 
 @in_namespaces
+def test_where_no_tunnel_is_asked_for_none_is_looked_at() -> None:
+    TwoNodes()
+    facts = look(tunnel_device="", ways=(Way(destination=DB, source=CART, incoming=CART_INTERFACE),))
+    assert not of(facts, Blind) and not of(facts, FdbEntry)
+    assert [one.device for one in of(facts, Link)] == ["eth0"]
+    assert {one.device for one in of(facts, Sysctl)} == {"", "all", CART_INTERFACE}
+
+
+@in_namespaces
 def test_both_ends_of_a_wounded_pod() -> None:
     nodes = TwoNodes()
     pod = nodes.index("cart", "eth0")

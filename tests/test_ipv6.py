@@ -451,6 +451,9 @@ def test_a_good_path_answers_every_kind_over_ipv6() -> None:
 @in_namespaces
 def test_refusals_of_the_target_over_ipv6() -> None:
     TwoNodes(dual=True)
+    longer = "FD00:10:244:0:0:0:2:2"  # however it is written
+    (udp,) = send(from_cart("udp", longer, port=81), **FAMILY)
+    assert met(udp)[2] == "refused"
     tcp, udp = send(from_cart("tcp", DB6, port=81), from_cart("udp", DB6, port=81), **FAMILY)
     assert met(tcp) == (2, 0, "refused", DB6)
     assert met(udp) == (2, 0, "refused", DB6)
