@@ -64,6 +64,8 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     probes = [fact for fact in evaluation.facts if isinstance(fact, ProbeResult)]
     waiting = {fact.node for fact in facts if isinstance(fact, Endpoint) and fact.starting and not fact.addresses}
     lost = any(passage.loses(leg, probes) for leg in legs if leg.direction == "forward")
+    if not lost and any(passage.sent(leg, probes) for leg in legs if leg.direction == "forward"):
+        told = [cause for cause in told if not rules[cause.rule].silent_while_well]
     told = _last_resorts(told, rules, lost=lost, waiting=waiting)
     stuck = {cause.node for cause in told if cause.rule == FELIX_STUCK}
     causes = [_with_felix(cause, evaluation.facts, stuck) for cause in _ordered(told, rules)]

@@ -138,6 +138,7 @@ class CauseRule(Rule):
     stage: str = ""  # where on its leg a packet is lost
     both_ways: bool = False  # it breaks the other leg as well
     last_resort: bool = False  # it breaks a flow only where packets are lost and nothing else explains that
+    silent_while_well: bool = False  # where no packet is lost it is not even a warning
     heals_within_s: int = NOT_FELIX
 
     def judge(self, facts: dict[str, Fact], evidence: tuple[str, ...]) -> Cause | None:
@@ -184,6 +185,7 @@ def cause(
     after_peer: Iterable[str] = (),
     both_ways: bool = False,
     last_resort: bool = False,
+    silent_while_well: bool = False,
     heals_within_s: int = NOT_FELIX,
     **patterns: Pattern,
 ) -> Callable[[Judgement], CauseRule]:
@@ -193,6 +195,7 @@ def cause(
     fix: a kind of fix (fixes/kinds) that people can approve.
     after: failure modes of the same node whose echo this one may be; after_peer: those of the leg's other node.
     last_resort: told as a warning where fresh packets pass, or where something else explains why they do not.
+    silent_while_well: not told at all where fresh packets pass.
     heals_within_s: HEALS_DEVICE, HEALS_ENTRY, HEALS_CHAIN, HEALS_NEVER, or NOT_FELIX when Felix has nothing to do with it.
     """
     if severity not in SEVERITIES:
@@ -219,6 +222,7 @@ def cause(
             stage=stage,
             both_ways=both_ways,
             last_resort=last_resort,
+            silent_while_well=silent_while_well,
             heals_within_s=heals_within_s,
         )
 

@@ -45,6 +45,7 @@ class CalicoNode(Fact, frozen=True, kw_only=True):
     wireguard_device: str = ""  # wireguardInterfaceName (wireguardInterfaceNameV6) where it is set; "" for the usual
     system: str = "linux"  # label kubernetes.io/os
     foreign_dataplane: bool = False  # Felix is told to leave the dataplane to somebody else: VPP
+    backend: str = ""  # CALICO_NETWORKING_BACKEND of its calico-node: bird | vxlan | none; "" where that is not known
     metrics_port: int = 9091  # of Felix, where it is told to have one
     settings_read: bool = True  # False: FelixConfiguration could not be read; what comes of it here is a default
 

@@ -450,12 +450,13 @@ async def test_felix_s_environment_goes_before_its_configuration(world: World) -
         {"name": "FELIX_USEINTERNALDATAPLANEDRIVER", "value": "false"},
         {"name": "FELIX_WIREGUARDENABLED", "valueFrom": {"configMapKeyRef": {"name": "x", "key": "y"}}},
         {"name": "FELIX_VXLANPORT", "value": "8472"},  # of one node alone it is a fault
+        {"name": "CALICO_NETWORKING_BACKEND", "value": "none"},
     ]
     world.store.create(pod)
     facts = await look(world)
     nodes = {one.name: one for one in of(facts, CalicoNode) if isinstance(one, CalicoNode)}
     a, b = nodes["node-a"], nodes["node-b"]
-    assert (a.bpf, a.foreign_dataplane, a.wireguard) == (True, True, False)
+    assert (a.bpf, a.foreign_dataplane, a.wireguard, a.backend) == (True, True, False, "none")
     assert (a.interface_prefix, a.felix_health_port, a.metrics_port, a.vxlan_port) == ("tap", 9199, 9091, 4789)
     assert (b.bpf, b.foreign_dataplane, b.interface_prefix, b.felix_health_port) == (False, False, "cali", 9099)
     endpoints = {one.name: one.interface for one in of(facts, Endpoint) if isinstance(one, Endpoint)}

@@ -30,6 +30,7 @@ OWNS = {
 SPLIT_SINCE = (3, 33)  # from here on Felix has the IPIP pools where nobody says otherwise
 FOLLOWS_PROXY_SINCE = (3, 32)  # nftablesMode Auto is the default: as kube-proxy does on each node
 TYPHA_SETTING = "FELIX_TYPHAK8SSERVICENAME"
+BACKEND = "CALICO_NETWORKING_BACKEND"
 YES = ("true", "1", "yes", "y", "t")  # as Felix reads them
 SHOWN = 5  # leaked addresses that are named
 
@@ -80,13 +81,13 @@ def dataplane(version: str, felix: Object) -> str:
 
 
 def environment(pods: Sequence[Object]) -> dict[str, str]:
-    """Felix's settings out of the environment of a node's calico-node pod, the running one where there are two."""
+    """Calico's settings out of the environment of a node's calico-node pod, the running one where there are two."""
     pod = max(pods, key=describe.runs)
     return {
         str(setting["name"]).upper(): str(setting["value"])
         for container in (pod.get("spec") or {}).get("containers") or ()
         for setting in container.get("env") or ()
-        if str(setting.get("name")).upper().startswith("FELIX_") and "value" in setting
+        if str(setting.get("name")).upper().startswith(("FELIX_", BACKEND)) and "value" in setting
     }
 
 
@@ -112,6 +113,7 @@ def as_told(node: CalicoNode, environment: Mapping[str, str]) -> CalicoNode:
         interface_prefix=(environment.get("FELIX_INTERFACEPREFIX") or node.interface_prefix).split(",")[0],
         felix_health_port=number("FELIX_HEALTHPORT", node.felix_health_port),
         metrics_port=number("FELIX_PROMETHEUSMETRICSPORT", node.metrics_port),
+        backend=environment.get(BACKEND, "").lower(),
     )
 
 

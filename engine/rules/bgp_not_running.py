@@ -2,13 +2,14 @@
 
 from engine.prefix import covers_more
 from engine.rule import NOT_FELIX, Finding, cause, say, some, the
-from facts import Bird, Leg, RouteLookup, Text
+from facts import Bird, CalicoNode, Leg, RouteLookup, Text
 
 
 @cause(
     title="BIRD does not run",
     severity="breaks",
     last_resort=True,
+    silent_while_well=True,
     remedy="Read the log of this node's calico-node pod, and see what CALICO_NETWORKING_BACKEND says there: pools "
     "without VXLAN need `bird`, unless Felix is to write their routes (programClusterRoutes).",
     after=["calico_node_missing"],
@@ -19,10 +20,14 @@ from facts import Bird, Leg, RouteLookup, Text
     leg=some(Leg, source_node=the.bird.node, family=the.bird.family, route_by="bgp"),
     there=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
     back=some(RouteLookup, node=the.leg.target_node, destination=the.leg.source_address, source="", incoming=""),
+    node=some(CalicoNode, name=the.leg.source_node, family=the.leg.family),
 )
-def bgp_not_running(bird: Bird, leg: Leg, there: RouteLookup, back: RouteLookup) -> Text | Finding | None:
-    """Routes it has written outlive it; only missing ones tell that it should run."""
-    if not bird.seen or bird.running:
+def bgp_not_running(
+    bird: Bird, leg: Leg, there: RouteLookup, back: RouteLookup, node: CalicoNode
+) -> Text | Finding | None:
+    """Routes it has written outlive it; only missing ones tell that it should run. Where calico-node is told to do
+    without it somebody else carries the packets: a cloud, another network plugin."""
+    if not bird.seen or bird.running or node.backend not in ("", "bird"):
         return None
     if _lacking(there, leg.target_block):
         return say(

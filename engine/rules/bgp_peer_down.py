@@ -9,6 +9,7 @@ from facts import BgpPeer, Bird, Leg, RouteLookup, Text
     title="A BGP session is down, and the route it should bring is missing",
     severity="breaks",
     last_resort=True,
+    silent_while_well=True,
     remedy="See that TCP 179 is open between the two nodes both ways, and that BIRD runs on the other one "
     "(`calicoctl node status` there).",
     after=["bgp_not_running"],
