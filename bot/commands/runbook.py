@@ -145,6 +145,11 @@ def _meaning(mode: CauseRule) -> str:
     meaning = say(SEVERITY[mode.severity])
     if not mode.last_resort:
         return meaning
+    if mode.silent_while_well:
+        return say(
+            "{meaning}; not told where packets pass, only a warning where something else explains their loss",
+            meaning=meaning,
+        )
     return say("{meaning}; only a warning where packets pass or something else explains their loss", meaning=meaning)
 
 
