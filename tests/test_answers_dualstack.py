@@ -13,6 +13,21 @@ from lab.faults import families, load, names, variant
 from tests.asking import ask, told, words_for
 
 DUALSTACK = "dualstack"
+# One for each kind of look; `make score` inflicts them all.
+OF_EITHER = (
+    "fdb_entry_wrong_node",
+    "ip_forwarding_off",
+    "neighbor_missing",
+    "pod_gateway_mac_wrong",
+    "pod_route_missing",
+    "route_blackholed",
+    "route_wrong_next_hop",
+    "routing_rule_diverts",
+    "tunnel_address_missing",
+    "underlay_neighbor_wrong",
+    "vxlan_device_down",
+    "vxlan_local_address_wrong",
+)
 WOUNDS = [(mode, where) for mode in names() if variant(mode) == DUALSTACK for where in load(mode).WHERE]
 
 
@@ -33,6 +48,17 @@ async def test_every_wound_is_named_first_on_its_node(shared: Lab, mode: str, wh
     diagnosis = (await ask(shared.environment(), words_for(inflicted))).diagnosis
     assert diagnosis.verdict == "cause", diagnosis.summary
     assert [(cause.rule, cause.node) for cause in told(diagnosis, mode)] == [(mode, inflicted["node"])]
+
+
+@pytest.mark.parametrize("mode", OF_EITHER)
+async def test_a_wound_of_ipv6_is_named_and_ipv4_is_not_accused(shared: Lab, mode: str) -> None:
+    shared.heal()
+    inflicted = shared.inflict(mode, where=load(mode).WHERE[-1], family=6)
+    diagnosis = (await ask(shared.environment(), words_for(inflicted))).diagnosis
+    assert [cause.rule for cause in told(diagnosis, mode)] == [mode], diagnosis
+    assert {cause.flow.rsplit(" ", 1)[-1] for cause in told(diagnosis, mode)} <= {"IPv6", ""}
+    of_ipv4 = [hop.state for path in diagnosis.path if path.flow.endswith("IPv4") for hop in path.hops]
+    assert "bad" not in of_ipv4
 
 
 async def test_the_same_pair_is_healthy_in_both_families_once_the_wound_is_gone(shared: Lab) -> None:
