@@ -28,6 +28,7 @@ from bot.reply import blocks
 from bot.reply.blocks import escape
 from bot.second_look import second_look
 from bot.slack import SLACK_API, Identity, Slack, escape_but_mentions, web_client
+from facts import say
 from fixes.approvers import Approvers
 from fixes.request import Person, Phase
 from fixes.store import FixStore, StoreError
@@ -46,6 +47,8 @@ _TIMESTAMP = re.compile(r"[0-9]{10}")
 _SIGNATURE = re.compile(r"v0=[0-9a-f]{64}")
 
 NOT_KEPT = "I cannot keep your question safe (the disk refuses), so I did not take it. Please tell who runs me."
+
+OWN_ONLY = "I answer people of my own workspace only."
 
 Body = Mapping[str, Any]
 
@@ -83,7 +86,7 @@ class App:
         self._investigate = investigate
         self._slack = Slack(web_client(settings.bot_token, settings.api_url))
         self._approvals = Approvals(store, approvers, GroupCache(self._slack.members))
-        self._cards = Cards(self._slack, store, approvers, second_look(investigate), language)
+        self._cards = Cards(self._slack, store, approvers, second_look(investigate, language), language)
         self.address: tuple[str, int] | None = None  # in HTTP mode, once it listens
         self.ready = asyncio.Event()
 
@@ -147,7 +150,7 @@ class App:
 
     async def _on_command(self, ack: AsyncAck, body: Body) -> None:
         if body.get("team_id") != self._me.team:
-            await ack(text="I answer people of my own workspace only.")
+            await ack(text=self._language(say(OWN_ONLY)))
             return
         try:
             said = speech.understand(str(body.get("text") or ""))
@@ -170,7 +173,7 @@ class App:
             response_url=place.response_url,
         )
         if await self._accept(job) is None:
-            await ack(text=NOT_KEPT)
+            await ack(text=self._language(say(NOT_KEPT)))
             return
         await ack()
         self._spawn(self._conversation.answer(job), f"question {job.id}")
@@ -201,7 +204,7 @@ class App:
             )
             accepted = await self._accept(job)
             if accepted is None:
-                return self._tell(NOT_KEPT, place)
+                return self._tell(self._language(say(NOT_KEPT)), place)
             return self._conversation.answer(job) if accepted else None
         if not await asyncio.to_thread(self._journal.first, identity):
             return None
@@ -224,7 +227,7 @@ class App:
         await ack()
         place, container = _place_of_click(body), body["container"]
         if _team(body) != self._me.team:
-            await self._tell("I answer people of my own workspace only.", place)
+            await self._tell(self._language(say(OWN_ONLY)), place)
             return
         try:
             said = speech.understand(f"why {body['actions'][0].get('value', '')}")
@@ -259,7 +262,8 @@ class App:
     async def _click(self, body: Body, to: Phase) -> None:
         place, container = _place_of_click(body), body["container"]
         if _team(body) != self._me.team:
-            await self._tell("People of another workspace decide nothing here. Nothing was changed.", place)
+            others = say("People of another workspace decide nothing here. Nothing was changed.")
+            await self._tell(self._language(others), place)
             return
         name = str(body["actions"][0].get("value") or "")
         await self._decide(name, to, place, shown=(container["channel_id"], container["message_ts"]))
@@ -278,7 +282,7 @@ class App:
             # A click that changed nothing may have been made on a card that lags behind.
             await self._cards.draw(decision.request)
         if not decision.changed or shown is None:
-            await self._tell(escape_but_mentions(decision.sentence), place)
+            await self._tell(escape_but_mentions(self._language(decision.sentence)), place)
 
     async def _say(self, said: speech.Said, place: Place) -> None:
         """The words that are answered to one person at once."""
@@ -291,7 +295,8 @@ class App:
                 lines = error.sentence
             await self._tell(escape(lines), place)
         elif not said.rest:
-            await self._tell(escape(f"Which one? {speech.HELP[said.word]}"), place)
+            which = say("Which one? {usage}", usage=speech.HELP[said.word])
+            await self._tell(escape(self._language(which)), place)
         else:
             to = Phase.APPROVED if said.word == "approve" else Phase.REJECTED
             await self._decide(said.rest[0], to, place, reason=" ".join(said.rest[1:])[:300])

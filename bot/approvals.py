@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from facts import say
 from fixes.approvers import KUBERNETES, SLACK_GROUP, Approvers
 from fixes.request import IN_WORDS, NAME, FixRequest, Person, Phase, Refused, last_event
 from fixes.store import FixStore, StoreError
@@ -70,33 +71,38 @@ class Approvals:
         shown: channel and ts of the message that was clicked; a request speaks through its own card only.
         """
         if not NAME.fullmatch(name):
-            return Decision(False, f"{_short(name)} is not the name of a fix request; they look like fx-7k2pabcd.")
+            wrong = say("{name} is not the name of a fix request; they look like fx-7k2pabcd.", name=_short(name))
+            return Decision(False, wrong)
         try:
             request = await self._store.get(name)
         except StoreError as error:
             if error.missing:
-                return Decision(False, f"I do not know a fix request {name}; nothing was changed.")
+                return Decision(False, say("I do not know a fix request {name}; nothing was changed.", name=name))
             raise
         if shown and request.status.slack and shown != (request.status.slack.channel, request.status.slack.ts):
-            return Decision(
-                False, f"This is not the card of {name}, so it decides nothing. Use its newest card.", request
-            )
+            stale = say("This is not the card of {name}, so it decides nothing. Use its newest card.", name=name)
+            return Decision(False, stale, request)
         try:
             entry = await self.entry(person)
         except GroupsUnknown as unknown:
-            return Decision(
-                False,
-                f"Slack did not say who may approve ({unknown}), so nobody may for now; nothing was changed. "
-                f"Try again, or in a terminal: calico-why approve {name}",
-                request,
+            silent = say(
+                "Slack did not say who may approve ({why}), so nobody may for now; nothing was changed. "
+                "Try again, or in a terminal: {command}",
+                why=unknown,
+                command=f"calico-why approve {name}",
             )
-        verb = "approve" if to is Phase.APPROVED else "reject"
+            return Decision(False, silent, request)
         if not entry:
-            return Decision(False, f"You may not {verb} this: {self.who_may(person.via)} Nothing was changed.", request)
-        if to is Phase.APPROVED and self._approvers.same_person(request, person) and not self._approvers.allow_self:
-            return Decision(
-                False, f"You asked for {name}, so somebody else has to approve it. Nothing was changed.", request
+            refused = say(
+                "You may not approve this: {who_may} Nothing was changed."
+                if to is Phase.APPROVED
+                else "You may not reject this: {who_may} Nothing was changed.",
+                who_may=self.who_may(person.via),
             )
+            return Decision(False, refused, request)
+        if to is Phase.APPROVED and self._approvers.same_person(request, person) and not self._approvers.allow_self:
+            own = say("You asked for {name}, so somebody else has to approve it. Nothing was changed.", name=name)
+            return Decision(False, own, request)
         by = msgspec.structs.replace(person, entry=entry)
         try:
             request = await self._store.transition(name, to, by=by, message=reason)
@@ -119,9 +125,9 @@ class Approvals:
     def who_may(self, via: str) -> str:
         """A sentence for people: who is on the list."""
         if not self._approvers.entries:
-            return "nobody may, because the list of approvers (CALICO_WHY_APPROVERS) is empty."
+            return say("nobody may, because the list of approvers (CALICO_WHY_APPROVERS) is empty.")
         names = sorted(_mention(entry) if via == "slack" else entry for entry in self._approvers.entries)
-        return f"{', '.join(names)} may."
+        return say("{names} may.", names=", ".join(names))
 
 
 def listing(requests: Sequence[FixRequest]) -> str:

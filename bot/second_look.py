@@ -8,7 +8,8 @@ from typing import Any
 
 from bot.errors import UserError
 from bot.investigate import Investigation
-from facts import ProbeResult
+from bot.language import ENGLISH, Language
+from facts import Message, ProbeResult, say
 from fixes.request import FixRequest
 
 log = logging.getLogger(__name__)
@@ -16,21 +17,27 @@ log = logging.getLogger(__name__)
 Look = Callable[[FixRequest], Awaitable[tuple[str, str]]]
 
 
-def second_look(investigate: Callable[..., Awaitable[Investigation]]) -> Look:
-    """A look at a verified request: verdict (cause | healthy | unknown) and one sentence. It never raises."""
+def second_look(investigate: Callable[..., Awaitable[Investigation]], language: Language = ENGLISH) -> Look:
+    """A look at a verified request: verdict (cause | healthy | unknown) and what there is to say. It never raises."""
 
     async def look(request: FixRequest) -> tuple[str, str]:
         done = request.status.message
         if not request.spec.question:
-            return "unknown", f"{done} Which question it came from is not known, so it was not asked again."
+            unknown = say("{done} Which question it came from is not known, so it was not asked again.", done=done)
+            return "unknown", language(unknown)
         try:
             investigation = await investigate(request.spec.question.split(), asked_by="second look")
         except UserError as error:
-            return "unknown", f"{done} Asked again, but: {error.sentence}"
+            return "unknown", language(say("{done} Asked again, but: {why}", done=done, why=error.sentence))
         except Exception:
             log.exception("the second look at %s broke", request.name)
-            return "unknown", f"{done} Asked again, but something in me broke; the log has it under {request.name}."
-        return investigation.diagnosis.verdict, _sentence(done, investigation)
+            broken = say(
+                "{done} Asked again, but something in me broke; the log has it under {name}.",
+                done=done,
+                name=request.name,
+            )
+            return "unknown", language(broken)
+        return investigation.diagnosis.verdict, language(_sentence(done, investigation)).rstrip()
 
     return look
 
@@ -38,13 +45,29 @@ def second_look(investigate: Callable[..., Awaitable[Investigation]]) -> Look:
 def _sentence(done: str, investigation: Investigation) -> str:
     diagnosis = investigation.diagnosis
     sent, answered = _probes(diagnosis.facts)
-    probes = f"{answered} of {sent} probes answer" if sent else "no probe was sent"
+    probes = (
+        say("{answered} of {sent} probes answer", answered=answered, sent=sent) if sent else say("no probe was sent")
+    )
+    summary = diagnosis.summary_message or diagnosis.summary
     if diagnosis.verdict == "healthy":
-        return f"verified: {done.rstrip('.')}; {probes}. {diagnosis.summary}".rstrip()
+        return say("verified: {done}; {probes}. {summary}", done=done.rstrip("."), probes=probes, summary=summary)
     if diagnosis.verdict == "cause" and diagnosis.causes:
         cause = diagnosis.causes[0]
-        return f"{done} But {investigation.asked} is still broken ({probes}): {cause.title}. {cause.text}"
-    return f"{done} Whether {investigation.asked} works now cannot be said ({probes}). {diagnosis.summary}".rstrip()
+        return say(
+            "{done} But {asked} is still broken ({probes}): {title}. {text}",
+            done=done,
+            asked=investigation.asked,
+            probes=probes,
+            title=Message(template=cause.title),
+            text=cause.message or cause.text,
+        )
+    return say(
+        "{done} Whether {asked} works now cannot be said ({probes}). {summary}",
+        done=done,
+        asked=investigation.asked,
+        probes=probes,
+        summary=summary,
+    )
 
 
 def _probes(facts: Sequence[Any]) -> tuple[int, int]:

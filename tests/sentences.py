@@ -19,8 +19,11 @@ FRAME = (
     "bot/reply",
     "bot/sources",
     "bot/commands/runbook.py",
+    "bot/app.py",
+    "bot/approvals.py",
     "bot/conversation.py",
     "bot/investigate.py",
+    "bot/second_look.py",
     "facts/message.py",
     "engine",
 )
