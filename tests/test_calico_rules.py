@@ -197,20 +197,24 @@ def test_a_second_claim_does_no_harm_under_vxlan() -> None:
 
 
 def test_over_bgp_it_takes_half_of_the_packets_or_all_of_one_node_s() -> None:
-    assert (only(diagnose([*plain(), claim("node-c")])).severity, only(diagnose([*plain(), claim("node-c")])).node) == (
-        "degrades",
-        "node-c",
-    )
+    lost = change(plain(), ProbeResult, {"pod": CART[0]}, **LOST)
+    cause = only(diagnose([*lost, claim("node-c")]))
+    assert (cause.rule, cause.node, cause.severity) == ("block_affinity_conflict", "node-c", "degrades")
     way: dict[str, Any] = {"node": "node-a", "destination": DB[2], "source": "", "incoming": ""}
-    swallowed = change(change(plain(), RouteLookup, way, **SWALLOWED), ProbeResult, {"pod": CART[0]}, **LOST)
-    cause = only(diagnose([*swallowed, claim("node-a")]))
+    cause = only(diagnose([*change(lost, RouteLookup, way, **SWALLOWED), claim("node-a")]))
     assert (cause.rule, cause.node, cause.severity) == ("block_affinity_conflict", "node-a", "breaks")
+
+
+@pytest.mark.parametrize("node", ["node-a", "node-c"])
+def test_a_claim_that_loses_no_packet_is_a_warning(node: str) -> None:
+    diagnosis = diagnose([*plain(), claim(node)])
+    assert (diagnosis.verdict, list(warned(diagnosis))) == ("healthy", ["block_affinity_conflict"])
 
 
 @pytest.mark.parametrize("state", ["pending", "pendingDeletion"])
 def test_claims_come_and_go(state: str) -> None:
-    assert diagnose([*plain(), claim("node-c", state)]).causes == ()
-    assert only(diagnose([*plain(), claim("node-c", "")])).rule == "block_affinity_conflict"  # old data
+    assert diagnose([*plain(), claim("node-c", state)]).warnings == ()
+    assert list(warned(diagnose([*plain(), claim("node-c", "")]))) == ["block_affinity_conflict"]  # old data
 
 
 # -- dual stack ------------------------------------------------------------------------------------------------------
