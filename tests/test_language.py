@@ -14,16 +14,20 @@ import pytest
 from bot import cli
 from bot import language as languages
 from bot.errors import UserError
+from bot.investigate import Investigation
 from bot.language import ENGLISH, Language, language
 from bot.reply import blocks, evidence
 from bot.reply.text import LABEL, WIDTH, render
 from bot.reply.wording import width
+from bot.second_look import second_look
 from engine import rulebase
 from engine.diagnosis import diagnose
 from engine.rule import CauseRule
 from facts import say
+from fixes.request import Phase
 from lab.slack.validation import validate_message
 from tests import answers, sentences
+from tests.fix_samples import a_request
 from tests.test_cases import RECORDINGS, facts_of
 
 MODES = [rule for rule in rulebase.load().rules if isinstance(rule, CauseRule)]
@@ -177,6 +181,23 @@ def test_slack_gets_the_answer_in_its_language() -> None:
     )
     for words in ("对端隧道地址的 MAC 错误", "node-a 上的 Felix 存活", "立即处理", "未能看到", "期望"):
         assert words in told
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "words"),
+    [
+        (answers.wrong_mac, "cause", "仍然不通"),
+        (answers.well, "healthy", "已验证"),
+        (answers.unseen, "unknown", "无法判断"),
+    ],
+)
+async def test_the_second_look_tells_in_the_bots_language(answer: Any, verdict: str, words: str) -> None:
+    async def ask(*_: object, **__: object) -> Investigation:
+        return answer()  # type: ignore[no-any-return]
+
+    told = await second_look(ask, zh)(a_request(Phase.VERIFIED))
+    assert told[0] == verdict
+    assert words in told[1] and (verdict != "cause" or "对端隧道地址的 MAC 错误" in told[1])
 
 
 # --- which language -------------------------------------------------------------------------------------------------
