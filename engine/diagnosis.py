@@ -63,7 +63,8 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     told, withheld = _told_apart(found, rules, unjudged, families)
     probes = [fact for fact in evaluation.facts if isinstance(fact, ProbeResult)]
     waiting = {fact.node for fact in facts if isinstance(fact, Endpoint) and fact.starting and not fact.addresses}
-    lost = any(passage.loses(leg, probes) for leg in legs if leg.direction == "forward")
+    told, spared = _of_one_family(told, rules, legs, probes)
+    lost = any(passage.loses(leg, probes) for leg in legs if leg.direction == "forward" and leg.flow not in spared)
     if not lost and any(passage.sent(leg, probes) for leg in legs if leg.direction == "forward"):
         told = [cause for cause in told if not rules[cause.rule].silent_while_well]
     told = _last_resorts(told, rules, lost=lost, waiting=waiting)
@@ -77,7 +78,9 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
         despite = "" if services.lost(evaluation.facts) else _probes_despite_cause(legs, probes, breaking)
         verdict, summary = "cause", in_turn((services.answers(evaluation.facts), despite))
     elif legs:
-        verdict, summary = services.judged(evaluation.facts, *_without_cause(legs, probes, blind))
+        verdict, summary = services.judged(
+            evaluation.facts, *_without_cause([leg for leg in legs if leg.flow not in spared], probes, blind)
+        )
     else:
         of_service = services.without_legs(evaluation.facts, blind)
         verdict, summary = of_service or ("unknown", _why_no_legs(evaluation.facts))
@@ -122,6 +125,31 @@ def _may_concern(one: str, other: str, families: Mapping[str, int]) -> bool:
     """Can what is wrong with one flow bring about what is wrong with the other? Not across families: each has devices
     and routes of its own. "" is of every flow."""
     return not one or not other or families.get(one) == families.get(other)
+
+
+def _of_one_family(
+    causes: Sequence[Cause], rules: dict[str, CauseRule], legs: Sequence[Leg], probes: Sequence[ProbeResult]
+) -> tuple[list[Cause], set[str]]:
+    """What is no harm where the same ends speak over the other family becomes a warning; with the flows it is about,
+    which then decide nothing."""
+    forward = [leg for leg in legs if leg.direction == "forward"]
+    spoken = {
+        (leg.source, leg.target, leg.family)
+        for leg in forward
+        if passage.wanted(leg, probes) and not passage.loses(leg, probes)
+    }
+    spared = {
+        leg.flow
+        for leg in forward
+        if (leg.source, leg.target, 10 - leg.family) in spoken
+        and any(rules[cause.rule].one_family_suffices and cause.flow == leg.flow for cause in causes)
+    }
+    return [
+        msgspec.structs.replace(cause, severity="warns")
+        if rules[cause.rule].one_family_suffices and cause.flow in spared
+        else cause
+        for cause in causes
+    ], spared
 
 
 def _last_resorts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.diagnosis import diagnose
 from engine.plan import plan
-from facts import Cause, Diagnosis, Fact, Link, ProbeResult, Question, RouteLookup
+from facts import Cause, Diagnosis, Fact, Link, Listener, ProbeResult, Question, RouteLookup
 from tests.scene import ADDRESS6, DB, change, healthy
 
 DUAL = healthy(families=(4, 6))
@@ -61,3 +61,16 @@ def test_a_family_that_loses_packets_is_not_healthy_because_the_other_is() -> No
     diagnosis = diagnose(lost(DUAL, 6))
     assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
     assert diagnosis.summary.startswith("IPv6: ")
+
+
+def test_a_server_of_one_family_is_a_warning_where_that_family_is_answered_and_the_cause_where_it_is_the_only_one() -> (
+    None
+):
+    asked = {"target_address": ADDRESS6[DB[0]], "protocol": "tcp"}
+    facts = change(DUAL, ProbeResult, asked, answered=0, outcome="refused", answered_by=ADDRESS6[DB[0]], rtt_us=-1)
+    facts = change(facts, Listener, {"family": 6}, found=False, addresses=(), other_family=("0.0.0.0",))
+    diagnosis = diagnose(facts)
+    assert (diagnosis.verdict, diagnosis.causes) == ("healthy", ())
+    assert [(one.rule, _family(one)) for one in diagnosis.warnings] == [("target_not_listening", "IPv6")]
+    only6 = diagnose(change(facts, Question, {}, family=6))
+    assert named(only6) == [("target_not_listening", "IPv6")]

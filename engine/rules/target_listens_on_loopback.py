@@ -9,6 +9,7 @@ from facts import Leg, Listener, ProbeResult
 @cause(
     title="The target listens on its loopback only",
     severity="breaks",
+    one_family_suffices=True,
     remedy="Let the application listen on 0.0.0.0 (or on the pod's own address) instead of 127.0.0.1.",
     after=["pod_not_running"],
     at=the.leg.target_node,

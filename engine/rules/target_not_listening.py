@@ -7,6 +7,7 @@ from facts import Leg, Listener, ProbeResult
 @cause(
     title="Nothing listens on that port in the target pod",
     severity="breaks",
+    one_family_suffices=True,
     remedy="Look at the application: is it started, and does it listen on this port?",
     after=["pod_not_running", "service_wrong_target_port"],
     at=the.leg.target_node,
