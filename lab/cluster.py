@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from ipaddress import ip_address, ip_network
 from itertools import permutations
 from pathlib import Path
 from typing import Any, TypeVar
@@ -244,8 +245,10 @@ class Cluster:
     def _restore_kernels(self, families: dict[int, Objects]) -> None:
         self.topology.restore_switches()  # a device without IPv6 takes no address back
         self.topology.restore()
-        for follower in (*self._kube_proxies.values(), *self._nats.values()):
-            follower.forget()
+        for kube_proxy in self._kube_proxies.values():
+            kube_proxy.forget()
+        for nat in self._nats.values():
+            nat.forget()
         self._program(families)
         for (name, family), felix in self._felixes.items():
             self.topology.remove_foreign_routes(name, felix.applied.routes, family)
@@ -357,6 +360,23 @@ class Cluster:
     def block(self, node: str, family: int = 4) -> str:
         """CIDR of the first block affine to a node."""
         return next(str(block.network) for block in self.families[family].blocks if block.node == node)
+
+    def route_to(self, node: str, pod: str, family: int = 4) -> Route:
+        """By which Felix or BIRD sends from a node to a pod of another: of its block, of its own address, or of all.
+
+        Raises LabError where there is none.
+        """
+        address = ip_address(self.pod(pod, family).address)
+        leading = [
+            route
+            for route in self.felix(node, family).applied.routes
+            if route.kind == "unicast"
+            and address in ip_network(route.destination)
+            and route.device != self.pod(pod, family).interface
+        ]
+        if not leading:
+            raise LabError(f"{node} has no route to {pod} that leads to another node.", 2)
+        return max(leading, key=lambda route: ip_network(route.destination).prefixlen)
 
     def default_route(self, node: str, family: int = 4) -> Route:
         """The node's own."""

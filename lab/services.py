@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from lab.intent import Object, PodRecord
 from lab.kernel import family_of
 from lab.objects import APPLICATION_NAMESPACE, ECHO_PORT
+
+if TYPE_CHECKING:
+    from lab.cluster import Cluster
 
 NAME = "db-service"
 FULL_NAME = f"{APPLICATION_NAMESPACE}/{NAME}"
@@ -64,3 +68,14 @@ def endpoint_slice(endpoints: Iterable[Object], family: int = 4, *, port: int = 
         "endpoints": found,
         "ports": [{"name": PORT_NAME, "port": port, "protocol": "TCP"}],
     }
+
+
+def put(cluster: Cluster, *entries: Object) -> None:
+    """The Service and its slices, instead of those the lab may have had."""
+    for resource in ("services", "endpointslices"):
+        for entry in cluster.listed(resource):
+            meta = entry["metadata"]
+            if NAME in (meta["name"], (meta.get("labels") or {}).get("kubernetes.io/service-name")):
+                cluster.delete(resource, meta["name"], meta["namespace"])
+    for entry in entries:
+        cluster.create(entry)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from lab.cluster import Cluster
 from lab.faults import Wound
-from lab.services import FULL_NAME, endpoint, endpoint_slice, service
+from lab.services import FULL_NAME, endpoint, endpoint_slice, put, service
 
 WHERE = ("source",)
 FAMILIES = (4, 6)
 
 
 def inflict(cluster: Cluster, wound: Wound) -> dict[str, str]:
-    cluster.create(service(wound.family, local=True))
-    cluster.create(endpoint_slice([endpoint(cluster.pod(wound.target, wound.family))], wound.family))
+    put(
+        cluster,
+        service(wound.family, local=True),
+        endpoint_slice([endpoint(cluster.pod(wound.target, wound.family))], wound.family),
+    )
     return {"target": FULL_NAME}

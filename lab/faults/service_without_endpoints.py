@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lab.cluster import Cluster
 from lab.faults import Wound
-from lab.services import FULL_NAME, endpoint, endpoint_slice, service
+from lab.services import FULL_NAME, endpoint, endpoint_slice, put, service
 
 WHERE = ("target",)
 FAMILIES = (4, 6)
@@ -12,6 +12,5 @@ FAMILIES = (4, 6)
 
 def inflict(cluster: Cluster, wound: Wound) -> dict[str, str]:
     pod = cluster.pod(wound.pod, wound.family)
-    cluster.create(service(wound.family))
-    cluster.create(endpoint_slice([endpoint(pod, ready=False)], wound.family))
+    put(cluster, service(wound.family), endpoint_slice([endpoint(pod, ready=False)], wound.family))
     return {"target": FULL_NAME}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lab.cluster import Cluster
 from lab.faults import Wound
-from lab.services import FULL_NAME, endpoint, endpoint_slice, service
+from lab.services import FULL_NAME, endpoint, endpoint_slice, put, service
 
 WHERE = ("target",)
 FAMILIES = (4, 6)
@@ -13,6 +13,9 @@ NOBODYS_PORT = 9999
 
 def inflict(cluster: Cluster, wound: Wound) -> dict[str, str]:
     pod = cluster.pod(wound.pod, wound.family)
-    cluster.create(service(wound.family, target_port=NOBODYS_PORT))
-    cluster.create(endpoint_slice([endpoint(pod)], wound.family, port=NOBODYS_PORT))
+    put(
+        cluster,
+        service(wound.family, target_port=NOBODYS_PORT),
+        endpoint_slice([endpoint(pod)], wound.family, port=NOBODYS_PORT),
+    )
     return {"target": FULL_NAME}
