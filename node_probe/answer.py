@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 LONGEST_S = 30.0
 PACKETS_S = packets.TIMEOUT_S + 2 * packets.RESERVE_S
 HEAD_START_S = 0.05  # then the next look starts beside it
-MINOR = ("services", "bird")  # without these a path that carries packets can be called healthy all the same
+MINOR = ("services", "bird", "wireguard")  # a path that carries packets can be called healthy without these
 PATIENT = ("felix", "services")  # the collectors that look again, seconds later, where the first look was bad
 THREADS = 16  # a look takes milliseconds; these are for those that hang
 

@@ -8,7 +8,19 @@ import pytest
 
 from engine.diagnosis import diagnose
 from engine.plan import plan
-from facts import BgpPeer, Bird, CalicoNode, Diagnosis, Fact, Link, ProbeResult, RouteLookup, WireguardPeer
+from facts import (
+    BgpPeer,
+    Bird,
+    Blind,
+    CalicoNode,
+    Diagnosis,
+    Fact,
+    Link,
+    ProbeResult,
+    RouteLookup,
+    WireguardDevice,
+    WireguardPeer,
+)
 from tests.other_ways import BY_BIRD, BY_BOTH_KINDS, KEYS, ipip, leg_of, plain, wireguard
 from tests.scene import CART, DB, change, healthy, without
 
@@ -208,8 +220,10 @@ def test_the_device_may_have_another_name() -> None:
     assert (leg_of(facts).tunnel_device, plan(facts)[0].tunnel_device) == ("wg.cluster", "wg.cluster")
 
 
-def test_wireguard_needs_no_look_at_the_tunnel_below_it() -> None:
-    facts = without(wireguard(), WireguardPeer, node="node-b")
-    diagnosis = diagnose(facts)
+def test_keys_that_may_not_be_read_cast_no_doubt_on_packets_that_come_back() -> None:
+    """The kernel shows them to NET_ADMIN only."""
+    facts = without(wireguard(), WireguardDevice, WireguardPeer)
+    diagnosis = diagnose([*facts, Blind(node="node-a", look="wireguard", reason="NET_ADMIN", minor=True)])
+    assert (diagnosis.verdict, [one.look for one in diagnosis.blind]) == ("healthy", ["wireguard"])
+    diagnosis = diagnose(lost(facts))
     assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
-    assert {one.look for one in diagnosis.blind} == {"wireguard_key_mismatch"}

@@ -12,11 +12,12 @@ from facts import Leg, Text, WireguardDevice, WireguardPeer
     remedy="Restart the calico-node pod of this node: its start writes its key into the annotation and takes its "
     "peers' keys from theirs.",
     after=["wireguard_device_missing"],
-    at=the.leg.source_node,
+    at=the.device.node,
     stage="source tunnel",
     heals_within_s=NOT_FELIX,
-    leg=some(Leg, encapsulation="wireguard"),
-    device=some(WireguardDevice, node=the.leg.source_node, device=the.leg.tunnel_device, found=True),
+    # Packets that come back have been encrypted rightly; keys that may not be read are no reason to doubt that.
+    device=some(WireguardDevice, found=True),
+    leg=some(Leg, encapsulation="wireguard", source_node=the.device.node, tunnel_device=the.device.device),
     peer=some(
         WireguardPeer,
         node=the.leg.source_node,
@@ -24,7 +25,7 @@ from facts import Leg, Text, WireguardDevice, WireguardPeer
         public_key=the.leg.target_wireguard_key,
     ),
 )
-def wireguard_key_mismatch(leg: Leg, device: WireguardDevice, peer: WireguardPeer) -> Text | None:
+def wireguard_key_mismatch(device: WireguardDevice, leg: Leg, peer: WireguardPeer) -> Text | None:
     if device.public_key and device.public_key != leg.source_wireguard_key:
         return say(
             "{device} on {node} has the key {seen}, but the node's annotation announces {announced}: its peers encrypt "

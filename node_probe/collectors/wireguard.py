@@ -5,17 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from facts import Fact, NodeAsk, WireguardDevice, WireguardPeer
+from facts import Blind, Fact, NodeAsk, WireguardDevice, WireguardPeer
+from node_probe.netlink import NetlinkError
 from node_probe.view import View
 from node_probe.wireguard import Wireguard
 
 
 def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
-    """WireguardDevice of the tunnel device, and WireguardPeer of each asked key; nothing where none is asked."""
+    """WireguardDevice of the tunnel device, and WireguardPeer of each asked key; nothing where none is asked, Blind
+    where this probe may not read keys."""
     if not ask.wireguard_keys:
         return
-    with Wireguard() as kernel:
-        tunnel = kernel.tunnel(ask.tunnel_device)
+    try:
+        with Wireguard() as kernel:
+            tunnel = kernel.tunnel(ask.tunnel_device)
+    except NetlinkError as error:
+        if error.name != "EPERM":
+            raise
+        reason = f"the kernel shows the keys of {ask.tunnel_device} only to a probe with NET_ADMIN"
+        yield Blind(node=ask.node, look="wireguard", reason=reason, minor=True)
+        return
     if tunnel is None:
         yield WireguardDevice(node=ask.node, device=ask.tunnel_device, found=False)
         return
