@@ -10,7 +10,4 @@ FAMILIES = (4, 6)
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
-    kernel = cluster.kernel(wound.node)
-    for route in kernel.routes(wound.family):
-        if route.destination == cluster.block(wound.peer, wound.family):
-            kernel.delete_route(route)
+    cluster.kernel(wound.node).delete_route(cluster.route_to(wound.node, wound.other, wound.family))

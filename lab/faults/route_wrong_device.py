@@ -12,6 +12,6 @@ FAMILIES = (4, 6)
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
-    kernel = cluster.kernel(wound.node)
+    route = cluster.route_to(wound.node, wound.other, wound.family)
     default = cluster.default_route(wound.node, wound.family)
-    kernel.put_route(replace(default, destination=cluster.block(wound.peer, wound.family)))
+    cluster.kernel(wound.node).put_route(replace(default, destination=route.destination))

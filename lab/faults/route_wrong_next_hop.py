@@ -12,9 +12,7 @@ FAMILIES = (4, 6)
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
-    kernel = cluster.kernel(wound.node)
-    for route in kernel.routes(wound.family):
-        if route.destination == cluster.block(wound.peer, wound.family):
-            tunnelled = route.device == cluster.felix(wound.node, wound.family).device
-            address = cluster.tunnel_address if tunnelled else cluster.node_address
-            kernel.put_route(replace(route, gateway=address(wound.third(), wound.family)))
+    route = cluster.route_to(wound.node, wound.other, wound.family)
+    tunnelled = route.device == cluster.felix(wound.node, wound.family).device
+    address = cluster.tunnel_address if tunnelled else cluster.node_address
+    cluster.kernel(wound.node).put_route(replace(route, gateway=address(wound.third(), wound.family)))
