@@ -16,7 +16,6 @@ from facts import (
     Fact,
     FdbEntry,
     FelixHealth,
-    Leg,
     Link,
     LinkAddresses,
     Listener,
@@ -346,16 +345,9 @@ def test_nothing_sent_is_not_everything_answered() -> None:
 
 
 def test_an_encapsulation_not_judged_is_said() -> None:
-    facts = [
-        fact
-        for fact in change(
-            healthy(), Allocation, {"pool": "default-ipv4-ippool"}, vxlan_mode="Never", ipip_mode="Always"
-        )
-        if not isinstance(fact, Leg)
-    ]
-    diagnosis = diagnose(facts)
+    diagnosis = diagnose(change(healthy(), CalicoNode, {"name": "node-b"}, bpf=True))
     assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
-    assert any(blind.look == "encapsulation" and "ipip" in blind.reason for blind in diagnosis.blind)
+    assert any(blind.look == "encapsulation" and "eBPF" in blind.reason for blind in diagnosis.blind)
 
 
 def test_a_cause_while_packets_pass_is_told_as_a_detour() -> None:

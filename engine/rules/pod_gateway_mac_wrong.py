@@ -1,7 +1,7 @@
 """A wrong MAC for its gateway sends everything a pod says to nobody; a fixed one for ever, another for a minute."""
 
 from engine.rule import HEALS_NEVER, Text, cause, say, some, the
-from facts import Leg, PodInterface
+from facts import Leg, PodInterface, ProbeResult
 
 FIXED = ("PERMANENT", "NOARP")
 
@@ -25,9 +25,20 @@ FIXED = ("PERMANENT", "NOARP")
         found=True,
         entered=True,
     ),
+    tried=some(
+        ProbeResult,
+        node=the.leg.source_node,
+        pod=the.leg.source,
+        target_address=the.leg.target_address,
+        protocol="icmp",
+        size=0,
+    ),
 )
-def pod_gateway_mac_wrong(leg: Leg, interface: PodInterface) -> Text | None:
+def pod_gateway_mac_wrong(leg: Leg, interface: PodInterface, tried: ProbeResult) -> Text | None:
+    """An entry that is not fixed has been asked anew once packets pass."""
     if interface.pod_gateway_mac in ("", interface.mac) or not interface.mac:
+        return None
+    if interface.pod_gateway_state not in FIXED and tried.answered:
         return None
     return say(
         "{pod} sends frames for {gateway} to {fixed_mac} ({state}); {interface} on {node} is {mac}."
