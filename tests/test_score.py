@@ -19,12 +19,13 @@ def test_the_committed_card_is_what_was_promised() -> None:
     assert totals["called healthy"] == totals["healthy clusters"] >= 60
     assert totals["both named"] == totals["two faults at once"] >= 105
     assert (totals["false accusations"], totals["unknown"]) == (0, 0)
-    assert set(CARD["answers"].values()) <= {*GOOD, "not here"}
+    assert {answer["state"] for answer in CARD["answers"].values()} <= {*GOOD, "not here"}
 
 
 def test_every_fault_a_lab_can_have_is_on_the_card_for_both_its_sides() -> None:
     wanted = {f"{mode} at {where}, two nodes" for mode in names() if not needs(mode) for where in load(mode).WHERE}
-    assert {key for key, state in CARD["answers"].items() if key.endswith(", two nodes") and state == "right"} == wanted
+    right = {key for key, answer in CARD["answers"].items() if answer["state"] == "right"}
+    assert {key for key in right if key.endswith(", two nodes")} == wanted
 
 
 def test_every_two_variants_that_can_be_together_are_asked_about() -> None:
@@ -49,10 +50,10 @@ def test_a_right_answer_that_is_lost_is_noticed() -> None:
     new = Task("", "a new fault", wounds=(Wounded("route_missing", "target"),))
     healthy = Task("", "a healthy cluster")
     results = [
-        Result(fault, "unknown", times_ms=[1200]),
-        Result(new, "unknown", times_ms=[1200]),
-        Result(healthy, "wrong", "shop/cart shop/db: route_missing", 1, [90]),
+        Result(fault, "unknown", ms=1200),
+        Result(new, "unknown", ms=1200),
+        Result(healthy, "wrong", "shop/cart shop/db: route_missing", 1, 90),
     ]
-    assert lost(results, {"a fault": "right"}) == [results[0], results[2]]
+    assert lost(results, {"a fault": {"state": "right"}}) == [results[0], results[2]]
     assert as_data(results)["totals"]["false accusations"] == 1
     assert "a fault: unknown" in as_page(results)

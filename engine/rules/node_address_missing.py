@@ -15,11 +15,11 @@ MONITOR_S = 60  # calico-node itself looks at the node's address this often, and
     stage="target tunnel",
     both_ways=True,
     heals_within_s=MONITOR_S,
-    leg=some(Leg, encapsulation="vxlan"),
+    leg=some(Leg, target_kind="pod"),  # whatever the pool: without the address nobody even knows the node's subnet
     node=some(CalicoNode, name=the.leg.target_node, family=the.leg.family),
 )
 def node_address_missing(leg: Leg, node: CalicoNode) -> Text | None:
-    if node.address:
+    if node.address or leg.source_kind == "outside" or leg.source_node == leg.target_node:
         return None
     return say(
         "{node} has no annotation {annotation}; {peer} has nowhere to send its tunnel packets to.",

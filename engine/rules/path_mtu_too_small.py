@@ -56,7 +56,7 @@ def path_mtu_too_small(
     if full.size > min(there.mtu, there.pod_mtu, _takes(way), _takes(back)):
         return None
     ends = (leg.source_node_address, leg.target_node_address, leg.source_tunnel_address, leg.target_tunnel_address)
-    if full.answered_by in ends:
+    if full.answered_by and full.answered_by in ends:
         return None  # a node itself says that they are too large: not what lies between
     return say(
         "small packets from {source} to {target} pass and those of {size} bytes do not ({met}); "

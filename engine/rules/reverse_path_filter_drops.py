@@ -14,6 +14,7 @@ STRICT = 1
     after=[
         "vxlan_device_missing", "vxlan_device_down", "vxlan_device_address_wrong", "route_missing",
         "route_wrong_device", "route_shadowed", "foreign_route_to_pod", "route_blackholed", "routing_rule_diverts",
+        "cross_subnet_asymmetric",
     ],
     after_peer=["tunnel_address_missing", "cross_subnet_asymmetric"],
     at=the.leg.target_node,
