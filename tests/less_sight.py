@@ -65,16 +65,17 @@ def without_each_look(facts: Sequence[Fact]) -> Iterator[tuple[Blind, list[Fact]
         yield blind, [*(f for f in facts if look(f) != (node, name) and (name != "probe" or look(f)[0] != node)), blind]
 
 
-async def without_each_resource(lab: Lab, words: str) -> dict[str, Diagnosis | UserError]:
-    """The answers to `why WORDS` of users to whom the API server refuses one of the resources it reads each.
+async def without_each_resource(lab: Lab, words: str) -> tuple[Diagnosis, dict[str, Diagnosis | UserError]]:
+    """The answer to `why WORDS`, and those of users to whom the API server refuses one of the resources it reads each.
 
     The probes are asked the same thing once: what they see does not depend on who asks.
     """
     whole, resources = await _answer(lab.environment(), words, remembered := {})
     assert isinstance(whole, Diagnosis), whole
-    return {
+    answers = {
         resource: (await _answer(lab.environment(denied=[resource]), words, remembered))[0] for resource in resources
     }
+    return whole, answers
 
 
 async def _answer(

@@ -62,19 +62,20 @@ async def test_a_resource_the_api_server_refuses_is_told_and_blames_nobody_else(
     if needs(mode):
         pytest.skip(f"{mode} needs {needs(mode)}, which no lab has; its case is written by hand")
     words = words_for(lab.inflict(mode))
-    answers = await without_each_resource(lab, words)
+    whole, answers = await without_each_resource(lab, words)
     assert {"pods", "nodes", "ippools", "ipamblocks", "clusterinformations", "felixconfigurations"} <= set(answers)
     for resource, answer in answers.items():
         if isinstance(answer, UserError):
             assert resource in NEEDED and resource in answer.sentence
             continue
         # What only warns leaves the path healthy, and so does not seeing what only warnings rest on.
-        _weakened(answer, mode, "healthy" if RULES[mode].severity == "warns" and not answer.causes else "cause")
+        _weakened(answer, mode, whole.verdict)
         assert [blind for blind in answer.blind if resource in f"{blind.look} {blind.reason}"], (resource, answer.blind)
 
 
 async def test_without_a_wound_no_refused_resource_makes_one(lab: Lab) -> None:
-    for resource, answer in (await without_each_resource(lab, "shop/cart shop/db 5432/tcp")).items():
+    _, answers = await without_each_resource(lab, "shop/cart shop/db 5432/tcp")
+    for resource, answer in answers.items():
         if isinstance(answer, Diagnosis):
             assert (answer.causes, answer.warnings) == ((), ()), resource
             assert answer.verdict == "unknown" or all(blind.minor for blind in answer.blind), resource
@@ -92,7 +93,8 @@ async def test_what_nobody_may_read_is_not_taken_for_the_defaults(
 ) -> None:
     """A cluster whose nodes have another VNI and port than Calico's defaults, asked about by somebody who may not read
     what says so."""
-    answer = (await without_each_resource(lab, "shop/cart shop/db 5432/tcp"))[resource]
+    _, answers = await without_each_resource(lab, "shop/cart shop/db 5432/tcp")
+    answer = answers[resource]
     assert isinstance(answer, Diagnosis)
     assert any(sentence in str(blind.reason) for blind in answer.blind), answer.blind
     other = [
