@@ -82,6 +82,11 @@ KINDS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         [slice_of("local-everywhere", end("10.244.174.129", "pod-a1", "node-a"),
                   end("10.244.218.65", "pod-b1", "node-b"), end("10.244.99.193", "pod-c1", "node-c"))],
     ),
+    "over-udp": (
+        {"clusterIP": "10.96.0.88", "ports": [{"name": "web", "port": 53, "protocol": "UDP", "targetPort": 8080}]},
+        [{**slice_of("over-udp", end("10.244.218.65", "pod-b1", "node-b")),
+          "ports": [{"name": "web", "port": 8080, "protocol": "UDP"}]}],
+    ),
     "zones-that-nobody-is-in": (
         {"clusterIP": "10.96.0.87"},
         [slice_of("zones-that-nobody-is-in",
