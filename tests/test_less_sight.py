@@ -12,7 +12,7 @@ from bot.sources.probes import NOT_A_PROBES
 from engine import rulebase
 from engine.diagnosis import diagnose
 from engine.rule import CauseRule
-from facts import Allocation, Blind, CalicoNode, Diagnosis, Leg, Link, from_builtins
+from facts import Allocation, Blind, CalicoNode, Diagnosis, Link, from_builtins
 from lab.client import Lab
 from lab.faults import beside, names, needs
 from tests.asking import words_for
@@ -27,7 +27,7 @@ RULES = {rule.name: rule for rule in rulebase.load().rules if isinstance(rule, C
 WOUNDS = [
     mode
     for mode in names()
-    if any(issubclass(one.kind, NOT_A_PROBES) and one.kind is not Leg for _, one in RULES[mode].patterns)
+    if any(issubclass(one.kind, NOT_A_PROBES) and one.kind not in DERIVED for _, one in RULES[mode].patterns)
 ]
 NEEDED = {"pods", "services"}  # without what was asked about there is no question; that is said, too
 
