@@ -26,13 +26,20 @@ SETTLED_S = 10.0
 STATES = (
     "v3.31.7/healthy-always",
     "v3.31.7/healthy-crosssubnet-same-subnet",
+    "v3.31.7/pool-disabled",
     "v3.32.1/crosssubnet",
     "v3.32.1/dualstack/healthy",
+    "v3.32.1/dualstack/status-podips-v4-only",
+    "v3.32.1/exhaustion/1-tunnel-borrowed",
     "v3.32.1/exhaustion/2-pods-borrowed",
+    "v3.32.1/exhaustion/3-strict-affinity",
+    "v3.32.1/exhaustion/4-strict-tunnel-lost",
     "v3.32.1/exhaustion/6-strict-off",
+    "v3.32.1/exhaustion/7-pool-full",
     "v3.32.1/healthy",
     "v3.32.1/scale/5-blocks-one-node",
     "master-87c15906f20c/healthy",
+    "master-87c15906f20c/pool-disabled",
 )
 ONLY_RECORDED, ONLY_LAB = "recorded", "lab"
 Lines = dict[str, set[str]]
@@ -55,6 +62,26 @@ DIFFERENCES = (
         "Connection tracking starts with the first firewall rule; without rules the lab's nodes have none.",
     ),
 )
+LEFT_STANDING = (
+    ONLY_RECORDED,
+    r".*\bvxlan\.calico\b.*",
+    "Felix leaves the device of a node that lost its tunnel address as it was; the lab knows no earlier state.",
+)
+WITHOUT_IPV6 = r"sysctl ipv6/conf/cali\w+/proxy_ndp"
+# What differs in some states only.
+OF_STATE = {
+    "v3.31.7/pool-disabled": (LEFT_STANDING,),
+    "v3.32.1/exhaustion/4-strict-tunnel-lost": (LEFT_STANDING,),
+    "master-87c15906f20c/pool-disabled": (LEFT_STANDING,),
+    "v3.32.1/dualstack/status-podips-v4-only": (
+        (ONLY_RECORDED, f"{WITHOUT_IPV6} 1", "Felix sets the switch where IPv6 is on, whether the pod has any or not."),
+        (
+            ONLY_LAB,
+            f"{WITHOUT_IPV6} 0",
+            "The lab sets it for pods that have IPv6; nothing needs it (calico_truth_2.md 5).",
+        ),
+    ),
+}
 # (pattern, reason): on both sides made by the traffic of the moment, so neither side can be right about it.
 NOT_COMPARED = (
     (
@@ -171,8 +198,10 @@ def differences(recording: Path) -> list[tuple[str, str, str]]:
 @pytest.mark.parametrize("name", STATES)
 def test_nodes_equal_the_recorded_ones(name: str) -> None:
     found = differences(unpacked(name))
-    unlisted = [one for one in found if not any(_is(one, entry) for entry in DIFFERENCES)]
+    own = OF_STATE.get(name, ())
+    unlisted = [one for one in found if not any(_is(one, entry) for entry in (*DIFFERENCES, *own))]
     assert unlisted == []
+    assert [entry for entry in own if not any(_is(one, entry) for one in found)] == []
 
 
 def test_every_listed_difference_is_still_there() -> None:
