@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -20,8 +21,11 @@ from facts import (
     RouteLookup,
     WireguardDevice,
     WireguardPeer,
+    from_builtins,
 )
+from tests import hand_written
 from tests.other_ways import BY_BIRD, BY_BOTH_KINDS, KEYS, ipip, leg_of, plain, wireguard
+from tests.record import CASES
 from tests.scene import CART, DB, change, healthy, without
 
 A_TO_B: dict[str, Any] = {"node": "node-a", "destination": DB[2], "source": "", "incoming": ""}
@@ -227,3 +231,12 @@ def test_keys_that_may_not_be_read_cast_no_doubt_on_packets_that_come_back() -> 
     assert (diagnosis.verdict, [one.look for one in diagnosis.blind]) == ("healthy", ["wireguard"])
     diagnosis = diagnose(lost(facts))
     assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
+
+
+@pytest.mark.parametrize("mode", hand_written.MODES)
+def test_a_case_no_lab_can_record_is_what_its_generator_writes(mode: str) -> None:
+    """Edited by hand it would drift from the healthy flow it wounds."""
+    written = json.loads((CASES / f"{mode}.json").read_text())
+    for kept, made in zip(written["recordings"], hand_written.case(mode)["recordings"], strict=True):
+        facts = [[from_builtins(fact) for fact in one.pop("facts")] for one in (kept, made)]
+        assert kept == made and facts[0] == facts[1], f"write it anew: python -m tests.hand_written ({mode})"
