@@ -199,6 +199,15 @@ async def test_an_endpoint_whose_pod_is_gone_or_has_another_address(world: World
     assert (moved.stale, moved.has_now) == (True, B1[0])
 
 
+async def test_an_address_of_a_pods_second_network_is_not_stale(world: World) -> None:
+    world.store.create(service("storage"))
+    world.store.create(slice_of("storage", end("192.168.7.5", "pod-b1", "node-b")))
+    facts = await look(world, "pod-a2", "storage")
+    other = only(facts, Backend)
+    assert (other.stale, other.endpoint) == (False, "")
+    assert "192.168.7.5" in {one.target for ask in plan(facts) for one in ask.send}
+
+
 async def test_an_address_that_another_pod_has_by_now_leads_to_that_pod(world: World) -> None:
     world.store.create(service("reused"))
     world.store.create(slice_of("reused", end(B1[0], "gone", "node-b")))

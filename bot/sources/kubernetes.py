@@ -194,7 +194,7 @@ class Cluster:
             ),
             *placed,
             *behind.ports,
-            *(_looked_up(one, placed) for one in behind.backends),
+            *(_looked_up(one, placed, common.pools) for one in behind.backends),
             common.settings,
             *(_with_tunnel_block(node, allocated) for node in known),
             *(pool for pool, _ in common.pools or ()),
@@ -846,10 +846,12 @@ def _named(backend: Backend, found: _Found) -> tuple[Backend, _Found]:
     return msgspec.structs.replace(backend, endpoint=found.name, declared=declared), found
 
 
-def _looked_up(backend: Backend, endpoints: Sequence[Endpoint]) -> Backend:
-    """An address of a pool that no pod has is no end of a path."""
+def _looked_up(backend: Backend, endpoints: Sequence[Endpoint], pools: list[tuple[Pool, Object]] | None) -> Backend:
+    """An address of a pool that no pod has is no end of a path. One of no pool may be a pod's in a second network, of
+    which the API says nothing: whether that is stale nobody can tell."""
     nobody = any(one.name == backend.endpoint and one.kind == "nobody" for one in endpoints)
-    return msgspec.structs.replace(backend, endpoint="") if nobody else backend
+    ours = ipam.pool_of(ipaddress.ip_address(backend.address), [pool for pool, _ in pools or ()]) is not None
+    return msgspec.structs.replace(backend, endpoint="" if nobody else backend.endpoint, stale=backend.stale and ours)
 
 
 def _found_service(service: Object) -> _Found:
