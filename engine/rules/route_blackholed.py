@@ -1,8 +1,9 @@
 """A blackhole, unreachable or prohibit route swallows the flow on the sender's own node."""
 
+from engine.lending import swallowed_by_lender
 from engine.prefix import covers_less
 from engine.rule import HEALS_ENTRY, HEALS_NEVER, Finding, Text, cause, say, some, the
-from facts import Leg, RouteLookup
+from facts import Allocation, Leg, RouteLookup
 
 SWALLOWS = {"blackhole", "unreachable", "prohibit"}
 FELIX = 80  # the protocol of its own routes; it removes those it does not want
@@ -27,9 +28,10 @@ FELIX = 80  # the protocol of its own routes; it removes those it does not want
     heals_within_s=HEALS_NEVER,
     leg=some(Leg, routed=True),
     route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
+    held=some(Allocation, address=the.leg.target_address),
 )
-def route_blackholed(leg: Leg, route: RouteLookup) -> Text | Finding | None:
-    if route.type not in SWALLOWS:
+def route_blackholed(leg: Leg, route: RouteLookup, held: Allocation) -> Text | Finding | None:
+    if route.type not in SWALLOWS or swallowed_by_lender(leg, held, route):
         return None
     text = say(
         "{node} answers packets to {address} with {type} {prefix}."

@@ -1,8 +1,9 @@
 """Without a route for the block that holds the target, packets leave by the default route and are lost."""
 
+from engine.lending import swallowed_by_lender
 from engine.prefix import covers_more, is_default
 from engine.rule import HEALS_ENTRY, Text, cause, say, some, the
-from facts import Leg, RouteLookup
+from facts import Allocation, Leg, RouteLookup
 
 
 @cause(
@@ -28,9 +29,19 @@ from facts import Leg, RouteLookup
     heals_within_s=HEALS_ENTRY,
     leg=some(Leg, route_by="felix"),
     route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
+    held=some(Allocation, address=the.leg.target_address),
 )
-def route_missing(leg: Leg, route: RouteLookup) -> Text | None:
+def route_missing(leg: Leg, route: RouteLookup, held: Allocation) -> Text | None:
     block = leg.target_block or leg.target_address
+    if swallowed_by_lender(leg, held, route):
+        return say(
+            "{node} has no route for {address}, which {peer} borrowed of its block {block}; expected via {expected}.",
+            node=route.node,
+            address=leg.target_address,
+            peer=leg.target_node,
+            block=block,
+            expected=_expected(leg),
+        )
     if not route.found:
         if route.error != "ENETUNREACH":
             return None
