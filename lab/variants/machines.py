@@ -83,7 +83,7 @@ def nat_outgoing(topology: Topology) -> None:
             _translate(node.kernel, family)
 
 
-@furnished(conflicts="bgp-router bgp-default-route")
+@furnished()
 def missing_blackholes(topology: Topology) -> None:
     """No node has a blackhole route for its own blocks."""
     for node in topology.nodes.values():

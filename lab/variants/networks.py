@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lab.drawing import Drawing
-from lab.intent import ANNOTATION_TUNNEL
-from lab.kernel import BIRD, FAMILIES, Route
+from lab.intent import ANNOTATION_TUNNEL, V6_METRIC
+from lab.kernel import BIRD, Route
 from lab.objects import calico
 from lab.sketch import Sketch
 from lab.topology import BRIDGE, Topology
@@ -96,13 +96,12 @@ def _peer_with_the_router(drawing: Drawing) -> None:
 
 
 def _teach_the_router(topology: Topology) -> None:
-    """The router has learned each node's blocks."""
-    present = {(route.destination, route.gateway) for family in FAMILIES for route in topology.underlay.routes(family)}
-    for node in topology.nodes.values():
-        for family, interface in node.interfaces.items():
-            for route in node.kernel.routes(family):
-                if route.kind == "blackhole" and (route.destination, str(interface.ip)) not in present:
-                    topology.underlay.put_route(Route(route.destination, gateway=str(interface.ip), device=BRIDGE))
+    """The router has learned where each pod is."""
+    for pod in topology.pods.values():
+        for family, address in pod.addresses.items():
+            via = str(pod.node.interfaces[family].ip)
+            length, metric = (32, 0) if family == 4 else (128, V6_METRIC)
+            topology.underlay.put_route(Route(f"{address}/{length}", gateway=via, device=BRIDGE, metric=metric))
 
 
 def _forget_the_pools(topology: Topology) -> None:
