@@ -7,11 +7,12 @@ from lab.faults import Wound
 from lab.intent import ANNOTATION_ADDRESS, Object
 
 WHERE = ("source", "target")
-OLD_ADDRESS = "172.30.0.99/24"
+FAMILIES = (4, 6)
+OLD = {4: "172.30.0.99/24", 6: "fd00:172:30::99/64"}
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
     def announce(node: Object) -> None:
-        node["metadata"]["annotations"][ANNOTATION_ADDRESS[4]] = OLD_ADDRESS
+        node["metadata"]["annotations"][ANNOTATION_ADDRESS[wound.family]] = OLD[wound.family]
 
     cluster.change("nodes", wound.node, announce)

@@ -7,8 +7,9 @@ from lab.faults import Wound
 from lab.wire import drop_to
 
 WHERE = ("source", "target")
+FAMILIES = (4, 6)
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
     with cluster.topology.at_cable(wound.node) as device:
-        drop_to(device, cluster.node_address(wound.peer))
+        drop_to(device, cluster.node_address(wound.peer, wound.family))
