@@ -24,7 +24,9 @@ OF_EITHER = (
     "route_wrong_next_hop",
     "routing_rule_diverts",
     "tunnel_address_missing",
+    "underlay_drops_vxlan",
     "underlay_neighbor_wrong",
+    "underlay_unreachable",
     "vxlan_device_down",
     "vxlan_local_address_wrong",
 )
