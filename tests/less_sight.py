@@ -11,22 +11,32 @@ from bot.settings import from_environment
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import NOT_A_PROBES, Probes
 from facts import (
+    BgpPeer,
+    Bird,
     Blind,
     Diagnosis,
     Fact,
     FdbEntry,
     FelixHealth,
+    ForeignVxlans,
     Link,
     LinkAddresses,
     Listener,
+    MacSharers,
     Neighbor,
+    NeighborTable,
+    NodeAddress,
     NodeAsk,
     PodInterface,
     PodRoute,
     ProbeResult,
     Question,
     RouteLookup,
+    RoutingRules,
+    Sighting,
     Sysctl,
+    WireguardDevice,
+    WireguardPeer,
 )
 from lab.client import Lab
 from tests.asking import worker
@@ -44,6 +54,16 @@ COLLECTORS: Mapping[type[Fact], str] = {
     RouteLookup: "route",
     Sysctl: "sysctl",
     ProbeResult: "packets",
+    Sighting: "packets",
+    NodeAddress: "machine",
+    NeighborTable: "machine",
+    RoutingRules: "machine",
+    MacSharers: "machine",
+    ForeignVxlans: "machine",
+    Bird: "bird",
+    BgpPeer: "bird",
+    WireguardDevice: "wireguard",
+    WireguardPeer: "wireguard",
 }
 # The resource in a path: the last plural before a name, such as pods in /api/v1/namespaces/shop/pods/cart.
 RESOURCE = re.compile(r"^/(?:api/v1|apis/[^/]+/[^/]+)/(?:namespaces/[^/]+/(?=[^/]))?([^/]+)")
