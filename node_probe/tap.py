@@ -221,8 +221,8 @@ class Tap:
     def _mark(self, seen: _Seen, _: socket.socket, packet: Packet) -> None:
         said = packet[0][header_length(packet[0]) + UDP_HEADER :][: len(self._said(BEGIN, seen.watch))]
         nonce = said[5:13]
-        if said == self._said(LISTENING, seen.watch, nonce):
-            seen.listening = True
+        if seen.watch.way == "out":  # and nothing else: the peer's kernel answers this node's own pings
+            seen.listening = seen.listening or said == self._said(LISTENING, seen.watch, nonce)
         elif said == self._said(BEGIN, seen.watch, nonce):
             seen.begun.add(nonce)
         elif said == self._said(END, seen.watch, nonce) and nonce in seen.begun:

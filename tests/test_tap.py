@@ -97,6 +97,7 @@ def test_packets_are_seen_where_they_leave_and_where_they_arrive() -> None:
     assert left.seen == 2 and arrived.seen == 2
     assert (left.device, left.outer_target, arrived.device) == ("eth0", NODE["b"], "eth0")
     assert arrived.heard and arrived.enclosed and arrived.bad_checksums == 0
+    assert not (left.heard or left.enclosed)  # the answers of b's kernel to a's own marks are no word of b's probe
     # The answers do come back, and are no probes of b's.
     assert (sighting(facts, "b", "out").seen, sighting(facts, "a", "in").seen) == (0, 2)
 
