@@ -71,7 +71,7 @@ class Kernel:
         self.neighbors = read("ip-neigh")
         self.fdb = read("bridge-fdb")
         lines = files.get(f"{directory}/sysctl.txt", "").splitlines()
-        self.sysctls = dict(line.split(" = ") for line in lines)
+        self.sysctls: dict[str, str] = dict(line.split(" = ") for line in lines)
 
     def remove_link(self, name: str) -> None:
         """Everything that hangs on a device goes with it."""
