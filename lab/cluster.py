@@ -31,7 +31,7 @@ from lab.kube_proxy import READS as KUBE_PROXY_READS
 from lab.kube_proxy import KubeProxy, ports
 from lab.listeners import HEALTH_PORT, TcpEcho, UdpEcho, start_felix_health
 from lab.nat import NatOutgoing
-from lab.objects import ECHO_PORT, EXTRA_PORTS, handle_of, stored
+from lab.objects import ECHO_PORT, EXTRA_PORTS, handle_of, plural, stored
 from lab.sketch import Sketch
 from lab.topology import Topology
 from lab.variants import Variant
@@ -386,7 +386,7 @@ class Cluster:
         """Reads an object, lets `edit` change it, writes it back."""
 
         def act() -> Object:
-            found = self.store.get(resource, name, namespace)
+            found = self.store.get(plural(resource, self.sketch.group), name, namespace)
             edit(found)
             return self._put(found)
 

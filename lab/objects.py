@@ -82,6 +82,11 @@ def stored(entry: Object, group: Group) -> Object:
     return made
 
 
+def plural(resource: str, group: Group) -> str:
+    """What a backing store of that group calls the resource that crd.projectcalico.org calls so."""
+    return "ipamconfigurations" if (resource, group) == ("ipamconfigs", NATIVE) else resource
+
+
 def calico(kind: str, name: str, spec: Object) -> Object:
     """An object of group crd.projectcalico.org/v1 with the annotation Calico's own client writes."""
     return {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from lab.cluster import Cluster
 from lab.faults import Wound
-from lab.intent import UPLINK
 from lab.wire import set_checksum_offload, spoil_tcp_in_vxlan
 
 WHERE = ("source", "target")
@@ -13,6 +12,8 @@ VXLAN_PORT = 4789
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
     with cluster.kernel(wound.node).namespace.entered():
-        set_checksum_offload(UPLINK, False)  # else there would be no checksum yet that could be wrong
+        set_checksum_offload(
+            cluster.uplink(wound.node), False
+        )  # else there would be no checksum yet that could be wrong
     with cluster.topology.at_cable(wound.node) as device:
         spoil_tcp_in_vxlan(device, VXLAN_PORT)

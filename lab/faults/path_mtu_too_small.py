@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from lab.cluster import Cluster
 from lab.faults import Wound
-from lab.intent import UPLINK_MTU
 
 WHERE = ("source",)
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
-    cluster.topology.narrow_cable(wound.node, UPLINK_MTU - 100)
+    cluster.topology.narrow_cable(wound.node, cluster.sketch.uplink_mtu - 100)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from lab.cluster import Cluster
 from lab.faults import Wound
-from lab.intent import UPLINK, UPLINK_MTU
+from lab.intent import UPLINK
 
 WHERE = ("source", "target")
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
-    cluster.kernel(wound.node).set_link(cluster.pod(wound.pod).interface, mtu=UPLINK_MTU)
-    cluster.place(wound.pod).set_link(UPLINK, mtu=UPLINK_MTU)
+    cluster.kernel(wound.node).set_link(cluster.pod(wound.pod).interface, mtu=cluster.sketch.uplink_mtu)
+    cluster.place(wound.pod).set_link(UPLINK, mtu=cluster.sketch.uplink_mtu)

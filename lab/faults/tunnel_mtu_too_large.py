@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from lab.cluster import Cluster
 from lab.faults import Wound
-from lab.intent import UPLINK_MTU
 
 WHERE = ("source", "target")
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
-    cluster.kernel(wound.node).set_link(cluster.uplink(wound.node), mtu=UPLINK_MTU - 100)
+    cluster.kernel(wound.node).set_link(cluster.uplink(wound.node), mtu=cluster.sketch.uplink_mtu - 100)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from lab.cluster import Cluster
 from lab.faults import Wound
-from lab.intent import UPLINK
 
 WHERE = ("source", "target")
 FAMILIES = (6,)
@@ -12,4 +11,4 @@ VARIANT = "dualstack"
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
-    cluster.kernel(wound.node).namespace.set_sysctl(f"ipv6/conf/{UPLINK}/disable_ipv6", "1")
+    cluster.kernel(wound.node).namespace.set_sysctl(f"ipv6/conf/{cluster.uplink(wound.node)}/disable_ipv6", "1")
