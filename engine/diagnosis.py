@@ -69,7 +69,7 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
         told = [cause for cause in told if not rules[cause.rule].silent_while_well]
     told = _last_resorts(told, rules, lost=lost, waiting=waiting)
     stuck = {cause.node for cause in told if cause.rule == FELIX_STUCK}
-    causes = [_with_felix(cause, evaluation.facts, stuck) for cause in _ordered(told, rules)]
+    causes = [_with_felix(cause, rules[cause.rule], evaluation.facts, stuck) for cause in _ordered(told, rules)]
     breaking = tuple(cause for cause in causes if cause.severity != "warns")
     warnings = tuple(cause for cause in causes if cause.severity == "warns")
     blind = _blind(evaluation, unjudged, withheld, breaking)
@@ -188,7 +188,7 @@ def _ordered(causes: Iterable[Cause], rules: dict[str, CauseRule]) -> list[Cause
     return sorted(causes, key=key)
 
 
-def _with_felix(cause: Cause, facts: Sequence[Fact], stuck: set[str]) -> Cause:
+def _with_felix(cause: Cause, rule: CauseRule, facts: Sequence[Fact], stuck: set[str]) -> Cause:
     """What Felix will do about it and when (calico_truth.md 2). stuck: nodes where it lives and gets nothing done."""
     if cause.heals_within_s < HEALS_NEVER:
         return cause
@@ -196,6 +196,14 @@ def _with_felix(cause: Cause, facts: Sequence[Fact], stuck: set[str]) -> Cause:
         return msgspec.structs.replace(cause, felix=say("Felix does not repair this."))
     health = next((fact for fact in facts if isinstance(fact, FelixHealth) and fact.node == cause.node), None)
     node, seconds = cause.node, cause.heals_within_s
+    if rule.healed_by_monitor:
+        told = say(
+            "calico-node on {node} looks at its address every {seconds} s and writes it again, unless it was told the "
+            "address or is not there.",
+            node=node,
+            seconds=seconds,
+        )
+        return msgspec.structs.replace(cause, felix=told)
     if health is None:
         felix = say(
             "A living Felix rewrites this within {seconds} s; whether it lives on {node} could not be seen.",

@@ -141,6 +141,7 @@ class CauseRule(Rule):
     silent_while_well: bool = False  # where no packet is lost it is not even a warning
     one_family_suffices: bool = False  # a warning where the same two ends speak over the other family
     heals_within_s: int = NOT_FELIX
+    healed_by_monitor: bool = False  # it is calico-node's monitor of addresses that repairs it, not Felix
 
     def judge(self, facts: dict[str, Fact], evidence: tuple[str, ...]) -> Cause | None:
         """Run the body on one match. None: all well."""
@@ -189,6 +190,7 @@ def cause(
     silent_while_well: bool = False,
     one_family_suffices: bool = False,
     heals_within_s: int = NOT_FELIX,
+    healed_by_monitor: bool = False,
     **patterns: Pattern,
 ) -> Callable[[Judgement], CauseRule]:
     """A failure mode. The body gets one fact per pattern by name and returns None, what `say` made, or a `Finding`.
@@ -200,6 +202,7 @@ def cause(
     silent_while_well: not told at all where fresh packets pass.
     one_family_suffices: told as a warning of a flow whose ends speak over the other address family.
     heals_within_s: HEALS_DEVICE, HEALS_ENTRY, HEALS_CHAIN, HEALS_NEVER, or NOT_FELIX when Felix has nothing to do with it.
+    healed_by_monitor: calico-node itself repairs it within that time, beside Felix.
     """
     if severity not in SEVERITIES:
         raise TypeError(f"severity {severity!r} is not one of {SEVERITIES}")
@@ -228,6 +231,7 @@ def cause(
             silent_while_well=silent_while_well,
             one_family_suffices=one_family_suffices,
             heals_within_s=heals_within_s,
+            healed_by_monitor=healed_by_monitor,
         )
 
     return make

@@ -159,6 +159,8 @@ def felix(mode: CauseRule) -> str:
         return say("has nothing to do with it")
     if mode.heals_within_s == HEALS_NEVER:
         return say("never repairs it")
+    if mode.healed_by_monitor:
+        return say("leaves it to calico-node, which looks every {seconds} s", seconds=mode.heals_within_s)
     return say(
         "repairs it within {seconds} s where it is alive; still wrong after that: look at Felix",
         seconds=mode.heals_within_s,

@@ -15,6 +15,7 @@ MONITOR_S = 60  # calico-node itself looks at the node's address this often, and
     stage="target tunnel",
     both_ways=True,
     heals_within_s=MONITOR_S,
+    healed_by_monitor=True,
     leg=some(Leg, target_kind="pod"),  # whatever the pool: without the address nobody even knows the node's subnet
     node=some(CalicoNode, name=the.leg.target_node, family=the.leg.family),
 )

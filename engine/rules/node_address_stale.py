@@ -16,6 +16,7 @@ MONITOR_S = 60  # calico-node itself looks at the node's address this often, unl
     stage="source node",
     both_ways=True,
     heals_within_s=MONITOR_S,
+    healed_by_monitor=True,
     leg=some(Leg, crosses=True),
     held=some(NodeAddress, node=the.leg.source_node, address=the.leg.source_node_address),
 )
