@@ -201,7 +201,7 @@ def cause(
     last_resort: told as a warning where fresh packets pass, or where something else explains why they do not.
     silent_while_well: not told at all where fresh packets pass.
     one_family_suffices: told as a warning of a flow whose ends speak over the other address family.
-    heals_within_s: HEALS_DEVICE, HEALS_ENTRY, HEALS_CHAIN, HEALS_NEVER, or NOT_FELIX when Felix has nothing to do with it.
+    heals_within_s: HEALS_DEVICE, HEALS_ENTRY, HEALS_CHAIN, HEALS_NEVER, or NOT_FELIX when it is not Felix's.
     healed_by_monitor: calico-node itself repairs it within that time, beside Felix.
     """
     if severity not in SEVERITIES:

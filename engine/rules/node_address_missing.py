@@ -9,8 +9,8 @@ MONITOR_S = 60  # calico-node itself looks at the node's address this often, and
 @cause(
     title="Calico has no address of the node",
     severity="breaks",
-    remedy="Restart the calico-node pod of this node: its start finds the address and writes it on the node. If it stays "
-    "away, look at IP and IP_AUTODETECTION_METHOD in its environment, and at its log.",
+    remedy="Restart the calico-node pod of this node: its start finds the address and writes it on the node. If it "
+    "stays away, look at IP and IP_AUTODETECTION_METHOD in its environment, and at its log.",
     at=the.leg.target_node,
     stage="target tunnel",
     both_ways=True,
