@@ -105,22 +105,28 @@ IDENTITY = {
     "Endpoint": ("name",),
     "FdbEntry": ("node", "device", "mac"),
     "FelixHealth": ("node",),
+    "ForeignVxlans": ("node",),
     "Link": ("node", "device"),
     "LinkAddresses": ("node", "device", "family"),
     "Listener": ("node", "pod", "protocol", "port"),
+    "MacSharers": ("node", "device", "mac"),
     "Neighbor": ("node", "device", "address"),
+    "NeighborTable": ("node", "family"),
+    "NodeAddress": ("node", "address"),
     "PodInterface": ("node", "pod", "family"),
     "PodRoute": ("node", "pod", "destination"),
     "Pool": ("name",),
     "ProbeResult": ("node", "pod", "target_address", "protocol", "port", "size"),
     "RouteLookup": ("node", "destination", "source", "incoming"),
+    "RoutingRules": ("node", "family"),
+    "Sighting": ("node", "way", "source_address", "target_address"),
     "Sysctl": ("node", "name"),
 }
 
 
 def composed(healthy: Sequence[Plain], one: Sequence[Plain], two: Sequence[Plain]) -> list[Fact]:
     """What would be seen with both wounds: what each changed of the healthy lab. Where both changed the same field the
-    second's stands, as it was inflicted last; of packets the fewer come back."""
+    second's stands, as it was inflicted last; of packets the fewer come back, or are seen."""
     base = _by_identity(healthy)
     first, second = (_by_identity(_with_macs_of(healthy, facts)) for facts in (one, two))
     merged = [_merged(base.get(key), first.get(key), second.get(key)) for key in {**base, **first, **second}]
@@ -134,6 +140,8 @@ def _merged(base: Plain | None, one: Plain | None, two: Plain | None) -> Plain |
         return two
     if base["fact"] == "RouteLookup" or one.get("found") != two.get("found"):  # one answer of the kernel, or none
         return two
+    if base["fact"] == "Sighting":
+        return min(two, one, key=lambda fact: int(fact["seen"]))
     if base["fact"] == "ProbeResult":
         return min(two, one, key=lambda fact: (fact["answered"], fact["outcome"] == "refused"))
     changed = {name: value for name, value in two.items() if value != base.get(name)}
