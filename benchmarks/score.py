@@ -381,6 +381,8 @@ def main() -> int:
     wanted = [task for task in tasks() if args.only in task.key]
     if args.quick:
         wanted = [task for task in wanted if len(task.wounds) == 1 and task.place == PLACES[0]]
+    if args.check:  # each variant is in some cluster of several
+        wanted = [task for task in wanted if task.wounds or "+" in task.variant]
     began = time.monotonic()
     try:
         results = score(wanted)
