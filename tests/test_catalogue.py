@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 from pkgutil import iter_modules
 
@@ -53,3 +54,9 @@ def test_after_names_failure_modes_of_the_catalogue() -> None:
     for rule in rulebase.load().rules:
         if isinstance(rule, CauseRule):
             assert set(rule.after) | set(rule.after_peer) <= known, rule.name
+
+
+def test_the_readme_and_the_changelog_count_the_failure_modes_right() -> None:
+    for page in ("README.md", "CHANGELOG.md"):
+        text = (Path(__file__).parents[1] / page).read_text()
+        assert [int(count) for count in re.findall(r"(\d+) failure modes", text)] == [len(modules_of(engine.rules))], page
