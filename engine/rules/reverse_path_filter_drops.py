@@ -52,6 +52,8 @@ def reverse_path_filter_drops(
     without_tunnel = not leg.expected_device
     if without_tunnel and (seen.seen <= 0 or seen.device != arrival.device):
         return None  # a node with several networks: they come in elsewhere
+    if leg.source_kind == "node" and seen.seen <= 0:
+        return None  # a node answers as it was asked, which may have been under the other node's own address
     text = say(
         "{node} refuses packets from {address} that come in by {device} ({error}): rp_filter is strict there, "
         "and its way back to {address} is another.",
