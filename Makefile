@@ -20,9 +20,9 @@ check:          ## style, types and the import arrow
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-score:          ## every fault and every healthy shape, asked in labs: docs/scorecard.md (CHECK=1: is a right answer lost? QUICK=1, ONLY=word: fewer)
+score:          ## every fault and every healthy shape, asked in labs: docs/scorecard.md (CHECK=1: is a right answer lost? QUICK=1, REST=1, ONLY=word: fewer)
 	@.ci/venv dev
-	@exec .venv/bin/python -m benchmarks.score $(if $(CHECK),--check) $(if $(QUICK),--quick) $(if $(ONLY),--only "$(ONLY)")
+	@exec .venv/bin/python -m benchmarks.score $(if $(CHECK),--check) $(if $(QUICK),--quick) $(if $(REST),--rest) $(if $(ONLY),--only "$(ONLY)")
 
 record:         ## tests/cases/FAULT.json anew from the lab (FAULT=name), to be read by a person
 	@.ci/venv dev
