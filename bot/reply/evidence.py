@@ -456,7 +456,8 @@ def _mac_sharers(fact: MacSharers, legs: Sequence[Leg]) -> Said | None:
 
 def _neighbor_table(fact: NeighborTable, legs: Sequence[Leg]) -> Said | None:
     seen = say("{count} of {limit}, {refused} refused", count=fact.collectable, limit=fact.limit, refused=fact.refused)
-    return say("IPv{family} neighbor table", family=fact.family), "", seen
+    full = fact.refused > 0 and fact.collectable >= 0.9 * fact.limit  # as the rule has it
+    return say("IPv{family} neighbor table", family=fact.family), say("room") if full else "", seen
 
 
 _TELL: dict[type[Fact], Callable[[Any, Sequence[Leg]], Said | None]] = {
