@@ -165,6 +165,10 @@ def _vxlan(state: str, mac: str, vni: int, port: int, local: str) -> str:
 
 
 def _addresses(fact: LinkAddresses, legs: Sequence[Leg]) -> Said | None:
+    if fact.family == 6 and _find(legs, source_node=fact.node, source_interface=fact.device):
+        linked = any(one.startswith("fe80:") for one in fact.addresses)  # the pod's gateway is such a one
+        expected = "" if linked else say("a link-local address")
+        return say("addresses of {device}", device=fact.device), expected, ", ".join(fact.addresses) or NOTHING
     leg = _find(legs, source_node=fact.node, tunnel_device=fact.device)
     expected = ""
     if leg and leg.encapsulation == "vxlan" and leg.source_tunnel_address:
@@ -270,6 +274,8 @@ def _allocation(fact: Allocation, legs: Sequence[Leg]) -> Said | None:
 def _calico_node(fact: CalicoNode, legs: Sequence[Leg]) -> Said | None:
     if fact.unready:
         return say("node {name}", name=fact.name), READY, say("not ready ({why})", why=fact.unready)
+    if not fact.address:
+        return say("annotation IPv{family}Address", family=fact.family), AN_ADDRESS, NOTHING
     tunnelled = any(leg.encapsulation == "vxlan" and fact.name in (leg.source_node, leg.target_node) for leg in legs)
     if not fact.vxlan_expected and not tunnelled:
         return None
