@@ -11,7 +11,8 @@ from facts import Leg, Link, Neighbor, ProbeResult, Sighting
     remedy="Look at what is between the nodes: cable, switch port, VLAN, security group, routes between their subnets. "
     "Both nodes answered calico-why, so both machines live.",
     after=["node_address_stale", "node_address_wrong"],
-    after_peer=["node_address_stale", "node_address_wrong"],
+    # A node without a way back to the asker drops even its ARP questions where filters are on.
+    after_peer=["node_address_stale", "node_address_wrong", "underlay_route_missing"],
     at=the.leg.source_node,
     stage="underlay",
     heals_within_s=NOT_FELIX,
