@@ -14,25 +14,29 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import lab.slack
 from lab.client import Lab
 from lab.errors import LabError, NamespacesForbidden
-from lab.faults import load, names, needs
+from lab.faults import load, names, needs, variant
 from lab.state import base_directory, read_environment
+from lab.variants import VARIANTS
 from tests.lab_state import read
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 15.0
-WOUNDS = [(name, where) for name in names() for where in load(name).WHERE]
+WOUNDS = [(name, where) for name in names() if not variant(name) for where in load(name).WHERE]
 # Wounds a ping does not feel; what each does is looked at in a test of its own below.
 PING_LIVES = {
     "allocation_missing", "allocation_owner_mismatch", "block_affinity_conflict", "block_limit_reached",
-    "calico_node_missing", "datastore_not_ready", "felix_not_ready", "felix_stuck", "ip_leaked", "ipam_gc_stuck",
-    "node_not_ready", "path_mtu_too_small", "pod_address_family_missing", "pod_ip_duplicate", "pod_mtu_too_large",
-    "pod_without_ip", "pool_exhausted", "route_wrong_next_hop", "strict_affinity_without_block",
+    "calico_node_missing", "checksum_offload_broken", "datastore_not_ready", "felix_not_ready", "felix_stuck",
+    "ip_leaked", "ipam_gc_stuck", "nat_outgoing_missing", "node_not_ready", "path_mtu_too_small",
+    "pod_address_family_missing", "pod_ip_duplicate", "pod_mtu_too_large", "pod_without_ip", "pool_exhausted",
+    "route_wrong_next_hop", "service_endpoint_stale", "service_local_policy_without_endpoint",
+    "service_without_endpoints", "service_wrong_port", "service_wrong_target_port", "strict_affinity_without_block",
     "target_listens_on_loopback", "target_not_listening", "tunnel_address_borrowed", "tunnel_address_freed",
     "tunnel_address_used_by_pod", "tunnel_mtu_too_large", "typha_unreachable", "vxlan_device_address_wrong",
 }  # fmt: skip
@@ -206,11 +210,11 @@ def test_an_exhausted_pool_leaves_the_late_pod_waiting(lab: Lab) -> None:
     [
         ({"fault": "nonsense"}, "nonsense"),
         ({"fault": "route_missing", "source": "shop/nobody"}, "shop/nobody"),
-        ({"fault": "route_missing", "target": "shop/web"}, "same node"),
+        ({"fault": "route_missing", "family": 6}, "dualstack"),
         ({"fault": "pod_not_running", "where": "source"}, "target"),
     ],
 )
-def test_what_cannot_be_inflicted_is_said_in_a_sentence(lab: Lab, arguments: dict[str, str], word: str) -> None:
+def test_what_cannot_be_inflicted_is_said_in_a_sentence(lab: Lab, arguments: dict[str, Any], word: str) -> None:
     with pytest.raises(LabError) as refused:
         lab.inflict(**arguments)
     assert word in refused.value.sentence
@@ -586,3 +590,22 @@ def _python_for_everybody() -> str:
         if candidate and all(parent.stat().st_mode & 0o001 for parent in Path(candidate).parents):
             return candidate
     pytest.skip(f"there is no {version} that other users may run")
+
+
+def test_the_shapes_are_listed_before_a_lab_is_up() -> None:
+    listed = command_line("variants").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == list(VARIANTS)
+    refused = command_line("up", "--name", f"shapes-{os.getpid()}", "--variant", "dualstack+ipv6")
+    assert refused.returncode and "No cluster is both dualstack and ipv6." in refused.stderr, refused
+
+
+def test_every_shape_of_two_families_heals() -> None:
+    with started(variant="dualstack+busy-host+missing-blackholes+strict-filters", workers=False) as lab:
+        before = kernel(lab)
+        for family in (4, 6):
+            lab.inflict("vxlan_device_missing", family=family)
+            lab.inflict("routing_rule_diverts", family=family)
+            assert not lab.reaches("shop/cart", "shop/db")
+            lab.heal()
+            assert lab.mesh() == {"pairs": 30, "unanswered": []}
+        assert settled_kernel(lab, before) == before
