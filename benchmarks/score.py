@@ -85,6 +85,8 @@ ELSEWHERE = {
     ("tunnel_mtu_too_large", "one subnet of CrossSubnet"): "pod_mtu_too_large",
 }
 
+# (fault, place) -> what else is true there once the fault is injected.
+BESIDES = {("cross_subnet_asymmetric", "no encapsulation"): "pod_mtu_too_large"}  # tunnels for pods made without any
 # (fault, place) -> why nobody can see it there.
 UNSEEN = {
     ("uplink_ipv6_disabled", "IPv6"): "without IPv6 the node's own probe cannot be reached in a cluster of IPv6 only"
@@ -214,7 +216,8 @@ def _judged(task: Task, node: str, answer: Investigation) -> Result:
     diagnosis = answer.diagnosis
     mode = ELSEWHERE.get((task.wounds[0].mode, task.place.name), task.wounds[0].mode)
     found = told(diagnosis, mode)
-    others = {cause.rule for cause in (*diagnosis.causes, *diagnosis.warnings)} - {mode, beside(mode)}
+    true = {mode, beside(mode), BESIDES.get((mode, task.place.name), "")}
+    others = {cause.rule for cause in (*diagnosis.causes, *diagnosis.warnings)} - true
     if found and (found[0].rule, found[0].node) == (mode, "" if RULES[mode].at is None else node):
         state = "right"
     elif found:

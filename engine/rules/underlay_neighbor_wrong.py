@@ -13,7 +13,7 @@ STATIC = {"PERMANENT", "NOARP"}  # what the network itself answers may be anothe
     title="The peer's node address leads to no MAC, or to a wrong one",
     severity="breaks",
     last_resort=True,
-    after=["underlay_unreachable"],
+    after=["underlay_route_missing", "underlay_unreachable"],
     after_peer=["underlay_unreachable"],
     remedy="Delete a static entry (ip neigh del); where the address does not resolve, look at the network between the "
     "nodes: VLAN, switch port, ARP filtering.",
