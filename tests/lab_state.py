@@ -78,8 +78,10 @@ def lines_of(kernel: Kernel) -> list[str]:
         found.append(f"addr {names[message['index']]} {address}/{message['prefixlen']} scope {scope}")
     for family in FAMILIES:
         found += [route_line(one) for one in kernel.routes(family)]
-        rules = kernel.rules(family)
-        found += [f"rule IPv{family} {priority} {source} {TABLES.get(table, table)}" for priority, table, source in rules]
+        found += [
+            f"rule IPv{family} {priority} {source} {TABLES.get(table, table)}"
+            for priority, table, source in kernel.rules(family)
+        ]
         entries = kernel.neighbors(family=family)
         found += [f"neigh {address} {device} {mac} {state}" for address, device, mac, state in entries]
     found += [f"fdb {mac} {device} {peer} {state}" for mac, device, peer, state in kernel.fdb()]

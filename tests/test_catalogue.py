@@ -58,5 +58,5 @@ def test_after_names_failure_modes_of_the_catalogue() -> None:
 
 def test_the_readme_and_the_changelog_count_the_failure_modes_right() -> None:
     for page in ("README.md", "CHANGELOG.md"):
-        text = (Path(__file__).parents[1] / page).read_text()
-        assert [int(count) for count in re.findall(r"(\d+) failure modes", text)] == [len(modules_of(engine.rules))], page
+        counts = re.findall(r"(\d+) failure modes", (Path(__file__).parents[1] / page).read_text())
+        assert counts == [str(len(modules_of(engine.rules)))], page

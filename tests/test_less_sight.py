@@ -22,7 +22,6 @@ from tests.test_cases import RECORDINGS, facts_of
 from tests.two_wounds import recorded_healthy
 
 RULES = {rule.name: rule for rule in rulebase.load().rules if isinstance(rule, CauseRule)}
-RULES = {rule.name: rule for rule in rulebase.load().rules if isinstance(rule, CauseRule)}
 # Those whose rules rest on what the API says: what a probe sees alone, no refusal changes.
 WOUNDS = [
     mode
