@@ -192,7 +192,10 @@ def test_less_sight_never_accuses_another_and_never_heals(mode: str | None) -> N
 
 
 def _informs_only(fact: Fact) -> bool:
-    """Facts a healthy verdict does not rest on: answers prove the way back, the asked port proves small packets."""
+    """Facts a healthy verdict does not rest on: answers prove the way back, the asked port proves small packets. What
+    comes in by the uplink is tunnelled here; the scene has the lookup for legs without a tunnel."""
+    if isinstance(fact, RouteLookup):
+        return fact.incoming == "eth0"
     return isinstance(fact, ProbeResult) and (fact.pod == DB[0] or (fact.protocol == "icmp" and not fact.size))
 
 
