@@ -277,6 +277,7 @@ async def test_a_reply_in_the_thread_reaches_the_app_there(browser: str, slack: 
         await page.shows("calico", "#messages")
         assert not await page.evaluate("Boolean(document.querySelector('#thread').offsetParent)")
         await app.post(card(), parent)
+        await page.shows("May approve: @netops", "#replies")
         await page.type("#reply-text", "@calico why shop/cart shop/db")
         await page.press("Enter")
         assert (await next_of(app.mentions))["thread_ts"] == parent

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from ipaddress import ip_network
 
 from pyroute2.nftables.main import NFTables
 
-from lab import nftables
 from lab.intent import UPLINK
 from lab.kernel import BOOT, Kernel, Route
-from lab.nftables import Table
 from lab.topology import NodeMachine, Topology
 from lab.variants.variant import furnished
 
@@ -76,14 +73,6 @@ def second_network(topology: Topology) -> None:
 
 
 @furnished()
-def nat_outgoing(topology: Topology) -> None:
-    """What a pod sends out of all pools goes under its node's address."""
-    for node in topology.nodes.values():
-        for family in node.interfaces:
-            _translate(node.kernel, family)
-
-
-@furnished()
 def missing_blackholes(topology: Topology) -> None:
     """No node has a blackhole route for its own blocks."""
     for node in topology.nodes.values():
@@ -106,13 +95,10 @@ def _strangers(node: NodeMachine) -> list[tuple[str, str]]:
     return [(device, address) for device in devices for address in ("224.0.0.22", "172.30.0.77")]
 
 
-@furnished(kind="filter")
+@furnished(kind="filter", conflicts="no-nat-outgoing")
 def strict_filters(topology: Topology) -> None:
     """Strict reverse path filters everywhere, which symmetric paths do not mind: a pod's to a node is one by NAT."""
     _filter(topology, "1")
-    for node in topology.nodes.values():
-        if 4 in node.interfaces:
-            _translate(node.kernel, 4)
 
 
 @furnished(kind="filter")
@@ -126,21 +112,6 @@ def _filter(topology: Topology, value: str) -> None:
         for interface in ("all", "default", *node.kernel.links()):
             with contextlib.suppress(FileNotFoundError):
                 node.kernel.namespace.set_sysctl(f"ipv4/conf/{interface}/rp_filter", value)
-
-
-def _translate(kernel: Kernel, family: int) -> None:
-    """As a pool's natOutgoing has it."""
-    table = Table(family, "nat")
-    table.chain("POSTROUTING", "postrouting", "nat", 100)
-    pods = ip_network(ALL_POOLS[family])
-    table.rule(
-        "POSTROUTING",
-        *table.within("source", pods),
-        *table.within("destination", pods, inside=False),
-        nftables.masqueraded(),
-    )
-    with kernel.namespace.entered():
-        table.write()
 
 
 def _add_bridge(kernel: Kernel, name: str, addresses: list[str]) -> None:
