@@ -11,7 +11,7 @@ from bot import words
 from bot.errors import UserError
 
 HELP = {
-    "why": "why NAMESPACE/POD NAMESPACE/POD|SERVICE [PORT/tcp|udp]   why the first does not reach the second",
+    "why": "why POD|NODE POD|SERVICE|NODE|IP [PORT/tcp|udp]   why the first does not reach the second",
     "fixes": "fixes   the fix requests and where they are",
     "approve": "approve fx-NAME   have a fix carried out",
     "reject": "reject fx-NAME [REASON]   refuse it",

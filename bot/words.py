@@ -10,7 +10,7 @@ import msgspec
 
 from bot.errors import UserError
 
-USAGE = "why [NAMESPACE/]POD [NAMESPACE/]POD|SERVICE [PORT/tcp|udp], for example: why shop/cart shop/db 5432/tcp"
+USAGE = "why POD|NODE|IP POD|SERVICE|NODE|IP [PORT/tcp|udp], for example: why shop/cart shop/db 5432/tcp"
 
 _LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _PART = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"

@@ -141,7 +141,7 @@ def test_help_imports_no_command() -> None:
     done = process(code=code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
-    assert "why can pod A not reach pod or Service B?" in done.stdout
+    assert "why can A (a pod or node) not reach B (a pod, Service, node or address)?" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -18,16 +18,16 @@ from bot.words import parse
 if TYPE_CHECKING:
     from bot.investigate import Investigation
 
-HELP = "why A B [PORT/tcp|udp]: why can pod A not reach pod or Service B?"
+HELP = "why A B [PORT/tcp|udp]: why can A (a pod or node) not reach B (a pod, Service, node or address)?"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "%(prog)s [NAMESPACE/]POD [NAMESPACE/]POD|SERVICE [PORT/tcp|udp] [options]"
+    parser.usage = "%(prog)s [NAMESPACE/]POD|NODE|IP [NAMESPACE/]POD|SERVICE|NODE|IP [PORT/tcp|udp] [options]"
     parser.add_argument(
         "words",
         nargs="*",
         metavar="WORD",
-        help="who sends, whom it does not reach (a pod, a Service or an IP address), and a port such as 5432/tcp",
+        help="who sends (a pod or node), whom it does not reach (a pod, Service, node or address), and a port: 5432/tcp",
     )
     parser.add_argument("-o", "--output", choices=("text", "json", "slack"), default="text", help="form of the answer")
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 when a cause was found")
