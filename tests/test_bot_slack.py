@@ -380,8 +380,8 @@ async def test_a_mention_in_a_thread_is_answered_there_and_once(room: Room) -> N
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("help", "why NAMESPACE/POD NAMESPACE/POD"),
-        ("", "why NAMESPACE/POD NAMESPACE/POD"),
+        ("help", "why POD|NODE POD|SERVICE|NODE|IP"),
+        ("", "why POD|NODE POD|SERVICE|NODE|IP"),
         ("wyh shop/cart shop/db", "Did you mean `why shop/cart shop/db`?"),
         ("why shop/cart", "only 'shop/cart' was said"),
         ("flush <!channel>", "I do not know"),

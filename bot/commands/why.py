@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="*",
         metavar="WORD",
-        help="who sends (a pod or node), whom it does not reach (a pod, Service, node or address), and a port: 5432/tcp",
+        help="who sends (pod or node), whom it does not reach (a pod, Service, node or address), and a port (5432/tcp)",
     )
     parser.add_argument("-o", "--output", choices=("text", "json", "slack"), default="text", help="form of the answer")
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 when a cause was found")
