@@ -384,7 +384,9 @@ def lost(results: Sequence[Result], committed: dict[str, Any]) -> list[Result]:
     found = []
     for one in results:
         before = committed.get(one.task.key, {}).get("state")
-        good = ("right",) if before == "right" else (*GOOD, "not here")
+        good = {"right": ("right",), "open": (*GOOD, "not here")}.get(
+            before, ("right", "harmless", "healthy", "not here")
+        )
         if one.state not in good and (before in GOOD or (not one.task.wounds and one.accused)):
             found.append(one)
     return found

@@ -58,3 +58,9 @@ def test_a_right_answer_that_is_lost_is_noticed() -> None:
     assert lost(results, {"a fault": {"state": "right"}}) == [results[0], results[2]]
     assert as_data(results)["totals"]["false accusations"] == 1
     assert "a fault: unknown" in as_page(results)
+
+
+def test_a_flow_that_was_healthy_beside_the_wound_must_stay_so() -> None:
+    result = Result(Task("", "a fault", wounds=(Wounded("path_mtu_too_small", "source"),)), "open", ms=1043)
+    assert lost([result], {"a fault": {"state": "harmless"}}) == [result]
+    assert lost([result], {"a fault": {"state": "open"}}) == []
