@@ -104,7 +104,11 @@ class Leg(Fact, frozen=True, kw_only=True):
     target: str
     source_kind: str = "pod"  # "pod" | "node" | "outside": is there a pod's interface at this end?
     target_kind: str = "pod"
-    target_inside: bool = True  # it lives on a node of the cluster, where it can be looked at
+    source_inside: bool = True  # it lives on a node of the cluster, where it can be looked at
+    target_inside: bool = True
+    entry_device: str = (
+        ""  # by which packets come to be sent: a pod's cali*; what a node sends itself, its tunnel device
+    )
     source_address: str
     target_address: str
     source_interface: str  # cali* on the source node

@@ -86,6 +86,25 @@ async def test_a_wound_of_one_family_is_told_of_that_family_alone(shared: Lab, m
     assert all(hop.state == "ok" for path in diagnosis.path if path.flow.endswith("IPv4") for hop in path.hops)
 
 
+@pytest.mark.parametrize(
+    ("words", "where", "node"),
+    [
+        ("node-a shop/db 5432/tcp", "source", "node-a"),
+        ("node-a shop/db 5432/tcp", "target", "node-b"),
+        ("node-b shop/cart", "source", "node-a"),
+        ("shop/cart shop/db 5432/tcp", "source", "node-a"),
+    ],
+)
+async def test_a_tunnel_without_ipv6_has_that_name_whoever_sends(
+    shared: Lab, words: str, where: str, node: str
+) -> None:
+    """The address it lost with it is its echo, for a node that sends under that address as well."""
+    shared.heal()
+    shared.inflict("ipv6_disabled", "shop/cart", "shop/db", where, family=6)
+    diagnosis = (await ask(shared.environment(), words)).diagnosis
+    assert [(one.rule, one.node, one.leg) for one in diagnosis.causes] == [("ipv6_disabled", node, "both")]
+
+
 async def test_a_pod_and_a_node_are_found_by_their_second_address(shared: Lab) -> None:
     """The API finds a pod by its first address only; to call the other one nobody's would be a wrong accusation."""
     shared.heal()
