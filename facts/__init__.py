@@ -1,11 +1,12 @@
 """What was seen, declared once: every other package speaks in these nouns. Imports nobody."""
 
-from facts.ask import LocalPod, NodeAsk, OwnPort, SendProbe, Watch, Way
+from facts.ask import LocalPod, NodeAsk, OwnPort, SendProbe, Trace, Watch, Way
 from facts.backend import Backend, ServicePort
 from facts.bgp import BgpPeer, Bird
 from facts.calico import CalicoNode, CalicoPod, CalicoSettings, FelixHealth
 from facts.endpoint import AddressHolders, Endpoint
 from facts.fact import Blind, Fact, decode, encode, from_builtins
+from facts.firewall import BACKENDS, FirewallTrace, RuleDrop
 from facts.flow import DERIVED, Arrival, Flow, Leg, Question, Room, Side
 from facts.ipam import Allocation, BlockClaim, LeakedAddresses, Pool, PoolUsage
 from facts.link import Link, LinkAddresses
@@ -13,6 +14,7 @@ from facts.machine import ForeignVxlan, ForeignVxlans, MacSharers, NeighborTable
 from facts.message import Message, Text, in_turn, joined, listed, say
 from facts.neighbor import FdbEntry, Neighbor
 from facts.pod import Listener, PodInterface, PodRoute
+from facts.policy import POLICY_KINDS, LabelledEndpoint, NetworkSet, Policy, PolicyPeer, PolicyRule, Tier
 from facts.reachability import ProbeResult
 from facts.route import RouteLookup
 from facts.service import CalicoService, GarbageCollector, Typha
@@ -22,7 +24,9 @@ from facts.verdict import Cause, Checked, Diagnosis, Hop, LegPath
 from facts.wireguard import WireguardDevice, WireguardPeer
 
 __all__ = [
+    "BACKENDS",
     "DERIVED",
+    "POLICY_KINDS",
     "AddressHolders",
     "Allocation",
     "Arrival",
@@ -42,11 +46,13 @@ __all__ = [
     "Fact",
     "FdbEntry",
     "FelixHealth",
+    "FirewallTrace",
     "Flow",
     "ForeignVxlan",
     "ForeignVxlans",
     "GarbageCollector",
     "Hop",
+    "LabelledEndpoint",
     "LeakedAddresses",
     "Leg",
     "LegPath",
@@ -58,11 +64,15 @@ __all__ = [
     "Message",
     "Neighbor",
     "NeighborTable",
+    "NetworkSet",
     "NodeAddress",
     "NodeAsk",
     "OwnPort",
     "PodInterface",
     "PodRoute",
+    "Policy",
+    "PolicyPeer",
+    "PolicyRule",
     "Pool",
     "PoolUsage",
     "ProbeResult",
@@ -70,12 +80,15 @@ __all__ = [
     "Room",
     "RouteLookup",
     "RoutingRules",
+    "RuleDrop",
     "SendProbe",
     "ServicePort",
     "Side",
     "Sighting",
     "Sysctl",
     "Text",
+    "Tier",
+    "Trace",
     "Typha",
     "Watch",
     "Way",

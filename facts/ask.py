@@ -57,6 +57,19 @@ class Watch(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 0  # UDP port of the tunnel
 
 
+class Trace(msgspec.Struct, frozen=True, kw_only=True):
+    """Packets of one leg to be followed through this node's firewall while the probes are sent."""
+
+    source: str  # IP addresses the packets carry inside of any tunnel
+    target: str
+    protocol: str  # "icmp", "tcp" or "udp"
+    port: int = 0  # the target's, on packets of a forward leg
+    reply: bool = False  # these are the answers to packets of the other leg: the port is the one they come from
+    encapsulation: str = ""  # with it, the tunnel's own packets between the nodes are followed too
+    peer: str = ""  # node address of the other end
+    tunnel_port: int = 0  # UDP port of the tunnel
+
+
 class NodeAsk(msgspec.Struct, frozen=True, kw_only=True):
     """Body of POST /v1/facts: everything wanted from one node. Answer: a JSON list of facts."""
 
@@ -75,4 +88,5 @@ class NodeAsk(msgspec.Struct, frozen=True, kw_only=True):
     bird: bool = False  # ask BIRD for its sessions: a leg needs routes that only BGP brings
     wireguard_keys: tuple[str, ...] = ()  # public keys of the peers this node should know
     felix_metrics_port: int = 0  # 0: Felix is not asked how far it is
+    trace: tuple[Trace, ...] = ()
     deadline_ms: int = 2500  # the probe answers with what it has by then; the rest is Blind

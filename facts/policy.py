@@ -1,0 +1,99 @@
+"""Policies as Calico means them; without it a dropped packet's rule could be named, but nobody's intention."""
+
+from __future__ import annotations
+
+import msgspec
+
+from facts.fact import Fact
+
+POLICY_KINDS = (
+    "KubernetesNetworkPolicy",
+    "NetworkPolicy",
+    "GlobalNetworkPolicy",
+    "KubernetesClusterNetworkPolicy",
+)
+
+
+class PolicyPeer(msgspec.Struct, frozen=True, kw_only=True):
+    """Source or destination of a rule. Everything that is given must match; nothing given matches everybody."""
+
+    nets: tuple[str, ...] = ()  # CIDRs, of either family
+    not_nets: tuple[str, ...] = ()
+    selector: str = ""  # Calico's selector language, over endpoints and network sets
+    not_selector: str = ""
+    namespace_selector: str = ""  # "global()" means network sets and host endpoints outside of namespaces
+    service_account_names: tuple[str, ...] = ()
+    service_account_selector: str = ""
+    ports: tuple[str, ...] = ()  # "80", "8000:8080", or a named port of the pod
+    not_ports: tuple[str, ...] = ()
+    service: str = ""  # namespace/name of a Service whose endpoints (and ports) it means
+
+
+class PolicyRule(msgspec.Struct, frozen=True, kw_only=True):
+    """One rule, in the order the policy lists them."""
+
+    action: str  # "Allow" | "Deny" | "Pass" | "Log"
+    name: str = ""  # of a ClusterNetworkPolicy's rule
+    ip_version: int = 0  # 4 | 6; 0: both
+    protocol: str = ""  # "tcp", "udp", "icmp", "icmpv6", "sctp", or a number; "": any
+    not_protocol: str = ""
+    icmp_type: int = -1
+    icmp_code: int = -1
+    not_icmp_type: int = -1
+    not_icmp_code: int = -1
+    source: PolicyPeer = PolicyPeer()
+    destination: PolicyPeer = PolicyPeer()
+
+
+class Policy(Fact, frozen=True, kw_only=True):
+    """One policy of any kind, in Calico's model (a Kubernetes NetworkPolicy is one of tier default, order 1000)."""
+
+    kind: str  # one of POLICY_KINDS
+    name: str
+    namespace: str = ""
+    tier: str = "default"
+    order: str = ""  # a number as text; "" comes last
+    staged: bool = False  # not programmed: it only says what it would do
+    selector: str = ""  # of the endpoints it is about, its own namespace understood
+    namespace_selector: str = ""
+    service_account_selector: str = ""
+    types: tuple[str, ...] = ()  # "Ingress" | "Egress"
+    ingress: tuple[PolicyRule, ...] = ()
+    egress: tuple[PolicyRule, ...] = ()
+    apply_on_forward: bool = False
+    pre_dnat: bool = False
+    do_not_track: bool = False
+
+
+class Tier(Fact, frozen=True, kw_only=True):
+    """A tier of policies; the order in which tiers are asked, and what comes of a packet none of its policies takes."""
+
+    name: str
+    order: str = ""
+    default_action: str = "Deny"  # "Deny" | "Pass"
+
+
+class LabelledEndpoint(Fact, frozen=True, kw_only=True):
+    """What policies select an endpoint by."""
+
+    name: str  # namespace/name of a pod, or the name of a HostEndpoint
+    kind: str = "pod"  # "pod" | "host"
+    node: str = ""
+    addresses: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()  # its own, with Calico's (projectcalico.org/namespace, .../orchestrator)
+    namespace: str = ""
+    namespace_labels: tuple[tuple[str, str], ...] = ()
+    service_account: str = ""
+    service_account_labels: tuple[tuple[str, str], ...] = ()
+    ports: tuple[tuple[str, str, int], ...] = ()  # named ones: (name, protocol, number)
+    interface: str = ""  # of a HostEndpoint: "eth0", or "*"
+    profiles: tuple[str, ...] = ()  # of a HostEndpoint
+
+
+class NetworkSet(Fact, frozen=True, kw_only=True):
+    """Addresses with labels, which rules select like endpoints."""
+
+    name: str
+    namespace: str = ""  # "" for a GlobalNetworkSet
+    labels: tuple[tuple[str, str], ...] = ()
+    nets: tuple[str, ...] = ()
