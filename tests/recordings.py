@@ -33,6 +33,9 @@ LOOSE = (
     "services/results.json",
     "services/objects/*.json",
     "felix-health/*/node-*/health.txt",
+    "exhaustion/*/*node-c-services.log.txt",
+    "healthy/calicoctl/*.txt",
+    "leaks/[23]-*/*.txt",
 )
 
 Files = dict[str, Any]  # path below the state's directory -> parsed JSON, or text

@@ -6,8 +6,10 @@ Of what this version does not look at yet, firewalls, the nearest that it does s
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -15,11 +17,15 @@ from engine import rulebase
 from engine.diagnosis import diagnose
 from engine.plan import plan
 from engine.rule import CauseRule
-from facts import CalicoService, Diagnosis, FelixHealth, Link, LinkAddresses, NodeAsk, RouteLookup, SendProbe
+from facts import Diagnosis, FelixHealth, Link, LinkAddresses, NodeAsk, RouteLookup, SendProbe
+from node_probe.collectors import services
+from node_probe.processes import TICKS, Process
+from node_probe.view import View
 from tests.recorded_answers import alive, cluster_of, judged, known
 from tests.recorded_heal import Run, runs
 from tests.recorded_kernel import Recording
 from tests.recorded_states import free, recorded
+from tests.recordings import load
 from tests.test_recorded_states import ZOO_BASE, flows
 
 HEALTHY = "v3.32.1/healthy"
@@ -220,20 +226,60 @@ def kube_controllers(*, unavailable: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-async def test_11_a_node_whose_services_die_for_want_of_a_tunnel_address_is_told_so(tmp_path: Path) -> None:
-    """The log of this state has a new process each second."""
+class Recorded:
+    """What `of_calico` saw of a node whose node-services wrote a log, with the clock of that log."""
+
+    def __init__(self, log: str, first: float) -> None:
+        """first: how long after the log's first process the probe begins to look, in s."""
+        self.lives: dict[int, list[float]] = {}
+        for hours, minutes, seconds, pid in re.findall(
+            r"^\S+ (\d+):(\d+):([\d.]+) \[\w+\]\[(\d+)\]", log, re.MULTILINE
+        ):
+            self.lives.setdefault(int(pid), []).append(3600 * int(hours) + 60 * int(minutes) + float(seconds))
+        del self.lives[min(self.lives)]  # the one that had its address, and was told to end
+        self.now = min(map(min, self.lives.values())) + first
+        self.boot = self.now - 900
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    async def to_thread(self, look: Callable[[], Any]) -> Any:
+        return look()
+
+    def of_calico(self) -> list[Process]:
+        boot = time.clock_gettime(time.CLOCK_BOOTTIME) - (self.now - self.boot)
+        seen = [Process(11, 1, round(boot * TICKS), ("runsv", "node-services"))]
+        return seen + [
+            Process(pid, 11, round((boot + min(at) - self.boot) * TICKS), ("calico-node", "-node-services"))
+            for pid, at in self.lives.items()
+            if min(at) <= self.now <= max(at)
+        ]
+
+
+@pytest.mark.parametrize("log", ["5-strict-allocator-restart/node-c", "7-pool-full/allocator-full-node-c"])
+@pytest.mark.parametrize("first", [0.0, 0.13, 0.3, 0.6, 1.1])
+async def test_11_a_node_whose_services_die_for_want_of_a_tunnel_address_is_told_so(
+    log: str, first: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever it is looked at: each process lives a tenth of a second, and the next one starts a second later."""
+    clock = Recorded(load("v3.32.1/loose")[f"exhaustion/{log}-services.log.txt"], first)
+    monkeypatch.setattr(services, "of_calico", clock.of_calico)
+    monkeypatch.setattr(services, "time", clock)
+    monkeypatch.setattr(services, "asyncio", clock)
+    ask = NodeAsk(node="node-c", felix=True, felix_again=True)
+    dying = [one async for one in services.collect(ask, cast(View, None))]
     recording = recorded(TUNNEL_LOST)
     async with cluster_of(recording, tmp_path) as cluster:
         facts = await known(cluster, "default/p-a1", "default/p-c1")
-    dying = CalicoService(
-        node="node-c", service="node-services", seen=True, supervised=True, starts=4, watched_ms=4000, age_s=1,
-        supervisor_age_s=900,
-    )  # fmt: skip
-    diagnosis = judged([*facts, dying], recording, losing)
+    diagnosis = judged([*facts, *dying], recording, losing)
     assert named(diagnosis) == ["tunnel_address_missing"]
     (warning,) = [cause for cause in diagnosis.warnings if cause.rule == "node_services_crash_looping"]
     assert "give it no tunnel address" in warning.text
     assert "failed to reconcile tunnel address" in warning.remedy
+    assert "strictAffinity" in warning.remedy
 
 
 @pytest.mark.parametrize(("confirmed", "told"), [(False, []), (True, ["felix_not_ready"])])

@@ -8,7 +8,8 @@ from facts import CalicoNode, CalicoService, Text
     title="calico-node's services crash-loop",
     severity="warns",
     remedy="Read the log of this node's calico-node pod: where it says `failed to reconcile tunnel address`, no "
-    "address is left for the node's tunnel: add an IPPool or free addresses, and it starts by itself.",
+    "address is left for the node's tunnel: add an IPPool, free addresses, or, where it names strict affinity, set "
+    "strictAffinity to false; it then starts by itself.",
     after=["calico_node_missing"],
     at=the.service.node,
     heals_within_s=HEALS_NEVER,

@@ -14,7 +14,7 @@ from node_probe.view import View
 SERVICES = ("felix", "node-services")
 YOUNG_S = 10.0  # one that has run longer does not die each second
 WATCH_S = 4.0
-PAUSE_S = 0.25
+PAUSE_S = 0.05  # one that is given no tunnel address lives a tenth of a second, and is away for more than one
 ENOUGH = 3  # starts that can be nothing but a loop
 
 
