@@ -94,7 +94,7 @@ class Cluster:
         return node not in self._unready
 
     def _build(self, families: dict[int, Objects]) -> None:
-        self.topology = Topology(self.sketch.uplink_mtu)
+        self.topology = Topology(self.sketch.uplink_mtu, self.sketch.uplink_slaves)
         self.topology.build(families)
         for name, node in self.topology.nodes.items():
             for family in node.interfaces:

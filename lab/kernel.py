@@ -183,7 +183,7 @@ class Kernel:
     # ---- writing
 
     def set_link(self, name: str, **settings: Any) -> None:
-        """`up=True`, `mac=`, `mtu=`."""
+        """`up=True`, `mac=`, `mtu=`, `master=` (a device's name)."""
         named: dict[str, Any] = {}
         if "up" in settings:
             named["state"] = "up" if settings["up"] else "down"
@@ -191,6 +191,8 @@ class Kernel:
             named["address"] = settings["mac"]
         if "mtu" in settings:
             named["mtu"] = settings["mtu"]
+        if "master" in settings:
+            named["master"] = self.index(settings["master"])
         self._ask("link", "set", index=self.index(name), **named)
 
     def add_link(self, **settings: Any) -> None:

@@ -33,6 +33,7 @@ class Sketch:
     version: str = "v3.32.1"
     group: Group = "crd.projectcalico.org"
     uplink: str = UPLINK
+    uplink_slaves: tuple[str, ...] = ()  # as lab.topology.NodeMachine.slaves
     uplink_mtu: int = UPLINK_MTU
     node_name: Callable[[int], str] = node_name
 

@@ -28,6 +28,7 @@ from lab.namespaces import Namespace
 from lab.wire import set_checksum_offload
 
 BRIDGE = "br0"
+PASSIVE_BRIDGE = {"br_stp_state": 0, "br_forward_delay": 0, "br_mcast_snooping": 0}
 POD_GATEWAY = "169.254.1.1"
 POD_GATEWAY6 = "fe80::ecee:eeff:feee:eeee"  # the link-local address that the MAC below makes
 POD_GATEWAYS = {4: POD_GATEWAY, 6: POD_GATEWAY6}
@@ -55,6 +56,7 @@ class NodeMachine:
     port: str  # its end of the cable in the underlay
     kernel: Kernel
     uplink: str = UPLINK
+    slaves: tuple[str, ...] = ()  # the network cards below an uplink that has none of its own; the first is in use
     mtu: int = UPLINK_MTU
     devices: frozenset[str] = frozenset()  # that were there when the lab came up
 
@@ -85,8 +87,10 @@ class PodMachine:
 class Topology:
     """All machines. Blocking; to be used from one thread."""
 
-    def __init__(self, uplink_mtu: int = UPLINK_MTU) -> None:
+    def __init__(self, uplink_mtu: int = UPLINK_MTU, slaves: tuple[str, ...] = ()) -> None:
+        """slaves: as NodeMachine.slaves, of every node."""
         self.uplink_mtu = uplink_mtu
+        self.slaves = slaves
         self.underlay = Kernel(Namespace.here("underlay"))
         self.nodes: dict[str, NodeMachine] = {}
         self.pods: dict[str, PodMachine] = {}
@@ -97,9 +101,7 @@ class Topology:
         underlay = self.underlay
         _expect_no_collisions(underlay)
         underlay.set_link("lo", up=True)
-        underlay.add_link(
-            ifname=BRIDGE, kind="bridge", br_stp_state=0, br_forward_delay=0, br_mcast_snooping=0, state="up"
-        )
+        underlay.add_link(ifname=BRIDGE, kind="bridge", state="up", **PASSIVE_BRIDGE)
         underlay.namespace.set_sysctl("ipv4/ip_forward", "1")
         underlay.namespace.set_sysctl("ipv6/conf/all/forwarding", "1")
         for name in families[4].nodes:
@@ -163,7 +165,7 @@ class Topology:
         kernel = Kernel(Namespace.create(name))
         _expect_no_collisions(kernel)
         port = f"port{len(self.nodes) + 1}"
-        self.nodes[name] = NodeMachine(name, interfaces, port, kernel, uplink, self.uplink_mtu)
+        self.nodes[name] = NodeMachine(name, interfaces, port, kernel, uplink, self.slaves, self.uplink_mtu)
         self._shape_node(self.nodes[name])
 
     def _add_pod(self, record: PodRecord, addresses: dict[int, str], mtu: int) -> None:
@@ -200,22 +202,11 @@ class Topology:
         links = kernel.links()
         if not links["lo"].up:
             kernel.set_link("lo", up=True)
-        if uplink_name not in links:
-            self.underlay.delete_link(node.port)
-            peer = {
-                "ifname": uplink_name,
-                "address": uplink_mac(node.address),
-                "mtu": node.mtu,
-                "net_ns_fd": kernel.namespace.descriptor,
-            }
-            self.underlay.add_link(
-                ifname=node.port,
-                kind="veth",
-                mtu=node.mtu,
-                master=self.underlay.index(BRIDGE),
-                state="up",
-                peer=peer,
-            )
+        if node.slaves and uplink_name not in links:
+            kernel.add_link(ifname=uplink_name, kind="bridge", state="up", **PASSIVE_BRIDGE)
+        for number, card in enumerate(node.slaves or (uplink_name,)):
+            if card not in links:
+                self._plug(node, card, node.port if number == 0 else f"{node.port}-{number}")
         uplink = kernel.links()[uplink_name]
         if uplink.mtu != node.mtu:
             kernel.set_link(uplink_name, mtu=node.mtu)
@@ -241,6 +232,28 @@ class Topology:
                     kernel.delete_rule(priority, table, family)
             for route in node.own_routes(family) - set(kernel.routes(family)):
                 kernel.put_route(route)
+
+    def _plug(self, node: NodeMachine, card: str, port: str) -> None:
+        """A network card with its cable. The underlay's end of a standby card's is down."""
+        in_use = port == node.port
+        self.underlay.delete_link(port)
+        peer = {
+            "ifname": card,
+            "address": uplink_mac(node.address),
+            "mtu": node.mtu,
+            "net_ns_fd": node.kernel.namespace.descriptor,
+        }
+        self.underlay.add_link(
+            ifname=port,
+            kind="veth",
+            mtu=node.mtu,
+            master=self.underlay.index(BRIDGE),
+            state="up" if in_use else "down",
+            peer=peer,
+        )
+        if node.slaves:
+            node.kernel.namespace.set_sysctl(f"ipv6/conf/{card}/disable_ipv6", "1")
+            node.kernel.set_link(card, master=node.uplink, up=True)
 
     def _shape_pod(self, pod: PodMachine) -> None:
         host, inside, interface = pod.node.kernel, pod.kernel, pod.record.interface

@@ -8,11 +8,15 @@ from pyroute2.nftables.main import NFTables
 
 from lab.intent import UPLINK
 from lab.kernel import BOOT, Kernel, Route
+from lab.services import ADDRESSES
 from lab.topology import NodeMachine, Topology
 from lab.variants.variant import furnished
 
 ALL_POOLS = {4: "10.244.0.0/15", 6: "fd00:10:244::/47"}
 STATIC = 4  # a route protocol
+IPVS_DEVICE = "kube-ipvs0"
+OTHER_SERVICES = {4: ("10.96.0.1", "10.96.0.10"), 6: ("fd00:10:96::1", "fd00:10:96::a")}
+STRICT_ARP = {"arp_ignore": "1", "arp_announce": "2"}  # else the nodes would answer for each other's Services
 NFPROTO = {"ip": 2, "inet": 1, "ip6": 10}
 
 
@@ -22,7 +26,6 @@ def busy_host(topology: Topology) -> None:
     for index, node in enumerate(topology.nodes.values()):
         kernel = node.kernel
         _add_bridge(kernel, "docker0", ["172.17.0.1/16"])
-        _add_bridge(kernel, "kube-ipvs0", ["10.96.0.1/32", "10.96.0.10/32"])  # a dummy device, where there are such
         _add_bridge(kernel, "nodelocaldns", ["169.254.20.10/32"])
         _add_tables(kernel, (("ip", "nat"), ("ip", "filter"), ("inet", "firewalld")))
         if 4 in node.interfaces:
@@ -34,6 +37,25 @@ def busy_host(topology: Topology) -> None:
             kernel.put_route(Route("0.0.0.0/0", gateway=via, device=node.uplink, protocol=BOOT, table=200))
         if 6 in node.interfaces:
             _add_rule(kernel, 1000, 200, "fd00:77::/32")
+
+
+@furnished()
+def kube_proxy_ipvs(topology: Topology) -> None:
+    """Every node has the addresses of all Services itself, as kube-proxy's ipvs mode wants it (here nftables translate
+    them, and where there are no dummy devices kube-ipvs0 is an ifb, which looks the same)."""
+    for node in topology.nodes.values():
+        kernel = node.kernel
+        if kernel.link(IPVS_DEVICE) is None:
+            try:
+                kernel.add_link(ifname=IPVS_DEVICE, kind="dummy")
+            except OSError:
+                kernel.add_link(ifname=IPVS_DEVICE, kind="ifb")
+        for family in node.interfaces:
+            length = 32 if family == 4 else 128
+            for address in (ADDRESSES[family], *OTHER_SERVICES[family]):
+                kernel.add_address(IPVS_DEVICE, f"{address}/{length}")
+        for switch, value in STRICT_ARP.items():
+            kernel.namespace.set_sysctl(f"ipv4/conf/all/{switch}", value)
 
 
 @furnished()

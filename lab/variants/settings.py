@@ -49,6 +49,13 @@ def uplink_br_ex(sketch: Sketch) -> Sketch:
     return replace(sketch, uplink="br-ex")
 
 
+@sketched(kind="uplink")
+def uplink_bond0(sketch: Sketch) -> Sketch:
+    """The nodes' uplink is called bond0 and has two network cards below it, one in use (a bridge of both stands in for
+    the bond)."""
+    return replace(sketch, uplink="bond0", uplink_slaves=("ens1f0", "ens1f1"))
+
+
 @sketched()
 def jumbo_frames(sketch: Sketch) -> Sketch:
     """The network between the nodes takes packets of 9000 bytes."""
