@@ -12,7 +12,8 @@ CLAIMS = ("confirmed", "")  # pending ones come and go, and are not announced
     severity="warns",
     last_resort=True,
     remedy="Delete the BlockAffinity of the node that the block itself does not name, once no pod of that node has an "
-    "address of the block: kubectl delete blockaffinities.crd.projectcalico.org NODE-BLOCK.",
+    "address of the block: `kubectl delete blockaffinities.crd.projectcalico.org NODE-BLOCK` (without `crd.` where "
+    "Calico keeps its objects in projectcalico.org/v3).",
     at=the.claim.node,
     stage="source node",
     heals_within_s=HEALS_NEVER,

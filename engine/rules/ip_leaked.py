@@ -7,9 +7,10 @@ from facts import LeakedAddresses, PoolUsage, Text
 @cause(
     title="Addresses have leaked",
     severity="warns",
-    remedy="Let `calicoctl ipam check --show-problem-ips` say the same twice, some minutes apart, before releasing any "
-    "(from its reports: `calicoctl ipam release --from-report`). kube-controllers frees them by itself after its "
-    "leakGracePeriod, 15 minutes where it is not set.",
+    remedy="kube-controllers frees them by itself, its leakGracePeriod (15 minutes where it is not set) after it first "
+    "saw them. By hand: two reports some minutes apart (`calicoctl ipam check -o FILE`), the second while the "
+    "datastore is locked (`calicoctl datastore migrate lock`, later `unlock`), then `calicoctl ipam release "
+    "--from-report=FILE --from-report=FILE`. Never where nodes have IPv6 tunnels: it takes their addresses for leaked.",
     after=["ipam_gc_stuck"],
     at=the.leaked.node,
     heals_within_s=NOT_FELIX,

@@ -10,7 +10,8 @@ ROUTED_SINCE = (3, 30)  # reference: calico.md 3.5
 @cause(
     title="The node's tunnel address lies in another node's block",
     severity="warns",
-    remedy="Upgrade Calico to 3.30 or later, or add an IPPool and restart the calico-node pod of this node.",
+    remedy="Upgrade Calico to 3.30 or later. Another IPPool or a restart alone changes nothing: a node keeps its "
+    "tunnel address as long as the pool of that address is valid.",
     after=["tunnel_address_not_owned", "tunnel_address_used_by_pod"],
     at=the.leg.source_node,
     stage="source tunnel",

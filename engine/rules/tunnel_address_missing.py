@@ -7,8 +7,8 @@ from facts import CalicoNode, Leg
 @cause(
     title="The node has no tunnel address",
     severity="breaks",
-    remedy="Restart the calico-node pod of this node: only its start allocates a tunnel address. "
-    "If it crash-loops, no address was to be had: look at the pool.",
+    remedy="Restart the calico-node pod of this node: its start allocates a tunnel address, as does any change of an "
+    "IPPool, and nothing else does. If it crash-loops, no address was to be had: look at the pool.",
     at=the.leg.target_node,
     stage="target tunnel",
     both_ways=True,
