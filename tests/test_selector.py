@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.sources.selector import SelectorError, matches, parse
+from engine.selector import SelectorError, matches, parse
 
 LABELS = {"zone": "east-1", "role": "db", "kubernetes.io/os": "linux", "empty": ""}
 
@@ -34,11 +34,18 @@ LABELS = {"zone": "east-1", "role": "db", "kubernetes.io/os": "linux", "empty": 
         ("role in {'db', 'web'}", True),
         ("role in {'web'}", False),
         ("role in {}", False),
+        ("role in {'db',}", True),
+        ("role in{'db'}", True),
+        ("role notin {'db'}", False),
+        ("role not in {}", True),
         ("rack in {'r1'}", False),
         ("role not in {'web'}", True),
         ("role not in {'db'}", False),
         ("rack not in {'r1'}", True),
         ("zone contains 'ast'", True),
+        ("zone contains''", True),
+        ("zone == \"it's\" || zone == 'say \"x\"'", False),
+        ("has == 'x' || all != 'x'", True),  # only with a parenthesis are these more than labels
         ("zone contains 'west'", False),
         ("rack contains ''", False),
         ("zone starts with 'east'", True),
@@ -74,7 +81,8 @@ def test_meaning(text: str, selected: bool) -> None:
         "(has(zone)",
         "has(zone))",
         "role in {'a' 'b'}",
-        "role in {'a',}",
+        "role in {,}",
+        "role in {'a',,}",
         "role in 'a'",
         "role not 'a'",
         "zone starts 'a'",

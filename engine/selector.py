@@ -1,7 +1,8 @@
-"""Calico's selector language; without it nobody knows which pool a node may take addresses from."""
+"""Calico's selector language; without it nobody knows whom a policy or a pool is about."""
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 
@@ -23,14 +24,24 @@ class SelectorError(ValueError):
     """The text is not a selector; the message names the place."""
 
 
-def parse(text: str) -> Selector:
+def _everything(labels: Labels) -> bool:
+    return True
+
+
+def _nothing(labels: Labels) -> bool:
+    return False
+
+
+@functools.lru_cache(maxsize=4096)
+def parse(text: str, every: Selector = _everything, outside: Selector = _nothing) -> Selector:
     """A predicate over labels. "" selects everything, as in Calico. Raises SelectorError.
 
     `!=` and `not in` are true for a label that is absent; every other comparison is false for it.
+    every, outside: what all() and global() mean where this selector stands.
     """
     if not text.strip():
-        return lambda labels: True
-    parser = _Parser(text)
+        return _everything
+    parser = _Parser(text, {"all": every, "global": outside})
     selector = parser.any_of(0)
     parser.expect_end()
     return selector
@@ -44,8 +55,9 @@ def matches(text: str, labels: Labels) -> bool:
 class _Parser:
     """Recursive descent: `||` of `&&` of operands."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, functions: Mapping[str, Selector]) -> None:
         self._text = text
+        self._functions = functions
         self._tokens: list[tuple[str, str]] = []
         self._next = 0
         position, end = 0, len(text.rstrip())
@@ -70,9 +82,10 @@ class _Parser:
             return value
         return None
 
-    def _need(self, wanted: str) -> None:
+    def _need(self, wanted: str) -> str:
         if self._take(wanted) is None:
             raise self._error(f"{wanted!r} was expected")
+        return wanted
 
     def _error(self, what: str) -> SelectorError:
         kind, value = self._peek()
@@ -121,9 +134,9 @@ class _Parser:
         return self._comparison(name)
 
     def _call(self, name: str) -> Selector:
-        if name in ("all", "global"):
+        if name in self._functions:
             self._need(")")
-            return (lambda labels: True) if name == "all" else (lambda labels: False)
+            return self._functions[name]
         if name == "has":
             kind, label = self._peek()
             if kind != "word":
@@ -142,8 +155,7 @@ class _Parser:
         if self._take("in"):
             values = self._set()
             return lambda labels: label in labels and labels[label] in values
-        if self._take("not"):
-            self._need("in")
+        if self._take("notin") or (self._take("not") and self._need("in")):
             values = self._set()
             return lambda labels: label not in labels or labels[label] not in values
         if self._take("contains"):
@@ -167,10 +179,12 @@ class _Parser:
         return value[1:-1]
 
     def _set(self) -> frozenset[str]:
+        """Quoted texts between commas; one more comma at the end is allowed."""
         self._need("{")
         values: list[str] = []
         while not self._take("}"):
-            if values:
-                self._need(",")
             values.append(self._string())
+            if not self._take(","):
+                self._need("}")
+                break
         return frozenset(values)
