@@ -52,7 +52,9 @@ def plan(facts: Sequence[Fact]) -> list[NodeAsk]:
         of_group = [leg for leg in expected if (leg.family, leg.tunnel_device) == (family, device)]
         node = nodes[name, family]
         felix = node.settings_read and all(ask.node != name for ask in asks)  # else its port is not known
-        asks.append(_ask(node, device, of_group, felix=felix))
+        ask = _ask(node, device, of_group, felix=felix)
+        twin = nodes.get((name, 10 - family))
+        asks.append(msgspec.structs.replace(ask, twin_address=twin.address if twin else ""))
     for family in FAMILIES:
         _ask_services(asks, facts, nodes, family)
     return asks

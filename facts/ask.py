@@ -78,6 +78,7 @@ class NodeAsk(msgspec.Struct, frozen=True, kw_only=True):
     felix: bool = True  # ask Felix how it is, too
     tunnel_device: str = "vxlan.calico"  # "" where no tunnel is to be looked at
     uplink_address: str = ""  # the node address Calico uses; the uplink is the device that holds it
+    twin_address: str = ""  # that of the other family: where nothing holds the one, it tells the uplink
     felix_health_port: int = 9099
     felix_again: bool = False  # when Felix answers badly ask it again, 3 s later: the answer may be that much late
     ways: tuple[Way, ...] = ()

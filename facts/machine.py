@@ -13,7 +13,7 @@ class NodeAddress(Fact, frozen=True, kw_only=True):
     node: str
     address: str
     found: bool
-    device: str = ""
+    device: str = ""  # where none holds it: the one it belongs on, as far as anything tells
     others: tuple[str, ...] = ()  # "eth0 172.30.0.11": the node's other addresses of this family, no pod's or tunnel's
 
 

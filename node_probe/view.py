@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from facts import LocalPod, Neighbor, NodeAsk, RouteLookup, Way
+from facts.flow import TUNNEL_DEVICES
 from node_probe.namespaces import CannotEnter, Inside, enter
 from node_probe.netlink import Device, Netlink, NetlinkError
 
@@ -16,6 +18,8 @@ from node_probe.netlink import Device, Netlink, NetlinkError
 REFUSED = {"ENETUNREACH", "EHOSTUNREACH", "EINVAL", "EACCES", "EXDEV", "ENODEV"}
 DEVICES = Path("/proc/sys/net/ipv4/conf")  # shows the namespace of the thread that reads it
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+OWN = frozenset(TUNNEL_DEVICES.values())
+APART = ("127.", "169.254.", "::1", "fe80:")  # no address other nodes could use
 
 
 class View:
@@ -58,6 +62,32 @@ class View:
         """The device the tunnel's packets leave by, even when it holds no address any more; None when not known."""
         tunnel = self.device(ask.tunnel_device) if ask.tunnel_device else None
         return self.netlink.link(index=tunnel.link) if tunnel and tunnel.kind == "vxlan" and tunnel.link > 0 else None
+
+    def programs(self, device: Device) -> tuple[str, ...]:
+        """Names of it and of the devices below it that have a program (XDP) of their own."""
+        found: dict[str, bool] = {}
+        waiting = [device]
+        while waiting:
+            one = waiting.pop(0)
+            if one.name not in found:
+                found[one.name] = one.program
+                waiting += self.netlink.below(one)
+        return tuple(name for name, program in found.items() if program)
+
+    def home(self, ask: NodeAsk) -> Device | None:
+        """The device the node address belongs on, even when none holds it any more: the one below the tunnel, one with
+        another address of this family, or the one with the node's address of the other family. None: nothing tells."""
+        found = self.uplink(ask) or self.below(ask) or next((device for device, _ in self.others(ask)), None)
+        return found or (self.netlink.holder(ask.twin_address) if ask.twin_address else None)
+
+    def others(self, ask: NodeAsk) -> Iterator[tuple[Device, str]]:
+        """The node's other addresses of this family, no pod's and no tunnel's."""
+        pods = {pod.interface for pod in ask.local_pods}
+        for one in self.netlink.addresses(0, FAMILIES[ask.family]):
+            if not one.address.startswith(APART) and one.address != ask.uplink_address:
+                device = self.netlink.link(index=one.device)
+                if device.name not in OWN and device.name not in pods:
+                    yield device, one.address
 
     def enter(self, pod: LocalPod) -> Inside:
         """The pod's namespace, found once per ask. Raises CannotEnter."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -103,6 +104,24 @@ async def test_a_tunnel_without_ipv6_has_that_name_whoever_sends(
     shared.inflict("ipv6_disabled", "shop/cart", "shop/db", where, family=6)
     diagnosis = (await ask(shared.environment(), words)).diagnosis
     assert [(one.rule, one.node, one.leg) for one in diagnosis.causes] == [("ipv6_disabled", node, "both")]
+
+
+@pytest.mark.parametrize("shape", ["ipv6-without-tunnel", "crosssubnet"])
+def test_an_uplink_without_ipv6_has_that_name_where_no_tunnel_tells_which_it_is(shape: str) -> None:
+    """Nothing but IPv4's address is left to tell the uplink by."""
+    try:
+        lab = Lab.up(variant=f"{DUALSTACK}+{shape}", fixers=False)
+    except NamespacesForbidden as error:
+        pytest.skip(error.sentence)
+    with lab:
+        for where, node in (("source", "node-a"), ("target", "node-b")):
+            lab.heal()
+            lab.inflict("uplink_ipv6_disabled", where=where, family=6)
+            diagnosis = asyncio.run(ask(lab.environment(), "shop/cart shop/db 5432/tcp")).diagnosis
+            assert [(one.rule, one.node, one.leg) for one in diagnosis.causes] == [
+                ("uplink_ipv6_disabled", node, "both")
+            ]
+            assert [one.look for one in diagnosis.blind] == ["link"], "that the address is gone"
 
 
 async def test_a_pod_and_a_node_are_found_by_their_second_address(shared: Lab) -> None:

@@ -172,7 +172,7 @@ WOUNDS: list[tuple[str, str, str, int, Changes]] = [
         "uplink_ipv6_disabled", "node-a", "both", 0,
         [
             (Sysctl, switch("node-a", "eth0"), {"value": "1"}),
-            (NodeAddress, {"node": "node-a", "address": NODES6["node-a"][0]}, {"found": False, "device": ""}),
+            (NodeAddress, {"node": "node-a", "address": NODES6["node-a"][0]}, {"found": False}),
         ],
     ),
     (

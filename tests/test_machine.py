@@ -11,7 +11,7 @@ from node_probe.answer import Prober
 from node_probe.collectors import machine
 from node_probe.netlink import Netlink
 from tests.namespaces import in_namespaces
-from tests.two_nodes import BLOCK, MAC, MAC6, NODE, NODE6, PERMANENT, TUNNEL, TwoNodes, ask
+from tests.two_nodes import BLOCK, MAC, MAC6, NODE, NODE6, PERMANENT, TUNNEL, TUNNEL6, TwoNodes, ask
 
 F = TypeVar("F", bound=Fact)
 
@@ -41,8 +41,29 @@ def test_the_node_address_is_found_on_its_device() -> None:
 @in_namespaces
 def test_an_address_nobody_holds_is_told_with_those_the_node_has() -> None:
     TwoNodes()
-    held = seen(NodeAddress, uplink_address="172.30.0.99")
-    assert (held.found, held.device, held.others) == (False, "", (f"eth0 {NODE['a']}",))
+    held = seen(NodeAddress, uplink_address="172.30.0.99", tunnel_device="")
+    assert (held.found, held.device, held.others) == (False, "eth0", (f"eth0 {NODE['a']}",))
+
+
+@in_namespaces
+def test_where_an_address_that_is_gone_belongs_is_told_by_what_is_left() -> None:
+    """The device below the tunnel, one with another address of the family, the one with the other family's address."""
+    nodes = TwoNodes(dual=True)
+    nodes.sysctl("a", "net/ipv6/conf/eth0/disable_ipv6", "1")
+    gone: dict[str, Any] = {"family": 6, "uplink_address": NODE6["a"]}
+    held = seen(NodeAddress, **gone, tunnel_device=TUNNEL6)
+    assert (held.found, held.device) == (False, "eth0")
+    without = {**gone, "tunnel_device": ""}
+    assert seen(NodeAddress, **without).device == ""
+    assert seen(NodeAddress, **without, twin_address=NODE["a"]).device == "eth0"
+
+    def add(ip: Any) -> None:
+        ip.link("add", ifname="br1", kind="bridge", state="up")
+        ip.addr("add", index=ip.link_lookup(ifname="br1")[0], address="fd00:9::1", prefixlen=64)
+
+    nodes.at("a", add)
+    held = seen(NodeAddress, **without, twin_address=NODE["a"])
+    assert (held.device, held.others) == ("br1", ("br1 fd00:9::1",)), "an uplink of its own for IPv6"
 
 
 @in_namespaces

@@ -12,8 +12,8 @@ from facts import BgpPeer, Bird, Leg, RouteLookup, Text
     silent_while_well=True,
     remedy="See that TCP 179 is open between the two nodes both ways, and that BIRD runs on the other one "
     "(`calicoctl node status` there).",
-    after=["bgp_not_running"],
-    after_peer=["bgp_not_running"],
+    after=["bgp_not_running", "uplink_ipv6_disabled"],
+    after_peer=["bgp_not_running", "uplink_ipv6_disabled"],
     at=the.peer.node,
     stage="source node",
     heals_within_s=NOT_FELIX,

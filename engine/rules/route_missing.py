@@ -12,6 +12,7 @@ from facts import Allocation, Leg, RouteLookup
     remedy="If Felix on this node is alive it will come back by itself; if not, restart its calico-node pod.",
     after=[
         "ipv6_disabled",
+        "uplink_ipv6_disabled",
         "vxlan_device_missing",
         "vxlan_device_down",
         "vxlan_device_address_wrong",

@@ -1,7 +1,7 @@
-"""A node whose uplink carries no IPv6 has lost its IPv6 address: its tunnel reaches nobody, while IPv4 goes on."""
+"""A node whose uplink carries no IPv6 has lost its IPv6 address: it reaches no other node by it, while IPv4 goes on."""
 
 from engine.rule import HEALS_NEVER, Text, cause, say, some, the
-from facts import Leg, Link, Sysctl
+from facts import Leg, NodeAddress, Sysctl
 
 
 @cause(
@@ -14,17 +14,17 @@ from facts import Leg, Link, Sysctl
     stage="source node",
     both_ways=True,
     heals_within_s=HEALS_NEVER,
-    leg=some(Leg, family=6, encapsulation="vxlan"),
-    tunnel=some(Link, node=the.leg.source_node, device=the.leg.tunnel_device, found=True),
-    uplink=some(Sysctl, node=the.leg.source_node, family=6, device=the.tunnel.parent, switch="disable_ipv6"),
+    leg=some(Leg, family=6, crosses=True),
+    held=some(NodeAddress, node=the.leg.source_node, address=the.leg.source_node_address),
+    uplink=some(Sysctl, node=the.leg.source_node, family=6, device=the.held.device, switch="disable_ipv6"),
 )
-def uplink_ipv6_disabled(leg: Leg, tunnel: Link, uplink: Sysctl) -> Text | None:
+def uplink_ipv6_disabled(leg: Leg, held: NodeAddress, uplink: Sysctl) -> Text | None:
     if uplink.value != "1":
         return None
     return say(
-        "{switch} is 1 on {node}: {device}, by which {tunnel} sends, neither sends nor takes IPv6.",
+        "{switch} is 1 on {node}: {device}, where {address} belongs, neither sends nor takes IPv6.",
         switch=uplink.name,
         node=uplink.node,
         device=uplink.device,
-        tunnel=tunnel.device,
+        address=held.address,
     )

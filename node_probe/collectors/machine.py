@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from facts import Fact, ForeignVxlan, ForeignVxlans, MacSharers, NeighborTable, NodeAddress, NodeAsk, RoutingRules
-from facts.flow import TUNNEL_DEVICES
-from node_probe.view import FAMILIES, View
+from node_probe.view import FAMILIES, OWN, View
 
-OWN = frozenset(TUNNEL_DEVICES.values())
 SHOWN = 8  # addresses, rules
-APART = ("127.", "169.254.", "::1", "fe80:")  # no address other nodes could use
 
 
 def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
@@ -39,20 +37,13 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
 
 
 def _address(ask: NodeAsk, view: View) -> NodeAddress:
-    holder = view.uplink(ask)
-    pods = {pod.interface for pod in ask.local_pods}
-    others: list[str] = []
-    for one in view.netlink.addresses(0, FAMILIES[ask.family]):
-        if len(others) < SHOWN and not one.address.startswith(APART) and one.address != ask.uplink_address:
-            device = view.netlink.link(index=one.device).name
-            if device not in OWN and device not in pods:
-                others.append(f"{device} {one.address}")
+    home = view.home(ask)
     return NodeAddress(
         node=ask.node,
         address=ask.uplink_address,
-        found=holder is not None,
-        device=holder.name if holder else "",
-        others=tuple(others),
+        found=view.uplink(ask) is not None,
+        device=home.name if home else "",
+        others=tuple(f"{device.name} {address}" for device, address in islice(view.others(ask), SHOWN)),
     )
 
 

@@ -28,7 +28,7 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
     if ask.tunnel_device:
         devices.append((ask.tunnel_device, TUNNEL))
     # An uplink whose IPv6 is disabled has lost the address it is known by.
-    uplink = (view.uplink(ask) or view.below(ask)) if family == 6 else None
+    uplink = view.home(ask) if family == 6 else None
     if uplink is not None:
         devices.append((uplink.name, UPLINK))
     devices += [(pod.interface, POD) for pod in ask.local_pods]
