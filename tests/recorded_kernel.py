@@ -16,7 +16,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import PurePath, PurePosixPath
 from typing import Any, TypeVar
 
-from facts import Blind, Fact, FelixHealth, LocalPod, Neighbor, NodeAsk, ProbeResult, SendProbe, Sighting, Watch
+from facts import Bird, Blind, Fact, FelixHealth, LocalPod, Neighbor, NodeAsk, ProbeResult, SendProbe, Sighting, Watch
 from node_probe import view
 from node_probe.collectors import address, fdb, link, machine, neighbor, pod, route, sysctl
 from node_probe.collectors.neighbor import UNRESOLVED
@@ -123,7 +123,11 @@ class RecordedNetlink(Netlink):
             vxlan_port=data.get("port", -1),
             vxlan_local=data.get("local", data.get("local6", "")),
             ipv6=self._ipv6(one["ifname"]),
+            program=bool(one.get("xdp")),
         )
+
+    def below(self, device: Device) -> list[Device]:
+        return [self.link(one["ifname"]) for one in self._kernel.links.values() if one.get("master") == device.name]
 
     def addresses(self, index: int, family: int = socket.AF_INET) -> list[Address]:
         wanted = {socket.AF_INET: "inet", socket.AF_INET6: "inet6"}[socket.AddressFamily(family)]
@@ -222,6 +226,8 @@ class RecordedNetlink(Netlink):
         """
         rules = self._kernel.rules6 if ":" in destination else self._kernel.rules
         for rule in sorted(rules, key=lambda one: one["priority"]):
+            if "not" in rule and "fwmark" in rule:  # of what has no mark: this lookup's packets
+                rule = {name: one for name, one in rule.items() if name not in ("not", "fwmark", "fwmask")}
             if unknown := rule.keys() - RULE_FIELDS:
                 raise NotRecorded(f"whether this flow meets the rule {rule['priority']} ({', '.join(unknown)})")
             if rule["src"] != "all":
@@ -398,6 +404,7 @@ class Recording:
         self.nodes = {node: Kernel(files, node) for node in sorted(nodes)}
         pods = {name.split("/")[1] for name in files if name.startswith("pods/")}
         self.pods = {pod.replace("_", "/", 1): Kernel(files, f"pods/{pod}") for pod in sorted(pods)}
+        self.programs: list[Callable[[NodeAsk], list[Fact]]] = []  # what others than kernels would tell: BIRD, keys
 
     def answer(self, ask: NodeAsk, packets: Packets, felix: FelixHealth | None = None) -> list[Fact]:
         """What a probe on this node would have answered. felix: what Felix would; None where nobody asked it."""
@@ -414,6 +421,11 @@ class Recording:
                     facts.append(Blind(node=ask.node, look=name, reason=str(error)))
         facts += [self._sent(ask, probe, look, packets(ask, probe)) for probe in ask.send]
         facts += [self._sighted(ask, one, look, packets) for one in ask.watch]
+        facts += [fact for program in self.programs for fact in program(ask)]
+        if ask.bird and not any(
+            isinstance(fact, Bird) for fact in facts
+        ):  # `calicoctl node status` of every recorded cluster: "BIRD is not running"
+            facts.append(Bird(node=ask.node, family=ask.family, seen=True, running=False))
         if ask.felix:
             facts.append(felix or Blind(node=ask.node, look="felix", reason="Felix was not asked"))
         return facts

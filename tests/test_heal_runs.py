@@ -140,8 +140,8 @@ WOUNDS: dict[str, Wound] = {
     "pod-b1 status.podIP(s) wrong": Wound(("pod_address_disagrees",), ("node-b",)),
     "IPPool disabled: true": Wound(("pool_disabled",)),
     "IPPool vxlanMode CrossSubnet (same subnet nodes)": Wound(HARMLESS),
-    # BGP is what such a pool needs, and there is none; what nobody asked BIRD is not said.
-    "IPPool vxlanMode Never": Wound(HARMLESS),
+    # BGP is what such a pool needs, and there is none.
+    "IPPool vxlanMode Never": Wound(("bgp_not_running",)),
     "ClusterInformation datastoreReady false": Wound(HARMLESS, warns=("datastore_not_ready",)),
     "FelixConfiguration vxlanVNI 4097": Wound(("vxlan_vni_wrong",), then={2: HARMLESS}),
     "FelixConfiguration node.node-b vxlanPort 8472 only on node-b": Wound(("vxlan_port_wrong",), ("node-b",)),

@@ -14,6 +14,7 @@ from facts import (
     Bird,
     Blind,
     CalicoNode,
+    CalicoSettings,
     Diagnosis,
     Fact,
     Link,
@@ -154,6 +155,26 @@ def test_bird_that_does_not_run_explains_the_session_of_its_peer() -> None:
     )  # a cloud's routes carry the packets, by design
 
 
+def test_a_pool_without_encapsulation_where_calico_does_vxlan_only_has_nobody_to_write_its_routes() -> None:
+    """Its vxlanMode was set to Never; whether BIRD runs need not be seen."""
+    facts = [fact for fact in plain() if not isinstance(fact, BgpPeer)]
+    facts = change(change(facts, Bird, {}, seen=False, running=False), CalicoNode, {}, backend="vxlan")
+    assert diagnose(facts).verdict == "healthy"
+    facts = change(facts, RouteLookup, A_TO_B, **DEFAULT)
+    assert diagnose(facts).verdict == "healthy"  # a router knows the way
+    diagnosis = diagnose(lost(facts))
+    assert named(diagnosis) == [("bgp_not_running", "node-a", "forward")]
+    assert "node-a has no route for 10.244.218.64/26 of node-b" in diagnosis.causes[0].text
+
+
+def test_bird_off_is_no_fault_where_felix_writes_the_routes_and_a_router_is_between() -> None:
+    off = change(plain(), Bird, {}, running=False, detail="")
+    apart = change(off, CalicoNode, {}, subnet="192.0.2.0/24")
+    apart = lost(change(apart, RouteLookup, A_TO_B, **DEFAULT))
+    assert named(diagnose(apart)) != []
+    assert diagnose(change(apart, CalicoSettings, {}, plain_routes_by="felix")).causes == ()
+
+
 def test_bird_off_is_healthy_where_felix_writes_the_routes() -> None:
     off = [Bird(node=node, seen=True, running=False) for node in ("node-a", "node-b")]
     for facts in (healthy(), ipip(BY_BOTH_KINDS), wireguard()):
@@ -202,6 +223,23 @@ def test_a_peer_s_key_that_a_node_does_not_know_breaks_the_way_there() -> None:
     assert named(diagnose(lost(facts))) == [("wireguard_key_mismatch", "node-a", "forward")]
     narrow = change(wireguard(), WireguardPeer, {"node": "node-a"}, allowed=("10.244.99.192/26",))
     assert named(diagnose(lost(narrow))) == [("wireguard_key_mismatch", "node-a", "forward")]
+
+
+@pytest.mark.parametrize("settings", [BY_BIRD, BY_BOTH_KINDS], ids=["BIRD", "Felix"])
+@pytest.mark.parametrize(("apart", "direction"), [("node-a", "forward"), ("node-b", "reverse")])
+def test_nodes_that_disagree_on_their_subnet(settings: dict[str, str], apart: str, direction: str) -> None:
+    """One sends by tunl0, the other without; what comes out of tunl0 is dropped by a strict filter only."""
+    facts = ipip(settings, "CrossSubnet", apart)
+    assert (leg_of(facts, direction).encapsulation, leg_of(facts).encapsulation == "ipip") == ("ipip", apart == "node-a")
+    loose = diagnose(facts)
+    assert (loose.verdict, loose.causes) == ("healthy", ())
+    assert [(one.rule, one.node) for one in loose.warnings] == [("cross_subnet_asymmetric", apart)]
+    leg = leg_of(facts, direction)
+    arrival = {"node": leg.target_node, "destination": leg.target_address, "source": leg.source_address}
+    refused = {"found": False, "error": "EXDEV", "type": "", "prefix": "", "device": "", "table": -1, "rp_filter": 1}
+    strict = diagnose(lost(change(facts, RouteLookup, {**arrival, "incoming": "tunl0"}, **refused)))
+    assert named(strict) == [("cross_subnet_asymmetric", apart, direction)]
+    assert f"{leg.target_node} drops what comes in by tunl0" in strict.causes[0].text
 
 
 @pytest.mark.parametrize(

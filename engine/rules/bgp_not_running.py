@@ -11,7 +11,8 @@ from facts import Bird, CalicoNode, Leg, RouteLookup, Text
     last_resort=True,
     silent_while_well=True,
     remedy="Read the log of this node's calico-node pod, and see what CALICO_NETWORKING_BACKEND says there: pools "
-    "without VXLAN need `bird`, unless Felix is to write their routes (programClusterRoutes).",
+    "without VXLAN need `bird`, unless Felix is to write their routes (programClusterRoutes). Where a pool lost its "
+    "vxlanMode, give it back.",
     after=["calico_node_missing"],
     at=the.bird.node,
     stage="source node",
@@ -25,9 +26,21 @@ from facts import Bird, CalicoNode, Leg, RouteLookup, Text
 def bgp_not_running(
     bird: Bird, leg: Leg, there: RouteLookup, back: RouteLookup, node: CalicoNode
 ) -> Text | Finding | None:
-    """Routes it has written outlive it; only missing ones tell that it should run. Where calico-node is told to do
-    without it somebody else carries the packets: a cloud, another network plugin."""
-    if not bird.seen or bird.running or node.backend not in ("", "bird"):
+    """Routes it has written outlive it; only missing ones tell that it should run. Where calico-node is told to leave
+    networking alone somebody else carries the packets: a cloud, another network plugin. Told to do VXLAN it does the
+    networking, and for a pool without it nobody writes routes."""
+    if bird.running or leg.route_owner == "felix":
+        return None
+    if node.backend == "vxlan" and _lacking(there, leg.target_block):
+        return say(
+            "calico-node on {node} is told to do VXLAN only, without BIRD (CALICO_NETWORKING_BACKEND), and the pool of "
+            "{target} is without VXLAN: {node} has no route for {block} of {peer}.",
+            node=bird.node,
+            target=leg.target,
+            block=leg.target_block or leg.target_address,
+            peer=leg.target_node,
+        )
+    if not bird.seen or node.backend not in ("", "bird"):
         return None
     if _lacking(there, leg.target_block):
         return say(
