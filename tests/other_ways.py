@@ -44,11 +44,17 @@ BY_BIRD = {"version": "v3.32.1", "ipip_routes_by": "bird", "plain_routes_by": "b
 BY_BOTH_KINDS = {"version": "v3.33.0", "ipip_routes_by": "felix", "plain_routes_by": "bird"}
 
 
-def ipip(settings: dict[str, str] = BY_BIRD, mode: str = "Always") -> list[Fact]:
-    """An IPIP pool. BIRD's routes and Felix's differ in their protocol only."""
+def ipip(settings: dict[str, str] = BY_BIRD, mode: str = "Always", apart: str = "") -> list[Fact]:
+    """An IPIP pool. BIRD's routes and Felix's differ in their protocol only. apart: a node that takes itself to be alone
+    in its subnet."""
     facts = _pool("Never", mode, settings)
-    if mode == "Always":  # else the nodes of one subnet need no tunnel
-        facts = _instead_of_vxlan(facts, "tunl0", "ipip", mtu=1480)
+    if apart:
+        facts = change(facts, CalicoNode, {"name": apart}, subnet=f"{NODES[apart][0]}/32")
+    if mode == "Always" or apart:  # else the nodes of one subnet need no tunnel
+        # Packets that need no tunnel are asked about beside the others: there is no device of VXLAN.
+        lacks: list[Fact] = [Link(node=node, device=DEVICE, found=False) for node in NODES]
+        lacks += [msgspec.structs.replace(one, found=False, value="") for one in _switches(facts)]
+        facts = _instead_of_vxlan(facts, "tunl0", "ipip", mtu=1480) + (lacks if apart else [])
     felix = settings["ipip_routes_by"] == "felix"
     facts = _routed(facts, FELIX if felix else BIRD)
     return facts if felix else [*facts, *_sessions()]
@@ -142,6 +148,10 @@ def _sessions() -> list[Fact]:
             ),
         ]  # fmt: skip
     return found
+
+
+def _switches(facts: list[Fact]) -> list[Sysctl]:
+    return [one for one in facts if isinstance(one, Sysctl) and one.device == DEVICE]
 
 
 def leg_of(facts: list[Fact], direction: str = "forward") -> Leg:

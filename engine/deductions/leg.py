@@ -159,7 +159,7 @@ def _leg(direction: str, how: str, flow: Flow, sender: Side, receiver: Side, set
         obstacle=obstacle(sender, receiver) if how == "unknown" else "",
         expected_next_hop=next_hop if by == "felix" else "",
         expected_device=device if how in TUNNELS else "",
-        cross_subnet=receiver.vxlan_mode == "CrossSubnet",
+        cross_subnet="CrossSubnet" in (receiver.vxlan_mode, receiver.ipip_mode),
         source_node_subnet=sender.node_subnet,
         source_wireguard_key=sender.wireguard_key,
         target_wireguard_key=receiver.wireguard_key,

@@ -1,8 +1,9 @@
 """Two nodes disagree on their subnet: one tunnels, the other does not, and strict filters drop what comes that way."""
 
 from engine.rule import HEALS_NEVER, Finding, cause, say, some, the
-from facts import Leg, RouteLookup
+from facts import Arrival, Leg, RouteLookup
 
+TUNNELS = ("vxlan", "ipip")
 REFUSED_BY_FILTER = ("EXDEV", "EINVAL")
 
 
@@ -14,18 +15,19 @@ REFUSED_BY_FILTER = ("EXDEV", "EINVAL")
     at=the.leg.source_node,
     stage="target tunnel",
     heals_within_s=HEALS_NEVER,
-    leg=some(Leg, encapsulation="vxlan"),
+    leg=some(Leg, cross_subnet=True, crosses=True),
     back=some(Leg, flow=the.leg.flow, source=the.leg.target, target=the.leg.source),
+    way_in=some(Arrival, flow=the.leg.flow, direction=the.leg.direction, node=the.leg.target_node),
     arrival=some(
         RouteLookup,
         node=the.leg.target_node,
         destination=the.leg.target_address,
         source=the.leg.source_address,
-        incoming=the.leg.tunnel_device,
+        incoming=the.way_in.device,
     ),
 )
-def cross_subnet_asymmetric(leg: Leg, back: Leg, arrival: RouteLookup) -> Finding | None:
-    if back.encapsulation != "direct" or not (leg.cross_subnet and back.cross_subnet):
+def cross_subnet_asymmetric(leg: Leg, back: Leg, way_in: Arrival, arrival: RouteLookup) -> Finding | None:
+    if leg.encapsulation not in TUNNELS or back.encapsulation != "direct" or not back.cross_subnet:
         return None  # pods of two pools may well travel differently
     dropped = not arrival.found and arrival.error in REFUSED_BY_FILTER and not arrival.type
     disagree = say(
