@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from facts import Leg, Neighbor, Sighting
+from facts import Leg, Link, Neighbor, Sighting
 
 STATIC = ("PERMANENT", "NOARP")
+MARGIN_MS = 200  # in which a probe that listens says so four times
 UNRESOLVED = ("FAILED", "INCOMPLETE")
 
 
-def swallowed(leg: Leg, left: Sighting, arrived: Sighting) -> bool:
+def sent(leg: Leg, left: Sighting) -> bool:
+    """Did packets of this leg leave for the target's node?"""
+    return left.seen > 0 and left.outer_target in ("", leg.target_node_address)
+
+
+def swallowed(leg: Leg, left: Sighting, arrived: Sighting, card: Link) -> bool:
     """Did this leg's packets leave for the target's node and none arrive, although that node looked on all the time and
-    other packets of the same node did?
+    other packets of the same node did? card: by which they should come in.
 
-    What a node drops itself arrives first: it is looked at below every firewall.
+    What a node drops itself arrives first: it is looked at below every firewall, but not below a program of the card's.
     """
-    on_its_way = left.outer_target in ("", leg.target_node_address)
-    return left.seen > 0 and arrived.seen == 0 and arrived.enclosed and on_its_way
+    return sent(leg, left) and arrived.seen == 0 and arrived.enclosed and not card.programs
 
 
-def dead(arrived: Sighting) -> bool:
-    """Did nothing at all come from that node while this one listened?"""
-    return arrived.seen == 0 and not arrived.heard
+def dead(left: Sighting, arrived: Sighting, card: Link) -> bool:
+    """Did nothing at all come in of what that node sent while this one listened?"""
+    return arrived.seen == 0 and not arrived.heard and not card.programs and together(left, arrived)
+
+
+def together(one: Sighting, other: Sighting) -> bool:
+    """Did both nodes look at one time? Each says for how long it did, and both were asked at once, but a node that was
+    reached late may have begun only when the other had ended."""
+    if min(one.looked_ms, other.looked_ms, one.answered_ms, other.answered_ms) < 0:
+        return False
+    return max(one.answered_ms, other.answered_ms) < one.looked_ms + other.looked_ms - MARGIN_MS
 
 
 def kept_wrong(neighbor: Neighbor, mac: str) -> bool:

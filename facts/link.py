@@ -21,6 +21,9 @@ class Link(Fact, frozen=True, kw_only=True):
     vxlan_port: int = -1
     vxlan_local: str = ""
     parent: str = ""  # name of the device below a VXLAN device
+    # Of it and the devices below it (a bond's, a VLAN's), those with a program of somebody's (XDP) that decides on what
+    # comes in before the kernel and this probe see it.
+    programs: tuple[str, ...] = ()
     node_address: str = ""  # the address Calico uses for the node, on the one device that holds it: the uplink
 
 

@@ -17,6 +17,7 @@ class PodInterface(Fact, frozen=True, kw_only=True):
     lower_up: bool = False  # False while the other end is down
     mac: str = ""
     mtu: int = -1
+    program: bool = False  # somebody's program (XDP) decides on what the pod sends before the kernel sees it
     entered: bool = False  # the fields below were read inside the pod
     pod_device: str = ""  # "eth0"
     pod_up: bool = False

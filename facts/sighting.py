@@ -20,6 +20,8 @@ class Sighting(Fact, frozen=True, kw_only=True):
     outer_target: str = ""  # the node address it was sent to; "" without a tunnel
     astray: str = ""  # "out", of a tunnel's packets: another device by which such packets left without the tunnel
     bad_checksums: int = 0  # "in": packets whose TCP or UDP checksum, or that of the tunnel around them, is wrong
+    looked_ms: int = -1  # for how long, to this answer; -1: not known
+    answered_ms: int = -1  # when the answer came, by the asker's clock since it asked all nodes at once; -1: not known
     # "in" only, about the leg's source node:
     heard: bool = False  # anything at all came from its node address
     enclosed: bool = False  # this node looked on from before it sent its probes until after, by its own word

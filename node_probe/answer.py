@@ -70,7 +70,9 @@ class Prober:
                 await tap.begin(deadline - PACKETS_S)
                 facts += await self._look(ask, view, {"packets": packets.collect}, deadline, looking)
                 await tap.end()
-            return facts + await tap.sightings(deadline) + await health
+            await tap.look(deadline)
+            told = await health
+            return facts + tap.sightings() + told
         finally:
             tap.close()
             health.cancel()

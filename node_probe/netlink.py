@@ -31,7 +31,8 @@ LISTENING = {"tcp": (socket.IPPROTO_TCP, 10), "udp": (socket.IPPROTO_UDP, 7)}  #
 FIRST_OF_CLIENTS = 32768  # net.ipv4.ip_local_port_range
 RTEXT_FILTER_SKIP_STATS = 8
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_OPERSTATE, IFLA_LINKINFO = 1, 3, 4, 5, 16, 18
-IFLA_AF_SPEC, IFLA_EXT_MASK, IFLA_LINK_NETNSID = 26, 29, 37
+IFLA_MASTER, IFLA_AF_SPEC, IFLA_EXT_MASK, IFLA_LINK_NETNSID = 10, 26, 29, 37
+IFLA_XDP, IFLA_XDP_ATTACHED = 43, 2
 IFLA_INET6_CONF, DEVCONF_DISABLE_IPV6 = 2, 26
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6 = 1, 3, 4, 15, 17
@@ -47,6 +48,8 @@ NTF_SELF, AF_BRIDGE, NUD_PERMANENT = 2, 7, 128
 NETNSA_NSID, NETNSA_FD = 1, 3
 IFF_UP, IFF_LOWER_UP = 0x1, 0x10000
 OPERSTATES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", "UP")
+CUT_OF_ANOTHER = ("vlan", "macvlan", "ipvlan")
+COMBINING = ("bond", "team", "bridge")
 ROUTE_TYPES = {
     1: "unicast",
     2: "local",
@@ -106,6 +109,7 @@ class Device:
     vxlan_port: int
     vxlan_local: str
     ipv6: bool  # False: it carries none, being disabled there, or because the MTU is below 1280
+    program: bool  # XDP: it decides on what comes in
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +279,16 @@ class Netlink(_Socket):
             for one in self._dump(RTM_GETLINK, LINK.pack(0, 0, 0, 0, 0) + mask + wanted, _device)
             if one.kind == kind
         ]
+
+    def below(self, device: Device) -> list[Device]:
+        """What its packets come in by before it: the members of a bond or bridge, the device that a VLAN is cut of."""
+        if device.kind in CUT_OF_ANOTHER and device.link > 0 and device.link_namespace < 0:
+            return [self.link(index=device.link)]
+        if device.kind not in COMBINING:
+            return []
+        mask = _attribute(IFLA_EXT_MASK, U32.pack(RTEXT_FILTER_SKIP_STATS))
+        wanted = _attribute(IFLA_MASTER, U32.pack(device.index))
+        return self._dump(RTM_GETLINK, LINK.pack(0, 0, 0, 0, 0) + mask + wanted, _device)
 
     def neighbors(self, family: int, index: int = 0) -> list[Entry]:
         """All entries of one family, of one device where it is given."""
@@ -492,6 +506,7 @@ def _device(payload: bytes) -> Device:
         vxlan_port=int(PORT.unpack(vxlan[IFLA_VXLAN_PORT])[0]) if IFLA_VXLAN_PORT in vxlan else -1,
         vxlan_local=_unpack(local) if local else "",
         ipv6=_carries_ipv6(has),
+        program=any(_attributes(has.get(IFLA_XDP, b"")).get(IFLA_XDP_ATTACHED, b"")),
     )
 
 

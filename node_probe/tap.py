@@ -95,6 +95,7 @@ class Tap:
         self._sockets: set[socket.socket] = set()
         self._telling: asyncio.Task[None] | None = None
         self._sending = False
+        self._opened = 0.0
 
     def open(self) -> None:
         """Never raises: what cannot be looked at is told by `sightings`."""
@@ -117,6 +118,7 @@ class Tap:
         except ValueError as error:
             self._give_up(str(error))
         if self._sockets:
+            self._opened = time.monotonic()
             self._telling = asyncio.create_task(self._tell_on())
 
     def close(self) -> None:
@@ -142,20 +144,24 @@ class Tap:
         self._sending = False
         self._tell("out", END)
 
-    async def sightings(self, deadline: float) -> list[Fact]:
-        """A Sighting for each watch, once every peer that sends here has ended, or shortly before `deadline`."""
+    async def look(self, deadline: float) -> None:
+        """Returns once every peer that sends here has ended, or shortly before `deadline`. Goes on until `close`."""
         until = deadline - RESERVE_S
         while self._sockets and time.monotonic() < until:
             now = time.monotonic()
             if all(seen.complete(now) for seen in self._seen):
                 break
             await asyncio.sleep(POLL_S)
-        facts: list[Fact] = [self._sighting(seen) for seen in self._seen]
+
+    def sightings(self) -> list[Fact]:
+        """A Sighting for each watch, of all that was met so far."""
+        looked_ms = int((time.monotonic() - self._opened) * 1000) if self._sockets else -1
+        facts: list[Fact] = [self._sighting(seen, looked_ms) for seen in self._seen]
         if self._trouble:
             facts.append(Blind(node=self._ask.node, look="tap", reason=self._trouble, minor=True))
         return facts
 
-    def _sighting(self, seen: _Seen) -> Sighting:
+    def _sighting(self, seen: _Seen, looked_ms: int) -> Sighting:
         return Sighting(
             node=self._ask.node,
             way=seen.watch.way,
@@ -166,6 +172,7 @@ class Tap:
             outer_target=seen.outer_target,
             astray=seen.astray,
             bad_checksums=seen.bad_checksums,
+            looked_ms=looked_ms,
             heard=seen.heard,
             enclosed=seen.ended,
         )

@@ -238,11 +238,12 @@ def _seen_of(leg: Any) -> list[Fact]:
             Sighting(
                 node=leg.source_node, way="out", source_address=leg.source_address, target_address=leg.target_address,
                 seen=8, device="eth0", outer_target=leg.target_node_address if leg.encapsulation != "direct" else "",
+                looked_ms=1300, answered_ms=1400,
             ),
             Sighting(
                 node=leg.target_node, way="in", source_address=leg.source_address, target_address=leg.target_address,
                 seen=12, device="eth0", outer_target=leg.target_node_address if leg.encapsulation != "direct" else "",
-                heard=True, enclosed=True,
+                heard=True, enclosed=True, looked_ms=1300, answered_ms=1400,
             ),
             ProbeResult(
                 node=leg.source_node, pod="", source_address=leg.source_node_address,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from facts import (
 from lab.client import Lab
 from tests.asking import ask
 from tests.scene import CART, DB, DEVICE, NODES, change, healthy
+from tests.xdp import dropping
 
 SILENT = {"answered": 0, "outcome": "silence", "rtt_us": -1}
 A, B = NODES["node-a"][0], NODES["node-b"][0]
@@ -68,6 +70,16 @@ WELL_OR_SOMEBODY_ELSES: dict[str, Changes] = {
         (ProbeResult, {"node": "node-a", "pod": ""}, {"sent": 0, **SILENT}),
     ],
     "ping between nodes is forbidden, and nothing else": [(ProbeResult, {"pod": ""}, SILENT)],
+    "the other node was reached when this one looked no more": [
+        (Sighting, {}, {**DEAF, "looked_ms": 2400, "answered_ms": 2500}),
+        (Sighting, LEFT_A, {"seen": 8}),
+        (Sighting, {"node": "node-b"}, {"answered_ms": 4700}),
+        (ProbeResult, {"pod": ""}, SILENT),
+    ],
+    "nobody knows when each node looked": [
+        (Sighting, AT_B, {**DEAF, "answered_ms": -1}),
+        (ProbeResult, {"pod": ""}, SILENT),
+    ],
     "nothing arrives, and nothing was sent": [
         (Sighting, AT_B, DEAF),
         (Sighting, LEFT_A, NOTHING),
@@ -104,6 +116,33 @@ def test_near_misses_accuse_nobody(what: str) -> None:
     diagnosis = after(WELL_OR_SOMEBODY_ELSES[what])
     assert (diagnosis.causes, diagnosis.warnings) == ((), ())
     assert diagnosis.verdict == ("healthy" if "TCP passes" in what else "unknown")
+
+
+CARD = {"node": "node-b", "device": "eth0"}
+PROGRAMS: dict[str, tuple[Changes, str]] = {
+    "swallowed": ([(Sighting, AT_B, NOTHING)], "eth0"),
+    "cut": ([(Sighting, AT_B, DEAF), (ProbeResult, {"pod": ""}, SILENT)], "eth0"),
+    "arrived": ([], DEVICE),
+}
+
+
+@pytest.mark.parametrize("what", PROGRAMS)
+def test_where_a_program_comes_before_the_look_it_is_told_and_the_network_not_accused(what: str) -> None:
+    changes, device = PROGRAMS[what]
+    named_without = ["underlay_drops_vxlan"] if what == "swallowed" else ["underlay_unreachable"]
+    assert [cause.rule for cause in after(changes).causes] == (named_without if changes else [])
+    diagnosis = after([*changes, (Link, {"node": "node-b", "device": device}, {"programs": ("enp1s0",)})])
+    assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
+    assert [(one.rule, one.node) for one in diagnosis.warnings] == [("xdp_program_attached", "node-b")]
+    assert "enp1s0" in diagnosis.warnings[0].text
+
+
+def test_a_program_that_lets_packets_pass_is_not_told() -> None:
+    """Felix itself attaches one where a host endpoint has untracked policy."""
+    diagnosis = after([(Link, {}, {"programs": ("eth0",)})], lost=False)
+    assert (diagnosis.verdict, diagnosis.warnings) == ("healthy", ())
+    elsewhere = [(Sighting, LEFT_A, {"outer_target": "172.30.0.13"}), (Sighting, AT_B, NOTHING)]
+    assert after([*elsewhere, (Link, CARD, {"programs": ("eth0",)})]).warnings == ()
 
 
 def reached(address: str) -> list[Fact]:
@@ -213,6 +252,31 @@ async def test_a_nodes_own_firewall_is_not_the_network_between(lab: Lab, node: s
     by_hand(lab, node, "drop_udp('eth0', 4789)")
     diagnosis = await answered(lab)
     assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
+
+
+def with_program(lab: Lab, node: str, device: str, program: int, *words: str) -> None:
+    path = os.pathsep.join(filter(None, (HERE, os.environ.get("PYTHONPATH"))))
+    argv = ["env", f"PYTHONPATH={path}", sys.executable, "-m", "tests.xdp", device, *words]
+    with os.fdopen(program, "rb", closefd=False) as standard_input, tempfile.TemporaryFile() as said:
+        status = lab.run(node, argv, standard_input, said, said)
+        said.seek(0)
+        assert (status, said.read()) == (0, b"")
+
+
+@pytest.mark.parametrize("device", ["eth0", "vxlan.calico"])
+async def test_a_program_of_a_card_is_not_the_network_between(lab: Lab, device: str) -> None:
+    """It drops before the probe looks: what leaves one node and is never seen by the other may have arrived."""
+    program = dropping(4789 if device == "eth0" else 0)
+    with_program(lab, "node-b", device, program)
+    try:
+        diagnosis = await answered(lab)
+    finally:
+        with_program(lab, "node-b", device, program, "off")
+        os.close(program)
+    assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
+    (warning,) = diagnosis.warnings
+    assert (warning.rule, warning.node) == ("xdp_program_attached", "node-b") and device in warning.text
+    assert (await answered(lab)).verdict == "healthy"
 
 
 async def test_both_directions_are_told(lab: Lab) -> None:

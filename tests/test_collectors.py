@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import pytest
 from aiohttp import web
 
 from facts import (
@@ -54,6 +55,7 @@ from tests.two_nodes import (
     echo,
     from_cart,
 )
+from tests.xdp import attach, dropping
 
 F = TypeVar("F", bound=Fact)
 GATEWAY, UNDERLAY = "169.254.1.1", "172.30.0.1"
@@ -348,6 +350,43 @@ def test_an_address_no_device_holds_leaves_the_uplink_unknown() -> None:
     assert [one.look for one in of(facts, Blind)] == ["link"]
     assert "172.30.0.99" in only(facts, Blind).reason
     assert [one.device for one in of(facts, LinkAddresses)] == [TUNNEL]
+
+
+@pytest.mark.parametrize("uplink", ["eth0", "bridge", "macvlan"])
+def test_a_program_of_a_card_is_told_of_whatever_stands_on_it(uplink: str) -> None:
+    """It drops before the probe looks; by the bridge alone nobody would know of it."""
+    program = dropping(0)
+
+    def on_nodes() -> None:
+        nodes = TwoNodes()
+        assert {one.programs for one in of(look(), Link)} == {()}
+        if uplink != "eth0":
+            nodes.at("a", lambda ip: on_top(ip, nodes.index("a", "eth0"), uplink))
+        attach("eth0", program)
+        attach(CART_INTERFACE, program)
+        facts = look()
+        assert only(facts, Link, node_address=NODE["a"]).device == ("eth0" if uplink == "eth0" else "br-ex")
+        assert only(facts, Link, node_address=NODE["a"]).programs == ("eth0",)
+        assert only(facts, Link, device=TUNNEL).programs == ()
+        assert only(facts, PodInterface).program
+        attach("eth0", -1)
+        assert only(look(), Link, node_address=NODE["a"]).programs == ()
+
+    try:
+        in_namespaces(on_nodes)()
+    finally:
+        os.close(program)
+
+
+def on_top(ip: Any, card: int, kind: str) -> None:
+    """The node address moves to a device on top of the card."""
+    below = {"link": card} if kind == "macvlan" else {}
+    ip.link("add", ifname="br-ex", kind=kind, state="up", **below)
+    index = ip.link_lookup(ifname="br-ex")[0]
+    if kind == "bridge":
+        ip.link("set", index=card, master=index)
+    ip.addr("del", index=card, address=NODE["a"], prefixlen=24)
+    ip.addr("add", index=index, address=NODE["a"], prefixlen=24)
 
 
 @in_namespaces

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from bot.settings import Settings
 from bot.sources.probes import LARGEST_ANSWER, Probes
-from facts import Blind, Endpoint, Fact, Neighbor, NodeAsk, Sysctl, encode
+from facts import Blind, Endpoint, Fact, Neighbor, NodeAsk, Sighting, Sysctl, encode
 from node_probe.certs import make
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -91,6 +91,19 @@ async def test_the_ask_arrives_and_the_facts_come_back(certs: Path) -> None:
     async with probe(certs, handler) as port:
         assert await ask(certs, port) == [SEEN]
     assert asked == [ASK] and names == ["bot"]
+
+
+async def test_when_an_answer_came_is_told_by_the_asker(certs: Path) -> None:
+    """Nodes' clocks differ, and a node that is reached late may look when the other looks no more."""
+    met = Sighting(node="node-a", way="in", source_address="10.1.1.1", target_address="10.1.2.1", seen=0, answered_ms=7)
+
+    async def handler(request: web.Request) -> web.Response:
+        await asyncio.sleep(0.3)
+        return web.Response(body=encode([met]))
+
+    async with probe(certs, handler) as port:
+        (told,) = await ask(certs, port)
+    assert isinstance(told, Sighting) and 300 <= told.answered_ms < 5000
 
 
 async def test_the_probe_is_given_less_time_than_the_asker_has(certs: Path) -> None:

@@ -158,7 +158,8 @@ def test_spoilt_checksums_are_seen_where_they_arrive() -> None:
         listening.set()
         try:
             await asyncio.to_thread(sent.wait)
-            return await looking.sightings(time.monotonic() + 2)
+            await looking.look(time.monotonic() + 2)
+            return looking.sightings()
         finally:
             looking.close()
 
@@ -185,6 +186,7 @@ def test_a_probe_that_listens_too_late_does_not_say_that_it_saw_everything() -> 
     facts = answers(nodes, ask_of("a", from_cart("icmp")), ask_of("b"), b_later_s=1.0)
     arrived = sighting(facts, "b", "in")
     assert (arrived.seen, arrived.enclosed) == (0, False)
+    assert 1500 < arrived.looked_ms < 3500, "until its own deadline, for it met nothing"
 
 
 @in_namespaces

@@ -34,6 +34,7 @@ from facts import (
     PoolUsage,
     Question,
     ServicePort,
+    Sighting,
     Typha,
     decode,
     say,
@@ -101,8 +102,18 @@ class Probes:
 
     async def ask(self, asks: Sequence[NodeAsk], addresses: Mapping[str, str]) -> list[Fact]:
         """What the probes of the asked nodes saw. addresses: node name to the address its probe listens on."""
-        answers = await asyncio.gather(*(self._one(ask, addresses.get(ask.node, "")) for ask in asks))
+        asked = asyncio.get_running_loop().time()
+        answers = await asyncio.gather(*(self._timed(ask, addresses.get(ask.node, ""), asked) for ask in asks))
         return [fact for answer in answers for fact in answer]
+
+    async def _timed(self, ask: NodeAsk, address: str, asked: float) -> list[Fact]:
+        """What a probe looked at while others did cannot be told by the nodes' clocks, which may differ."""
+        facts = await self._one(ask, address)
+        answered_ms = int((asyncio.get_running_loop().time() - asked) * 1000)
+        return [
+            msgspec.structs.replace(fact, answered_ms=answered_ms) if isinstance(fact, Sighting) else fact
+            for fact in facts
+        ]
 
     async def _one(self, ask: NodeAsk, address: str) -> list[Fact]:
         if not address:

@@ -2,7 +2,7 @@
 
 from engine.between import swallowed
 from engine.rule import NOT_FELIX, Text, cause, say, some, the
-from facts import Leg, RouteLookup, Sighting
+from facts import Leg, Link, RouteLookup, Sighting
 
 ROUTING = (12, 80)  # protocols of routes that BIRD and Felix write: to where somebody said that the way is
 
@@ -36,9 +36,12 @@ ROUTING = (12, 80)  # protocols of routes that BIRD and Felix write: to where so
         source_address=the.leg.source_address,
         target_address=the.leg.target_address,
     ),
+    card=some(Link, node=the.leg.target_node, node_address=the.leg.target_node_address, found=True),
 )  # fmt: skip
-def underlay_drops_unencapsulated(leg: Leg, route: RouteLookup, left: Sighting, arrived: Sighting) -> Text | None:
-    if left.device == leg.tunnel_device or not swallowed(leg, left, arrived):
+def underlay_drops_unencapsulated(
+    leg: Leg, route: RouteLookup, left: Sighting, arrived: Sighting, card: Link
+) -> Text | None:
+    if left.device == leg.tunnel_device or not swallowed(leg, left, arrived, card):
         return None
     # What a default route or somebody's own leads to a router may be the router's to deliver, or may lack a route here:
     # both look the same, as they do where nobody knows who should write the routes.

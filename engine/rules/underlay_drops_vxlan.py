@@ -2,7 +2,7 @@
 
 from engine.between import swallowed
 from engine.rule import NOT_FELIX, Text, cause, say, some, the
-from facts import Leg, Sighting
+from facts import Leg, Link, Sighting
 
 
 @cause(
@@ -28,9 +28,10 @@ from facts import Leg, Sighting
         source_address=the.leg.source_address,
         target_address=the.leg.target_address,
     ),
+    card=some(Link, node=the.leg.target_node, node_address=the.leg.target_node_address, found=True),
 )
-def underlay_drops_vxlan(leg: Leg, left: Sighting, arrived: Sighting) -> Text | None:
-    if not swallowed(leg, left, arrived):
+def underlay_drops_vxlan(leg: Leg, left: Sighting, arrived: Sighting, card: Link) -> Text | None:
+    if not swallowed(leg, left, arrived, card):
         return None
     return say(
         "{node} sent {count} VXLAN packets (UDP {port}) for {target} out by {device} to {address}, and none of them "

@@ -67,9 +67,13 @@ def underlay_unreachable(
 ) -> Text | None:
     if ping.answered or not ping.sent:  # what the node's own kernel does not let out is not lost between nodes
         return None
-    there = dead(arrived) and _sends(left, to_target, target.mac) and not unanswerable(to_target, to_source, source.mac)
+    there = (
+        dead(left, arrived, target)
+        and _sends(left, to_target, target.mac)
+        and not unanswerable(to_target, to_source, source.mac)
+    )
     back = (
-        dead(answer_arrived)
+        dead(answer_left, answer_arrived, source)
         and _sends(answer_left, to_source, source.mac)
         and not unanswerable(to_source, to_target, target.mac)
     )

@@ -15,17 +15,28 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
     if ask.tunnel_device:
         below = view.below(ask)
         parent = below.name if below else ""
-        yield _link(ask.node, ask.tunnel_device, view.device(ask.tunnel_device), parent=parent)
+        tunnel = view.device(ask.tunnel_device)
+        programs = view.programs(tunnel) if tunnel else ()
+        yield _link(ask.node, ask.tunnel_device, tunnel, parent=parent, programs=programs)
     if ask.uplink_address:
         uplink = view.uplink(ask)
         if uplink is not None:
-            yield _link(ask.node, uplink.name, uplink, node_address=ask.uplink_address)
+            programs = view.programs(uplink)
+            yield _link(ask.node, uplink.name, uplink, node_address=ask.uplink_address, programs=programs)
         else:
             reason = f"no device of {ask.node} holds {ask.uplink_address}, the node address Calico uses"
             yield Blind(node=ask.node, look="link", reason=reason)
 
 
-def _link(node: str, name: str, device: Device | None, *, parent: str = "", node_address: str = "") -> Link:
+def _link(
+    node: str,
+    name: str,
+    device: Device | None,
+    *,
+    parent: str = "",
+    node_address: str = "",
+    programs: tuple[str, ...] = (),
+) -> Link:
     if device is None:
         return Link(node=node, device=name, found=False)
     return Link(
@@ -42,5 +53,6 @@ def _link(node: str, name: str, device: Device | None, *, parent: str = "", node
         vxlan_port=device.vxlan_port,
         vxlan_local=device.vxlan_local,
         parent=parent,
+        programs=programs,
         node_address=node_address,
     )

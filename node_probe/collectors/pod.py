@@ -60,6 +60,7 @@ def _outside(ask: NodeAsk, pod: LocalPod, view: View) -> PodInterface:
         lower_up=device.lower_up,
         mac=device.mac,
         mtu=device.mtu,
+        program=device.program,
     )
 
 
