@@ -33,6 +33,7 @@ class RuleDrop(Fact, frozen=True, kw_only=True):
     title: str = ""  # comment of the chain's first rule that names a policy: "GlobalNetworkPolicy block-g1 ingress"
     tier: str = ""  # of the last "Start of tier" comment before it, in this chain or the one that jumped here
     consulted: tuple[str, ...] = ()  # at an end of tier: the policy chains this chain jumps to since its start
+    consulted_titles: tuple[str, ...] = ()  # of each of these, like `title`; "" where it has none
 
 
 class FirewallTrace(Fact, frozen=True, kw_only=True):

@@ -1,0 +1,386 @@
+"""A node's packet filters in one form, whatever tool wrote them; without it a drop could not be led to its rule."""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import shutil
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from facts.message import Text, say
+
+NFT = "nft"
+IPTABLES_NFT = "iptables-nft"
+IPTABLES_LEGACY = "iptables-legacy"
+LIMIT = 64 << 20  # bytes of one listing; 22,000 rules are 4 MB
+HOOKS = {  # of the chains iptables builds in
+    "PREROUTING": "prerouting",
+    "INPUT": "input",
+    "FORWARD": "forward",
+    "OUTPUT": "output",
+    "POSTROUTING": "postrouting",
+}
+ENDS = {
+    "DROP": "drop",
+    "REJECT": "reject",
+    "ACCEPT": "accept",
+    "RETURN": "return",
+    "QUEUE": "queue",
+    "NFQUEUE": "queue",
+}
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """One rule, as its tool prints it, and what of that matters here."""
+
+    backend: str  # whose tool prints `text`: NFT, IPTABLES_NFT or IPTABLES_LEGACY
+    family: str  # of the table: "ip", "ip6", "inet"...
+    table: str
+    chain: str
+    number: int  # 1 for the first of its chain
+    handle: int = -1  # nft's
+    text: str  # without counter values and handle
+    comment: str = ""  # without Calico's hash
+    digest: str = ""  # Calico's hash: another one is another rule
+    verdict: str = ""  # drop | reject | accept | return | queue | jump | goto; "": none, or told by a map
+    targets: tuple[str, ...] = ()  # chains it leads to: of its jump or goto, or of its verdict map where that was read
+    packets: int = -1  # counted; -1: this rule does not count
+
+
+class Chain(msgspec.Struct, frozen=True, kw_only=True):
+    """A chain and its rules in order."""
+
+    backend: str
+    family: str
+    table: str
+    name: str
+    hook: str = ""  # of a base chain
+    policy: str = ""  # of a base chain: "accept" | "drop"
+    packets: int = -1  # that met the policy, where that is counted (iptables)
+    rules: tuple[Rule, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        return layer(self.backend), self.family, self.table, self.name
+
+
+def layer(backend: str) -> str:
+    """Where in the kernel it lives: iptables-nft's rules are nft's, and an nft trace tells of them."""
+    return IPTABLES_LEGACY if backend == IPTABLES_LEGACY else NFT
+
+
+class Ruleset:
+    """All chains that were read, and why others were not."""
+
+    def __init__(self, chains: Iterable[Chain], unread: Sequence[str] = ()) -> None:
+        """unread: one sentence (`say`) for each listing that could not be had; it is not "no rules"."""
+        self.chains = {chain.key: chain for chain in chains}
+        self.unread = tuple(unread)
+        self._by_handle = {
+            (*chain.key, rule.handle): rule
+            for chain in self.chains.values()
+            for rule in chain.rules
+            if rule.handle >= 0
+        }
+
+    def chain(self, backend: str, family: str, table: str, name: str) -> Chain | None:
+        """The chain an event tells of; None: it was not listed."""
+        return self.chains.get((layer(backend), family, table, name))
+
+    def rule(self, chain: Chain, *, handle: int = -1, number: int = 0) -> Rule | None:
+        """By handle where there is one, else by number; None: it was not listed."""
+        if handle >= 0:
+            return self._by_handle.get((*chain.key, handle))
+        return chain.rules[number - 1] if 0 < number <= len(chain.rules) else None
+
+
+# --- what the tools print ---
+
+_TABLE = re.compile(r"table (\S+) (\S+) \{")
+_CHAIN = re.compile(r"\tchain (\S+) \{")
+_MAP = re.compile(r"\tmap (\S+) \{")
+_LOOKUP = re.compile(r"\bvmap (?:@(\S+)|\{)")
+_ELEMENT = re.compile(r" : (?:jump|goto) ([^\s,}]+)")
+_BASE = re.compile(r"\t\ttype \S+ hook (\S+) ")
+_POLICY = re.compile(r"; policy (\S+);")
+_HANDLE = re.compile(r" # handle (\d+)\s*$")
+_COUNTER = re.compile(r"\bcounter packets (\d+) bytes \d+")
+_NFT_COMMENT = re.compile(r'\bcomment "([^"]*)"')
+_NFT_END = re.compile(r"(?:^|\s)(?:(drop|accept|return|queue)|(reject)\b.*|(jump|goto) (\S+))$")
+_CALI = re.compile(r"cali:([\w-]{16}); ?")
+
+
+def from_nft(text: str) -> list[Chain]:
+    """Chains of `nft -a list ruleset` (with -n or -t, too), in its order."""
+    found: list[Chain] = []
+    maps: dict[tuple[str, str, str], list[str]] = {}
+    head = {"family": "", "table": "", "name": ""}
+    base: dict[str, str] = {}
+    rules: list[Rule] = []
+    inside, pending, targets = "", "", []
+    for line in text.splitlines():
+        if not inside:
+            if match := _TABLE.match(line):
+                head["family"], head["table"] = match.groups()
+            elif match := _CHAIN.match(line):
+                inside, head["name"], base, rules, pending = "chain", match[1], {}, [], ""
+            elif match := _MAP.match(line):
+                inside, targets = "map", maps.setdefault((head["family"], head["table"], match[1]), [])
+        elif line.rstrip() == "\t}":
+            if inside == "chain":
+                found.append(_nft_chain(head, base, rules))
+            inside = ""
+        elif inside == "map":
+            targets += _ELEMENT.findall(line)
+        elif match := _BASE.match(line):
+            base["hook"] = match[1]
+            if match := _POLICY.search(line):
+                base["policy"] = match[1]
+        else:
+            pending = f"{pending} {line.strip()}".strip()
+            if match := _HANDLE.search(pending):
+                rules.append(_nft_rule(pending[: match.start()], int(match[1]), len(rules) + 1, head))
+                pending = ""
+    return [_with_maps(chain, maps) for chain in found]
+
+
+def _nft_chain(head: dict[str, str], base: dict[str, str], rules: list[Rule]) -> Chain:
+    return Chain(
+        backend=NFT,
+        family=head["family"],
+        table=head["table"],
+        name=head["name"],
+        hook=base.get("hook", ""),
+        policy=base.get("policy", ""),
+        rules=tuple(rules),
+    )
+
+
+def _with_maps(chain: Chain, maps: dict[tuple[str, str, str], list[str]]) -> Chain:
+    if not any("vmap @" in rule.text for rule in chain.rules):
+        return chain
+    rules = []
+    for rule in chain.rules:
+        match = _LOOKUP.search(rule.text)
+        targets = maps.get((chain.family, chain.table, match[1] or ""), []) if match else []
+        rules.append(msgspec.structs.replace(rule, targets=tuple(dict.fromkeys(targets))) if targets else rule)
+    return msgspec.structs.replace(chain, rules=tuple(rules))
+
+
+def _nft_rule(text: str, handle: int, number: int, head: dict[str, str]) -> Rule:
+    counted = _COUNTER.search(text)
+    text = " ".join(_COUNTER.sub("counter", text).split())
+    said = _NFT_COMMENT.search(text)
+    plain = _NFT_COMMENT.sub("", text).rstrip()
+    end = _NFT_END.search(plain)
+    digest, comment = _calico(said[1] if said else "")
+    return Rule(
+        backend=NFT,
+        family=head["family"],
+        table=head["table"],
+        chain=head["name"],
+        number=number,
+        handle=handle,
+        text=text,
+        comment=comment,
+        digest=digest,
+        verdict=(end[1] or end[2] or end[3]) if end else "",
+        targets=(end[4],) if end and end[4] else tuple(_ELEMENT.findall(plain)),
+        packets=int(counted[1]) if counted else -1,
+    )
+
+
+def _calico(comment: str) -> tuple[str, str]:
+    match = _CALI.match(f"{comment}; ")
+    return (match[1], comment[match.end() :].strip()) if match else ("", comment)
+
+
+_SAVED_CHAIN = re.compile(r":(\S+) (\S+) \[(\d+):\d+\]")
+_SAVED_RULE = re.compile(r"\[(\d+):\d+\] (-A (\S+).*)")
+_SAVED_COMMENT = re.compile(r' -m comment --comment (?:"((?:[^"\\]|\\.)*)"|(\S+))')
+_SAVED_END = re.compile(r" -([jg]) (\S+)")
+
+
+def from_save(text: str, *, backend: str, family: str) -> list[Chain]:
+    """Chains of `iptables-save -c` or its kin. backend: IPTABLES_NFT or IPTABLES_LEGACY; family: "ip" or "ip6"."""
+    found: dict[tuple[str, str], Chain] = {}
+    rules: dict[tuple[str, str], list[Rule]] = defaultdict(list)
+    table = ""
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table = line[1:].strip()
+        elif match := _SAVED_CHAIN.match(line):
+            name, policy, packets = match.groups()
+            chain = Chain(backend=backend, family=family, table=table, name=name)
+            if policy != "-":
+                chain = msgspec.structs.replace(
+                    chain, hook=HOOKS.get(name, ""), policy=policy.lower(), packets=int(packets)
+                )
+            found[table, name] = chain
+        elif match := _SAVED_RULE.match(line):
+            earlier = rules[table, match[3]]
+            rule = _saved_rule(match, backend, family, table, len(earlier) + 1)
+            # What is neither one of iptables' verdicts nor a chain is an extension's target: MARK, DNAT, LOG...
+            if rule.targets and (table, rule.targets[0]) not in found:
+                rule = msgspec.structs.replace(rule, verdict="", targets=())
+            earlier.append(rule)
+    return [msgspec.structs.replace(chain, rules=tuple(rules[key])) for key, chain in found.items()]
+
+
+def _saved_rule(match: re.Match[str], backend: str, family: str, table: str, number: int) -> Rule:
+    packets, text, chain = match.groups()
+    digest, comments = "", []
+    for said in _SAVED_COMMENT.finditer(text):
+        found, comment = _calico(_unquoted(said[1]) if said[1] is not None else said[2])
+        digest = found or digest
+        comments += [comment] if comment else []
+    end = _SAVED_END.search(_SAVED_COMMENT.sub("", text))
+    verdict = ENDS.get(end[2], {"j": "jump", "g": "goto"}[end[1]]) if end else ""
+    return Rule(
+        backend=backend,
+        family=family,
+        table=table,
+        chain=chain,
+        number=number,
+        text=text,
+        comment="; ".join(comments),
+        digest=digest,
+        verdict=verdict,
+        targets=(end[2],) if end and verdict in ("jump", "goto") else (),
+        packets=int(packets),
+    )
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+def merged(chains: Iterable[Chain], saved: Iterable[Chain]) -> list[Chain]:
+    """nft's chains, those that iptables-nft wrote in its own words: nft knows handles, iptables-nft-save comments.
+
+    The n-th rule of one is the n-th of the other. Where they are not (rules changed between the two listings) the
+    chain stays as nft prints it.
+    """
+    by_name = {chain.key: chain for chain in saved}
+    return [_in_own_words(chain, by_name.get(chain.key)) for chain in chains]
+
+
+def _in_own_words(chain: Chain, saved: Chain | None) -> Chain:
+    if saved is None or len(saved.rules) != len(chain.rules):
+        return chain
+    if not all(_same(a, b) for a, b in zip(chain.rules, saved.rules, strict=True)):
+        return chain
+    rules = tuple(msgspec.structs.replace(b, handle=a.handle) for a, b in zip(chain.rules, saved.rules, strict=True))
+    return msgspec.structs.replace(chain, backend=saved.backend, packets=saved.packets, rules=rules)
+
+
+def _same(nft: Rule, saved: Rule) -> bool:
+    """An old nft prints what it does not know as nothing, so only what it does print can contradict."""
+    return not nft.verdict or (nft.verdict, nft.targets) == (saved.verdict, saved.targets)
+
+
+# --- asking the tools ---
+
+
+def read(family: int, deadline: float, *, maps: bool = False) -> Ruleset:
+    """Every rule a packet of this family (4 or 6) can meet in this network namespace, listed at once.
+
+    deadline: time.monotonic, s. maps: with what verdict maps and sets hold, which may be much; only counters need it.
+    What cannot be read is a sentence in `unread`. Blocks; for a thread of its own.
+    """
+    six, ip = ("6", "ip6") if family == 6 else ("", "ip")
+    wanted = {
+        "nft": ("nft", "-a", *(() if maps else ("-t",)), "list", "ruleset"),
+        f"ip{six}tables-nft-save": (f"ip{six}tables-nft-save", "-c"),
+    }
+    if _legacy_tables(ip):
+        wanted[f"ip{six}tables-legacy-save"] = (f"ip{six}tables-legacy-save", "-c")
+    told, unread = _run(wanted, deadline)
+    nft = from_nft(told.get("nft", ""))
+    saved = from_save(told.get(f"ip{six}tables-nft-save", ""), backend=IPTABLES_NFT, family=ip)
+    legacy = from_save(told.get(f"ip{six}tables-legacy-save", ""), backend=IPTABLES_LEGACY, family=ip)
+    return Ruleset([*merged(nft, saved), *legacy], unread)
+
+
+def _legacy_tables(ip: str) -> bool:
+    """Whether iptables-legacy has tables here; asking it where it has none would load the kernel's modules."""
+    try:
+        return bool(Path(f"/proc/thread-self/net/{ip}_tables_names").read_text().strip())
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # whoever may not read this gets a reason from the tool itself
+
+
+def _run(wanted: dict[str, tuple[str, ...]], deadline: float) -> tuple[dict[str, str], list[Text]]:
+    """What each command printed, by name; a sentence for each that could not be run to its end. All at once."""
+    told: dict[str, str] = {}
+    unread: list[Text] = []
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for name, command in wanted.items():
+            path = shutil.which(name)
+            if path is None:
+                unread.append(say("{command} is not installed here, so its rules were not read", command=name))
+                continue
+            running[name] = subprocess.Popen(
+                [path, *command[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "LC_ALL": "C"},
+            )
+        printed = _printed(running, deadline)
+        for name, process in running.items():
+            text, complaint, whole = printed[name]
+            if not whole:
+                unread.append(say("{command} was not done in time or printed too much", command=name))
+            elif process.wait() != 0:
+                unread.append(
+                    say("{command} failed: {complaint}", command=name, complaint=complaint or process.returncode)
+                )
+            else:
+                told[name] = text
+    finally:
+        for process in running.values():
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            for pipe in (process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
+    return told, unread
+
+
+def _printed(running: dict[str, subprocess.Popen[bytes]], deadline: float) -> dict[str, tuple[str, str, bool]]:
+    """By name: what it printed, its last complaint, and whether that is all."""
+    heard: dict[tuple[str, str], bytearray] = defaultdict(bytearray)
+    open_pipes = dict.fromkeys(running, 2)
+    with selectors.DefaultSelector() as selector:
+        for name, process in running.items():
+            for kind, pipe in (("out", process.stdout), ("err", process.stderr)):
+                if pipe is not None:
+                    selector.register(pipe, selectors.EVENT_READ, (name, kind))
+        while selector.get_map() and (left := deadline - time.monotonic()) > 0:
+            for key, _ in selector.select(left):
+                name, kind = key.data
+                data = os.read(key.fd, 1 << 16)
+                heard[name, kind] += data
+                if not data or len(heard[name, kind]) > LIMIT:
+                    selector.unregister(key.fileobj)
+                    open_pipes[name] -= not data
+    return {
+        name: (
+            heard[name, "out"].decode(errors="replace"),
+            (heard[name, "err"].decode(errors="replace").strip().splitlines() or [""])[-1],
+            not open_pipes[name],
+        )
+        for name in running
+    }
