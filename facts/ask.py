@@ -68,6 +68,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     encapsulation: str = ""  # with it, the tunnel's own packets between the nodes are followed too
     peer: str = ""  # node address of the other end
     tunnel_port: int = 0  # UDP port of the tunnel
+    count: int = 0  # of a forward leg's packets that are sent meanwhile, by this node or the other; 0: not known
 
 
 class NodeAsk(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,5 +90,7 @@ class NodeAsk(msgspec.Struct, frozen=True, kw_only=True):
     bird: bool = False  # ask BIRD for its sessions: a leg needs routes that only BGP brings
     wireguard_keys: tuple[str, ...] = ()  # public keys of the peers this node should know
     felix_metrics_port: int = 0  # 0: Felix is not asked how far it is
+    read: bool = True  # read what the kernel holds, too; without it packets are sent and looked at, nothing else
     trace: tuple[Trace, ...] = ()
+    patience_ms: int = 1000  # for the answer to a packet; a second at most
     deadline_ms: int = 2500  # the probe answers with what it has by then; the rest is Blind

@@ -14,6 +14,8 @@ from typing import cast
 from facts import Blind, Fact, NodeAsk
 from node_probe import packets
 from node_probe.collectors import Collector, discover, felix
+from node_probe.firewall.legacy import Log
+from node_probe.firewall.trace import Following
 from node_probe.netlink import Netlink
 from node_probe.tap import Tap
 from node_probe.view import View
@@ -21,7 +23,6 @@ from node_probe.view import View
 log = logging.getLogger(__name__)
 
 LONGEST_S = 30.0
-PACKETS_S = packets.TIMEOUT_S + 2 * packets.RESERVE_S
 HEAD_START_S = 0.05  # then the next look starts beside it
 MINOR = ("services", "bird", "wireguard")  # a path that carries packets can be called healthy without these
 PATIENT = ("felix", "services")  # the collectors that look again, seconds later, where the first look was bad
@@ -31,9 +32,14 @@ THREADS = 16  # a look takes milliseconds; these are for those that hang
 class Prober:
     """Answers asks about the node whose network namespace it was made in. For one event loop; to be closed."""
 
-    def __init__(self, node: str, collectors: Mapping[str, Collector] | None = None) -> None:
-        """collectors: instead of all there are. Raises NetlinkError when the kernel offers no routing socket."""
+    def __init__(self, node: str, collectors: Mapping[str, Collector] | None = None, *, trace: str = "all") -> None:
+        """collectors: instead of all there are. trace: how packets are followed, see firewall.trace.Following.
+
+        Raises NetlinkError when the kernel offers no routing socket.
+        """
         self.node = node
+        self._trace = trace
+        self._log = Log()
         self._collectors = discover() if collectors is None else collectors
         self._netlink = Netlink()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="look")
@@ -54,27 +60,34 @@ class Prober:
         """
         view = View(self._netlink, deadline)
         looking: list[asyncio.Task[None]] = []
-        reading = {name: collector for name, collector in self._collectors.items() if name not in PATIENT}
-        patient = {name: collector for name, collector in self._collectors.items() if name in PATIENT}
+        wanted = self._collectors if ask.read else {}
+        reading = {name: collector for name, collector in wanted.items() if name not in PATIENT}
+        patient = {name: collector for name, collector in wanted.items() if name in PATIENT}
+        packets_s = packets.patience(ask) + 2 * packets.RESERVE_S
         until = deadline - packets.RESERVE_S / 2
         if ask.felix_again:
             until = max(until, time.monotonic() + felix.PATIENCE_S)
         health = asyncio.create_task(self._look(ask, view, patient, until, looking))
         tap = Tap(ask)
+        following = Following(ask, self._log, self._trace)
         try:
+            # First: a tap that is open tells the peers to send.
+            await following.arm(deadline)
             tap.open()
             # A look that hangs must not eat the time of the packets.
-            pause = min(PACKETS_S, (deadline - time.monotonic()) / 2) if ask.send else packets.RESERVE_S / 2
+            pause = min(packets_s, (deadline - time.monotonic()) / 2) if ask.send else packets.RESERVE_S / 2
             facts = await self._look(ask, view, reading, deadline - pause, looking)
             if ask.send:
-                await tap.begin(deadline - PACKETS_S)
+                await tap.begin(deadline - packets_s)
                 facts += await self._look(ask, view, {"packets": packets.collect}, deadline, looking)
                 await tap.end()
             await tap.look(deadline)
+            followed = await following.facts(deadline)
             told = await health
-            return facts + tap.sightings() + told
+            return facts + tap.sightings() + followed + told
         finally:
             tap.close()
+            following.close()
             health.cancel()
             self._close_after(view, looking)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -20,6 +21,15 @@ HELP = "look at the node this runs on, for the bot (one per node, in the node's 
 DEFAULT_PORT = "9797"
 EVERYWHERE = "[::]"
 GRACE_S = 3.0
+TRACE_MODES = {  # what each does to the node, for its log
+    "all": "where packets are lost, nftables and iptables-legacy tell what they do with them: "
+    "while a question lasts the node has a table why_trace_*, and its packet log is read here (--trace all)",
+    "nft": "where packets are lost, nftables tells what it does with them: "
+    "while a question lasts the node has a table why_trace_* (--trace nft)",
+    "off": "packets are not followed through the firewall; its counters are compared (--trace off)",
+}
+
+log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="directory with ca.crt, probe.crt, probe.key (default: CALICO_WHY_CERTS)",
     )
+    parser.add_argument(
+        "--trace",
+        default=os.environ.get("CALICO_WHY_TRACE") or "all",
+        metavar="|".join(TRACE_MODES),
+        help="how fresh packets that are lost are followed through the node's firewall: all; nft, without switching "
+        "the kernel's packet log for iptables-legacy; or off, by counters alone (default: CALICO_WHY_TRACE, else all)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,10 +67,12 @@ def run(args: argparse.Namespace) -> int:
                 "give --certs DIR or set CALICO_WHY_CERTS; `calico-why certs` makes them.",
                 status=2,
             )
+        if args.trace not in TRACE_MODES:
+            raise CannotStart(f"--trace {args.trace} is none of {', '.join(TRACE_MODES)}.", status=2)
         # Only now: what is wrong with the words can be said without loading a web server.
         from node_probe.server import tls
 
-        asyncio.run(_serve(args.node, host, port, tls(Path(args.certs))))
+        asyncio.run(_serve(args.node, host, port, tls(Path(args.certs)), args.trace))
     except CannotStart as error:
         print(error.sentence, file=sys.stderr)
         return error.status
@@ -68,10 +87,11 @@ def _address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-async def _serve(node: str, host: str, port: int, context: ssl.SSLContext) -> None:
+async def _serve(node: str, host: str, port: int, context: ssl.SSLContext, trace: str) -> None:
     from aiohttp import web
 
     from node_probe.answer import Prober
+    from node_probe.firewall.trace import sweep
     from node_probe.server import HANDSHAKE_S, application
 
     loop = asyncio.get_running_loop()
@@ -79,11 +99,14 @@ async def _serve(node: str, host: str, port: int, context: ssl.SSLContext) -> No
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, ended.set)
     try:
-        prober = Prober(node)
+        prober = Prober(node, trace=trace)
     except OSError as error:
         raise CannotStart(
             f"The kernel offers no netlink socket here, so nothing can be read: {error.strerror}."
         ) from error
+    log.info(TRACE_MODES[trace])
+    with contextlib.suppress(OSError):  # no NET_ADMIN: nothing of ours can have been left either
+        sweep()
     # No access log: at fifty questions a second it would be all there is to read.
     runner = web.AppRunner(application(prober), access_log=None, shutdown_timeout=GRACE_S)
     await runner.setup()

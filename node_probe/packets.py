@@ -139,6 +139,11 @@ async def collect(ask: NodeAsk, view: View) -> AsyncIterator[Fact]:
         yield await result
 
 
+def patience(ask: NodeAsk) -> float:
+    """How long a packet's answer is waited for, in s."""
+    return min(TIMEOUT_S, max(0, ask.patience_ms) / 1000)
+
+
 async def _send(ask: NodeAsk, probe: SendProbe, view: View) -> Fact:
     what = f"{probe.protocol} from {probe.pod or ask.node} to {probe.target}"
     try:
@@ -148,7 +153,7 @@ async def _send(ask: NodeAsk, probe: SendProbe, view: View) -> Fact:
             for one in sockets:
                 opened.enter_context(one)
             size = _size(probe, mtu)
-            timeout = max(0.0, min(TIMEOUT_S, view.deadline - time.monotonic() - RESERVE_S))
+            timeout = max(0.0, min(patience(ask), view.deadline - time.monotonic() - RESERVE_S))
             met = await asyncio.gather(*(_attempt(one, probe, size, timeout) for one in sockets))
             source = next((name for name in map(_own_name, sockets) if name), pod.address if pod else "")
     except PermissionError:

@@ -1,0 +1,328 @@
+"""Follows our own fresh packets through this node's firewall, live; without it no rule that ate them could be named.
+
+For that the kernel is given a table of our own for a moment (arming.py). It tells each rule those packets meet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from facts import Blind, Fact, FirewallTrace, NodeAsk, SendProbe, Trace
+from node_probe.firewall import arming, legacy, ruleset
+from node_probe.firewall.arming import Followed, OwnTable, followed
+from node_probe.firewall.drops import drops, grown
+from node_probe.firewall.event import Event
+from node_probe.firewall.legacy import CannotLog, Log, Logged
+from node_probe.firewall.ruleset import Chain, Ruleset
+
+LOOK = "firewall trace"
+MOST = 20_000  # events of one ask; a packet tells some sixty
+AT_ONCE = 200
+BUFFER = 4 << 20  # bytes
+RESERVE_S = 0.05  # of the deadline, to bring the answer home
+# linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h, linux/netlink.h, asm-generic/socket.h
+NFNLGRP_NFTRACE, SOL_NETLINK, ADD_MEMBERSHIP, SO_RCVBUFFORCE = 9, 270, 1, 33
+TRACE = arming.NFTABLES << 8 | 17
+TABLE, CHAIN, HANDLE, TYPE, VERDICT, ID, NETWORK, TRANSPORT, POLICY = 1, 2, 3, 4, 5, 6, 8, 9, 16
+KINDS = {1: "policy", 2: "return", 3: "rule"}
+VERDICTS = {
+    0: "drop",
+    1: "accept",
+    2: "stolen",
+    3: "queue",
+    0xFFFFFFFF: "continue",
+    0xFFFFFFFE: "break",
+    0xFFFFFFFD: "jump",
+    0xFFFFFFFC: "goto",
+    0xFFFFFFFB: "return",
+}
+FAMILIES = {1: "inet", 2: "ip", 5: "netdev", 7: "bridge", 10: "ip6"}
+IP = {4: "ip", 6: "ip6"}
+
+
+@dataclass
+class _Packet:
+    """One packet on its one way through this node. With a tunnel's header, or without one, it is another."""
+
+    followed: int
+    number: int
+    identity: bytes  # by which the tracer of iptables-legacy is known to speak of the same
+    events: list[Event] = field(default_factory=list)
+
+
+class Following:
+    """To be armed before the first packet is sent, and to be closed. For one event loop."""
+
+    def __init__(self, ask: NodeAsk, log: Log, mode: str = "all") -> None:
+        """mode: "all"; "nft": not what iptables-legacy does; "off": only by counters."""
+        self._ask = ask
+        self._log = log
+        self._mode = mode
+        self._family = IP[ask.family]
+        self._followed: list[Followed] = []
+        self._packets: list[_Packet] = []
+        self._by_id: dict[bytes, _Packet] = {}
+        self._name = arming.NAME + os.urandom(4).hex()
+        self._table: OwnTable | None = None
+        self._socket: socket.socket | None = None
+        self._logging = False
+        self._events = 0
+        self._before: Ruleset | None = None  # counters are compared with these
+        self._uncounted = False  # iptables-legacy alone is to be counted
+        self._troubles: list[str] = []
+        self._closed = False
+
+    async def arm(self, deadline: float) -> None:
+        """Never raises: what cannot be followed is told by `facts`. deadline: time.monotonic, s."""
+        if not self._ask.trace:
+            return
+        count = self._mode == "off"
+        try:
+            self._followed = followed(self._ask.trace)
+            if count:
+                self._trouble("following packets through the firewall is turned off here (--trace off)")
+            else:
+                self._socket = _listening()
+                asyncio.get_running_loop().add_reader(self._socket, self._drain)
+                self._table = await asyncio.to_thread(OwnTable, self._name, self._followed, self._ask.family)
+        except PermissionError:
+            self._trouble("not permitted; to follow packets through the firewall the probe needs NET_ADMIN")
+            return
+        except OSError as error:
+            self._trouble(f"the kernel refused to follow packets: {error.strerror or error}")
+            count = True
+        except ValueError as error:
+            self._trouble(str(error))
+            return
+        if legacy.holds_tables(self._ask.family) and not count:
+            try:
+                self._join_log()
+            except CannotLog as error:
+                self._trouble(f"what the rules of iptables-legacy do with packets is only counted: {error}")
+                count = self._uncounted = True
+        if count:
+            self._before = await asyncio.to_thread(ruleset.read, self._ask.family, deadline, maps=True)
+        if self._closed:  # cancelled while a thread was at work
+            self.close()
+
+    def _join_log(self) -> None:
+        if self._mode == "nft":
+            raise CannotLog("tracing them is turned off here (--trace nft)")
+        self._log.join(self._ask.family, self._logged)
+        self._logging = True
+
+    def close(self) -> None:
+        self._closed = True
+        if self._logging:
+            self._log.leave(self._ask.family, self._logged)
+            self._logging = False
+        if self._socket:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+        if self._table:
+            self._table.close()
+            self._table = None
+
+    async def facts(self, deadline: float) -> list[Fact]:
+        """Of each leg, with and without its tunnel: how far its packets came, and the rules that ended them."""
+        if self._socket:
+            self._drain()
+        found: list[Fact] = []
+        try:
+            if self._table:
+                found += await self._traced(deadline - RESERVE_S)
+            if self._before:
+                found += await self._counted(self._before, deadline - RESERVE_S)
+        except OSError as error:
+            self._trouble(f"the rules of the firewall could not be read: {error.strerror or error}")
+        return found + [Blind(node=self._ask.node, look=LOOK, reason=one, minor=True) for one in self._troubles]
+
+    async def _traced(self, deadline: float) -> list[Fact]:
+        own = [
+            Chain(backend=ruleset.NFT, family=self._family, table=self._name, name=name, hook=hook, policy="accept")
+            for name, (hook, _) in arming.CHAINS.items()
+        ]
+        rules = Ruleset(own)
+        if any(_may_be_lost(packet) for packet in self._packets):
+            read = await asyncio.to_thread(ruleset.read, self._ask.family, deadline)
+            rules = Ruleset([*read.chains.values(), *own], read.unread)
+            for sentence in read.unread:
+                self._trouble(sentence)
+        found: list[Fact] = []
+        for number, one in enumerate(self._followed):
+            packets = [packet for packet in self._packets if packet.followed == number]
+            events = [event for packet in packets for event in packet.events]
+            for fact in drops(self._ask.node, one.trace, events, rules, outer=one.outer):
+                if isinstance(fact, FirewallTrace) and not _routed(packets, fact):
+                    fact = msgspec.structs.replace(fact, last_hook="")
+                found.append(fact)
+        return found
+
+    async def _counted(self, before: Ruleset, deadline: float) -> list[Fact]:
+        after = await asyncio.to_thread(ruleset.read, self._ask.family, deadline, maps=True)
+        if self._uncounted:
+            before, after = _only_legacy(before), _only_legacy(after)
+        found: list[Fact] = []
+        for one in self._followed:
+            if one.outer or one.trace.reply:
+                continue  # counters cannot tell these from the packets that they carry or answer
+            sent = one.trace.count or sum(probe.count for probe in self._ask.send if _is_of(probe, one.trace))
+            for fact in grown(self._ask.node, one.trace, before, after, sent) if sent else ():
+                found.append(fact)
+        return found
+
+    def _trouble(self, why: str) -> None:
+        if why not in self._troubles:
+            self._troubles.append(why)
+
+    # -- what the kernel tells
+
+    def _drain(self) -> None:
+        for _ in range(AT_ONCE):
+            if self._socket is None:
+                return
+            try:
+                data = self._socket.recv(1 << 16)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self._trouble("the kernel told more of packets than could be read, so some of it is missing")
+                continue
+            for kind, family, body in arming.messages(data):
+                if kind == TRACE:
+                    self._told(FAMILIES.get(family, str(family)), arming.attributes(body))
+
+    def _told(self, family: str, has: dict[int, bytes]) -> None:
+        table, chain = _text(has, TABLE), _text(has, CHAIN)
+        kind, identity = KINDS.get(_u32(has.get(TYPE)), ""), has.get(ID, b"")
+        own = table == self._name
+        if table.startswith(arming.NAME) and not own:
+            return  # somebody else's question
+        if own and kind == "rule" and chain.startswith(arming.FOLLOWED):
+            follows = int(chain.removeprefix(arming.FOLLOWED))
+            packet = _Packet(follows, len(self._packets), _identity(has.get(NETWORK, b""), has.get(TRANSPORT, b"")))
+            self._packets.append(packet)
+            self._by_id[identity] = packet
+            return
+        met = self._by_id.get(identity)
+        if met is None or not kind or self._events >= MOST:
+            return
+        self._events += 1
+        verdict = arming.attributes(has.get(VERDICT, b""))
+        code = _u32(has[POLICY]) if POLICY in has else _u32(verdict.get(1))
+        met.events.append(
+            Event(
+                packet=str(met.number),
+                backend=ruleset.NFT,
+                family=family,
+                table=table,
+                chain=chain,
+                kind=kind,
+                handle=int.from_bytes(has[HANDLE], "big") if HANDLE in has else -1,
+                verdict=VERDICTS.get(code & 0xFFFFFFFF, VERDICTS.get(code & 0xFF, "")),
+                target=_text(verdict, 2),
+            )
+        )
+
+    def _logged(self, line: Logged) -> None:
+        if self._socket:
+            self._drain()  # it was marked before it could be logged
+        identity = _identity(line.packet, _behind(line.packet))
+        for packet in reversed(self._packets):
+            if packet.identity == identity:
+                event = Event(
+                    packet=str(packet.number),
+                    backend=ruleset.IPTABLES_LEGACY,
+                    family=self._family,
+                    table=line.table,
+                    chain=line.chain,
+                    kind=line.kind,
+                    number=line.number,
+                )
+                packet.events.append(event)
+                return
+
+
+def sweep() -> None:
+    """Undoes what a probe that was killed left behind. Raises OSError."""
+    for one in arming.left():
+        if one.name.startswith(arming.LOG_NAME):
+            legacy.restore(one.name)
+        with contextlib.suppress(OSError):  # another probe's has just ended by itself
+            arming.unmark(one.name, one.family)
+
+
+def _listening() -> socket.socket:
+    """A socket that is told of every traced packet of this network namespace. Raises OSError."""
+    wire = socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, arming.NETLINK_NETFILTER
+    )
+    try:
+        wire.bind((0, 0))
+        try:
+            wire.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
+        except PermissionError:  # root of a namespace only
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+        wire.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, NFNLGRP_NFTRACE)
+    except BaseException:
+        wire.close()
+        raise
+    return wire
+
+
+def _may_be_lost(packet: _Packet) -> bool:
+    ended = any(event.verdict == "drop" for event in packet.events)
+    return ended or not any(event.chain in arming.LEFT_BY for event in packet.events)
+
+
+def _routed(packets: Sequence[_Packet], fact: FirewallTrace) -> bool:
+    """Is it known that all rules before the routing decision let the last packet through?"""
+    return fact.last_hook != "prerouting" or any(
+        event.chain == arming.PASSED_PREROUTING for event in packets[-1].events
+    )
+
+
+def _is_of(probe: SendProbe, trace: Trace) -> bool:
+    return (probe.target, probe.protocol, probe.port) == (trace.target, trace.protocol, trace.port)
+
+
+def _only_legacy(rules: Ruleset) -> Ruleset:
+    chains = [chain for chain in rules.chains.values() if chain.backend == ruleset.IPTABLES_LEGACY]
+    return Ruleset(chains, rules.unread)
+
+
+def _identity(packet: bytes, behind: bytes) -> bytes:
+    """What stays the same of a packet: IPv4's identification, and the beginning of what is behind the IP header.
+
+    packet: from its IP header on. A UDP checksum may be made on the way.
+    """
+    if not packet:
+        return b""
+    six = packet[0] >> 4 == 6
+    protocol = packet[6:7] if six else packet[9:10]
+    return (b"" if six else packet[4:6]) + protocol + behind[: 6 if protocol == b"\x11" else 8]
+
+
+def _behind(packet: bytes) -> bytes:
+    if not packet:
+        return b""
+    return packet[40 if packet[0] >> 4 == 6 else (packet[0] & 0xF) * 4 :]
+
+
+def _u32(value: bytes | None) -> int:
+    return int.from_bytes(value or b"", "big")
+
+
+def _text(attributes: dict[int, bytes], kind: int) -> str:
+    return attributes.get(kind, b"").rstrip(b"\0").decode(errors="replace")
