@@ -139,7 +139,7 @@ def _ask(node: CalicoNode, device: str, legs: Sequence[Leg], *, felix: bool) -> 
         own_ports=_unique([_own_port(leg) for leg in arriving if leg.target_kind == "node" and _port_asked(leg)]),
         send=_unique(sends),
         watch=_unique(
-            [_watch("out", leg) for leg in leaving if leg.crosses or _leaves(leg)]
+            [_watch("out", leg) for leg in leaving if leg.crosses or _bare(leg)]
             + [_watch("in", leg) for leg in arriving if leg.crosses]
         ),
     )
@@ -150,15 +150,26 @@ def _leaves(leg: Leg) -> bool:
     return leg.encapsulation == "outside" and leg.source_kind == "pod"
 
 
+def _bare(leg: Leg) -> bool:
+    """Do a pod's packets leave their node as they are, or stay there, and nobody else looks on?"""
+    return _leaves(leg) or (leg.encapsulation == "local" and leg.steered)
+
+
 def _watch(way: str, leg: Leg) -> Watch:
     return Watch(
         way=way,
-        encapsulation="direct" if _leaves(leg) else leg.encapsulation,
+        encapsulation="direct" if _bare(leg) else leg.encapsulation,
         source=leg.source_address,
         target=leg.target_address,
-        peer=leg.target_node_address if way == "out" else leg.source_node_address,
+        peer=_looks_on(way, leg),
         port={"vxlan": leg.vxlan_port, "wireguard": WIREGUARD_PORTS[leg.family]}.get(leg.encapsulation, 0),
     )
+
+
+def _looks_on(way: str, leg: Leg) -> str:
+    if leg.encapsulation == "local":
+        return ""
+    return leg.target_node_address if way == "out" else leg.source_node_address
 
 
 def _lacks(pods: Iterable[LocalPod], name: str) -> bool:

@@ -127,11 +127,12 @@ class Leg(Fact, frozen=True, kw_only=True):
     route_by: str = ""  # who writes it, when routed: "felix" one for each block; "bgp" any that leads there
     route_owner: str = ""  # who is told to write it: "felix" | "bird" | "both" | "nobody"; "" where that is not known
     # Why the encapsulation is "unknown": "ebpf" | "windows" | "driver" | "settings" (FelixConfiguration could not be
+    steered: bool = False  # routed, or from pod to pod of one node: it is that node's routes that lead its packets on
     # read) | "pools" (nor could they) | "pool" (none holds the address) | "subnet" | "node".
     obstacle: str = ""
     expected_next_hop: str = ""  # of Felix's route; "" when unknown
     expected_device: str = ""  # the tunnel device; "" for the uplink, whose name only the node knows
-    cross_subnet: bool = False  # the target's pool uses VXLAN between subnets only
+    cross_subnet: bool = False  # the target's pool tunnels (VXLAN or IPIP) between subnets only
     source_node_subnet: str = ""
     source_wireguard_key: str = ""  # public, as the nodes' annotations announce them
     target_wireguard_key: str = ""

@@ -334,17 +334,21 @@ class Netlink(_Socket):
             return found
         return replace(found, next_hop=taken.next_hop, device=taken.device, onlink=found.onlink or taken.onlink)
 
-    def refusing_route(self, destination: str, error: int) -> Route | None:
+    def refusing_route(self, destination: str, error: int, *, beaten: int = -1) -> Route | None:
         """The blackhole (EINVAL), unreachable (EHOSTUNREACH) or prohibit (EACCES) entry that refused a lookup, if any.
 
         A lookup does not name the entry that refuses it, so the entries of that type are read: few, and picked by the
-        kernel.
+        kernel. beaten: prefix length up to which the main table has a better entry, and so refuses nothing.
         """
         if error not in REFUSALS:
             return None
         family, packed = _pack(destination)
         request = ROUTE.pack(family, 0, 0, 0, 0, 0, 0, REFUSALS[error], 0)
-        covering = [r for r in self._dump(RTM_GETROUTE, request, _routes) if _covers(r, packed)]
+        covering = [
+            one
+            for one in self._dump(RTM_GETROUTE, request, _routes)
+            if _covers(one, packed) and (one.table != RT_TABLE_MAIN or one.length > beaten)
+        ]
         return max(covering, key=lambda r: (r.table == RT_TABLE_MAIN, r.length, -r.metric), default=None)
 
     def default_route(self, family: int = socket.AF_INET) -> Route | None:

@@ -12,7 +12,7 @@ import msgspec
 from facts import LocalPod, Neighbor, NodeAsk, RouteLookup, Way
 from facts.flow import TUNNEL_DEVICES
 from node_probe.namespaces import CannotEnter, Inside, enter
-from node_probe.netlink import Device, Netlink, NetlinkError
+from node_probe.netlink import RT_TABLE_MAIN, Device, Netlink, NetlinkError
 
 # How a lookup may end; anything else (a timeout, no memory, no permission) is no answer about the route.
 REFUSED = {"ENETUNREACH", "EHOSTUNREACH", "EINVAL", "EACCES", "EXDEV", "ENODEV"}
@@ -177,7 +177,7 @@ class View:
             # output lookup ended the same way, is the blackhole the reason.
             if output is not None and output.error != error.name and rp_filter > 0:
                 return refused
-            entry = self.netlink.refusing_route(destination, error.errno or 0)
+            entry = self.netlink.refusing_route(destination, error.errno or 0, beaten=_length_in_main(output))
             if entry is None:
                 return refused
             return msgspec.structs.replace(
@@ -207,6 +207,14 @@ class View:
             rp_filter=rp_filter,
             preferred_source=route.preferred_source,
         )
+
+
+def _length_in_main(output: RouteLookup | None) -> int:
+    """The prefix length of the entry the main table has for the node's own packets; -1 where another table, or none,
+    decides on them."""
+    if output is None or not output.found or output.table != RT_TABLE_MAIN:
+        return -1
+    return int(output.prefix.rpartition("/")[2])
 
 
 def _rp_filter(device: str) -> int:

@@ -45,8 +45,9 @@ BY_BOTH_KINDS = {"version": "v3.33.0", "ipip_routes_by": "felix", "plain_routes_
 
 
 def ipip(settings: dict[str, str] = BY_BIRD, mode: str = "Always", apart: str = "") -> list[Fact]:
-    """An IPIP pool. BIRD's routes and Felix's differ in their protocol only. apart: a node that takes itself to be alone
-    in its subnet."""
+    """An IPIP pool. BIRD's routes and Felix's differ in their protocol only.
+
+    apart: a node that takes itself to be alone in its subnet."""
     facts = _pool("Never", mode, settings)
     if apart:
         facts = change(facts, CalicoNode, {"name": apart}, subnet=f"{NODES[apart][0]}/32")

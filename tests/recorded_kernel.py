@@ -178,14 +178,15 @@ class RecordedNetlink(Netlink):
         taken = self._route_of(found)
         return replace(taken, preferred_source="" if incoming else self._source(found, destination))
 
-    def refusing_route(self, destination: str, error: int) -> Route | None:
+    def refusing_route(self, destination: str, error: int, *, beaten: int = -1) -> Route | None:
         kinds = [kind for kind, number in REFUSING.items() if number == error]
         covering = [
             self._route_of(one)
             for one in self._kernel.routes
             if one["type"] in kinds and ip_address(destination) in _network(one, destination)
         ]
-        return max(covering, key=lambda one: (one.table == TABLES["main"], one.length, -one.metric), default=None)
+        wins = [one for one in covering if one.table != TABLES["main"] or one.length > beaten]
+        return max(wins, key=lambda one: (one.table == TABLES["main"], one.length, -one.metric), default=None)
 
     def default_route(self, family: int = socket.AF_INET) -> Route | None:
         origin = "::" if family == socket.AF_INET6 else "0.0.0.0"
@@ -325,6 +326,14 @@ class RecordedNetlink(Netlink):
         )
 
 
+def _way_of(look: RecordedView, address: str) -> Device | None:
+    """The device by which the node itself sends there."""
+    try:
+        return look.netlink.link(index=look.netlink.route(address).device)
+    except (NetlinkError, NotRecorded):
+        return None
+
+
 def _in_common(one: str, other: str) -> int:
     """Leading bits."""
     different = int(ip_address(one)) ^ int(ip_address(other))
@@ -434,13 +443,14 @@ class Recording:
         """Nobody looked at network cards; but packets that were answered have left the one and reached the other."""
         passed = packets(ask, SendProbe(pod=watch.source, target=watch.target, protocol="icmp")) == "answered"
         uplink = look.uplink(ask)
+        card = uplink if watch.peer else _way_of(look, watch.target)
         return Sighting(
             node=ask.node,
             way=watch.way,
             source_address=watch.source,
             target_address=watch.target,
             seen=2 if passed else -1,
-            device=uplink.name if passed and uplink else "",
+            device=card.name if passed and card else "",
             outer_target=watch.peer if passed and watch.way == "out" and watch.encapsulation != "direct" else "",
             heard=passed and watch.way == "in",
             enclosed=passed and watch.way == "in",
@@ -457,6 +467,8 @@ class Recording:
                 size = look.enter(pod).device.mtu
             except CannotEnter as error:
                 return Blind(node=ask.node, look="packets", reason=f"{pod.name}: {error}")
+        elif size < 0 and (way := _way_of(look, probe.target)):
+            size = way.mtu
         answered = outcome == "answered"
         return ProbeResult(
             node=ask.node,

@@ -228,6 +228,18 @@ def _seen_of(leg: Any) -> list[Fact]:
                 found=True, addresses=("0.0.0.0" if leg.family == 4 else "::",),
             ),
         ]  # fmt: skip
+    if leg.encapsulation == "local" and leg.steered:
+        facts += [
+            RouteLookup(
+                node=leg.source_node, destination=leg.target_address, source=leg.source_address,
+                incoming=leg.source_interface, found=True, type="unicast", prefix=host(leg.target_address),
+                device=leg.target_interface, table=254, protocol=3, scope=253, rp_filter=rp_filter,
+            ),
+            Sighting(
+                node=leg.source_node, way="out", source_address=leg.source_address, target_address=leg.target_address,
+                seen=8, device=leg.target_interface,
+            ),
+        ]  # fmt: skip
     if leg.crosses:
         facts += [
             RouteLookup(

@@ -87,6 +87,32 @@ SHAPES = {
 }
 
 
+VIA_GATEWAY = "ip.route('add', dst='0.0.0.0/0', gateway='172.30.0.1', oif=at('eth0'), table=100)\n"
+WEB = "10.244.174.130"
+WITHIN_NODE = {
+    "a rule about the sender": (VIA_GATEWAY + f"ip.rule('add', priority=100, table=100, src='{CART}', src_len=32)"),
+    "a rule about the target": (VIA_GATEWAY + f"ip.rule('add', priority=100, table=100, dst='{WEB}', dst_len=32)"),
+    "a rule about ports": (
+        VIA_GATEWAY + f"ip.rule('add', priority=100, table=100, src='{CART}', src_len=32, ip_proto=1)\n"
+        f"ip.rule('add', priority=101, table=100, src='{CART}', src_len=32, ip_proto=6)"
+    ),
+    "a rule into a blackhole shorter than that of the node's own block": (
+        "ip.route('add', dst='10.0.0.0/8', type='blackhole', table=100)\n"
+        f"ip.rule('add', priority=100, table=100, src='{CART}', src_len=32)"
+    ),
+    "a rule that says no": f"ip.rule('add', priority=100, action='prohibit', src='{CART}', src_len=32)",
+}
+
+
+@pytest.mark.parametrize("rule", WITHIN_NODE)
+async def test_a_rule_diverts_packets_between_pods_of_one_node(lab: Lab, rule: str) -> None:
+    by_hand(lab, "node-a", WITHIN_NODE[rule])
+    diagnosis = await answered(lab, "shop/cart shop/web 8080/tcp")
+    assert [(cause.rule, cause.node, cause.leg) for cause in diagnosis.causes] == [
+        ("routing_rule_diverts", "node-a", "forward")
+    ], diagnosis
+
+
 async def answered(lab: Lab, words: str = "shop/cart shop/db 5432/tcp") -> Diagnosis:
     return (await ask(lab.environment(), words)).diagnosis
 

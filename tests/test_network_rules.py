@@ -7,8 +7,20 @@ from typing import Any
 import pytest
 
 from engine.diagnosis import diagnose
-from facts import CalicoNode, Diagnosis, Fact, Link, LinkAddresses, Neighbor, PodInterface, ProbeResult, RouteLookup
-from tests.scene import CART, DB, DEVICE, NODES, change, healthy
+from facts import (
+    CalicoNode,
+    Diagnosis,
+    Fact,
+    Link,
+    LinkAddresses,
+    Neighbor,
+    PodInterface,
+    ProbeResult,
+    RouteLookup,
+    RoutingRules,
+    Sighting,
+)
+from tests.scene import CART, DB, DEVICE, NODES, WEB, change, healthy
 
 SILENT = {"answered": 0, "outcome": "silence", "rtt_us": -1}
 A_TO_B = {"node": "node-a", "destination": DB[2], "source": "", "incoming": ""}
@@ -126,6 +138,58 @@ def test_what_is_well_in_odd_ways_is_healthy(oddity: str) -> None:
 def test_a_static_entry_that_stops_nothing_is_a_warning() -> None:
     diagnosis = after([(Neighbor, PEER, STATIC)], lost=False)
     assert (diagnosis.verdict, [cause.rule for cause in diagnosis.warnings]) == ("healthy", ["underlay_neighbor_wrong"])
+
+
+WITHIN = {"node": "node-a", "destination": WEB[2], "source": CART[2]}
+TO_WEB = {"node": "node-a", "destination": WEB[2], "source": "", "incoming": ""}
+SEEN = {"node": "node-a", "way": "out", "target_address": WEB[2]}
+WITHIN_NODE: dict[str, tuple[Changes, str]] = {
+    "a rule about the sender": (
+        [(RouteLookup, WITHIN, BY_TABLE)],
+        "without the rule it would be 10.244.174.133/32 dev",
+    ),
+    "a rule about the target": (
+        [(RouteLookup, WITHIN, BY_TABLE), (RouteLookup, TO_WEB, BY_TABLE)],
+        f"the way to shop/web is by {WEB[3]}",
+    ),
+    "a table that swallows": (
+        [(RouteLookup, WITHIN, REFUSED | {"type": "blackhole", "prefix": "10.0.0.0/8", "table": 100, "rp_filter": 0})],
+        "into blackhole 10.0.0.0/8 of table 100",
+    ),
+    "a rule that says no": ([(RouteLookup, WITHIN, REFUSED | {"error": "EACCES"})], "nowhere: the kernel says EACCES"),
+    "a rule about a mark": (
+        [(Sighting, SEEN, {"device": "eth0"}), (RoutingRules, {}, {"rules": ("100: fwmark 0x1 lookup 200",)})],
+        f"out by eth0, though its routes lead them into {WEB[3]}",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WITHIN_NODE)
+def test_a_rule_diverts_packets_between_pods_of_one_node(what: str) -> None:
+    facts = healthy(CART, WEB)
+    changes, said = WITHIN_NODE[what]
+    for kind, where, fields in changes:
+        facts = change(facts, kind, where, **fields)
+    diagnosis = diagnose(change(facts, ProbeResult, {"pod": CART[0]}, **SILENT))
+    assert named(diagnosis) == [("routing_rule_diverts", "node-a", "forward")]
+    assert said in diagnosis.causes[0].text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [(RouteLookup, WITHIN, {"table": 100})],
+        [(RoutingRules, {}, {"rules": ("100: fwmark 0x1 lookup 200",)})],
+        [(Sighting, SEEN, {"device": "eth0"})],  # a copy somebody takes of them
+        [(Sighting, {}, {"seen": 0, "device": ""})],
+    ],
+)
+def test_a_table_that_leads_to_the_pod_diverts_nothing(changes: Changes) -> None:
+    facts = healthy(CART, WEB)
+    for kind, where, fields in changes:
+        facts = change(facts, kind, where, **fields)
+    diagnosis = diagnose(facts)
+    assert (diagnosis.verdict, diagnosis.causes, diagnosis.warnings) == ("healthy", (), ())
 
 
 @pytest.mark.parametrize("refusal", [{"rp_filter": 0}, {"rp_filter": 2}, {"rp_filter": 1, "error": "EHOSTUNREACH"}])

@@ -15,7 +15,7 @@ SWALLOWS = {"blackhole", "unreachable", "prohibit"}
     at=the.leg.source_node,
     stage="source node",
     heals_within_s=HEALS_NEVER,
-    leg=some(Leg, routed=True, source_kind="pod"),
+    leg=some(Leg, steered=True, source_kind="pod"),
     table=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
     flow=some(
         RouteLookup,
@@ -54,7 +54,7 @@ def routing_rule_diverts(
 ) -> Text | Finding | None:
     """Of both: what the pod sends, and what arrives for it, by a rule about its address or about the sender's."""
     leaving = _leaving(leg, table, flow) or _astray(leg, flow, left, rules)
-    if leaving:
+    if leaving or leg.encapsulation == "local":  # what arrives from a pod of the same node is what that one sends
         return leaving
     return _diverted(leg, own) or _diverted(leg, arriving) or _refused(leg, own, arriving)
 
@@ -99,7 +99,12 @@ def _refused(leg: Leg, own: RouteLookup, arriving: RouteLookup) -> Finding | Non
 
 def _astray(leg: Leg, flow: RouteLookup, left: Sighting, rules: RoutingRules) -> Text | None:
     """A lookup knows no marks and no ports; packets that are seen to leave elsewhere have met a rule that does."""
-    if not rules.rules or not left.astray or left.seen or flow.device != leg.expected_device:
+    expected = _expected_device(leg)
+    if leg.encapsulation == "local":
+        astray = left.device if left.device != expected else ""
+    else:
+        astray = "" if left.seen else left.astray
+    if not rules.rules or not astray or flow.device != expected:
         return None
     return say(
         "{node} sends packets from {source} to {destination} out by {device}, though its routes lead them into "
@@ -107,8 +112,8 @@ def _astray(leg: Leg, flow: RouteLookup, left: Sighting, rules: RoutingRules) ->
         node=flow.node,
         source=flow.source,
         destination=flow.destination,
-        device=left.astray,
-        tunnel=leg.expected_device,
+        device=astray,
+        tunnel=expected,
         rules="; ".join(rules.rules),
     )
 
@@ -155,8 +160,9 @@ def _leaving(leg: Leg, table: RouteLookup, flow: RouteLookup) -> Text | None:
 
 def _right(leg: Leg, table: RouteLookup, flow: RouteLookup) -> bool:
     """Does the flow get where it should, whatever table says so?"""
-    if not leg.expected_next_hop and leg.expected_device:  # the peer has no tunnel address: a tunnel it is all the same
-        return flow.device == leg.expected_device
+    expected = _expected_device(leg)
+    if not leg.expected_next_hop and expected:  # the peer has no tunnel address: a tunnel it is all the same
+        return flow.device == expected
     if not leg.expected_next_hop:
         return (flow.device, flow.next_hop) == (table.device, table.next_hop)
     tunnelled = leg.expected_device == leg.tunnel_device
@@ -165,10 +171,15 @@ def _right(leg: Leg, table: RouteLookup, flow: RouteLookup) -> bool:
     ) == tunnelled
 
 
+def _expected_device(leg: Leg) -> str:
+    """ "" for the uplink."""
+    return leg.target_interface if leg.encapsulation == "local" else leg.expected_device
+
+
 def _instead(leg: Leg, table: RouteLookup) -> Text:
     if not table.found or table.table not in STANDARD:
-        device = leg.expected_device or say("the uplink")
-        return say("the way to {peer} is by {device}", peer=leg.target_node, device=device)
+        peer = leg.target if leg.encapsulation == "local" else leg.target_node
+        return say("the way to {peer} is by {device}", peer=peer, device=_expected_device(leg) or say("the uplink"))
     return say(
         "without the rule it would be {prefix} via {next_hop} dev {device}"
         if table.next_hop
