@@ -124,10 +124,10 @@ class Leg(Fact, frozen=True, kw_only=True):
     source_block: str = ""
     target_block: str  # CIDR of the block that holds the target's address; "" when no block does
     routed: bool = False  # a route of the source's node must lead to the target's node, and this version judges it
+    steered: bool = False  # routed, or from pod to pod of one node: it is that node's routes that lead its packets on
     route_by: str = ""  # who writes it, when routed: "felix" one for each block; "bgp" any that leads there
     route_owner: str = ""  # who is told to write it: "felix" | "bird" | "both" | "nobody"; "" where that is not known
     # Why the encapsulation is "unknown": "ebpf" | "windows" | "driver" | "settings" (FelixConfiguration could not be
-    steered: bool = False  # routed, or from pod to pod of one node: it is that node's routes that lead its packets on
     # read) | "pools" (nor could they) | "pool" (none holds the address) | "subnet" | "node".
     obstacle: str = ""
     expected_next_hop: str = ""  # of Felix's route; "" when unknown

@@ -154,6 +154,7 @@ def _leg(direction: str, how: str, flow: Flow, sender: Side, receiver: Side, set
         source_block=sender.block,
         target_block=receiver.block,
         routed=bool(by) or how == "wireguard",
+        steered=bool(by) or how == "wireguard" or _within_node(how, sender, receiver),
         route_by=by,
         route_owner=route_owner(how, sender, receiver, settings) if from_calico else "",
         obstacle=obstacle(sender, receiver) if how == "unknown" else "",
@@ -165,7 +166,6 @@ def _leg(direction: str, how: str, flow: Flow, sender: Side, receiver: Side, set
         target_wireguard_key=receiver.wireguard_key,
         tunnel_device=device,
         forwarding=FORWARDING[flow.family],
-        steered=bool(by) or how == "wireguard" or _within_node(how, sender, receiver),
         vni=sender.vni,
         vxlan_port=sender.vxlan_port,
         port_asked=bool(flow.protocol),
@@ -178,6 +178,11 @@ def _leg(direction: str, how: str, flow: Flow, sender: Side, receiver: Side, set
     )
 
 
+def _within_node(how: str, sender: Side, receiver: Side) -> bool:
+    """From one pod to another of its node. What a pod sends to itself never leaves it."""
+    return how == "local" and {sender.kind, receiver.kind} == {"pod"} and sender.endpoint != receiver.endpoint
+
+
 @derive(
     flow=some(Flow),
     source=some(Side, role="source", flow=the.flow.name),
@@ -186,8 +191,3 @@ def _leg(direction: str, how: str, flow: Flow, sender: Side, receiver: Side, set
 )
 def leg(flow: Flow, source: Side, target: Side, settings: CalicoSettings) -> list[Leg]:
     return legs(flow, source, target, settings)
-def _within_node(how: str, sender: Side, receiver: Side) -> bool:
-    """From one pod to another of its node. What a pod sends to itself never leaves it."""
-    return how == "local" and {sender.kind, receiver.kind} == {"pod"} and sender.endpoint != receiver.endpoint
-
-
