@@ -25,7 +25,8 @@ from facts import (
     ProbeResult,
     RouteLookup,
 )
-from tests.scene import DB, change, healthy
+from tests.other_ways import plain
+from tests.scene import DB, WEB, change, healthy
 
 LOST = {"answered": 0, "outcome": "silence", "rtt_us": -1}
 UNREADY = {"ready": False, "unready": "NodeStatusUnknown: Kubelet stopped posting node status."}
@@ -85,6 +86,44 @@ def test_a_block_that_is_gone_explains_the_route_that_is_gone() -> None:
     facts = change(healthy(), Allocation, ADDRESS, found=False, block="", block_node="")
     facts = change([one for one in facts if not isinstance(one, Leg)], RouteLookup, TO_DB, **BY_DEFAULT)
     assert causes(diagnose(facts)) == ["allocation_missing"]
+
+
+FREE = {"found": False, "owner_kind": "", "owner": "", "node": "", "handle": ""}
+BY_LENDER = {"found": False, "error": "EINVAL", "type": "blackhole", "prefix": "10.244.174.128/26", "protocol": 80}
+
+
+@pytest.mark.parametrize(
+    ("block_node", "route"),
+    [
+        ("", BY_DEFAULT),
+        ("node-c", {"next_hop": "10.244.99.192"}),
+        ("node-a", {**BY_LENDER, "device": "", "next_hop": ""}),
+        ("", {"found": False, "error": "ENETUNREACH", "type": "", "prefix": "", "device": "", "next_hop": ""}),
+    ],
+)
+def test_a_free_address_in_a_block_of_another_or_of_nobody_has_no_route(block_node: str, route: dict[str, Any]) -> None:
+    facts = change(healthy(), Allocation, ADDRESS, **FREE, block_node=block_node)
+    facts = change(facts, RouteLookup, TO_DB, **route)
+    diagnosis = diagnose(change(facts, ProbeResult, {}, **LOST))
+    assert [(one.rule, one.node, one.leg) for one in diagnosis.causes] == [("allocation_missing", "node-b", "forward")]
+
+
+def test_an_address_that_ipam_holds_as_free_breaks_nothing_where_a_route_leads_to_it() -> None:
+    """routeSource WorkloadIPs and BIRD route to pods whatever IPAM says; so does the block of the pod's own node."""
+    for block_node in ("node-b", "node-c", ""):
+        diagnosis = diagnose(change(healthy(), Allocation, ADDRESS, **FREE, block_node=block_node))
+        assert (diagnosis.verdict, warnings(diagnosis)) == ("healthy", ["allocation_missing"])
+    for facts in (plain(), healthy(target=WEB)):
+        address = {"address": DB[2]} if facts == plain() else {"address": WEB[2]}
+        diagnosis = diagnose(change(facts, Allocation, address, **FREE, block="", block_node=""))
+        assert (diagnosis.verdict, warnings(diagnosis)) == ("healthy", ["allocation_missing"])
+
+
+def test_a_route_that_is_gone_is_not_put_on_an_address_whose_block_is_the_node_s_own() -> None:
+    facts = change(healthy(), Allocation, ADDRESS, **FREE)
+    facts = change(facts, RouteLookup, TO_DB, **BY_DEFAULT)
+    diagnosis = diagnose(change(facts, ProbeResult, {}, **LOST))
+    assert (causes(diagnosis), warnings(diagnosis)) == (["route_missing"], ["allocation_missing"])
 
 
 def test_an_address_of_another_pod_of_the_same_node_is_a_warning() -> None:

@@ -22,7 +22,7 @@ FELIX = 80  # the protocol of its own routes; it removes those it does not want
         "routing_rule_diverts",
         "block_affinity_conflict",
     ],
-    after_peer=["tunnel_address_missing", "pool_disabled"],
+    after_peer=["tunnel_address_missing", "pool_disabled", "allocation_missing"],
     at=the.leg.source_node,
     stage="source node",
     heals_within_s=HEALS_NEVER,

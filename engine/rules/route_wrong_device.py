@@ -30,7 +30,7 @@ from facts import Leg, RouteLookup
         "vxlan_port_wrong",
         "vxlan_local_address_wrong",
     ],
-    after_peer=["tunnel_address_missing", "pool_disabled", "allocation_owner_mismatch"],
+    after_peer=["tunnel_address_missing", "pool_disabled", "allocation_owner_mismatch", "allocation_missing"],
     at=the.leg.source_node,
     stage="source node",
     heals_within_s=HEALS_ENTRY,
