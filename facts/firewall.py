@@ -5,6 +5,27 @@ from __future__ import annotations
 from facts.fact import Fact
 
 BACKENDS = ("nft", "iptables-nft", "iptables-legacy")
+BLAMED = (
+    "policy",  # rule `rule` of the policy
+    "end_of_tier",  # none of the policies consulted took it
+    "no_profile",  # no policy is about the endpoint, and no profile takes it
+    "profile",  # a profile denies it
+    "unknown_interface_from",  # Felix knows no pod behind the interface it came by
+    "unknown_interface_to",
+    "endpoint_down",  # Felix holds the endpoint for disabled
+    "reverse_path",  # its source is not reached by the interface it came by
+    "vxlan_source",  # a tunnel's packet from an address Felix does not know as a node's
+    "ipip_source",
+    "encapsulation",  # a pod sends VXLAN or IPIP itself
+    "own_host",  # from a pod to its own node
+    "service_loop",  # to an address of a Service that no kube-proxy took
+    "invalid",  # connection tracking knows nothing it belongs to
+    "limit",  # more packets or connections than the pod may have
+    "calico",  # another rule of Calico
+    "kube_proxy",  # `why` says which
+    "foreign",  # somebody else's rule, `owner`'s where that is known
+    "unknown",  # the rule could not be listed any more
+)
 
 
 class RuleDrop(Fact, frozen=True, kw_only=True):
@@ -34,6 +55,9 @@ class RuleDrop(Fact, frozen=True, kw_only=True):
     tier: str = ""  # of the last "Start of tier" comment before it, in this chain or the one that jumped here
     consulted: tuple[str, ...] = ()  # at an end of tier: the policy chains this chain jumps to since its start
     consulted_titles: tuple[str, ...] = ()  # of each of these, like `title`; "" where it has none
+    marked_by: str = ""  # where it only looks for a mark: the rule above it that sets it, and has the real conditions
+    nth: int = 0  # of the rules of its chain that drop or reject, it is this one (from 1)...
+    drops: int = 0  # ...of so many
 
 
 class FirewallTrace(Fact, frozen=True, kw_only=True):
@@ -49,3 +73,29 @@ class FirewallTrace(Fact, frozen=True, kw_only=True):
     seen: int  # packets that were followed; 0: none came by
     dropped: int = 0  # of these, by a rule or a chain's policy; each has a RuleDrop
     last_hook: str = ""  # the last hook the last packet met without being dropped; "prerouting": routing lost it
+
+
+class Blame(Fact, frozen=True, kw_only=True):
+    """Whose intention a RuleDrop was."""
+
+    drop: str  # id of the RuleDrop
+    node: str
+    source_address: str
+    target_address: str
+    reply: bool = False
+    outer: bool = False
+    what: str  # one of BLAMED
+    kind: str = ""  # of the policy: one of POLICY_KINDS, "Profile", or "" where its chain alone did not tell
+    namespace: str = ""
+    name: str = ""  # of the policy or profile; as its chain is called where nothing else is known
+    tier: str = ""
+    direction: str = ""  # "ingress" | "egress", of the endpoint
+    rule: int = 0  # of the policy in that direction, from 1; 0: not told by the rules
+    rule_name: str = ""  # where its policy gave it one
+    endpoint: str = ""  # "pod" | "host": whose policies were asked; "" where that is not known
+    interface: str = ""  # of it: "cali1b3732f617b", "eth0", "*" for every interface of the host
+    forward: bool = False  # of a host endpoint: what passes through, not what is for the host or from it
+    consulted: tuple[str, ...] = ()  # "NetworkPolicy default/web", at an end of tier
+    owner: str = ""  # program behind a rule that is not Calico's: "kube-proxy", "docker", "firewalld"...
+    why: str = ""  # kube-proxy: no_endpoints | no_local_endpoints | unallocated | wrong_port | source_range | invalid
+    service: str = ""  # kube-proxy: "namespace/name:port"

@@ -19,10 +19,12 @@ ENDS_PACKETS = ("drop", "reject")
 ORDER = {"ingress": 0, "prerouting": 1, "output": 1, "input": 2, "forward": 2, "postrouting": 3, "egress": 4}
 STARTS = re.compile(r"Start of (?:tier (\S+)|policies)")
 ENDS_TIER = re.compile(r"no policies passed packet")
-NAMES_A_POLICY = re.compile(
-    r"(?:Policy|Profile|NetworkPolicy|GlobalNetworkPolicy|Kubernetes\w*NetworkPolicy|\w*AdminNetworkPolicy)"
-    r" \S+(?: ingress| egress)?$"
+NAMES_A_POLICY = re.compile(  # behind a rule's annotations, where it has any
+    r"(?:^|[; ])((?:Policy|Profile|NetworkPolicy|GlobalNetworkPolicy|Kubernetes\w*NetworkPolicy|\w*AdminNetworkPolicy)"
+    r" \S+(?: ingress| egress)?)$"
 )
+LOOKS_FOR_A_MARK = re.compile(r"\bmark\b.*?0x[0-9a-f]+")
+SETS_A_MARK = re.compile(r"-j MARK --set|\bmark set\b")
 GROUP = re.compile(r"(?:^|-)cali-g[io]-")
 CALICO = re.compile(r"(?:^|-)cali-")
 MAX_DEPTH = 16  # the kernel's own
@@ -157,6 +159,7 @@ def _rule_drop(node: str, asked: Trace, end: _End, ruleset: Ruleset, how: str, p
     before = chain.rules[: end.number - 1] if end.number > 0 else ()
     consulted = _policy_chains(before, ruleset) if rule and ENDS_TIER.search(rule.comment) else ()
     hooked = end.path[0][0] if end.path else chain
+    enders = [one for one in chain.rules if one.verdict in ENDS_PACKETS]
     return RuleDrop(
         node=node,
         source_address=asked.source,
@@ -182,16 +185,24 @@ def _rule_drop(node: str, asked: Trace, end: _End, ruleset: Ruleset, how: str, p
         tier=_tier([*end.path, (chain, end.number)]),
         consulted=tuple(one.name for one in consulted),
         consulted_titles=tuple(_title(one) for one in consulted),
+        marked_by=_marked_by(rule, before) if rule and _title(chain) else "",
+        nth=enders.index(rule) + 1 if rule in enders else 0,
+        drops=len(enders),
     )
 
 
 def _title(chain: Chain) -> str:
     """What the chain's first rule with such a comment says whose chain it is."""
     for rule in chain.rules:
-        for part in rule.comment.split("; "):
-            if NAMES_A_POLICY.match(part):
-                return part
+        if match := NAMES_A_POLICY.search(rule.comment):
+            return match[1]
     return ""
+
+
+def _marked_by(rule: Rule, before: tuple[Rule, ...]) -> str:
+    if not LOOKS_FOR_A_MARK.search(rule.text):
+        return ""
+    return next((one.text for one in reversed(before) if SETS_A_MARK.search(one.text)), "")
 
 
 def _tier(path: list[tuple[Chain, int]]) -> str:

@@ -306,7 +306,7 @@ def read(family: int, deadline: float, *, maps: bool = False) -> Ruleset:
     nft = from_nft(told.get("nft", ""))
     saved = from_save(told.get(f"ip{six}tables-nft-save", ""), backend=IPTABLES_NFT, family=ip)
     legacy = from_save(told.get(f"ip{six}tables-legacy-save", ""), backend=IPTABLES_LEGACY, family=ip)
-    return Ruleset([*merged(nft, saved), *legacy], unread)
+    return Ruleset([*(merged(nft, saved) if "nft" in told else saved), *legacy], unread)
 
 
 def _legacy_tables(ip: str) -> bool:
