@@ -14,9 +14,9 @@ import msgspec
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
 from bot.words import parse
-from engine.plan import plan
+from engine.plan import plan, second
 from engine.worker import Worker
-from facts import CalicoNode, Diagnosis, listed, say
+from facts import Blind, CalicoNode, Diagnosis, Fact, FirewallTrace, NodeAsk, RuleDrop, listed, say
 
 KEPT = 100
 
@@ -59,6 +59,10 @@ async def investigate(
     await _tell(progress, say("asking {nodes}", nodes=listed(nodes)) if nodes else say("no node to ask"))
     addresses = {fact.name: fact.internal_address for fact in known if isinstance(fact, CalicoNode)}
     seen = await probes.ask(asks, addresses)
+    if again := second(known, seen):
+        places = listed(list(dict.fromkeys(ask.node for ask in again)))
+        await _tell(progress, say("following packets through the firewalls of {nodes}", nodes=places))
+        seen += _followed(again, await probes.ask(again, addresses))
 
     await _tell(progress, say("judging"))
     diagnosis = await asyncio.to_thread(worker.diagnose, [*known, *seen])
@@ -73,6 +77,24 @@ async def investigate(
         diagnosis=diagnosis,
     )
     return save(answer, state) if state else answer
+
+
+def _followed(asks: Sequence[NodeAsk], seen: Sequence[Fact]) -> list[Fact]:
+    """What firewalls did, and nothing else: of the rest there is a first look already, taken at one moment."""
+    found: list[Fact] = []
+    for ask in asks:
+        own = [fact for fact in seen if getattr(fact, "node", "") == ask.node]
+        told = [fact for fact in own if isinstance(fact, RuleDrop | FirewallTrace) or _about_firewall(fact)]
+        if not told:
+            failed = next((fact.reason for fact in own if isinstance(fact, Blind) and fact.look == "probe"), "")
+            unable = say("its probe is of a version that follows no packets through the firewall")
+            told = [Blind(node=ask.node, look="firewall trace", reason=failed or unable, minor=True)]
+        found += told
+    return list(dict.fromkeys(found))
+
+
+def _about_firewall(fact: Fact) -> bool:
+    return isinstance(fact, Blind) and fact.look.startswith("firewall")
 
 
 async def _tell(progress: Progress | None, text: str) -> None:

@@ -11,6 +11,7 @@ from engine.deductions.flow import FAMILIES, address_of, flows
 from engine.deductions.leg import legs
 from engine.deductions.service_flow import service_flows
 from engine.ends import sides
+from engine.passage import loses
 from engine.services import sender, sends
 from facts import (
     Backend,
@@ -23,8 +24,10 @@ from facts import (
     LocalPod,
     NodeAsk,
     OwnPort,
+    ProbeResult,
     Question,
     SendProbe,
+    Trace,
     Watch,
     Way,
 )
@@ -32,6 +35,9 @@ from facts import (
 F = TypeVar("F", bound=Fact)
 T = TypeVar("T")
 WIREGUARD_PORTS = {4: 51820, 6: 51821}  # Felix's defaults
+TUNNELS = ("vxlan", "ipip", "wireguard")
+MOST_FOLLOWED = 4  # flows
+SECOND_PATIENCE_MS = 250  # for the answer to a packet that is followed: what ended it is told at once
 
 
 def plan(facts: Sequence[Fact]) -> list[NodeAsk]:
@@ -58,6 +64,70 @@ def plan(facts: Sequence[Fact]) -> list[NodeAsk]:
     for family in FAMILIES:
         _ask_services(asks, facts, nodes, family)
     return asks
+
+
+def second(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
+    """What to ask once more where fresh packets of the asked kind were lost: the same packets again, followed through
+    the firewalls of both nodes. Empty where none was lost.
+
+    known, seen: what the API said and the probes did. One NodeAsk for each node and family, source nodes first.
+    """
+    probes = _all(seen, ProbeResult)
+    expected = expected_legs(known)
+    lost = [leg for leg in expected if leg.direction == "forward" and loses(leg, probes)][:MOST_FOLLOWED]
+    nodes = {(node.name, node.family): node for node in _all(known, CalicoNode)}
+    followed = dict.fromkeys(leg.flow for leg in lost)
+    legs = [leg for leg in expected if leg.flow in followed]
+    places = dict.fromkeys((pick(leg), leg.family) for pick in (_sender, _receiver) for leg in lost)
+    return [
+        _follow(nodes[name, family], [leg for leg in legs if leg.family == family])
+        for name, family in places
+        if (name, family) in nodes
+    ]
+
+
+def _follow(node: CalicoNode, legs: Sequence[Leg]) -> NodeAsk:
+    leaving = [leg for leg in legs if leg.source_node == node.name]
+    arriving = [leg for leg in legs if leg.target_node == node.name]
+    sending = [leg for leg in leaving if leg.direction == "forward"]
+    return NodeAsk(
+        node=node.name,
+        family=node.family,
+        felix=False,
+        read=False,
+        tunnel_device=next((leg.tunnel_device for leg in (*leaving, *arriving)), ""),
+        uplink_address=node.address,
+        local_pods=_unique([_sending_pod(leg) for leg in sending if leg.source_kind == "pod"]),
+        send=_unique([_probe(leg) for leg in sending]),
+        watch=_watches(leaving, arriving),
+        trace=_unique([_trace(node, leg) for leg in (*leaving, *(one for one in arriving if one not in leaving))]),
+        patience_ms=SECOND_PATIENCE_MS,
+    )
+
+
+def _trace(node: CalicoNode, leg: Leg) -> Trace:
+    tunnelled = leg.encapsulation in TUNNELS
+    probe = _probe(leg)
+    return Trace(
+        source=leg.source_address,
+        target=leg.target_address,
+        protocol=probe.protocol,
+        port=probe.port,
+        reply=leg.direction == "reverse",
+        encapsulation=leg.encapsulation if tunnelled else "",
+        peer=(leg.target_node_address if leg.source_node == node.name else leg.source_node_address)
+        if tunnelled
+        else "",
+        tunnel_port=_tunnel_port(leg),
+        count=probe.count if leg.direction == "forward" else 0,
+    )
+
+
+def _probe(leg: Leg) -> SendProbe:
+    """A small packet of the asked kind, or of any where none was asked."""
+    pod = leg.source if leg.source_kind == "pod" else ""
+    protocol, port = (leg.protocol, leg.port) if leg.port_asked else ("icmp", 0)
+    return SendProbe(pod=pod, target=leg.target_address, protocol=protocol, port=port)
 
 
 def _ask_services(
@@ -138,10 +208,14 @@ def _ask(node: CalicoNode, device: str, legs: Sequence[Leg], *, felix: bool) -> 
         local_pods=_unique(pods),
         own_ports=_unique([_own_port(leg) for leg in arriving if leg.target_kind == "node" and _port_asked(leg)]),
         send=_unique(sends),
-        watch=_unique(
-            [_watch("out", leg) for leg in leaving if leg.crosses or _bare(leg)]
-            + [_watch("in", leg) for leg in arriving if leg.crosses]
-        ),
+        watch=_watches(leaving, arriving),
+    )
+
+
+def _watches(leaving: Iterable[Leg], arriving: Iterable[Leg]) -> tuple[Watch, ...]:
+    return _unique(
+        [_watch("out", leg) for leg in leaving if leg.crosses or _bare(leg)]
+        + [_watch("in", leg) for leg in arriving if leg.crosses]
     )
 
 
@@ -162,8 +236,12 @@ def _watch(way: str, leg: Leg) -> Watch:
         source=leg.source_address,
         target=leg.target_address,
         peer=_looks_on(way, leg),
-        port={"vxlan": leg.vxlan_port, "wireguard": WIREGUARD_PORTS[leg.family]}.get(leg.encapsulation, 0),
+        port=_tunnel_port(leg),
     )
+
+
+def _tunnel_port(leg: Leg) -> int:
+    return {"vxlan": leg.vxlan_port, "wireguard": WIREGUARD_PORTS[leg.family]}.get(leg.encapsulation, 0)
 
 
 def _looks_on(way: str, leg: Leg) -> str:

@@ -26,6 +26,7 @@ LONGEST_S = 30.0
 HEAD_START_S = 0.05  # then the next look starts beside it
 MINOR = ("services", "bird", "wireguard")  # a path that carries packets can be called healthy without these
 PATIENT = ("felix", "services")  # the collectors that look again, seconds later, where the first look was bad
+RULES_S = 1.0  # to read all rules of a node: twenty thousand take half of it
 THREADS = 16  # a look takes milliseconds; these are for those that hang
 
 
@@ -72,7 +73,7 @@ class Prober:
         following = Following(ask, self._log, self._trace)
         try:
             # First: a tap that is open tells the peers to send.
-            await following.arm(deadline)
+            await following.arm((time.monotonic() + deadline) / 2)
             tap.open()
             # A look that hangs must not eat the time of the packets.
             pause = min(packets_s, (deadline - time.monotonic()) / 2) if ask.send else packets.RESERVE_S / 2
@@ -81,7 +82,7 @@ class Prober:
                 await tap.begin(deadline - packets_s)
                 facts += await self._look(ask, view, {"packets": packets.collect}, deadline, looking)
                 await tap.end()
-            await tap.look(deadline)
+            await tap.look(deadline - (RULES_S if ask.trace else 0))
             followed = await following.facts(deadline)
             told = await health
             return facts + tap.sightings() + followed + told

@@ -55,6 +55,7 @@ class _Packet:
     followed: int
     number: int
     identity: bytes  # by which the tracer of iptables-legacy is known to speak of the same
+    talk: bytes  # the ports, the forward sender's first, or a ping's id and number: an answer has those of its packet
     events: list[Event] = field(default_factory=list)
 
 
@@ -159,13 +160,23 @@ class Following:
                 self._trouble(sentence)
         found: list[Fact] = []
         for number, one in enumerate(self._followed):
-            packets = [packet for packet in self._packets if packet.followed == number]
+            packets = self._of(number)
             events = [event for packet in packets for event in packet.events]
             for fact in drops(self._ask.node, one.trace, events, rules, outer=one.outer):
                 if isinstance(fact, FirewallTrace) and not _routed(packets, fact):
                     fact = msgspec.structs.replace(fact, last_hook="")
                 found.append(fact)
         return found
+
+    def _of(self, number: int) -> list[_Packet]:
+        """The packets of one entry of `followed`. Servers repeat old answers, which are none to what was sent now."""
+        packets = [packet for packet in self._packets if packet.followed == number]
+        reply = self._followed[number]
+        if reply.outer or not reply.trace.reply:
+            return packets
+        asking = [n for n, one in enumerate(self._followed) if not one.outer and _answers(reply.trace, one.trace)]
+        talks = {packet.talk for packet in self._packets if packet.followed in asking}
+        return [packet for packet in packets if packet.talk in talks] if asking else packets
 
     async def _counted(self, before: Ruleset, deadline: float) -> list[Fact]:
         after = await asyncio.to_thread(ruleset.read, self._ask.family, deadline, maps=True)
@@ -211,7 +222,13 @@ class Following:
             return  # somebody else's question
         if own and kind == "rule" and chain.startswith(arming.FOLLOWED):
             follows = int(chain.removeprefix(arming.FOLLOWED))
-            packet = _Packet(follows, len(self._packets), _identity(has.get(NETWORK, b""), has.get(TRANSPORT, b"")))
+            behind = has.get(TRANSPORT, b"")
+            packet = _Packet(
+                followed=follows,
+                number=len(self._packets),
+                identity=_identity(has.get(NETWORK, b""), behind),
+                talk=_talk(self._followed[follows].trace, behind),
+            )
             self._packets.append(packet)
             self._by_id[identity] = packet
             return
@@ -318,6 +335,17 @@ def _behind(packet: bytes) -> bytes:
     if not packet:
         return b""
     return packet[40 if packet[0] >> 4 == 6 else (packet[0] & 0xF) * 4 :]
+
+
+def _talk(trace: Trace, behind: bytes) -> bytes:
+    if trace.protocol == "icmp":
+        return behind[4:8]
+    return behind[2:4] + behind[:2] if trace.reply else behind[:4]
+
+
+def _answers(reply: Trace, trace: Trace) -> bool:
+    same = (reply.protocol, reply.port) == (trace.protocol, trace.port)
+    return same and not trace.reply and (reply.source, reply.target) == (trace.target, trace.source)
 
 
 def _u32(value: bytes | None) -> int:
