@@ -7,14 +7,25 @@ from facts.calico import CalicoNode, CalicoPod, CalicoSettings, FelixHealth
 from facts.endpoint import AddressHolders, Endpoint
 from facts.fact import Blind, Fact, decode, encode, from_builtins
 from facts.firewall import BACKENDS, FirewallTrace, RuleDrop
-from facts.flow import DERIVED, Arrival, Flow, Leg, Question, Room, Side
+from facts.flow import DERIVED, Arrival, Flow, Leg, Lost, Question, Room, Side
 from facts.ipam import Allocation, BlockClaim, LeakedAddresses, Pool, PoolUsage
 from facts.link import Link, LinkAddresses
 from facts.machine import ForeignVxlan, ForeignVxlans, MacSharers, NeighborTable, NodeAddress, RoutingRules
 from facts.message import Message, Text, in_turn, joined, listed, say
 from facts.neighbor import FdbEntry, Neighbor
 from facts.pod import Listener, PodInterface, PodRoute
-from facts.policy import POLICY_KINDS, LabelledEndpoint, NetworkSet, Policy, PolicyPeer, PolicyRule, Tier
+from facts.policy import (
+    POLICY_KINDS,
+    LabelledEndpoint,
+    NetworkSet,
+    PoliciesRead,
+    Policy,
+    PolicyAllows,
+    PolicyOpinion,
+    PolicyPeer,
+    PolicyRule,
+    Tier,
+)
 from facts.reachability import ProbeResult
 from facts.route import RouteLookup
 from facts.service import CalicoService, GarbageCollector, Typha
@@ -60,6 +71,7 @@ __all__ = [
     "LinkAddresses",
     "Listener",
     "LocalPod",
+    "Lost",
     "MacSharers",
     "Message",
     "Neighbor",
@@ -70,7 +82,10 @@ __all__ = [
     "OwnPort",
     "PodInterface",
     "PodRoute",
+    "PoliciesRead",
     "Policy",
+    "PolicyAllows",
+    "PolicyOpinion",
     "PolicyPeer",
     "PolicyRule",
     "Pool",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from facts.fact import Fact
+from facts.policy import PolicyAllows, PolicyOpinion
 
 # Where a packet of a leg can be, in order. A cause names the first bad one; the one before it is the last good one.
 STAGES = (
@@ -78,6 +79,10 @@ class Side(Fact, frozen=True, kw_only=True):
     tunnel_address: str = ""
     tunnel_mac: str = ""
     tunnel_block: str = ""  # CIDR of the block that holds the tunnel address
+    ipip_address: str = ""  # these four as in CalicoNode
+    ipip_block: str = ""
+    wireguard_address: str = ""
+    wireguard_block: str = ""
     block: str = ""  # that holds the address
     vxlan_mode: str = ""  # of the pool that holds the address; "" when no pool does
     ipip_mode: str = ""
@@ -106,9 +111,7 @@ class Leg(Fact, frozen=True, kw_only=True):
     target_kind: str = "pod"
     source_inside: bool = True  # it lives on a node of the cluster, where it can be looked at
     target_inside: bool = True
-    entry_device: str = (
-        ""  # by which packets come to be sent: a pod's cali*; what a node sends itself, its tunnel device
-    )
+    entry_device: str = ""  # a pod's cali*, by which its packets come in; what a node sends itself, its tunnel device
     source_address: str
     target_address: str
     source_interface: str  # cali* on the source node
@@ -172,5 +175,16 @@ class Arrival(Fact, frozen=True, kw_only=True):
     device: str
 
 
+class Lost(Fact, frozen=True, kw_only=True):
+    """What proves that a leg's packets get lost behind its source node, where any route of that node's may be right.
+    With neither, nothing does; elsewhere nothing needs to."""
+
+    flow: str
+    direction: str
+    sent: int = 0  # packets that left for the target's node, of which that node saw none
+    hop: str = ""  # or: the next hop that nobody answers for
+    state: str = ""  # of its neighbor entry
+
+
 # What follows from other facts: nobody sees it, and nobody need keep it.
-DERIVED = (Arrival, Flow, Leg, Room, Side)
+DERIVED = (Arrival, Flow, Leg, Lost, PolicyAllows, PolicyOpinion, Room, Side)

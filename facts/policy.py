@@ -27,6 +27,8 @@ class PolicyPeer(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[str, ...] = ()  # "80", "8000:8080", or a named port of the pod
     not_ports: tuple[str, ...] = ()
     service: str = ""  # namespace/name of a Service whose endpoints (and ports) it means
+    service_endpoints: tuple[str, ...] = ()  # of these, the asked ones: "10.244.0.5" or "10.244.0.5 5432/tcp"
+    service_read: bool = True  # False: which endpoints it has could not be read
 
 
 class PolicyRule(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,10 +56,11 @@ class Policy(Fact, frozen=True, kw_only=True):
     tier: str = "default"
     order: str = ""  # a number as text; "" comes last
     staged: bool = False  # not programmed: it only says what it would do
+    removes: bool = False  # a staged one that would take away the policy of its name
     selector: str = ""  # of the endpoints it is about, its own namespace understood
     namespace_selector: str = ""
     service_account_selector: str = ""
-    types: tuple[str, ...] = ()  # "Ingress" | "Egress"
+    types: tuple[str, ...] = ()  # "Ingress" | "Egress"; none: both, as Felix has it
     ingress: tuple[PolicyRule, ...] = ()
     egress: tuple[PolicyRule, ...] = ()
     apply_on_forward: bool = False
@@ -82,12 +85,14 @@ class LabelledEndpoint(Fact, frozen=True, kw_only=True):
     addresses: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()  # its own, with Calico's (projectcalico.org/namespace, .../orchestrator)
     namespace: str = ""
-    namespace_labels: tuple[tuple[str, str], ...] = ()
+    namespace_labels: tuple[tuple[str, str], ...] = ()  # with projectcalico.org/name, its own name
     service_account: str = ""
     service_account_labels: tuple[tuple[str, str], ...] = ()
     ports: tuple[tuple[str, str, int], ...] = ()  # named ones: (name, protocol, number)
     interface: str = ""  # of a HostEndpoint: "eth0", or "*"
     profiles: tuple[str, ...] = ()  # of a HostEndpoint
+    failsafe_in: tuple[str, ...] = ()  # of a HostEndpoint, what its policies never stop: "22/tcp", "22/tcp 10.0.0.0/8"
+    failsafe_out: tuple[str, ...] = ()
 
 
 class NetworkSet(Fact, frozen=True, kw_only=True):
@@ -96,4 +101,51 @@ class NetworkSet(Fact, frozen=True, kw_only=True):
     name: str
     namespace: str = ""  # "" for a GlobalNetworkSet
     labels: tuple[tuple[str, str], ...] = ()
+    namespace_labels: tuple[tuple[str, str], ...] = ()
     nets: tuple[str, ...] = ()
+
+
+class PoliciesRead(Fact, frozen=True, kw_only=True):
+    """The policies about the asked ends were looked up; only then does a missing one mean that there is none."""
+
+    missing: tuple[str, ...] = ()  # kinds that exist and could not be read: what is allowed cannot be said then
+    names_first: bool = True  # policies of one order are sorted by name before namespace (3.32 and later)
+
+
+class PolicyOpinion(Fact, frozen=True, kw_only=True):
+    """What the policies say of fresh packets of one kind at one end of a leg: a second opinion, for the kernel decides.
+
+    `engine.opinions.told` says it to a person.
+    """
+
+    flow: str
+    leg: str  # "forward" | "reverse"
+    node: str
+    endpoint: str  # LabelledEndpoint whose policies these are
+    endpoint_kind: str = "pod"  # "pod" | "host"
+    direction: str  # "egress" | "ingress", as seen from that endpoint
+    forward: bool = False  # only what is applied on forward counts: the packet passes this host
+    family: int
+    protocol: str  # icmp | tcp | udp
+    port: int = 0
+    verdict: str  # "allow" | "deny" | "unknown"
+    by: str = ""  # "rule" | "end of tier" | "profile" | "no profile" | "failsafe" | "no policy"; "" for unknown
+    tier: str = ""
+    kind: str = ""  # of the policy whose rule decided, one of POLICY_KINDS
+    namespace: str = ""
+    name: str = ""
+    rule: int = 0  # 1 for the policy's first rule of that direction
+    rule_name: str = ""
+    consulted: tuple[str, ...] = ()  # at the end of a tier: its policies about this endpoint, "NetworkPolicy shop/db"
+    doubt: str = ""  # why it is unknown: "read" | "source" (its address) | "rule" (one needs what nobody knows)
+    staged: str = ""  # the verdict, were the staged policies enforced; "" where that is the same
+    staged_by: tuple[str, ...] = ()  # the staged policies about this endpoint
+
+
+class PolicyAllows(Fact, frozen=True, kw_only=True):
+    """All that policies let pass from a leg's source to its target."""
+
+    flow: str
+    leg: str
+    allowed: tuple[str, ...]  # "5432/tcp", "8000-8080/tcp", "tcp", "icmp", "other"; () for nothing
+    doubtful: tuple[str, ...] = ()  # of which it cannot be said

@@ -133,7 +133,7 @@ def test_calico_kinds_come_and_go(group: Group) -> None:
     store = Store()
     assert refused(store.list, "ippools").status == 404
     install(store, group)
-    assert len(definitions(group)) == 22
+    assert len(definitions(group)) == 23
     version = {"crd.projectcalico.org": "v1", "projectcalico.org": "v3"}[group]
     store.create({"apiVersion": f"{group}/{version}", "kind": "IPPool", "metadata": {"name": "p"}, "spec": {}})
     assert store.list("ippools")[0]["apiVersion"] == f"{group}/{version}"

@@ -21,6 +21,7 @@ class _Kind(NamedTuple):
     plural: str
     namespaced: bool = False
     status: bool = False
+    short_names: tuple[str, ...] = ()
 
 
 _KINDS = (
@@ -53,15 +54,20 @@ _IPAM_CONFIG: dict[Group, _Kind] = {
 }
 
 
+# Not Calico's own group, yet Calico's manifests bring it.
+_CLUSTER_NETWORK_POLICY = _Kind("ClusterNetworkPolicy", "clusternetworkpolicies", status=True, short_names=("cnp",))
+
+
 def definitions(group: Group) -> list[Object]:
     """The CustomResourceDefinitions of one backing store."""
-    return [_definition(group, kind) for kind in sorted((*_KINDS, _IPAM_CONFIG[group]))]
+    own = [_definition(group, _VERSIONS[group], kind) for kind in sorted((*_KINDS, _IPAM_CONFIG[group]))]
+    return [*own, _definition("policy.networking.k8s.io", "v1alpha2", _CLUSTER_NETWORK_POLICY)]
 
 
-def _definition(group: Group, kind: _Kind) -> Object:
+def _definition(group: str, version_name: str, kind: _Kind) -> Object:
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     version: Object = {
-        "name": _VERSIONS[group],
+        "name": version_name,
         "served": True,
         "storage": True,
         "schema": {"openAPIV3Schema": schema},
@@ -80,6 +86,7 @@ def _definition(group: Group, kind: _Kind) -> Object:
                 "singular": kind.kind.lower(),
                 "kind": kind.kind,
                 "listKind": f"{kind.kind}List",
+                **({"shortNames": list(kind.short_names)} if kind.short_names else {}),
             },
             "versions": [version],
         },

@@ -1,0 +1,287 @@
+"""What the policies say of the packets of each leg, brought together with its ends; without it policy had no flow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from engine import policy
+from engine.plan import expected_legs
+from engine.policy import End, Ends, Gate, Opinion, Packet, Rules
+from facts import (
+    Fact,
+    LabelledEndpoint,
+    Leg,
+    NetworkSet,
+    NodeAddress,
+    PoliciesRead,
+    Policy,
+    PolicyAllows,
+    PolicyOpinion,
+    Text,
+    Tier,
+    joined,
+    say,
+)
+
+F = TypeVar("F", bound=Fact)
+
+KINDS = {  # as a person calls them
+    "KubernetesNetworkPolicy": "NetworkPolicy",
+    "NetworkPolicy": "Calico NetworkPolicy",
+    "GlobalNetworkPolicy": "GlobalNetworkPolicy",
+    "KubernetesClusterNetworkPolicy": "ClusterNetworkPolicy",
+}
+WILDCARD = "*"  # interface of a HostEndpoint that is about every interface without one of its own
+
+
+def opinions(facts: Sequence[Fact]) -> list[Fact]:
+    """A PolicyOpinion for each kind of packet at each end of each leg, and a PolicyAllows for each leg.
+
+    Nothing where the policies were not looked up.
+    """
+    read = next((one for one in _all(facts, PoliciesRead)), None)
+    if read is None:
+        return []
+    known = _Known(facts, read)
+    return [fact for leg in expected_legs(facts) for fact in known.of(leg)]
+
+
+DOUBTS = {
+    "read": "What the policies say of {packet} is not known: not all of them could be read.",
+    "source": "What the policies say of {packet} depends on the address it is sent from, which is not known.",
+    "rule": "What the policies say of {packet} depends on more than is known, such as the port it is sent from.",
+}
+OTHERWISE = {
+    "profile": "No policy decides on {packet}, and its profile allows it.",
+    "no profile": "No policy allows {packet}, and a host endpoint drops what none allows.",
+    "failsafe": "{packet} is let through whatever policies say: its port is one of Felix's failsafe ports.",
+    "no policy": "No policy decides on {packet}, which only passes this host.",
+}
+
+
+def told(one: PolicyOpinion) -> Text:
+    """One opinion as a sentence."""
+    number = f"{one.protocol} {one.port}" if one.port else one.protocol
+    packet = say(
+        "{packet} into {endpoint}" if one.direction == "ingress" else "{packet} out of {endpoint}",
+        packet=number,
+        endpoint=one.endpoint,
+    )
+    if one.verdict == "unknown":
+        return say(DOUBTS[one.doubt], packet=packet)
+    if one.by == "rule":
+        return say(
+            "{packet} is allowed by rule {rule} of {policy} in tier {tier}."
+            if one.verdict == "allow"
+            else "{packet} is denied by rule {rule} of {policy} in tier {tier}.",
+            packet=packet,
+            rule=f"{one.rule} ({one.rule_name})" if one.rule_name else one.rule,
+            policy=called(one.kind, one.namespace, one.name),
+            tier=one.tier,
+        )
+    if one.by == "end of tier":
+        return say(
+            "{packet} is dropped at the end of tier {tier}: none of its policies there allows it ({policies}).",
+            packet=packet,
+            tier=one.tier,
+            policies=joined(one.consulted),
+        )
+    return say(OTHERWISE[one.by], packet=packet)
+
+
+def called(kind: str, namespace: str, name: str) -> str:
+    """`NetworkPolicy shop/db`, `GlobalNetworkPolicy block`: a policy as a person calls it."""
+    return f"{KINDS.get(kind, kind)} {namespace}/{name}" if namespace else f"{KINDS.get(kind, kind)} {name}"
+
+
+class _Place(NamedTuple):
+    """Whose policies stand somewhere on a leg."""
+
+    node: str
+    endpoint: LabelledEndpoint
+    direction: str  # as seen from the endpoint
+    forward: bool = False
+    arrived: bool = False  # on the target's node: the source's may have put its own address in by then
+
+
+class _Known:
+    """The facts about policies, as the legs need them."""
+
+    def __init__(self, facts: Sequence[Fact], read: PoliciesRead) -> None:
+        self._complete = not read.missing
+        self._endpoints = _all(facts, LabelledEndpoint)
+        self._sets = _all(facts, NetworkSet)
+        self._uplinks = {(one.node, one.address): one.device for one in _all(facts, NodeAddress) if one.found}
+        policies = tuple(_all(facts, Policy))
+        self._rules = Rules(policies, tuple(_all(facts, Tier)), read.names_first)
+        self._staged = [one for one in policies if one.staged]
+        self._enforced = self._rules._replace(policies=policy.staged_enforced(policies))
+
+    def of(self, leg: Leg) -> Iterator[Fact]:
+        places = list(self._places(leg))
+        kinds = [Packet("icmp")]
+        if leg.port_asked and leg.direction == "forward":
+            kinds.append(Packet(leg.protocol, leg.port))
+        views = [[self._gate(self._rules, place, leg, source) for place in places] for source in _sources(leg)]
+        for at, place in enumerate(places):
+            staged = [one for one in self._staged if policy.about(one, place.endpoint)]
+            enforced = [self._gate(self._enforced, place, leg, source) for source in _sources(leg) if staged]
+            for packet in kinds:
+                found = self._opinion(leg, place, packet, [view[at] for view in views])
+                then = _same([policy.decide(one, packet) for one in enforced]).verdict if enforced else found.verdict
+                yield msgspec.structs.replace(
+                    found,
+                    staged="" if then == found.verdict or not self._complete else then,
+                    staged_by=tuple(called(one.kind, one.namespace, one.name) for one in staged),
+                )
+        if self._complete and self._all_known(leg):
+            yield _allows(leg, views)
+
+    def _opinion(self, leg: Leg, place: _Place, packet: Packet, gates: Sequence[Gate]) -> PolicyOpinion:
+        possible = [policy.decide(one, packet) for one in gates]
+        said, of = (
+            _same(possible),
+            PolicyOpinion(
+                flow=leg.flow,
+                leg=leg.direction,
+                node=place.node,
+                endpoint=place.endpoint.name,
+                endpoint_kind=place.endpoint.kind,
+                direction=place.direction,
+                forward=place.forward,
+                family=leg.family,
+                protocol=packet.protocol,
+                port=packet.port,
+                verdict="unknown",
+            ),
+        )
+        if not self._complete:
+            return msgspec.structs.replace(of, doubt="read")
+        if said.verdict == "unknown":
+            return msgspec.structs.replace(of, doubt="rule" if possible[0].verdict == "unknown" else "source")
+        return msgspec.structs.replace(of, verdict=said.verdict, by=said.by, tier=said.tier, **_decided_by(said, place))
+
+    # -- where policies stand on a leg --------------------------------------------------------------------------------
+
+    def _places(self, leg: Leg) -> Iterator[_Place]:
+        """In the order a packet comes to them. What a node sends to its own pods nothing stops."""
+        within = leg.source_node == leg.target_node
+        uplink = not leg.expected_device
+        if leg.source_inside and leg.source_kind == "pod":
+            if not (within and leg.target_kind == "node"):
+                yield from self._host(leg.source_node, "ingress", forward=True)
+            yield from self._pod(leg.source, leg.source_node, "egress")
+            if not within:
+                yield from self._host(leg.source_node, "egress", forward=True, leg=leg, uplink=uplink)
+        elif leg.source_inside and not within:
+            yield from self._host(leg.source_node, "egress", leg=leg, uplink=uplink)
+        if within and leg.source_kind == "node":
+            return
+        if leg.target_inside and leg.target_kind == "pod":
+            if not within:
+                yield from self._host(leg.target_node, "ingress", forward=True, leg=leg, uplink=uplink, arrived=True)
+            yield from self._pod(leg.target, leg.target_node, "ingress", arrived=True)
+            yield from self._host(leg.target_node, "egress", forward=True, arrived=True)
+        elif leg.target_inside and not within:
+            yield from self._host(leg.target_node, "ingress", leg=leg, uplink=uplink, arrived=True)
+
+    def _pod(self, name: str, node: str, direction: str, *, arrived: bool = False) -> Iterator[_Place]:
+        for one in self._endpoints:
+            if one.kind == "pod" and one.name == name:
+                yield _Place(node, one, direction, arrived=arrived)
+
+    def _host(
+        self,
+        node: str,
+        direction: str,
+        *,
+        leg: Leg | None = None,
+        uplink: bool = False,
+        forward: bool = False,
+        arrived: bool = False,
+    ) -> Iterator[_Place]:
+        """The HostEndpoint of the interface: the uplink, a tunnel, or (without a leg) a pod's, which only one for all
+        interfaces is about."""
+        hosts = [one for one in self._endpoints if one.kind == "host" and one.node == node]
+        own = [one for one in hosts if leg is not None and self._is_of(one, leg, node, uplink=uplink)]
+        for one in (own or [one for one in hosts if one.interface == WILDCARD])[:1]:
+            yield _Place(node, one, direction, forward, arrived)
+
+    def _is_of(self, host: LabelledEndpoint, leg: Leg, node: str, *, uplink: bool) -> bool:
+        at_source = node == leg.source_node
+        node_address = leg.source_node_address if at_source else leg.target_node_address
+        tunnel_address = leg.source_tunnel_address if at_source else leg.target_tunnel_address
+        device = self._uplinks.get((node, node_address), "") if uplink else leg.expected_device
+        if host.interface == WILDCARD:
+            return False
+        if host.interface and device:
+            return host.interface == device
+        return (node_address if uplink else tunnel_address) in host.addresses
+
+    def _all_known(self, leg: Leg) -> bool:
+        """Are the labels known of every pod of the leg?"""
+        known = {one.name for one in self._endpoints if one.kind == "pod"}
+        return all(
+            kind != "pod" or name in known
+            for kind, name in ((leg.source_kind, leg.source), (leg.target_kind, leg.target))
+        )
+
+    # -- who is at an address -----------------------------------------------------------------------------------------
+
+    def _gate(self, rules: Rules, place: _Place, leg: Leg, source: str) -> Gate:
+        translated = place.arrived and leg.encapsulation == "host" and leg.source_kind == "pod"
+        sends_as = leg.source_node_address if translated else source
+        ends = Ends(
+            self._end(sends_as, "" if translated else leg.source), self._end(leg.target_address, leg.target), leg.family
+        )
+        return policy.gate(rules, place.endpoint, place.direction, ends, forward=place.forward)
+
+    def _end(self, address: str, name: str) -> End:
+        return End(
+            address,
+            tuple(
+                one
+                for one in self._endpoints
+                if (one.kind == "pod" and one.name == name) or (one.kind == "host" and address in one.addresses)
+            ),
+            tuple(one for one in self._sets if policy.contains(one, address)),
+        )
+
+
+def _sources(leg: Leg) -> list[str]:
+    """The address its packets carry. What a node sends into some tunnels carries one that is not known."""
+    if leg.obstacle == "node":
+        return [leg.source_node_address, ""]
+    return [leg.source_address or leg.source_node_address]
+
+
+def _same(possible: Sequence[Opinion]) -> Opinion:
+    """The one opinion, or that it cannot be said."""
+    first = possible[0]
+    return first if all(one.verdict == first.verdict for one in possible) else Opinion("unknown", "")
+
+
+def _decided_by(said: Opinion, place: _Place) -> dict[str, Any]:
+    one = said.policy
+    if one is None:
+        return {"consulted": tuple(called(of.kind, of.namespace, of.name) for of in said.consulted)}
+    rules = one.ingress if place.direction == "ingress" else one.egress
+    rule_name = rules[said.rule - 1].name
+    return {"kind": one.kind, "namespace": one.namespace, "name": one.name, "rule": said.rule, "rule_name": rule_name}
+
+
+def _allows(leg: Leg, views: Sequence[Sequence[Gate]]) -> PolicyAllows:
+    (allowed, doubtful), *others = [policy.allowed(view) for view in views]
+    if any(one != (allowed, doubtful) for one in others):
+        allowed, doubtful = (
+            (),
+            tuple(dict.fromkeys((*allowed, *doubtful, *(word for one in others for word in one[0])))),
+        )
+    return PolicyAllows(flow=leg.flow, leg=leg.direction, allowed=allowed, doubtful=doubtful)
+
+
+def _all(facts: Iterable[Fact], kind: type[F]) -> list[F]:
+    return [fact for fact in facts if isinstance(fact, kind)]
