@@ -44,6 +44,11 @@ def wireguard_device_missing(node: str) -> list[Fact]:
     return without_routes(gone, node)
 
 
+def wireguard_route_missing(node: str) -> list[Fact]:
+    """Neither in the table that its rule leads to nor in the main one, where a pool's own route would be a way."""
+    return without_routes(wireguard("Never"), node)
+
+
 def wireguard_key_mismatch(node: str) -> list[Fact]:
     """Its annotation announces a key its device has not; its peer knows the device's, for it asked for none else."""
     return change(wireguard(), CalicoNode, {"name": node}, wireguard_key=OTHER_KEY)
@@ -93,6 +98,7 @@ MODES: dict[str, tuple[Callable[[str], list[Fact]], dict[str, str]]] = {
     "ipip_device_missing": (ipip_device_missing, {"source": "both", "target": "both"}),
     "ipip_device_down": (ipip_device_down, {"source": "both", "target": "both"}),
     "wireguard_device_missing": (wireguard_device_missing, {"source": "both", "target": "both"}),
+    "wireguard_route_missing": (wireguard_route_missing, {"source": "forward", "target": "reverse"}),
     "wireguard_key_mismatch": (wireguard_key_mismatch, {"source": "forward", "target": "reverse"}),
     "bgp_not_running": (bgp_not_running, {"source": "reverse", "target": "forward"}),
     "bgp_peer_down": (bgp_peer_down, {"source": "forward", "target": "reverse"}),

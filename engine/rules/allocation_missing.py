@@ -34,7 +34,7 @@ def allocation_missing(
         return None
     if leg.source_inside and route.node != leg.source_node:  # the target's own way to its pod tells nothing of others'
         return None
-    lost = leg.route_by == "felix" and _misses(leg, route)
+    lost = (leg.route_by == "felix" or leg.encapsulation == "wireguard") and _misses(leg, route)
     if allocation.block and lost and allocation.block_node != leg.target_node:
         return Finding(
             say(
