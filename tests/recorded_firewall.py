@@ -1,0 +1,115 @@
+"""A running Calico's packet filters and what their traces told: without it rules would be named right by us alone.
+
+`python -m tests.recorded_firewall DIRECTORY` packs them anew out of DIRECTORY/real-calico. They are far larger than the
+other recordings and much the same, so they are packed by what finds that.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import lzma
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from node_probe.firewall.event import Event
+from node_probe.firewall.ruleset import IPTABLES_LEGACY, IPTABLES_NFT, Ruleset, from_nft, from_save, merged
+
+PACKED = Path(__file__).parent / "fixtures" / "recordings" / "firewall.json.xz"
+VERSION = "v3.32.1"
+LISTINGS = ("nft.txt", "iptables-nft-save.txt", "iptables-legacy-save.txt")
+TRACES = (
+    *(f"trace/*/*/{name}" for name in ("meta.json", *LISTINGS, "nft-monitor-trace.txt", "legacy-trace-nflog.txt")),
+    "trace/*/*/xtables-monitor-trace.txt",
+    *(f"services/trace/node-[ac]/{name}" for name in (*LISTINGS, "*-nft-monitor.txt", "*-xtables-monitor.txt")),
+)
+COUNTERS = ("policy-zoo/*/*/node-a/iptables-nft-save.txt", "policy-zoo/*/*/node-c/nft.txt")
+
+_NFT = re.compile(r"trace id (\w+) (\S+) (\S+) (\S+) (rule|return|policy) (.*)")
+_VERDICT = re.compile(r"\(verdict (\S+?)(?: (\S+))?\)$")
+_HANDLE = re.compile(r"# handle (\d+)")
+_LEGACY = re.compile(r"TRACE: (\w+):(\S+):(rule|return|policy):(\d+) ")
+
+
+@functools.cache
+def files() -> dict[str, str]:
+    """Text by path below the version's directory; the empty ones are left out."""
+    found: dict[str, str] = json.loads(lzma.decompress(PACKED.read_bytes()))
+    return found
+
+
+def directories(pattern: str) -> list[str]:
+    """Of the files whose path matches the whole pattern."""
+    return sorted({path.rpartition("/")[0] for path in files() if re.fullmatch(pattern, path)})
+
+
+def ruleset(directory: str) -> Ruleset:
+    """What the tools had listed there."""
+    nft, new, legacy = (files().get(f"{directory}/{name}", "") for name in LISTINGS)
+    saved = from_save(new, backend=IPTABLES_NFT, family="ip")
+    return Ruleset(
+        [
+            *(merged(from_nft(nft), saved) if nft else saved),
+            *from_save(legacy, backend=IPTABLES_LEGACY, family="ip"),
+        ]
+    )
+
+
+def events(directory: str, name: str = "") -> list[Event]:
+    """What both tracers told, in the order they did. name: of one of several traces beside each other."""
+    prefix = f"{directory}/{name}-" if name else f"{directory}/"
+    nft = files().get(f"{prefix}nft-monitor.txt" if name else f"{prefix}nft-monitor-trace.txt", "")
+    return [*_from_nft(nft), *_from_legacy(files().get(f"{prefix}legacy-trace-nflog.txt", ""))]
+
+
+def _from_nft(text: str) -> Iterator[Event]:
+    for line in text.splitlines():
+        if match := _NFT.match(line):
+            packet, family, table, chain, kind, rest = match.groups()
+            verdict, handle = _VERDICT.search(rest.strip()), _HANDLE.search(rest)
+            yield Event(
+                packet=packet,
+                backend="nft",
+                family=family,
+                table=table,
+                chain=chain,
+                kind=kind,
+                handle=int(handle[1]) if handle else -1,
+                verdict=verdict[1] if verdict else rest.split()[0],  # a policy stands there alone
+                target=(verdict[2] or "") if verdict else "",
+            )
+
+
+def _from_legacy(text: str) -> Iterator[Event]:
+    """Its rules were listed before the rule that traces was put first in raw PREROUTING; there they count on."""
+    packet = 0
+    for line in text.splitlines():
+        if match := _LEGACY.search(line):
+            table, chain, kind, number = match[1], match[2], match[3], int(match[4])
+            if (table, chain) == ("raw", "PREROUTING"):
+                number -= 1
+            if number == 0:
+                packet += 1
+                continue
+            yield Event(
+                packet=f"legacy {packet}",
+                backend=IPTABLES_LEGACY,
+                family="ip",
+                table=table,
+                chain=chain,
+                kind=kind,
+                number=number,
+            )
+
+
+def main(directory: Path) -> None:
+    version = directory / "real-calico" / VERSION
+    paths = [path for pattern in (*TRACES, *COUNTERS) for path in sorted(version.glob(pattern)) if path.stat().st_size]
+    plain = {str(path.relative_to(version)): path.read_text() for path in paths}
+    PACKED.write_bytes(lzma.compress(json.dumps(plain, separators=(",", ":")).encode(), preset=9))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

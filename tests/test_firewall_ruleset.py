@@ -1,0 +1,441 @@
+"""Were a rule read or counted wrongly, an incident channel would read of a policy that let the packet pass."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facts import Blind
+from facts.ask import Trace
+from facts.firewall import FirewallTrace, RuleDrop
+from node_probe.firewall import ruleset as tools
+from node_probe.firewall.drops import drops, grown
+from node_probe.firewall.event import Event
+from node_probe.firewall.ruleset import IPTABLES_LEGACY, IPTABLES_NFT, Chain, Rule, Ruleset, from_nft, from_save, merged
+from tests.namespaces import in_namespaces
+from tests.recorded_firewall import directories, events, files, ruleset
+from tests.recordings import load
+
+ASKED = Trace(source="10.244.218.65", target="10.244.174.129", protocol="tcp", port=8080)
+SCENARIOS = directories(r"trace/.*/meta\.json")
+END = "{} if no policies passed packet"
+# scenario -> (chain, n-th rule, its comment, chains before it, title, tier, consulted)
+POD = ("FORWARD", "cali-FORWARD", "cali-to-wl-dispatch")
+EXPECTED: dict[str, tuple[Any, ...]] = {
+    "1-default-deny-ingress": (
+        "cali-tw-",
+        7,
+        "End of tier default. Drop if no policies passed packet",
+        POD,
+        "",
+        "default",
+        ("KubernetesNetworkPolicy default/default-deny ingress",),
+    ),
+    "2-gnp-explicit-deny": (
+        "cali-pi-gnp/block-g1",
+        2,
+        "",
+        (*POD, "cali-tw-"),
+        "GlobalNetworkPolicy block-g1 ingress",
+        "default",
+        (),
+    ),
+    "3-end-of-tier-security": (
+        "cali-tw-",
+        7,
+        "End of tier security. Drop if no policies passed packet",
+        POD,
+        "",
+        "security",
+        ("NetworkPolicy default/security.allow-only-https ingress",),
+    ),
+    "4-egress-deny-at-source": (
+        "cali-po-np/default/no-egress",
+        2,
+        "",
+        ("FORWARD", "cali-FORWARD", "cali-from-wl-dispatch", "cali-fw-"),
+        "NetworkPolicy default/no-egress egress",
+        "default",
+        (),
+    ),
+    "5-rpfilter-spoofed-source": ("cali-PREROUTING", 5, "", ("PREROUTING",), "", "", ()),
+    "6-unknown-interface-from": ("cali-from-wl-dispatch", -1, "Unknown interface", POD[:2], "", "", ()),
+    "6-unknown-interface-to": ("cali-to-wl-dispatch", -1, "Unknown interface", POD[:2], "", "", ()),
+    "7-input-non-allowed-vxlan-host": (
+        "cali-INPUT",
+        2,
+        "Drop IPv4 VXLAN packets from non-allowed hosts",
+        ("INPUT",),
+        "",
+        "",
+        (),
+    ),
+    "8-foreign-nft-table-drop": ("guard", 1, "", (), "", "", ()),
+    "10-own-route-missing-rpfilter": ("cali-PREROUTING", 5, "", ("PREROUTING",), "", "", ()),
+}
+PASSED = {"0-allowed": "postrouting", "9-pod-route-missing-blackhole": "prerouting"}
+
+
+def bare(chain: str) -> str:
+    """As iptables calls it, without the pod's interface and without the tree that many pods make of a dispatch."""
+    chain = re.sub(r"^(filter|raw|mangle|nat)-", "", chain)
+    return re.sub(r"(?<=cali-[tf]w-).*|(?<=dispatch)-\w$", "", chain)
+
+
+@pytest.mark.parametrize("directory", SCENARIOS)
+def test_a_recorded_trace_names_the_rule_that_ended_its_packets(directory: str) -> None:
+    mode, scenario = directory.split("/")[1:]
+    rules = ruleset(directory)
+    trace, *ended = drops("node-a", ASKED, events(directory), rules)
+    assert isinstance(trace, FirewallTrace)
+    if scenario in PASSED:
+        assert not ended and (trace.dropped, trace.last_hook) == (0, PASSED[scenario])
+        return
+    (drop,) = ended
+    assert isinstance(drop, RuleDrop)
+    assert trace.seen == trace.dropped == drop.packets > 0 and trace.last_hook == ""
+    chain, number, comment, through, title, tier, consulted = EXPECTED[scenario]
+    assert bare(drop.chain) == chain
+    assert (drop.comment, drop.title, drop.tier, drop.consulted_titles) == (comment, title, tier, consulted)
+    assert tuple(dict.fromkeys(map(bare, drop.through))) == through
+    assert number in (drop.number, -1)
+    assert drop.verdict == "drop"
+    assert drop.backend == ("nft" if mode == "nftables" or chain == "guard" else mode)
+    told = json.loads(files()[f"{directory}/meta.json"])
+    if drop.backend == IPTABLES_LEGACY:
+        (last,) = told["legacy_last"]
+        assert f" {drop.table}:{drop.chain}:rule:{drop.number} " in last
+    else:
+        # Whoever recorded it read these lines by eye.
+        assert any(f" {drop.table} {drop.chain} rule " in one for one in told["nft_drop_lines"])
+        assert all(f"# handle {drop.handle} " in one for one in told["nft_drop_lines"])
+    if drop.backend == IPTABLES_NFT:
+        last = files()[f"{directory}/xtables-monitor-trace.txt"].rstrip().splitlines()[-1]
+        assert last.endswith(f":DROP  -4 -t {drop.table} {drop.text}")
+
+
+def test_a_recorded_policy_shows_what_its_drop_only_has_a_mark_for() -> None:
+    for directory in SCENARIOS:
+        for drop in drops("node-a", ASKED, events(directory), ruleset(directory)):
+            if isinstance(drop, RuleDrop) and drop.title:
+                assert "cali40s" in drop.marked_by and (drop.nth, drop.drops) == (1, 1)
+            elif isinstance(drop, RuleDrop):
+                assert drop.marked_by == ""
+
+
+SERVICES = {
+    ("node-a", "no-endpoints"): ("KUBE-SERVICES", "reject", "default/svc-none:web has no endpoints"),
+    ("node-a", "internal-local"): ("KUBE-SERVICES", "drop", "default/svc-intlocal:web has no local endpoints"),
+    ("node-c", "no-endpoints"): ("reject-chain", "reject", "helper for @no-endpoint-services / @no-endpoint-nodeports"),
+    ("node-c", "internal-local"): ("service-endpoints-check", "drop", ""),
+    ("node-c", "unallocated-ip"): ("cluster-ips-check", "drop", "Drop traffic to unallocated ClusterIPs"),
+}
+
+
+@pytest.mark.parametrize("name", ["no-endpoints", "internal-local", "unallocated-ip", "svc-ok", "stale-endpoint"])
+@pytest.mark.parametrize("node", ["node-a", "node-c"])
+def test_a_recorded_trace_of_a_service_names_kube_proxys_rule(node: str, name: str) -> None:
+    directory = f"services/trace/{node}"
+    trace, *ended = drops(node, ASKED, events(directory, name), ruleset(directory))
+    assert isinstance(trace, FirewallTrace)
+    if (node, name) not in SERVICES:
+        assert not ended and trace.last_hook == "postrouting"
+        return
+    (drop,) = ended
+    assert isinstance(drop, RuleDrop)
+    assert (drop.chain, drop.verdict, drop.comment) == SERVICES[node, name]
+    assert drop.hook == "forward" and drop.through
+    if node == "node-a":  # nft calls a REJECT a drop, and so does xtables-monitor, but it prints the rule
+        last = files()[f"{directory}/{name}-xtables-monitor.txt"].rstrip().splitlines()[-1]
+        assert last.endswith(drop.text)
+    elif name == "internal-local":
+        assert "vmap @no-endpoint-services" in drop.text
+
+
+# --- counters ---
+
+FLOWS: list[dict[str, Any]] = load("v3.32.1/loose")["policy-zoo/table.json"]
+NUMBERS = {id(one): sum(other["set"] == one["set"] for other in FLOWS[: n + 1]) for n, one in enumerate(FLOWS)}
+
+
+def before_and_after(flow: dict[str, Any], node: str) -> tuple[Ruleset, Ruleset]:
+    number = NUMBERS[id(flow)]
+    before = f"{number - 1}-after-flow" if number > 1 else "0-idle"
+    where = f"policy-zoo/{flow['set']}"
+    return ruleset(f"{where}/{before}/{node}"), ruleset(f"{where}/{number}-after-flow/{node}")
+
+
+@pytest.mark.parametrize("node", ["node-a", "node-c"])
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: f"{flow['set']}: {flow['flow']}")
+def test_counters_name_the_rule_that_ended_a_recorded_flow(flow: dict[str, Any], node: str) -> None:
+    expected = flow["drop_rules"].get(node, [])
+    before, after = before_and_after(flow, node)
+    found = grown(node, ASKED, before, after, sent=expected[0]["packets"] if expected else 2)
+    if not expected:
+        assert found == []
+        return
+    trace, drop = found
+    assert isinstance(trace, FirewallTrace) and isinstance(drop, RuleDrop)
+    assert (trace.how, drop.how, drop.packets) == ("counter", "counter", expected[0]["packets"])
+    recorded = expected[0]
+    assert f"{drop.table} {drop.chain}" == recorded["chain"] or drop.chain == recorded["chain"]
+    assert recorded["rule"] in drop.text
+    assert recorded["no_or_handle"] in (drop.number, str(drop.handle))
+    assert drop.through and (drop.tier or drop.title)
+    assert drop.hook == ("input" if flow["set"].startswith("15-") else "forward")
+
+
+DENIED = next(flow for flow in FLOWS if flow["drop_rules"].get("node-c"))
+
+
+def test_counters_say_nothing_where_another_number_was_sent() -> None:
+    before, after = before_and_after(DENIED, "node-c")
+    (blind,) = grown("node-c", ASKED, before, after, sent=7)
+    assert isinstance(blind, Blind) and blind.minor and "of 7 sent" in blind.reason
+
+
+def test_counters_say_nothing_across_a_change_of_policy() -> None:
+    """Felix keeps the handles and counts from 0: a difference would name a rule that never saw the packet."""
+    before = ruleset("policy-zoo/02-knp-egress/4-after-flow/node-c")
+    _, after = before_and_after(DENIED, "node-c")
+    (blind,) = grown("node-c", ASKED, before, after, sent=2)
+    assert isinstance(blind, Blind) and "changed while packets were sent" in blind.reason
+
+
+def test_counters_say_nothing_where_two_rules_that_drop_counted() -> None:
+    before, after = before_and_after(DENIED, "node-c")
+    foreign = """table inet guard {
+\tchain forward { # handle 1
+\t\ttype filter hook forward priority 5; policy accept;
+\t\tip daddr 192.0.2.1 counter packets %d bytes 0 drop # handle 2
+\t}
+}
+"""
+    a, b = (Ruleset([*one.chains.values(), *from_nft(foreign % n)]) for one, n in ((before, 3), (after, 4)))
+    (blind,) = grown("node-c", ASKED, a, b, sent=2)
+    assert isinstance(blind, Blind) and blind.reason == "2 rules that drop counted packets meanwhile"
+
+
+def test_counters_say_nothing_where_a_listing_was_not_to_be_had() -> None:
+    before, after = before_and_after(DENIED, "node-c")
+    (blind,) = grown("node-c", ASKED, before, Ruleset(after.chains.values(), ["nft failed"]), sent=2)
+    assert isinstance(blind, Blind) and blind.reason == "nft failed"
+
+
+# --- what a trace cannot tell must not be told ---
+
+
+def hooked(*hooks: str, backend: str = "nft") -> list[Chain]:
+    return [Chain(backend=backend, family="inet", table="own", name=f"at {hook}", hook=hook) for hook in hooks]
+
+
+def met(packet: str, chain: str, **more: Any) -> Event:
+    given = {"backend": "nft", "family": "inet", "table": "own", "kind": "policy", "verdict": "accept", **more}
+    return Event(packet=packet, chain=chain, **given)
+
+
+def last_hook(found: list[Event], rules: Ruleset) -> str:
+    (trace,) = drops("node-a", ASKED, found, rules)
+    assert isinstance(trace, FirewallTrace)
+    return trace.last_hook
+
+
+def test_routing_is_not_blamed_where_nobody_watches_behind_it() -> None:
+    """On a node with iptables-legacy alone an nft trace ends in prerouting for every packet, delivered or not."""
+    assert last_hook([met("1", "at prerouting")], Ruleset(hooked("prerouting"))) == ""
+    assert last_hook([met("1", "at prerouting")], Ruleset(hooked("prerouting", "forward"))) == ""
+    assert last_hook([met("1", "at prerouting")], Ruleset(hooked("prerouting", "forward", "input"))) == "prerouting"
+
+
+def test_two_backends_that_tell_of_one_packet_count_it_once() -> None:
+    rules = Ruleset([*hooked("prerouting"), *hooked("prerouting", "input", "forward", backend=IPTABLES_LEGACY)])
+    legacy = {"backend": IPTABLES_LEGACY, "verdict": ""}
+    both = [met("1", "at prerouting"), met("a", "at prerouting", **legacy), met("a", "at forward", **legacy)]
+    (trace,) = drops("node-a", ASKED, both, rules)
+    assert isinstance(trace, FirewallTrace) and (trace.seen, trace.last_hook) == (1, "forward")
+    same = [met("1", "at prerouting"), met("1", "at prerouting", **legacy), met("2", "at prerouting")]
+    (trace,) = drops("node-a", ASKED, same, rules)
+    assert isinstance(trace, FirewallTrace) and trace.seen == 2
+
+
+def test_a_number_the_kernel_gave_again_is_another_packet() -> None:
+    rules = Ruleset(hooked("prerouting", "input", "forward"))
+    again = [met("1", "at prerouting"), met("1", "at forward"), met("1", "at prerouting"), met("1", "at forward")]
+    (trace,) = drops("node-a", ASKED, again, rules)
+    assert isinstance(trace, FirewallTrace) and (trace.seen, trace.last_hook) == (2, "forward")
+    ended = [met("1", "at forward", verdict="drop"), met("1", "at forward", verdict="drop")]
+    trace, drop = drops("node-a", ASKED, ended, rules)
+    assert isinstance(trace, FirewallTrace) and isinstance(drop, RuleDrop)
+    assert (trace.seen, trace.dropped, drop.packets) == (2, 2, 2)
+    assert (drop.number, drop.text, drop.hook) == (0, "policy drop", "forward")
+
+
+def test_a_rule_that_is_not_listed_any_more_gets_no_other_rules_words() -> None:
+    """Handles are used again: the accept that stands there now did not drop."""
+    rule = Rule(
+        backend="nft",
+        family="inet",
+        table="own",
+        chain="at forward",
+        number=1,
+        handle=7,
+        text="accept",
+        verdict="accept",
+    )
+    chain = Chain(backend="nft", family="inet", table="own", name="at forward", hook="forward", rules=(rule,))
+    for handle in (7, 8):
+        _, drop = drops(
+            "node-a", ASKED, [met("1", "at forward", kind="rule", handle=handle, verdict="drop")], Ruleset([chain])
+        )
+        assert isinstance(drop, RuleDrop) and (drop.text, drop.number) == ("", -1)
+
+
+def test_a_listing_that_does_not_fit_the_other_is_not_laid_over_it() -> None:
+    """The n-th rule of one tool is the n-th of the other only while nobody changes them in between."""
+    where = "trace/iptables-nft/2-gnp-explicit-deny"
+    nft, saved = files()[f"{where}/nft.txt"], files()[f"{where}/iptables-nft-save.txt"]
+    lines = saved.splitlines()
+    dropped = next(n for n, line in enumerate(lines) if "-A cali-pi-gnp/block-g1" in line and "-j DROP" in line)
+    shorter = "\n".join(lines[:dropped] + lines[dropped + 1 :])
+    lines[dropped], lines[dropped + 1] = lines[dropped + 1], lines[dropped]
+    for text, backend in ((saved, IPTABLES_NFT), (shorter, "nft"), ("\n".join(lines), "nft")):
+        rules = Ruleset(merged(from_nft(nft), from_save(text, backend=IPTABLES_NFT, family="ip")))
+        chain = rules.chain("nft", "ip", "filter", "cali-pi-gnp/block-g1")
+        assert chain and {rule.backend for rule in chain.rules} == {backend}
+
+
+# --- the tools of this machine ---
+
+
+def test_what_is_not_installed_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    read = tools.read(4, time.monotonic() + 5)
+    assert not read.chains
+    assert "nft is not installed here, so its rules were not read" in read.unread
+
+
+def program(directory: Path, name: str, text: str) -> None:
+    directory.joinpath(name).write_text(f"#!/bin/sh\n{text}\n")
+    directory.joinpath(name).chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("exec sleep 60", "nft was not done in time or printed too much"),
+        (
+            "while :; do echo 1234567890123456789012345678901234567890; done",
+            "nft was not done in time or printed too much",
+        ),
+        ("echo 'Operation not permitted (you must be root)' >&2; exit 1", "Operation not permitted (you must be root)"),
+    ],
+)
+def test_a_tool_that_hangs_or_fails_is_a_reason_in_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, reason: str
+) -> None:
+    program(tmp_path, "nft", text)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setattr(tools, "LIMIT", 1 << 20)
+    started = time.monotonic()
+    read = tools.read(4, started + 1)
+    assert time.monotonic() - started < 3
+    assert any(reason in one for one in read.unread)
+
+
+def needs(*names: str) -> pytest.MarkDecorator:
+    missing = [name for name in names if shutil.which(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed here: {', '.join(missing)}")
+
+
+def run(*command: str, text: str = "") -> None:
+    subprocess.run(command, input=text, text=True, check=True, capture_output=True, timeout=20)
+
+
+OWN_RULES = r"""*filter
+:FORWARD DROP [0:0]
+:cali-FORWARD - [0:0]
+-A FORWARD -m comment --comment "cali:wUHhoiAYhphO9Mso" -j cali-FORWARD
+-A cali-FORWARD -s {source} -m comment --comment "cali:638TriinwfaKDyR0" -m comment --comment "\"no\" -j ACCEPT" -j DROP
+-A cali-FORWARD -p tcp -m comment --comment word -m mark --mark 0x0/0x20000 -j REJECT --reject-with tcp-reset
+-A cali-FORWARD -j MARK --set-xmark 0x10000/0x10000
+COMMIT
+"""
+
+
+@needs("nft", "iptables-nft-restore", "iptables-nft-save", "ip6tables-nft-restore", "ip6tables-nft-save")
+@pytest.mark.parametrize("family", [4, 6])
+@in_namespaces
+def test_the_tools_of_this_machine_are_read_as_one(family: int) -> None:
+    six, ip, source = ("6", "ip6", "fd00::/64") if family == 6 else ("", "ip", "10.0.0.0/24")
+    run(f"ip{six}tables-nft-restore", text=OWN_RULES.format(source=source))
+    run(
+        "nft",
+        "-f",
+        "-",
+        text="table inet guard { chain forward { type filter hook forward priority 5; counter drop; }; }",
+    )
+    read = tools.read(family, time.monotonic() + 10)
+    assert not read.unread
+    base, own = (read.chain("nft", ip, "filter", name) for name in ("FORWARD", "cali-FORWARD"))
+    assert base and own
+    assert (base.hook, base.policy, base.packets) == ("forward", "drop", 0)
+    drop, reject, mark = own.rules
+    assert (drop.backend, drop.verdict, drop.digest, drop.comment) == (
+        IPTABLES_NFT,
+        "drop",
+        "638TriinwfaKDyR0",
+        '"no" -j ACCEPT',
+    )
+    assert (reject.verdict, reject.comment, reject.text.endswith("-j REJECT --reject-with tcp-reset")) == (
+        "reject",
+        "word",
+        True,
+    )
+    assert (mark.verdict, base.rules[0].verdict, base.rules[0].targets) == ("", "jump", ("cali-FORWARD",))
+    for rule in own.rules:
+        assert read.rule(own, handle=rule.handle) == rule
+    guard = read.chain("nft", "inet", "guard", "forward")
+    assert guard and (guard.rules[0].text, guard.rules[0].packets) == ("counter drop", 0)
+
+
+@needs("nft", "iptables-legacy-restore", "iptables-legacy-save")
+@in_namespaces
+def test_rules_of_iptables_legacy_are_read_beside_the_others() -> None:
+    try:
+        run("iptables-legacy-restore", text=OWN_RULES.format(source="10.0.0.0/24"))
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"this kernel has no iptables-legacy for this user: {error.stderr}")
+    run("iptables-nft-restore", text=OWN_RULES.format(source="10.0.1.0/24"))
+    read = tools.read(4, time.monotonic() + 10)
+    assert not read.unread
+    legacy, new = (read.chain(backend, "ip", "filter", "cali-FORWARD") for backend in (IPTABLES_LEGACY, "nft"))
+    assert legacy and new
+    assert "10.0.0.0/24" in legacy.rules[0].text and "10.0.1.0/24" in new.rules[0].text
+
+
+@needs("nft")
+@in_namespaces
+def test_a_maps_chains_are_read_where_they_are_asked_for() -> None:
+    text = """table ip calico {
+        map dispatch { type ifname : verdict; elements = { "cali1" : goto one, "cali2" : jump two } }
+        chain one { counter drop; }
+        chain two { reject with icmp type host-prohibited; }
+        chain forward { type filter hook forward priority 0; policy drop; oifname vmap @dispatch;
+            ct state vmap { established : accept, invalid : goto one }; }
+    }"""
+    run("nft", "-f", "-", text=text)
+    for maps, targets in ((True, ("one", "two")), (False, ())):
+        read = tools.read(4, time.monotonic() + 10, maps=maps)
+        chain, two = (read.chain("nft", "ip", "calico", name) for name in ("forward", "two"))
+        assert chain and two
+        assert (chain.policy, chain.rules[0].targets) == ("drop", targets)
+        assert two.rules[0].verdict == "reject"
+        if maps:
+            assert chain.rules[1].targets == ("one",)
