@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from engine import selector
-from engine.selector import SelectorError
-from facts import LabelledEndpoint, NetworkSet, Policy, PolicyPeer, PolicyRule, Tier
+from facts import LabelledEndpoint, NetworkSet, Policy, PolicyPeer, PolicyRule, Tier, selector
+from facts.selector import SelectorError
 
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132, "udplite": 136}
 WITH_PORTS = ("tcp", "udp", "sctp")

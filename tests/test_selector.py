@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.selector import SelectorError, matches, parse
+from facts.selector import SelectorError, matches, parse
 
 LABELS = {"zone": "east-1", "role": "db", "kubernetes.io/os": "linux", "empty": ""}
 
@@ -44,7 +44,7 @@ LABELS = {"zone": "east-1", "role": "db", "kubernetes.io/os": "linux", "empty": 
         ("rack not in {'r1'}", True),
         ("zone contains 'ast'", True),
         ("zone contains''", True),
-        ("zone == \"it's\" || zone == 'say \"x\"'", False),
+        ('zone == "it\'s" || zone == \'say "x"\'', False),
         ("has == 'x' || all != 'x'", True),  # only with a parenthesis are these more than labels
         ("zone contains 'west'", False),
         ("rack contains ''", False),

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
 from typing import Any
 
-from engine import selector
 from bot.sources.names import seconds, tunnel_mac, veth_name
-from facts import AddressHolders, CalicoNode, CalicoPod, Endpoint, Pool
+from facts import AddressHolders, CalicoNode, CalicoPod, Endpoint, Pool, selector
 
 Object = Mapping[str, Any]
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bot.sources import policy_kinds
 from bot.sources.api import Api, Missing, Refused, Unreachable, name
 from bot.sources.kubernetes import Cluster
 from engine import policy
@@ -28,6 +27,7 @@ from facts import (
     Policy,
     PolicyPeer,
     PolicyRule,
+    policy_kinds,
     say,
 )
 from facts.version import since

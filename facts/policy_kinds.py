@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from bot.sources.describe import addresses, metadata, pod_name
-from facts import LabelledEndpoint, NetworkSet, Policy, PolicyPeer, PolicyRule, Tier
+from facts.policy import LabelledEndpoint, NetworkSet, Policy, PolicyPeer, PolicyRule, Tier
+from facts.stored import addresses, metadata, pod_name
 
 Object = Mapping[str, Any]
 Labels = tuple[tuple[str, str], ...]
