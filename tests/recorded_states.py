@@ -121,6 +121,27 @@ def _cooldown(name: str) -> Recording:
     return found
 
 
+POLICIES = ("0-before", "1-deny-idle", "2-deny-probed", "3-allow-idle", "4-allow-probed", "5-gnp-deny-idle",
+            "6-gnp-deny-probed", "7-after")  # fmt: skip
+
+
+def _policies(mode: str, step: str) -> Recording:
+    """Only firewalls were recorded with these policies, and the policies themselves with every other step."""
+    found = recorded("v3.32.1/healthy" if mode == "iptables" else "v3.32.1/nftables-mode/1-after-switch")
+    if mode == "nftables":
+        resource(found, "Pod", "p-c1")["metadata"]["labels"]["role"] = "db"  # it alone was meant
+    shared = {"2-deny-probed": "1-deny-idle", "4-allow-probed": "3-allow-idle", "6-gnp-deny-probed": "5-gnp-deny-idle"}
+    start = f"policy-{mode}/{shared.get(step, step)}/"
+    for name, listed in load("v3.32.1/loose").items():
+        if name.startswith(start):
+            found.objects += copy.deepcopy(listed["items"])
+    return found
+
+
+def _with_policies(mode: str, step: str) -> Callable[[], Recording]:
+    return lambda: _policies(mode, step)
+
+
 TOGETHER: dict[str, Callable[[], Recording]] = {
     "v3.32.1/nftables-mode/0-before-switch": lambda: _nftables("v3.32.1/nftables-mode/0-before-switch"),
     "v3.32.1/nftables-mode/1-after-switch": lambda: _nftables("v3.32.1/nftables-mode/1-after-switch"),
@@ -132,4 +153,9 @@ TOGETHER: dict[str, Callable[[], Recording]] = {
     "v3.32.1/leaks/3-locked": _locked,
     "master-87c15906f20c/ip-cooldown/before": lambda: _cooldown("before"),
     "master-87c15906f20c/ip-cooldown/after-del": lambda: _cooldown("after-del"),
+    **{
+        f"v3.32.1/policy-{mode}/{step}": _with_policies(mode, step)
+        for mode in ("iptables", "nftables")
+        for step in POLICIES
+    },
 }
