@@ -46,7 +46,7 @@ OBSTACLES = {
     "packets to it: both pods' interfaces and fresh packets are judged, routes are not",
     "subnet": "how packets travel from {source} to {target} depends on their nodes' subnets, and annotation "
     "projectcalico.org/IPv4Address does not tell both",
-    "node": "what the node {source} itself sends into an IPIP or WireGuard tunnel carries an address of that tunnel: "
+    "node": "no annotation tells under which address the node {source} itself sends into its IPIP or WireGuard tunnel: "
     "its routes are not judged, fresh packets are",
 }
 

@@ -30,6 +30,10 @@ class CalicoNode(Fact, frozen=True, kw_only=True):
     tunnel_address: str  # IPv4VXLANTunnelAddr (IPv6VXLANTunnelAddr) annotation; "" when missing
     tunnel_mac: str  # VXLANTunnelMACAddr annotation, else "66:" + SHA1(name)[:5]; of the name + "-v6" for IPv6
     tunnel_block: str = ""  # CIDR of the block that holds that address; "" when no block does, or it was not read
+    ipip_address: str = ""  # IPv4IPIPTunnelAddr annotation, and its block: what the node itself sends by tunl0
+    ipip_block: str = ""
+    wireguard_address: str = ""  # likewise IPv4WireguardInterfaceAddr (IPv6WireguardInterfaceAddr)
+    wireguard_block: str = ""
     vxlan_expected: bool  # an enabled VXLAN pool selects this node
     ready: bool = True
     unready: str = ""  # reason and message of condition Ready when it is False or Unknown; "" when True or not said

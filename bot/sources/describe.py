@@ -108,6 +108,7 @@ def _calico_node(node: Object, pools: Sequence[tuple[Pool, Object]] | None, feli
     annotations: Object = meta.get("annotations") or {}
     interface = _interface(str(annotations.get(f"projectcalico.org/IPv{family}Address") or ""), family)
     tunnel = of_family([str(annotations.get(f"projectcalico.org/IPv{family}VXLANTunnelAddr") or "")], family)
+    wireguard = of_family([str(annotations.get(f"projectcalico.org/IPv{family}WireguardInterfaceAddr") or "")], family)
     v6 = "V6" if family == 6 else ""
     mac = annotations.get("projectcalico.org/VXLANTunnelMACAddr" + v6)
     internal = [one["address"] for one in status.get("addresses") or () if one.get("type") == "InternalIP"]
@@ -120,6 +121,8 @@ def _calico_node(node: Object, pools: Sequence[tuple[Pool, Object]] | None, feli
         subnet=str(interface.network) if interface else "",
         internal_address=of_family(internal, 4) or (internal[0] if internal else ""),
         tunnel_address=tunnel,
+        ipip_address=of_family([str(annotations.get("projectcalico.org/IPv4IPIPTunnelAddr") or "")], family),
+        wireguard_address=wireguard,
         tunnel_mac=str(mac or tunnel_mac(name, family)).lower(),
         vxlan_expected=bool(tunnel)
         if pools is None

@@ -174,7 +174,11 @@ class Cluster:
         prefixes = {node.name: node.interface_prefix for node in known}
         endpoints = [_endpoint(one, prefixes) for one in sides]
         addresses = [to for one in sides if one.routed for to in one.addresses]
+        senders = {one.node for one in sides if not one.routed}  # nodes that send under an address of their tunnel's
         addresses += [node.tunnel_address for node in known]
+        addresses += [
+            one for node in known if node.name in senders for one in (node.ipip_address, node.wireguard_address)
+        ]
         waiting = {one.node: one for one in endpoints if _waits_for_address(one) and one.node in prefixes}
         resources = {found[0].name: resource for found, resource, _ in nodes if found}
         allocated, *used = await _together(
@@ -822,7 +826,12 @@ def _placed_in_pools(endpoint: Endpoint, pools: list[tuple[Pool, Object]] | None
 
 def _with_tunnel_block(node: CalicoNode, allocated: Sequence[Fact]) -> CalicoNode:
     blocks = {one.address: one.block for one in allocated if isinstance(one, Allocation)}
-    return msgspec.structs.replace(node, tunnel_block=blocks.get(node.tunnel_address, ""))
+    return msgspec.structs.replace(
+        node,
+        tunnel_block=blocks.get(node.tunnel_address, ""),
+        ipip_block=blocks.get(node.ipip_address, ""),
+        wireguard_block=blocks.get(node.wireguard_address, ""),
+    )
 
 
 def _namespaces(endpoints: Sequence[Endpoint], node: str) -> list[str]:

@@ -69,8 +69,18 @@ def obstacle(sender: Side, receiver: Side) -> str:
         by_subnet = "CrossSubnet" in (receiver.vxlan_mode, receiver.ipip_mode)
         if by_subnet and not (sender.node_subnet and receiver.node_address):
             return "subnet"
-    # What a node itself sends carries the tunnel's address, which is known of VXLAN only.
-    return "node" if sender.kind == "node" and _by_pool(sender, receiver) in ("ipip", "wireguard") else ""
+    # A node without an address for its tunnel (WireGuard that encrypts hosts, host-local IPAM) sends under another.
+    unknown = sender.kind == "node" and _by_pool(sender, receiver) in ("ipip", "wireguard")
+    return "node" if unknown and not _own_in(_by_pool(sender, receiver), sender)[0] else ""
+
+
+def _own_in(how: str, sender: Side) -> tuple[str, str]:
+    """(address, its block) under which a node itself sends into such a tunnel."""
+    if how == "ipip":
+        return sender.ipip_address, sender.ipip_block
+    if how == "wireguard":
+        return sender.wireguard_address, sender.wireguard_block
+    return (sender.tunnel_address, sender.tunnel_block) if how == "vxlan" else ("", "")
 
 
 def route_owner(how: str, sender: Side, receiver: Side, settings: CalicoSettings) -> str:
@@ -98,11 +108,12 @@ def legs(flow: Flow, source: Side, target: Side, settings: CalicoSettings) -> li
     """Forward and reverse leg. What a node sends into a tunnel carries its tunnel address, so answers come by it."""
     there = encapsulation(source, target)
     back = encapsulation(target, source)
-    if source.kind == "node" and there == "vxlan" and source.tunnel_address:
+    own, block = _own_in(there, source) if source.kind == "node" else ("", "")
+    if own:
         source = msgspec.structs.replace(
             source,
-            address=source.tunnel_address,
-            block=source.tunnel_block,
+            address=own,
+            block=block,
             vxlan_mode=target.vxlan_mode,
             ipip_mode=target.ipip_mode,
         )
