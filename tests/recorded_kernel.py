@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import errno
+import functools
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -354,10 +355,15 @@ def _of_family(route: Object, address: str) -> bool:
     return six == (":" in address)
 
 
+@functools.cache
+def _parsed(network: str) -> IPv4Network | IPv6Network:
+    return ip_network(network)
+
+
 def _network(route: Object, like: str) -> IPv4Network | IPv6Network:
     if route["dst"] == "default":
-        return ip_network("::/0" if ":" in like else "0.0.0.0/0")
-    return ip_network(route["dst"])
+        return _parsed("::/0" if ":" in like else "0.0.0.0/0")
+    return _parsed(route["dst"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,139 @@
+"""Clusters no kernel here can be: IPIP, WireGuard, BGP alone, bonds, eBPF, host-local IPAM. Whole recorded clusters are
+rewritten as such ones, and nobody is accused in any of them, whoever of it asks whom."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+
+from facts import Diagnosis
+from tests.recorded_answers import cluster_of, judged, known
+from tests.recorded_kernel import Recording
+from tests.recorded_states import recorded
+from tests.recorded_ways import BIRD, FELIX, Way, bonded, changed, ebpf, host_local, ipip, plain, wireguard
+from tests.test_recorded_states import passing, pods_of, told
+
+ALWAYS, DUALSTACK, TWO_SUBNETS = "v3.32.1/healthy", "v3.32.1/dualstack/healthy", "v3.32.1/crosssubnet"
+OLDER, NEWER, BORROWED = "v3.31.7/healthy-always", "master-87c15906f20c/healthy", "v3.32.1/exhaustion/2-pods-borrowed"
+NFTABLES, NEAR = "v3.32.1/nftables-mode/1-after-switch", "v3.31.7/healthy-crosssubnet-same-subnet"
+PODS_OF_A_NODE = 2  # that are asked about: a third differs in nothing
+
+# Each way with clusters of different versions, pools and families, and every two ways that can be together.
+CLUSTERS: dict[str, tuple[str, tuple[Way, ...]]] = {
+    "IPIP by BIRD": (ALWAYS, (ipip(),)),
+    "IPIP by BIRD, 3.31": (OLDER, (ipip(),)),
+    "IPIP by BIRD, borrowed addresses": (BORROWED, (ipip(),)),
+    "IPIP by BIRD, one family of two": (DUALSTACK, (ipip(),)),
+    "IPIP by BIRD, two subnets": (TWO_SUBNETS, (ipip(),)),
+    "IPIP by Felix": (NEWER, (ipip(FELIX),)),
+    "IPIP by Felix, borrowed addresses": (BORROWED, (ipip(FELIX),)),
+    "IPIP by Felix, nftables": (NFTABLES, (ipip(FELIX),)),
+    "IPIP CrossSubnet by BIRD": (TWO_SUBNETS, (ipip(mode="CrossSubnet"),)),
+    "IPIP CrossSubnet by Felix": (TWO_SUBNETS, (ipip(FELIX, "CrossSubnet"),)),
+    "IPIP CrossSubnet by BIRD, one subnet": (NEAR, (ipip(BIRD, "CrossSubnet"),)),
+    "IPIP CrossSubnet by Felix, one family of two": (DUALSTACK, (ipip(FELIX, "CrossSubnet"),)),
+    "BGP": (DUALSTACK, (plain(),)),
+    "BGP, borrowed addresses": (BORROWED, (plain(),)),
+    "no encapsulation by Felix": (NEWER, (plain(FELIX),)),
+    "WireGuard": (ALWAYS, (wireguard(),)),
+    "WireGuard, both families": (DUALSTACK, (wireguard(),)),
+    "WireGuard, two subnets": (TWO_SUBNETS, (wireguard(),)),
+    "WireGuard, borrowed addresses": (BORROWED, (wireguard(),)),
+    "WireGuard, one node without": (OLDER, (wireguard(without="node-c"),)),
+    "WireGuard, one node without, borrowed addresses": (BORROWED, (wireguard(without="node-c"),)),
+    "WireGuard, one node without, both families": (DUALSTACK, (wireguard(without="node-b"),)),
+    "WireGuard over IPIP": (NEWER, (ipip(), wireguard())),
+    "WireGuard over IPIP CrossSubnet": (TWO_SUBNETS, (ipip(FELIX, "CrossSubnet"), wireguard(without="node-a"))),
+    "WireGuard over BGP": (DUALSTACK, (plain(), wireguard(without="node-b"))),
+    "bond": (DUALSTACK, (bonded,)),
+    "bond, two subnets": (TWO_SUBNETS, (bonded,)),
+    "bond and IPIP": (OLDER, (bonded, ipip())),
+    "bond and BGP": (BORROWED, (bonded, plain())),
+    "bond, IPIP and WireGuard": (NFTABLES, (bonded, ipip(FELIX), wireguard())),
+    "host-local addresses and IPIP": (ALWAYS, (ipip(), host_local)),
+    "host-local addresses and BGP": (OLDER, (plain(), host_local)),
+}
+
+
+def questions(recording: Recording) -> list[tuple[str, str]]:
+    """All ordered pairs of pods and of nodes, and every node with a pod of every node, both ways."""
+    nodes = sorted(recording.nodes)
+    of_node = {
+        node: [one.name for one in pods_of(recording) if one.node == node and one.address][:PODS_OF_A_NODE]
+        for node in nodes
+    }
+    mixed = [(node, pods[-1]) for node in nodes for pods in of_node.values()]
+    pairs = permutations([pod for pods in of_node.values() for pod in pods], 2)
+    return [*pairs, *permutations(nodes, 2), *mixed, *((pod, node) for node, pod in mixed)]
+
+
+async def answers(recording: Recording, directory: Path) -> list[tuple[str, str, Diagnosis]]:
+    async with cluster_of(recording, directory) as cluster:
+        return [
+            (source, target, judged(await known(cluster, source, target), recording, passing))
+            for source, target in questions(recording)
+        ]
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+async def test_a_healthy_cluster_that_no_kernel_here_can_be_is_called_healthy(name: str, tmp_path: Path) -> None:
+    state, ways = CLUSTERS[name]
+    found = await answers(changed(recorded(state), ways), tmp_path)
+    odd = [
+        (*told(source, target, one), one.blind)
+        for source, target, one in found
+        if one.verdict != "healthy" or one.warnings or one.blind
+    ]
+    assert odd == []
+    assert len(found) >= 30
+
+
+@pytest.mark.parametrize("state", [ALWAYS, DUALSTACK, OLDER])
+async def test_of_ebpf_it_is_said_what_cannot_be_judged_and_nobody_is_accused(state: str, tmp_path: Path) -> None:
+    for source, target, one in await answers(changed(recorded(state), (ebpf,)), tmp_path):
+        assert (one.causes, one.warnings) == ((), ()), told(source, target, one)
+        said = {str(blind.reason).partition(" carry ")[0] for blind in one.blind}
+        assert (one.verdict, said) == ("unknown", {"Calico's eBPF programs"}), told(source, target, one)
+
+
+# ---- and what is broken in such a cluster is named
+
+
+async def lost(recording: Recording, directory: Path, source: str, target: str) -> list[tuple[str, str]]:
+    """(failure mode, node) of each cause, where no packet between the two passes and the nodes reach each other."""
+    async with cluster_of(recording, directory) as cluster:
+        facts = await known(cluster, source, target)
+        addresses = {one["local"] for kernel in recording.nodes.values() for one in kernel.addresses["eth0"]}
+        found = judged(facts, recording, lambda _, probe: "answered" if probe.target in addresses else "silence")
+    return [(cause.rule, cause.node) for cause in found.causes]
+
+
+@pytest.mark.parametrize("ends", [("default/pod-a1", "default/pod-b1"), ("node-a", "default/pod-b1")])
+@pytest.mark.parametrize(
+    ("ways", "device", "mode"),
+    [
+        ((ipip(),), "tunl0", "ipip_device_missing"),
+        ((ipip(FELIX),), "tunl0", "ipip_device_missing"),
+        ((wireguard(),), "wireguard.cali", "wireguard_device_missing"),
+    ],
+)
+async def test_a_tunnel_device_that_is_gone_is_named_for_pods_and_for_nodes(
+    ends: tuple[str, str], ways: tuple[Way, ...], device: str, mode: str, tmp_path: Path
+) -> None:
+    recording = changed(recorded(ALWAYS), ways)
+    recording.nodes["node-b"].remove_link(device)
+    assert await lost(recording, tmp_path, *ends) == [(mode, "node-b")]
+
+
+async def test_a_node_whose_annotations_lack_its_tunnel_s_address_is_judged_by_packets_only(tmp_path: Path) -> None:
+    """WireGuard that encrypts what hosts send among themselves has no such address."""
+    recording = changed(recorded(ALWAYS), (wireguard(),))
+    for one in recording.objects:
+        if one["kind"] == "Node":
+            one["metadata"]["annotations"].pop("projectcalico.org/IPv4WireguardInterfaceAddr")
+    async with cluster_of(recording, tmp_path) as cluster:
+        found = judged(await known(cluster, "node-a", "default/pod-b1"), recording, passing)
+    assert (found.verdict, found.causes) == ("unknown", ())
+    assert ["no annotation tells" in str(blind.reason) for blind in found.blind] == [True]
