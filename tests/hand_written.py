@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from facts import BgpPeer, Bird, CalicoNode, Fact, Link, NeighborTable, ProbeResult, RouteLookup, Sighting
+from facts import BgpPeer, Bird, CalicoNode, Fact, Link, NeighborTable, PodInterface, ProbeResult, RouteLookup, Sighting
 from tests.other_ways import BY_BOTH_KINDS, PEERS, ipip, leg_of, plain, wireguard
 from tests.record import CASES, _lines
 from tests.scene import CART, DB, change, healthy
@@ -89,6 +89,12 @@ def xdp_program_attached(node: str) -> list[Fact]:
     return change(swallowed(healthy(), PEERS[node]), Link, {"node": node, "device": "eth0"}, programs=("eth0",))
 
 
+def xdp_program_on_pod_interface(node: str) -> list[Fact]:
+    """What the pod sends never leaves its node."""
+    facts = change(healthy(), PodInterface, {"node": node}, program=True)
+    return change(facts, Sighting, {"node": node, "way": "out"}, seen=0, device="", outer_target="")
+
+
 def neighbor_table_full(node: str) -> list[Fact]:
     """No namespace has a neighbor table of its own: this would cut off the machine that records it."""
     return change(healthy(), NeighborTable, {"node": node}, collectable=1019, refused=417)
@@ -105,9 +111,10 @@ MODES: dict[str, tuple[Callable[[str], list[Fact]], dict[str, str]]] = {
     "underlay_drops_ipip": (underlay_drops_ipip, {"source": "forward", "target": "reverse"}),
     "underlay_drops_wireguard": (underlay_drops_wireguard, {"source": "forward", "target": "reverse"}),
     "xdp_program_attached": (xdp_program_attached, {"source": "reverse", "target": "forward"}),
+    "xdp_program_on_pod_interface": (xdp_program_on_pod_interface, {"source": "both", "target": "both"}),
     "neighbor_table_full": (neighbor_table_full, {"source": "both", "target": "both"}),
 }
-ONLY_TOLD = ("xdp_program_attached",)  # what may be the cause and is not proved to be it
+ONLY_TOLD = ("xdp_program_attached", "xdp_program_on_pod_interface")  # what may be the cause and is not proved to be it
 
 
 def case(mode: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from facts import (
     Neighbor,
     NeighborTable,
     NodeAddress,
+    PodInterface,
     ProbeResult,
     Sighting,
 )
@@ -277,6 +278,19 @@ async def test_a_program_of_a_card_is_not_the_network_between(lab: Lab, device: 
     (warning,) = diagnosis.warnings
     assert (warning.rule, warning.node) == ("xdp_program_attached", "node-b") and device in warning.text
     assert (await answered(lab)).verdict == "healthy"
+
+
+async def test_a_program_on_a_pod_s_interface_is_told(lab: Lab) -> None:
+    told = next(one for one in (await answered(lab)).facts if isinstance(one, PodInterface) and one.pod == "shop/cart")
+    program = dropping(0)
+    with_program(lab, "node-a", told.interface, program)
+    try:
+        diagnosis = await answered(lab)
+    finally:
+        with_program(lab, "node-a", told.interface, program, "off")
+        os.close(program)
+    assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
+    assert [(one.rule, one.node) for one in diagnosis.warnings] == [("xdp_program_on_pod_interface", "node-a")]
 
 
 async def test_both_directions_are_told(lab: Lab) -> None:
