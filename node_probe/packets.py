@@ -230,29 +230,39 @@ def _size(probe: SendProbe, mtu: int) -> int:
 
 
 async def _attempt(one: socket.socket, probe: SendProbe, size: int, timeout: float) -> Met:
+    """A probe that was itself kept from running still finds what has come meanwhile: a timeout is no silence."""
     began = time.perf_counter()
     family = _family(probe)
-    length = size - family.header - PORT_OR_ECHO_HEADER
-    loop = asyncio.get_running_loop()
+    exchange = asyncio.ensure_future(_exchange(one, probe, family, size))
     try:
-        async with asyncio.timeout(timeout):
-            if probe.protocol == "tcp":
-                await loop.sock_connect(one, (probe.target, probe.port))
-            else:
-                one.connect((probe.target, probe.port))  # what others answer or say is not for this socket
-                if probe.protocol == "udp":
-                    one.send(_payload(length))
-                    await loop.sock_recv(one, LARGEST)
-                else:
-                    await _echo(one, family, length)
-    except TimeoutError:
-        return Met("silence")
+        await asyncio.wait({exchange}, timeout=timeout)
+        if not exchange.done():
+            return Met("silence")
+        exchange.result()
     except Objection as objection:
         return _objected(probe, objection)
     except OSError as error:
         said = _said(one, family)
         return _objected(probe, said) if said else _refused(probe, error)
+    finally:
+        exchange.cancel()
+        await asyncio.wait({exchange})  # it lets go of the socket
     return Met("answered", rtt_us=round((time.perf_counter() - began) * 1e6))
+
+
+async def _exchange(one: socket.socket, probe: SendProbe, family: Family, size: int) -> None:
+    """Returns when the packet was answered. Raises Objection about it, OSError for a reset or the own kernel's no."""
+    length = size - family.header - PORT_OR_ECHO_HEADER
+    loop = asyncio.get_running_loop()
+    if probe.protocol == "tcp":
+        await loop.sock_connect(one, (probe.target, probe.port))
+        return
+    one.connect((probe.target, probe.port))  # what others answer or say is not for this socket
+    if probe.protocol == "udp":
+        one.send(_payload(length))
+        await loop.sock_recv(one, LARGEST)
+    else:
+        await _echo(one, family, length)
 
 
 async def _echo(one: socket.socket, family: Family, length: int) -> None:
