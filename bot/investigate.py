@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from bot.sources.kubernetes import Cluster
+from bot.sources.policies import policies
 from bot.sources.probes import Probes
 from bot.words import parse
 from engine.plan import plan, second
@@ -62,7 +63,8 @@ async def investigate(
     if again := second(known, seen):
         places = listed(list(dict.fromkeys(ask.node for ask in again)))
         await _tell(progress, say("following packets through the firewalls of {nodes}", nodes=places))
-        seen += _followed(again, await probes.ask(again, addresses))
+        followed, about = await asyncio.gather(probes.ask(again, addresses), policies(cluster, known))
+        seen += [*_followed(again, followed), *about]
 
     await _tell(progress, say("judging"))
     diagnosis = await asyncio.to_thread(worker.diagnose, [*known, *seen])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from engine import passage, rulebase, services
+from engine.opinions import opinions
 from engine.order import depths, place
 from engine.path import paths
 from engine.rule import HEALS_NEVER, CauseRule
@@ -55,7 +56,7 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     """The verdict on everything seen for one question. Raises engine.rulebase.EngineFault when the engine fails."""
     rulebook = rulebase.load()
     rules = {rule.name: rule for rule in rulebook.rules if isinstance(rule, CauseRule)}
-    evaluation = rulebook.evaluate(facts)
+    evaluation = rulebook.evaluate([*facts, *opinions(facts)])
     unjudged = _unjudged(evaluation)
     legs = [fact for fact in evaluation.facts if isinstance(fact, Leg)]
     families = {leg.flow: leg.family for leg in legs}

@@ -11,6 +11,7 @@ from engine import policy
 from engine.plan import expected_legs
 from engine.policy import End, Ends, Gate, Opinion, Packet, Rules
 from facts import (
+    Blind,
     Fact,
     LabelledEndpoint,
     Leg,
@@ -42,11 +43,15 @@ def opinions(facts: Sequence[Fact]) -> list[Fact]:
 
     Nothing where the policies were not looked up.
     """
-    read = next((one for one in _all(facts, PoliciesRead)), None)
+    read = next(iter(_all(facts, PoliciesRead)), None)
     if read is None:
         return []
-    known = _Known(facts, read)
-    return [fact for leg in expected_legs(facts) for fact in known.of(leg)]
+    try:
+        known = _Known(facts, read)
+        return [fact for leg in expected_legs(facts) for fact in known.of(leg)]
+    except Exception as error:  # a second opinion must not cost the first one
+        failed = say("judging the policies failed: {error}", error=f"{type(error).__name__}: {error}")
+        return [Blind(look="policies", reason=failed, minor=True)]
 
 
 DOUBTS = {
