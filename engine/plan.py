@@ -37,7 +37,7 @@ T = TypeVar("T")
 WIREGUARD_PORTS = {4: 51820, 6: 51821}  # Felix's defaults
 TUNNELS = ("vxlan", "ipip", "wireguard")
 MOST_FOLLOWED = 4  # flows
-SECOND_PATIENCE_MS = 250  # for the answer to a packet that is followed: what ended it is told at once
+SECOND_PATIENCE_MS = 200  # for the answer to a packet that is followed: what ended it is told at once
 
 
 def plan(facts: Sequence[Fact]) -> list[NodeAsk]:
@@ -89,7 +89,7 @@ def second(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
 def _follow(node: CalicoNode, legs: Sequence[Leg]) -> NodeAsk:
     leaving = [leg for leg in legs if leg.source_node == node.name]
     arriving = [leg for leg in legs if leg.target_node == node.name]
-    sending = [leg for leg in leaving if leg.direction == "forward"]
+    sending, sent = ([leg for leg in some if leg.direction == "forward"] for some in (leaving, arriving))
     return NodeAsk(
         node=node.name,
         family=node.family,
@@ -99,7 +99,7 @@ def _follow(node: CalicoNode, legs: Sequence[Leg]) -> NodeAsk:
         uplink_address=node.address,
         local_pods=_unique([_sending_pod(leg) for leg in sending if leg.source_kind == "pod"]),
         send=_unique([_probe(leg) for leg in sending]),
-        watch=_watches(leaving, arriving),
+        watch=_watches(sending, sent),  # nobody sends on the other legs, so nobody would say that it has ended
         trace=_unique([_trace(node, leg) for leg in (*leaving, *(one for one in arriving if one not in leaving))]),
         patience_ms=SECOND_PATIENCE_MS,
     )
