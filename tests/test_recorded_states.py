@@ -7,7 +7,7 @@ the rules are the product's own.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import permutations
+from itertools import pairwise, permutations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,11 +104,14 @@ def pods_of(recording: Recording) -> list[Pod]:
 
 
 def pairs_of(pods: list[Pod]) -> list[tuple[Pod, Pod]]:
-    """All ordered pairs; of many pods the first of each ordered pair of nodes, a node with itself included."""
+    """All ordered pairs; of many pods each with the next, both ways, and the first of each ordered pair of nodes, of a
+    node with itself included."""
     pairs = list(permutations(pods, 2))
     if len(pods) <= ALL_PAIRS:
         return pairs
-    return list({(source.node, target.node): (source, target) for source, target in reversed(pairs)}.values())
+    of_nodes = {(source.node, target.node): (source, target) for source, target in reversed(pairs)}
+    each = [pair for one, other in pairwise([*pods, pods[0]]) for pair in ((one, other), (other, one))]
+    return list(dict.fromkeys([*of_nodes.values(), *each]))
 
 
 def wanted(state: State, source: Pod, target: Pod) -> tuple[str, frozenset[str]]:
