@@ -8,7 +8,19 @@ import pytest
 
 from engine.diagnosis import diagnose
 from engine.plan import expected_legs, plan
-from facts import Allocation, CalicoNode, Diagnosis, Fact, Leg, Neighbor, Pool, ProbeResult, RouteLookup
+from facts import (
+    Allocation,
+    CalicoNode,
+    Diagnosis,
+    Endpoint,
+    Fact,
+    Leg,
+    Neighbor,
+    Pool,
+    ProbeResult,
+    Question,
+    RouteLookup,
+)
 from tests.scene import CART, DB, DEVICE, change, healthy
 
 TUNNEL, ADDRESS = "10.244.218.64", "172.30.0.12"  # node-b's
@@ -134,6 +146,19 @@ def test_nodes_that_disagree_on_their_subnet_are_a_warning_while_packets_pass() 
     assert [(one.rule, one.node, one.leg) for one in diagnosis.warnings] == [
         ("cross_subnet_asymmetric", "node-a", "forward")
     ]
+
+
+@pytest.mark.parametrize("apart", ["node-a", "node-b"])
+def test_a_node_that_sends_is_answered_as_the_other_node_sees_it(apart: str) -> None:
+    """By no tunnel where that one takes both to be of one subnet: its route is well."""
+    facts = change(flow("CrossSubnet"), Question, {}, source="node-a")
+    facts.append(Endpoint(name="node-a", kind="node", node="node-a", address="172.30.0.11", addresses=("172.30.0.11",)))
+    facts = change(facts, CalicoNode, {"name": apart}, subnet="172.30.0.99/32")
+    there, back = expected_legs(facts)
+    assert (there.encapsulation, back.encapsulation) == (("vxlan", "direct") if apart == "node-a" else ("direct",) * 2)
+    assert (there.source_address == "172.30.0.11") == (
+        apart == "node-b"
+    ) and back.target_address == there.source_address
 
 
 def test_they_are_the_cause_where_the_peer_s_filter_drops_what_they_send() -> None:

@@ -117,7 +117,7 @@ def legs(flow: Flow, source: Side, target: Side, settings: CalicoSettings) -> li
             vxlan_mode=target.vxlan_mode,
             ipip_mode=target.ipip_mode,
         )
-        back = there
+        back = _by_pool(target, source)  # nodes that disagree on their subnet may well answer without the tunnel
     elif source.kind == "node" and there == "direct":
         back = there  # answers are not translated: they cross the network under the pod's own address
     elif source.kind == "pod" and target.kind == "node" and there == "host":
