@@ -41,12 +41,11 @@ def busy_host(topology: Topology) -> None:
 
 @furnished()
 def kube_proxy_ipvs(topology: Topology) -> None:
-    """Every node has the addresses of all Services itself, as kube-proxy's ipvs mode wants it (here nftables translate
-    them, and where there are no dummy devices kube-ipvs0 is an ifb, which looks the same)."""
+    """Every node has all Services' addresses itself, as kube-proxy's ipvs mode does (on an ifb for want of a dummy)."""
     for node in topology.nodes.values():
         kernel = node.kernel
         if kernel.link(IPVS_DEVICE) is None:
-            try:
+            try:  # either is down and asks nobody's address; the lab's kube-proxy does what ipvs would
                 kernel.add_link(ifname=IPVS_DEVICE, kind="dummy")
             except OSError:
                 kernel.add_link(ifname=IPVS_DEVICE, kind="ifb")

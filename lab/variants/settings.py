@@ -51,8 +51,7 @@ def uplink_br_ex(sketch: Sketch) -> Sketch:
 
 @sketched(kind="uplink")
 def uplink_bond0(sketch: Sketch) -> Sketch:
-    """The nodes' uplink is called bond0 and has two network cards below it, one in use (a bridge of both stands in for
-    the bond)."""
+    """The nodes' uplink is called bond0, over two network cards (a bridge of both stands in for the bond)."""
     return replace(sketch, uplink="bond0", uplink_slaves=("ens1f0", "ens1f1"))
 
 
