@@ -80,7 +80,6 @@ ELSEWHERE = {
     ): "pod_mtu_too_large",  # the uplink is too small for pods
     ("route_blackholed", "one node"): "pod_route_missing",  # what is swallowed is the pod's own address
     ("route_shadowed", "one node"): "pod_route_wrong_device",
-    ("foreign_route_to_pod", "one subnet of CrossSubnet"): "route_wrong_next_hop",  # there is no tunnel to go past
     ("route_wrong_device", "one subnet of CrossSubnet"): "route_wrong_next_hop",  # the uplink is right there
     ("tunnel_mtu_too_large", "one subnet of CrossSubnet"): "pod_mtu_too_large",
 }

@@ -171,7 +171,14 @@ def two_subnets() -> Iterator[Lab]:
 
 
 @pytest.mark.parametrize(
-    "mode", ["route_shadowed", "routing_rule_diverts", "pod_route_wrong_device", "pod_neighbor_wrong"]
+    "mode",
+    [
+        "foreign_route_to_pod",
+        "route_shadowed",
+        "routing_rule_diverts",
+        "pod_route_wrong_device",
+        "pod_neighbor_wrong",
+    ],
 )
 @pytest.mark.parametrize("where", ["source", "target"])
 async def test_wounds_of_a_path_without_tunnel(two_subnets: Lab, mode: str, where: str) -> None:
@@ -195,3 +202,66 @@ async def test_a_tunnel_where_none_is_needed_is_the_wrong_device(two_subnets: La
     by_hand(two_subnets, "node-a", script)
     diagnosis = await answered(two_subnets)
     assert [(cause.rule, cause.node) for cause in diagnosis.causes] == [("route_wrong_device", "node-a")], diagnosis
+
+
+# ---- where BIRD's routes are as right as any other
+
+
+@pytest.fixture(scope="module")
+def no_tunnel() -> Iterator[Lab]:
+    try:
+        lab = Lab.up(variant="bgp")
+    except NamespacesForbidden as error:
+        pytest.skip(error.sentence)
+    with lab:
+        yield lab
+
+
+DIRECT_DB = "10.244.218.64"
+DIRECT_SHAPES = {
+    "to a router that does not know the pod": "ip.route('add', dst='10.244.218.64/28', gateway='172.30.0.1', proto=4)",
+    "to the link itself": f"ip.route('add', dst='{DIRECT_DB}/32', oif=at('eth0'), scope=253, proto=3)",
+    "to a next hop nobody has": f"ip.route('add', dst='{DIRECT_DB}/32', gateway='172.30.0.222', proto=3)",
+    "of a bridge with part of the block": (
+        "ip.link('add', ifname='docker0', kind='bridge', state='up')\n"
+        "ip.addr('add', index=at('docker0'), address='10.244.218.78', prefixlen=28)"
+    ),
+}
+DIRECT_WELL = {
+    "by another node, which forwards": f"ip.route('add', dst='{DIRECT_DB}/32', gateway='172.30.0.13', proto=3)",
+    "to the right node": f"ip.route('add', dst='{DIRECT_DB}/32', gateway='172.30.0.12', proto=3)",
+}
+
+
+@pytest.mark.parametrize("mode", ["foreign_route_to_pod", "route_shadowed", "route_blackholed"])
+@pytest.mark.parametrize("where", ["source", "target"])
+async def test_a_foreign_route_without_a_tunnel(no_tunnel: Lab, mode: str, where: str) -> None:
+    no_tunnel.heal()
+    told = no_tunnel.inflict(mode, where=where)
+    diagnosis = await answered(no_tunnel)
+    assert [(cause.rule, cause.node) for cause in diagnosis.causes] == [(mode, told["node"])], diagnosis
+
+
+@pytest.mark.parametrize("shape", DIRECT_SHAPES)
+async def test_a_foreign_route_without_a_tunnel_in_another_shape(no_tunnel: Lab, shape: str) -> None:
+    no_tunnel.heal()
+    by_hand(no_tunnel, "node-a", DIRECT_SHAPES[shape])
+    diagnosis = await answered(no_tunnel)
+    assert [(cause.rule, cause.node, cause.leg) for cause in diagnosis.causes] == [
+        ("foreign_route_to_pod", "node-a", "forward")
+    ], diagnosis
+
+
+@pytest.mark.parametrize("route", DIRECT_WELL)
+async def test_without_a_tunnel_a_route_that_carries_packets_is_nobody_s_fault(no_tunnel: Lab, route: str) -> None:
+    no_tunnel.heal()
+    by_hand(no_tunnel, "node-a", DIRECT_WELL[route])
+    diagnosis = await answered(no_tunnel)
+    assert (diagnosis.verdict, diagnosis.causes, diagnosis.warnings) == ("healthy", (), ()), diagnosis
+
+
+async def test_a_daemon_s_route_that_loses_packets_is_not_called_a_stranger_s(no_tunnel: Lab) -> None:
+    no_tunnel.heal()
+    by_hand(no_tunnel, "node-a", f"ip.route('add', dst='{DIRECT_DB}/32', gateway='172.30.0.1', proto=186)")
+    diagnosis = await answered(no_tunnel)
+    assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ()), diagnosis

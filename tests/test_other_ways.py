@@ -18,8 +18,10 @@ from facts import (
     Diagnosis,
     Fact,
     Link,
+    Neighbor,
     ProbeResult,
     RouteLookup,
+    Sighting,
     WireguardDevice,
     WireguardPeer,
     from_builtins,
@@ -114,6 +116,127 @@ def test_bgp_may_leave_the_way_to_a_router(facts: list[Fact], fields: dict[str, 
     """A reflector's, a router's aggregate, a default route: packets that pass are all there is to judge by."""
     diagnosis = diagnose(change(facts, RouteLookup, A_TO_B, **fields))
     assert (diagnosis.verdict, diagnosis.causes, diagnosis.warnings) == ("healthy", (), ())
+
+
+TO_DB: dict[str, Any] = {"node": "node-a", "way": "out", "target_address": DB[2]}
+AT_DB: dict[str, Any] = {"node": "node-b", "way": "in", "target_address": DB[2]}
+NOTHING = {"seen": 0, "device": "", "outer_target": ""}
+BY_GATEWAY: dict[str, Any] = {"prefix": f"{DB[2]}/32", "next_hop": "172.30.0.1", "device": "eth0", "protocol": 3}
+GATEWAY = Neighbor(
+    node="node-a", device="eth0", address="172.30.0.1", found=True, mac="02:00:00:00:00:99", state="STALE"
+)
+
+
+def by(facts: list[Fact], route: dict[str, Any], arrived: dict[str, Any]) -> Diagnosis:
+    """All packets to the pod are lost; they leave by this route."""
+    facts = change([*facts, GATEWAY], RouteLookup, A_TO_B, **route)
+    return diagnose(lost(change(facts, Sighting, AT_DB, **arrived)))
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        BY_GATEWAY,
+        BY_GATEWAY | {"prefix": "10.244.218.64/28", "protocol": 4},
+        BY_GATEWAY | {"next_hop": "", "device": "dummy0"},
+        BY_GATEWAY | {"next_hop": "", "device": "docker0", "prefix": "10.244.218.64/28", "protocol": 2},
+    ],
+)
+def test_without_a_tunnel_a_route_by_hand_is_accused_where_its_packets_are_seen_to_get_lost(
+    route: dict[str, Any],
+) -> None:
+    diagnosis = by(plain(), route, NOTHING)
+    assert named(diagnosis) == [("foreign_route_to_pod", "node-a", "forward")]
+    (cause,) = diagnosis.causes
+    assert cause.heals_within_s == 0
+    assert "of 8 packets that left for shop/db none reached node-b" in cause.text
+
+
+UNRESOLVED = {"mac": "", "state": "INCOMPLETE"}
+
+
+def test_without_a_tunnel_a_route_by_hand_is_accused_where_nobody_answers_for_its_next_hop() -> None:
+    facts = change([*plain(), GATEWAY], RouteLookup, A_TO_B, **BY_GATEWAY)
+    facts = change(facts, Neighbor, {"address": "172.30.0.1"}, **UNRESOLVED)
+    facts = change(facts, Sighting, AT_DB, **NOTHING)
+    left = diagnose(lost(facts))
+    assert "of 8 packets that left" in left.causes[0].text, "they went somewhere"
+    diagnosis = diagnose(lost(change(facts, Sighting, TO_DB, **NOTHING)))
+    assert named(diagnosis) == [("foreign_route_to_pod", "node-a", "forward")]
+    assert "nobody answers there for 172.30.0.1 (INCOMPLETE)" in diagnosis.causes[0].text
+    answers = change(facts, Neighbor, {"address": "172.30.0.1"}, mac="02:00:00:00:00:99", state="REACHABLE")
+    diagnosis = diagnose(lost(change(answers, Sighting, TO_DB, **NOTHING)))
+    assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ()), "the node itself did not let them out"
+
+
+NOT_PROVEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "they arrive: whatever loses them is behind the network": (BY_GATEWAY, {}),
+    "the target's node did not look on all the time": (BY_GATEWAY, NOTHING | {"enclosed": False}),
+    "nobody may look": (BY_GATEWAY, {"seen": -1, "heard": False, "enclosed": False}),
+    "a routing daemon's may be as right as BIRD's": (BY_GATEWAY | {"protocol": 186}, NOTHING),
+    "it leads to the whole block: cloud and operator write such": (
+        BY_GATEWAY | {"prefix": "10.244.218.64/26"},
+        NOTHING,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NOT_PROVEN)
+def test_without_a_tunnel_any_route_may_be_right(what: str) -> None:
+    diagnosis = by(plain(), *NOT_PROVEN[what])
+    assert (diagnosis.verdict, diagnosis.causes, diagnosis.warnings) == ("unknown", (), ())
+
+
+def test_a_route_by_hand_to_the_right_node_is_not_what_loses_packets() -> None:
+    diagnosis = by(plain(), BY_GATEWAY | {"next_hop": "172.30.0.12"}, NOTHING)
+    assert [cause.rule for cause in diagnosis.causes] == ["underlay_drops_unencapsulated"]
+
+
+def test_a_route_by_hand_that_carries_packets_is_healthy() -> None:
+    diagnosis = diagnose(change([*plain(), GATEWAY], RouteLookup, A_TO_B, **BY_GATEWAY))
+    assert (diagnosis.verdict, diagnosis.causes, diagnosis.warnings) == ("healthy", (), ())
+
+
+@pytest.mark.parametrize("settings", [BY_BIRD, BY_BOTH_KINDS], ids=["BIRD", "Felix"])
+def test_a_foreign_route_past_tunl0(settings: dict[str, str]) -> None:
+    """Whoever writes the pool's routes, each of its packets to another node has to take the tunnel."""
+    diagnosis = diagnose(lost(change(ipip(settings), RouteLookup, A_TO_B, **BY_GATEWAY)))
+    assert named(diagnosis) == [("foreign_route_to_pod", "node-a", "forward")]
+    assert "before Calico's route for 10.244.218.64/26 by tunl0" in diagnosis.causes[0].text
+
+
+@pytest.mark.parametrize(
+    ("route", "mode", "heals"),
+    [
+        (BY_GATEWAY, "foreign_route_to_pod", 0),
+        (BY_GATEWAY | {"protocol": 186}, "foreign_route_to_pod", 0),
+        (BY_GATEWAY | {"next_hop": "", "device": "docker0", "protocol": 2}, "foreign_route_to_pod", 0),
+        (BY_GATEWAY | {"protocol": 80}, "route_wrong_next_hop", 95),
+        (BY_GATEWAY | {"prefix": "10.244.218.64/26"}, "route_wrong_next_hop", 95),
+        ({"prefix": f"{DB[2]}/32", "next_hop": "", "device": "cali5", "protocol": 3}, "route_shadowed", 95),
+    ],
+)
+def test_where_felix_writes_routes_without_a_tunnel_each_wrong_entry_has_one_name(
+    route: dict[str, Any], mode: str, heals: int
+) -> None:
+    facts = ipip(BY_BOTH_KINDS, "CrossSubnet")
+    diagnosis = diagnose(lost(change(facts, RouteLookup, A_TO_B, **route)))
+    assert named(diagnosis) == [(mode, "node-a", "forward")]
+    assert diagnosis.causes[0].heals_within_s == heals
+    right = diagnose(change(facts, RouteLookup, A_TO_B, **route | {"next_hop": "172.30.0.12", "device": "eth0"}))
+    assert (right.verdict, right.causes, right.warnings) == ("healthy", (), ())
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        {"prefix": f"{DB[2]}/32", "next_hop": "", "device": "cali5", "protocol": 3},
+        {"prefix": f"{DB[2]}/32", "next_hop": "", "device": "lo", "type": "local", "table": 255},
+    ],
+)
+def test_a_route_that_keeps_packets_on_the_sender_s_node_is_wrong_whoever_writes_routes(route: dict[str, Any]) -> None:
+    diagnosis = diagnose(lost(change(plain(), RouteLookup, A_TO_B, **route)))
+    assert named(diagnosis) == [("route_shadowed", "node-a", "forward")]
 
 
 @pytest.mark.parametrize("facts", [plain(), ipip()], ids=["BGP", "IPIP"])

@@ -18,7 +18,7 @@ from facts import CalicoNode, Leg, RouteLookup
     at=the.leg.source_node,
     stage="source node",
     heals_within_s=HEALS_ENTRY,
-    leg=some(Leg, route_by="felix"),
+    leg=some(Leg, routed=True),
     node=some(CalicoNode, name=the.leg.source_node, family=the.leg.family),
     route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
 )
@@ -39,7 +39,7 @@ def route_shadowed(leg: Leg, node: CalicoNode, route: RouteLookup) -> Text | Fin
     if not route.device.startswith(tuple(filter(None, node.interface_prefix.split(",")))):
         return None
     return say(
-        "{node} sends {prefix} to its own interface {device}, before its route for {block}; {pod} is on {peer}.",
+        "{node} sends {prefix} to its own interface {device}, before any route for {block}; {pod} is on {peer}.",
         node=route.node,
         prefix=route.prefix,
         device=route.device,

@@ -1,8 +1,10 @@
 """The route to the target's block leads to a node that does not have it: a detour at best."""
 
-from engine.prefix import covers_more
+from engine.prefix import covers_less, covers_more
 from engine.rule import HEALS_ENTRY, Text, cause, say, some, the
 from facts import Leg, RouteLookup
+
+FELIX = 80  # the protocol of its routes by the uplink
 
 
 @cause(
@@ -41,6 +43,8 @@ def route_wrong_next_hop(leg: Leg, route: RouteLookup) -> Text | None:
     tunnelled = route.device == leg.tunnel_device
     if tunnelled != (leg.expected_device == leg.tunnel_device) or covers_more(route.prefix, leg.target_block):
         return None
+    if not tunnelled and route.protocol != FELIX and covers_less(route.prefix, leg.target_block):
+        return None  # it is not Felix's: foreign_route_to_pod
     # A tunnel address in a block that is not its node's has a route of its own, by the link itself.
     if not leg.expected_next_hop or (route.next_hop or route.destination) == leg.expected_next_hop:
         return None

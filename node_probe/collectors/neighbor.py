@@ -19,9 +19,13 @@ PAUSE_S = 0.005
 def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
     """Neighbor of each way's real next hops, of each expected one on the tunnel device, of each local pod on its
     interface, and of each peer's node address on the uplink."""
-    for device, address in view.hops(ask):
-        yield view.neighbor(ask.node, device, address)
     peers = dict.fromkeys(way.expected_peer for way in ask.ways if way.expected_peer)
+    own = {ask.tunnel_device, *(pod.interface for pod in ask.local_pods)}
+    for device, address in view.hops(ask):
+        seen = view.neighbor(ask.node, device, address)
+        # A hop that is neither the peer's nor Calico's: does anybody answer for it?
+        strange = device not in own and address not in peers
+        yield _asked(seen, view) if strange and (not seen.found or seen.state in UNRESOLVED) else seen
     uplink = view.uplink(ask) if peers else None
     if uplink is not None:
         for address in peers:
@@ -31,15 +35,21 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
 def _peer(node: str, device: str, address: str, view: View) -> Neighbor:
     """FAILED may be a memory of an hour ago: it counts when the kernel has a packet to send and still finds nobody."""
     seen = view.neighbor(node, device, address)
-    if seen.state not in UNRESOLVED:
-        return seen
+    return _asked(seen, view) if seen.state in UNRESOLVED else seen
+
+
+def _asked(seen: Neighbor, view: View) -> Neighbor:
+    """What the kernel knows of it once it has had a packet for it."""
+    to: tuple[str | int, ...] = (seen.address, DISCARD_PORT)
+    if seen.address.startswith("fe80:"):
+        to = (*to, 0, view.netlink.link(seen.device).index)
     with (
         contextlib.suppress(OSError),  # a kernel that refuses to send has resolved nothing either
-        socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as nudge,
+        socket.socket(socket.AF_INET6 if ":" in seen.address else socket.AF_INET, socket.SOCK_DGRAM) as nudge,
     ):
-        nudge.sendto(b"", (address, DISCARD_PORT))
+        nudge.sendto(b"", to)
     until = min(time.monotonic() + PATIENCE_S, view.deadline)
-    while seen.state in UNRESOLVED and time.monotonic() < until:
+    while (not seen.found or seen.state in UNRESOLVED) and time.monotonic() < until:
         time.sleep(PAUSE_S)
-        seen = view.neighbor(node, device, address)
+        seen = view.neighbor(seen.node, seen.device, seen.address)
     return seen
