@@ -16,7 +16,7 @@ from facts import Blind
 from facts.ask import Trace
 from facts.firewall import FirewallTrace, RuleDrop
 from node_probe.firewall import ruleset as tools
-from node_probe.firewall.drops import drops, grown
+from node_probe.firewall.drops import drops, grown, wanted
 from node_probe.firewall.event import Event
 from node_probe.firewall.ruleset import IPTABLES_LEGACY, IPTABLES_NFT, Chain, Rule, Ruleset, from_nft, from_save, merged
 from tests.namespaces import in_namespaces
@@ -399,8 +399,6 @@ def test_the_tools_of_this_machine_are_read_as_one(family: int) -> None:
         True,
     )
     assert (mark.verdict, base.rules[0].verdict, base.rules[0].targets) == ("", "jump", ("cali-FORWARD",))
-    for rule in own.rules:
-        assert read.rule(own, handle=rule.handle) == rule
     guard = read.chain("nft", "inet", "guard", "forward")
     assert guard and (guard.rules[0].text, guard.rules[0].packets) == ("counter drop", 0)
 
@@ -422,7 +420,7 @@ def test_rules_of_iptables_legacy_are_read_beside_the_others() -> None:
 
 @needs("nft")
 @in_namespaces
-def test_a_maps_chains_are_read_where_they_are_asked_for() -> None:
+def test_a_maps_chains_are_read_for_the_counters() -> None:
     text = """table ip calico {
         map dispatch { type ifname : verdict; elements = { "cali1" : goto one, "cali2" : jump two } }
         chain one { counter drop; }
@@ -431,11 +429,63 @@ def test_a_maps_chains_are_read_where_they_are_asked_for() -> None:
             ct state vmap { established : accept, invalid : goto one }; }
     }"""
     run("nft", "-f", "-", text=text)
-    for maps, targets in ((True, ("one", "two")), (False, ())):
-        read = tools.read(4, time.monotonic() + 10, maps=maps)
-        chain, two = (read.chain("nft", "ip", "calico", name) for name in ("forward", "two"))
-        assert chain and two
-        assert (chain.policy, chain.rules[0].targets) == ("drop", targets)
-        assert two.rules[0].verdict == "reject"
-        if maps:
-            assert chain.rules[1].targets == ("one",)
+    read = tools.read(4, time.monotonic() + 10)
+    chain, two = (read.chain("nft", "ip", "calico", name) for name in ("forward", "two"))
+    assert chain and two
+    assert (chain.policy, chain.rules[0].targets, chain.rules[1].targets) == ("drop", ("one", "two"), ("one",))
+    assert two.rules[0].verdict == "reject"
+
+
+MANY = 200
+
+
+@needs("nft", "iptables-nft-restore", "iptables-nft-save")
+@in_namespaces
+def test_of_a_large_firewall_only_what_matters_is_read() -> None:
+    """Listed as a whole, twenty thousand rules of kube-proxy take longer than the person who asks should wait."""
+    chains = "".join(f":KUBE-SVC-{n} - [0:0]\n" for n in range(MANY))
+    rules = "".join(f"-A KUBE-SVC-{n} -s 10.0.0.{n % 250} -j DROP\n" for n in range(MANY))
+    own = OWN_RULES.format(source="10.0.0.0/24").replace("*filter\n", f"*filter\n{chains}")
+    run("iptables-nft-restore", text=own.replace("COMMIT", f"{rules}COMMIT"))
+    run(
+        "nft",
+        "-f",
+        "-",
+        text="table inet guard { chain forward { type filter hook forward priority 5; counter drop; }; }",
+    )
+    lost = [
+        met("1", "PREROUTING", family="ip", table="nat"),
+        met("1", "FORWARD", family="ip", table="filter", kind="rule", handle=1, verdict="jump"),
+        met("1", "KUBE-SVC-7", family="ip", table="filter", kind="rule", handle=2, verdict="drop"),
+        met("2", "forward", table="guard", kind="rule", handle=2, verdict="drop"),
+    ]
+    keys = wanted(lost)
+    assert ("nft", "ip", "nat", "PREROUTING") not in keys
+    read = tools.read(4, time.monotonic() + 10, wanted=keys)
+    assert not read.unread
+    listed = {name: len(chain.rules) for (_, _, _, name), chain in read.chains.items() if chain.rules}
+    assert listed == {"FORWARD": 1, "cali-FORWARD": 3, "KUBE-SVC-7": 1, "forward": 1}
+    assert read.chains["nft", "ip", "filter", "FORWARD"].hook == "forward"
+    (rule,) = read.chains["nft", "ip", "filter", "KUBE-SVC-7"].rules
+    assert (
+        rule.backend == IPTABLES_NFT
+        and read.rule(read.chains["nft", "ip", "filter", "KUBE-SVC-7"], handle=rule.handle) == rule
+    )
+    everything = tools.read(4, time.monotonic() + 20)
+    assert not everything.unread and sum(len(chain.rules) for chain in everything.chains.values()) == MANY + 5
+
+
+@needs("nft")
+@in_namespaces
+def test_a_chain_that_went_meanwhile_is_a_reason() -> None:
+    run(
+        "nft",
+        "-f",
+        "-",
+        text="table inet guard { chain forward { type filter hook forward priority 5; counter drop; }; }",
+    )
+    read = tools.read(
+        4, time.monotonic() + 10, wanted=[("nft", "inet", "guard", "gone"), ("nft", "inet", "guard", "forward")]
+    )
+    assert len(read.unread) == 1 and "nft failed" in read.unread[0]
+    assert len(read.chains["nft", "inet", "guard", "forward"].rules) == 1

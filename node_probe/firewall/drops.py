@@ -12,7 +12,7 @@ from facts.ask import Trace
 from facts.firewall import FirewallTrace, RuleDrop
 from facts.message import joined, say
 from node_probe.firewall.event import Event
-from node_probe.firewall.ruleset import IPTABLES_LEGACY, Chain, Rule, Ruleset, layer
+from node_probe.firewall.ruleset import CALICO, IPTABLES_LEGACY, Chain, Key, Rule, Ruleset, layer
 
 ENDS_PACKETS = ("drop", "reject")
 # How far along a hook is: what was seen at a later one has left the earlier ones behind.
@@ -26,7 +26,6 @@ NAMES_A_POLICY = re.compile(  # behind a rule's annotations, where it has any
 LOOKS_FOR_A_MARK = re.compile(r"\bmark\b.*?0x[0-9a-f]+")
 SETS_A_MARK = re.compile(r"-j MARK --set|\bmark set\b")
 GROUP = re.compile(r"(?:^|-)cali-g[io]-")
-CALICO = re.compile(r"(?:^|-)cali-")
 MAX_DEPTH = 16  # the kernel's own
 
 
@@ -82,6 +81,21 @@ def drops(
         last_hook=_last_hook(ways, ruleset),
     )
     return [trace, *_told(node, asked, ended, ruleset, outer=outer)]
+
+
+def wanted(events: Iterable[Event]) -> list[Key]:
+    """Keys of the chains that `read` must list for `drops` to name what ended these packets.
+
+    For each packet and backend those since the last base chain that let it pass: a node's firewall can be large.
+    """
+    since: dict[tuple[str, str], dict[Key, None]] = defaultdict(dict)
+    for event in events:
+        where = layer(event.backend)
+        met = since[event.packet, where]
+        met[where, event.family, event.table, event.chain] = None
+        if event.kind == "policy" and event.verdict not in ENDS_PACKETS and where != IPTABLES_LEGACY:
+            met.clear()
+    return list(dict.fromkeys(key for met in since.values() for key in met))
 
 
 def _ways(events: Iterable[Event], ruleset: Ruleset) -> Iterator[tuple[str, _Way]]:
@@ -229,7 +243,7 @@ def _policy_chains(rules: tuple[Rule, ...], ruleset: Ruleset) -> tuple[Chain, ..
 def grown(
     node: str, asked: Trace, before: Ruleset, after: Ruleset, sent: int, *, outer: bool = False
 ) -> list[RuleDrop | FirewallTrace | Blind]:
-    """What the counters say of `sent` packets that went between the two listings (`read` with `maps`).
+    """What the counters say of `sent` packets that went between two listings of everything.
 
     A RuleDrop and a FirewallTrace where exactly one rule that drops counted exactly these packets and no rule changed;
     nothing where none counted; else a Blind with the reason, minor since packets that pass need no rule named.

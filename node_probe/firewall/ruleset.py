@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -27,6 +27,11 @@ HOOKS = {  # of the chains iptables builds in
     "OUTPUT": "output",
     "POSTROUTING": "postrouting",
 }
+TABLES = ("raw", "mangle", "nat", "filter", "security")  # of iptables
+CALICO_TABLE = "calico"  # of nftables
+CALICO = re.compile(r"(?:^|-)cali-")
+Key = tuple[str, str, str, str]  # of a chain: NFT or IPTABLES_LEGACY, family, table, name
+Command = tuple[str, ...]
 ENDS = {
     "DROP": "drop",
     "REJECT": "reject",
@@ -67,7 +72,7 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
     rules: tuple[Rule, ...] = ()
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
+    def key(self) -> Key:
         return layer(self.backend), self.family, self.table, self.name
 
 
@@ -208,15 +213,18 @@ _SAVED_COMMENT = re.compile(r' -m comment --comment (?:"((?:[^"\\]|\\.)*)"|(\S+)
 _SAVED_END = re.compile(r" -([jg]) (\S+)")
 
 
-def from_save(text: str, *, backend: str, family: str) -> list[Chain]:
-    """Chains of `iptables-save -c` or its kin. backend: IPTABLES_NFT or IPTABLES_LEGACY; family: "ip" or "ip6"."""
+def from_save(text: str, *, backend: str, family: str, only: Collection[tuple[str, str]] | None = None) -> list[Chain]:
+    """Chains of `iptables-save -c` or its kin. backend: IPTABLES_NFT or IPTABLES_LEGACY; family: "ip" or "ip6".
+
+    only: (table, chain) whose rules are wanted; Calico's are always, all others have none then.
+    """
     found: dict[tuple[str, str], Chain] = {}
     rules: dict[tuple[str, str], list[Rule]] = defaultdict(list)
     table = ""
     for line in text.splitlines():
         if line.startswith("*"):
             table = line[1:].strip()
-        elif match := _SAVED_CHAIN.match(line):
+        elif line.startswith(":") and (match := _SAVED_CHAIN.match(line)):
             name, policy, packets = match.groups()
             chain = Chain(backend=backend, family=family, table=table, name=name)
             if policy != "-":
@@ -225,29 +233,36 @@ def from_save(text: str, *, backend: str, family: str) -> list[Chain]:
                 )
             found[table, name] = chain
         elif match := _SAVED_RULE.match(line):
-            earlier = rules[table, match[3]]
-            rule = _saved_rule(match, backend, family, table, len(earlier) + 1)
+            where = (table, match[3])
+            if only is not None and where not in only and not CALICO.search(match[3]):
+                continue
+            rule = _saved_rule(match, found.get(where), len(rules[where]) + 1)
             # What is neither one of iptables' verdicts nor a chain is an extension's target: MARK, DNAT, LOG...
             if rule.targets and (table, rule.targets[0]) not in found:
                 rule = msgspec.structs.replace(rule, verdict="", targets=())
-            earlier.append(rule)
+            rules[where].append(rule)
     return [msgspec.structs.replace(chain, rules=tuple(rules[key])) for key, chain in found.items()]
 
 
-def _saved_rule(match: re.Match[str], backend: str, family: str, table: str, number: int) -> Rule:
-    packets, text, chain = match.groups()
+def _saved_rule(match: re.Match[str], chain: Chain | None, number: int) -> Rule:
+    if chain is None:
+        raise ValueError(f"a rule of a chain that was not listed: {match[2]}")
+    packets, text, _ = match.groups()
+    # Between the comments' parts, quoted or not: what else the rule says.
+    plain, *said = _SAVED_COMMENT.split(text)
     digest, comments = "", []
-    for said in _SAVED_COMMENT.finditer(text):
-        found, comment = _calico(_unquoted(said[1]) if said[1] is not None else said[2])
+    for quoted, word, more in zip(said[::3], said[1::3], said[2::3], strict=True):
+        found, comment = _calico(_unquoted(quoted) if word is None else word)
         digest = found or digest
         comments += [comment] if comment else []
-    end = _SAVED_END.search(_SAVED_COMMENT.sub("", text))
+        plain += more
+    end = _SAVED_END.search(plain)
     verdict = ENDS.get(end[2], {"j": "jump", "g": "goto"}[end[1]]) if end else ""
     return Rule(
-        backend=backend,
-        family=family,
-        table=table,
-        chain=chain,
+        backend=chain.backend,
+        family=chain.family,
+        table=chain.table,
+        chain=chain.name,
         number=number,
         text=text,
         comment="; ".join(comments),
@@ -259,7 +274,7 @@ def _saved_rule(match: re.Match[str], backend: str, family: str, table: str, num
 
 
 def _unquoted(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text)
+    return re.sub(r"\\(.)", r"\1", text) if "\\" in text else text
 
 
 def merged(chains: Iterable[Chain], saved: Iterable[Chain]) -> list[Chain]:
@@ -289,24 +304,57 @@ def _same(nft: Rule, saved: Rule) -> bool:
 # --- asking the tools ---
 
 
-def read(family: int, deadline: float, *, maps: bool = False) -> Ruleset:
-    """Every rule a packet of this family (4 or 6) can meet in this network namespace, listed at once.
+def read(family: int, deadline: float, *, wanted: Iterable[Key] | None = None) -> Ruleset:
+    """The rules a packet of this family (4 or 6) can meet in this network namespace, as they are now.
 
-    deadline: time.monotonic, s. maps: with what verdict maps and sets hold, which may be much; only counters need it.
+    deadline: time.monotonic, s. wanted: keys of the chains whose rules matter; all others have none then, but Calico's.
+    None: all rules, with their counters and where maps lead, which takes seconds where there are thousands.
     What cannot be read is a sentence in `unread`. Blocks; for a thread of its own.
     """
-    six, ip = ("6", "ip6") if family == 6 else ("", "ip")
-    wanted = {
-        "nft": ("nft", "-a", *(() if maps else ("-t",)), "list", "ruleset"),
-        f"ip{six}tables-nft-save": (f"ip{six}tables-nft-save", "-c"),
-    }
+    ip = "ip6" if family == 6 else "ip"
+    legacy, new = (f"{ip}tables-{kind}-save" for kind in ("legacy", "nft"))
+    commands: list[Command] = []
     if _legacy_tables(ip):
-        wanted[f"ip{six}tables-legacy-save"] = (f"ip{six}tables-legacy-save", "-c")
-    told, unread = _run(wanted, deadline)
-    nft = from_nft(told.get("nft", ""))
-    saved = from_save(told.get(f"ip{six}tables-nft-save", ""), backend=IPTABLES_NFT, family=ip)
-    legacy = from_save(told.get(f"ip{six}tables-legacy-save", ""), backend=IPTABLES_LEGACY, family=ip)
-    return Ruleset([*(merged(nft, saved) if "nft" in told else saved), *legacy], unread)
+        commands.append((legacy, "-c"))
+    if wanted is None:
+        known, unread = _run([("nft", "list", "tables")], deadline)
+        tables = [tuple(line.split()[1:3]) for text in known.values() for line in text.splitlines()]
+        commands.append((new, "-c"))
+        saves = shutil.which(new) is not None
+        commands += [
+            ("nft", "-a", "list", "table", *table)
+            for table in tables
+            if table[0] in (ip, "inet", "bridge", "netdev") and not (saves and table[0] == ip and table[1] in TABLES)
+        ]
+        only = None
+    else:
+        unread = []
+        keys = list(dict.fromkeys(wanted))
+        only = {(table, name) for _, _, table, name in keys}
+        nft = [(of, table, name) for where, of, table, name in keys if where == NFT]
+        commands.append(("nft", "list", "chains"))
+        commands += [(new, "-c", "-t", table) for table in TABLES if any(one[:2] == (ip, table) for one in nft)]
+        commands += [
+            ("nft", "-a", "-t", "list", "table", of, CALICO_TABLE)
+            for of in {one[0] for one in nft if one[1] == CALICO_TABLE}
+        ]
+        commands += [("nft", "-a", "-t", "list", "chain", *one) for one in nft if one[1] != CALICO_TABLE]
+    told, more = _run(commands, deadline)
+    found: dict[Key, Chain] = {}
+    saved: list[Chain] = []
+    detailed: list[Chain] = []
+    for command, text in told.items():
+        if command[0] == legacy:
+            found |= {chain.key: chain for chain in from_save(text, backend=IPTABLES_LEGACY, family=ip, only=only)}
+        elif command[0] == new:
+            saved += from_save(text, backend=IPTABLES_NFT, family=ip, only=only)
+        elif command[1:] == ("list", "chains"):
+            found |= {chain.key: chain for chain in from_nft(text)}
+        else:
+            detailed += from_nft(text)
+    for chain in (*saved, *merged(detailed, saved)):
+        found[chain.key] = chain
+    return Ruleset(found.values(), [*unread, *more])
 
 
 def _legacy_tables(ip: str) -> bool:
@@ -319,18 +367,18 @@ def _legacy_tables(ip: str) -> bool:
         return True  # whoever may not read this gets a reason from the tool itself
 
 
-def _run(wanted: dict[str, tuple[str, ...]], deadline: float) -> tuple[dict[str, str], list[Text]]:
-    """What each command printed, by name; a sentence for each that could not be run to its end. All at once."""
-    told: dict[str, str] = {}
-    unread: list[Text] = []
-    running: dict[str, subprocess.Popen[bytes]] = {}
+def _run(commands: Sequence[Command], deadline: float) -> tuple[dict[Command, str], list[Text]]:
+    """What each command printed; a sentence for each tool that could not be run to its end. All at once."""
+    told: dict[Command, str] = {}
+    unread: dict[str, Text] = {}
+    running: dict[Command, subprocess.Popen[bytes]] = {}
     try:
-        for name, command in wanted.items():
-            path = shutil.which(name)
+        for command in commands:
+            name, path = command[0], shutil.which(command[0])
             if path is None:
-                unread.append(say("{command} is not installed here, so its rules were not read", command=name))
+                unread[name] = say("{command} is not installed here, so its rules were not read", command=name)
                 continue
-            running[name] = subprocess.Popen(
+            running[command] = subprocess.Popen(
                 [path, *command[1:]],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -338,16 +386,18 @@ def _run(wanted: dict[str, tuple[str, ...]], deadline: float) -> tuple[dict[str,
                 env={**os.environ, "LC_ALL": "C"},
             )
         printed = _printed(running, deadline)
-        for name, process in running.items():
-            text, complaint, whole = printed[name]
+        for command, process in running.items():
+            name, (text, complaint, whole) = command[0], printed[command]
+            try:
+                status = process.wait(max(0.0, deadline - time.monotonic())) if whole else -1
+            except subprocess.TimeoutExpired:
+                whole = False
             if not whole:
-                unread.append(say("{command} was not done in time or printed too much", command=name))
-            elif process.wait() != 0:
-                unread.append(
-                    say("{command} failed: {complaint}", command=name, complaint=complaint or process.returncode)
-                )
+                unread[name] = say("{command} was not done in time or printed too much", command=name)
+            elif status:
+                unread[name] = say("{command} failed: {complaint}", command=name, complaint=complaint or status)
             else:
-                told[name] = text
+                told[command] = text
     finally:
         for process in running.values():
             if process.poll() is None:
@@ -356,12 +406,12 @@ def _run(wanted: dict[str, tuple[str, ...]], deadline: float) -> tuple[dict[str,
             for pipe in (process.stdout, process.stderr):
                 if pipe is not None:
                     pipe.close()
-    return told, unread
+    return told, list(unread.values())
 
 
-def _printed(running: dict[str, subprocess.Popen[bytes]], deadline: float) -> dict[str, tuple[str, str, bool]]:
-    """By name: what it printed, its last complaint, and whether that is all."""
-    heard: dict[tuple[str, str], bytearray] = defaultdict(bytearray)
+def _printed(running: dict[Command, subprocess.Popen[bytes]], deadline: float) -> dict[Command, tuple[str, str, bool]]:
+    """What each printed, its last complaint, and whether that is all."""
+    heard: dict[tuple[Command, str], bytearray] = defaultdict(bytearray)
     open_pipes = dict.fromkeys(running, 2)
     with selectors.DefaultSelector() as selector:
         for name, process in running.items():

@@ -18,7 +18,7 @@ import msgspec
 from facts import Blind, Fact, FirewallTrace, NodeAsk, SendProbe, Trace
 from node_probe.firewall import arming, legacy, ruleset
 from node_probe.firewall.arming import Followed, OwnTable, followed
-from node_probe.firewall.drops import drops, grown
+from node_probe.firewall.drops import drops, grown, wanted
 from node_probe.firewall.event import Event
 from node_probe.firewall.legacy import CannotLog, Log, Logged
 from node_probe.firewall.ruleset import Chain, Ruleset
@@ -110,7 +110,7 @@ class Following:
                 self._trouble(f"what the rules of iptables-legacy do with packets is only counted: {error}")
                 count = self._uncounted = True
         if count:
-            self._before = await asyncio.to_thread(ruleset.read, self._ask.family, deadline, maps=True)
+            self._before = await asyncio.to_thread(ruleset.read, self._ask.family, deadline)
         if self._closed:  # cancelled while a thread was at work
             self.close()
 
@@ -153,8 +153,10 @@ class Following:
             for name, (hook, _) in arming.CHAINS.items()
         ]
         rules = Ruleset(own)
-        if any(_may_be_lost(packet) for packet in self._packets):
-            read = await asyncio.to_thread(ruleset.read, self._ask.family, deadline)
+        lost = [event for packet in self._packets if _may_be_lost(packet) for event in packet.events]
+        if lost:
+            keys = [key for key in wanted(lost) if key[2] != self._name]
+            read = await asyncio.to_thread(ruleset.read, self._ask.family, deadline, wanted=keys)
             rules = Ruleset([*read.chains.values(), *own], read.unread)
             for sentence in read.unread:
                 self._trouble(sentence)
@@ -179,7 +181,7 @@ class Following:
         return [packet for packet in packets if packet.talk in talks] if asking else packets
 
     async def _counted(self, before: Ruleset, deadline: float) -> list[Fact]:
-        after = await asyncio.to_thread(ruleset.read, self._ask.family, deadline, maps=True)
+        after = await asyncio.to_thread(ruleset.read, self._ask.family, deadline)
         if self._uncounted:
             before, after = _only_legacy(before), _only_legacy(after)
         found: list[Fact] = []
