@@ -99,10 +99,21 @@ def _follow(node: CalicoNode, legs: Sequence[Leg]) -> NodeAsk:
         uplink_address=node.address,
         local_pods=_unique([_sending_pod(leg) for leg in sending if leg.source_kind == "pod"]),
         send=_unique([_probe(leg) for leg in sending]),
-        watch=_watches(sending, sent),  # nobody sends on the other legs, so nobody would say that it has ended
+        # By its marks the target's node tells that it follows, and knows when the last packet has come. Of the other
+        # legs, on which nobody sends, nobody would say so.
+        watch=_unique([*_marked("out", sending), *_marked("in", sent)]),
         trace=_unique([_trace(node, leg) for leg in (*leaving, *(one for one in arriving if one not in leaving))]),
         patience_ms=SECOND_PATIENCE_MS,
     )
+
+
+def _marked(way: str, legs: Iterable[Leg]) -> list[Watch]:
+    watches = [(leg, _watch(way, leg)) for leg in legs if leg.source_node != leg.target_node]
+    return [
+        watch if leg.crosses else msgspec.structs.replace(watch, encapsulation="direct", port=0)
+        for leg, watch in watches
+        if watch.peer
+    ]
 
 
 def _trace(node: CalicoNode, leg: Leg) -> Trace:
@@ -119,8 +130,16 @@ def _trace(node: CalicoNode, leg: Leg) -> Trace:
         if tunnelled
         else "",
         tunnel_port=_tunnel_port(leg),
+        translated=_translated(node, leg),
         count=probe.count if leg.direction == "forward" else 0,
     )
+
+
+def _translated(node: CalicoNode, leg: Leg) -> str:
+    """Where natOutgoing may hide a pod's address: from the node it sends to, and from whatever answers it."""
+    if leg.source_kind == "pod" and leg.target_kind != "pod" and node.name == leg.target_node:
+        return leg.source_node_address
+    return leg.target_node_address if leg.target_kind == "pod" and leg.source_kind != "pod" else ""
 
 
 def _probe(leg: Leg) -> SendProbe:
@@ -208,14 +227,10 @@ def _ask(node: CalicoNode, device: str, legs: Sequence[Leg], *, felix: bool) -> 
         local_pods=_unique(pods),
         own_ports=_unique([_own_port(leg) for leg in arriving if leg.target_kind == "node" and _port_asked(leg)]),
         send=_unique(sends),
-        watch=_watches(leaving, arriving),
-    )
-
-
-def _watches(leaving: Iterable[Leg], arriving: Iterable[Leg]) -> tuple[Watch, ...]:
-    return _unique(
-        [_watch("out", leg) for leg in leaving if leg.crosses or _bare(leg)]
-        + [_watch("in", leg) for leg in arriving if leg.crosses]
+        watch=_unique(
+            [_watch("out", leg) for leg in leaving if leg.crosses or _bare(leg)]
+            + [_watch("in", leg) for leg in arriving if leg.crosses]
+        ),
     )
 
 

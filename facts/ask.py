@@ -68,6 +68,9 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     encapsulation: str = ""  # with it, the tunnel's own packets between the nodes are followed too
     peer: str = ""  # node address of the other end
     tunnel_port: int = 0  # UDP port of the tunnel
+    translated: str = (
+        ""  # natOutgoing: the address that packets may carry here in place of the pod's outside of a tunnel
+    )
     count: int = 0  # of a forward leg's packets that are sent meanwhile, by this node or the other; 0: not known
 
 

@@ -7,6 +7,8 @@ import ctypes
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -20,12 +22,15 @@ import pytest
 from bot import investigate
 from engine.plan import second
 from facts import Blind, Fact, FirewallTrace, NodeAsk, ProbeResult, RuleDrop, SendProbe, Trace
+from lab.client import Lab
 from node_probe.answer import Prober
 from node_probe.firewall import arming, legacy, trace
+from node_probe.packets import SMALL
+from tests.asking import ask as ask_lab
 from tests.namespaces import in_namespaces
 from tests.scene import change, healthy
 from tests.test_tap import watches
-from tests.two_nodes import CART, CART6, DB, DB6, DB_INTERFACE, NODE, NODE6, TwoNodes, ask, echo, from_cart
+from tests.two_nodes import BLOCK, CART, CART6, DB, DB6, DB_INTERFACE, NODE, NODE6, TwoNodes, ask, echo, from_cart
 
 PORT = 8080
 OTHER = {"a": "b", "b": "a"}
@@ -340,6 +345,95 @@ def test_two_questions_at_once_do_not_mix() -> None:
         assert (met.seen, met.dropped) == (2, dropped)
 
 
+@needs("nft", "iptables-legacy", "iptables-legacy-save")
+@in_namespaces
+def test_two_questions_at_once_about_iptables_legacy() -> None:
+    """The kernel has one log of packets: who is done first must not take it from the other."""
+    nodes = TwoNodes()
+    before = nodes.b.run(LOGGER.read_text)
+    echo(nodes.db, PORT)
+    nodes.b.run(lambda: run("iptables-legacy", "-A", "FORWARD", "-p", "tcp", "-d", DB, "-j", "DROP"))
+    facts = answers(nodes, *(follow(node, *kind) for node in ("a", "b") for kind in (("udp", PORT), ("tcp", PORT))))
+    (drop,) = drops(facts)
+    assert (drop.node, drop.protocol, drop.packets, drop.chain) == ("node-b", "tcp", 2, "FORWARD")
+    assert nodes.b.run(LOGGER.read_text) == before and nodes.b.run(tables) == []
+
+
+@needs("nft")
+@in_namespaces
+def test_what_a_node_sends_itself_is_followed_from_its_output_on() -> None:
+    nodes = TwoNodes()
+    own = follow("a")
+    sent = {"source": BLOCK["a"], "encapsulation": "vxlan", "peer": NODE["b"], "tunnel_port": 4789}
+    fields = {field: getattr(own, field) for field in NodeAsk.__struct_fields__} | {
+        "send": (SendProbe(pod="", target=DB, protocol="icmp"),),
+        "watch": (),
+        "trace": (Trace(target=DB, protocol="icmp", **sent),),  # type: ignore[arg-type]
+    }
+    facts = answers(nodes, NodeAsk(**fields))
+    for outer in (False, True):
+        met = way(facts, "a", BLOCK["a"], outer=outer)
+        assert (met.seen, met.dropped, met.last_hook) == (2, 0, "postrouting")
+    guard(f"ip daddr {DB} drop", hook="output")
+    (drop,) = drops(answers(nodes, NodeAsk(**fields)))
+    assert (drop.hook, drop.outer, drop.source_address) == ("output", False, BLOCK["a"])
+
+
+def ping_of_ours() -> bytes:
+    """From shop/cart to shop/db, as it goes into a tunnel."""
+    ip = struct.pack(
+        "!BBHHHBBH4s4s", 0x45, 0, 60, 7, 0, 64, 1, 0, socket.inet_aton(CART), socket.inet_aton(DB)
+    )  # fmt: skip
+    return ip + struct.pack("!BBHHH", 8, 0, 0, 1, 1) + SMALL
+
+
+@needs("nft")
+@pytest.mark.parametrize(
+    "encapsulation, rule", [("ipip", "meta l4proto 4 drop"), ("wireguard", "udp dport 51820 drop")]
+)
+@in_namespaces
+def test_packets_of_other_tunnels_dropped_where_they_arrive(encapsulation: str, rule: str) -> None:
+    """The devices are not needed for that: on the wire it is a packet in a packet, or one that is sealed."""
+    nodes = TwoNodes()
+    nodes.b.run(lambda: guard(rule, hook="input"))
+    one = Trace(
+        source=CART, target=DB, protocol="icmp", encapsulation=encapsulation, peer=NODE["a"], tunnel_port=51820
+    )  # fmt: skip
+    asked = ask(node="node-b", ways=(), local_pods=(), read=False, trace=(one,))
+
+    async def look() -> list[Fact]:
+        following = trace.Following(asked, legacy.Log())
+        await following.arm(time.monotonic() + 1)
+        try:
+            await asyncio.to_thread(from_a)
+            return await following.facts(time.monotonic() + 2)
+        finally:
+            following.close()
+
+    def from_a() -> None:
+        armed.set()
+        sent.wait()
+
+    armed, sent = threading.Event(), threading.Event()
+    facts: list[Fact] = []
+    thread = threading.Thread(target=lambda: facts.extend(nodes.b.run(lambda: asyncio.run(look()))))
+    thread.start()
+    armed.wait()
+    if encapsulation == "ipip":
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, 4) as wire:
+            wire.sendto(ping_of_ours(), (NODE["b"], 0))
+            wire.sendto(ping_of_ours().replace(socket.inet_aton(CART), bytes(4)), (NODE["b"], 0))  # somebody else's
+    else:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
+            wire.sendto(b"sealed", (NODE["b"], 51820))
+            wire.sendto(b"other", (NODE["b"], 51821))
+    sent.set()
+    thread.join()
+    (drop,) = drops(facts)
+    assert (drop.outer, drop.packets, drop.chain, drop.hook) == (True, 1, "guard", "input")
+    assert way(facts, "b", outer=True).seen == 1
+
+
 @needs("nft")
 @in_namespaces
 def test_other_packets_of_the_same_pods_are_left_alone() -> None:
@@ -507,3 +601,35 @@ async def test_a_probe_that_cannot_follow_is_told_of_and_its_other_words_are_lef
     kept = investigate._followed(asks, [trace_of_a, late])
     assert kept[0] == trace_of_a and blind(kept) == [("firewall trace", True)]
     assert [fact.node for fact in kept if isinstance(fact, Blind)] == ["node-b"]
+
+
+# -- the whole way: bot, both probes, engine
+
+CORP = "table inet corp {{ chain guard {{ type filter hook {hook} priority 10; {rule}\n}}\n}}\n"
+ENDS = {
+    "from pod to pod": ("shop/cart shop/db 5432/tcp", "node-b", "forward", "tcp dport 5432 drop"),
+    "within one node": ("shop/cart shop/web 8080/tcp", "node-a", "forward", "tcp dport 8080 drop"),
+    "from a pod to a node, under the address of its own": (
+        "shop/cart node-b 10250/tcp", "node-b", "input", "tcp dport 10250 drop",
+    ),
+    "from node to node": ("node-a node-b 10250/tcp", "node-b", "input", "tcp dport 10250 drop"),
+    "from a node to a pod": ("node-a shop/db 5432/tcp", "node-b", "forward", "tcp dport 5432 drop"),
+    "out of the cluster": ("shop/cart 172.30.0.1 10250/tcp", "node-a", "postrouting", "tcp dport 10250 drop"),
+}  # fmt: skip
+
+
+@needs("nft")
+@pytest.mark.parametrize("ends", ENDS)
+async def test_a_question_names_the_rule_that_ate_its_packets(lab: Lab, ends: str) -> None:
+    words, place, hook, rule = ENDS[ends]
+    done = lab.exec(place, "nft", "-f", "-", input=CORP.format(hook=hook, rule=rule))
+    assert done.returncode == 0, done.stderr
+    try:
+        facts = (await ask_lab(lab.environment(), words)).diagnosis.facts
+    finally:
+        lab.exec(place, "nft", "delete", "table", "inet", "corp")
+    (drop,) = drops(facts)
+    assert (drop.node, drop.hook, drop.text, drop.how, drop.reply) == (place, hook, rule, "trace", False)
+    assert drop.packets == 2
+    left = {name: lab.exec(name, "nft", "list", "tables").stdout for name in ("node-a", "node-b")}
+    assert all(arming.NAME not in listed for listed in left.values()), left

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+import msgspec
+
 from facts import Trace
 from node_probe.packets import SMALL
 
@@ -85,10 +87,12 @@ class Followed:
     trace: Trace
     outer: bool
 
-    def at(self, hook: str, family: int) -> tuple[int, list[Bytes]]:
-        """Which packets those are at "prerouting" or "output": protocol number, and what else must hold."""
+    def at(self, hook: str, family: int) -> tuple[int, list[list[Bytes]]]:
+        """Which packets those are at "prerouting" or "output": protocol number, and what else must hold, in any of some
+        ways."""
         if not self.outer:
-            return _protocol(self.trace, family), [*_pair(self.trace, family), *_kind(self.trace, family)]
+            kind = _kind(self.trace, family)
+            return _protocol(self.trace, family), [[*_pair(one, family), *kind] for one in _as_seen(self.trace)]
         peer = _address(self.trace.peer)
         place = ADDRESSES[family] + (len(peer) if hook == "output" else 0)
         around = [Bytes(NETWORK, place, peer)]
@@ -96,14 +100,15 @@ class Followed:
             around.append(Bytes(TRANSPORT, 2, self.trace.tunnel_port.to_bytes(2, "big")))
         protocol = IPIP[family] if self.trace.encapsulation == "ipip" else PROTOCOLS["udp"]
         if self.trace.encapsulation not in INSIDE:  # sealed
-            return protocol, around
+            return protocol, [around]
         start = INSIDE[self.trace.encapsulation]
         within = [
             *_pair(self.trace, family),
             Bytes(NETWORK, NEXT_HEADER[family], bytes([_protocol(self.trace, family)])),
         ]
         around += [one.moved(TRANSPORT, start) for one in within]
-        return protocol, around + [one.moved(TRANSPORT, start + HEADER[family]) for one in _kind(self.trace, family)]
+        kind = [one.moved(TRANSPORT, start + HEADER[family]) for one in _kind(self.trace, family)]
+        return protocol, [around + kind]
 
 
 def followed(traces: Sequence[Trace]) -> list[Followed]:
@@ -199,12 +204,13 @@ def _content(table: str, wanted: Sequence[Followed], family: int) -> Iterator[tu
             table, chain, [_limit(), _immediate(b"\x01"), _expression("meta", u32(2, NFTRACE), u32(3, REGISTER))]
         )
         for hook in MARKS_AT:
-            protocol, bytes_ = one.at(hook, family)
-            met = [_expression("meta", u32(1, REGISTER), u32(2, L4PROTO)), _compared(bytes([protocol]))]
-            for condition in bytes_:
-                met += _met(condition)
-            verdict = nested(2, u32(1, JUMP & 0xFFFFFFFF), text(2, chain))
-            yield _rule(table, hook, [*met, _expression("immediate", u32(1, 0), nested(2, verdict))])
+            protocol, ways = one.at(hook, family)
+            for conditions in ways:
+                met = [_expression("meta", u32(1, REGISTER), u32(2, L4PROTO)), _compared(bytes([protocol]))]
+                for condition in conditions:
+                    met += _met(condition)
+                verdict = nested(2, u32(1, JUMP & 0xFFFFFFFF), text(2, chain))
+                yield _rule(table, hook, [*met, _expression("immediate", u32(1, 0), nested(2, verdict))])
 
 
 # -- which packets
@@ -216,6 +222,13 @@ def _protocol(trace: Trace, family: int) -> int:
 
 def _pair(trace: Trace, family: int) -> list[Bytes]:
     return [Bytes(NETWORK, ADDRESSES[family], _address(trace.source) + _address(trace.target))]
+
+
+def _as_seen(trace: Trace) -> list[Trace]:
+    if not trace.translated:
+        return [trace]
+    end = {"target": trace.translated} if trace.reply else {"source": trace.translated}
+    return [trace, msgspec.structs.replace(trace, **end)]
 
 
 def _kind(trace: Trace, family: int) -> list[Bytes]:

@@ -93,7 +93,7 @@ class Following:
             else:
                 self._socket = _listening()
                 asyncio.get_running_loop().add_reader(self._socket, self._drain)
-                self._table = await asyncio.to_thread(OwnTable, self._name, self._followed, self._ask.family)
+                await asyncio.to_thread(self._make)
         except PermissionError:
             self._trouble("not permitted; to follow packets through the firewall the probe needs NET_ADMIN")
             return
@@ -111,8 +111,11 @@ class Following:
                 count = self._uncounted = True
         if count:
             self._before = await asyncio.to_thread(ruleset.read, self._ask.family, deadline)
-        if self._closed:  # cancelled while a thread was at work
-            self.close()
+
+    def _make(self) -> None:
+        self._table = OwnTable(self._name, self._followed, self._ask.family)
+        if self._closed:  # broken off meanwhile: nobody waits for this thread
+            self._table.close()
 
     def _join_log(self) -> None:
         if self._mode == "nft":
@@ -171,10 +174,11 @@ class Following:
         return found
 
     def _of(self, number: int) -> list[_Packet]:
-        """The packets of one entry of `followed`. Servers repeat old answers, which are none to what was sent now."""
+        """The packets of one entry of `followed`. Servers repeat old answers, which are none to what was sent now;
+        natOutgoing changes ports as well, so there they cannot be told apart."""
         packets = [packet for packet in self._packets if packet.followed == number]
         reply = self._followed[number]
-        if reply.outer or not reply.trace.reply:
+        if reply.outer or not reply.trace.reply or reply.trace.translated:
             return packets
         asking = [n for n, one in enumerate(self._followed) if not one.outer and _answers(reply.trace, one.trace)]
         talks = {packet.talk for packet in self._packets if packet.followed in asking}
