@@ -10,7 +10,7 @@ import logging
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,12 +25,13 @@ from lab.allocator import HANDLE, reconcile_tunnel_addresses, release
 from lab.apiserver.store import Event, Store
 from lab.errors import LabError
 from lab.felix import DEVICE_TICK_S, REFRESH_S, Felix
+from lab.firewall import READS as FIREWALL_READS
+from lab.firewall import Firewall, Policies, node_state, policies
 from lab.intent import Object, Objects, PodRecord, intent
-from lab.kernel import DEFAULT, FAMILIES, Kernel, Route
+from lab.kernel import DEFAULT, FAMILIES, MAIN, Kernel, Route
 from lab.kube_proxy import READS as KUBE_PROXY_READS
 from lab.kube_proxy import KubeProxy, ports
 from lab.listeners import HEALTH_PORT, TcpEcho, UdpEcho, start_felix_health
-from lab.nat import NatOutgoing
 from lab.objects import ECHO_PORT, EXTRA_PORTS, handle_of, plural, stored
 from lab.sketch import Sketch
 from lab.topology import Topology
@@ -56,8 +57,10 @@ class Cluster:
         self.families: dict[int, Objects] = {}
         self._felixes: dict[tuple[str, int], Felix] = {}
         self._kube_proxies: dict[tuple[str, int], KubeProxy] = {}
-        self._nats: dict[tuple[str, int], NatOutgoing] = {}
+        self._firewalls: dict[tuple[str, int], Firewall] = {}
         self._services: dict[str, list[Object]] = {}  # what kube-proxy reads
+        self._policies = Policies()
+        self._asleep: set[str] = set()  # nodes whose Felix programs nothing any more
         self._kernels = ThreadPoolExecutor(1, thread_name_prefix="kernels")
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
@@ -101,7 +104,7 @@ class Cluster:
                 self._felixes[name, family] = Felix(name, node.kernel, family)
                 address = str(node.interfaces[family].ip)
                 self._kube_proxies[name, family] = KubeProxy(node.kernel, family, address)
-                self._nats[name, family] = NatOutgoing(node.kernel, family)
+                self._firewalls[name, family] = Firewall(node.kernel, family)
         self._program(families)
         self._furnish()
         self.topology.remember_switches()
@@ -112,8 +115,9 @@ class Cluster:
 
     def start_healing(self) -> None:
         """Felix looks again from now on: the device every 10 s, entries every 90 s."""
-        self._start(self._every(DEVICE_TICK_S, Felix.check_device))
-        self._start(self._every(REFRESH_S, Felix.refresh))
+        self._start(self._every(DEVICE_TICK_S, self._felixes, Felix.check_device))
+        self._start(self._every(REFRESH_S, self._felixes, Felix.refresh))
+        self._start(self._every(REFRESH_S, self._firewalls, Firewall.refresh))
 
     def _start(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -126,7 +130,7 @@ class Cluster:
     # ---- Felix
 
     def _heard(self, event: Event) -> None:
-        if event.resource.plural in (*FELIX_READS, *KUBE_PROXY_READS):
+        if event.resource.plural in (*FELIX_READS, *FIREWALL_READS, *KUBE_PROXY_READS):
             self._pools_changed = self._pools_changed or event.resource.plural == "ippools"
             self._changed.set()
 
@@ -151,26 +155,27 @@ class Cluster:
 
     def _program(self, families: dict[int, Objects]) -> None:
         for (name, family), felix in self._felixes.items():
-            if name in families[family].nodes:
+            if name in families[family].nodes and name not in self._asleep:
                 felix.apply(intent(families[family], name, felix.applied.device, self.sketch.uplink_mtu))
-        for (_, family), nat in self._nats.items():
-            pools = families[family].pools
-            masked = tuple(pool.network for pool in pools if pool.nat_outgoing)
-            nat.apply(masked, tuple(pool.network for pool in pools))
+        for (name, family), firewall in self._firewalls.items():
+            if name in families[family].nodes and name not in self._asleep:
+                firewall.apply(node_state(families, name, family, self._policies))
         for (name, family), kube_proxy in self._kube_proxies.items():
             pods = next((str(pool.network) for pool in families[family].pools), "")
             if pods:
                 kube_proxy.apply(ports(self._services.__getitem__, name, family), pods)
 
-    async def _every(self, seconds: float, act: Callable[[Felix], None]) -> None:
+    async def _every(self, seconds: float, parts: Mapping[tuple[str, int], T], act: Callable[[T], None]) -> None:
         while True:
             await asyncio.sleep(seconds)
             async with self._one_at_a_time:
-                for felix in self._felixes.values():
+                for (node, _), part in parts.items():
+                    if node in self._asleep:
+                        continue
                     try:
-                        await self.in_kernel(act, felix)
+                        await self.in_kernel(act, part)
                     except OSError:
-                        log.exception("Felix of %s could not look again", felix.node)
+                        log.exception("Felix of %s could not look again", node)
 
     # ---- wounds
 
@@ -216,6 +221,7 @@ class Cluster:
             self._pools_changed = False
             self._changed.clear()
             self.families = self._read()
+            self._asleep.clear()
             await self.in_kernel(self._restore_kernels, self.families)
             for name in self.topology.pods:
                 if name in self._misplaced or not self._echoes.get(name):
@@ -247,8 +253,8 @@ class Cluster:
         self.topology.restore()
         for kube_proxy in self._kube_proxies.values():
             kube_proxy.forget()
-        for nat in self._nats.values():
-            nat.forget()
+        for firewall in self._firewalls.values():
+            firewall.forget()
         self._program(families)
         for (name, family), felix in self._felixes.items():
             self.topology.remove_foreign_routes(name, felix.applied.routes, family)
@@ -336,6 +342,13 @@ class Cluster:
     def felix(self, node: str, family: int = 4) -> Felix:
         return self._felixes[node, family]
 
+    def firewall(self, node: str, family: int = 4) -> Firewall:
+        return self._firewalls[node, family]
+
+    def put_felix_to_sleep(self, node: str) -> None:
+        """What it programmed stays, and what changes in the API is not programmed, until the lab is healed."""
+        self._asleep.add(node)
+
     def pod(self, name: str, family: int = 4) -> PodRecord:
         machine = self.topology.pods[name]
         return replace(machine.record, address=machine.addresses[family])
@@ -379,8 +392,9 @@ class Cluster:
         return max(leading, key=lambda route: ip_network(route.destination).prefixlen)
 
     def default_route(self, node: str, family: int = 4) -> Route:
-        """The node's own."""
-        return next(route for route in self.kernel(node).routes(family) if route.destination == DEFAULT[family])
+        """The node's own, of its main table."""
+        routes = self.kernel(node).routes(family)
+        return next(route for route in routes if (route.destination, route.table) == (DEFAULT[family], MAIN))
 
     def change(self, resource: str, name: str, edit: Callable[[Object], None], namespace: str | None = None) -> Object:
         """Reads an object, lets `edit` change it, writes it back."""
@@ -455,6 +469,7 @@ class Cluster:
 
     def _read(self) -> dict[int, Objects]:
         self._services = {resource: self._list(resource) for resource in KUBE_PROXY_READS}
+        self._policies = policies(self._list, self.sketch.group)
         return {family: Objects.read(self._list, family) for family in FAMILIES}
 
     def _put(self, entry: Object) -> Object:

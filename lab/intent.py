@@ -34,10 +34,13 @@ Network = IPv4Network | IPv6Network
 TUNNEL_DEVICE = TUNNEL_DEVICES["vxlan", 4]
 UPLINK = "eth0"  # of a node, unless its annotation says otherwise; and the pod's own end of its veth
 UPLINK_MTU = 1500
+IPIP_OVERHEAD = 20
+IPIP_DEVICE = TUNNEL_DEVICES["ipip", 4]
 VXLAN_OVERHEAD = {4: 50, 6: 70}
 V6_METRIC = 1024  # the kernel's, for a route that names none
 ANNOTATION_ADDRESS = {4: "projectcalico.org/IPv4Address", 6: "projectcalico.org/IPv6Address"}
 ANNOTATION_TUNNEL = {4: "projectcalico.org/IPv4VXLANTunnelAddr", 6: "projectcalico.org/IPv6VXLANTunnelAddr"}
+ANNOTATION_IPIP = "projectcalico.org/IPv4IPIPTunnelAddr"
 ANNOTATION_TUNNEL_MAC = {4: "projectcalico.org/VXLANTunnelMACAddr", 6: "projectcalico.org/VXLANTunnelMACAddrV6"}
 ANNOTATION_INTERFACES = "projectcalico.org/Interfaces"
 MTU_SETTING = {4: "vxlanMTU", 6: "vxlanMTUV6"}
@@ -69,6 +72,7 @@ class NodeRecord:
     tunnel: str
     mac: str
     uplink: str = UPLINK  # the device that holds the address
+    ipip: str = ""  # address of its tunl0
 
     @property
     def address(self) -> str:
@@ -84,6 +88,7 @@ class PodRecord:
     node: str
     address: str
     interface: str  # the host side of its veth
+    service_account: str = "default"
 
     @property
     def full_name(self) -> str:
@@ -105,6 +110,7 @@ class PoolRecord:
 
     network: Network
     vxlan_mode: str
+    ipip_mode: str = "Never"
     nat_outgoing: bool = False
 
 
@@ -142,6 +148,7 @@ class Objects:
                 PoolRecord(
                     ip_network(entry["spec"]["cidr"]),
                     entry["spec"].get("vxlanMode", "Never"),
+                    entry["spec"].get("ipipMode", "Never"),
                     bool(entry["spec"].get("natOutgoing")),
                 )
                 for entry in ours("ippools")
@@ -207,7 +214,11 @@ class Intent:
 
 def pod_mtu(families: Iterable[Objects], node: str, uplink_mtu: int = UPLINK_MTU) -> int:
     """What CNI gives a pod: the smallest of all tunnels that may be used, else the uplink's."""
-    return min([objects.tunnel_mtu(node, uplink_mtu) for objects in families if objects.tunnels] or [uplink_mtu])
+    found = [uplink_mtu]
+    for objects in families:
+        found += [objects.tunnel_mtu(node, uplink_mtu)] if objects.tunnels else []
+        found += [uplink_mtu - IPIP_OVERHEAD for pool in objects.pools if pool.ipip_mode != "Never"]
+    return min(found)
 
 
 def intent(objects: Objects, name: str, before: TunnelDevice | None = None, uplink_mtu: int = UPLINK_MTU) -> Intent:
@@ -232,6 +243,12 @@ def intent(objects: Objects, name: str, before: TunnelDevice | None = None, upli
         pool = objects.pool_of(ip_address(destination.partition("/")[0]))
         return pool.vxlan_mode if pool else "Never"
 
+    def ipip_mode_of(destination: str) -> str:
+        pool = objects.pool_of(ip_address(destination.partition("/")[0]))
+        return pool.ipip_mode if pool else "Never"
+
+    ipip_by_felix = objects.version >= (3, 33)
+
     def towards(destination: str, peer: NodeRecord, via: str, link_scope: bool) -> None:
         mode = mode_of(destination)
         if mode == "CrossSubnet" and me.interface and ip_address(peer.address) in me.interface.network:
@@ -241,11 +258,20 @@ def intent(objects: Objects, name: str, before: TunnelDevice | None = None, upli
                 put(destination, device=device.name, protocol=own, scope=link, mtu=mtu)
             else:
                 put(destination, gateway=via, device=device.name, protocol=own, onlink=True, mtu=mtu)
+        elif ipip_mode_of(destination) != "Never":
+            near = me.interface and ip_address(peer.address) in me.interface.network
+            by_uplink = near and ipip_mode_of(destination) == "CrossSubnet"
+            by = other if ipip_by_felix else BIRD
+            device_mtu = uplink_mtu - IPIP_OVERHEAD if ipip_by_felix and not by_uplink else 0
+            towards_device = me.uplink if by_uplink else IPIP_DEVICE
+            put(destination, gateway=peer.address, device=towards_device, protocol=by, onlink=True, mtu=device_mtu)
         elif mode == "Never" and not link_scope and objects.mesh and objects.bird_writes:
             put(destination, gateway=peer.address, device=me.uplink, protocol=BIRD)
 
     for block in objects.blocks:
         bird = mode_of(str(block.network)) == "Never"
+        if ipip_by_felix and ipip_mode_of(str(block.network)) != "Never":
+            bird = False
         if block.node == name:
             if block.network.prefixlen < single:
                 put(str(block.network), kind="blackhole", protocol=BIRD if bird else other)
@@ -313,6 +339,7 @@ def _node(entry: Object, family: int) -> NodeRecord:
         interface=interface,
         tunnel=annotations.get(ANNOTATION_TUNNEL[family], ""),
         mac=annotations.get(ANNOTATION_TUNNEL_MAC[family]) or tunnel_mac(metadata["name"], family),
+        ipip=annotations.get(ANNOTATION_IPIP, "") if family == 4 else "",
         uplink=_holder(annotations.get(ANNOTATION_INTERFACES, "[]"), str(interface.ip) if interface else ""),
     )
 
@@ -340,7 +367,8 @@ def _pod(entry: Object, family: int, prefix: str) -> PodRecord | None:
     if not address:
         return None
     interface = interface_name(metadata["namespace"], metadata["name"], prefix)
-    return PodRecord(metadata["namespace"], metadata["name"], node, address, interface)
+    account = spec.get("serviceAccountName") or "default"
+    return PodRecord(metadata["namespace"], metadata["name"], node, address, interface, account)
 
 
 def _block(entry: Object) -> BlockRecord:

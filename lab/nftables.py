@@ -1,4 +1,4 @@
-"""Writes one nftables table as a whole, in nft's nouns; there is no nft program where the lab runs.
+"""Writes nftables tables, whole or in part, in nft's nouns; there is no nft program where the lab runs.
 
 Everything acts in the network namespace of the calling thread. `Kernel.flush_firewall` undoes it.
 """
@@ -14,35 +14,49 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 NETLINK_NETFILTER, NFTABLES = 12, 10
 BATCH_BEGIN, BATCH_END = 16, 17
 NEW_TABLE, DELETE_TABLE, NEW_CHAIN, NEW_RULE, NEW_SET, NEW_ELEMENT = 0, 2, 3, 6, 9, 12
+DELETE_RULE, DELETE_ELEMENT = 8, 14
 REQUEST, ACK, CREATE, APPEND, NESTED, ERROR = 0x1, 0x4, 0x400, 0x800, 0x8000, 2
 FAMILIES = {4: 2, 6: 10}  # ip, ip6
-NETDEV = 5
+INET, ARP, NETDEV = 1, 3, 5  # further families a table can be of: both of IP; ARP; a device
 HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4, "ingress": 0}
-VERDICTS = {"drop": 0, "accept": 1, "jump": -3, "goto": -4, "return": -5}
+ARP_HOOKS = {"input": 0, "output": 1}
+VERDICTS = {"drop": 0, "accept": 1, "continue": -1, "jump": -3, "goto": -4, "return": -5}
 VERDICT, FIRST = 0, 8  # registers; from FIRST on of four bytes each
-ANONYMOUS, CONSTANT, MAP = 0x1, 0x2, 0x8
+ANONYMOUS, CONSTANT, INTERVAL, MAP = 0x1, 0x2, 0x4, 0x8
+INTERVAL_END = 1
+OF_THE_HOST = b"\0\4" + struct.pack("=I", 1)  # nft's note beside a set: in which byte order its keys are
+# How nft prints the keys of a set; of several fields the numbers stand side by side, six bits each.
+ADDRESS_TYPES, PROTOCOL_TYPE, SERVICE_TYPE, INTERFACE_TYPE = {4: 7, 6: 8}, 12, 13, 41
 VERDICT_TYPE = 0xFFFFFF00
-NAMELESS = "__map%d"  # the kernel puts a number in
-PROTOCOL, L4PROTO, MARK = 1, 16, 3
+NAMELESS, NAMELESS_SET = "__map%d", "__set%d"  # the kernel puts a number in
+PROTOCOL, NFPROTO, L4PROTO, MARK = 1, 15, 16, 3
 ETHERTYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
 NETWORK_HEADER, TRANSPORT_HEADER = 1, 2
-NEW = 8  # ct state
+INCOMING, OUTGOING, INTERFACE_LENGTH = 6, 7, 16  # names of devices
+CT_STATE, CT_STATUS = 0, 2
+INVALID, ESTABLISHED, RELATED, NEW = 1, 2, 4, 8  # ct state
+TRANSLATED = 0x20  # ct status: its destination was
+FIB_SOURCE, FIB_DESTINATION, FIB_MARK, FIB_CAME_BY, FIB_LEAVES_BY = 1, 2, 4, 8, 16
+FIB_OUTGOING, FIB_TYPE = 1, 3
 LOCAL = 2  # fib: an address of the node's own
 HEAD = struct.Struct("=IHHIIBBH")  # nlmsghdr, nfgenmsg
 
 Network = IPv4Network | IPv6Network
+Message = tuple[int, int, bytes, int]  # kind, flags, body, family
 
 
 class Table:
-    """Gathers what the table is to hold; `write` puts it in place of what was there.
+    """Gathers what the table is to hold; `write` puts it in place of what was there, `amend` adds it to that.
 
-    With a device it is about packets of any family that come in by it (hook "ingress"), before the node looks at them.
+    With a device it is about packets of any family that come in by it (hook "ingress"), before the node looks at them;
+    of ARP about ARP; of INET about both families, so that `of_ip` is to come before any address.
     """
 
-    def __init__(self, family: int, name: str, device: str = "") -> None:
+    def __init__(self, family: int, name: str, device: str = "", *, of: int = 0) -> None:
         self.family = family
         self.name = name
         self.device = device
+        self.of = of
         self.length = 4 if family == 4 else 16  # of an address
         self._declared: list[tuple[int, int, bytes]] = []  # chains and sets
         self._elements: list[tuple[int, int, bytes]] = []  # their verdicts lead to chains
@@ -51,23 +65,35 @@ class Table:
 
     # ---- what it holds
 
-    def chain(self, name: str, hook: str = "", kind: str = "filter", priority: int = 0) -> None:
-        """A chain; one with a hook is entered by packets there."""
+    def chain(
+        self, name: str, hook: str = "", kind: str = "filter", priority: int = 0, *, policy: str = "accept"
+    ) -> None:
+        """A chain; one with a hook is entered by packets there, and its policy is for those no rule decides on."""
         body = _text(1, self.name) + _text(3, name)
         if hook:
             at = [_text(3, self.device)] if self.device else []
-            body += _nested(4, _u32(1, HOOKS[hook]), _u32(2, priority & 0xFFFFFFFF), *at) + _text(7, kind)
+            number = (ARP_HOOKS if self.of == ARP else HOOKS)[hook]
+            body += _nested(4, _u32(1, number), _u32(2, priority & 0xFFFFFFFF), *at) + _text(7, kind)
+            body += _u32(5, VERDICTS[policy])
         self._declared.append((NEW_CHAIN, CREATE, body))
 
-    def set(self, name: str, key_length: int, elements: Iterable[bytes]) -> int:
-        """A set of keys; its number is what `lookup` takes."""
-        self._declared.append(self._set(name, 0, key_length))
-        self._elements += self._put(name, [_nested(1, _data(1, one)) for one in elements])
+    def set(self, name: str, key_length: int, elements: Iterable[bytes], *, key_type: int = 0) -> int:
+        """A set of keys; its number is what `lookup` takes. key_type: how nft is to print a key."""
+        self._declared.append(self._set(name, 0, key_length, key_type))
+        self._elements += self._put(name, [_key(one) for one in elements])
         return self._sets
 
-    def verdict_map(self, name: str, key_length: int, elements: Iterable[tuple[bytes, str, str, str]]) -> int:
+    def networks(self, name: str, members: Iterable[Network]) -> int:
+        """A set of networks of the table's family, none within another; its number is what `lookup` takes."""
+        self._declared.append(self._set(name, INTERVAL, self.length, ADDRESS_TYPES[self.family]))
+        self._elements += self._put(name, [one for member in members for one in _interval(member)])
+        return self._sets
+
+    def verdict_map(
+        self, name: str, key_length: int, elements: Iterable[tuple[bytes, str, str, str]], *, key_type: int = 0
+    ) -> int:
         """Key -> verdict, chain ("" for none), comment; its number is what `lookup` takes."""
-        self._declared.append(self._set(name, MAP, key_length))
+        self._declared.append(self._set(name, MAP, key_length, key_type))
         self._elements += self._put(name, _verdicts(elements))
         return self._sets
 
@@ -77,11 +103,20 @@ class Table:
         self._rules += self._put(NAMELESS, _verdicts(elements))
         return lookup(self._sets, NAMELESS, verdict=True)
 
-    def _set(self, name: str, flags: int, key_length: int) -> tuple[int, int, bytes]:
+    def one_of_ports(self, ranges: Iterable[tuple[int, int]], *, inside: bool = True) -> bytes:
+        """Is the loaded port within one of these (first, last)? In the very rule; that rule is to be the next."""
+        ends = [end for first, last in ranges for end in (_key(first.to_bytes(2, "big")), *_end(last + 1, 2))]
+        self._rules.append(self._set(NAMELESS_SET, ANONYMOUS | CONSTANT | INTERVAL, 2, SERVICE_TYPE))
+        self._rules += self._put(NAMELESS_SET, ends)
+        return lookup(self._sets, NAMELESS_SET, verdict=False, inverted=not inside)
+
+    def _set(self, name: str, flags: int, key_length: int, key_type: int = 0) -> tuple[int, int, bytes]:
         self._sets += 1
-        body = _text(1, self.name) + _text(2, name) + _u32(3, flags) + _u32(4, 0) + _u32(5, key_length)
+        body = _text(1, self.name) + _text(2, name) + _u32(3, flags) + _u32(4, key_type) + _u32(5, key_length)
         if flags & MAP:
             body += _u32(6, VERDICT_TYPE) + _u32(7, 0)
+        if key_type == INTERFACE_TYPE:
+            body += _attribute(13, OF_THE_HOST)
         return NEW_SET, CREATE, body + _u32(10, self._sets)
 
     def _put(self, name: str, elements: Sequence[bytes]) -> list[tuple[int, int, bytes]]:
@@ -92,6 +127,27 @@ class Table:
     def rule(self, chain: str, *expressions: bytes, comment: str = "") -> None:
         body = _text(1, self.name) + _text(2, chain) + _nested(4, *expressions) + _comment(7, comment)
         self._rules.append((NEW_RULE, CREATE | APPEND, body))
+
+    # ---- for `amend`
+
+    def insert(self, chain: str, *expressions: bytes, comment: str = "") -> None:
+        """A rule before all others of a chain that is there."""
+        self.rule(chain, *expressions, comment=comment)
+        kind, _, body = self._rules.pop()
+        self._rules.append((kind, CREATE, body))
+
+    def empty(self, chain: str) -> None:
+        """Takes every rule out of a chain."""
+        self._rules.append((DELETE_RULE, 0, _text(1, self.name) + _text(2, chain)))
+
+    def take_out(self, name: str, *keys: bytes) -> None:
+        """Elements of a set of keys or of a map."""
+        body = _text(1, self.name) + _text(2, name) + _nested(3, *map(_key, keys))
+        self._rules.append((DELETE_ELEMENT, 0, body))
+
+    def take_out_network(self, name: str, network: Network) -> None:
+        body = _text(1, self.name) + _text(2, name) + _nested(3, *_interval(network))
+        self._rules.append((DELETE_ELEMENT, 0, body))
 
     # ---- expressions
 
@@ -105,11 +161,11 @@ class Table:
         after = FIRST + self.length // 4
         return [self.address("destination"), *self.ports(after)]
 
-    def ports(self, register: int = FIRST) -> list[bytes]:
-        """Loads protocol and destination port."""
+    def ports(self, register: int = FIRST, offset: int = 2) -> list[bytes]:
+        """Loads protocol and destination port, or at offset 0 the source's."""
         return [
             _expression("meta", _u32(1, register), _u32(2, L4PROTO)),
-            _expression("payload", _u32(1, register + 1), _u32(2, TRANSPORT_HEADER), _u32(3, 2), _u32(4, 2)),
+            _expression("payload", _u32(1, register + 1), _u32(2, TRANSPORT_HEADER), _u32(3, offset), _u32(4, 2)),
         ]
 
     def within(self, which: str, network: Network, *, inside: bool = True) -> list[bytes]:
@@ -157,18 +213,34 @@ class Table:
 
     def write(self) -> None:
         """Raises OSError."""
-        named = _text(1, self.name)
-        again = [(NEW_TABLE, CREATE, named), (DELETE_TABLE, 0, named), (NEW_TABLE, CREATE, named)]
-        _send([*again, *self._declared, *self._elements, *self._rules], self._number)
+        write(self)
+
+    def amend(self) -> None:
+        """The table is there already and keeps what it has. Raises OSError."""
+        _send(self._in_family([*self._declared, *self._elements, *self._rules]))
 
     def remove(self) -> None:
         """Also when there is none. Raises OSError."""
         named = _text(1, self.name)
-        _send([(NEW_TABLE, CREATE, named), (DELETE_TABLE, 0, named)], self._number)
+        _send(self._in_family([(NEW_TABLE, CREATE, named), (DELETE_TABLE, 0, named)]))
+
+    def instead(self) -> list[Message]:
+        """What puts it in place of what was there."""
+        named = _text(1, self.name)
+        again = [(NEW_TABLE, CREATE, named), (DELETE_TABLE, 0, named), (NEW_TABLE, CREATE, named)]
+        return self._in_family([*again, *self._declared, *self._elements, *self._rules])
+
+    def _in_family(self, messages: Iterable[tuple[int, int, bytes]]) -> list[Message]:
+        return [(*message, self._number) for message in messages]
 
     @property
     def _number(self) -> int:
-        return NETDEV if self.device else FAMILIES[self.family]
+        return NETDEV if self.device else self.of or FAMILIES[self.family]
+
+
+def write(*tables: Table) -> None:
+    """All of them at one moment, which costs what one costs. Raises OSError."""
+    _send([message for table in tables for message in table.instead()])
 
 
 def key(*parts: bytes) -> bytes:
@@ -183,6 +255,11 @@ def compared(value: bytes, *, equal: bool = True) -> bytes:
 def of_family(family: int) -> list[bytes]:
     """Is it a packet of this IP version?"""
     return [_expression("meta", _u32(1, FIRST), _u32(2, PROTOCOL)), compared(ETHERTYPES[family])]
+
+
+def of_ip(family: int) -> list[bytes]:
+    """The same in a table of INET, as nft says it there."""
+    return [meta(NFPROTO), compared(bytes([FAMILIES[family]]))]
 
 
 def loaded(header: int, offset: int, length: int) -> bytes:
@@ -218,10 +295,10 @@ def set_mark(mark: int, *, on: bool) -> list[bytes]:
     ]
 
 
-def lookup(number: int, name: str, *, verdict: bool) -> bytes:
-    """In the set or verdict map of that number, by what was loaded."""
+def lookup(number: int, name: str, *, verdict: bool, inverted: bool = False) -> bytes:
+    """In the set or verdict map of that number (a name will do but for those without), by what was loaded."""
     parts = [_text(1, name), _u32(2, FIRST), *([_u32(3, VERDICT)] if verdict else []), _u32(4, number)]
-    return _expression("lookup", *parts)
+    return _expression("lookup", *parts, *([_u32(5, 1)] if inverted else []))
 
 
 def random_number(below: int) -> bytes:
@@ -230,6 +307,49 @@ def random_number(below: int) -> bytes:
 
 def masqueraded() -> bytes:
     return _expression("masq", _u32(1, 1 << 4))  # fully-random
+
+
+def counted() -> bytes:
+    return _expression("counter")
+
+
+def untracked() -> bytes:
+    """Connection tracking does not see the packet."""
+    return _expression("notrack")
+
+
+def logged(prefix: str) -> bytes:
+    return _expression("log", _text(2, prefix), _u32(5, 5))  # notice
+
+
+def connection(what: int) -> bytes:
+    """Loads CT_STATE or CT_STATUS."""
+    return _expression("ct", _u32(1, FIRST), _u32(2, what))
+
+
+def meta(what: int) -> bytes:
+    """Loads L4PROTO, MARK, INCOMING or OUTGOING."""
+    return _expression("meta", _u32(1, FIRST), _u32(2, what))
+
+
+def fib(flags: int, result: int) -> bytes:
+    """Loads what routing says: flags FIB_SOURCE ..., result FIB_OUTGOING or FIB_TYPE."""
+    return _expression("fib", _u32(1, FIRST), _u32(2, result), _u32(3, flags))
+
+
+def masked(mask: int) -> bytes:
+    """What was loaded, of the node's own byte order, and of it the bits of this mask."""
+    return _bits(mask)
+
+
+def new_mark(keep: int, put: int) -> list[bytes]:
+    """The mark keeps these bits of its own and gets those."""
+    return [meta(MARK), _bits(keep, put), _expression("meta", _u32(2, MARK), _u32(3, FIRST))]
+
+
+def interface(name: str) -> bytes:
+    """As a key, and as what to compare a whole name with."""
+    return name.encode().ljust(INTERFACE_LENGTH, b"\0")
 
 
 def decide(verdict: str, chain: str = "") -> bytes:
@@ -258,6 +378,20 @@ def _verdicts(elements: Iterable[tuple[bytes, str, str, str]]) -> list[bytes]:
     ]
 
 
+def _key(value: bytes, flags: int = 0) -> bytes:
+    return _nested(1, _data(1, value), *([_u32(3, flags)] if flags else []))
+
+
+def _interval(network: Network) -> list[bytes]:
+    length = network.max_prefixlen // 8
+    return [_key(network.network_address.packed), *_end(int(network.broadcast_address) + 1, length)]
+
+
+def _end(after: int, length: int) -> list[bytes]:
+    """The first key that is not in an interval any more; the last one of all needs none."""
+    return [_key(after.to_bytes(length, "big"), INTERVAL_END)] if after < 1 << length * 8 else []
+
+
 def _data(kind: int, value: bytes) -> bytes:
     return _nested(kind, _attribute(1, value))
 
@@ -272,9 +406,9 @@ def _expression(name: str, *attributes: bytes) -> bytes:
     return _nested(1, _text(1, name), _nested(2, *attributes))
 
 
-def _send(messages: Sequence[tuple[int, int, bytes]], family: int) -> None:
+def _send(messages: Sequence[Message]) -> None:
     batch = _message(BATCH_BEGIN, 0, 0, b"", NFTABLES)
-    for number, (kind, flags, body) in enumerate(messages, 1):
+    for number, (kind, flags, body, family) in enumerate(messages, 1):
         batch += _message(NFTABLES << 8 | kind, flags | ACK, number, body, family=family)
     batch += _message(BATCH_END, 0, len(messages) + 1, b"", NFTABLES)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as wire:

@@ -86,7 +86,7 @@ def lines_of(kernel: Kernel) -> list[str]:
         found += [f"neigh {address} {device} {mac} {state}" for address, device, mac, state in entries]
     found += [f"fdb {mac} {device} {peer} {state}" for mac, device, peer, state in kernel.fdb()]
     with kernel.namespace.entered():
-        tables = NFTables()
+        tables = NFTables(nfgen_family=AF_UNSPEC)
         try:
             found += [f"firewall table {table.get_attr('NFTA_TABLE_NAME')}" for table in tables.get_tables()]
         finally:

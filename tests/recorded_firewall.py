@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from node_probe.firewall.event import Event
-from node_probe.firewall.ruleset import IPTABLES_LEGACY, IPTABLES_NFT, Ruleset, from_nft, from_save, merged
+from node_probe.firewall.ruleset import IPTABLES_LEGACY, IPTABLES_NFT, Ruleset, from_nft, from_save, with_handles
 
 PACKED = Path(__file__).parent / "fixtures" / "recordings" / "firewall.json.xz"
 VERSION = "v3.32.1"
@@ -26,6 +26,7 @@ TRACES = (
     *(f"services/trace/node-[ac]/{name}" for name in (*LISTINGS, "*-nft-monitor.txt", "*-xtables-monitor.txt")),
 )
 COUNTERS = ("policy-zoo/*/*/node-a/iptables-nft-save.txt", "policy-zoo/*/*/node-c/nft.txt")
+BOTH_FAMILIES = ("dualstack/healthy/node-c/nft.txt",)
 
 _NFT = re.compile(r"trace id (\w+) (\S+) (\S+) (\S+) (rule|return|policy) (.*)")
 _VERDICT = re.compile(r"\(verdict (\S+?)(?: (\S+))?\)$")
@@ -46,15 +47,14 @@ def directories(pattern: str) -> list[str]:
 
 
 def ruleset(directory: str) -> Ruleset:
-    """What the tools had listed there."""
-    nft, new, legacy = (files().get(f"{directory}/{name}", "") for name in LISTINGS)
-    saved = from_save(new, backend=IPTABLES_NFT, family="ip")
-    return Ruleset(
-        [
-            *(merged(from_nft(nft), saved) if nft else saved),
-            *from_save(legacy, backend=IPTABLES_LEGACY, family="ip"),
-        ]
-    )
+    """What the tools had listed there. Handles, which the kernel tells, are those that nft printed."""
+    text, new, legacy = (files().get(f"{directory}/{name}", "") for name in LISTINGS)
+    nft = {chain.key: chain for chain in from_nft(text)}
+    saved = [
+        with_handles(chain, [rule.handle for rule in nft[chain.key].rules] if chain.key in nft else [])
+        for chain in from_save(new, backend=IPTABLES_NFT, family="ip")
+    ]
+    return Ruleset([*nft.values(), *saved, *from_save(legacy, backend=IPTABLES_LEGACY, family="ip")])
 
 
 def events(directory: str, name: str = "") -> list[Event]:
@@ -106,7 +106,12 @@ def _from_legacy(text: str) -> Iterator[Event]:
 
 def main(directory: Path) -> None:
     version = directory / "real-calico" / VERSION
-    paths = [path for pattern in (*TRACES, *COUNTERS) for path in sorted(version.glob(pattern)) if path.stat().st_size]
+    paths = [
+        path
+        for pattern in (*TRACES, *COUNTERS, *BOTH_FAMILIES)
+        for path in sorted(version.glob(pattern))
+        if path.stat().st_size
+    ]
     plain = {str(path.relative_to(version)): path.read_text() for path in paths}
     PACKED.write_bytes(lzma.compress(json.dumps(plain, separators=(",", ":")).encode(), preset=9))
 

@@ -7,14 +7,14 @@ VARIANTS has them by name. A variant is one function in one of these modules, by
 from __future__ import annotations
 
 from lab.errors import LabError
-from lab.variants import machines, networks, pods, pools, settings, traffic
+from lab.variants import firewalls, machines, networks, pods, pools, settings, traffic
 from lab.variants.variant import Variant
 
 __all__ = ["VARIANTS", "Variant", "chosen"]
 
 VARIANTS: dict[str, Variant] = {
     variant.name: variant
-    for module in (networks, settings, pools, pods, machines, traffic)
+    for module in (networks, settings, pools, pods, firewalls, machines, traffic)
     for variant in vars(module).values()
     if isinstance(variant, Variant)
 }

@@ -1,0 +1,131 @@
+"""Policies and firewalls that let pass what is asked about; without them every filter would look like a fault."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import ip_network
+
+from lab import nftables
+from lab.drawing import Drawing
+from lab.intent import Object
+from lab.nftables import INET, Table
+from lab.objects import APPLICATION_NAMESPACE, calico
+from lab.topology import NodeMachine, Topology
+from lab.variants.variant import drawn, furnished
+
+# All pools of all variants, and all addresses nodes have.
+PODS = {4: "10.244.0.0/15", 6: "fd00:10:244::/47"}
+NODES = {4: "172.30.0.0/16", 6: "fd00:172:30::/46"}
+OTHERS = "198.51.100.0/24"
+OF_PODS = "projectcalico.org/orchestrator == 'k8s'"
+
+
+@drawn()
+def policies_in_force(drawing: Drawing) -> None:
+    """Every pod has policies of three tiers, of Kubernetes and of Calico; what pods want of each other they allow."""
+    add = drawing.entries.append
+    shop = f"projectcalico.org/namespace == '{APPLICATION_NAMESPACE}'"
+    everything: Object = {"action": "Allow"}
+    far: Object = {"action": "Deny", "source": {"selector": "reputation == 'bad'"}}
+    add(calico("Tier", "platform", {"order": 100, "defaultAction": "Deny"}))
+    add(calico("Tier", "audit", {"order": 200, "defaultAction": "Pass"}))
+    add(_labelled(calico("GlobalNetworkSet", "bad", {"nets": [OTHERS]}), reputation="bad"))
+    add(_global("platform.no-strangers", "platform", 10, OF_PODS, [far, {"action": "Pass"}], [{"action": "Pass"}]))
+    add(_global("audit.metrics", "audit", 10, shop, [_to_port("Allow", 9090)], []))
+    add(_global("default.nobody-from-far", "default", 10, shop, [far], []))
+    add(_global("default.egress", "default", 3000, "all()", [], [everything], ["Egress"]))
+    add(
+        _kubernetes(
+            "own-namespace",
+            {
+                "podSelector": {},
+                "policyTypes": ["Ingress"],
+                "ingress": [{"from": [{"podSelector": {}}]}, {"from": _blocks(NODES), "ports": [{"port": 8080}]}],
+            },
+        )
+    )
+    add(_kubernetes("from-nodes", {"podSelector": {}, "ingress": [{"from": [*_blocks(NODES), *_blocks(PODS)]}]}))
+    add(_kubernetes("deny-by-default", {"podSelector": {}, "policyTypes": ["Ingress"]}))
+    queues: Object = {"podSelector": {"matchLabels": {"app": "queue"}}}
+    add(_kubernetes("queues", {**queues, "ingress": [{"ports": [{"port": "amqp"}, {"port": 5672}]}]}))
+    denied = _global("default.tomorrow", "default", 1, "all()", [{"action": "Deny"}], [{"action": "Deny"}])
+    add({**denied, "kind": "StagedGlobalNetworkPolicy"})
+
+
+def _global(
+    name: str,
+    tier: str,
+    order: int,
+    selector: str,
+    ingress: list[Object],
+    egress: list[Object],
+    types: list[str] | None = None,
+) -> Object:
+    both = [one for one, rules in (("Ingress", ingress), ("Egress", egress)) if rules]
+    spec = {"tier": tier, "order": order, "selector": selector, "types": types or both}
+    return calico("GlobalNetworkPolicy", name, {**spec, "ingress": ingress, "egress": egress})
+
+
+def _to_port(action: str, port: int) -> Object:
+    return {"action": action, "protocol": "TCP", "destination": {"ports": [port]}}
+
+
+def _kubernetes(name: str, spec: Object) -> Object:
+    metadata = {"name": name, "namespace": APPLICATION_NAMESPACE}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
+
+
+def _blocks(networks: dict[int, str]) -> list[Object]:
+    return [{"ipBlock": {"cidr": network}} for network in networks.values()]
+
+
+def _labelled(entry: Object, **labels: str) -> Object:
+    """As Calico's own client keeps labels."""
+    entry["metadata"]["annotations"]["projectcalico.org/metadata"] = json.dumps({"labels": labels})
+    return entry
+
+
+@furnished()
+def docker(topology: Topology) -> None:
+    """Docker drops on every node what it forwards for others, but for the pods, which somebody let through there."""
+    for node in topology.nodes.values():
+        for family in node.interfaces:
+            table = Table(family, "filter")
+            table.chain("FORWARD", "forward", policy="drop")
+            for chain in ("DOCKER-USER", "DOCKER-ISOLATION-STAGE-1", "DOCKER"):
+                table.chain(chain)
+                table.rule("FORWARD", nftables.counted(), nftables.decide("jump", chain))
+                table.rule(chain, nftables.counted(), nftables.decide("return"))
+            for side in ("source", "destination"):
+                _accept(table, "FORWARD", *table.within(side, ip_network(PODS[family])))
+            _write(node, table)
+
+
+@furnished()
+def firewalld(topology: Topology) -> None:
+    """Every node has a firewalld that refuses what it does not know; pods and nodes it trusts."""
+    for node in topology.nodes.values():
+        table = Table(4, "firewalld", of=INET)
+        for hook in ("input", "forward"):
+            chain = f"filter_{hook.upper()}"
+            table.chain(chain, hook, priority=10)
+            known = [nftables.connection(nftables.CT_STATE), nftables.masked(nftables.ESTABLISHED | nftables.RELATED)]
+            _accept(table, chain, *known, nftables.compared(bytes(4), equal=False))
+            _accept(table, chain, nftables.meta(nftables.INCOMING), nftables.compared(nftables.interface("lo")))
+            for family in (4, 6):
+                for network in (PODS[family], NODES[family]):
+                    of = Table(family, table.name)
+                    _accept(table, chain, *nftables.of_ip(family), *of.within("source", ip_network(network)))
+            # Neighbors find each other by addresses nobody trusts.
+            _accept(table, chain, *nftables.protocol(58))
+            table.rule(chain, nftables.counted(), nftables.decide("drop"))
+        _write(node, table)
+
+
+def _accept(table: Table, chain: str, *matches: bytes) -> None:
+    table.rule(chain, *matches, nftables.counted(), nftables.decide("accept"))
+
+
+def _write(node: NodeMachine, table: Table) -> None:
+    with node.kernel.namespace.entered():
+        table.write()
