@@ -434,6 +434,38 @@ def test_packets_of_other_tunnels_dropped_where_they_arrive(encapsulation: str, 
     assert way(facts, "b", outer=True).seen == 1
 
 
+FLOOD = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+    one.connect((sys.argv[1], 9))
+    print("flooding", flush=True)
+    while True:
+        try:
+            one.send(b"x" * 64)
+        except OSError:
+            pass
+"""
+
+
+@needs("nft")
+@in_namespaces
+def test_a_flood_between_the_same_pods_neither_hides_nor_adds_a_packet() -> None:
+    nodes = TwoNodes()
+    nodes.b.run(lambda: guard(f"ip daddr {DB} tcp dport {PORT} drop"))
+    flood = nodes.cart.run(
+        lambda: subprocess.Popen([sys.executable, "-c", FLOOD, DB], stdout=subprocess.PIPE, text=True)
+    )
+    try:
+        assert flood.stdout.readline() == "flooding\n"
+        facts = answers(nodes, follow("a", "tcp", PORT), follow("b", "tcp", PORT))
+    finally:
+        flood.kill()
+        flood.wait()
+    (drop,) = drops(facts)
+    assert (drop.node, drop.packets) == ("node-b", 2) and blind(facts) == []
+    assert {(way(facts, node, outer=outer).seen) for node in ("a", "b") for outer in (False, True)} == {2}
+
+
 @needs("nft")
 @in_namespaces
 def test_other_packets_of_the_same_pods_are_left_alone() -> None:

@@ -22,19 +22,18 @@ from node_probe.packets import SMALL
 
 NAME = "why_trace_"
 LOG_NAME = "why_log_"  # a table that says which logger is to be put back
-EARLIEST = -350  # below raw (-300), where Calico's first rules are; fragments are put together at -400
-FIRST, LAST = -(2**31) + 1, 2**31 - 2  # conntrack confirms at 2**31 - 1
+FIRST, LAST = -(2**31) + 1, 2**31 - 2  # priorities: before everybody's rules, and behind them
 HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
 PASSED_PREROUTING = "passed_prerouting"
 LEFT_BY = ("passed_input", "passed_postrouting")  # nothing of a firewall comes behind
 # A packet that was marked tells by them how far it came, whether or not the node has rules of its own there.
 CHAINS = {
-    "prerouting": ("prerouting", EARLIEST),
+    "prerouting": ("prerouting", FIRST),  # fragments are not put together yet; what is followed is small
     PASSED_PREROUTING: ("prerouting", LAST),
     "reached_input": ("input", FIRST),
     "passed_input": ("input", LAST),
     "reached_forward": ("forward", FIRST),
-    "output": ("output", EARLIEST),
+    "output": ("output", FIRST),
     "reached_postrouting": ("postrouting", FIRST),
     "passed_postrouting": ("postrouting", LAST),
 }
@@ -136,7 +135,7 @@ class OwnTable:
         self.name = name
         self._family = FAMILIES[family]
         content = list(_content(self.name, wanted, family))
-        self._socket = _socket()
+        self._socket = netfilter()
         self._owned = True
         try:
             try:
@@ -171,7 +170,7 @@ class Left:
 
 def left() -> list[Left]:
     """Tables of ours that no socket owns. Raises OSError."""
-    with _socket() as wire:
+    with netfilter() as wire:
         wire.send(message(NFTABLES << 8 | GET_TABLE, DUMP, 1, b""))
         found = []
         for family, body in dumped(wire, NFTABLES << 8 | NEW_TABLE):
@@ -184,13 +183,13 @@ def left() -> list[Left]:
 
 def mark(name: str) -> None:
     """An empty table that stays until `unmark`, whatever happens to this program. Raises OSError."""
-    with _socket() as wire:
+    with netfilter() as wire:
         commit(wire, [(NEW_TABLE, CREATE, text(TABLE_NAME, name))], FAMILIES[4])
 
 
 def unmark(name: str, family: int = FAMILIES[4]) -> None:
     """Removes a table. Raises OSError."""
-    with _socket() as wire:
+    with netfilter() as wire:
         commit(wire, [(DELETE_TABLE, 0, text(TABLE_NAME, name))], family)
 
 
@@ -250,7 +249,8 @@ def _address(address: str) -> bytes:
 # -- netlink
 
 
-def _socket() -> socket.socket:
+def netfilter() -> socket.socket:
+    """A socket that talks to nf_tables of this network namespace. Raises OSError."""
     wire = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
     wire.bind((0, 0))
     wire.settimeout(ANSWER_S)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import socket
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from node_probe.firewall.drops import drops, grown, wanted
 from node_probe.firewall.event import Event
 from node_probe.firewall.legacy import CannotLog, Log, Logged
 from node_probe.firewall.ruleset import Chain, Ruleset
+
+log = logging.getLogger(__name__)
 
 LOOK = "firewall trace"
 MOST = 20_000  # events of one ask; a packet tells some sixty
@@ -83,8 +86,13 @@ class Following:
 
     async def arm(self, deadline: float) -> None:
         """Never raises: what cannot be followed is told by `facts`. deadline: time.monotonic, s."""
-        if not self._ask.trace:
-            return
+        try:
+            if self._ask.trace:
+                await self._arm(deadline)
+        except Exception as error:
+            self._mistake(error)
+
+    async def _arm(self, deadline: float) -> None:
         count = self._mode == "off"
         try:
             self._followed = followed(self._ask.trace)
@@ -148,6 +156,8 @@ class Following:
                 found += await self._counted(self._before, deadline - RESERVE_S)
         except OSError as error:
             self._trouble(f"the rules of the firewall could not be read: {error.strerror or error}")
+        except Exception as error:
+            self._mistake(error)
         return found + [Blind(node=self._ask.node, look=LOOK, reason=one, minor=True) for one in self._troubles]
 
     async def _traced(self, deadline: float) -> list[Fact]:
@@ -201,6 +211,11 @@ class Following:
         if why not in self._troubles:
             self._troubles.append(why)
 
+    def _mistake(self, error: Exception) -> None:
+        """Whatever it is must not cost what else was seen."""
+        log.error("following packets broke", exc_info=error)
+        self._trouble(f"a mistake in the probe ({type(error).__name__}: {error}); its log has the details")
+
     # -- what the kernel tells
 
     def _drain(self) -> None:
@@ -212,9 +227,9 @@ class Following:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
                 self._trouble("the kernel told more of packets than could be read, so some of it is missing")
+                if error.errno != errno.ENOBUFS:
+                    return
                 continue
             for kind, family, body in arming.messages(data):
                 if kind == TRACE:
