@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,7 +19,16 @@ from facts.firewall import FirewallTrace, RuleDrop
 from node_probe.firewall import ruleset as tools
 from node_probe.firewall.drops import drops, grown, wanted
 from node_probe.firewall.event import Event
-from node_probe.firewall.ruleset import IPTABLES_LEGACY, IPTABLES_NFT, Chain, Rule, Ruleset, from_nft, from_save, merged
+from node_probe.firewall.ruleset import (
+    IPTABLES_LEGACY,
+    IPTABLES_NFT,
+    Chain,
+    Rule,
+    Ruleset,
+    from_nft,
+    from_save,
+    with_handles,
+)
 from tests.namespaces import in_namespaces
 from tests.recorded_firewall import directories, events, files, ruleset
 from tests.recordings import load
@@ -297,18 +307,15 @@ def test_a_rule_that_is_not_listed_any_more_gets_no_other_rules_words() -> None:
         assert isinstance(drop, RuleDrop) and (drop.text, drop.number) == ("", -1)
 
 
-def test_a_listing_that_does_not_fit_the_other_is_not_laid_over_it() -> None:
-    """The n-th rule of one tool is the n-th of the other only while nobody changes them in between."""
-    where = "trace/iptables-nft/2-gnp-explicit-deny"
-    nft, saved = files()[f"{where}/nft.txt"], files()[f"{where}/iptables-nft-save.txt"]
-    lines = saved.splitlines()
-    dropped = next(n for n, line in enumerate(lines) if "-A cali-pi-gnp/block-g1" in line and "-j DROP" in line)
-    shorter = "\n".join(lines[:dropped] + lines[dropped + 1 :])
-    lines[dropped], lines[dropped + 1] = lines[dropped + 1], lines[dropped]
-    for text, backend in ((saved, IPTABLES_NFT), (shorter, "nft"), ("\n".join(lines), "nft")):
-        rules = Ruleset(merged(from_nft(nft), from_save(text, backend=IPTABLES_NFT, family="ip")))
-        chain = rules.chain("nft", "ip", "filter", "cali-pi-gnp/block-g1")
-        assert chain and {rule.backend for rule in chain.rules} == {backend}
+def test_handles_of_another_moment_are_not_given_to_a_listing() -> None:
+    """The n-th rule of the tool is the n-th of the kernel only while nobody changes them in between."""
+    saved = files()["trace/iptables-nft/2-gnp-explicit-deny/iptables-nft-save.txt"]
+    chains = {
+        chain.name: chain for chain in from_save(saved, backend=IPTABLES_NFT, family="ip") if chain.table == "filter"
+    }
+    chain = chains["cali-pi-gnp/block-g1"]
+    assert [rule.handle for rule in with_handles(chain, [307, 308, 309]).rules] == [307, 308, 309]
+    assert with_handles(chain, [307, 308]) == chain
 
 
 # --- the tools of this machine ---
@@ -473,6 +480,36 @@ def test_of_a_large_firewall_only_what_matters_is_read() -> None:
     )
     everything = tools.read(4, time.monotonic() + 20)
     assert not everything.unread and sum(len(chain.rules) for chain in everything.chains.values()) == MANY + 5
+
+
+@needs("iptables-nft-restore", "iptables-nft-save", "nft")
+@in_namespaces
+def test_a_rule_of_iptables_is_named_where_nft_is_not_installed(tmp_path: Path) -> None:
+    run("iptables-nft-restore", text=OWN_RULES.format(source="10.0.0.0/24"))
+    keys = [("nft", "ip", "filter", "cali-FORWARD")]
+    whole = tools.read(4, time.monotonic() + 10, wanted=keys)
+    tmp_path.joinpath("iptables-nft-save").symlink_to(shutil.which("iptables-nft-save") or "")
+    os.environ["PATH"] = str(tmp_path)
+    read = tools.read(4, time.monotonic() + 10, wanted=keys)
+    assert read.unread == ("nft is not installed here, so its rules were not read",)
+    assert read.chains[keys[0]] == whole.chains[keys[0]]
+    assert read.chains[keys[0]].rules[0].handle > 0
+
+
+@needs("iptables-nft-restore", "nft")
+@in_namespaces
+def test_rules_that_iptables_cannot_print_are_told_in_nfts_words(tmp_path: Path) -> None:
+    """nft may write into iptables' chains, and iptables-nft-save may be too old for the rules, or not there."""
+    run("iptables-nft-restore", text=OWN_RULES.format(source="10.0.0.0/24"))
+    run("nft", "insert", "rule", "ip", "filter", "cali-FORWARD", "meta", "cpu", "7", "counter", "drop")
+    key = ("nft", "ip", "filter", "cali-FORWARD")
+    own, *_ = tools.read(4, time.monotonic() + 10, wanted=[key]).chains[key].rules
+    assert own.verdict == "drop" and own.handle > 0
+    tmp_path.joinpath("nft").symlink_to(shutil.which("nft") or "")
+    os.environ["PATH"] = str(tmp_path)
+    read = tools.read(4, time.monotonic() + 10, wanted=[key])
+    assert read.unread == ("iptables-nft-save is not installed here, so its rules were not read",)
+    assert [rule.verdict for rule in read.chains[key].rules] == ["drop", "drop", "reject", ""]
 
 
 @needs("nft")

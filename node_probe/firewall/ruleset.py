@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from facts.message import Text, say
+from node_probe.firewall import arming
 
 NFT = "nft"
 IPTABLES_NFT = "iptables-nft"
@@ -27,6 +28,7 @@ HOOKS = {  # of the chains iptables builds in
     "OUTPUT": "output",
     "POSTROUTING": "postrouting",
 }
+GET_RULE, RULE_TABLE, RULE_CHAIN, RULE_HANDLE = 7, 1, 2, 3  # linux/netfilter/nf_tables.h
 TABLES = ("raw", "mangle", "nat", "filter", "security")  # of iptables
 CALICO_TABLE = "calico"  # of nftables
 CALICO = re.compile(r"(?:^|-)cali-")
@@ -277,28 +279,12 @@ def _unquoted(text: str) -> str:
     return re.sub(r"\\(.)", r"\1", text) if "\\" in text else text
 
 
-def merged(chains: Iterable[Chain], saved: Iterable[Chain]) -> list[Chain]:
-    """nft's chains, those that iptables-nft wrote in its own words: nft knows handles, iptables-nft-save comments.
-
-    The n-th rule of one is the n-th of the other. Where they are not (rules changed between the two listings) the
-    chain stays as nft prints it.
-    """
-    by_name = {chain.key: chain for chain in saved}
-    return [_in_own_words(chain, by_name.get(chain.key)) for chain in chains]
-
-
-def _in_own_words(chain: Chain, saved: Chain | None) -> Chain:
-    if saved is None or len(saved.rules) != len(chain.rules):
+def with_handles(chain: Chain, handles: Sequence[int]) -> Chain:
+    """An iptables-nft chain with nft's handles: the n-th rule of one is the n-th of the other, if there are as many."""
+    if len(handles) != len(chain.rules):
         return chain
-    if not all(_same(a, b) for a, b in zip(chain.rules, saved.rules, strict=True)):
-        return chain
-    rules = tuple(msgspec.structs.replace(b, handle=a.handle) for a, b in zip(chain.rules, saved.rules, strict=True))
-    return msgspec.structs.replace(chain, backend=saved.backend, packets=saved.packets, rules=rules)
-
-
-def _same(nft: Rule, saved: Rule) -> bool:
-    """An old nft prints what it does not know as nothing, so only what it does print can contradict."""
-    return not nft.verdict or (nft.verdict, nft.targets) == (saved.verdict, saved.targets)
+    rules = tuple(msgspec.structs.replace(rule, handle=h) for rule, h in zip(chain.rules, handles, strict=True))
+    return msgspec.structs.replace(chain, rules=rules)
 
 
 # --- asking the tools ---
@@ -308,53 +294,88 @@ def read(family: int, deadline: float, *, wanted: Iterable[Key] | None = None) -
     """The rules a packet of this family (4 or 6) can meet in this network namespace, as they are now.
 
     deadline: time.monotonic, s. wanted: keys of the chains whose rules matter; all others have none then, but Calico's.
-    None: all rules, with their counters and where maps lead, which takes seconds where there are thousands.
-    What cannot be read is a sentence in `unread`. Blocks; for a thread of its own.
+    None: all rules, with their counters and where maps lead, which takes seconds where there are thousands; rules of
+    iptables-nft have no handles then. What cannot be read is a sentence in `unread`. Blocks; for a thread of its own.
     """
     ip = "ip6" if family == 6 else "ip"
-    legacy, new = (f"{ip}tables-{kind}-save" for kind in ("legacy", "nft"))
-    commands: list[Command] = []
-    if _legacy_tables(ip):
-        commands.append((legacy, "-c"))
+    legacy: list[Command] = [(f"{ip}tables-legacy-save", "-c")] if _legacy_tables(ip) else []
     if wanted is None:
-        known, unread = _run([("nft", "list", "tables")], deadline)
-        tables = [tuple(line.split()[1:3]) for text in known.values() for line in text.splitlines()]
-        commands.append((new, "-c"))
-        saves = shutil.which(new) is not None
-        commands += [
-            ("nft", "-a", "list", "table", *table)
-            for table in tables
-            if table[0] in (ip, "inet", "bridge", "netdev") and not (saves and table[0] == ip and table[1] in TABLES)
-        ]
-        only = None
-    else:
-        unread = []
-        keys = list(dict.fromkeys(wanted))
-        only = {(table, name) for _, _, table, name in keys}
-        nft = [(of, table, name) for where, of, table, name in keys if where == NFT]
-        commands.append(("nft", "list", "chains"))
-        commands += [(new, "-c", "-t", table) for table in TABLES if any(one[:2] == (ip, table) for one in nft)]
-        commands += [
-            ("nft", "-a", "-t", "list", "table", of, CALICO_TABLE)
-            for of in {one[0] for one in nft if one[1] == CALICO_TABLE}
-        ]
-        commands += [("nft", "-a", "-t", "list", "chain", *one) for one in nft if one[1] != CALICO_TABLE]
-    told, more = _run(commands, deadline)
-    found: dict[Key, Chain] = {}
-    saved: list[Chain] = []
-    detailed: list[Chain] = []
-    for command, text in told.items():
-        if command[0] == legacy:
-            found |= {chain.key: chain for chain in from_save(text, backend=IPTABLES_LEGACY, family=ip, only=only)}
-        elif command[0] == new:
-            saved += from_save(text, backend=IPTABLES_NFT, family=ip, only=only)
-        elif command[1:] == ("list", "chains"):
-            found |= {chain.key: chain for chain in from_nft(text)}
+        return _everything(ip, legacy, deadline)
+    keys = list(dict.fromkeys(wanted))
+    only = {(table, name) for _, _, table, name in keys}
+    nft = [(of, table, name) for where, of, table, name in keys if where == NFT]
+    own = [one for one in nft if one[0] == ip and one[1] in TABLES]  # iptables-nft's
+    before = _handles(own)
+    save = f"{ip}tables-nft-save"
+    commands = [*legacy, ("nft", "list", "chains"), *((save, "-c", "-t", table) for _, table, _ in own)]
+    commands += [_listing(*one) for one in nft if one not in own]
+    told, unread = _run(list(dict.fromkeys(commands)), deadline)
+    found = _parsed(told, ip, only)
+    after = _handles(own)
+    unlike: list[Command] = []
+    for one in own:
+        chain, handles = found.get((NFT, *one)), after[one]
+        if chain and chain.backend == IPTABLES_NFT and before[one] == handles and len(handles) == len(chain.rules):
+            found[chain.key] = with_handles(chain, handles)
         else:
-            detailed += from_nft(text)
-    for chain in (*saved, *merged(detailed, saved)):
-        found[chain.key] = chain
-    return Ruleset(found.values(), [*unread, *more])
+            unlike.append(_listing(*one))
+    if unlike:  # changed meanwhile, or not iptables-nft's after all: nft's own words, without comments
+        told, more = _run(unlike, deadline)
+        found |= _parsed(told, ip, only)
+        unread += more
+    return Ruleset(found.values(), unread)
+
+
+def _listing(family: str, table: str, chain: str) -> Command:
+    if table == CALICO_TABLE:  # whose policies were consulted stands in chains that no event told of
+        return ("nft", "-a", "-t", "list", "table", family, table)
+    return ("nft", "-a", "-t", "list", "chain", family, table, chain)
+
+
+def _everything(ip: str, legacy: list[Command], deadline: float) -> Ruleset:
+    """nft needs five times as long as iptables-nft for rules of the latter, so it lists only what that cannot."""
+    save = f"{ip}tables-nft-save"
+    known, unread = _run([("nft", "list", "tables")], deadline)
+    tables = [line.split()[1:3] for text in known.values() for line in text.splitlines()]
+    mine = [table for table in tables if table[0] == ip and table[1] in TABLES and shutil.which(save)]
+    commands: list[Command] = [*legacy, *([(save, "-c")] if mine or not known else [])]
+    commands += [
+        ("nft", "-a", "list", "table", *table)
+        for table in tables
+        if table not in mine and table[0] in (ip, "inet", "bridge", "netdev")
+    ]
+    told, more = _run(commands, deadline)
+    return Ruleset(_parsed(told, ip, None).values(), [*unread, *more])
+
+
+def _parsed(told: dict[Command, str], ip: str, only: Collection[tuple[str, str]] | None) -> dict[Key, Chain]:
+    """Chains of what the tools printed; where two told of one, that with rules, and iptables' words before nft's."""
+    found: dict[Key, Chain] = {}
+    for command, text in sorted(told.items(), key=lambda one: (one[0][0] != "nft", one[0][1:] != ("list", "chains"))):
+        if command[0] == "nft":
+            chains = from_nft(text)
+        else:
+            backend = IPTABLES_LEGACY if "legacy" in command[0] else IPTABLES_NFT
+            chains = from_save(text, backend=backend, family=ip, only=only)
+        found |= {chain.key: chain for chain in chains}
+    return found
+
+
+def _handles(chains: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str, str], list[int]]:
+    """By chain (family, table, name) its rules' handles in order, as the kernel has them. Raises OSError."""
+    found: dict[tuple[str, str, str], list[int]] = {}
+    with arming.netfilter() as wire:
+        for number, (family, table, name) in enumerate(chains, 1):
+            asked = arming.text(RULE_TABLE, table) + arming.text(RULE_CHAIN, name)
+            number_of_family = arming.FAMILIES[6 if family == "ip6" else 4]
+            wire.send(arming.message(arming.NFTABLES << 8 | GET_RULE, arming.DUMP, number, asked, number_of_family))
+            found[family, table, name] = [
+                int.from_bytes(has[RULE_HANDLE], "big")
+                for _, body in arming.dumped(wire, arming.NFTABLES << 8 | arming.NEW_RULE)
+                if (has := arming.attributes(body)).get(RULE_CHAIN, b"").rstrip(b"\0") == name.encode()
+                and has.get(RULE_TABLE, b"").rstrip(b"\0") == table.encode()
+            ]
+    return found
 
 
 def _legacy_tables(ip: str) -> bool:
