@@ -79,11 +79,57 @@ def second(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
     followed = dict.fromkeys(leg.flow for leg in lost)
     legs = [leg for leg in expected if leg.flow in followed]
     places = dict.fromkeys((pick(leg), leg.family) for pick in (_sender, _receiver) for leg in lost)
-    return [
+    asks = [
         _follow(nodes[name, family], [leg for leg in legs if leg.family == family])
         for name, family in places
         if (name, family) in nodes
     ]
+    for family in FAMILIES:
+        _follow_services(asks, known, probes, nodes, family)
+    return asks
+
+
+def _follow_services(
+    asks: list[NodeAsk],
+    known: Sequence[Fact],
+    probes: Sequence[ProbeResult],
+    nodes: Mapping[tuple[str, int], CalicoNode],
+    family: int,
+) -> None:
+    """Packets to a Service's own address are followed on the sender's node, where kube-proxy sends them on."""
+    source = sender(known)
+    if source is None or (source.node, family) not in nodes:
+        return
+    lost = [one for one in sends(known, family) if any(_lost(one, source.node, result) for result in probes)]
+    if not lost:
+        return
+    here = next((i for i, ask in enumerate(asks) if (ask.node, ask.family) == (source.node, family)), -1)
+    if here < 0:
+        asks.append(_follow(nodes[source.node, family], ()))
+    ask = asks[here]
+    address = address_of(source, family)
+    pods = list(ask.local_pods)
+    if lost[0].pod and _lacks(pods, source.name):
+        pods.append(LocalPod(name=source.name, address=address, interface=source.interface))
+    asks[here] = msgspec.structs.replace(
+        ask,
+        local_pods=tuple(pods),
+        send=_unique([*ask.send, *lost[:MOST_FOLLOWED]]),
+        trace=_unique(
+            [
+                *ask.trace,
+                *(
+                    Trace(source=address, target=one.target, protocol=one.protocol, port=one.port, count=one.count)
+                    for one in lost[:MOST_FOLLOWED]
+                ),
+            ]
+        ),
+    )
+
+
+def _lost(sent: SendProbe, node: str, result: ProbeResult) -> bool:
+    met = (result.node, result.pod, result.target_address, result.protocol, result.port)
+    return met == (node, sent.pod, sent.target, sent.protocol, sent.port) and result.answered < result.sent
 
 
 def _follow(node: CalicoNode, legs: Sequence[Leg]) -> NodeAsk:

@@ -665,3 +665,12 @@ async def test_a_question_names_the_rule_that_ate_its_packets(lab: Lab, ends: st
     assert drop.packets == 2
     left = {name: lab.exec(name, "nft", "list", "tables").stdout for name in ("node-a", "node-b")}
     assert all(arming.NAME not in listed for listed in left.values()), left
+
+
+@needs("nft")
+async def test_packets_to_a_service_are_followed_into_what_kube_proxy_does_with_them(lab: Lab) -> None:
+    told = lab.inflict("service_without_endpoints")
+    facts = (await ask_lab(lab.environment(), f"{told['source']} {told['target']}")).diagnosis.facts
+    (drop,) = drops(facts)
+    assert (drop.node, drop.table, drop.verdict) == ("node-a", "kube-proxy", "reject")
+    assert drop.packets == way(facts, "a", drop.source_address).dropped > 0
