@@ -137,7 +137,7 @@ def test_a_peer_that_is_asked_a_little_later_is_waited_for() -> None:
     nodes = TwoNodes()
     facts = answers(nodes, ask_of("a", from_cart("icmp")), ask_of("b"), b_later_s=0.15)
     arrived = sighting(facts, "b", "in")
-    assert (arrived.seen, arrived.enclosed) == (2, True)
+    assert (arrived.seen, arrived.enclosed) == (2, True), facts
 
 
 def wrapped(tcp_checksum: int) -> bytes:

@@ -57,8 +57,7 @@ class TwoNodes:
                 self.at(node, lambda ip, node=node, other=other: _node6(ip, node, other))
         self._pod("a", self.cart, CART, CART6, CART_INTERFACE)
         self._pod("b", self.db, DB, DB6, DB_INTERFACE)
-        if dual:
-            self._settle()
+        self._settle()
 
     def at(self, place: str, work: Work) -> Any:
         """`work(ip)` with a pyroute2 socket on node "a", node "b", pod "cart" or "db"."""
@@ -82,7 +81,8 @@ class TwoNodes:
             {"b": self.b, "cart": self.cart, "db": self.db}[place].run(lambda: _write(name, value))
 
     def _settle(self) -> None:
-        """IPv6 begins on a device only when the kernel has taken notice that its cable is plugged in."""
+        """Devices drop what they are to send, and have no IPv6, until the kernel has noticed that the cable is plugged
+        in."""
         devices = [
             ("a", "eth0"),
             ("a", CART_INTERFACE),
@@ -93,9 +93,9 @@ class TwoNodes:
         ]
         until = time.monotonic() + 10
         for place, device in devices:
-            while not self.at(place, lambda ip, device=device: _link_local(ip, device)):
+            while not self.at(place, lambda ip, device=device: _sends(ip, device, self.dual)):
                 if time.monotonic() > until:
-                    raise TimeoutError(f"{device} of {place} has no link-local address")
+                    raise TimeoutError(f"{device} of {place} does not send")
                 time.sleep(0.01)
 
     def _pod(self, node: str, place: Place, address: str, address6: str, interface: str) -> None:
@@ -166,9 +166,15 @@ def _node6(ip: Any, node: str, other: str) -> None:
     ip.route("add", family=AF_INET6, dst=f"{BLOCK6[other]}/122", proto=FELIX, **gateway)
 
 
-def _link_local(ip: Any, device: str) -> bool:
-    index = ip.link_lookup(ifname=device)[0]
-    return any(one.get("IFA_ADDRESS").startswith("fe80:") for one in ip.get_addr(family=AF_INET6, index=index))
+def _sends(ip: Any, device: str, dual: bool) -> bool:
+    """Has the device a queue, and a link-local address where IPv6 is on?"""
+    (link,) = ip.link("get", ifname=device)
+    index = link["index"]
+    if link.get("IFLA_OPERSTATE") != "UP" or link.get("IFLA_QDISC") == "noop":
+        return False
+    return not dual or any(
+        one.get("IFA_ADDRESS").startswith("fe80:") for one in ip.get_addr(family=AF_INET6, index=index)
+    )
 
 
 def _write(name: str, value: str) -> None:
