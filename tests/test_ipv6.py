@@ -195,7 +195,7 @@ def wound_link_local(nodes: TwoNodes) -> None:
                 )
                 for source, incoming, own in (("", "", NODE6["a"]), (CART6, CART_INTERFACE, ""))
             ]
-            + [Neighbor(node="node-a", device="eth0", address=UNDERLAY6, found=False)],
+            + [Neighbor(node="node-a", device="eth0", address=UNDERLAY6, found=True, state="INCOMPLETE")],
             "silence",
         ),
         (
