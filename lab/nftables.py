@@ -14,7 +14,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 NETLINK_NETFILTER, NFTABLES = 12, 10
 BATCH_BEGIN, BATCH_END = 16, 17
 NEW_TABLE, DELETE_TABLE, NEW_CHAIN, NEW_RULE, NEW_SET, NEW_ELEMENT = 0, 2, 3, 6, 9, 12
-DELETE_RULE, DELETE_ELEMENT = 8, 14
+DELETE_CHAIN, DELETE_RULE, DELETE_SET, DELETE_ELEMENT = 5, 8, 11, 14
 REQUEST, ACK, CREATE, APPEND, NESTED, ERROR = 0x1, 0x4, 0x400, 0x800, 0x8000, 2
 FAMILIES = {4: 2, 6: 10}  # ip, ip6
 INET, ARP, NETDEV = 1, 3, 5  # further families a table can be of: both of IP; ARP; a device
@@ -140,6 +140,18 @@ class Table:
         """Takes every rule out of a chain."""
         self._rules.append((DELETE_RULE, 0, _text(1, self.name) + _text(2, chain)))
 
+    def clear(self, name: str) -> None:
+        """Takes every element out of a set or map, before any is put in."""
+        self._declared.append((DELETE_ELEMENT, 0, _text(1, self.name) + _text(2, name)))
+
+    def remove_chain(self, name: str) -> None:
+        """Nothing may lead there any more."""
+        self._rules.append((DELETE_CHAIN, 0, _text(1, self.name) + _text(3, name)))
+
+    def remove_set(self, name: str) -> None:
+        """Of a map, too. Nothing may ask for it any more."""
+        self._rules.append((DELETE_SET, 0, _text(1, self.name) + _text(2, name)))
+
     def take_out(self, name: str, *keys: bytes) -> None:
         """Elements of a set of keys or of a map."""
         body = _text(1, self.name) + _text(2, name) + _nested(3, *map(_key, keys))
@@ -217,7 +229,7 @@ class Table:
 
     def amend(self) -> None:
         """The table is there already and keeps what it has. Raises OSError."""
-        _send(self._in_family([*self._declared, *self._elements, *self._rules]))
+        amend(self)
 
     def remove(self) -> None:
         """Also when there is none. Raises OSError."""
@@ -228,7 +240,11 @@ class Table:
         """What puts it in place of what was there."""
         named = _text(1, self.name)
         again = [(NEW_TABLE, CREATE, named), (DELETE_TABLE, 0, named), (NEW_TABLE, CREATE, named)]
-        return self._in_family([*again, *self._declared, *self._elements, *self._rules])
+        return [*self._in_family(again), *self.besides()]
+
+    def besides(self) -> list[Message]:
+        """What adds it to what is there."""
+        return self._in_family([*self._declared, *self._elements, *self._rules])
 
     def _in_family(self, messages: Iterable[tuple[int, int, bytes]]) -> list[Message]:
         return [(*message, self._number) for message in messages]
@@ -241,6 +257,11 @@ class Table:
 def write(*tables: Table) -> None:
     """All of them at one moment, which costs what one costs. Raises OSError."""
     _send([message for table in tables for message in table.instead()])
+
+
+def amend(*tables: Table) -> None:
+    """All of them at one moment, and each keeps what it has. Raises OSError, and nothing has changed then."""
+    _send([message for table in tables for message in table.besides()])
 
 
 def key(*parts: bytes) -> bytes:

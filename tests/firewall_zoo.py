@@ -1,6 +1,7 @@
 """Policies that need every word a rule of the lab's firewall can have; without them a word could be written wrongly.
 
-`python -m tests.firewall_zoo`, in the network namespace of a node, writes each table and prints {case: nft's listing}.
+`python -m tests.firewall_zoo`, in the network namespace of a node, turns each table into the next and prints
+{case: nft's listing}.
 """
 
 from __future__ import annotations
@@ -154,8 +155,11 @@ def _endpoints() -> Iterator[LabelledEndpoint]:
 
 def main() -> None:
     found = {}
+    written: dict[tuple[int, bool], Ruleset] = {}
     for name, ruleset in cases():
-        nftables.write(ruleset.table())
+        before = written.get((ruleset.family, ruleset.arp))
+        (nftables.amend if before else nftables.write)(ruleset.table(before))
+        written[ruleset.family, ruleset.arp] = ruleset
         family = "arp" if ruleset.arp else TABLE_FAMILIES[ruleset.family]
         words = ["nft", "-n", "list", "table", family, ruleset.name]
         found[name] = subprocess.run(words, capture_output=True, text=True, check=True).stdout

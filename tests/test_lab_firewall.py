@@ -25,7 +25,7 @@ from lab.errors import NamespacesForbidden
 from lab.firewall import node_state, policies
 from lab.firewall.chains import rendered, rendered_arp
 from lab.firewall.words import Networks, Ruleset, Served
-from lab.intent import Objects
+from lab.intent import Objects, interface_name
 from lab.kernel import FAMILIES
 from tests import firewall_zoo
 from tests.recorded_firewall import files
@@ -39,6 +39,12 @@ OF_THE_ZOO = "policy-zoo/00-no-policy/objects"  # pods, nodes and namespaces wer
 DUAL_STACK = "dualstack/healthy"
 GROUP = "crd.projectcalico.org"
 SETTLED_S = 5.0
+DENY_ALL = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "metadata": {"name": "deny-all", "namespace": "shop"},
+    "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+}
 # (table, line, reason): what a running Calico has and the lab leaves out.
 LEFT_OUT = (
     (
@@ -159,6 +165,10 @@ def test_both_families_have_their_table(family: int) -> None:
     assert lab_table(rulesets(list_of, "node-c", family)[0]) == recorded
 
 
+def chains(listing: Listing) -> Listing:
+    return {key: lines for key, lines in listing.items() if key.startswith("chain ")}
+
+
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     try:
@@ -182,21 +192,14 @@ def test_the_kernel_holds_what_the_rules_say(lab: Lab) -> None:
     for name, ruleset in cases.items():
         text = by_case[name]
         found = recorded_table(text, re.findall(r"^table (\w+ \S+)", text, re.MULTILINE)[0])
-        chains = {key: lines for key, lines in lab_table(ruleset).items() if key.startswith("chain ")}
-        assert {key: found[key] for key in chains} == chains, name
+        assert chains(found) == chains(lab_table(ruleset)), name
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 def test_a_policy_applied_to_the_lab_is_programmed_and_healed_away(lab: Lab) -> None:
-    deny = {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": "deny-all", "namespace": "shop"},
-        "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
-    }
-    apply(lab, deny)
+    apply(lab, DENY_ALL)
     until(lambda: len(lab.mesh()["unanswered"]) == 30)
-    allow = replace_spec(deny, name="allow-own", ingress=[{"from": [{"podSelector": {}}]}])
+    allow = replace_spec(DENY_ALL, name="allow-own", ingress=[{"from": [{"podSelector": {}}]}])
     apply(lab, allow)
     until(lambda: lab.mesh()["unanswered"] == [])
     lab.heal()
@@ -218,6 +221,20 @@ def test_what_somebody_did_to_the_firewall_is_healed_away(lab: Lab) -> None:
         lab.heal()
         assert lab.mesh()["unanswered"] == []
         assert lab.exec("node-b", "nft", "-n", "-s", "list", "ruleset").stdout == whole
+
+
+@pytest.mark.skipif(None in (shutil.which("nft"), shutil.which("kubectl")), reason="nft and kubectl are not both here")
+def test_a_change_of_policies_leaves_other_wounds_alone(lab: Lab) -> None:
+    interface = {pod["name"]: interface_name(*pod["name"].split("/")) for pod in lab.status()["pods"]}["shop/web"]
+    done = lab.exec("node-a", "nft", "insert", "rule", "ip", "calico", f"filter-cali-tw-{interface}", "drop")
+    assert done.returncode == 0, done.stderr
+    assert not lab.reaches("shop/db", "shop/web")
+    apply(lab, replace_spec(DENY_ALL, name="deny-cart", podSelector={"matchLabels": {"app": "cart"}}))
+    until(lambda: not lab.reaches("shop/db", "shop/cart"))
+    assert not lab.reaches("shop/db", "shop/web")
+    assert lab.reaches("shop/db", "shop/mail")
+    lab.heal()
+    assert lab.mesh() == {"pairs": 30, "unanswered": []}
 
 
 def replace_spec(policy: Object, *, name: str, **spec: Any) -> Object:

@@ -13,6 +13,7 @@ from lab import nftables
 from lab.firewall.chains import ARP_TABLE, TABLE, EndpointChains, Node, rendered, rendered_arp
 from lab.firewall.policies import Policies, Programmed, programmed
 from lab.firewall.reading import READS, policies
+from lab.firewall.words import Ruleset
 from lab.intent import Objects, PodRecord
 from lab.kernel import Kernel
 from lab.nftables import Table
@@ -68,28 +69,40 @@ class Firewall:
     def __init__(self, kernel: Kernel, family: int) -> None:
         self._kernel = kernel
         self._family = family
-        self._written: Node | None = None
+        self._wanted: Node | None = None
+        self._written: list[Ruleset] = []  # [] when nobody knows what is there
 
     def apply(self, node: Node) -> None:
-        """Writes the table when anything it depends on has changed, and only then. Raises OSError."""
-        if node == self._written:
+        """Writes what has changed since the last time, and nothing else. Raises OSError."""
+        if node == self._wanted and self._written:
             return
-        tables = [rendered(node).table()]
+        rulesets = [rendered(node)]
         if self._family == 4 and node.version >= (3, 32):
-            tables.append(rendered_arp(node).table())
+            rulesets.append(rendered_arp(node))
         with self._kernel.namespace.entered():
-            nftables.write(*tables)
-        self._written = node
+            if not self._amended(rulesets):
+                nftables.write(*(one.table() for one in rulesets))
+        self._wanted, self._written = node, rulesets
+
+    def _amended(self, rulesets: list[Ruleset]) -> bool:
+        """False when the table is not as it was left: Felix then writes all of it."""
+        if len(self._written) != len(rulesets):
+            return False
+        try:
+            nftables.amend(*(one.table(before) for one, before in zip(rulesets, self._written, strict=True)))
+        except OSError:
+            return False
+        return True
 
     def refresh(self) -> None:
         """Felix's resync: whatever somebody did to the table, it is as wanted again. Raises OSError."""
-        node, self._written = self._written, None
-        if node is not None:
-            self.apply(node)
+        self.forget()
+        if self._wanted is not None:
+            self.apply(self._wanted)
 
     def forget(self) -> None:
         """Somebody flushed the firewall."""
-        self._written = None
+        self._written = []
 
     # ---- for faults
 

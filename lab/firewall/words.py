@@ -305,33 +305,46 @@ class Ruleset:
     chains: tuple[Chain, ...]
     arp: bool = False  # of ARP instead of a family of IP
 
-    def table(self) -> Table:
+    def table(self, before: Ruleset | None = None) -> Table:
+        """To be written; or, for what was written before, what is different, to be amended."""
         table = Table(self.family, self.name, of=nftables.ARP if self.arp else 0)
-        for chain in self.chains:
+        chains = {one.name: one for one in before.chains} if before else {}
+        sets = {one.name: one for one in (*before.sets, *before.maps)} if before else {}
+        changed = [one for one in self.chains if chains.get(one.name) != one]
+        for chain in changed:
             table.chain(chain.name, chain.hook, chain.kind, chain.priority)
-        for one in self.sets:
-            if isinstance(one, Served):
-                members = [served_key(*member) for member in one.members]
-                kind = (
-                    (nftables.ADDRESS_TYPES[self.family] << 12) | (nftables.PROTOCOL_TYPE << 6) | nftables.SERVICE_TYPE
-                )
-                table.set(one.name, table.length + 8, members, key_type=kind)
-            elif one.single:
-                keys = [member.network_address.packed for member in one.members]
-                table.set(one.name, table.length, keys, key_type=nftables.ADDRESS_TYPES[self.family])
-            else:
-                table.networks(one.name, one.members)
-        for dispatch in self.maps:
-            table.verdict_map(
-                dispatch.name,
-                nftables.INTERFACE_LENGTH,
-                [(nftables.interface(interface), "goto", chain, "") for interface, chain in dispatch.chains],
-                key_type=nftables.INTERFACE_TYPE,
-            )
-        for chain in self.chains:
+        for one in (*self.sets, *self.maps):
+            if sets.get(one.name) != one:
+                if one.name in sets:
+                    table.clear(one.name)
+                self._declare(table, one)
+        for chain in changed:
+            if chain.name in chains:
+                table.empty(chain.name)
             for rule in chain.rules:
                 table.rule(chain.name, *rule.expressions(table), comment=rule.comment)
+        gone = chains.keys() - {one.name for one in self.chains}
+        for name in gone:
+            table.empty(name)
+        for name in gone:
+            table.remove_chain(name)
+        for name in sets.keys() - {one.name for one in (*self.sets, *self.maps)}:
+            table.remove_set(name)
         return table
+
+    def _declare(self, table: Table, one: Networks | Served | Dispatch) -> None:
+        if isinstance(one, Dispatch):
+            ways = [(nftables.interface(interface), "goto", chain, "") for interface, chain in one.chains]
+            table.verdict_map(one.name, nftables.INTERFACE_LENGTH, ways, key_type=nftables.INTERFACE_TYPE)
+        elif isinstance(one, Served):
+            address = nftables.ADDRESS_TYPES[self.family]
+            kind = address << 12 | nftables.PROTOCOL_TYPE << 6 | nftables.SERVICE_TYPE
+            table.set(one.name, table.length + 8, [served_key(*member) for member in one.members], key_type=kind)
+        elif one.single:
+            keys = [member.network_address.packed for member in one.members]
+            table.set(one.name, table.length, keys, key_type=nftables.ADDRESS_TYPES[self.family])
+        else:
+            table.networks(one.name, one.members)
 
     def chain(self, name: str) -> Chain:
         """Raises StopIteration when there is none."""
