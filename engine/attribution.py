@@ -20,6 +20,7 @@ CALICO_TABLE = "calico"  # of nftables; there a chain's name begins with the ipt
 LAYER = re.compile(r"(filter|nat|mangle|raw)-(.+)")
 POLICY_CHAIN = re.compile(r"cali-(p[io])-(.+)")
 PROFILE_CHAIN = re.compile(r"cali-(pr[io])-(.+)")
+DISPATCH = re.compile(r"cali-(from|to)-wl-dispatch")
 ENDPOINT_CHAIN = re.compile(r"cali-(tw|fw|th|fh|thfw|fhfw)-(.+)")
 EVERY_INTERFACE = "any-interface-at-all"
 INGRESS = ("pi", "pri", "tw", "fh", "fhfw")  # what comes to a pod, what comes from outside to a host
@@ -42,6 +43,18 @@ SAYINGS = (
     (re.compile(r"encapped packets originating in workloads"), "encapsulation"),
     (re.compile(r"DefaultEndpointToHostAction"), "own_host"),
     (re.compile(r"over .*\blimit\b"), "limit"),
+)
+# The same in nft's words for iptables' rules, which have no comments. Chains as iptables calls them.
+UNSAID = (
+    (
+        re.compile(r"cali-(?:tw|fw|th|fh|thfw|fhfw)-"),
+        re.compile(r"mark & 0x0*20000 == 0x0+ counter (?:drop|reject)"),
+        "end_of_tier",
+    ),
+    (re.compile(r"cali-fw-"), re.compile(r"l4proto (?:17 udp dport \S+|4) counter"), "encapsulation"),
+    (re.compile(r"cali-INPUT$"), re.compile(r"l4proto 17 udp dport"), "vxlan_source"),
+    (re.compile(r"cali-INPUT$"), re.compile(r"l4proto 4 "), "ipip_source"),
+    (re.compile(r"cali-wl-to-host$"), re.compile(r"^counter"), "own_host"),
 )
 INVALID = re.compile(r"--(?:ct)?state INVALID|\bct state (?:invalid|0x0*1)\b(?!,)")
 REVERSE_PATH = re.compile(r"\brpfilter\b|\bfib saddr\b")
@@ -125,26 +138,28 @@ def _calico(drop: RuleDrop, chain: str, policies: tuple[Policy, ...]) -> dict[st
     # Felix marks every rule it wrote. An nft that cannot print iptables' comments shows none, and proves nothing.
     if "cali:" not in drop.text and (drop.backend != "nft" or drop.table == CALICO_TABLE):
         return {**where, "what": "foreign"}
-    what = next((what for saying, what in SAYINGS if saying.search(drop.comment)), "")
+    what = next((what for saying, what in SAYINGS if saying.search(drop.comment)), "") or _without_saying(drop, chain)
     if what == "end_of_tier":
         titles = [*drop.consulted_titles, *[""] * len(drop.consulted)]
         consulted = [
             _name(_bare(drop, one), title, policies) for one, title in zip(drop.consulted, titles, strict=False)
         ]
-        return {**where, "what": what, "tier": drop.tier or "default", "consulted": tuple(map(str, consulted))}
-    if not what:
-        what = _without_saying(drop, chain)
+        return {**where, "what": what, "tier": drop.tier, "consulted": tuple(map(str, consulted))}
     return {**where, "what": what}
 
 
 def _without_saying(drop: RuleDrop, chain: str) -> str:
-    if "Unknown interface" in drop.comment:
-        return "unknown_interface_from" if chain.startswith("cali-from-") else "unknown_interface_to"
+    if match := DISPATCH.match(chain):  # there is nothing else that drops
+        return f"unknown_interface_{match[1]}"
     if chain == "cali-PREROUTING" and REVERSE_PATH.search(drop.text):
         return "reverse_path"
     if chain == "cali-cidr-block":
         return "service_loop"
-    return "invalid" if INVALID.search(drop.text) else "calico"
+    if INVALID.search(drop.text):
+        return "invalid"
+    if drop.backend == "nft" and drop.table != CALICO_TABLE:
+        return next((what for at, words, what in UNSAID if at.match(chain) and words.search(drop.text)), "calico")
+    return "calico"
 
 
 def _endpoint(drop: RuleDrop, chain: str) -> dict[str, Any]:
@@ -304,10 +319,13 @@ def _others(drop: RuleDrop) -> dict[str, Any]:
         return {"what": "foreign", "owner": owner}
     told = " ".join((drop.comment, drop.text, drop.chain, *drop.through))
     service = SERVICE.match(drop.comment)
+    why = next((why for pattern, why in KUBE_PROXY if pattern.search(told)), "")
+    if not why and drop.chain in ("KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES"):  # in nft's words, without comments
+        why = "no_endpoints" if drop.verdict == "reject" else "no_local_endpoints"
     return {
         "what": "kube_proxy",
         "owner": owner,
-        "why": next((why for pattern, why in KUBE_PROXY if pattern.search(told)), ""),
+        "why": why,
         "service": service[1] if service else "",
     }
 

@@ -25,7 +25,14 @@ TRACES = (
     "trace/*/*/xtables-monitor-trace.txt",
     *(f"services/trace/node-[ac]/{name}" for name in (*LISTINGS, "*-nft-monitor.txt", "*-xtables-monitor.txt")),
 )
-COUNTERS = ("policy-zoo/*/*/node-a/iptables-nft-save.txt", "policy-zoo/*/*/node-c/nft.txt")
+COUNTERS = (
+    "policy-zoo/*/*/node-a/iptables-nft-save.txt",
+    "policy-zoo/*/*/node-c/nft.txt",
+    "policy-iptables/[1-6]*/node-c/iptables-legacy-save.txt",
+    "policy-nftables/[1-6]*/node-c/nft.txt",
+    "dualstack/policy-v6/[12]*/node-b/ip6tables-nft-save.txt",
+    "dualstack/policy-v6/[12]*/node-c/nft-ip6-calico.txt",
+)
 BOTH_FAMILIES = ("dualstack/healthy/node-c/nft.txt",)
 
 _NFT = re.compile(r"trace id (\w+) (\S+) (\S+) (\S+) (rule|return|policy) (.*)")
@@ -49,10 +56,12 @@ def directories(pattern: str) -> list[str]:
 def ruleset(directory: str) -> Ruleset:
     """What the tools had listed there. Handles, which the kernel tells, are those that nft printed."""
     text, new, legacy = (files().get(f"{directory}/{name}", "") for name in LISTINGS)
-    nft = {chain.key: chain for chain in from_nft(text)}
+    six, of_six = (files().get(f"{directory}/{name}", "") for name in ("nft-ip6-calico.txt", "ip6tables-nft-save.txt"))
+    nft = {chain.key: chain for chain in from_nft(text or six)}
     saved = [
         with_handles(chain, [rule.handle for rule in nft[chain.key].rules] if chain.key in nft else [])
-        for chain in from_save(new, backend=IPTABLES_NFT, family="ip")
+        for family, told in (("ip", new), ("ip6", of_six))
+        for chain in from_save(told, backend=IPTABLES_NFT, family=family)
     ]
     return Ruleset([*nft.values(), *saved, *from_save(legacy, backend=IPTABLES_LEGACY, family="ip")])
 

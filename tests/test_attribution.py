@@ -14,7 +14,7 @@ from facts.policy import Policy, PolicyPeer, PolicyRule
 from facts.policy_kinds import calico, cluster_wide, kubernetes
 from node_probe.firewall.drops import drops, grown
 from node_probe.firewall.ruleset import IPTABLES_LEGACY, Ruleset, from_nft, from_save
-from tests.recorded_firewall import directories, events, ruleset
+from tests.recorded_firewall import directories, events, files, ruleset
 from tests.recordings import load
 from tests.test_firewall_ruleset import FLOWS, before_and_after
 
@@ -183,6 +183,49 @@ def test_a_recorded_flows_drop_is_led_to_its_policy(flow: dict[str, Any], node: 
     assert found.interface == {"15": "eth0", "16": "*"}.get(flow["set"][:2], found.interface) != ""
 
 
+@pytest.mark.parametrize(
+    ("where", "before", "after", "packets", "expected"),
+    [
+        ("policy-iptables", "1-deny-idle", "2-deny-probed", 6, (f"{KNP} default/default-deny",)),
+        (
+            "policy-iptables",
+            "3-allow-idle",
+            "4-allow-probed",
+            3,
+            (f"{KNP} default/allow-b2-to-8080", f"{KNP} default/default-deny"),
+        ),
+        ("policy-iptables", "5-gnp-deny-idle", "6-gnp-deny-probed", 2, "block-b2"),
+        ("policy-nftables", "1-deny-idle", "2-deny-probed", 6, (f"{KNP} default/default-deny",)),
+        (
+            "policy-nftables",
+            "3-allow-idle",
+            "4-allow-probed",
+            3,
+            (f"{KNP} default/allow-8080", f"{KNP} default/default-deny"),
+        ),
+        ("policy-nftables", "5-gnp-deny-idle", "6-gnp-deny-probed", 2, "block-p"),
+        (
+            "dualstack/policy-v6",
+            "1-v4-cidr-only-idle",
+            "2-v4-cidr-only-probed",
+            2,
+            (f"{KNP} default/deny-v6-except-a2",),
+        ),
+    ],
+)
+def test_counters_of_iptables_legacy_of_groups_and_of_ipv6_name_the_policies(
+    where: str, before: str, after: str, packets: int, expected: str | tuple[str, ...]
+) -> None:
+    """A group's policies are the ones asked, not the group; a policy with IPv4 addresses alone ends all IPv6."""
+    for node in ("node-b", "node-c") if "v6" in where else ("node-c",):
+        first, then = (ruleset(f"{where}/{state}/{node}") for state in (before, after))
+        _, drop = grown(node, ASKED, first, then, sent=packets)
+        assert isinstance(drop, RuleDrop)
+        assert where != "policy-iptables" or drop.backend == IPTABLES_LEGACY
+        found = blame(drop, ())
+        assert (found.name or found.consulted, found.tier, found.endpoint) == (expected, "default", "pod")
+
+
 # --- names of all versions ---
 
 
@@ -315,7 +358,11 @@ def test_the_rule_of_a_policy_is_counted_among_those_of_the_packets_family() -> 
         ),
         (
             "cali-fw-cali1",
-            {"comment": "DROP if no policies passed packet", "consulted": ("cali-po-shop/knp.default.web",)},
+            {
+                "comment": "DROP if no policies passed packet",
+                "tier": "default",
+                "consulted": ("cali-po-shop/knp.default.web",),
+            },
             {
                 "what": "end_of_tier",
                 "tier": "default",
@@ -363,6 +410,18 @@ def test_what_connection_tracking_refuses_is_no_policy(text: str) -> None:
     assert told(blame(drop, ())) == {"what": "invalid", **TO_POD}
 
 
+@pytest.mark.parametrize("directory", directories(r"trace/iptables-nft/.*/meta\.json"))
+def test_without_iptables_own_tool_a_recorded_drop_is_known_by_what_it_does(directory: str) -> None:
+    """nft prints iptables' rules without their comments: only what the end of a tier stood for is missing then."""
+    scenario = directory.split("/")[2]
+    bare = Ruleset(from_nft(files()[f"{directory}/nft.txt"]))
+    found = [one for one in drops("node-a", ASKED, events(directory), bare) if isinstance(one, RuleDrop)]
+    expected = dict(SCENARIOS.get(scenario, {}))
+    if expected.get("what") == "end_of_tier":
+        del expected["consulted"], expected["tier"]
+    assert [told(blame(drop, OF_TRACES)) for drop in found] == ([expected] if expected else [])
+
+
 def test_a_rule_put_into_calicos_chain_by_hand_is_not_calicos() -> None:
     by_hand = in_chain("cali-tw-cali1", through=(), text="-A cali-tw-cali1 -s 10.0.0.1/32 -j DROP")
     assert told(blame(by_hand, ())) == {"what": "foreign", **TO_POD}
@@ -372,7 +431,7 @@ def test_a_rule_put_into_calicos_chain_by_hand_is_not_calicos() -> None:
     unsaid = in_chain(
         "cali-tw-cali1", backend="nft", through=(), text="meta mark & 0x00020000 == 0x00000000 counter drop"
     )
-    assert blame(unsaid, ()).what == "calico"
+    assert blame(unsaid, ()).what == "end_of_tier"
 
 
 def test_a_rule_that_was_not_listed_any_more_is_unknown_unless_its_chain_tells() -> None:
