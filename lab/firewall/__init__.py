@@ -25,7 +25,12 @@ def node_state(families: Mapping[int, Objects], name: str, family: int, known: P
     """What the table of one node and family depends on."""
     objects = families[family]
     me = objects.nodes[name]
-    device = objects.tunnels and bool(me.address and me.tunnel)
+    ipip = family == 4 and any(pool.ipip_mode != "Never" for pool in objects.pools)
+    tunnels = [
+        TUNNEL_DEVICES[kind, family]
+        for kind, address in (("ipip", ipip and me.ipip), ("vxlan", objects.tunnels and me.address and me.tunnel))
+        if address
+    ]
     peers = [one for one in objects.nodes.values() if one.name != name and one.address and one.tunnel]
     made = _of_policies(known, name, objects)
     pods = {pod.full_name: pod for seen in families.values() for pod in seen.pods if pod.node == name}
@@ -35,8 +40,10 @@ def node_state(families: Mapping[int, Objects], name: str, family: int, known: P
         version=objects.version,
         own=tuple(one for one in (me.address, me.tunnel) if one),
         peers=tuple(sorted(peer.address for peer in peers)) if objects.tunnels else (),
-        tunnel=TUNNEL_DEVICES["vxlan", family] if device else "",
+        tunnels=tuple(tunnels),
         vxlan=objects.tunnels,
+        ipip=ipip,
+        nodes=tuple(sorted(one.address for one in objects.nodes.values() if one.address)) if ipip else (),
         vxlan_port=int(objects.setting(name, "vxlanPort", 4789)),
         pools=tuple(str(pool.network) for pool in objects.pools),
         masked=tuple(str(pool.network) for pool in objects.pools if pool.nat_outgoing),

@@ -86,8 +86,10 @@ class Node:
     version: tuple[int, int]
     own: tuple[str, ...] = ()  # addresses of the node
     peers: tuple[str, ...] = ()  # nodes whose VXLAN packets are taken
-    tunnel: str = ""  # the tunnel device; "" for none
+    tunnels: tuple[str, ...] = ()  # the tunnel devices that have an address
     vxlan: bool = True  # some pool uses it
+    ipip: bool = False
+    nodes: tuple[str, ...] = ()  # whose IPIP packets are taken: all, this one too
     vxlan_port: int = 4789
     pools: tuple[str, ...] = ()
     masked: tuple[str, ...] = ()  # pools with natOutgoing
@@ -201,6 +203,8 @@ def _sets(node: Node) -> Iterable[Networks]:
     yield named("masq-ipam-pools", node.masked)
     if node.vxlan:
         yield named("all-vxlan-net", node.peers)
+    if node.ipip:
+        yield named("all-hosts-net", node.nodes)
     yield named("dscp-src-net", ())
 
 
@@ -355,9 +359,9 @@ class _Chains:
             words.masqueraded(),
         )
         postrouting = [jump("nat-cali-fip-snat"), jump("nat-cali-nat-outgoing")]
-        if self.node.tunnel:
+        for tunnel in self.node.tunnels:
             own = (
-                words.leaves_by(self.node.tunnel),
+                words.leaves_by(tunnel),
                 words.node_has("source", leaving=True, yes=False),
                 words.node_has("source"),
             )
@@ -376,10 +380,31 @@ class _Chains:
         pods = [f"{prefix}*" for prefix in node.prefixes]
         inward: list[Rule] = []
         outward: list[Rule] = []
+        to_node = words.node_has("destination")
+        if node.ipip:
+            of_nodes, ipip = self._set("all-hosts-net"), words.protocol(words.IPIP)
+            inward = [
+                verdict(
+                    "accept",
+                    ipip,
+                    words.in_set(family, "source", of_nodes),
+                    to_node,
+                    comment="Allow IPIP packets from Calico hosts",
+                ),
+                Rule((ipip,), self.deny, "Drop IPIP packets from non-Calico hosts"),
+            ]
+            outward = [
+                verdict(
+                    "accept",
+                    ipip,
+                    words.in_set(family, "destination", of_nodes),
+                    words.node_has("source"),
+                    comment="Allow IPIP packets to other Calico hosts",
+                )
+            ]
         if node.vxlan:
             allowed = self._set("all-vxlan-net")
-            to_node = words.node_has("destination")
-            inward = [
+            inward += [
                 verdict(
                     "accept",
                     self._vxlan(),
@@ -390,7 +415,7 @@ class _Chains:
                 Rule((self._vxlan(), to_node), self.deny, f"Drop IPv{family} VXLAN packets from non-allowed hosts"),
             ]
             to_peer = words.in_set(family, "destination", allowed)
-            outward = [
+            outward += [
                 verdict(
                     "accept",
                     self._vxlan(),
