@@ -22,7 +22,19 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
-from lab.intent import UPLINK, UPLINK_MTU, V6_METRIC, Interface, Objects, PodRecord, gateway, pod_mtu
+from lab import ipip
+from lab.intent import (
+    IPIP_DEVICE,
+    IPIP_OVERHEAD,
+    UPLINK,
+    UPLINK_MTU,
+    V6_METRIC,
+    Interface,
+    Objects,
+    PodRecord,
+    gateway,
+    pod_mtu,
+)
 from lab.kernel import BOOT, DEFAULT, GLOBAL, HOST, KERNEL, LINK, LOCAL, MAIN, Kernel, Route
 from lab.namespaces import Namespace
 from lab.wire import set_checksum_offload
@@ -58,6 +70,7 @@ class NodeMachine:
     uplink: str = UPLINK
     slaves: tuple[str, ...] = ()  # the network cards below an uplink that has none of its own; the first is in use
     mtu: int = UPLINK_MTU
+    ipip: str = ""  # address of its tunl0; "" for none
     devices: frozenset[str] = frozenset()  # that were there when the lab came up
 
     @property
@@ -110,7 +123,7 @@ class Topology:
             }
             if interfaces:
                 uplinks = [families[family].nodes[name].uplink for family in interfaces]
-                self._add_node(name, interfaces, uplinks[0])
+                self._add_node(name, interfaces, uplinks[0], families[4].nodes[name].ipip)
         pods: dict[str, PodRecord] = {}
         addresses: dict[str, dict[int, str]] = {}
         for family, seen in families.items():
@@ -157,7 +170,7 @@ class Topology:
             pod.kernel.flush_firewall()
             self._shape_pod(pod)
 
-    def _add_node(self, name: str, interfaces: dict[int, Interface], uplink: str) -> None:
+    def _add_node(self, name: str, interfaces: dict[int, Interface], uplink: str, tunnel: str) -> None:
         for family, interface in interfaces.items():
             network = f"{gateway(interface)}/{interface.network.prefixlen}"
             if network not in self.underlay.addresses(BRIDGE, family):
@@ -165,7 +178,7 @@ class Topology:
         kernel = Kernel(Namespace.create(name))
         _expect_no_collisions(kernel)
         port = f"port{len(self.nodes) + 1}"
-        self.nodes[name] = NodeMachine(name, interfaces, port, kernel, uplink, self.slaves, self.uplink_mtu)
+        self.nodes[name] = NodeMachine(name, interfaces, port, kernel, uplink, self.slaves, self.uplink_mtu, tunnel)
         self._shape_node(self.nodes[name])
 
     def _add_pod(self, record: PodRecord, addresses: dict[int, str], mtu: int) -> None:
@@ -221,6 +234,8 @@ class Topology:
             self.underlay.set_link(node.port, up=True)
         if port.mtu != node.mtu:
             self.underlay.set_link(node.port, mtu=node.mtu)
+        if node.ipip:
+            self._shape_tunnel(node)
         for family in (4, 6):
             own = [str(node.interfaces[family])] if family in node.interfaces else []
             _set_addresses(kernel, uplink_name, own, family)
@@ -232,6 +247,14 @@ class Topology:
                     kernel.delete_rule(priority, table, family)
             for route in node.own_routes(family) - set(kernel.routes(family)):
                 kernel.put_route(route)
+
+    def _shape_tunnel(self, node: NodeMachine) -> None:
+        kernel = node.kernel
+        if kernel.link(IPIP_DEVICE) is None:
+            ipip.add_device(kernel)
+            kernel.set_link(IPIP_DEVICE, mtu=node.mtu - IPIP_OVERHEAD)
+        kernel.set_link(IPIP_DEVICE, up=True)
+        _set_addresses(kernel, IPIP_DEVICE, [f"{node.ipip}/32"], 4)
 
     def _plug(self, node: NodeMachine, card: str, port: str) -> None:
         """A network card with its cable. The underlay's end of a standby card's is down."""

@@ -27,7 +27,7 @@ MEANT_FOR_EACH_OTHER = (
     "kube-proxy-ipvs",
     "service-on-every-node",
 )  # without a Service nobody would ask for its address
-AT_ONCE = 8
+AT_ONCE = 4
 PORT = "8080/tcp"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lab.drawing import Drawing
-from lab.intent import ANNOTATION_TUNNEL, V6_METRIC
+from lab.intent import ANNOTATION_IPIP, ANNOTATION_TUNNEL, V6_METRIC
 from lab.kernel import BIRD, Route
 from lab.objects import calico
 from lab.sketch import Sketch
@@ -52,6 +52,28 @@ def bgp(sketch: Sketch) -> Sketch:
     return replace(sketch, vxlan_mode="Never")
 
 
+def _without_tunnels(sketch: Sketch) -> Sketch:
+    return replace(sketch, vxlan_mode="Never")
+
+
+def _give_ipip_addresses(drawing: Drawing) -> None:
+    drawing.pool(4)["spec"]["ipipMode"] = "Always"
+    for node in drawing.nodes:
+        owner = {"node": node, "type": "ipipTunnelAddress"}
+        address = drawing.take(drawing.block(node, 4), f"ipip-tunnel-addr-{node}", owner)
+        drawing.one("Node", node)["metadata"]["annotations"][ANNOTATION_IPIP] = address
+
+
+ipip = Variant(
+    "ipip",
+    "IPv4 packets between nodes are wrapped into IPIP (by a TUN device, for want of the kernel's own).",
+    kind="encapsulation",
+    conflicts=frozenset({"ipv6", "ipv6-without-tunnel", "blocks-of-one-address"}),
+    sketch=_without_tunnels,
+    objects=_give_ipip_addresses,
+)
+
+
 @sketched(conflicts="wide-subnet")
 def two_subnets(sketch: Sketch) -> Sketch:
     """The last node is in a subnet of its own."""
@@ -84,10 +106,6 @@ management_network = Variant(
     objects=_reached_elsewhere,
     machines=_add_management_network,
 )
-
-
-def _without_tunnels(sketch: Sketch) -> Sketch:
-    return replace(sketch, vxlan_mode="Never")
 
 
 def _peer_with_the_router(drawing: Drawing) -> None:

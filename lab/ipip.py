@@ -1,0 +1,74 @@
+"""A tunnel device that wraps packets into IPIP for kernels that have no such device; without it no lab would show one.
+
+tunl0 is a TUN device here. What the node's routes send into it goes on, inside a second IP header, to the next hop of
+the very route (as the kernel's own ipip device does it), and what comes wrapped for this node comes out of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import socket
+import struct
+import threading
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.intent import IPIP_DEVICE
+from lab.kernel import Kernel
+from node_probe.netlink import Netlink
+
+IPIP = 4  # an IP protocol
+LARGEST = 1 << 16
+TUN = Path("/dev/net/tun")
+# linux/if_tun.h, linux/in.h
+TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x1, 0x1000
+IP_MTU_DISCOVER, IP_PMTUDISC_DO = 10, 2
+
+
+def add_device(kernel: Kernel) -> None:
+    """The node has tunl0, down, until somebody deletes it. Raises LabError where this machine gives no TUN devices."""
+    with kernel.namespace.entered():
+        try:
+            tun = os.open(TUN, os.O_RDWR | os.O_CLOEXEC)
+            fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", IPIP_DEVICE.encode(), IFF_TUN | IFF_NO_PI))
+        except OSError as error:
+            raise LabError(
+                f"A lab with IPIP needs {TUN}, and this machine does not give it ({error.strerror})."
+            ) from error
+        wire = socket.socket(socket.AF_INET, socket.SOCK_RAW, IPIP)
+        routes = Netlink()
+    wire.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
+    threading.Thread(target=_carry, args=(tun, wire, routes), name=IPIP_DEVICE, daemon=True).start()
+
+
+def _carry(tun: int, wire: socket.socket, routes: Netlink) -> None:
+    """Until the device is gone."""
+    both = select.poll()
+    both.register(tun, select.POLLIN)
+    both.register(wire, select.POLLIN)
+    with wire, contextlib.closing(routes):
+        while True:
+            for ready, _ in both.poll():
+                if ready == tun:
+                    try:
+                        packet = os.read(tun, LARGEST)
+                    except OSError:
+                        os.close(tun)
+                        return
+                    _wrap(packet, wire, routes)
+                else:
+                    outer = wire.recv(LARGEST)
+                    with contextlib.suppress(OSError):  # the device is down: what arrives is lost
+                        os.write(tun, outer[(outer[0] & 0xF) * 4 :])
+
+
+def _wrap(packet: bytes, wire: socket.socket, routes: Netlink) -> None:
+    """What cannot be sent on is lost without a word, and so is IPv6, which the kernel's own device does not take."""
+    if packet[0] >> 4 == 4:
+        with contextlib.suppress(OSError):
+            next_hop = routes.route(socket.inet_ntoa(packet[16:20])).next_hop
+            if next_hop:
+                wire.sendto(packet, (next_hop, 0))
