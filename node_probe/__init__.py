@@ -1,1 +1,1 @@
-"""Looks at one node and changes nothing; without it the bot would guess from the API alone."""
+"""Looks at one node and leaves it as it was; without it the bot would guess from the API alone."""

@@ -1,4 +1,4 @@
-"""`calico-why probe`: looks at one node for the bot and changes nothing; without it the bot sees the API only."""
+"""`calico-why probe`: looks at one node for the bot and leaves it as it was; without it the bot sees the API only."""
 
 from __future__ import annotations
 
