@@ -139,17 +139,17 @@ def allowed(gates: Sequence[Gate]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     Only ports at which a rule or a name begins or ends are tried: between them nothing can change.
     """
 
-    def verdict(protocol: str, port: int = 0) -> str:
-        return together(decide(one, Packet(protocol, port)) for one in gates)
-
-    cuts = _cuts(gates)
     found: dict[str, list[str]] = {"allow": [], "unknown": []}
     for protocol in WITH_PORTS:
-        spans = [(verdict(protocol, first), first, after - 1) for first, after in pairwise(cuts)]
+        of_protocol = [_narrowed(one, protocol) for one in gates]
+        spans = [
+            (together(decide(one, Packet(protocol, first)) for one in of_protocol), first, after - 1)
+            for first, after in pairwise(_cuts(of_protocol))
+        ]
         for said, words in found.items():
             words += _in_words(protocol, [(first, last) for of, first, last in spans if of == said])
     for protocol in ("icmp", *_numbered(gates)):
-        said = verdict(protocol)
+        said = together(decide(one, Packet(protocol)) for one in gates)
         if said in found:
             found[said].append(protocol if protocol == "icmp" else f"protocol {protocol}")
     return tuple(found["allow"]), tuple(found["unknown"])
@@ -180,6 +180,7 @@ def contains(one: NetworkSet, address: str) -> bool:
     return _in_nets(one.nets, address)
 
 
+@functools.lru_cache(maxsize=1024)
 def protocol_number(name: str) -> int:
     """Of a protocol's name or number; -1 for what is neither."""
     return int(name) if name.isdigit() else PROTOCOLS.get(name.lower(), -1)
@@ -305,16 +306,24 @@ def _concerns(rule: PolicyRule, namespace: str, ends: Ends) -> bool:
 
 def _carries(rule: PolicyRule, ends: Ends, packet: Packet) -> bool | None:
     """Does a rule that concerns these ends match this packet? None: it needs what nobody knows."""
-    number = protocol_number("icmpv6" if packet.protocol == "icmp" and ends.family == 6 else packet.protocol)
+    if not _of_protocol(rule, packet.protocol, ends.family) or not _icmp(rule, packet, ends.family):
+        return False
+    to = _ports(rule.destination, ends.target, packet, packet.port)
+    if to is False:
+        return False
     return _every(
-        not rule.protocol or protocol_number(rule.protocol) == number,
-        not rule.not_protocol or protocol_number(rule.not_protocol) != number,
-        _icmp(rule, packet, ends.family),
+        to,
         _ports(rule.source, ends.source, packet, packet.source_port),
-        _ports(rule.destination, ends.target, packet, packet.port),
         _service(rule.source, ends.source, ""),
         _service(rule.destination, ends.target, f"{packet.port}/{packet.protocol}"),
     )
+
+
+def _of_protocol(rule: PolicyRule, protocol: str, family: int) -> bool:
+    number = protocol_number("icmpv6" if protocol == "icmp" and family == 6 else protocol)
+    if rule.protocol and protocol_number(rule.protocol) != number:
+        return False
+    return not rule.not_protocol or protocol_number(rule.not_protocol) != number
 
 
 def _every(*conditions: bool | None) -> bool | None:
@@ -413,6 +422,7 @@ def _service(peer: PolicyPeer, end: End, port: str) -> bool | None:
     return f"{end.address} {port}".strip() in peer.service_endpoints
 
 
+@functools.lru_cache(maxsize=16384)
 def span(port: str) -> tuple[int, int] | None:
     """First and last number of "80" or "8000:8080"; None for a name."""
     first, _, last = port.partition(":")
@@ -495,6 +505,24 @@ def _readable(policy: Policy) -> bool:
 
 
 # -- all ports ---------------------------------------------------------------------------------------------------------
+
+
+def _narrowed(at: Gate, protocol: str) -> Gate:
+    """Without the rules about other protocols."""
+
+    def narrowed(tiers: Tiers) -> Tiers:
+        return tuple(
+            (
+                tier,
+                tuple(
+                    Asked(policy, tuple(one for one in rules if _of_protocol(one[1], protocol, at.ends.family)))
+                    for policy, rules in asked
+                ),
+            )
+            for tier, asked in tiers
+        )
+
+    return at._replace(early=tuple(map(narrowed, at.early)), late=narrowed(at.late))
 
 
 def _cuts(gates: Sequence[Gate]) -> list[int]:
