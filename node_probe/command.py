@@ -104,7 +104,6 @@ async def _serve(node: str, host: str, port: int, context: ssl.SSLContext, trace
         raise CannotStart(
             f"The kernel offers no netlink socket here, so nothing can be read: {error.strerror}."
         ) from error
-    log.info(TRACE_MODES[trace])
     with contextlib.suppress(OSError):  # no NET_ADMIN: nothing of ours can have been left either
         sweep()
     # No access log: at fifty questions a second it would be all there is to read.
@@ -117,6 +116,7 @@ async def _serve(node: str, host: str, port: int, context: ssl.SSLContext, trace
         where, number, *_ = server.sockets[0].getsockname()
         where = f"[{where}]" if ":" in where else where
         print(f"probe of {node} listens on {where}:{number}", file=sys.stderr, flush=True)
+        log.info(TRACE_MODES[trace])
         await ended.wait()
         server.close()
     finally:

@@ -252,6 +252,20 @@ def test_without_another_word_it_is_reached_by_both_families(directory: Path) ->
         process.stderr.close()
 
 
+@pytest.mark.parametrize("mode, said", [("", "table why_trace_*"), ("nft", "--trace nft"), ("off", "not followed")])
+def test_its_log_says_what_following_packets_does_to_the_node(directory: Path, mode: str, said: str) -> None:
+    environment = {"CALICO_WHY_CERTS": str(directory), "CALICO_WHY_TRACE": mode}
+    process = program("--node", "node-a", "--listen", "127.0.0.1:0", **environment)
+    assert process.stderr is not None
+    try:
+        process.stderr.readline()
+        assert said in process.stderr.readline()
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
 def test_what_keeps_it_from_starting_is_a_sentence(directory: Path, tmp_path: Path) -> None:
     certs.make(tmp_path / "other")
     (tmp_path / "broken").mkdir()
@@ -267,6 +281,7 @@ def test_what_keeps_it_from_starting_is_a_sentence(directory: Path, tmp_path: Pa
             (["--certs", str(tmp_path)], 3, "holds no ca.crt, probe.crt, probe.key"),
             (["--certs", str(tmp_path / "broken")], 3, "cannot be used"),
             (["--certs", str(tmp_path / "mixed")], 3, "cannot be used"),
+            (["--certs", str(directory), "--trace", "some"], 2, "--trace some is none of all, nft, off"),
             (["--certs", str(directory), "--listen", "9797"], 2, "is not ADDRESS:PORT"),
             (["--certs", str(directory), "--listen", "127.0.0.1:99999"], 2, "is not ADDRESS:PORT"),
             (["--certs", str(directory), "--listen", f"127.0.0.1:{port}"], 3, "another process listens there"),
