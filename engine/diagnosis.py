@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from engine import passage, rulebase, services
-from engine.opinions import opinions
+from engine.opinions import about_lost, opinions
 from engine.order import depths, place
 from engine.path import paths
 from engine.rule import HEALS_NEVER, CauseRule
@@ -80,7 +80,8 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
         verdict, summary = "cause", in_turn((services.answers(evaluation.facts), despite))
     elif legs:
         verdict, summary = services.judged(
-            evaluation.facts, *_without_cause([leg for leg in legs if leg.flow not in spared], probes, blind)
+            evaluation.facts,
+            *_without_cause([leg for leg in legs if leg.flow not in spared], probes, blind, evaluation.facts),
         )
     else:
         of_service = services.without_legs(evaluation.facts, blind)
@@ -334,16 +335,24 @@ def _well(
     return {leg.flow for leg in forward if passage.judged(leg, probes, blind)[0] == "healthy"}
 
 
-def _without_cause(legs: Sequence[Leg], probes: Sequence[ProbeResult], blind: Sequence[Blind]) -> tuple[str, str]:
+def _without_cause(
+    legs: Sequence[Leg], probes: Sequence[ProbeResult], blind: Sequence[Blind], facts: Sequence[Fact]
+) -> tuple[str, str]:
     """The verdict of all flows together: healthy when each is. The summary names the flows only where there are two."""
     forward = [leg for leg in legs if leg.direction == "forward"]
-    verdicts = [passage.judged(leg, probes, blind) for leg in forward]
+    verdicts = [_judged(leg, probes, blind, facts) for leg in forward]
     worst = [one for one in zip(verdicts, forward, strict=True) if one[0][0] == "unknown"]
     told = worst or list(zip(verdicts, forward, strict=True))
     if len(forward) == 1:
         return verdicts[0]
     summaries = [say("{flow}: {summary}", flow=_flow_name(leg, forward), summary=text) for (_, text), leg in told]
     return told[0][0][0], in_turn(summaries)
+
+
+def _judged(leg: Leg, probes: Sequence[ProbeResult], blind: Sequence[Blind], facts: Sequence[Fact]) -> tuple[str, str]:
+    """Of one flow, with what the policies say of it where its packets are lost."""
+    verdict, summary = passage.judged(leg, probes, blind)
+    return verdict, in_turn((summary, about_lost(facts, leg) if passage.loses(leg, probes) else ""))
 
 
 def _flow_name(leg: Leg, forward: Sequence[Leg]) -> str:

@@ -23,6 +23,7 @@ from facts import (
     PolicyOpinion,
     Text,
     Tier,
+    in_turn,
     joined,
     say,
 )
@@ -35,6 +36,7 @@ KINDS = {  # as a person calls them
     "GlobalNetworkPolicy": "GlobalNetworkPolicy",
     "KubernetesClusterNetworkPolicy": "ClusterNetworkPolicy",
 }
+SHOWN = 6  # kinds of packets that are named
 WILDCARD = "*"  # interface of a HostEndpoint that is about every interface without one of its own
 
 
@@ -52,6 +54,31 @@ def opinions(facts: Sequence[Fact]) -> list[Fact]:
     except Exception as error:  # a second opinion must not cost the first one
         failed = say("judging the policies failed: {error}", error=f"{type(error).__name__}: {error}")
         return [Blind(look="policies", reason=failed, minor=True)]
+
+
+def about_lost(facts: Sequence[Fact], leg: Leg) -> str:
+    """What the policies say of a leg whose packets of the asked kind are lost; "" where they were not looked up."""
+    protocol = leg.protocol if leg.port_asked else "icmp"
+    mine = [one for one in _all(facts, PolicyOpinion) if (one.flow, one.leg) == (leg.flow, leg.direction)]
+    asked = [one for one in mine if one.protocol == protocol]
+    if not asked:
+        return ""
+    stopped = [told(one) for one in asked if one.verdict != "allow"]
+    if not stopped:
+        return say("By the policies in the API these packets pass.")
+    passing = [one for one in _all(facts, PolicyAllows) if (one.flow, one.leg) == (leg.flow, leg.direction)]
+    return say("By the policies in the API: {said}", said=in_turn([*stopped, *(_passing(leg, one) for one in passing)]))
+
+
+def _passing(leg: Leg, one: PolicyAllows) -> str:
+    ends = {"source": leg.source, "target": leg.target}
+    if one.allowed:
+        more = len(one.allowed) - SHOWN
+        words = joined(one.allowed[:SHOWN])
+        if more > 0:
+            words = say("{words} and {count} more", words=words, count=more)
+        return say("What they let pass from {source} to {target}: {allowed}.", **ends, allowed=words)
+    return "" if one.doubtful else say("They let nothing pass from {source} to {target}.", **ends)
 
 
 DOUBTS = {
