@@ -6,6 +6,7 @@ from engine.between import UNRESOLVED, unanswerable
 from engine.rule import NOT_FELIX, Text, cause, say, some, the
 from facts import CalicoNode, Leg, Link, Neighbor
 
+TUNNELS = ("ipip", "wireguard")  # what they wrap goes to the peer's own address, whoever wrote the route into them
 STATIC = {"PERMANENT", "NOARP"}  # what the network itself answers may be another MAC than the peer's: a cloud's gateway
 
 
@@ -20,18 +21,21 @@ STATIC = {"PERMANENT", "NOARP"}  # what the network itself answers may be anothe
     at=the.leg.source_node,
     stage="underlay",
     heals_within_s=NOT_FELIX,
-    leg=some(Leg, route_by="felix"),
+    leg=some(Leg, crosses=True),
     node=some(CalicoNode, name=the.leg.source_node, family=the.leg.family),
-    seen=some(Neighbor, node=the.leg.source_node, address=the.leg.target_node_address),
     # Seen by the peer's own probe: a node that is dead is another failure mode.
     peer=some(Link, node=the.leg.target_node, node_address=the.leg.target_node_address),
     own=some(Link, node=the.leg.source_node, node_address=the.leg.source_node_address),
-    back=some(Neighbor, node=the.leg.target_node, address=the.leg.source_node_address),
+    # By their uplinks: an IPIP device has that address for a neighbor, too.
+    seen=some(Neighbor, node=the.leg.source_node, device=the.own.device, address=the.leg.target_node_address),
+    back=some(Neighbor, node=the.leg.target_node, device=the.peer.device, address=the.leg.source_node_address),
 )
 def underlay_neighbor_wrong(
-    leg: Leg, node: CalicoNode, seen: Neighbor, peer: Link, own: Link, back: Neighbor
+    leg: Leg, node: CalicoNode, peer: Link, own: Link, seen: Neighbor, back: Neighbor
 ) -> Text | None:
     if not seen.found or not _neighbors(node.subnet, leg.target_node_address):
+        return None
+    if leg.route_by != "felix" and leg.encapsulation not in TUNNELS:  # any router may be the next hop
         return None
     if unanswerable(seen, back, own.mac):  # said of the other leg
         return None

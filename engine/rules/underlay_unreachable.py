@@ -48,10 +48,11 @@ from facts import Leg, Link, Neighbor, ProbeResult, Sighting
     ping=some(
         ProbeResult, node=the.leg.source_node, pod="", target_address=the.leg.target_node_address, protocol="icmp"
     ),
-    to_target=some(Neighbor, node=the.leg.source_node, address=the.leg.target_node_address),
-    to_source=some(Neighbor, node=the.leg.target_node, address=the.leg.source_node_address),
     source=some(Link, node=the.leg.source_node, node_address=the.leg.source_node_address),
     target=some(Link, node=the.leg.target_node, node_address=the.leg.target_node_address),
+    # By their uplinks: an IPIP device has that address for a neighbor, too.
+    to_target=some(Neighbor, node=the.leg.source_node, device=the.source.device, address=the.leg.target_node_address),
+    to_source=some(Neighbor, node=the.leg.target_node, device=the.target.device, address=the.leg.source_node_address),
 )
 def underlay_unreachable(
     leg: Leg,
@@ -60,20 +61,20 @@ def underlay_unreachable(
     answer_left: Sighting,
     answer_arrived: Sighting,
     ping: ProbeResult,
-    to_target: Neighbor,
-    to_source: Neighbor,
     source: Link,
     target: Link,
+    to_target: Neighbor,
+    to_source: Neighbor,
 ) -> Text | None:
     if ping.answered or not ping.sent:  # what the node's own kernel does not let out is not lost between nodes
         return None
     there = (
-        dead(left, arrived, target)
+        dead(left, arrived, answer_arrived, target)
         and _sends(left, to_target, target.mac)
         and not unanswerable(to_target, to_source, source.mac)
     )
     back = (
-        dead(answer_left, answer_arrived, source)
+        dead(answer_left, answer_arrived, arrived, source)
         and _sends(answer_left, to_source, source.mac)
         and not unanswerable(to_source, to_target, target.mac)
     )
