@@ -12,7 +12,7 @@ from facts.ask import Trace
 from facts.firewall import BLAMED, Blame, RuleDrop
 from facts.policy import Policy, PolicyPeer, PolicyRule
 from facts.policy_kinds import calico, cluster_wide, kubernetes
-from node_probe.firewall.drops import drops, grown
+from node_probe.firewall.drops import Counted, drops, grown
 from node_probe.firewall.ruleset import IPTABLES_LEGACY, Ruleset, from_nft, from_save
 from tests.recorded_firewall import directories, events, files, ruleset
 from tests.recordings import load
@@ -163,7 +163,7 @@ DENIED = [(flow, node) for flow in FLOWS for node in flow["drop_rules"]]
 @pytest.mark.parametrize(("flow", "node"), DENIED, ids=[f"{f['set']}: {f['flow']}" for f, _ in DENIED])
 def test_a_recorded_flows_drop_is_led_to_its_policy(flow: dict[str, Any], node: str, names: str) -> None:
     (packets,) = (rule["packets"] for rule in flow["drop_rules"][node])
-    _, drop = grown(node, ASKED, *before_and_after(flow, node), sent=packets)
+    _, drop = grown(node, [Counted(ASKED, packets)], *before_and_after(flow, node))
     assert isinstance(drop, RuleDrop)
     if names == "chains alone":  # of which most are hashes in iptables
         drop = msgspec.structs.replace(drop, title="", consulted_titles=("",) * len(drop.consulted))
@@ -219,7 +219,7 @@ def test_counters_of_iptables_legacy_of_groups_and_of_ipv6_name_the_policies(
     """A group's policies are the ones asked, not the group; a policy with IPv4 addresses alone ends all IPv6."""
     for node in ("node-b", "node-c") if "v6" in where else ("node-c",):
         first, then = (ruleset(f"{where}/{state}/{node}") for state in (before, after))
-        _, drop = grown(node, ASKED, first, then, sent=packets)
+        _, drop = grown(node, [Counted(ASKED, packets)], first, then)
         assert isinstance(drop, RuleDrop)
         assert where != "policy-iptables" or drop.backend == IPTABLES_LEGACY
         found = blame(drop, ())

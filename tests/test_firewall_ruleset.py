@@ -17,7 +17,7 @@ from facts import Blind
 from facts.ask import Trace
 from facts.firewall import FirewallTrace, RuleDrop
 from node_probe.firewall import ruleset as tools
-from node_probe.firewall.drops import drops, grown, wanted
+from node_probe.firewall.drops import Counted, drops, grown, wanted
 from node_probe.firewall.event import Event
 from node_probe.firewall.ruleset import (
     IPTABLES_LEGACY,
@@ -187,7 +187,7 @@ def before_and_after(flow: dict[str, Any], node: str) -> tuple[Ruleset, Ruleset]
 def test_counters_name_the_rule_that_ended_a_recorded_flow(flow: dict[str, Any], node: str) -> None:
     expected = flow["drop_rules"].get(node, [])
     before, after = before_and_after(flow, node)
-    found = grown(node, ASKED, before, after, sent=expected[0]["packets"] if expected else 2)
+    found = grown(node, [Counted(ASKED, expected[0]["packets"] if expected else 2)], before, after)
     if not expected:
         assert found == []
         return
@@ -207,7 +207,7 @@ DENIED = next(flow for flow in FLOWS if flow["drop_rules"].get("node-c"))
 
 def test_counters_say_nothing_where_another_number_was_sent() -> None:
     before, after = before_and_after(DENIED, "node-c")
-    (blind,) = grown("node-c", ASKED, before, after, sent=7)
+    (blind,) = grown("node-c", [Counted(ASKED, 7)], before, after)
     assert isinstance(blind, Blind) and blind.minor and "of 7 sent" in blind.reason
 
 
@@ -215,7 +215,7 @@ def test_counters_say_nothing_across_a_change_of_policy() -> None:
     """Felix keeps the handles and counts from 0: a difference would name a rule that never saw the packet."""
     before = ruleset("policy-zoo/02-knp-egress/4-after-flow/node-c")
     _, after = before_and_after(DENIED, "node-c")
-    (blind,) = grown("node-c", ASKED, before, after, sent=2)
+    (blind,) = grown("node-c", [Counted(ASKED, 2)], before, after)
     assert isinstance(blind, Blind) and "changed while packets were sent" in blind.reason
 
 
@@ -229,13 +229,111 @@ def test_counters_say_nothing_where_two_rules_that_drop_counted() -> None:
 }
 """
     a, b = (Ruleset([*one.chains.values(), *from_nft(foreign % n)]) for one, n in ((before, 3), (after, 4)))
-    (blind,) = grown("node-c", ASKED, a, b, sent=2)
+    (blind,) = grown("node-c", [Counted(ASKED, 2)], a, b)
     assert isinstance(blind, Blind) and blind.reason == "2 rules that drop counted packets meanwhile"
+
+
+def foreign(words: str = "", *, policy: int = 0, counted: int = 0) -> Ruleset:
+    """Somebody's own rules: what the policy and the rule that drops have counted."""
+    text = f"""*filter
+:FORWARD DROP [{policy}:0]
+:guard - [0:0]
+[{9 + counted}:9] -A FORWARD -j guard
+[{counted}:0] -A guard {words} -j DROP
+COMMIT
+"""
+    return Ruleset(from_save(text, backend=IPTABLES_LEGACY, family="ip"))
+
+
+@pytest.mark.parametrize(
+    ("words", "ours"),
+    [
+        ("-s 10.244.218.0/24", True),
+        ("-s 10.244.218.65/32 -d 10.244.174.129/32 -p tcp -m tcp --dport 8080", True),
+        ("! -s 10.0.0.0/24 ! -p udp", True),
+        ("-s 10.244.1.0/24", False),
+        ("-d 192.0.2.1/32", False),
+        ("-p udp -m udp --dport 53", False),
+        ("-s fd00::/8", False),
+    ],
+)
+def test_a_rule_that_says_it_is_about_others_is_not_blamed(words: str, ours: bool) -> None:
+    """Somebody else's packets may be dropped in the same second, and be as many."""
+    found = grown("node-a", [Counted(ASKED, 2)], foreign(words, counted=3), foreign(words, counted=5))
+    if ours:
+        _, drop = found
+        assert isinstance(drop, RuleDrop) and (drop.chain, drop.through) == ("guard", ("FORWARD",))
+    else:
+        (blind,) = found
+        assert isinstance(blind, Blind) and "about other packets" in blind.reason
+
+
+def test_a_pod_is_not_blamed_for_what_another_pods_rules_dropped() -> None:
+    before, after = before_and_after(DENIED, "node-c")
+    (packets,) = (rule["packets"] for rule in DENIED["drop_rules"]["node-c"])
+    _, drop = grown("node-c", [Counted(ASKED, packets, ["cali1b3732f617b"])], before, after)
+    assert isinstance(drop, RuleDrop) and drop.chain.endswith("cali1b3732f617b")
+    for others in ([], ["cali20a839c368e"]):
+        (blind,) = grown("node-c", [Counted(ASKED, packets, others)], before, after)
+        assert isinstance(blind, Blind) and "about other packets" in blind.reason
+
+
+@pytest.mark.parametrize(
+    ("counted", "kinds"),
+    [(2, ("icmp",)), (3, ("tcp",)), (5, ("icmp", "tcp")), (7, ("tcp", "udp")), (8, None), (9, ("icmp", "tcp", "udp"))],
+)
+def test_packets_of_several_kinds_are_told_apart_by_how_many_they_were(
+    counted: int, kinds: tuple[str, ...] | None
+) -> None:
+    """Where a policy drops pings and connections, its rule counts both."""
+    legs = [
+        Counted(Trace(source=ASKED.source, target=ASKED.target, protocol=protocol), sent)
+        for protocol, sent in (("icmp", 2), ("tcp", 3), ("udp", 4))
+    ]
+    found = grown("node-a", legs, foreign(), foreign(counted=counted))
+    if counted == 5:
+        assert [type(one) for one in found] == [FirewallTrace, RuleDrop] * 2
+    drops_of = [(one.protocol, one.packets) for one in found if isinstance(one, RuleDrop)]
+    assert drops_of == [(leg.asked.protocol, leg.sent) for leg in legs if leg.asked.protocol in (kinds or ())]
+    assert kinds or isinstance(found[0], Blind)
+
+
+def test_as_many_packets_of_two_kinds_are_not_told_apart() -> None:
+    legs = [Counted(Trace(source=ASKED.source, target=ASKED.target, protocol=one), 2) for one in ("icmp", "tcp")]
+    (blind,) = grown("node-a", legs, foreign(), foreign(counted=2))
+    assert isinstance(blind, Blind) and "more than one kind" in blind.reason
+    _, drop = grown("node-a", legs, foreign("-p tcp"), foreign("-p tcp", counted=2))
+    assert isinstance(drop, RuleDrop) and drop.protocol == "tcp"
+
+
+def test_a_policy_that_drops_is_counted_and_named() -> None:
+    _, drop = grown("node-a", [Counted(ASKED, 2)], foreign(policy=3), foreign(policy=5))
+    assert isinstance(drop, RuleDrop)
+    assert (drop.chain, drop.number, drop.text, drop.hook) == ("FORWARD", 0, "policy drop", "forward")
+
+
+def test_counters_say_nothing_where_packets_came_by_more_than_one_way() -> None:
+    """A policy's chain serves many pods: which one's packets it dropped, only its callers' counters can tell."""
+    text = """*filter
+:FORWARD ACCEPT [0:0]
+:cali-tw-cali1 - [0:0]
+:cali-tw-cali2 - [0:0]
+:cali-pi-gnp/foo - [0:0]
+[9:9] -A FORWARD -o cali1 -j cali-tw-cali1
+[9:9] -A FORWARD -o cali2 -j cali-tw-cali2
+[%d:9] -A cali-tw-cali1 -j cali-pi-gnp/foo
+[%d:9] -A cali-tw-cali2 -j cali-pi-gnp/foo
+[%d:0] -A cali-pi-gnp/foo -j DROP
+COMMIT
+"""
+    listed = [from_save(text % counts, backend=IPTABLES_LEGACY, family="ip") for counts in ((1, 1, 1), (3, 3, 3))]
+    (blind,) = grown("node-a", [Counted(ASKED, 2)], Ruleset(listed[0]), Ruleset(listed[1]))
+    assert isinstance(blind, Blind) and "more than one way" in blind.reason
 
 
 def test_counters_say_nothing_where_a_listing_was_not_to_be_had() -> None:
     before, after = before_and_after(DENIED, "node-c")
-    (blind,) = grown("node-c", ASKED, before, Ruleset(after.chains.values(), ["nft failed"]), sent=2)
+    (blind,) = grown("node-c", [Counted(ASKED, 2)], before, Ruleset(after.chains.values(), ["nft failed"]))
     assert isinstance(blind, Blind) and blind.reason == "nft failed"
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
+from itertools import combinations
+from typing import NamedTuple
 
 from facts import Blind
 from facts.ask import Trace
@@ -26,6 +29,10 @@ NAMES_A_POLICY = re.compile(  # behind a rule's annotations, where it has any
 LOOKS_FOR_A_MARK = re.compile(r"\bmark\b.*?0x[0-9a-f]+")
 SETS_A_MARK = re.compile(r"-j MARK --set|\bmark set\b")
 GROUP = re.compile(r"(?:^|-)cali-g[io]-")
+PODS = re.compile(r"(?:^|-)cali-[tf]w-(.+)$")
+SOURCE = re.compile(r"(?:^|(?<!!) )(?:-s|ip6? saddr) ([0-9a-f.:]+(?:/\d+)?)(?= |$)")
+TARGET = re.compile(r"(?:^|(?<!!) )(?:-d|ip6? daddr) ([0-9a-f.:]+(?:/\d+)?)(?= |$)")
+PROTOCOL = re.compile(r"(?<!!) -p (tcp|udp|icmp|icmpv6|ipv6-icmp)\b")
 MAX_DEPTH = 16  # the kernel's own
 
 
@@ -240,13 +247,22 @@ def _policy_chains(rules: tuple[Rule, ...], ruleset: Ruleset) -> tuple[Chain, ..
     return tuple(found)
 
 
-def grown(
-    node: str, asked: Trace, before: Ruleset, after: Ruleset, sent: int, *, outer: bool = False
-) -> list[RuleDrop | FirewallTrace | Blind]:
-    """What the counters say of `sent` packets that went between two listings of everything.
+class Counted(NamedTuple):
+    """Packets that went between two listings."""
 
-    A RuleDrop and a FirewallTrace where exactly one rule that drops counted exactly these packets and no rule changed;
-    nothing where none counted; else a Blind with the reason, minor since packets that pass need no rule named.
+    asked: Trace
+    sent: int
+    interfaces: Collection[str] | None = None  # host sides of those of their pods that live here; None: not known
+
+
+def grown(
+    node: str, legs: Sequence[Counted], before: Ruleset, after: Ruleset
+) -> list[RuleDrop | FirewallTrace | Blind]:
+    """What the counters of two listings of everything say of the packets that went between them.
+
+    A RuleDrop and a FirewallTrace of each leg that ended at a rule: where one rule alone that drops counted, no rule
+    changed, and only these legs' packets together are as many and can have met it. Nothing where none counted; else a
+    Blind with the reason, minor since packets that pass need no rule named.
     """
     if before.unread or after.unread:
         return [_unclear(node, joined(dict.fromkeys((*before.unread, *after.unread))))]
@@ -267,28 +283,50 @@ def grown(
     if len(grew) > 1:
         return [_unclear(node, say("{count} rules that drop counted packets meanwhile", count=len(grew)))]
     chain, number, rule, packets = grew[0]
-    if packets != sent:
-        return [
-            _unclear(
-                node,
-                say(
-                    "the one rule that counted drops saw {packets} packets, of {sent} sent", packets=packets, sent=sent
-                ),
-            )
-        ]
     end = _End(chain, number, rule, _only_path(chain, before, after, packets))
-    trace = FirewallTrace(
-        node=node,
-        source_address=asked.source,
-        target_address=asked.target,
-        protocol=asked.protocol,
-        port=asked.port,
-        outer=outer,
-        how="counter",
-        seen=sent,
-        dropped=sent,
-    )
-    return [trace, _rule_drop(node, asked, end, after, "counter", packets, outer)]
+    if not chain.hook and not end.path:
+        return [_unclear(node, say("packets came to {chain} by more than one way meanwhile", chain=chain.name))]
+    able = [leg for leg in legs if leg.sent and _can_be(end, leg)]
+    if not able:
+        text = "the one rule that counted drops, in {chain}, is about other packets"
+        return [_unclear(node, say(text, chain=chain.name))]
+    fits = [
+        some for n in range(len(able)) for some in combinations(able, n + 1) if sum(leg.sent for leg in some) == packets
+    ]
+    if not fits:
+        text = "the one rule that counted drops saw {packets} packets, of {sent} sent"
+        return [_unclear(node, say(text, packets=packets, sent=sum(leg.sent for leg in able)))]
+    if len(fits) > 1:
+        text = "the one rule that counted drops saw {packets} packets, and more than one kind that was sent are as many"
+        return [_unclear(node, say(text, packets=packets))]
+    found: list[RuleDrop | FirewallTrace | Blind] = []
+    for asked, sent, _ in fits[0]:
+        trace = FirewallTrace(
+            node=node,
+            source_address=asked.source,
+            target_address=asked.target,
+            protocol=asked.protocol,
+            port=asked.port,
+            how="counter",
+            seen=sent,
+            dropped=sent,
+        )
+        found += [trace, _rule_drop(node, asked, end, after, "counter", sent, outer=False)]
+    return found
+
+
+def _can_be(end: _End, leg: Counted) -> bool:
+    """Can the rule have met these packets, as far as other pods' chains, addresses and protocols in it tell?"""
+    for chain in (end.chain, *(chain for chain, _ in end.path)):
+        match = PODS.search(chain.name)
+        if match and leg.interfaces is not None and match[1] not in leg.interfaces:
+            return False
+    text = end.rule.text if end.rule else ""
+    for pattern, address in ((SOURCE, leg.asked.source), (TARGET, leg.asked.target)):
+        if (match := pattern.search(text)) and ip_address(address) not in ip_network(match[1], strict=False):
+            return False
+    match = PROTOCOL.search(text)
+    return match is None or match[1].removeprefix("ipv6-").removesuffix("v6") == leg.asked.protocol
 
 
 def _unclear(node: str, reason: str) -> Blind:

@@ -19,7 +19,7 @@ import msgspec
 from facts import Blind, Fact, FirewallTrace, NodeAsk, SendProbe, Trace
 from node_probe.firewall import arming, legacy, ruleset
 from node_probe.firewall.arming import Followed, OwnTable, followed
-from node_probe.firewall.drops import drops, grown, wanted
+from node_probe.firewall.drops import Counted, drops, grown, wanted
 from node_probe.firewall.event import Event
 from node_probe.firewall.legacy import CannotLog, Log, Logged
 from node_probe.firewall.ruleset import Chain, Ruleset
@@ -198,14 +198,16 @@ class Following:
         after = await asyncio.to_thread(ruleset.read, self._ask.family, deadline)
         if self._uncounted:
             before, after = _only_legacy(before), _only_legacy(after)
-        found: list[Fact] = []
+        legs: list[Counted] = []
         for one in self._followed:
             if one.outer or one.trace.reply:
                 continue  # counters cannot tell these from the packets that they carry or answer
             sent = one.trace.count or sum(probe.count for probe in self._ask.send if _is_of(probe, one.trace))
-            for fact in grown(self._ask.node, one.trace, before, after, sent) if sent else ():
-                found.append(fact)
-        return found
+            ends = (one.trace.source, one.trace.target)
+            legs.append(
+                Counted(one.trace, sent, [pod.interface for pod in self._ask.local_pods if pod.address in ends])
+            )
+        return list(grown(self._ask.node, legs, before, after))
 
     def _trouble(self, why: str) -> None:
         if why not in self._troubles:
