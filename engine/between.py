@@ -23,12 +23,14 @@ def swallowed(leg: Leg, left: Sighting, arrived: Sighting, card: Link) -> bool:
     return sent(leg, left) and arrived.seen == 0 and arrived.enclosed and not card.programs
 
 
-def dead(left: Sighting, arrived: Sighting, card: Link) -> bool:
-    """Did nothing at all come in of what that node sent while this one listened?"""
-    return arrived.seen == 0 and not arrived.heard and not card.programs and together(left, arrived)
+def dead(left: Sighting, arrived: Sighting, opposite: Sighting, card: Link) -> bool:
+    """Did nothing at all come in of what that node sent while this one listened? opposite: what of this one came in at
+    that node, which has looked at the same time when it met this one's probe beginning."""
+    together = opposite.begun or _at_one_time(left, arrived)
+    return arrived.seen == 0 and not arrived.heard and not card.programs and together
 
 
-def together(one: Sighting, other: Sighting) -> bool:
+def _at_one_time(one: Sighting, other: Sighting) -> bool:
     """Did both nodes look at one time? Each says for how long it did, and both were asked at once, but a node that was
     reached late may have begun only when the other had ended."""
     if min(one.looked_ms, other.looked_ms, one.answered_ms, other.answered_ms) < 0:

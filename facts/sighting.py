@@ -23,5 +23,6 @@ class Sighting(Fact, frozen=True, kw_only=True):
     looked_ms: int = -1  # for how long, to this answer; -1: not known
     answered_ms: int = -1  # when the answer came, by the asker's clock since it asked all nodes at once; -1: not known
     # "in" only, about the leg's source node:
+    begun: bool = False  # this node looked on when that one's probe said that it begins to send, and looks on itself
     heard: bool = False  # anything at all came from its node address
     enclosed: bool = False  # this node looked on from before it sent its probes until after, by its own word

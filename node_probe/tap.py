@@ -92,7 +92,7 @@ class Tap:
         self._nonce = os.urandom(8)
         self._seen = [_Seen(watch) for watch in ask.watch]
         self._trouble = ""
-        self._sockets: set[socket.socket] = set()
+        self._sockets: dict[socket.socket, Met] = {}
         self._telling: asyncio.Task[None] | None = None
         self._sending = False
         self._opened = 0.0
@@ -134,13 +134,13 @@ class Tap:
             if all(seen.listening for seen in self._seen if seen.watch.way == "out" and seen.watch.peer):
                 break
             await asyncio.sleep(POLL_S)
-        await asyncio.sleep(0)  # what waits to be read left before
+        self._read_on()  # what waits to be read left before
         self._sending = True
         self._tell("out", BEGIN)
 
     async def end(self) -> None:
         """Tells the peers that the last packet was sent."""
-        await asyncio.sleep(0)
+        self._read_on()
         self._sending = False
         self._tell("out", END)
 
@@ -154,7 +154,8 @@ class Tap:
             await asyncio.sleep(POLL_S)
 
     def sightings(self) -> list[Fact]:
-        """A Sighting for each watch, of all that was met so far."""
+        """A Sighting for each watch, of all that has come so far. A mark may have been read before earlier packets."""
+        self._read_on()
         looked_ms = int((time.monotonic() - self._opened) * 1000) if self._sockets else -1
         facts: list[Fact] = [self._sighting(seen, looked_ms) for seen in self._seen]
         if self._trouble:
@@ -173,6 +174,7 @@ class Tap:
             astray=seen.astray,
             bad_checksums=seen.bad_checksums,
             looked_ms=looked_ms,
+            begun=bool(seen.begun),
             heard=seen.heard,
             enclosed=seen.ended,
         )
@@ -181,7 +183,7 @@ class Tap:
 
     def _listen(self, program: bytes, met: Met) -> None:
         one = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
-        self._sockets.add(one)
+        self._sockets[one] = met
         buffer = ctypes.create_string_buffer(program)
         count = len(program) // INSTRUCTION.size
         one.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", count, ctypes.addressof(buffer)))
@@ -189,17 +191,27 @@ class Tap:
         _bind(one)  # only now: the filter is there before the first packet
         asyncio.get_running_loop().add_reader(one, self._drain, one, met)
 
-    def _drain(self, one: socket.socket, met: Met) -> None:
+    def _read_on(self) -> None:
+        """Everything that has come until now, marks first: what came before them waits to be read by then."""
+        sockets = self._sockets.items()
+        for one, met in sorted(sockets, key=lambda each: getattr(each[1], "func", None) != self._mark):
+            for _ in range(MOST // AT_ONCE):
+                if one not in self._sockets or not self._drain(one, met):
+                    break
+
+    def _drain(self, one: socket.socket, met: Met) -> bool:
+        """Reads some packets. True: there may be more."""
         for _ in range(AT_ONCE):
             try:
                 packet = one.recvmsg(SNAP, 64)
             except BlockingIOError:
-                return
+                return False
             except OSError:  # a device went down: no packet
                 continue
             met(one, packet)
             if one not in self._sockets:
-                return
+                return False
+        return True
 
     def _flow(self, seen: _Seen, one: socket.socket, packet: Packet) -> None:
         data, told, _, address = packet
@@ -236,7 +248,7 @@ class Tap:
             seen.ended = True
 
     def _close(self, one: socket.socket) -> None:
-        self._sockets.discard(one)
+        self._sockets.pop(one, None)
         asyncio.get_running_loop().remove_reader(one)
         one.close()
 

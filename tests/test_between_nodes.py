@@ -176,6 +176,10 @@ WOUNDS: dict[str, tuple[Changes, list[tuple[str, str, str]]]] = {
         [("underlay_drops_vxlan", "node-a", "forward"), ("underlay_drops_vxlan", "node-b", "reverse")],
     ),
     "cut there": (CUT_THERE, [("underlay_unreachable", "node-a", "forward")]),
+    "cut there, told by a node that met the other's probe": (
+        [*CUT_THERE, (Sighting, {}, {"answered_ms": 4700}), (Sighting, AT_A, {"begun": True})],
+        [("underlay_unreachable", "node-a", "forward")],
+    ),
     "cut back": (CUT_BACK, [("underlay_unreachable", "node-b", "reverse")]),
     "cut": ([*CUT_THERE, *CUT_BACK], [("underlay_unreachable", "node-a", "forward")]),
     "cut, and nobody answers ARP": (

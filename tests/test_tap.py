@@ -15,7 +15,7 @@ from facts import Blind, Fact, NodeAsk, ProbeResult, SendProbe, Sighting, Watch
 from lab.wire import drop_udp, set_checksum_offload
 from node_probe import tap
 from node_probe.answer import Prober
-from node_probe.checksum import spoilt
+from node_probe.checksum import checksum, spoilt
 from tests.namespaces import in_namespaces
 from tests.two_nodes import (
     CART,
@@ -138,7 +138,40 @@ def test_a_peer_that_is_asked_a_little_later_is_waited_for(monkeypatch: pytest.M
     nodes = TwoNodes()
     facts = answers(nodes, ask_of("a", from_cart("icmp")), ask_of("b"), b_later_s=0.15, seconds=10.0)
     arrived = sighting(facts, "b", "in")
-    assert (arrived.seen, arrived.enclosed) == (2, True), facts
+    assert (arrived.seen, arrived.begun, arrived.enclosed) == (2, True, True), facts
+
+
+@in_namespaces
+def test_an_end_that_was_read_before_the_packets_does_not_make_them_missing() -> None:
+    """The loop of a busy probe comes to its sockets in any order; else the network would be accused."""
+    nodes = TwoNodes()
+    peer = tap.Tap(ask_of("b"))
+
+    def ping() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as one:
+            one.settimeout(10)
+            blank = struct.pack("!BBHHH", 8, 0, 0, 9, 9)
+            one.sendto(struct.pack("!BBHHH", 8, 0, checksum(blank), 9, 9), (CART, 0))
+            one.recv(100)  # answered: it has passed node a
+
+    async def look() -> list[Fact]:
+        """Without a turn of the loop."""
+        mine = tap.Tap(ask_of("a"))
+        mine.open()
+        nodes.b.run(lambda: peer._tell("out", tap.BEGIN))
+        nodes.db.run(ping)
+        nodes.b.run(lambda: peer._tell("out", tap.END))
+        marks = [(one, met) for one, met in mine._sockets.items() if getattr(met, "func", None) == mine._mark]
+        until = time.monotonic() + 10
+        while not any(seen.ended for seen in mine._seen) and time.monotonic() < until:
+            for one, met in marks:
+                mine._drain(one, met)
+        found = mine.sightings()
+        mine.close()
+        return found
+
+    arrived = sighting(asyncio.run(look()), "a", "in")
+    assert (arrived.seen, arrived.enclosed) == (1, True)
 
 
 def wrapped(tcp_checksum: int) -> bytes:
@@ -188,6 +221,7 @@ def test_a_probe_that_listens_too_late_does_not_say_that_it_saw_everything() -> 
     arrived = sighting(facts, "b", "in")
     assert (arrived.seen, arrived.enclosed) == (0, False)
     assert 1500 < arrived.looked_ms < 3500, "until its own deadline, for it met nothing"
+    assert not arrived.begun
 
 
 @in_namespaces
