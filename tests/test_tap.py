@@ -15,7 +15,8 @@ from facts import Blind, Fact, NodeAsk, ProbeResult, SendProbe, Sighting, Watch
 from lab.wire import drop_udp, set_checksum_offload
 from node_probe import tap
 from node_probe.answer import Prober
-from node_probe.checksum import checksum, spoilt
+from node_probe.checksum import checksum as internet_checksum
+from node_probe.checksum import spoilt
 from tests.namespaces import in_namespaces
 from tests.two_nodes import (
     CART,
@@ -151,7 +152,7 @@ def test_an_end_that_was_read_before_the_packets_does_not_make_them_missing() ->
         with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as one:
             one.settimeout(10)
             blank = struct.pack("!BBHHH", 8, 0, 0, 9, 9)
-            one.sendto(struct.pack("!BBHHH", 8, 0, checksum(blank), 9, 9), (CART, 0))
+            one.sendto(struct.pack("!BBHHH", 8, 0, internet_checksum(blank), 9, 9), (CART, 0))
             one.recv(100)  # answered: it has passed node a
 
     async def look() -> list[Fact]:
