@@ -13,7 +13,6 @@ from typing import NamedTuple
 from facts import Blind
 from facts.ask import Trace
 from facts.firewall import FirewallTrace, RuleDrop
-from facts.message import joined, say
 from node_probe.firewall.event import Event
 from node_probe.firewall.ruleset import CALICO, IPTABLES_LEGACY, Chain, Key, Rule, Ruleset, layer
 
@@ -265,40 +264,41 @@ def grown(
     Blind with the reason, minor since packets that pass need no rule named.
     """
     if before.unread or after.unread:
-        return [_unclear(node, joined(dict.fromkeys((*before.unread, *after.unread))))]
+        return [_unclear(node, ", ".join(dict.fromkeys((*before.unread, *after.unread))))]
     grew: list[tuple[Chain, int, Rule | None, int]] = []
     for chain in after.chains.values():
         old = before.chains.get(chain.key)
         counts = _counts(chain)
         # Felix writes a policy anew under the old handles, and counts from 0 again.
         if _texts(old) != _texts(chain) and (CALICO.search(chain.name) or any(n for *_, n in counts)):
-            return [_unclear(node, say("rules of {chain} changed while packets were sent", chain=chain.name))]
+            return [_unclear(node, f"rules of {chain.name} changed while packets were sent")]
         for (number, rule, now), (_, _, was) in zip(counts, _counts(old) if old else (), strict=False):
             if now != was:
                 grew.append((chain, number, rule, now - was))
     if gone := [key for key in before.chains.keys() - after.chains.keys() if CALICO.search(key[-1])]:
-        return [_unclear(node, say("rules of {chain} changed while packets were sent", chain=gone[0][-1]))]
+        return [_unclear(node, f"rules of {gone[0][-1]} changed while packets were sent")]
     if not grew:
         return []
     if len(grew) > 1:
-        return [_unclear(node, say("{count} rules that drop counted packets meanwhile", count=len(grew)))]
+        return [_unclear(node, f"{len(grew)} rules that drop counted packets meanwhile")]
     chain, number, rule, packets = grew[0]
     end = _End(chain, number, rule, _only_path(chain, before, after, packets))
     if not chain.hook and not end.path:
-        return [_unclear(node, say("packets came to {chain} by more than one way meanwhile", chain=chain.name))]
+        return [_unclear(node, f"packets came to {chain.name} by more than one way meanwhile")]
     able = [leg for leg in legs if leg.sent and _can_be(end, leg)]
     if not able:
-        text = "the one rule that counted drops, in {chain}, is about other packets"
-        return [_unclear(node, say(text, chain=chain.name))]
+        return [_unclear(node, f"the one rule that counted drops, in {chain.name}, is about other packets")]
     fits = [
         some for n in range(len(able)) for some in combinations(able, n + 1) if sum(leg.sent for leg in some) == packets
     ]
     if not fits:
-        text = "the one rule that counted drops saw {packets} packets, of {sent} sent"
-        return [_unclear(node, say(text, packets=packets, sent=sum(leg.sent for leg in able)))]
+        sent = sum(leg.sent for leg in able)
+        return [_unclear(node, f"the one rule that counted drops saw {packets} packets, of {sent} sent")]
     if len(fits) > 1:
-        text = "the one rule that counted drops saw {packets} packets, and more than one kind that was sent are as many"
-        return [_unclear(node, say(text, packets=packets))]
+        text = (
+            f"the one rule that counted drops saw {packets} packets, and more than one kind sent is as many"
+        )
+        return [_unclear(node, text)]
     found: list[RuleDrop | FirewallTrace | Blind] = []
     for asked, sent, _ in fits[0]:
         trace = FirewallTrace(

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import msgspec
 
-from facts.message import Text, say
 from node_probe.firewall import arming
 
 NFT = "nft"
@@ -87,7 +86,7 @@ class Ruleset:
     """All chains that were read, and why others were not."""
 
     def __init__(self, chains: Iterable[Chain], unread: Sequence[str] = ()) -> None:
-        """unread: one sentence (`say`) for each listing that could not be had; it is not "no rules"."""
+        """unread: one sentence for each listing that could not be had; it is not "no rules"."""
         self.chains = {chain.key: chain for chain in chains}
         self.unread = tuple(unread)
         self._by_handle = {
@@ -388,16 +387,16 @@ def _legacy_tables(ip: str) -> bool:
         return True  # whoever may not read this gets a reason from the tool itself
 
 
-def _run(commands: Sequence[Command], deadline: float) -> tuple[dict[Command, str], list[Text]]:
+def _run(commands: Sequence[Command], deadline: float) -> tuple[dict[Command, str], list[str]]:
     """What each command printed; a sentence for each tool that could not be run to its end. All at once."""
     told: dict[Command, str] = {}
-    unread: dict[str, Text] = {}
+    unread: dict[str, str] = {}
     running: dict[Command, subprocess.Popen[bytes]] = {}
     try:
         for command in commands:
             name, path = command[0], shutil.which(command[0])
             if path is None:
-                unread[name] = say("{command} is not installed here, so its rules were not read", command=name)
+                unread[name] = f"{name} is not installed here, so its rules were not read"
                 continue
             running[command] = subprocess.Popen(
                 [path, *command[1:]],
@@ -414,9 +413,9 @@ def _run(commands: Sequence[Command], deadline: float) -> tuple[dict[Command, st
             except subprocess.TimeoutExpired:
                 whole = False
             if not whole:
-                unread[name] = say("{command} was not done in time or printed too much", command=name)
+                unread[name] = f"{name} was not done in time or printed too much"
             elif status:
-                unread[name] = say("{command} failed: {complaint}", command=name, complaint=complaint or status)
+                unread[name] = f"{name} failed: {complaint or status}"
             else:
                 told[command] = text
     finally:
