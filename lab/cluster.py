@@ -114,7 +114,7 @@ class Cluster:
             variant.machines(self.topology)
 
     def start_healing(self) -> None:
-        """Felix looks again from now on: the device every 10 s, entries every 90 s."""
+        """Felix looks again from now on: the device every 10 s, entries and firewalls every 90 s."""
         self._start(self._every(DEVICE_TICK_S, self._felixes, Felix.check_device))
         self._start(self._every(REFRESH_S, self._felixes, Felix.refresh))
         self._start(self._every(REFRESH_S, self._firewalls, Firewall.refresh))

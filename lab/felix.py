@@ -1,8 +1,8 @@
 """Programs a node's kernel the way Felix does; without it the nodes of the lab would be empty machines.
 
 Without healing it acts on changes of the API objects only, and only on what changed, so a wound in the kernel stays.
-With healing it also looks again, in Felix's own rhythm: the tunnel device every 10 s, routes, neighbors and FDB every
-90 s; never at interfaces of pods, sysctls or what others put there.
+With healing it also looks again, in Felix's own rhythm: the tunnel device every 10 s, routes, neighbors, FDB and its
+firewall (lab/firewall) every 90 s; never at interfaces of pods, sysctls or what others put there.
 """
 
 from __future__ import annotations
