@@ -28,6 +28,7 @@ CART6, DB6, STRANGER6 = "fd00:10:244::1:2", "fd00:10:244::2:2", "fd00:10:244::2:
 GATEWAY6 = "fe80::ecee:eeff:feee:eeee"  # what the kernel makes of the MAC every cali* has
 CART_INTERFACE, DB_INTERFACE = "cali00000000ca7", "cali00000000db0"
 PERMANENT, ONLINK, LINK_SCOPE, FELIX = 128, 4, 253, 80
+TENTATIVE = 0x40  # linux/if_addr.h: nobody is answered under it yet
 
 AF_INET6 = socket.AF_INET6
 
@@ -167,14 +168,14 @@ def _node6(ip: Any, node: str, other: str) -> None:
 
 
 def _sends(ip: Any, device: str, dual: bool) -> bool:
-    """Has the device a queue, and a link-local address where IPv6 is on?"""
+    """Has the device a queue, and where IPv6 is on a link-local address, and no address here that is not used yet?"""
     (link,) = ip.link("get", ifname=device)
     index = link["index"]
     if link.get("IFLA_OPERSTATE") != "UP" or link.get("IFLA_QDISC") == "noop":
         return False
-    return not dual or any(
-        one.get("IFA_ADDRESS").startswith("fe80:") for one in ip.get_addr(family=AF_INET6, index=index)
-    )
+    held = ip.get_addr(family=AF_INET6)
+    linked = any(one["index"] == index and one.get("IFA_ADDRESS").startswith("fe80:") for one in held)
+    return not dual or (linked and not any(one.get("IFA_FLAGS") & TENTATIVE for one in held))
 
 
 def _write(name: str, value: str) -> None:
