@@ -50,7 +50,8 @@ BEHIND = 0x20  # added to a load: its offset counts from the end of the outer IP
 JEQ, JSET, RETURN, LOAD_X, LOAD_X_FROM_IPV4 = 0x15, 0x45, 0x06, 0x01, 0xB1
 INSTRUCTION = struct.Struct("=HBBI")
 IPV4, IPV6 = 0x0800, 0x86DD
-IPIP, UDP = 4, 17
+IPIP, UDP, ICMPV6 = 4, 17, 58
+NEIGHBOR_DISCOVERY = range(133, 138)  # types of ICMPv6
 UDP_HEADER = 8
 # From the end of the outer IP header to the inner packet: UDP, VXLAN and the inner Ethernet header; nothing.
 INSIDE = {"vxlan": 8 + 8 + 14, "ipip": 0}
@@ -233,7 +234,9 @@ class Tap:
         if self._sending and device != self._ask.tunnel_device:
             seen.astray = device
 
-    def _anything(self, seen: _Seen, one: socket.socket, _: Packet) -> None:
+    def _anything(self, seen: _Seen, one: socket.socket, packet: Packet) -> None:
+        if _discovers_neighbors(packet[0]):
+            return  # as ARP, which is no packet of IPv4: it passes where nothing else does
         seen.heard = True
         self._close(one)
 
@@ -272,6 +275,12 @@ class Tap:
                 for send in (_send, _ping):
                     with contextlib.suppress(OSError):  # no route, no such address: nobody claims to have heard it
                         send(self._ask.uplink_address, watch.peer, self._said(stage, watch))
+
+
+def _discovers_neighbors(packet: bytes) -> bool:
+    if len(packet) <= IPV6_HEADER or packet[0] >> 4 != 6:
+        return False
+    return packet[6] == ICMPV6 and packet[IPV6_HEADER] in NEIGHBOR_DISCOVERY
 
 
 def _bind(one: socket.socket) -> None:

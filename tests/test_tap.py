@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from facts import Blind, Fact, NodeAsk, ProbeResult, SendProbe, Sighting, Watch
-from lab.wire import drop_udp, set_checksum_offload
+from lab.wire import drop_to, drop_udp, set_checksum_offload
 from node_probe import tap
 from node_probe.answer import Prober
 from node_probe.checksum import checksum as internet_checksum
@@ -25,6 +25,7 @@ from tests.two_nodes import (
     DB6,
     NODE,
     NODE6,
+    PERMANENT,
     TUNNEL,
     TwoNodes,
     ask,
@@ -213,6 +214,51 @@ def test_spoilt_checksums_are_seen_where_they_arrive() -> None:
         sent.set()
         thread.join()
         assert (sighting(facts, "b", "in").seen, sighting(facts, "b", "in").bad_checksums) == (1, bad)
+
+
+@in_namespaces
+def test_who_only_asks_for_neighbors_is_not_heard() -> None:
+    """As ARP, that passes between nodes that carry nothing else for each other."""
+    nodes = TwoNodes(dual=True)
+    mac = nodes.at("b", lambda ip: ip.get_links(nodes.index("b", "eth0"))[0].get_attr("IFLA_ADDRESS"))
+    known = {"dst": NODE6["b"], "lladdr": mac, "ifindex": nodes.index("a", "eth0"), "state": PERMANENT}
+    nodes.at("a", lambda ip: ip.neigh("replace", family=socket.AF_INET6, **known))
+    drop_to("eth0", NODE6["a"])  # else it answers the other one's marks
+
+    async def look() -> list[Fact]:
+        looking = tap.Tap(ask_of("b", six=True))
+        looking.open()
+        listening.set()
+        try:
+            await asyncio.to_thread(sent.wait)
+            await asyncio.sleep(0)
+            await looking.look(time.monotonic() + 0.5)
+            return looking.sightings()
+        finally:
+            looking.close()
+
+    def run(facts: list[Fact]) -> None:
+        facts.extend(nodes.b.run(lambda: asyncio.run(look())))
+
+    def ask_for(kind: int) -> None:
+        with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as one:
+            one.bind((NODE6["a"], 0))
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 255)
+            one.sendto(
+                bytes([kind, 0, 0, 0, 0, 0, 0, 0]) + socket.inet_pton(socket.AF_INET6, NODE6["b"]), (NODE6["b"], 0)
+            )
+
+    for kinds, heard in (((135, 136), False), ((135, 128), True)):
+        listening, sent = threading.Event(), threading.Event()
+        facts: list[Fact] = []
+        thread = threading.Thread(target=run, args=(facts,))
+        thread.start()
+        listening.wait()
+        for kind in kinds:
+            ask_for(kind)
+        sent.set()
+        thread.join()
+        assert sighting(facts, "b", "in").heard == heard
 
 
 @in_namespaces
