@@ -415,10 +415,10 @@ def _among(ports: Sequence[str], end: End, packet: Packet, number: int | None) -
 
 def _service(peer: PolicyPeer, end: End, port: str) -> bool | None:
     """port: of a Service that is sent to; one that sends does so from any."""
-    if not peer.service:
-        return True
     if not peer.service_read:
         return None
+    if not peer.service:
+        return True
     return f"{end.address} {port}".strip() in peer.service_endpoints
 
 

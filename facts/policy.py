@@ -28,7 +28,7 @@ class PolicyPeer(msgspec.Struct, frozen=True, kw_only=True):
     not_ports: tuple[str, ...] = ()
     service: str = ""  # namespace/name of a Service whose endpoints (and ports) it means
     service_endpoints: tuple[str, ...] = ()  # of these, the asked ones: "10.244.0.5" or "10.244.0.5 5432/tcp"
-    service_read: bool = True  # False: which endpoints it has could not be read
+    service_read: bool = True  # False: whom it means could not be read: the endpoints, or what domain names lead to
 
 
 class PolicyRule(msgspec.Struct, frozen=True, kw_only=True):

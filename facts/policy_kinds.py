@@ -258,6 +258,7 @@ def _calico_peer(peer: Object, namespace: str) -> PolicyPeer:
         ports=tuple(map(str, peer.get("ports") or ())),
         not_ports=tuple(map(str, peer.get("notPorts") or ())),
         service=f"{service.get('namespace') or namespace}/{service['name']}" if service else "",
+        service_read=not peer.get("domains"),
     )
 
 

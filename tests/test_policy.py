@@ -257,6 +257,14 @@ def test_services_mean_their_endpoints() -> None:
     assert out_of_a(read=False) == "unknown"
 
 
+def test_a_rule_that_names_domains_is_in_doubt() -> None:
+    """They are of other editions of Calico; what they lead to nobody here can tell."""
+    allow = calico_policy(
+        "p", types=["Egress"], egress=[{"action": "Allow", "destination": {"domains": ["a.example"]}}]
+    )
+    assert between(Rules((allow,), TIERS), A, B, TCP80)[0].verdict == "unknown"
+
+
 def test_a_rule_about_the_port_something_is_sent_from_is_in_doubt() -> None:
     by_source = {"action": "Deny", "protocol": "TCP", "source": {"ports": [53]}}
     assert into(ingress(by_source, ALLOW)).verdict == "unknown"

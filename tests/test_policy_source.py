@@ -149,6 +149,27 @@ async def test_what_may_not_be_read_makes_every_opinion_unknown(tmp_path: Path) 
     assert "could be read" in told(of(said, PolicyOpinion)[0])
 
 
+@pytest.mark.parametrize(("version", "unknown"), [("v3.31.0", True), ("v3.28.2", False), ("v3.32.1", False)])
+async def test_admin_policies_of_an_old_calico_make_the_opinion_unknown(
+    tmp_path: Path, version: str, unknown: bool
+) -> None:
+    kind = "AdminNetworkPolicy"
+    names = {"plural": "adminnetworkpolicies", "singular": kind.lower(), "kind": kind, "listKind": f"{kind}List"}
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    definition = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "adminnetworkpolicies.policy.networking.k8s.io"},
+        "spec": {"group": "policy.networking.k8s.io", "scope": "Cluster", "names": names,
+                 "versions": [{"name": "v1alpha1", "served": True, "storage": True, "schema": schema}]},
+    }  # fmt: skip
+    admin = {"apiVersion": "policy.networking.k8s.io/v1alpha1", "kind": kind, "metadata": {"name": "a"}, "spec": {}}
+    async with served([*objects(HEALTHY), definition, admin], tmp_path) as world:
+        world.change("clusterinformations", "default", calicoVersion=version)
+        facts = await read(world, A1, B1)
+    assert of(facts, PoliciesRead)[0].missing == (("adminnetworkpolicies",) if unknown else ())
+
+
 async def test_staged_policies_that_may_not_be_read_are_no_loss(tmp_path: Path) -> None:
     user = User("some", denied=frozenset({("list", "*", "stagednetworkpolicies")}))
     async with served(objects(HEALTHY), tmp_path, tokens={"some": user}) as world:

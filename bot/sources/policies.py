@@ -36,8 +36,12 @@ Object = dict[str, Any]
 
 KUBERNETES = "/apis/networking.k8s.io/v1"
 CLUSTER_WIDE = "/apis/policy.networking.k8s.io/v1alpha2"
+ADMIN = "/apis/policy.networking.k8s.io/v1alpha1"
 SLICES = "/apis/discovery.k8s.io/v1"
 NAMES_FIRST_SINCE = (3, 32)  # from here on a policy's kind and namespace are no part of its name
+# What Felix programmed of the whole cluster's policies before there were ClusterNetworkPolicies.
+ADMIN_SINCE, ADMIN_UNTIL = (3, 29), (3, 32)
+ADMIN_KINDS = ("adminnetworkpolicies", "baselineadminnetworkpolicies")
 
 
 class _Ends(NamedTuple):
@@ -69,10 +73,18 @@ async def policies(cluster: Cluster, known: Sequence[Fact]) -> list[Fact]:
         if any(policy.about(one, endpoint) for endpoint in endpoints)
     ]
     version = next((one.version for one in known if isinstance(one, CalicoSettings)), "")
+    if since(version, ADMIN_SINCE, unknown=False) and not since(version, ADMIN_UNTIL, unknown=True):
+        await asyncio.gather(*(_unjudged(reader, kind) for kind in ADMIN_KINDS))
     found = [*await _with_services(reader, about, ends), *map(policy_kinds.tier, tiers), *sets, *endpoints]
     missing = tuple(sorted(reader.refused))
     read = PoliciesRead(missing=missing, names_first=since(version, NAMES_FIRST_SINCE, unknown=True))
     return list(dict.fromkeys([*found, read, *(_blind(look, why) for look, why in reader.refused.items())]))
+
+
+async def _unjudged(reader: _Reader, kind: str) -> None:
+    """Policies that Felix programs and nobody judges here count as not read, where there are any."""
+    if await reader.listed(f"{ADMIN}/{kind}", kind):
+        reader.refused.setdefault(kind, say("{kind} are not judged", kind=kind))
 
 
 def _blind(look: str, why: str) -> Blind:
