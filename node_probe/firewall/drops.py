@@ -295,9 +295,7 @@ def grown(
         sent = sum(leg.sent for leg in able)
         return [_unclear(node, f"the one rule that counted drops saw {packets} packets, of {sent} sent")]
     if len(fits) > 1:
-        text = (
-            f"the one rule that counted drops saw {packets} packets, and more than one kind sent is as many"
-        )
+        text = f"the one rule that counted drops saw {packets} packets, and more than one kind sent is as many"
         return [_unclear(node, text)]
     found: list[RuleDrop | FirewallTrace | Blind] = []
     for asked, sent, _ in fits[0]:
