@@ -13,4 +13,4 @@ class LabError(Exception):
 
 
 class NamespacesForbidden(LabError):
-    """This machine lets this user make no namespaces: no lab here, whatever else is done."""
+    """This machine lets this user make no namespaces, or no TUN devices: no such lab here, whatever else is done."""

@@ -15,7 +15,7 @@ import struct
 import threading
 from pathlib import Path
 
-from lab.errors import LabError
+from lab.errors import NamespacesForbidden
 from lab.intent import IPIP_DEVICE
 from lab.kernel import Kernel
 from node_probe.netlink import Netlink
@@ -29,13 +29,13 @@ IP_MTU_DISCOVER, IP_PMTUDISC_DO = 10, 2
 
 
 def add_device(kernel: Kernel) -> None:
-    """The node has tunl0, down, until somebody deletes it. Raises LabError where this machine gives no TUN devices."""
+    """The node has tunl0, down, until somebody deletes it. Raises NamespacesForbidden without any TUN device."""
     with kernel.namespace.entered():
         try:
             tun = os.open(TUN, os.O_RDWR | os.O_CLOEXEC)
             fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", IPIP_DEVICE.encode(), IFF_TUN | IFF_NO_PI))
         except OSError as error:
-            raise LabError(
+            raise NamespacesForbidden(
                 f"A lab with IPIP needs {TUN}, and this machine does not give it ({error.strerror})."
             ) from error
         wire = socket.socket(socket.AF_INET, socket.SOCK_RAW, IPIP)

@@ -6,10 +6,10 @@ from lab.cluster import Cluster
 from lab.faults import Wound
 
 WHERE = ("source", "target")
-NEEDS = "a device of type ipip"
+VARIANT = "ipip"
 DEVICE = "tunl0"
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
-    cluster.demand(wound.node, DEVICE, NEEDS)
+    cluster.demand(wound.node, DEVICE, "a device of type ipip")
     cluster.kernel(wound.node).delete_link(DEVICE)

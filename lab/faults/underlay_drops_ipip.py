@@ -7,11 +7,11 @@ from lab.faults import Wound
 from lab.wire import drop_protocol
 
 WHERE = ("source", "target")
-NEEDS = "a device of type ipip"
+VARIANT = "ipip"
 DEVICE, IPIP = "tunl0", 4
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
-    cluster.demand(wound.node, DEVICE, NEEDS)
+    cluster.demand(wound.node, DEVICE, "a device of type ipip")
     with cluster.topology.at_cable(wound.node) as device:
         drop_protocol(device, IPIP)

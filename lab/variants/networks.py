@@ -52,26 +52,26 @@ def bgp(sketch: Sketch) -> Sketch:
     return replace(sketch, vxlan_mode="Never")
 
 
-def _without_tunnels(sketch: Sketch) -> Sketch:
-    return replace(sketch, vxlan_mode="Never")
-
-
-def _give_ipip_addresses(drawing: Drawing) -> None:
-    drawing.pool(4)["spec"]["ipipMode"] = "Always"
-    for node in drawing.nodes:
-        owner = {"node": node, "type": "ipipTunnelAddress"}
-        address = drawing.take(drawing.block(node, 4), f"ipip-tunnel-addr-{node}", owner)
-        drawing.one("Node", node)["metadata"]["annotations"][ANNOTATION_IPIP] = address
+def _into_ipip(drawing: Drawing) -> None:
+    if 4 in drawing.sketch.families:
+        drawing.pool(4)["spec"].update(vxlanMode="Never", ipipMode="Always")
+        for node in drawing.nodes:
+            annotations = drawing.one("Node", node)["metadata"]["annotations"]
+            drawing.free(annotations.pop(ANNOTATION_TUNNEL[4]))
+            owner = {"node": node, "type": "ipipTunnelAddress"}
+            annotations[ANNOTATION_IPIP] = drawing.take(drawing.block(node, 4), f"ipip-tunnel-addr-{node}", owner)
 
 
 ipip = Variant(
     "ipip",
     "IPv4 packets between nodes are wrapped into IPIP (by a TUN device, for want of the kernel's own).",
     kind="encapsulation",
-    conflicts=frozenset({"ipv6", "ipv6-without-tunnel", "blocks-of-one-address"}),
-    sketch=_without_tunnels,
-    objects=_give_ipip_addresses,
-)
+    conflicts=frozenset(
+        {"ipv6", "ipv6-without-tunnel", "borrowed-tunnel-address", "tunnel-from-another-pool", "disabled-pool",
+         "node-outside-selector", "blocks-of-one-address", "tunnel-mac-by-hand", "two-pools"}
+    ),
+    objects=_into_ipip,
+)  # fmt: skip
 
 
 @sketched(conflicts="wide-subnet")
@@ -106,6 +106,10 @@ management_network = Variant(
     objects=_reached_elsewhere,
     machines=_add_management_network,
 )
+
+
+def _without_tunnels(sketch: Sketch) -> Sketch:
+    return replace(sketch, vxlan_mode="Never")
 
 
 def _peer_with_the_router(drawing: Drawing) -> None:

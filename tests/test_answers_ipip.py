@@ -1,0 +1,61 @@
+"""Under IPIP every wound is named first and right, by packets that were wrapped and lost on a real kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from facts import Leg, Sighting
+from lab.client import Lab
+from lab.errors import NamespacesForbidden
+from lab.faults import load, names, variant
+from tests.asking import ask, told, words_for
+
+IPIP = "ipip"
+# One for each kind of look; `make score` inflicts them all.
+ANYWHERE = (
+    "foreign_route_to_pod",
+    "ip_forwarding_off",
+    "path_mtu_too_small",
+    "pod_route_missing",
+    "route_blackholed",
+    "routing_rule_diverts",
+    "underlay_neighbor_wrong",
+    "underlay_unreachable",
+)
+WOUNDS = [(mode, where) for mode in names() if variant(mode) == IPIP for where in load(mode).WHERE]
+WOUNDS += [(mode, load(mode).WHERE[-1]) for mode in ANYWHERE]
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Lab]:
+    try:
+        lab = Lab.up(variant=IPIP, fixers=False)
+    except NamespacesForbidden as error:
+        pytest.skip(error.sentence)
+    with lab:
+        yield lab
+
+
+async def test_packets_of_pods_and_of_nodes_are_seen_wrapped(shared: Lab) -> None:
+    """A healthy answer that had not looked into IPIP would prove nothing of it."""
+    for source in ("shop/cart", "node-a"):
+        diagnosis = (await ask(shared.environment(), f"{source} shop/db 8080/tcp")).diagnosis
+        assert (diagnosis.verdict, diagnosis.blind) == ("healthy", ()), diagnosis.summary
+        legs = [fact for fact in diagnosis.facts if isinstance(fact, Leg)]
+        assert {leg.encapsulation for leg in legs} == {"ipip"}
+        seen = [fact for fact in diagnosis.facts if isinstance(fact, Sighting)]
+        assert {fact.outer_target for fact in seen} == {"172.30.0.11", "172.30.0.12"}
+        assert all(fact.seen > 0 and not fact.astray for fact in seen)
+
+
+@pytest.mark.parametrize(("mode", "where"), WOUNDS)
+async def test_every_wound_is_named_first_on_its_node(shared: Lab, mode: str, where: str) -> None:
+    shared.heal()
+    inflicted = shared.inflict(mode, where=where)
+    diagnosis = (await ask(shared.environment(), words_for(inflicted))).diagnosis
+    assert diagnosis.verdict == "cause", diagnosis.summary
+    assert [(cause.rule, cause.node) for cause in told(diagnosis, mode)] == [(mode, inflicted["node"])]
+    shared.heal()
+    assert shared.mesh()["unanswered"] == []
