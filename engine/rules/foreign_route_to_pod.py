@@ -71,7 +71,8 @@ def _by_the_wrong_hop(leg: Leg, route: RouteLookup, lost: Lost) -> Text | None:
         return None
     if lost.sent:
         return say(
-            "{sends}, which no part of Calico wrote, and of {count} packets that left for {target} none reached {peer}.",
+            "{sends}, which no part of Calico wrote, and of {count} packets that left for {target} none reached "
+            "{peer}.",
             sends=_sends(route),
             count=lost.sent,
             target=leg.target,
