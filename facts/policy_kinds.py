@@ -273,13 +273,13 @@ def tier(resource: Object) -> Tier:
 
 
 def network_set(resource: Object, namespace: Object | None = None) -> NetworkSet:
-    """A GlobalNetworkSet, or a NetworkSet with its Namespace."""
+    """A GlobalNetworkSet, or a NetworkSet with its Namespace where that is known."""
     meta = metadata(resource)
     return NetworkSet(
         name=str(meta["name"]),
         namespace=str(meta.get("namespace") or ""),
         labels=_pairs({**(meta.get("labels") or {}), **_namespace_label(meta)}),
-        namespace_labels=_with_name(namespace),
+        namespace_labels=with_name(namespace),
         nets=tuple(_spec(resource).get("nets") or ()),
     )
 
@@ -303,9 +303,9 @@ def pod_endpoint(pod: Object, namespace: Object | None, account: Object | None) 
         addresses=addresses(pod),
         labels=_pairs(own),
         namespace=str(meta["namespace"]),
-        namespace_labels=_with_name(namespace),
+        namespace_labels=with_name(namespace),
         service_account=service_account,
-        service_account_labels=_with_name(account),
+        service_account_labels=with_name(account),
         ports=tuple(
             (str(port["name"]), str(port.get("protocol") or "TCP").lower(), int(port["containerPort"]))
             for container in (*(spec.get("containers") or ()), *restarted)
@@ -343,7 +343,7 @@ def _failsafe(written: Sequence[Object] | None, default: tuple[str, ...]) -> tup
     )
 
 
-def _with_name(resource: Object | None) -> Labels:
+def with_name(resource: Object | None) -> Labels:
     """Labels of a namespace or service account as Calico has them: its own, and its name under one of Calico's."""
     if resource is None:
         return ()

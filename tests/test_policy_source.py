@@ -149,6 +149,16 @@ async def test_what_may_not_be_read_makes_every_opinion_unknown(tmp_path: Path) 
     assert "could be read" in told(of(said, PolicyOpinion)[0])
 
 
+async def test_a_policy_of_an_unknown_form_counts_as_not_read(tmp_path: Path) -> None:
+    """It may mean anything, and costs nothing but the opinion."""
+    odd = calico("GlobalNetworkPolicy", "odd", ingress=[{"destination": {"ports": [80]}}])
+    async with served([*objects(HEALTHY), odd, network_policy("web")], tmp_path) as world:
+        facts = await read(world, A1, B1)
+    assert of(facts, PoliciesRead)[0].missing == ("globalnetworkpolicies",)
+    assert [one.name for one in of(facts, Policy)] == ["web"]
+    assert any("odd has a form that is not known" in one.reason for one in of(facts, Blind))
+
+
 @pytest.mark.parametrize(("version", "unknown"), [("v3.31.0", True), ("v3.28.2", False), ("v3.32.1", False)])
 async def test_admin_policies_of_an_old_calico_make_the_opinion_unknown(
     tmp_path: Path, version: str, unknown: bool

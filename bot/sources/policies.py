@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -32,6 +32,7 @@ from facts import (
 )
 from facts.version import since
 
+T = TypeVar("T")
 Object = dict[str, Any]
 
 KUBERNETES = "/apis/networking.k8s.io/v1"
@@ -75,7 +76,12 @@ async def policies(cluster: Cluster, known: Sequence[Fact]) -> list[Fact]:
     version = next((one.version for one in known if isinstance(one, CalicoSettings)), "")
     if since(version, ADMIN_SINCE, unknown=False) and not since(version, ADMIN_UNTIL, unknown=True):
         await asyncio.gather(*(_unjudged(reader, kind) for kind in ADMIN_KINDS))
-    found = [*await _with_services(reader, about, ends), *map(policy_kinds.tier, tiers), *sets, *endpoints]
+    found = [
+        *await _with_services(reader, about, ends),
+        *reader.told(policy_kinds.tier, tiers, "tiers"),
+        *sets,
+        *endpoints,
+    ]
     missing = tuple(sorted(reader.refused))
     read = PoliciesRead(missing=missing, names_first=since(version, NAMES_FIRST_SINCE, unknown=True))
     return list(dict.fromkeys([*found, read, *(_blind(look, why) for look, why in reader.refused.items())]))
@@ -128,6 +134,17 @@ class _Reader:
             if not (isinstance(error, Refused) and error.status == 404):
                 self.refused.setdefault(look, error.reason)
             return []
+
+    def told(self, translate: Callable[[Object], T], resources: Iterable[Object], look: str) -> list[T]:
+        """Each as a fact. One that has not the form its kind should have counts as not read."""
+        found: list[T] = []
+        for one in resources:
+            try:
+                found.append(translate(one))
+            except (AttributeError, KeyError, TypeError, ValueError):
+                shown = str((one.get("metadata") or {}).get("name"))
+                self.refused.setdefault(look, say("{name} has a form that is not known", name=shown))
+        return found
 
     def aside(self) -> _Reader:
         """Another one, whose refusals are nobody's loss or told in another way."""
@@ -183,7 +200,11 @@ async def _translated(reader: _Reader, *looks: tuple[str, str, _Translation]) ->
     """A look without a name is one that nothing depends on: staged policies are not programmed."""
     aside = reader.aside()
     found = await asyncio.gather(*((reader if look else aside).listed(path, look) for path, look, _ in looks))
-    told = [translate(one) for (_, _, translate), listed in zip(looks, found, strict=True) for one in listed]
+    told = [
+        one
+        for (_, look, translate), listed in zip(looks, found, strict=True)
+        for one in (reader if look else aside).told(translate, listed, look)
+    ]
     return [one for one in told if one is not None]
 
 
@@ -265,7 +286,11 @@ async def _hosts(reader: _Reader, base: str, ends: _Ends) -> list[LabelledEndpoi
         *(reader.one(f"{felix}/node.{name(one)}", "felixconfigurations") for one in nodes),
     )
     settings = {node: {**_spec(common), **_spec(one)} for node, one in zip(nodes, own, strict=True)}
-    return [policy_kinds.host_endpoint(one, settings[str(one["spec"].get("node") or "")]) for one in mine]
+
+    def host(resource: Object) -> LabelledEndpoint:
+        return policy_kinds.host_endpoint(resource, settings[str(resource["spec"].get("node") or "")])
+
+    return reader.told(host, mine, "hostendpoints")
 
 
 def _is_about(spec: Object, ends: _Ends) -> bool:
@@ -278,17 +303,19 @@ async def _sets(reader: _Reader, base: str, ends: _Ends) -> list[NetworkSet]:
         reader.listed(f"{base}/globalnetworksets", "globalnetworksets"),
         reader.listed(f"{base}/networksets", "networksets"),
     )
-    holding = [
-        one
-        for one in (*of_all, *of_namespaces)
-        if any(policy.contains(policy_kinds.network_set(one), address) for address in ends.addresses)
-    ]
-    return [policy_kinds.network_set(one, await _namespace_of(reader, one)) for one in holding]
+    found: list[NetworkSet] = []
+    for look, listed in (("globalnetworksets", of_all), ("networksets", of_namespaces)):
+        for one in reader.told(policy_kinds.network_set, listed, look):
+            if any(policy.contains(one, address) for address in ends.addresses):
+                found.append(await _with_namespace(reader, one))
+    return found
 
 
-async def _namespace_of(reader: _Reader, resource: Object) -> Object | None:
-    namespace = resource["metadata"].get("namespace")
-    return await reader.one(f"/api/v1/namespaces/{name(namespace)}", "namespaces") if namespace else None
+async def _with_namespace(reader: _Reader, one: NetworkSet) -> NetworkSet:
+    if not one.namespace:
+        return one
+    namespace = await reader.one(f"/api/v1/namespaces/{name(one.namespace)}", "namespaces")
+    return msgspec.structs.replace(one, namespace_labels=policy_kinds.with_name(namespace))
 
 
 def _spec(resource: Object | None) -> Object:
