@@ -151,7 +151,7 @@ def _endpoints() -> Iterator[LabelledEndpoint]:
         }
         yield policy_kinds.pod_endpoint(pod, {"metadata": {"name": "shop"}}, None)
     for interface in ("eth0", "*"):
-        spec = {"node": NODE, "interfaceName": interface}
+        spec = {"node": NODE, "interfaceName": interface, "profiles": ["projectcalico-default-allow"]}
         yield policy_kinds.host_endpoint({"metadata": {"name": f"host {interface}"}, "spec": spec}, {})
 
 

@@ -20,6 +20,8 @@ TABLE, ARP_TABLE = "calico", "calico-arp"
 LOOPBACK = {4: ("127.0.0.0", "127.0.0.1"), 6: ("::1",)}
 TO_THE_HOST_ALWAYS = (130, 131, 132, 133, 135, 136)  # ICMPv6: multicast listeners, routers, neighbors
 HOST_WAYS = ("from-host-endpoint", "to-host-endpoint", "from-hep-forward", "to-hep-forward")
+DEFAULT_ALLOW = "projectcalico-default-allow"
+INTO = {"ingress": "i", "egress": "o"}
 OF_EGRESS_POLICIES = ("filter-cali-po-", "filter-cali-go-")
 EVERY_INTERFACE = "any-interface-at-all"  # of a host endpoint "*"
 
@@ -225,8 +227,10 @@ class _Chains:
         found = [*self._base(), *self._raw(), *self._mangle(), *self._nat(), *self._filter(), *self._host_chains()]
         for pod in self.node.pods:
             found += [self._of_pod(pod, "egress"), self._of_pod(pod, "ingress")]
-        for profile in sorted({name for pod in self.node.pods for name in pod.profiles}):
+        for profile in sorted({name for one in (*self.node.pods, *self.node.hosts) for name in one.profiles}):
             found += [self._profile(profile, "ingress"), self._profile(profile, "egress")]
+        for profile in sorted({name for host in self.node.hosts for name in host.profiles}):
+            found.append(self._profile(profile, "egress", "mangle"))
         return [*found, *self.node.policies]
 
     def _set(self, identity: str) -> str:
@@ -342,7 +346,7 @@ class _Chains:
                 jump("mangle-cali-failsafe-out"),
                 self._undecided(),
                 *self._tiers(host.egress, "mangle"),
-                self._nothing_matched(),
+                *self._profiles(host, "egress", "mangle"),
             )
             found.append(Chain(name, tuple(map(_moved, rules))))
         if found:
@@ -479,11 +483,16 @@ class _Chains:
                 Rule((words.protocol(words.IPIP),), self.deny, "Drop IPinIP encapped packets originating in workloads"),
             ]
         rules += self._tiers(pod.egress if egress else pod.ingress)
-        for profile in pod.profiles:
-            rules.append(jump(f"filter-cali-pr{'o' if egress else 'i'}-{profile}"))
-            rules.append(verdict("return", self.accepted, comment="Return if profile accepted"))
-        rules.append(self._nothing_matched())
+        rules += self._profiles(pod, direction)
         return Chain(f"filter-cali-{'f' if egress else 't'}w-{pod.interface}", tuple(rules))
+
+    def _profiles(self, endpoint: EndpointChains, direction: str, layer: str = "filter") -> list[Rule]:
+        """What no policy took."""
+        rules = []
+        for profile in endpoint.profiles:
+            rules.append(jump(f"{layer}-cali-pr{INTO[direction]}-{profile}"))
+            rules.append(verdict("return", self.accepted, comment="Return if profile accepted"))
+        return [*rules, Rule((), self.deny, "Drop if no profiles matched")]
 
     def _known(self) -> list[Rule]:
         return [
@@ -494,9 +503,6 @@ class _Chains:
 
     def _undecided(self) -> Rule:
         return Rule((), words.clear_mark(self.marks.accept | self.marks.passed))
-
-    def _nothing_matched(self) -> Rule:
-        return Rule((), self.deny, "Drop if no profiles matched")
 
     def _tiers(self, tiers: tuple[TierOf, ...], layer: str = "filter") -> list[Rule]:
         rules = []
@@ -514,14 +520,14 @@ class _Chains:
                 rules.append(Rule((not_passed,), self.deny, end))
         return rules
 
-    def _profile(self, name: str, direction: str) -> Chain:
-        """Profiles of namespaces allow everything, those of service accounts say nothing."""
+    def _profile(self, name: str, direction: str, layer: str = "filter") -> Chain:
+        """Those of namespaces, and Calico's own for hosts, allow everything; those of service accounts say nothing."""
         title = f"Profile {name} {direction}"
-        if name.startswith("kns."):
+        if name.startswith("kns.") or name == DEFAULT_ALLOW:
             rule = Rule((), words.set_mark(self.marks.accept), title)
         else:
             rule = Rule((), words.decide("continue"), title, counts=False)
-        return Chain(f"filter-cali-pr{'i' if direction == 'ingress' else 'o'}-{name}", (rule,))
+        return Chain(f"{layer}-cali-pr{INTO[direction]}-{name}", (rule,))
 
     # ---- host endpoints
 
@@ -562,7 +568,8 @@ class _Chains:
     def _of_host(self, host: EndpointChains, kind: str, failsafe: str, tiers: tuple[TierOf, ...]) -> Chain:
         established, invalid, undecided = self._known()
         rules = [established, invalid, jump(f"filter-cali-{failsafe}"), undecided, *self._tiers(tiers)]
-        return Chain(f"filter-cali-{kind}-{host.interface}", (*rules, self._nothing_matched()))
+        rules += self._profiles(host, "ingress" if failsafe == "failsafe-in" else "egress")
+        return Chain(f"filter-cali-{kind}-{host.interface}", tuple(rules))
 
     def _forwarded(self, host: EndpointChains, kind: str, tiers: tuple[TierOf, ...] | None) -> Chain:
         rules = self._known()

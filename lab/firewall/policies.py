@@ -13,7 +13,7 @@ from itertools import groupby
 
 from facts import LabelledEndpoint, NetworkSet, Policy, PolicyPeer, PolicyRule, Tier, selector
 from lab.firewall import words
-from lab.firewall.chains import EVERY_INTERFACE, Dialect, EndpointChains, TierOf, digest, jump, set_name
+from lab.firewall.chains import EVERY_INTERFACE, INTO, Dialect, EndpointChains, TierOf, digest, jump, set_name
 from lab.firewall.words import Chain, Networks, Rule, Served, Word, networks
 from lab.nftables import Network
 
@@ -28,7 +28,6 @@ SHORT_KINDS = {
     "GlobalNetworkPolicy": "gnp",
     "KubernetesClusterNetworkPolicy": "kcnp",
 }
-INTO = {"ingress": "i", "egress": "o"}
 Member = LabelledEndpoint | NetworkSet
 
 
@@ -117,6 +116,7 @@ class _Renderer:
         concerned = any(forward.values())
         return EndpointChains(
             EVERY_INTERFACE if endpoint.interface == "*" else endpoint.interface,
+            endpoint.profiles,
             ingress=self._about(endpoint, "ingress"),
             egress=self._about(endpoint, "egress"),
             forward_ingress=forward["ingress"] if concerned else None,

@@ -52,6 +52,21 @@ def policies_in_force(drawing: Drawing) -> None:
     add({**denied, "kind": "StagedGlobalNetworkPolicy"})
 
 
+@drawn()
+def host_endpoints(drawing: Drawing) -> None:
+    """Every node has the host endpoint that kube-controllers make where they are told to, and it allows everything."""
+    for name in drawing.nodes:
+        addresses = [drawing.node_address(drawing.nodes.index(name), family) for family in drawing.sketch.families]
+        spec = {
+            "node": name,
+            "interfaceName": "*",
+            "expectedIPs": addresses,
+            "profiles": ["projectcalico-default-allow"],
+        }
+        made = calico("HostEndpoint", f"{name}-auto-hep", spec)
+        drawing.entries.append(_labelled(made, **{"projectcalico.org/created-by": "calico-kube-controllers"}))
+
+
 def _global(
     name: str,
     tier: str,
