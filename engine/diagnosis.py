@@ -12,6 +12,7 @@ from engine.opinions import about_lost, opinions
 from engine.order import depths, place
 from engine.path import paths
 from engine.rule import HEALS_NEVER, CauseRule
+from engine.stops import stops
 from facts import (
     Allocation,
     Blind,
@@ -56,7 +57,8 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     """The verdict on everything seen for one question. Raises engine.rulebase.EngineFault when the engine fails."""
     rulebook = rulebase.load()
     rules = {rule.name: rule for rule in rulebook.rules if isinstance(rule, CauseRule)}
-    evaluation = rulebook.evaluate([*facts, *opinions(facts)])
+    judged = [*facts, *opinions(facts)]
+    evaluation = rulebook.evaluate([*judged, *stops(judged)])
     unjudged = _unjudged(evaluation)
     legs = [fact for fact in evaluation.facts if isinstance(fact, Leg)]
     families = {leg.flow: leg.family for leg in legs}

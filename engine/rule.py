@@ -75,12 +75,16 @@ class Pattern:
 
 
 def some(kind: type[Fact], /, **fields: str | bool | int | Ref) -> Pattern:
-    """A condition: there is such a fact. Raises TypeError for a field the fact does not have."""
-    known = kind.__struct_fields__
+    """A condition: there is such a fact. Raises TypeError for a field the fact does not have. Each fact has an `id`."""
+    known = _fields(kind)
     for name in fields:
         if name not in known:
             raise TypeError(f"{kind.__name__} has no field {name!r}; it has {', '.join(known)}")
     return Pattern(kind, tuple((name, v if isinstance(v, Ref) else as_text(v)) for name, v in fields.items()))
+
+
+def _fields(kind: type[Fact]) -> tuple[str, ...]:
+    return ("id", *kind.__struct_fields__)
 
 
 def as_text(value: object) -> str:
@@ -262,5 +266,5 @@ def _check(body: Body, patterns: dict[str, Pattern]) -> None:
 
 
 def _resolve(ref: Ref, patterns: dict[str, Pattern], body: Body) -> None:
-    if ref.alias not in patterns or ref.field not in patterns[ref.alias].kind.__struct_fields__:
+    if ref.alias not in patterns or ref.field not in _fields(patterns[ref.alias].kind):
         raise TypeError(f"{body.__name__}: the.{ref.alias}.{ref.field} does not exist")

@@ -239,7 +239,7 @@ class _Tokens(dict[str, str]):
 
 @functools.cache
 def _types(kind: type[Fact]) -> dict[str, Any]:
-    return {one.name: one.type for one in msgspec.structs.fields(kind)}
+    return {"id": str} | {one.name: one.type for one in msgspec.structs.fields(kind)}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from facts.bgp import BgpPeer, Bird
 from facts.calico import CalicoNode, CalicoPod, CalicoSettings, FelixHealth
 from facts.endpoint import AddressHolders, Endpoint
 from facts.fact import Blind, Fact, decode, encode, from_builtins
-from facts.firewall import BACKENDS, BLAMED, Blame, FirewallTrace, RuleDrop
+from facts.firewall import BACKENDS, BLAMED, Blame, FirewallTrace, RuleDrop, Stop
 from facts.flow import DERIVED, Arrival, Flow, Leg, Lost, Question, Room, Side
 from facts.ipam import Allocation, BlockClaim, LeakedAddresses, Pool, PoolUsage
 from facts.link import Link, LinkAddresses
@@ -102,6 +102,7 @@ __all__ = [
     "ServicePort",
     "Side",
     "Sighting",
+    "Stop",
     "Sysctl",
     "Text",
     "Tier",

@@ -99,3 +99,17 @@ class Blame(Fact, frozen=True, kw_only=True):
     owner: str = ""  # program behind a rule that is not Calico's: "kube-proxy", "docker", "firewalld"...
     why: str = ""  # kube-proxy: no_endpoints | no_local_endpoints | unallocated | wrong_port | source_range | invalid
     service: str = ""  # kube-proxy: "namespace/name:port"
+
+
+class Stop(Fact, frozen=True, kw_only=True):
+    """A RuleDrop and its Blame brought together with the leg whose packets of the asked kind end there."""
+
+    drop: str  # id of the RuleDrop
+    node: str
+    flow: str
+    leg: str  # "forward" | "reverse": of answers
+    stage: str  # of facts.flow.STAGES
+    decisive: bool  # packets of the asked kind end there, or, where no port was asked, packets of every kind
+    opinion: str = ""  # what the policies in the API say of them at that endpoint, as PolicyOpinion; "" not looked up
+    allowed: tuple[str, ...] = ()  # what policies let pass on the leg, as PolicyAllows
+    forgets: tuple[str, ...] = ()  # policies that were consulted and allow the same over the other address family

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from facts.fact import Fact
+from facts.firewall import Blame, Stop
 from facts.policy import PolicyAllows, PolicyOpinion
 
 # Where a packet of a leg can be, in order. A cause names the first bad one; the one before it is the last good one.
@@ -187,4 +188,4 @@ class Lost(Fact, frozen=True, kw_only=True):
 
 
 # What follows from other facts: nobody sees it, and nobody need keep it.
-DERIVED = (Arrival, Flow, Leg, Lost, PolicyAllows, PolicyOpinion, Room, Side)
+DERIVED = (Arrival, Blame, Flow, Leg, Lost, PolicyAllows, PolicyOpinion, Room, Side, Stop)

@@ -1,0 +1,140 @@
+"""Which leg's packets a rule ended, and whether that answers the question; without it every rule would ask anew."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from engine.attribution import blame
+from engine.path import stages_of
+from engine.plan import expected_legs
+from facts import Blame, Blind, Fact, Leg, Policy, PolicyAllows, PolicyOpinion, RuleDrop, Stop, say
+
+F = TypeVar("F", bound=Fact)
+
+# What ends packets of every kind alike.
+OF_EVERY_KIND = (
+    "unknown_interface_from",
+    "unknown_interface_to",
+    "endpoint_down",
+    "no_profile",
+    "reverse_path",
+    "vxlan_source",
+    "ipip_source",
+    "own_host",
+)
+BY_POLICY = ("policy", "end_of_tier")
+OF_ONE_KIND = re.compile(r"\b(?:icmp\w*|tcp|udp|sctp|[ds]ports?)\b| -p |\bl4proto\b|\bip protocol\b|\bnexthdr\b")
+
+
+def stops(facts: Sequence[Fact]) -> list[Fact]:
+    """The Blame of each RuleDrop, and a Stop for each leg whose packets of the asked kind it ended.
+
+    facts: with the opinions. Of packets to a Service's own address, which is no leg's, there is a Blame alone.
+    """
+    dropped = _all(facts, RuleDrop)
+    if not dropped:
+        return []
+    try:
+        policies, legs = _all(facts, Policy), expected_legs(facts)
+        found: list[Fact] = []
+        for drop in dropped:
+            of = blame(drop, policies)
+            found += [of, *(_stop(facts, legs, leg, drop, of) for leg in legs if _is_of(drop, leg))]
+        return found
+    except Exception as error:  # what was seen beside it must not be lost with it
+        failed = say("naming what dropped packets failed: {error}", error=f"{type(error).__name__}: {error}")
+        return [Blind(look="firewall", reason=failed, minor=True)]
+
+
+def _is_of(drop: RuleDrop, leg: Leg) -> bool:
+    asked = (leg.protocol, leg.port) if leg.port_asked else ("icmp", 0)
+    return (drop.source_address, drop.target_address, drop.protocol, drop.port, drop.reply) == (
+        leg.source_address,
+        leg.target_address,
+        *asked,
+        leg.direction == "reverse",
+    )
+
+
+def _stop(facts: Sequence[Fact], legs: Sequence[Leg], leg: Leg, drop: RuleDrop, of: Blame) -> Stop:
+    passing = next((one for one in _all(facts, PolicyAllows) if (one.flow, one.leg) == (leg.flow, leg.direction)), None)
+    return Stop(
+        drop=drop.id,
+        node=drop.node,
+        flow=leg.flow,
+        leg=leg.direction,
+        stage=_stage(leg, drop, of),
+        decisive=leg.port_asked or _every_kind(drop, of, passing),
+        opinion=next((one.verdict for one in _opinions(facts, leg, drop, of)), ""),
+        allowed=passing.allowed if passing else (),
+        forgets=tuple(dict.fromkeys(_forgets(facts, legs, leg, drop, of))),
+    )
+
+
+def _every_kind(drop: RuleDrop, of: Blame, passing: PolicyAllows | None) -> bool:
+    """Only pings were sent. Would packets of every kind have ended there?"""
+    if of.what in BY_POLICY:
+        return passing is not None and not passing.allowed and not passing.doubtful
+    return of.what in OF_EVERY_KIND or not OF_ONE_KIND.search(f"{drop.text} {drop.marked_by}")
+
+
+def _stage(leg: Leg, drop: RuleDrop, of: Blame) -> str:
+    """Where on the leg the rule stands."""
+    there = stages_of(leg)
+    ends = [end for end, node in (("source", leg.source_node), ("target", leg.target_node)) if node == drop.node] or [
+        "source"
+    ]
+    end = ends[-1] if drop.hook == "input" else ends[0]
+    if (of.endpoint == "pod" or of.what.startswith("unknown_interface")) and of.what != "own_host":
+        inward = of.direction == "ingress" or of.what == "unknown_interface_to"
+        wanted = "target veth" if inward else "source veth"
+    else:
+        wanted = f"{end} tunnel" if drop.outer else f"{end} node"
+    return next((one for one in (wanted, f"{end} node", "source node") if one in there), wanted)
+
+
+def _opinions(facts: Sequence[Fact], leg: Leg, drop: RuleDrop, of: Blame) -> Iterator[PolicyOpinion]:
+    """Of these packets at the endpoint whose policies were asked."""
+    for one in _all(facts, PolicyOpinion):
+        same = (one.flow, one.leg, one.node, one.protocol, one.port) == (
+            leg.flow,
+            leg.direction,
+            drop.node,
+            drop.protocol,
+            drop.port,
+        )
+        if same and (one.endpoint_kind, one.direction, one.forward) == (of.endpoint, of.direction, of.forward):
+            yield one
+
+
+def _forgets(facts: Sequence[Fact], legs: Sequence[Leg], leg: Leg, drop: RuleDrop, of: Blame) -> Iterator[str]:
+    """Of the policies that were consulted, those whose rule allows the same over the other family, and is none here
+    because all networks in it are of the other."""
+    if of.what != "end_of_tier":
+        return
+    consulted = {f"{one.kind} {_placed(one)}": one for one in _all(facts, Policy) if not one.staged}
+    for twin in legs:
+        same = (twin.source, twin.target, twin.direction, twin.family) == (
+            leg.source,
+            leg.target,
+            leg.direction,
+            10 - leg.family,
+        )
+        for said in _opinions(facts, twin, drop, of) if same else ():
+            policy = consulted.get(f"{said.kind} {_placed(said)}")
+            if said.verdict != "allow" or policy is None or f"{said.kind} {_placed(said)}" not in of.consulted:
+                continue
+            rule = (policy.ingress if said.direction == "ingress" else policy.egress)[said.rule - 1]
+            sides = (rule.source.nets, rule.destination.nets)
+            if any(nets and all((":" in net) == (leg.family == 4) for net in nets) for nets in sides):
+                yield f"{said.kind} {_placed(said)}"
+
+
+def _placed(one: Policy | PolicyOpinion) -> str:
+    return f"{one.namespace}/{one.name}" if one.namespace else one.name
+
+
+def _all(facts: Sequence[Fact], kind: type[F]) -> list[F]:
+    return [fact for fact in facts if isinstance(fact, kind)]
