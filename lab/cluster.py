@@ -150,7 +150,7 @@ class Cluster:
         self.families = self._read()
         try:
             await self.in_kernel(self._program, self.families)
-        except OSError:
+        except (OSError, LookupError, ValueError):  # no schema keeps nonsense out of Calico's objects
             log.exception("Felix could not follow a change")
 
     def _program(self, families: dict[int, Objects]) -> None:

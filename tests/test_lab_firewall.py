@@ -207,6 +207,24 @@ def test_a_policy_applied_to_the_lab_is_programmed_and_healed_away(lab: Lab) -> 
     assert "deny-all" not in apply(lab, None)
 
 
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"selector": "(("},
+        {"selector": "all()", "ingress": [{"action": "Deny", "protocol": "XYZ"}]},
+        {"selector": "all()", "ingress": [{"action": "Deny", "source": {"nets": ["nonsense"]}}]},
+        {"selector": "all()", "ingress": [{"deny": True}]},
+    ],
+)
+def test_a_policy_felix_cannot_read_stops_no_other(lab: Lab, spec: Object) -> None:
+    nonsense = {"apiVersion": f"{GROUP}/v1", "kind": "GlobalNetworkPolicy", "metadata": {"name": "odd"}, "spec": spec}
+    apply(lab, nonsense)
+    apply(lab, DENY_ALL)
+    until(lambda: len(lab.mesh()["unanswered"]) == 30)
+    lab.heal()
+
+
 @pytest.mark.skipif(shutil.which("nft") is None, reason="there is no nft program here that could do it")
 def test_what_somebody_did_to_the_firewall_is_healed_away(lab: Lab) -> None:
     whole = lab.exec("node-b", "nft", "-n", "-s", "list", "ruleset").stdout

@@ -248,7 +248,11 @@ class _Renderer:
         what = f"{port}|{protocol}|{namespace}|{peer.selector}|{peer.namespace_selector}"
         name = set_name(self.family, f"n:{digest(what, 23)}")
         if name not in self.sets:
-            chosen = [one for one in self.known.endpoints if not peer_selects(peer) or _selected(peer, namespace, one)]
+            chosen = [
+                one
+                for one in self.known.endpoints
+                if not peer_selects(peer, namespace) or _selected(peer, namespace, one)
+            ]
             members = {
                 (address, protocol, number)
                 for one in chosen
@@ -328,7 +332,7 @@ class _Matches:
             self.whole.append(words.net(side, unwanted[0], inside=False))
         elif unwanted:
             self._negative.append([words.net(side, one) for one in unwanted])
-        if peer_selects(peer) and not _by_name_alone(peer, self.protocol):
+        if peer_selects(peer, namespace) and not _by_name_alone(peer, self.protocol):
             self.whole.append(words.in_set(self.family, side, self.renderer.members(peer, namespace)))
         if peer.not_selector:
             name = self.renderer.unwanted(peer, namespace)
@@ -407,9 +411,15 @@ def labels(one: Member) -> dict[str, str]:
     return dict(one.labels)
 
 
-def peer_selects(peer: PolicyPeer) -> bool:
+def peer_selects(peer: PolicyPeer, namespace: str) -> bool:
     """Does it mean endpoints at all? As soon as it does, a namespaced policy means its own namespace only."""
-    return bool(peer.selector or peer.namespace_selector or peer.service_account_names or peer.service_account_selector)
+    return bool(
+        peer.selector
+        or peer.namespace_selector
+        or peer.service_account_names
+        or peer.service_account_selector
+        or (namespace and peer.not_selector)
+    )
 
 
 def rule_has_ports(peer: PolicyPeer) -> bool:
@@ -456,6 +466,33 @@ def _account_selected(text: str, one: Member) -> bool:
     if not isinstance(one, LabelledEndpoint) or not one.service_account:
         return False
     return selector.matches(text, dict(one.service_account_labels))
+
+
+# ---- what Felix can read
+
+
+def readable(policy: Policy) -> bool:
+    """Felix does not program a policy with a selector, network, protocol or port it does not understand."""
+    rules = (*policy.ingress, *policy.egress)
+    peers = [peer for rule in rules for peer in (rule.source, rule.destination)]
+    selectors = [policy.selector, policy.namespace_selector, policy.service_account_selector]
+    for peer in peers:
+        selectors += [peer.selector, peer.not_selector, peer.namespace_selector, peer.service_account_selector]
+    try:
+        for text in selectors:
+            selector.parse(text)
+        for net in (net for peer in peers for net in (*peer.nets, *peer.not_nets)):
+            ip_network(net, strict=False)
+        for rule in rules:
+            _protocol(rule.protocol), _protocol(rule.not_protocol)
+        return all(
+            span is None or 0 <= span[0] <= span[1] <= 65535
+            for peer in peers
+            for port in (*peer.ports, *peer.not_ports)
+            for span in (_span(port),)
+        )
+    except (ValueError, KeyError):
+        return False
 
 
 # ---- small words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -9,10 +10,12 @@ import msgspec
 
 from facts import Policy, PolicyPeer, PolicyRule, policy_kinds
 from facts.stored import metadata
-from lab.firewall.policies import Policies
+from lab.firewall.policies import Policies, readable
 
 Object = Mapping[str, Any]
 Listed = Callable[[str], Iterable[Object]]
+
+log = logging.getLogger("felix")
 
 KUBERNETES_POLICIES = "networkpolicies.networking.k8s.io"
 CALICO_POLICIES = ("networkpolicies", "globalnetworkpolicies")
@@ -65,7 +68,7 @@ def _settings(felix: Mapping[str, Object], host: Object) -> Object:
 
 def _policies(list_of: Listed, group: str) -> Iterator[Policy]:
     yield from _told(list_of(KUBERNETES_POLICIES), policy_kinds.kubernetes)
-    yield from map(policy_kinds.cluster_wide, list_of(CLUSTER_POLICIES))
+    yield from _told(list_of(CLUSTER_POLICIES), lambda one, staged: policy_kinds.cluster_wide(one))
     for kind in CALICO_POLICIES:
         yield from _told(list_of(f"{kind}.{group}"), policy_kinds.calico)
     for kind in STAGED:
@@ -76,7 +79,16 @@ def _policies(list_of: Listed, group: str) -> Iterator[Policy]:
 def _told(
     listed: Iterable[Object], translate: Callable[..., Policy | None], *, staged: bool = False
 ) -> Iterator[Policy]:
-    return (told for one in listed if (told := translate(one, staged=staged)) is not None)
+    for one in listed:
+        try:
+            told = translate(one, staged=staged)
+        except (KeyError, TypeError, ValueError) as error:
+            log.warning("Felix cannot read the %s %s: %r", one["kind"], one["metadata"]["name"], error)
+            continue
+        if told is not None and not readable(told):
+            log.warning("Felix cannot read the %s %s", one["kind"], one["metadata"]["name"])
+        elif told is not None:
+            yield told
 
 
 def _with_services(policy: Policy, list_of: Listed) -> Policy:
