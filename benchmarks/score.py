@@ -62,6 +62,7 @@ PLACES = (
     Place("one node", target="shop/web"),
     Place("one subnet of CrossSubnet", "crosssubnet+two-subnets"),
     Place("no encapsulation", "bgp"),
+    Place("IPIP", "ipip"),
     Place("IPv6", "ipv6", family=6),
     Place("IPv6 of dual stack", "dualstack", family=6),
     Place(

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from facts import BgpPeer, Bird, CalicoNode, Fact, Link, NeighborTable, PodInterface, ProbeResult, RouteLookup, Sighting
-from tests.other_ways import BY_BOTH_KINDS, PEERS, ipip, leg_of, plain, wireguard
+from tests.other_ways import PEERS, leg_of, plain, wireguard
 from tests.record import CASES, _lines
 from tests.scene import CART, DB, change, healthy
 
@@ -28,15 +28,6 @@ def without_routes(facts: list[Fact], node: str) -> list[Fact]:
     way: dict[str, Any] = {"node": node, "destination": leg.target_address}
     facts = change(facts, RouteLookup, {**way, "source": ""}, **DEFAULT)
     return change(facts, RouteLookup, {**way, "source": leg.source_address}, **DEFAULT)
-
-
-def ipip_device_missing(node: str) -> list[Fact]:
-    return without_routes(change(ipip(), Link, {"node": node, "device": "tunl0"}, found=False, up=False), node)
-
-
-def ipip_device_down(node: str) -> list[Fact]:
-    down = {"up": False, "lower_up": False, "operstate": "DOWN"}
-    return without_routes(change(ipip(BY_BOTH_KINDS), Link, {"node": node, "device": "tunl0"}, **down), node)
 
 
 def wireguard_device_missing(node: str) -> list[Fact]:
@@ -76,10 +67,6 @@ def swallowed(facts: list[Fact], node: str) -> list[Fact]:
     )
 
 
-def underlay_drops_ipip(node: str) -> list[Fact]:
-    return swallowed(ipip(BY_BOTH_KINDS), node)
-
-
 def underlay_drops_wireguard(node: str) -> list[Fact]:
     return swallowed(wireguard(), node)
 
@@ -101,14 +88,11 @@ def neighbor_table_full(node: str) -> list[Fact]:
 
 
 MODES: dict[str, tuple[Callable[[str], list[Fact]], dict[str, str]]] = {
-    "ipip_device_missing": (ipip_device_missing, {"source": "both", "target": "both"}),
-    "ipip_device_down": (ipip_device_down, {"source": "both", "target": "both"}),
     "wireguard_device_missing": (wireguard_device_missing, {"source": "both", "target": "both"}),
     "wireguard_route_missing": (wireguard_route_missing, {"source": "forward", "target": "reverse"}),
     "wireguard_key_mismatch": (wireguard_key_mismatch, {"source": "forward", "target": "reverse"}),
     "bgp_not_running": (bgp_not_running, {"source": "reverse", "target": "forward"}),
     "bgp_peer_down": (bgp_peer_down, {"source": "forward", "target": "reverse"}),
-    "underlay_drops_ipip": (underlay_drops_ipip, {"source": "forward", "target": "reverse"}),
     "underlay_drops_wireguard": (underlay_drops_wireguard, {"source": "forward", "target": "reverse"}),
     "xdp_program_attached": (xdp_program_attached, {"source": "reverse", "target": "forward"}),
     "xdp_program_on_pod_interface": (xdp_program_on_pod_interface, {"source": "both", "target": "both"}),
