@@ -26,7 +26,7 @@ from facts.policy import (
     PolicyRule,
     Tier,
 )
-from facts.reachability import ProbeResult
+from facts.reachability import ProbeResult, Train
 from facts.route import RouteLookup
 from facts.service import CalicoService, GarbageCollector, Typha
 from facts.sighting import Sighting
@@ -107,6 +107,7 @@ __all__ = [
     "Text",
     "Tier",
     "Trace",
+    "Train",
     "Typha",
     "Watch",
     "Way",

@@ -44,6 +44,7 @@ class SendProbe(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 0
     size: int = 0  # of the whole IP packet, never in fragments (DF); 0: a small one; -1: as large as the pod's MTU
     count: int = 2
+    every_ms: int = 0  # else a train: `count` packets this far apart, then as many new ones, with those lost once more
 
 
 class Watch(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,7 +21,43 @@ class ProbeResult(Fact, frozen=True, kw_only=True):
     answered_by: str = ""  # address a refusal or ICMP error came from
     detail: str = ""
     rtt_us: int = -1  # median of the answered ones
+    passes: int = -1  # bytes of the largest IP packet answered where full-size ones were not; -1: not looked for
+    stops: int = -1  # bytes of the smallest one that was not
 
     def lost_for_its_size(self, small: ProbeResult) -> bool:
         """All of these are lost and all of the small ones on the same way came back: only their size differs."""
         return self.answered == 0 and small.answered == small.sent > 0
+
+
+class Train(Fact, frozen=True, kw_only=True):
+    """Two trains of small fresh packets, one after the other, each packet with a new id or source port.
+
+    Back came what was answered, be it with a refusal of the target itself.
+    """
+
+    node: str  # where they were sent
+    pod: str  # "" when sent by the node itself
+    source_address: str
+    target_address: str
+    protocol: str  # icmp | tcp
+    port: int = 0
+    sent: int  # in the first train
+    back: int
+    sent_again: int  # in the second one
+    back_again: int
+    retried: int = 0  # packets lost in the first train, sent again with the same id or source port beside the second
+    retried_back: int = 0
+    lost_ports: tuple[int, ...] = ()  # tcp: source ports of the packets lost in the first train
+    outcome: str = ""  # what the lost ones met, as in ProbeResult; "" where none was lost
+    rtt_us: int = -1  # median
+    rtt_most_us: int = -1
+
+    @property
+    def lost(self) -> int:
+        """Of all fresh packets of both trains."""
+        return self.sent + self.sent_again - self.back - self.back_again
+
+    @property
+    def same_lost_again(self) -> bool:
+        """Is it always the same ids or source ports that fail? By chance four would have to be lost twice."""
+        return self.retried >= 4 and self.retried_back == 0

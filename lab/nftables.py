@@ -326,6 +326,11 @@ def random_number(below: int) -> bytes:
     return _expression("numgen", _u32(1, FIRST), _u32(2, below), _u32(3, 1), _u32(4, 0))
 
 
+def counted_off(every: int) -> bytes:
+    """Loads 0, 1, ... every - 1 and 0 again, from packet to packet."""
+    return _expression("numgen", _u32(1, FIRST), _u32(2, every), _u32(3, 0), _u32(4, 0))
+
+
 def masqueraded() -> bytes:
     return _expression("masq", _u32(1, 1 << 4))  # fully-random
 

@@ -11,8 +11,20 @@ import fcntl
 import itertools
 import socket
 import struct
+import sys
 
-from lab.nftables import TRANSPORT_HEADER, Table, compared, decide, loaded, of_family, overwritten, protocol
+from lab.nftables import (
+    TRANSPORT_HEADER,
+    Table,
+    compared,
+    counted_off,
+    decide,
+    loaded,
+    masked,
+    of_family,
+    overwritten,
+    protocol,
+)
 
 VXLAN_HEADERS = 8 + 8 + 14  # from the outer UDP header to the inner IP header
 PROTOCOL_AT, IPV4_HEADER = 9, 20
@@ -38,6 +50,20 @@ def drop_to(device: str, address: str) -> None:
     """What comes in by `device` for this IP address is swallowed, ARP is not. Raises OSError."""
     table = _table(device, 6 if ":" in address else 4)
     _put(table, *table.is_address("destination", address), decide("drop"))
+
+
+def drop_some_udp(device: str, port: int, every: int, family: int = 4) -> None:
+    """Of what comes in by `device` for this UDP port one packet of so many is swallowed. Raises OSError."""
+    _put(_table(device, family), *_is_udp_to(port), counted_off(every), compared(bytes(4)), decide("drop"))
+
+
+def drop_by_port(device: str, number: int) -> None:
+    """What comes in by `device` in this protocol from half of all ports is swallowed, as by one of two cables; IPv4
+    only. Raises OSError.
+    """
+    half = b"\0\2\0\0"  # the kernel gives out even ports first, so that the last bit would not do
+    port = [loaded(TRANSPORT_HEADER, 0, 4), masked(int.from_bytes(half, sys.byteorder))]
+    _put(_table(device), *protocol(number), *port, compared(half), decide("drop"))
 
 
 def spoil_tcp_in_vxlan(device: str, port: int) -> None:

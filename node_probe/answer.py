@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 from facts import Blind, Fact, NodeAsk
-from node_probe import packets
+from node_probe import packets, series
 from node_probe.collectors import Collector, discover, felix
 from node_probe.firewall.legacy import Log
 from node_probe.firewall.trace import Following
@@ -80,7 +80,7 @@ class Prober:
             facts = await self._look(ask, view, reading, deadline - pause, looking)
             if ask.send:
                 await tap.begin(deadline - packets_s)
-                facts += await self._look(ask, view, {"packets": packets.collect}, deadline, looking)
+                facts += await self._look(ask, view, {"packets": series.collect}, deadline, looking)
                 await tap.end()
             await tap.look(deadline - (RULES_S if ask.trace else 0))
             followed = await following.facts(deadline)

@@ -9,7 +9,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -128,43 +128,42 @@ class Met:
     left: bool = True  # False: the sender's own kernel did not let it out
 
 
-async def collect(ask: NodeAsk, view: View) -> AsyncIterator[Fact]:
-    """A ProbeResult for each SendProbe, all at the same time; Blind for those that cannot be sent."""
-    wanted = sum(probe.count for probe in ask.send)
-    if wanted > MOST or any(probe.count < 1 for probe in ask.send):
-        raise ValueError(
-            f"{wanted} packets were asked for, at least one of each kind; a probe sends at most {MOST} at a time"
-        )
-    for result in asyncio.as_completed([_send(ask, probe, view) for probe in ask.send]):
-        yield await result
-
-
 def patience(ask: NodeAsk) -> float:
     """How long a packet's answer is waited for, in s."""
     return min(TIMEOUT_S, max(0, ask.patience_ms) / 1000)
 
 
-async def _send(ask: NodeAsk, probe: SendProbe, view: View) -> Fact:
+async def send(ask: NodeAsk, probe: SendProbe, view: View) -> Fact:
+    """A ProbeResult; Blind where its packets cannot be sent."""
+    return await or_blind(ask, probe, _send(ask, probe, view))
+
+
+async def or_blind(ask: NodeAsk, probe: SendProbe, sending: Awaitable[Fact]) -> Fact:
+    """What comes of it, or why these packets cannot be sent."""
     what = f"{probe.protocol} from {probe.pod or ask.node} to {probe.target}"
     try:
-        pod = _sender(ask, probe)
-        with contextlib.ExitStack() as opened:
-            sockets, mtu = await asyncio.to_thread(_open, probe, pod, view)
-            for one in sockets:
-                opened.enter_context(one)
-            size = _size(probe, mtu)
-            timeout = max(0.0, min(patience(ask), view.deadline - time.monotonic() - RESERVE_S))
-            met = await asyncio.gather(*(_attempt(one, probe, size, timeout) for one in sockets))
-            source = next((name for name in map(_own_name, sockets) if name), pod.address if pod else "")
+        return await sending
     except PermissionError:
         return Blind(node=ask.node, look="packets", reason=f"{what}: not permitted; the probe needs NET_RAW")
     except (CannotEnter, ValueError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         return Blind(node=ask.node, look="packets", reason=f"{what}: {why}")
+
+
+async def _send(ask: NodeAsk, probe: SendProbe, view: View) -> Fact:
+    pod = sender(ask, probe)
+    with contextlib.ExitStack() as opened:
+        sockets, mtu = await asyncio.to_thread(open_sockets, probe, pod, view)
+        for one in sockets:
+            opened.enter_context(one)
+        size = packet_size(probe, mtu)
+        timeout = max(0.0, min(patience(ask), view.deadline - time.monotonic() - RESERVE_S))
+        met = await asyncio.gather(*(attempt(one, probe, size, timeout) for one in sockets))
+        source = next((name for name in map(own_address, sockets) if name), pod.address if pod else "")
     return _result(ask.node, probe, source, size if probe.size else 0, met)
 
 
-def _sender(ask: NodeAsk, probe: SendProbe) -> LocalPod | None:
+def sender(ask: NodeAsk, probe: SendProbe) -> LocalPod | None:
     """The pod to send from, None for the node itself. Raises ValueError for what cannot be sent."""
     if probe.protocol not in TYPES:
         raise ValueError("a probe sends icmp, tcp and udp only")
@@ -182,7 +181,7 @@ def _sender(ask: NodeAsk, probe: SendProbe) -> LocalPod | None:
     raise ValueError(f"{probe.pod} is not among the pods of this ask, so its namespace is not known")
 
 
-def _open(probe: SendProbe, pod: LocalPod | None, view: View) -> tuple[list[socket.socket], int]:
+def open_sockets(probe: SendProbe, pod: LocalPod | None, view: View) -> tuple[list[socket.socket], int]:
     """One fresh socket per packet, made where it is sent from, and that place's MTU. Raises OSError, CannotEnter."""
     if pod is None:
         return _sockets(probe), _own_mtu(probe, view)
@@ -220,7 +219,7 @@ def _own_mtu(probe: SendProbe, view: View) -> int:
         return 1500  # no route: sending meets the same refusal, whatever the size
 
 
-def _size(probe: SendProbe, mtu: int) -> int:
+def packet_size(probe: SendProbe, mtu: int) -> int:
     """Length of the whole IP packet. A TCP probe is a connection attempt, whose packets have no size to choose."""
     if probe.protocol == "tcp":
         return 0
@@ -229,11 +228,14 @@ def _size(probe: SendProbe, mtu: int) -> int:
     return min(LARGEST, max(size, headers)) if size else headers + len(SMALL)
 
 
-async def _attempt(one: socket.socket, probe: SendProbe, size: int, timeout: float) -> Met:
-    """A probe that was itself kept from running still finds what has come meanwhile: a timeout is no silence."""
+async def attempt(one: socket.socket, probe: SendProbe, size: int, timeout: float, identity: bytes = b"") -> Met:
+    """One packet from a socket of `open_sockets`. identity: of an echo, four bytes; else a new one.
+
+    A probe that was itself kept from running still finds what has come meanwhile: a timeout is no silence.
+    """
     began = time.perf_counter()
     family = _family(probe)
-    exchange = asyncio.ensure_future(_exchange(one, probe, family, size))
+    exchange = asyncio.ensure_future(_exchange(one, probe, family, size, identity))
     try:
         await asyncio.wait({exchange}, timeout=timeout)
         if not exchange.done():
@@ -250,7 +252,7 @@ async def _attempt(one: socket.socket, probe: SendProbe, size: int, timeout: flo
     return Met("answered", rtt_us=round((time.perf_counter() - began) * 1e6))
 
 
-async def _exchange(one: socket.socket, probe: SendProbe, family: Family, size: int) -> None:
+async def _exchange(one: socket.socket, probe: SendProbe, family: Family, size: int, identity: bytes) -> None:
     """Returns when the packet was answered. Raises Objection about it, OSError for a reset or the own kernel's no."""
     length = size - family.header - PORT_OR_ECHO_HEADER
     loop = asyncio.get_running_loop()
@@ -262,16 +264,14 @@ async def _exchange(one: socket.socket, probe: SendProbe, family: Family, size: 
         one.send(_payload(length))
         await loop.sock_recv(one, LARGEST)
     else:
-        await _echo(one, family, length)
+        await _echo(one, family, length, identity or new_identity())
 
 
-async def _echo(one: socket.socket, family: Family, length: int) -> None:
+async def _echo(one: socket.socket, family: Family, length: int, identity: bytes) -> None:
     """Returns when this very packet was answered. Raises Objection about this packet, OSError for the own kernel's.
 
     Every raw socket gets the answers and errors of everybody's pings to the target: its id tells whose they are.
     """
-    # A fresh one, too: the firewall knows an old id as established and would let it through.
-    identity = os.urandom(4)
     number, sequence = struct.unpack("!HH", identity)
     payload = _payload(length)
     blank = ECHO.pack(family.echo_request, 0, 0, number, sequence) + payload
@@ -296,6 +296,11 @@ async def _echo(one: socket.socket, family: Family, length: int) -> None:
         start = (answer[0] & 0xF) * 4 if family is IPV4 else 0  # IPv6's header stays with the kernel
         if answer[start] == family.echo_reply and answer[start + 4 : start + 8] == identity:
             return
+
+
+def new_identity() -> bytes:
+    """A fresh one for each echo: the firewall knows an old id as established and would let it through."""
+    return os.urandom(4)
 
 
 def _payload(length: int) -> bytes:
@@ -353,7 +358,7 @@ def _refused(probe: SendProbe, error: OSError) -> Met:
     return Met(outcome, detail=f"the sender's own kernel says: {error.strerror}", left=False)
 
 
-def _own_name(one: socket.socket) -> str:
+def own_address(one: socket.socket) -> str:
     try:
         address = str(one.getsockname()[0])
     except OSError:

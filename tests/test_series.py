@@ -1,0 +1,108 @@
+"""The size from which on packets are lost is found, and what is lost only now and then is counted, on a real kernel."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from facts import Blind, Fact, ProbeResult, SendProbe, Train
+from lab.wire import TCP, drop_by_port, drop_some_udp
+from node_probe import packets
+from tests.namespaces import in_namespaces
+from tests.test_packets import send
+from tests.two_nodes import DB, DB6, NODE, STRANGER, TwoNodes, echo, from_cart
+
+VXLAN_PORT = 4789
+VXLAN = {4: 50, 6: 70}
+VLAN = 4  # a veth lets so much more in than its MTU says
+
+
+def narrow(nodes: TwoNodes, mtu: int) -> None:
+    """The other node's card takes no larger packets; nobody tells the sender."""
+    nodes.at("b", lambda ip: ip.link("set", index=ip.link_lookup(ifname="eth0")[0], mtu=mtu))
+
+
+def full(facts: list[Fact]) -> ProbeResult:
+    (found,) = [fact for fact in facts if isinstance(fact, ProbeResult) and fact.size]
+    return found
+
+
+def train(protocol: str, **changes: int) -> Train:
+    (fact,) = send(from_cart(protocol, count=20, **changes), patience_ms=300)  # type: ignore[arg-type]
+    assert isinstance(fact, Train), fact
+    return fact
+
+
+@in_namespaces
+def test_the_largest_packet_that_passes_is_found_while_the_full_size_one_is_waited_for() -> None:
+    nodes = TwoNodes(dual=True)
+    narrow(nodes, 1423)
+    began = time.monotonic()
+    for target, family in ((DB, 4), (DB6, 6)):
+        probes = [SendProbe(pod="shop/cart", target=target, protocol="icmp", size=size) for size in (0, -1)]
+        one = full(send(*probes))
+        assert (one.answered, one.outcome) == (0, "silence")
+        assert (one.passes, one.stops) == (1423 + VLAN - VXLAN[family], 1424 + VLAN - VXLAN[family])
+    assert time.monotonic() - began < 2 * packets.TIMEOUT_S + 2, "looking for it makes no answer later"
+
+
+@in_namespaces
+def test_where_all_sizes_pass_or_none_does_no_size_is_told() -> None:
+    TwoNodes()
+    for target, outcome in ((DB, "answered"), (STRANGER, "silence")):
+        probes = [SendProbe(pod="shop/cart", target=target, protocol="icmp", size=size) for size in (0, -1)]
+        one = full(send(*probes))
+        assert (one.outcome, one.passes, one.stops) == (outcome, -1, -1)
+
+
+@in_namespaces
+def test_a_good_path_brings_both_trains_back() -> None:
+    nodes = TwoNodes()
+    echo(nodes.db, 8080)
+    for protocol, port in (("icmp", 0), ("tcp", 8080), ("tcp", 81)):  # a port nobody listens on is answered too
+        one = train(protocol, port=port, every_ms=2)
+        assert (one.sent, one.back, one.sent_again, one.back_again, one.retried) == (20, 20, 20, 20, 0)
+        assert (one.lost, one.outcome, one.lost_ports) == (0, "", ())
+        assert 0 < one.rtt_us <= one.rtt_most_us or port == 81
+
+
+@in_namespaces
+def test_every_third_packet_is_lost() -> None:
+    nodes = TwoNodes()
+    echo(nodes.db, 8080)
+    nodes.b.run(lambda: drop_some_udp("eth0", VXLAN_PORT, 3))
+    for protocol, port in (("icmp", 0), ("tcp", 8080)):
+        one = train(protocol, port=port, every_ms=2)
+        assert 4 <= one.sent - one.back <= 12 and 4 <= one.sent_again - one.back_again <= 12
+        assert (one.outcome, one.retried) == ("silence", one.sent - one.back)
+        assert len(one.lost_ports) == (one.retried if port else 0)
+        assert one.retried_back > 0, "the same packets sent again pass"
+        assert not one.same_lost_again
+
+
+@in_namespaces
+def test_one_of_two_cables_is_broken() -> None:
+    """Which of them a packet takes depends on its ports: the same ones fail again. (Of a pod's TCP in a tunnel that is
+    not so: the kernel gives its packets another port with each try.)"""
+    nodes = TwoNodes()
+    echo(nodes.b, 8080)
+    nodes.b.run(lambda: drop_by_port("eth0", TCP))
+    (one,) = send(SendProbe(pod="", target=NODE["b"], protocol="tcp", port=8080, count=40, every_ms=1), patience_ms=300)
+    assert isinstance(one, Train), one
+    assert 4 <= one.back < one.sent and 4 <= one.back_again < one.sent_again
+    assert all(port & 2 for port in one.lost_ports)
+    assert one.retried == one.sent - one.back and one.retried_back == 0
+    assert one.same_lost_again
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [from_cart("udp", port=8080, every_ms=2), from_cart("icmp", count=packets.MOST // 2 + 1, every_ms=2)],
+    ids=["an UDP server need not answer", "twice as many packets as it says"],
+)
+@in_namespaces
+def test_trains_that_are_not_sent(probe: SendProbe) -> None:
+    TwoNodes()
+    (fact,) = send(probe)
+    assert isinstance(fact, Blind) and fact.look == "packets"
