@@ -106,6 +106,24 @@ def told(probes: Sequence[ProbeResult]) -> str:
     return joined(parts)
 
 
+def with_largest(lost: Text, full: ProbeResult) -> Text:
+    """What is said of full-size packets that are lost, and which ones pass, where that was found out."""
+    if full.passes < 0:
+        return lost
+    return say(
+        "{lost} Packets of up to {passes} bytes come back, those of {stops} do not.",
+        lost=lost,
+        passes=full.passes,
+        stops=full.stops,
+    )
+
+
 def outcome(probe: ProbeResult) -> str:
     """What the packets met when none of them was answered."""
+    if probe.passes > 0:
+        return say("{met}, while up to {passes} bytes pass", met=_outcome(probe), passes=probe.passes)
+    return _outcome(probe)
+
+
+def _outcome(probe: ProbeResult) -> str:
     return say(OUTCOMES[probe.outcome]) if probe.outcome in OUTCOMES else probe.outcome

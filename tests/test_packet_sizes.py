@@ -76,6 +76,18 @@ def test_a_tunnel_that_is_larger_than_its_uplink_carries(way: str) -> None:
     assert named(diagnose(with_large_cart(facts, most + 20))) == [("tunnel_mtu_too_large", "node-a")]
 
 
+def test_the_answer_says_which_packets_pass() -> None:
+    """What a person needs to set the right MTU, or to know the device between the nodes by."""
+    lost = full_lost(healthy())
+    named_size = change(lost, ProbeResult, {"pod": CART[0], "size": 1450}, passes=1372, stops=1373)
+    diagnosis = diagnose(named_size)
+    assert named(diagnosis) == [("path_mtu_too_small", "node-a")]
+    assert "Packets of up to 1372 bytes come back, those of 1373 do not." in diagnosis.causes[0].text
+    for facts in (with_large_cart(healthy(), 1460), with_large_cart(change(healthy(), Link, {}, mtu=1470), 1460)):
+        found = diagnose(change(facts, ProbeResult, {"pod": CART[0], "size": 1460}, passes=1450, stops=1451))
+        assert "up to 1450 bytes" in found.causes[0].text
+
+
 def test_the_other_node_s_uplink_is_narrower_by_right() -> None:
     """Answers of that size it could not send: nothing between the nodes is wrong."""
     facts = change(plain(), Link, {"node": "node-b", "device": "eth0"}, mtu=1400)

@@ -1,5 +1,6 @@
 """Where every device of both nodes is right and only large packets are lost, the network between them is too narrow."""
 
+from engine.passage import with_largest
 from engine.rule import NOT_FELIX, Text, cause, say, some, the
 from facts import Leg, PodInterface, ProbeResult, Room
 
@@ -58,7 +59,7 @@ def path_mtu_too_small(
     ends = (leg.source_node_address, leg.target_node_address, leg.source_tunnel_address, leg.target_tunnel_address)
     if full.answered_by and full.answered_by in ends:
         return None  # a node itself says that they are too large: not what lies between
-    return say(
+    lost = say(
         "small packets from {source} to {target} pass and those of {size} bytes do not ({met}); "
         "pods, tunnels and uplinks of {node} and {peer} all take them, so it is somewhere between the nodes.",
         source=leg.source,
@@ -68,6 +69,7 @@ def path_mtu_too_small(
         node=leg.source_node,
         peer=leg.target_node,
     )
+    return with_largest(lost, full)
 
 
 def _takes(room: Room) -> int:

@@ -1,5 +1,6 @@
 """A pod that builds larger packets than its node's tunnel or uplink takes loses them, or learns only by ICMP."""
 
+from engine.passage import with_largest
 from engine.rule import NOT_FELIX, Finding, cause, say, some, the
 from facts import Leg, PodInterface, ProbeResult, Room
 
@@ -48,6 +49,7 @@ def pod_mtu_too_large(
     )
     if not full.lost_for_its_size(small):
         return Finding(say("{too_large}.", too_large=too_large), severity="warns")
-    return Finding(
-        say("{too_large}: packets of {size} bytes do not pass, small ones do.", too_large=too_large, size=full.size)
+    lost = say(
+        "{too_large}: packets of {size} bytes do not pass, small ones do.", too_large=too_large, size=full.size
     )
+    return Finding(with_largest(lost, full))

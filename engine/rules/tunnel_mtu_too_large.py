@@ -1,5 +1,6 @@
 """A tunnel that takes packets its uplink cannot carry with a header around them loses or splits large ones."""
 
+from engine.passage import with_largest
 from engine.rule import NOT_FELIX, Finding, cause, say, some, the
 from facts import Leg, PodInterface, ProbeResult, Room
 
@@ -58,11 +59,10 @@ def tunnel_mtu_too_large(
     # A pod with a smaller MTU than the tunnel's lives well with it.
     if interface.pod_mtu <= most or not full.lost_for_its_size(small):
         return Finding(say("{too_large}.", too_large=too_large), severity="warns")
-    return Finding(
-        say(
-            "{too_large}. Packets of {size} bytes from {pod} do not pass, small ones do.",
-            too_large=too_large,
-            size=full.size,
-            pod=leg.source,
-        )
+    lost = say(
+        "{too_large}. Packets of {size} bytes from {pod} do not pass, small ones do.",
+        too_large=too_large,
+        size=full.size,
+        pod=leg.source,
     )
+    return Finding(with_largest(lost, full))
