@@ -100,7 +100,7 @@ class Log:
         _configure(wire, MODE, struct.pack("!IBB", SNAP, COPY_PACKET, 0))
         _configure(wire, QUEUE, struct.pack("!I", 1))  # at once, not in a second
         wire.setblocking(False)
-        asyncio.get_running_loop().add_reader(wire, self._drain)
+        asyncio.get_running_loop().add_reader(wire, self.drain)
 
     def _take(self, family: int) -> None:
         before = _logger(family).read_text().strip()
@@ -122,7 +122,8 @@ class Log:
             self._socket.close()
             self._socket = None
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
+        """Hands on what waits to be read."""
         for _ in range(AT_ONCE):
             if self._socket is None:
                 return

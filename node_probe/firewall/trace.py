@@ -11,6 +11,8 @@ import errno
 import logging
 import os
 import socket
+import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -31,6 +33,8 @@ MOST = 20_000  # events of one ask; a packet tells some sixty
 AT_ONCE = 200
 BUFFER = 4 << 20  # bytes
 RESERVE_S = 0.05  # of the deadline, to bring the answer home
+LATER_S = 0.3
+POLL_S = 0.01
 # linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h, linux/netlink.h, asm-generic/socket.h
 NFNLGRP_NFTRACE, SOL_NETLINK, ADD_MEMBERSHIP, SO_RCVBUFFORCE = 9, 270, 1, 33
 TRACE = arming.NFTABLES << 8 | 17
@@ -93,30 +97,26 @@ class Following:
             self._mistake(error)
 
     async def _arm(self, deadline: float) -> None:
-        count = self._mode == "off"
+        count = True
         try:
             self._followed = followed(self._ask.trace)
-            if count:
+            if self._mode == "off":
                 self._trouble("following packets through the firewall is turned off here (--trace off)")
             else:
+                # The table comes last: whatever it marks is told to somebody.
                 self._socket = _listening()
                 asyncio.get_running_loop().add_reader(self._socket, self._drain)
+                count = self._uncounted = not self._legacy_tells()
                 await asyncio.to_thread(self._make)
         except PermissionError:
             self._trouble("not permitted; to follow packets through the firewall the probe needs NET_ADMIN")
             return
         except OSError as error:
             self._trouble(f"the kernel refused to follow packets: {error.strerror or error}")
-            count = True
+            count, self._uncounted = True, False
         except ValueError as error:
             self._trouble(str(error))
             return
-        if legacy.holds_tables(self._ask.family) and not count:
-            try:
-                self._join_log()
-            except CannotLog as error:
-                self._trouble(f"what the rules of iptables-legacy do with packets is only counted: {error}")
-                count = self._uncounted = True
         if count:
             self._before = await asyncio.to_thread(ruleset.read, self._ask.family, deadline)
 
@@ -124,6 +124,17 @@ class Following:
         self._table = OwnTable(self._name, self._followed, self._ask.family)
         if self._closed:  # broken off meanwhile: nobody waits for this thread
             self._table.close()
+
+    def _legacy_tells(self) -> bool:
+        """What iptables-legacy does is told, or it does nothing here."""
+        if not legacy.holds_tables(self._ask.family):
+            return True
+        try:
+            self._join_log()
+        except CannotLog as error:
+            self._trouble(f"what the rules of iptables-legacy do with packets is only counted: {error}")
+            return False
+        return True
 
     def _join_log(self) -> None:
         if self._mode == "nft":
@@ -144,10 +155,28 @@ class Following:
             self._table.close()
             self._table = None
 
+    async def _wait(self, deadline: float) -> None:
+        """Waits a little for announced packets that have not come: the mark that all was sent may be another question's
+        about the same pods."""
+        until = min(deadline - LATER_S, time.monotonic() + LATER_S)
+        while not self._ask.send and time.monotonic() < until:
+            came = self._all_came()
+            await asyncio.sleep(POLL_S)  # also for those that came just now and have rules before them
+            if came:
+                break
+
+    def _all_came(self) -> bool:
+        counts = Counter(packet.followed for packet in self._packets)
+        return all(one.outer or counts[number] >= one.trace.count for number, one in enumerate(self._followed))
+
     async def facts(self, deadline: float) -> list[Fact]:
         """Of each leg, with and without its tunnel: how far its packets came, and the rules that ended them."""
+        if self._table:
+            await self._wait(deadline)
         if self._socket:
             self._drain()
+        if self._logging:
+            self._log.drain()
         found: list[Fact] = []
         try:
             if self._table:
@@ -190,7 +219,7 @@ class Following:
         reply = self._followed[number]
         if reply.outer or not reply.trace.reply or reply.trace.translated:
             return packets
-        asking = [n for n, one in enumerate(self._followed) if not one.outer and _answers(reply.trace, one.trace)]
+        asking = [n for n, one in enumerate(self._followed) if not one.outer and answers(reply.trace, one.trace)]
         talks = {packet.talk for packet in self._packets if packet.followed in asking}
         return [packet for packet in packets if packet.talk in talks] if asking else packets
 
@@ -250,7 +279,7 @@ class Following:
                 followed=follows,
                 number=len(self._packets),
                 identity=_identity(has.get(NETWORK, b""), behind),
-                talk=_talk(self._followed[follows].trace, behind),
+                talk=talk_of(self._followed[follows].trace, behind),
             )
             self._packets.append(packet)
             self._by_id[identity] = packet
@@ -360,13 +389,13 @@ def _behind(packet: bytes) -> bytes:
     return packet[40 if packet[0] >> 4 == 6 else (packet[0] & 0xF) * 4 :]
 
 
-def _talk(trace: Trace, behind: bytes) -> bytes:
+def talk_of(trace: Trace, behind: bytes) -> bytes:
     if trace.protocol == "icmp":
         return behind[4:8]
     return behind[2:4] + behind[:2] if trace.reply else behind[:4]
 
 
-def _answers(reply: Trace, trace: Trace) -> bool:
+def answers(reply: Trace, trace: Trace) -> bool:
     same = (reply.protocol, reply.port) == (trace.protocol, trace.port)
     return same and not trace.reply and (reply.source, reply.target) == (trace.target, trace.source)
 
