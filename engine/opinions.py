@@ -56,6 +56,15 @@ def opinions(facts: Sequence[Fact]) -> list[Fact]:
         return [Blind(look="policies", reason=failed, minor=True)]
 
 
+def kind_of_packet(one: PolicyOpinion) -> Text:
+    """`tcp 5432 into shop/db`."""
+    return say(
+        "{packet} into {endpoint}" if one.direction == "ingress" else "{packet} out of {endpoint}",
+        packet=f"{one.protocol} {one.port}" if one.port else one.protocol,
+        endpoint=one.endpoint,
+    )
+
+
 def about_lost(facts: Sequence[Fact], leg: Leg) -> str:
     """What the policies say of a leg whose packets of the asked kind are lost; "" where they were not looked up."""
     protocol = leg.protocol if leg.port_asked else "icmp"
@@ -96,12 +105,7 @@ OTHERWISE = {
 
 def told(one: PolicyOpinion) -> Text:
     """One opinion as a sentence."""
-    number = f"{one.protocol} {one.port}" if one.port else one.protocol
-    packet = say(
-        "{packet} into {endpoint}" if one.direction == "ingress" else "{packet} out of {endpoint}",
-        packet=number,
-        endpoint=one.endpoint,
-    )
+    packet = kind_of_packet(one)
     if one.verdict == "unknown":
         return say(DOUBTS[one.doubt], packet=packet)
     if one.by == "rule":

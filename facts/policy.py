@@ -113,10 +113,7 @@ class PoliciesRead(Fact, frozen=True, kw_only=True):
 
 
 class PolicyOpinion(Fact, frozen=True, kw_only=True):
-    """What the policies say of fresh packets of one kind at one end of a leg: a second opinion, for the kernel decides.
-
-    `engine.opinions.told` says it to a person.
-    """
+    """What the policies say of packets of one kind at one end of a leg: a second opinion, for the kernel decides."""
 
     flow: str
     leg: str  # "forward" | "reverse"

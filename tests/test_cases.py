@@ -20,6 +20,9 @@ RECORDINGS = [
     for recording in case["recordings"]
 ]
 
+# What a rule of the kernel does stays true where nobody can tell whether the policy behind it is still there.
+STILL_TRUE = {"policy_not_programmed": {"policy_denies_egress", "policy_denies_ingress"}}
+
 
 def facts_of(recording: dict[str, Any]) -> list[Fact]:
     return [from_builtins(one) for one in recording["facts"]]
@@ -48,5 +51,6 @@ def test_less_sight_never_names_another_cause(mode: str, recording: dict[str, An
     facts = facts_of(recording)
     for hidden in facts:
         diagnosis = diagnose([fact for fact in facts if fact is not hidden])
-        assert {cause.rule for cause in told(diagnosis, mode)} <= {mode}, f"without {hidden}"
+        named = {cause.rule for cause in told(diagnosis, mode)}
+        assert named <= {mode, *STILL_TRUE.get(mode, ())}, f"without {hidden}"
         assert diagnosis.verdict in ("unknown", recording.get("verdict", "cause")), f"without {hidden}"

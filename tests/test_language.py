@@ -22,7 +22,9 @@ from bot.reply.wording import width
 from bot.second_look import second_look
 from engine import rulebase
 from engine.diagnosis import diagnose
+from engine.opinions import opinions
 from engine.rule import CauseRule
+from engine.stops import stops
 from facts import say
 from fixes.request import Phase
 from lab.slack.validation import validate_message
@@ -113,7 +115,8 @@ def first_recordings() -> list[Any]:
 @pytest.mark.parametrize(("mode", "recording"), first_recordings())
 def test_every_recorded_wound_is_told_in_chinese(mode: str, recording: dict[str, Any]) -> None:
     facts = facts_of(recording)
-    found = rulebase.load().evaluate(facts).causes
+    judged = [*facts, *opinions(facts)]
+    found = rulebase.load().evaluate([*judged, *stops(judged)]).causes
     assert mode in {cause.rule for cause in found}
     for cause in found:
         for said in (zh(cause.title), zh(cause.text, cause.message), zh(cause.remedy)):
