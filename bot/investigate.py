@@ -16,8 +16,9 @@ from bot.sources.policies import policies
 from bot.sources.probes import Probes
 from bot.words import parse
 from engine.plan import plan, second
+from engine.trains import trains
 from engine.worker import Worker
-from facts import Blind, CalicoNode, Diagnosis, Fact, FirewallTrace, NodeAsk, RuleDrop, listed, say
+from facts import Blind, CalicoNode, Diagnosis, Fact, FirewallTrace, NodeAsk, RuleDrop, Train, listed, say
 
 KEPT = 100
 
@@ -65,6 +66,11 @@ async def investigate(
         await _tell(progress, say("following packets through the firewalls of {nodes}", nodes=places))
         followed, about = await asyncio.gather(probes.ask(again, addresses), policies(cluster, known))
         seen += [*_followed(again, followed), *about]
+
+    if more := trains(known, seen):
+        places = listed(list(dict.fromkeys(ask.node for ask in more)))
+        await _tell(progress, say("counting what is lost of packets from {nodes}", nodes=places))
+        seen += [fact for fact in await probes.ask(more, addresses) if isinstance(fact, Train)]
 
     await _tell(progress, say("judging"))
     diagnosis = await asyncio.to_thread(worker.diagnose, [*known, *seen])

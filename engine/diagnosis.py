@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from engine import passage, rulebase, services
+from engine import passage, rulebase, services, trains
 from engine.opinions import about_lost, opinions
 from engine.order import depths, place
 from engine.path import paths
@@ -67,7 +67,8 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     probes = [fact for fact in evaluation.facts if isinstance(fact, ProbeResult)]
     waiting = {fact.node for fact in facts if isinstance(fact, Endpoint) and fact.starting and not fact.addresses}
     told, spared = _of_one_family(told, rules, legs, probes)
-    lost = any(passage.loses(leg, probes) for leg in legs if leg.direction == "forward" and leg.flow not in spared)
+    deciding = [leg for leg in legs if leg.direction == "forward" and leg.flow not in spared]
+    lost = any(passage.loses(leg, probes) for leg in deciding) or trains.loses(deciding, evaluation.facts)
     if not lost and any(passage.sent(leg, probes) for leg in legs if leg.direction == "forward"):
         told = [cause for cause in told if not rules[cause.rule].silent_while_well]
     told = _last_resorts(told, rules, lost=lost, waiting=waiting)
@@ -354,7 +355,8 @@ def _without_cause(
 def _judged(leg: Leg, probes: Sequence[ProbeResult], blind: Sequence[Blind], facts: Sequence[Fact]) -> tuple[str, str]:
     """Of one flow, with what the policies say of it where its packets are lost."""
     verdict, summary = passage.judged(leg, probes, blind)
-    return verdict, in_turn((summary, about_lost(facts, leg) if passage.loses(leg, probes) else ""))
+    policies = about_lost(facts, leg) if passage.loses(leg, probes) else ""
+    return verdict, in_turn((summary, trains.told(leg, facts), policies))
 
 
 def _flow_name(leg: Leg, forward: Sequence[Leg]) -> str:

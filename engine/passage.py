@@ -108,7 +108,7 @@ def told(probes: Sequence[ProbeResult]) -> str:
 
 def with_largest(lost: Text, full: ProbeResult) -> Text:
     """What is said of full-size packets that are lost, and which ones pass, where that was found out."""
-    if full.passes < 0:
+    if full.passes <= 0:
         return lost
     return say(
         "{lost} Packets of up to {passes} bytes come back, those of {stops} do not.",

@@ -21,12 +21,14 @@ class ProbeResult(Fact, frozen=True, kw_only=True):
     answered_by: str = ""  # address a refusal or ICMP error came from
     detail: str = ""
     rtt_us: int = -1  # median of the answered ones
-    passes: int = -1  # bytes of the largest IP packet answered where full-size ones were not; -1: not looked for
+    # Bytes of the largest IP packet answered where full-size ones were not; -1: not looked for, or not found in time;
+    # 0: smaller ones than it are lost, too, and larger ones pass.
+    passes: int = -1
     stops: int = -1  # bytes of the smallest one that was not
 
     def lost_for_its_size(self, small: ProbeResult) -> bool:
         """All of these are lost and all of the small ones on the same way came back: only their size differs."""
-        return self.answered == 0 and small.answered == small.sent > 0
+        return self.answered == 0 and small.answered == small.sent > 0 and self.passes != 0
 
 
 class Train(Fact, frozen=True, kw_only=True):

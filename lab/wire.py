@@ -28,8 +28,9 @@ from lab.nftables import (
 
 VXLAN_HEADERS = 8 + 8 + 14  # from the outer UDP header to the inner IP header
 PROTOCOL_AT, IPV4_HEADER = 9, 20
-TCP, UDP = 6, 17
-TCP_CHECKSUM = 16
+ICMP, TCP, UDP = 1, 6, 17
+TCP_FLAGS, TCP_CHECKSUM = 13, 16
+SYN, ECHO_REQUEST = 0x02, 8
 # linux/ethtool.h, linux/sockios.h
 SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
 
@@ -55,6 +56,21 @@ def drop_to(device: str, address: str) -> None:
 def drop_some_udp(device: str, port: int, every: int, family: int = 4) -> None:
     """Of what comes in by `device` for this UDP port one packet of so many is swallowed. Raises OSError."""
     _put(_table(device, family), *_is_udp_to(port), counted_off(every), compared(bytes(4)), decide("drop"))
+
+
+def drop_some_requests_in_vxlan(device: str, port: int, every: int) -> None:
+    """Of the pings and of the TCP packets that open a connection inside of VXLAN which come in by `device`, one in so
+    many of each is swallowed; IPv4 only. Raises OSError.
+    """
+    inside = VXLAN_HEADERS + IPV4_HEADER
+    table = _table(device)
+    table.chain("in", "ingress")
+    for number, offset, value in ((ICMP, inside, ECHO_REQUEST), (TCP, inside + TCP_FLAGS, SYN)):
+        kind = [loaded(TRANSPORT_HEADER, VXLAN_HEADERS + PROTOCOL_AT, 1), compared(bytes([number]))]
+        request = [loaded(TRANSPORT_HEADER, offset, 1), compared(bytes([value]))]
+        some = [counted_off(every), compared(bytes(4)), decide("drop")]
+        table.rule("in", *of_family(4), *_is_udp_to(port), *kind, *request, *some)
+    table.write()
 
 
 def drop_by_port(device: str, number: int) -> None:

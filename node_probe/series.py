@@ -88,8 +88,8 @@ def _came_back(fact: Fact) -> bool:
 
 
 async def _search(ask: NodeAsk, probe: SendProbe, view: View, miss: float) -> tuple[int, int]:
-    """The largest size that passes and the smallest that does not, each seen twice; (-1, -1) where time ran out or
-    sizes are not what decides. Some 40 packets for an MTU of 1500."""
+    """The largest size that passes and the smallest that does not, each seen twice; (0, 0) where it is not sizes that
+    decide, (-1, -1) where time ran out. Some 40 packets for an MTU of 1500."""
     pod = sender(ask, probe)
     passes = packet_size(msgspec.structs.replace(probe, size=0), 0)
     _, stops = await _try((), ask, probe, view, pod, miss)
@@ -102,7 +102,7 @@ async def _search(ask: NodeAsk, probe: SendProbe, view: View, miss: float) -> tu
         passes = max(passes, *answered) if answered else passes
         stops = min([stops, *(size for size in between - answered if size > passes)])
     answered, _ = await _try((passes, stops, stops), ask, probe, view, pod, miss)
-    return (passes, stops) if answered == {passes} else (-1, -1)
+    return (passes, stops) if answered == {passes} else (0, 0)
 
 
 async def _try(

@@ -44,6 +44,7 @@ from facts import (
     ServicePort,
     Sighting,
     Sysctl,
+    Train,
     Typha,
     WireguardDevice,
     WireguardPeer,
@@ -246,6 +247,19 @@ def _probe(fact: ProbeResult, legs: Sequence[Leg]) -> Said | None:
         met=passage.outcome(fact),
     )
     return what, say("{answered} of {sent} answered", answered=fact.sent, sent=fact.sent), seen
+
+
+def _train(fact: Train, legs: Sequence[Leg]) -> Said | None:
+    kind = f"{fact.protocol} {fact.port}" if fact.port else fact.protocol
+    what = say(
+        "{kind}, trains of packets from {source} to {target}",
+        kind=kind,
+        source=fact.pod or fact.node,
+        target=fact.target_address,
+    )
+    sent = fact.sent + fact.sent_again
+    expected = say("{answered} of {sent} answered", answered=sent, sent=sent)
+    return what, expected, say("{answered} of {sent} answered", answered=sent - fact.lost, sent=sent)
 
 
 def _felix(fact: FelixHealth, legs: Sequence[Leg]) -> Said | None:
@@ -477,6 +491,7 @@ _TELL: dict[type[Fact], Callable[[Any, Sequence[Leg]], Said | None]] = {
     Sysctl: _sysctl,
     Listener: _listener,
     ProbeResult: _probe,
+    Train: _train,
     FelixHealth: _felix,
     Allocation: _allocation,
     CalicoNode: _calico_node,

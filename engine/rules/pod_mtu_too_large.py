@@ -49,7 +49,5 @@ def pod_mtu_too_large(
     )
     if not full.lost_for_its_size(small):
         return Finding(say("{too_large}.", too_large=too_large), severity="warns")
-    lost = say(
-        "{too_large}: packets of {size} bytes do not pass, small ones do.", too_large=too_large, size=full.size
-    )
+    lost = say("{too_large}: packets of {size} bytes do not pass, small ones do.", too_large=too_large, size=full.size)
     return Finding(with_largest(lost, full))
