@@ -24,6 +24,8 @@ class Link(Fact, frozen=True, kw_only=True):
     # Of it and the devices below it (a bond's, a VLAN's), those with a program of somebody's (XDP) that decides on what
     # comes in before the kernel and this probe see it.
     programs: tuple[str, ...] = ()
+    # Who sums up TCP and UDP of what is sent: "card" (the device, by offload) or "kernel"; "" where it does not say.
+    sums: str = ""
     node_address: str = ""  # the address Calico uses for the node, on the one device that holds it: the uplink
 
 

@@ -228,6 +228,15 @@ def test_what_is_proved_is_named_alone(what: str) -> None:
     assert named(after(changes)) == wanted
 
 
+def test_wrong_sums_are_a_warning_where_no_port_was_asked() -> None:
+    """They are of somebody else's connections then, and a single bad cable may spoil a few."""
+    facts = change(healthy(port=0), Sighting, AT_B, bad_checksums=3)
+    diagnosis = diagnose(facts)
+    assert (diagnosis.verdict, [one.rule for one in diagnosis.warnings]) == ("healthy", ["checksum_offload_broken"])
+    assert "ask again with the port" in diagnosis.warnings[0].text
+    assert not diagnose(healthy(port=0)).warnings
+
+
 def test_a_node_is_known_by_an_address_its_peer_does_not_reach() -> None:
     facts = change(healthy(), CalicoNode, {"name": "node-b"}, internal_address=INTERNAL)
     facts = change(facts, ProbeResult, {"node": "node-a"}, **SILENT)
@@ -257,6 +266,17 @@ async def test_a_nodes_own_firewall_is_not_the_network_between(lab: Lab, node: s
     by_hand(lab, node, "drop_udp('eth0', 4789)")
     diagnosis = await answered(lab)
     assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
+
+
+async def test_wrong_sums_of_what_a_node_itself_sends_into_the_tunnel(lab: Lab) -> None:
+    """The bug of this kind that is known best: a node does not reach a Service's pods, its own pods do."""
+    lab.inflict("checksum_offload_broken", "shop/cart", "shop/db", "source")
+    diagnosis = (await ask(lab.environment(), "node-a shop/db 5432/tcp")).diagnosis
+    assert named(diagnosis) == [("checksum_offload_broken", "node-a", "forward")]
+    uplink = next(
+        one for one in diagnosis.facts if isinstance(one, Link) and (one.node, one.device) == ("node-a", "eth0")
+    )
+    assert uplink.sums == "kernel", "as set on this node, with which its card is out of it"
 
 
 def with_program(lab: Lab, node: str, device: str, program: int, *words: str) -> None:

@@ -156,7 +156,15 @@ def _link(fact: Link, legs: Sequence[Leg]) -> Said | None:
         if fact.link_kind == "vxlan"
         else say("{state}, {mac}, MTU {mtu}", state=state, mac=fact.mac, mtu=fact.mtu)
     )
+    if fact.sums:
+        seen, expected = _summed(seen, fact), _summed(expected, fact) if expected else ""
     return say("device {name}", name=fact.device), expected, seen if fact.found else NOTHING
+
+
+def _summed(told: str, fact: Link) -> str:
+    if fact.sums == "card":
+        return say("{device}, checksum offload on", device=told)
+    return say("{device}, checksum offload off", device=told)
 
 
 def _vxlan(state: str, mac: str, vni: int, port: int, local: str) -> str:

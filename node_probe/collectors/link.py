@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from facts import Blind, Fact, Link, NodeAsk
+from node_probe.ethtool import sums
 from node_probe.netlink import Device
 from node_probe.view import View
 
@@ -54,5 +55,6 @@ def _link(
         vxlan_local=device.vxlan_local,
         parent=parent,
         programs=programs,
+        sums=sums(name),
         node_address=node_address,
     )
