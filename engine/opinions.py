@@ -147,7 +147,8 @@ class _Known:
     """The facts about policies, as the legs need them."""
 
     def __init__(self, facts: Sequence[Fact], read: PoliciesRead) -> None:
-        self._complete = not read.missing
+        about = sum(isinstance(one, Policy | Tier | NetworkSet | LabelledEndpoint) for one in facts)
+        self._complete = not read.missing and read.told <= about
         self._endpoints = _all(facts, LabelledEndpoint)
         self._sets = _all(facts, NetworkSet)
         self._uplinks = {(one.node, one.address): one.device for one in _all(facts, NodeAddress) if one.found}

@@ -10,6 +10,7 @@ from engine.attribution import blame
 from engine.path import stages_of
 from engine.plan import expected_legs
 from facts import Blame, Blind, Fact, Leg, Policy, PolicyAllows, PolicyOpinion, RuleDrop, Stop, say
+from facts.firewall import CalicoFirewall
 
 F = TypeVar("F", bound=Fact)
 
@@ -24,6 +25,7 @@ OF_EVERY_KIND = (
     "ipip_source",
     "own_host",
 )
+NFTABLES = "nftables"
 BY_POLICY = ("policy", "end_of_tier")
 OF_ONE_KIND = re.compile(r"\b(?:icmp\w*|tcp|udp|sctp|[ds]ports?)\b| -p |\bl4proto\b|\bip protocol\b|\bnexthdr\b")
 
@@ -60,6 +62,7 @@ def _is_of(drop: RuleDrop, leg: Leg) -> bool:
 
 def _stop(facts: Sequence[Fact], legs: Sequence[Leg], leg: Leg, drop: RuleDrop, of: Blame) -> Stop:
     passing = next((one for one in _all(facts, PolicyAllows) if (one.flow, one.leg) == (leg.flow, leg.direction)), None)
+    filters = [one for one in _all(facts, CalicoFirewall) if (one.node, one.family) == (drop.node, leg.family)]
     return Stop(
         drop=drop.id,
         node=drop.node,
@@ -70,6 +73,8 @@ def _stop(facts: Sequence[Fact], legs: Sequence[Leg], leg: Leg, drop: RuleDrop, 
         opinion=next((one.verdict for one in _opinions(facts, leg, drop, of)), ""),
         allowed=passing.allowed if passing else (),
         forgets=tuple(dict.fromkeys(_forgets(facts, legs, leg, drop, of))),
+        filters=tuple(name for one in filters for name in one.backends),
+        empty=any(NFTABLES in one.entered and 0 in (one.from_pods, one.to_pods) for one in filters),
     )
 
 
@@ -77,7 +82,8 @@ def _every_kind(drop: RuleDrop, of: Blame, passing: PolicyAllows | None) -> bool
     """Only pings were sent. Would packets of every kind have ended there?"""
     if of.what in BY_POLICY:
         return passing is not None and not passing.allowed and not passing.doubtful
-    return of.what in OF_EVERY_KIND or not OF_ONE_KIND.search(f"{drop.text} {drop.marked_by}")
+    # A rule about a tunnel's packets does not know what is in them.
+    return of.what in OF_EVERY_KIND or drop.outer or not OF_ONE_KIND.search(f"{drop.text} {drop.marked_by}")
 
 
 def _stage(leg: Leg, drop: RuleDrop, of: Blame) -> str:

@@ -113,3 +113,28 @@ class Stop(Fact, frozen=True, kw_only=True):
     opinion: str = ""  # what the policies in the API say of them at that endpoint, as PolicyOpinion; "" not looked up
     allowed: tuple[str, ...] = ()  # what policies let pass on the leg, as PolicyAllows
     forgets: tuple[str, ...] = ()  # policies that were consulted and allow the same over the other address family
+    filters: tuple[str, ...] = ()  # the node's packet filters with Calico's rules, as CalicoFirewall.backends
+    empty: bool = False  # of nftables: its maps know no pod at all
+
+
+class CalicoFirewall(Fact, frozen=True, kw_only=True):
+    """Which of a node's packet filters hold Calico's rules for what it forwards, in one address family.
+
+    A filter is "nftables" (the table `calico`), "iptables-nft" or "iptables-legacy"; Felix writes to one of them.
+    """
+
+    node: str
+    family: int = 4
+    backends: tuple[str, ...] = ()  # that have a chain cali-FORWARD with rules in it
+    entered: tuple[str, ...] = ()  # of these, whose own chain FORWARD leads there: elsewhere no policy is asked
+    from_pods: int = -1  # of nftables: interfaces of pods that its map knows, for what comes from them; -1: no map
+    to_pods: int = -1
+
+
+class ConnectionTable(Fact, frozen=True, kw_only=True):
+    """How many connections a node's kernel tracks. A packet of a new one that finds no room is dropped."""
+
+    node: str
+    count: int
+    limit: int  # net.netfilter.nf_conntrack_max; 0: none
+    refused: int  # packets dropped for want of room since the node started

@@ -259,6 +259,10 @@ class Kernel:
         family = FAMILIES[family_of(source)]
         self._ask("rule", "add", priority=priority, table=table, src=address, src_len=int(length), family=family)
 
+    def put_marked_rule(self, priority: int, table: int, mark: int, family: int = 4) -> None:
+        """What carries these bits of a firewall's mark looks into `table`."""
+        self._ask("rule", "add", priority=priority, table=table, fwmark=mark, fwmask=mark, family=FAMILIES[family])
+
     def delete_rule(self, priority: int, table: int, family: int = 4) -> None:
         """Whatever it does: look into the table, or refuse."""
         with _already_gone():

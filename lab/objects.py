@@ -97,6 +97,19 @@ def calico(kind: str, name: str, spec: Object) -> Object:
     }
 
 
+def policy_about(pod: str, name: str, spec: Object) -> Object:
+    """Calico's NetworkPolicy in the namespace of a pod, namespace/name, which selects that pod."""
+    namespace, _, _ = pod.partition("/")
+    made = calico("NetworkPolicy", f"default.{name}", {"selector": selector_of(pod), **spec})
+    made["metadata"]["namespace"] = namespace
+    return made
+
+
+def selector_of(pod: str) -> str:
+    """Of one of the lab's own pods, within its namespace."""
+    return f"app == '{pod.partition('/')[2]}'"
+
+
 def handle_object(handle: str, *blocks: str) -> Object:
     return calico(
         "IPAMHandle", handle.lower(), {"block": dict.fromkeys(blocks, 1), "deleted": False, "handleID": handle}

@@ -32,9 +32,9 @@ async def ask(environment: Mapping[str, str], words: str, *, state: Path | None 
 
 
 def words_for(told: Mapping[str, str]) -> str:
-    """The question a person would ask after `lab inflict`: the wounded pair, on a port its target serves."""
-    port = 5432 if told["target"] == "shop/db" else 8080
-    return f"{told['source']} {told['target']} {port}/tcp"
+    """The question a person would ask after `lab inflict`: the wounded pair, on a port its target serves if any."""
+    port = "5432/tcp" if told["target"] == "shop/db" else "8080/tcp"
+    return f"{told['source']} {told['target']} {told.get('port', port)}".strip()
 
 
 def told(diagnosis: Diagnosis, mode: str = "") -> tuple[Cause, ...]:

@@ -76,15 +76,17 @@ async def policies(cluster: Cluster, known: Sequence[Fact]) -> list[Fact]:
     version = next((one.version for one in known if isinstance(one, CalicoSettings)), "")
     if since(version, ADMIN_SINCE, unknown=False) and not since(version, ADMIN_UNTIL, unknown=True):
         await asyncio.gather(*(_unjudged(reader, kind) for kind in ADMIN_KINDS))
-    found = [
+    told = [
         *await _with_services(reader, about, ends),
         *reader.told(policy_kinds.tier, tiers, "tiers"),
         *sets,
         *endpoints,
     ]
+    found = list(dict.fromkeys(told))
     missing = tuple(sorted(reader.refused))
-    read = PoliciesRead(missing=missing, names_first=since(version, NAMES_FIRST_SINCE, unknown=True))
-    return list(dict.fromkeys([*found, read, *(_blind(look, why) for look, why in reader.refused.items())]))
+    names_first = since(version, NAMES_FIRST_SINCE, unknown=True)
+    read = PoliciesRead(missing=missing, names_first=names_first, told=len(found))
+    return [*found, read, *(_blind(look, why) for look, why in reader.refused.items())]
 
 
 async def _unjudged(reader: _Reader, kind: str) -> None:

@@ -12,14 +12,14 @@ OF_POLICIES = ("policy", "end_of_tier")
     severity="breaks",
     remedy="Look at the log of calico-node on this node: whether it hears the API server and can write its rules. "
     "Restarting it makes it read all policies anew. If the rule stays, somebody else has written it.",
-    at=the.blame.node,
+    at=the.stop.node,
     heals_within_s=HEALS_CHAIN,
-    blame=some(Blame),
-    stop=some(Stop, drop=the.blame.drop),
+    stop=some(Stop),
     leg=some(Leg, flow=the.stop.flow, direction=the.stop.leg),
-    drop=some(RuleDrop, id=the.blame.drop),
+    drop=some(RuleDrop, id=the.stop.drop),
+    blame=some(Blame, drop=the.stop.drop),
 )
-def policy_not_programmed(blame: Blame, stop: Stop, leg: Leg, drop: RuleDrop) -> Finding | None:
+def policy_not_programmed(stop: Stop, leg: Leg, drop: RuleDrop, blame: Blame) -> Finding | None:
     if blame.what not in OF_POLICIES or stop.opinion != "allow":
         return None
     text = say(

@@ -60,7 +60,8 @@ def needs(name: str) -> str:
 
 
 def beside(name: str) -> str:
-    """The failure mode that is the cause where this one can only be a warning beside it; "" for none."""
+    """The failure mode that is the cause where this one can only be a warning beside it, or where too little is seen to
+    tell the two apart; "" for none."""
     return str(getattr(load(name), "BESIDE", ""))
 
 
