@@ -29,7 +29,7 @@ from facts.policy import (
 from facts.reachability import ProbeResult, Train
 from facts.route import RouteLookup
 from facts.service import CalicoService, GarbageCollector, Typha
-from facts.sighting import Sighting
+from facts.sighting import Bystander, Sighting, StageSighting
 from facts.sysctl import Sysctl
 from facts.verdict import Cause, Checked, Diagnosis, Hop, LegPath
 from facts.wireguard import WireguardDevice, WireguardPeer
@@ -48,6 +48,7 @@ __all__ = [
     "Blame",
     "Blind",
     "BlockClaim",
+    "Bystander",
     "CalicoNode",
     "CalicoPod",
     "CalicoService",
@@ -102,6 +103,7 @@ __all__ = [
     "ServicePort",
     "Side",
     "Sighting",
+    "StageSighting",
     "Stop",
     "Sysctl",
     "Text",

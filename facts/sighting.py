@@ -26,3 +26,39 @@ class Sighting(Fact, frozen=True, kw_only=True):
     begun: bool = False  # this node looked on when that one's probe said that it begins to send, and looks on itself
     heard: bool = False  # anything at all came from its node address
     enclosed: bool = False  # this node looked on from before it sent its probes until after, by its own word
+
+
+class Bystander(Fact, frozen=True, kw_only=True):
+    """Whose node address it is that a tunnel's packets were sent to, though they are for another node."""
+
+    address: str
+    node: str  # "": no node of the cluster has it
+
+
+class StageSighting(Fact, frozen=True, kw_only=True):
+    """Our own fresh packets of a leg as a node met them at one of its devices, or inside a pod, while they were sent
+    once more. Below every firewall for what comes in, behind it for what goes out.
+
+    Of each leg and place that was looked at there is at least one: with device "" and seen 0 where none was met,
+    seen -1 where nobody could look.
+    """
+
+    node: str
+    pod: str = ""  # namespace/name of the pod in whose network it was; "": in the node's own
+    source_address: str  # of the leg: what the packets carry inside of any tunnel
+    target_address: str
+    reply: bool = False  # they answer those of the other leg
+    device: str = ""
+    going: str = ""  # "in" | "out"
+    encapsulation: str = ""  # "vxlan" | "ipip": with the tunnel's header around them; "": as they are
+    seen: int  # packets
+    first_us: int = -1  # after this node first met any packet between these two
+    last_us: int = -1
+    others: bool = False  # "in": they were sent to a MAC that is not the device's, whose kernel drops them
+    outer_source: str = ""  # node addresses on the tunnel's header
+    outer_target: str = ""
+    port: int = -1  # UDP port of the tunnel
+    vni: int = -1
+    inner_mac: str = ""  # to which VXLAN's inner frame is sent
+    enclosed: bool = False  # this node looked on from before they were sent until after
+    listened: bool = False  # the node at the other end said that it looks on before they were sent

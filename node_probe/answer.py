@@ -17,6 +17,7 @@ from node_probe.collectors import Collector, discover, felix
 from node_probe.firewall.legacy import Log
 from node_probe.firewall.trace import Following
 from node_probe.netlink import Netlink
+from node_probe.stages import Stages
 from node_probe.tap import Tap
 from node_probe.view import View
 
@@ -71,9 +72,11 @@ class Prober:
         health = asyncio.create_task(self._look(ask, view, patient, until, looking))
         tap = Tap(ask)
         following = Following(ask, self._log, self._trace)
+        stages = Stages(ask, view)
         try:
             # First: a tap that is open tells the peers to send.
             await following.arm((time.monotonic() + deadline) / 2)
+            await stages.open()
             tap.open()
             # A look that hangs must not eat the time of the packets.
             pause = min(packets_s, (deadline - time.monotonic()) / 2) if ask.send else packets.RESERVE_S / 2
@@ -83,11 +86,12 @@ class Prober:
                 facts += await self._look(ask, view, {"packets": series.collect}, deadline, looking)
                 await tap.end()
             await tap.look(deadline - (RULES_S if ask.trace else 0))
-            followed = await following.facts(deadline)
+            followed = stages.sightings(tap) + await following.facts(deadline)
             told = await health
             return facts + tap.sightings() + followed + told
         finally:
             tap.close()
+            stages.close()
             following.close()
             health.cancel()
             self._close_after(view, looking)

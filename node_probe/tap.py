@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -23,9 +22,10 @@ from typing import Any
 import msgspec
 
 from facts import Blind, Fact, NodeAsk, Sighting, Watch
+from node_probe import filters
 from node_probe.checksum import IPV6_HEADER, checksum, header_length, spoilt
+from node_probe.filters import BEHIND, HALF, PACKET_HOST, PACKET_OUTGOING, SNAP, WORD, Condition, packed, places
 
-SNAP = 256  # bytes of a packet that are looked at: headers, and all of a probe's own small packets
 MOST = 2000  # packets of one leg, then enough was seen
 LEGS = 32  # of one ask: each is a filter that the kernel asks about every packet of the node
 AT_ONCE = 64
@@ -39,26 +39,14 @@ READY_S = 0.3  # for the peer to listen
 DISCARD_PORT = 9
 ECHO_REQUEST = 8
 ENCAPSULATIONS = ("vxlan", "ipip", "wireguard", "direct")
-# linux/if_packet.h, linux/if_ether.h, linux/filter.h
-ETH_P_ALL = 3
-SOL_PACKET, PACKET_AUXDATA, SO_ATTACH_FILTER = 263, 8, 26
-PACKET_HOST, PACKET_OUTGOING = 0, 4
+# linux/if_packet.h
 CHECKSUM_NOT_READY, CHECKSUM_VALID = 0x8, 0x80
-AD_PROTOCOL, AD_PKTTYPE = 0xFFFFF000, 0xFFFFF004
-WORD, HALF, BYTE = 0x20, 0x28, 0x30
-BEHIND = 0x20  # added to a load: its offset counts from the end of the outer IP header
-JEQ, JSET, RETURN, LOAD_X, LOAD_X_FROM_IPV4 = 0x15, 0x45, 0x06, 0x01, 0xB1
-INSTRUCTION = struct.Struct("=HBBI")
-IPV4, IPV6 = 0x0800, 0x86DD
 IPIP, UDP, ICMPV6 = 4, 17, 58
 NEIGHBOR_DISCOVERY = range(133, 138)  # types of ICMPv6
 UDP_HEADER = 8
 # From the end of the outer IP header to the inner packet: UDP, VXLAN and the inner Ethernet header; nothing.
 INSIDE = {"vxlan": 8 + 8 + 14, "ipip": 0}
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
-Condition = tuple[int, int, int]  # load, offset, value
 Packet = tuple[bytes, list[tuple[int, int, bytes]], int, Any]
 
 
@@ -163,6 +151,12 @@ class Tap:
             facts.append(Blind(node=self._ask.node, look="tap", reason=self._trouble, minor=True))
         return facts
 
+    def met(self, source: str, target: str) -> tuple[bool, bool]:
+        """(this node looked on from before packets between these two were sent until after, the other end said that it
+        looks on before they were), by what the marks say."""
+        here = [seen for seen in self._seen if {seen.watch.source, seen.watch.target} == {source, target}]
+        return any(seen.ended for seen in here), any(seen.listening for seen in here)
+
     def _sighting(self, seen: _Seen, looked_ms: int) -> Sighting:
         return Sighting(
             node=self._ask.node,
@@ -182,14 +176,9 @@ class Tap:
 
     # -- listening
 
-    def _listen(self, program: bytes, met: Met) -> None:
-        one = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
+    def _listen(self, accepts: bytes, met: Met) -> None:
+        one = filters.opened(accepts)
         self._sockets[one] = met
-        buffer = ctypes.create_string_buffer(program)
-        count = len(program) // INSTRUCTION.size
-        one.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", count, ctypes.addressof(buffer)))
-        one.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
-        _bind(one)  # only now: the filter is there before the first packet
         asyncio.get_running_loop().add_reader(one, self._drain, one, met)
 
     def _read_on(self) -> None:
@@ -222,7 +211,7 @@ class Tap:
         seen.at = time.monotonic()
         seen.device = address[0]
         if seen.watch.encapsulation != "direct":
-            seen.outer_target = _text(data, _places(seen.watch.peer)[1], seen.watch.peer)
+            seen.outer_target = filters.written(data, places(seen.watch.peer)[1], ":" in seen.watch.peer)
         if seen.watch.way == "in" and _bad(data, told, seen.watch):
             seen.bad_checksums += 1
         if seen.packets >= MOST:
@@ -262,7 +251,7 @@ class Tap:
     # -- telling
 
     def _said(self, stage: bytes, watch: Watch, nonce: bytes = b"") -> bytes:
-        return MAGIC + stage + (nonce or self._nonce) + _packed(watch.source) + _packed(watch.target)
+        return MAGIC + stage + (nonce or self._nonce) + packed(watch.source) + packed(watch.target)
 
     async def _tell_on(self) -> None:
         while True:
@@ -283,16 +272,8 @@ def _discovers_neighbors(packet: bytes) -> bool:
     return packet[6] == ICMPV6 and packet[IPV6_HEADER] in NEIGHBOR_DISCOVERY
 
 
-def _bind(one: socket.socket) -> None:
-    """To every device and every protocol, which Python's own bind cannot say. Raises OSError."""
-    address = struct.pack("=HHiHBB8x", socket.AF_PACKET, socket.htons(ETH_P_ALL), 0, 0, 0, 0)
-    if _libc.bind(one.fileno(), address, len(address)):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
 def _send(source: str, target: str, said: bytes) -> None:
-    family = _family(target)
+    family = filters.family(target)
     with socket.socket(family, socket.SOCK_DGRAM) as one:
         one.setblocking(False)
         if source:
@@ -301,7 +282,7 @@ def _send(source: str, target: str, said: bytes) -> None:
 
 
 def _ping(source: str, target: str, said: bytes) -> None:
-    family = _family(target)
+    family = filters.family(target)
     protocol, kind = (socket.IPPROTO_ICMPV6, 128) if family == socket.AF_INET6 else (socket.IPPROTO_ICMP, ECHO_REQUEST)
     with socket.socket(family, socket.SOCK_RAW, protocol) as one:
         one.setblocking(False)
@@ -324,83 +305,38 @@ def flow_filter(watch: Watch) -> bytes:
         raise ValueError(f"{watch.encapsulation} packets going {watch.way!r} cannot be watched")
     conditions: list[Condition] = []
     if watch.encapsulation in ("vxlan", "wireguard"):
-        conditions += [_protocol(watch.peer, UDP), (HALF + BEHIND, 2, watch.port)]
+        conditions += [filters.protocol(":" in watch.peer, UDP), Condition(HALF + BEHIND, 2, watch.port)]
     if watch.encapsulation == "ipip":
-        conditions.append(_protocol(watch.peer, IPIP))
-    source, target = _places(watch.source)
+        conditions.append(filters.protocol(":" in watch.peer, IPIP))
+    source, target = places(watch.source)
     if watch.encapsulation == "wireguard":
-        source, target = _places(watch.peer)
-        conditions += _address(watch.peer, target if watch.way == "out" else source)
+        source, target = places(watch.peer)
+        conditions += filters.address(watch.peer, target if watch.way == "out" else source)
     elif watch.encapsulation == "direct":
-        conditions += _address(watch.source, source) + _address(watch.target, target)
+        conditions += filters.address(watch.source, source) + filters.address(watch.target, target)
     else:
         inside = INSIDE[watch.encapsulation]
-        conditions += _address(watch.source, inside + source, BEHIND) + _address(watch.target, inside + target, BEHIND)
+        conditions += filters.address(watch.source, inside + source, BEHIND) + filters.address(
+            watch.target, inside + target, BEHIND
+        )
     outer = watch.source if watch.encapsulation == "direct" else watch.peer
-    return _program(outer, PACKET_OUTGOING if watch.way == "out" else PACKET_HOST, conditions)
+    return filters.program(":" in outer, conditions, PACKET_OUTGOING if watch.way == "out" else PACKET_HOST)
 
 
 def peer_filter(watch: Watch) -> bytes:
     """Accepts whatever comes from the peer's node address."""
-    return _program(watch.peer, PACKET_HOST, _address(watch.peer, _places(watch.peer)[0]))
+    return filters.program(":" in watch.peer, filters.address(watch.peer, places(watch.peer)[0]), PACKET_HOST)
 
 
 def mark_filter(watch: Watch) -> bytes:
     """Accepts marks of the peer. UDP and ping both have a header of eight bytes."""
-    magic = (WORD + BEHIND, UDP_HEADER, int.from_bytes(MAGIC, "big"))
-    return _program(watch.peer, PACKET_HOST, [*_address(watch.peer, _places(watch.peer)[0]), magic])
-
-
-def _program(outer: str, going: int, conditions: Sequence[Condition]) -> bytes:
-    """Classic BPF: all must hold. outer: an address of the first IP header's family; going: PACKET_HOST, ..."""
-    six = ":" in outer
-    code: list[tuple[int, int]] = [(HALF, AD_PROTOCOL), (JEQ, IPV6 if six else IPV4), (WORD, AD_PKTTYPE), (JEQ, going)]
-    # A later fragment has no further headers.
-    code += [(LOAD_X, IPV6_HEADER)] if six else [(HALF, 6), (JSET, 0x1FFF), (LOAD_X_FROM_IPV4, 0)]
-    for load, offset, value in conditions:
-        code += [(load, offset), (JEQ, value)]
-    code += [(RETURN, SNAP), (RETURN, 0)]
-    program = b""
-    for place, (operation, value) in enumerate(code):
-        refuse = len(code) - 1 - place - 1
-        holds, fails = {JEQ: (0, refuse), JSET: (refuse, 0)}.get(operation, (0, 0))
-        program += INSTRUCTION.pack(operation, holds, fails, value)
-    return program
-
-
-def _protocol(outer: str, number: int) -> Condition:
-    return (BYTE, 6 if ":" in outer else 9, number)
-
-
-def _address(address: str, offset: int, behind: int = 0) -> list[Condition]:
-    packed = _packed(address)
-    words = struct.unpack(f"!{len(packed) // 4}I", packed)
-    return [(WORD + behind, offset + 4 * place, word) for place, word in enumerate(words)]
-
-
-def _places(address: str) -> tuple[int, int]:
-    """Where source and target stand in an IP header of this address's family."""
-    return (8, 24) if ":" in address else (12, 16)
-
-
-def _packed(address: str) -> bytes:
-    try:
-        return socket.inet_pton(_family(address), address)
-    except OSError:
-        raise ValueError(f"{address!r} is not an IP address") from None
-
-
-def _family(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
-def _text(packet: bytes, offset: int, like: str) -> str:
-    return socket.inet_ntop(_family(like), packet[offset : offset + len(_packed(like))])
+    magic = Condition(WORD + BEHIND, UDP_HEADER, int.from_bytes(MAGIC, "big"))
+    return filters.program(":" in watch.peer, [*filters.address(watch.peer, places(watch.peer)[0]), magic], PACKET_HOST)
 
 
 def _bad(packet: bytes, told: list[tuple[int, int, bytes]], watch: Watch) -> bool:
     """Is a checksum wrong that this node's kernel will look at? What never left a machine has none yet, by right."""
-    status = next((struct.unpack_from("=I", data)[0] for level, kind, data in told if kind == PACKET_AUXDATA), 0)
+    status = next((struct.unpack_from("=I", data)[0] for _, kind, data in told if kind == filters.PACKET_AUXDATA), 0)
     if status & CHECKSUM_NOT_READY or watch.encapsulation == "wireguard":
         return False
     try:

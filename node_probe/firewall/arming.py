@@ -100,14 +100,17 @@ class Followed:
         protocol = IPIP[family] if self.trace.encapsulation == "ipip" else PROTOCOLS["udp"]
         if self.trace.encapsulation not in INSIDE:  # sealed
             return protocol, [around]
+        return protocol, [around + self.inside(family)]
+
+    def inside(self, family: int) -> list[Bytes]:
+        """What must hold of the packet within VXLAN or IPIP, whichever nodes it goes between."""
         start = INSIDE[self.trace.encapsulation]
         within = [
             *_pair(self.trace, family),
             Bytes(NETWORK, NEXT_HEADER[family], bytes([_protocol(self.trace, family)])),
         ]
-        around += [one.moved(TRANSPORT, start) for one in within]
         kind = [one.moved(TRANSPORT, start + HEADER[family]) for one in _kind(self.trace, family)]
-        return protocol, [around + kind]
+        return [*(one.moved(TRANSPORT, start) for one in within), *kind]
 
 
 def followed(traces: Sequence[Trace]) -> list[Followed]:

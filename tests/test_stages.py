@@ -1,0 +1,271 @@
+"""Where our own packets are met on a real wire: a stage called good that no packet reached would mislead for hours."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from facts import Fact, LocalPod, NodeAsk, StageSighting, Trace, encode
+from facts.fact import decode
+from node_probe.answer import Prober
+from tests.namespaces import in_namespaces
+from tests.test_firewall_trace import FLOOD, PORT, answers, follow, needs, ping_of_ours
+from tests.two_nodes import (
+    BLOCK,
+    CART,
+    CART6,
+    CART_INTERFACE,
+    DB,
+    DB6,
+    DB_INTERFACE,
+    MAC,
+    MAC6,
+    NODE,
+    NODE6,
+    PERMANENT,
+    TUNNEL,
+    TUNNEL6,
+    TwoNodes,
+    ask,
+    echo,
+)
+
+NOWHERE = "172.30.0.99"
+
+
+def asked(node: str, protocol: str = "icmp", port: int = 0, *, six: bool = False) -> NodeAsk:
+    """As the bot asks it: both ends look into their pod."""
+    pods = {
+        "a": LocalPod(name="shop/cart", address=CART6 if six else CART, interface=CART_INTERFACE),
+        "b": LocalPod(name="shop/db", address=DB6 if six else DB, interface=DB_INTERFACE),
+    }
+    return msgspec.structs.replace(follow(node, protocol, port, six=six), local_pods=(pods[node],))
+
+
+def places(facts: Sequence[Fact], *, reply: bool = False) -> list[tuple[str, str, str, str, str, int]]:
+    """(node, pod, device, going, encapsulation, packets) of all that was met, in the order it was."""
+    met = [one for one in facts if isinstance(one, StageSighting) and one.reply == reply and one.seen > 0]
+    first = "node-b" if reply else "node-a"
+    met.sort(key=lambda one: (one.node != first, one.first_us))
+    return [(one.node, one.pod, one.device, one.going, one.encapsulation, one.seen) for one in met]
+
+
+def whole_way(tunnel: str) -> list[tuple[str, str, str, str, str, int]]:
+    return [
+        ("node-a", "shop/cart", "eth0", "out", "", 2),
+        ("node-a", "", CART_INTERFACE, "in", "", 2),
+        ("node-a", "", tunnel, "out", "", 2),
+        ("node-a", "", "eth0", "out", "vxlan", 2),
+        ("node-b", "", "eth0", "in", "vxlan", 2),
+        ("node-b", "", tunnel, "in", "", 2),
+        ("node-b", "", DB_INTERFACE, "out", "", 2),
+        ("node-b", "shop/db", "eth0", "in", "", 2),
+    ]
+
+
+def opposite(place: tuple[str, str, str, str, str, int]) -> tuple[str, str, str, str, str, int]:
+    node, pod, device, going, encapsulation, packets = place
+    return node, pod, device, {"in": "out", "out": "in"}[going], encapsulation, packets
+
+
+@pytest.mark.parametrize("six", [False, True], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize("protocol", ["icmp", "tcp", "udp"])
+@in_namespaces
+def test_packets_are_met_at_every_device_of_both_nodes_and_in_both_pods_both_ways(protocol: str, six: bool) -> None:
+    nodes = TwoNodes(dual=six)
+    port = 0 if protocol == "icmp" else PORT
+    if port:
+        echo(nodes.db, port, "::" if six else "0.0.0.0")
+    facts = answers(nodes, asked("a", protocol, port, six=six), asked("b", protocol, port, six=six))
+    tunnel = TUNNEL6 if six else TUNNEL
+    assert sorted(places(facts)) == sorted(whole_way(tunnel))
+    assert sorted(places(facts, reply=True)) == sorted(map(opposite, whole_way(tunnel)))
+    sighted = [one for one in facts if isinstance(one, StageSighting)]
+    around = [one for one in sighted if one.encapsulation and not one.reply]
+    names = (NODE6, MAC6) if six else (NODE, MAC)
+    assert {(one.outer_source, one.outer_target, one.inner_mac) for one in around} == {
+        (names[0]["a"], names[0]["b"], names[1]["b"])
+    }
+    assert {(one.port, one.vni) for one in around} == {(4789, 4096)}
+    assert all(one.enclosed and not one.others for one in sighted)
+    assert {one.listened for one in sighted if one.node == "node-a"} == {True}
+    assert all(0 <= one.first_us <= one.last_us for one in sighted)
+    assert decode(encode(sighted)) == sighted
+
+
+@in_namespaces
+def test_where_none_is_met_that_is_said_of_each_place_that_was_looked_at() -> None:
+    nodes = TwoNodes()
+    index = nodes.index("cart", "eth0")
+    nodes.at("cart", lambda ip: ip.link("set", index=index, state="down"))
+    facts = answers(nodes, asked("a"), asked("b"))
+    nothing = [(one.node, one.pod, one.reply, one.seen, one.device) for one in facts if isinstance(one, StageSighting)]
+    assert sorted(nothing) == sorted(
+        (node, pod, reply, 0, "")
+        for node, pods in (("node-a", ("", "shop/cart")), ("node-b", ("", "shop/db")))
+        for pod in pods
+        for reply in (False, True)
+    )
+
+
+@in_namespaces
+def test_where_nobody_may_look_it_is_not_said_that_none_was_met() -> None:
+    TwoNodes()
+    gone = LocalPod(name="shop/cart", address=CART, interface="cali000000gone")
+    facts = asyncio.run(alone(msgspec.structs.replace(asked("a"), local_pods=(gone,))))
+    sighted = {(one.pod, one.reply): one.seen for one in facts if isinstance(one, StageSighting)}
+    assert sighted == {("", False): 0, ("", True): 0, ("shop/cart", False): -1, ("shop/cart", True): -1}
+
+
+async def alone(one: NodeAsk) -> list[Fact]:
+    prober = Prober(one.node, {})
+    try:
+        return await prober.answer(one, time.monotonic() + 2)
+    finally:
+        await prober.close()
+
+
+def packet_sockets() -> int:
+    return len(Path("/proc/thread-self/net/packet").read_text().splitlines()) - 1
+
+
+@in_namespaces
+def test_no_socket_is_left_when_the_question_is_answered_or_broken_off() -> None:
+    nodes = TwoNodes()
+
+    async def broken_off() -> None:
+        prober = Prober("node-a", {})
+        task = asyncio.create_task(prober.answer(asked("a"), time.monotonic() + 10))
+        until = time.monotonic() + 5
+        while nodes.cart.run(packet_sockets) == 0:
+            assert time.monotonic() < until, "nobody looks into the pod"
+            await asyncio.sleep(0.005)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await prober.close()
+
+    asyncio.run(alone(asked("a")))
+    assert (packet_sockets(), nodes.cart.run(packet_sockets)) == (0, 0)
+    asyncio.run(broken_off())
+    assert (packet_sockets(), nodes.cart.run(packet_sockets)) == (0, 0)
+
+
+@in_namespaces
+def test_a_wrong_inner_mac_and_a_wrong_node_are_seen_in_the_tunnels_header() -> None:
+    nodes = TwoNodes()
+    index = nodes.index("a", TUNNEL)
+    wrong = "66:00:00:00:00:99"
+
+    def wound(ip: Any) -> None:
+        ip.neigh("replace", dst=BLOCK["b"], lladdr=wrong, ifindex=index, state=PERMANENT)
+        ip.fdb("append", ifindex=index, lladdr=wrong, dst=NODE["b"], state=PERMANENT)
+
+    def astray(ip: Any) -> None:
+        ip.neigh("replace", dst=BLOCK["b"], lladdr=MAC["b"], ifindex=index, state=PERMANENT)
+        ip.fdb("del", ifindex=index, lladdr=MAC["b"], dst=NODE["b"], state=PERMANENT)
+        ip.fdb("append", ifindex=index, lladdr=MAC["b"], dst=NOWHERE, state=PERMANENT)
+        ip.neigh("replace", dst=NOWHERE, lladdr="02:00:00:00:00:99", ifindex=nodes.index("a", "eth0"), state=PERMANENT)
+
+    nodes.at("a", wound)
+    facts = answers(nodes, asked("a"), asked("b"))
+    assert [place[:5] for place in places(facts)][-1] == ("node-b", "", TUNNEL, "in", "")
+    sighted = [one for one in facts if isinstance(one, StageSighting) and one.seen > 0]
+    assert {one.inner_mac for one in sighted if one.encapsulation} == {wrong}
+    assert [one.others for one in sighted if (one.node, one.device) == ("node-b", TUNNEL)] == [True]
+    nodes.at("a", astray)
+    facts = answers(nodes, asked("a"), asked("b"))
+    sighted = [one for one in facts if isinstance(one, StageSighting) and one.encapsulation and one.going == "out"]
+    assert [(one.outer_target, one.seen) for one in sighted] == [(NOWHERE, 2)]
+
+
+@needs("nft")
+@in_namespaces
+def test_packets_that_leave_without_their_tunnel_are_seen_on_the_card() -> None:
+    nodes = TwoNodes()
+    uplink = nodes.index("a", "eth0")
+
+    def wound(ip: Any) -> None:
+        ip.neigh("replace", dst="172.30.0.1", lladdr="02:00:00:00:00:99", ifindex=uplink, state=PERMANENT)
+        ip.route("del", dst=f"{BLOCK['b']}/26", proto=80)
+
+    nodes.at("a", wound)
+    facts = answers(nodes, asked("a"), asked("b"))
+    assert [place[2:5] for place in places(facts)] == [
+        ("eth0", "out", ""), (CART_INTERFACE, "in", ""), ("eth0", "out", ""), ("eth0", "in", ""),
+    ]  # fmt: skip
+    arrived = [one.others for one in facts if isinstance(one, StageSighting) and one.node == "node-b" and one.seen > 0]
+    assert arrived == [True], "its frames are for nobody's MAC"
+
+
+@in_namespaces
+def test_a_packet_within_ipip_is_known_again_by_what_is_in_it() -> None:
+    """The device is not needed for that: on the wire it is a packet in a packet."""
+    nodes = TwoNodes()
+    one = Trace(source=CART, target=DB, protocol="icmp", encapsulation="ipip", peer=NODE["a"])
+    looking = ask(node="node-b", ways=(), local_pods=(), read=False, trace=(one,), watch=asked("b").watch)
+    facts: list[Fact] = []
+    thread = threading.Thread(target=lambda: facts.extend(nodes.b.run(lambda: asyncio.run(alone(looking)))))
+    thread.start()
+    until = time.monotonic() + 5
+    # Of one leg: its packets as they are and within IPIP, and four of the tap.
+    while nodes.b.run(packet_sockets) < 5:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, 4) as wire:
+        wire.sendto(ping_of_ours(), (NODE["b"], 0))
+        wire.sendto(ping_of_ours().replace(socket.inet_aton(CART), bytes(4)), (NODE["b"], 0))  # somebody else's
+    thread.join()
+    assert places(facts) == [("node-b", "", "eth0", "in", "ipip", 1)]
+
+
+@in_namespaces
+def test_a_flood_between_the_same_pods_neither_hides_nor_adds_a_packet() -> None:
+    nodes = TwoNodes()
+    flood = nodes.cart.run(
+        lambda: subprocess.Popen([sys.executable, "-c", FLOOD, DB], stdout=subprocess.PIPE, text=True)
+    )
+    try:
+        assert flood.stdout is not None and flood.stdout.readline() == "flooding\n"
+        facts = answers(nodes, asked("a"), asked("b"))
+    finally:
+        flood.kill()
+        flood.wait()
+    assert sorted(places(facts)) == sorted(whole_way(TUNNEL))
+
+
+@needs("nft")
+@in_namespaces
+def test_old_answers_that_a_server_repeats_are_none_to_todays_packets() -> None:
+    """What was answered and lost a minute ago is sent again and again, and would look like a way that works."""
+    nodes = TwoNodes()
+    echo(nodes.db, PORT)
+    nodes.b.run(lambda: card("ingress", DB_INTERFACE, f"tcp sport {PORT} drop"))
+    assert ("node-b", "", DB_INTERFACE, "in", "", 2) in places(
+        answers(nodes, asked("a", "tcp", PORT), asked("b", "tcp", PORT)), reply=True
+    )
+    repeats = Trace(source=DB, target=CART, protocol="tcp", port=PORT, reply=True)
+    asks = Trace(source=CART, target=DB, protocol="tcp", port=PORT)
+    db = LocalPod(name="shop/db", address=DB, interface=DB_INTERFACE)
+    both = ask(node="node-b", ways=(), read=False, local_pods=(db,), trace=(asks, repeats), watch=asked("b").watch)
+    # Looks on for two seconds, in which the kernel repeats its SYN-ACK: without the question it belongs to it counts.
+    facts = nodes.b.run(lambda: asyncio.run(alone(msgspec.structs.replace(both, trace=(repeats,)))))
+    assert places(facts, reply=True) != []
+    facts = nodes.b.run(lambda: asyncio.run(alone(both)))
+    assert places(facts, reply=True) == []
+
+
+def card(hook: str, device: str, rule: str) -> None:
+    """Loses packets at a device, where no firewall's hook and no trace sees it."""
+    text = f"table netdev corp {{ chain c {{ type filter hook {hook} device {device} priority 0; {rule}\n}}\n}}\n"
+    subprocess.run(["nft", "-f", "-"], input=text, text=True, check=True)
