@@ -11,7 +11,8 @@ from bot import words
 from bot.errors import UserError
 
 HELP = {
-    "why": "why POD|NODE POD|SERVICE|NODE|IP [PORT/tcp|udp]   why the first does not reach the second",
+    "why": "why POD|NODE POD|SERVICE|NODE|IP [PORT/tcp|udp] [watch [SECONDS]]   why the first does not reach the second"
+    " (watch: look on until there is a cause)",
     "fixes": "fixes   the fix requests and where they are",
     "approve": "approve fx-NAME   have a fix carried out",
     "reject": "reject fx-NAME [REASON]   refuse it",
@@ -121,12 +122,12 @@ def help_text(prefix: str = "") -> str:
 
 
 def _question(plain: list[str]) -> list[str]:
-    """Two names and perhaps a port. Raises UserError."""
+    """Two names, perhaps a port, and perhaps for how long to watch. Raises UserError."""
     left = [word for part in plain if (word := part.strip(_TRIM)) and word.lower() not in _FILLERS]
     with contextlib.suppress(UserError):
-        words.parse(left)
+        words.parse(words.watched(left)[0])
         return left
-    words.parse(plain)  # a pod may be called "access"; and what is wrong is told of what was written
+    words.parse(words.watched(plain)[0])  # a pod may be called "access"; what is wrong is told of what was written
     return plain
 
 

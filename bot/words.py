@@ -21,6 +21,8 @@ _PORT_LAST = re.compile(r"(tcp|udp)(?:/|\s*)(\d{1,9})", re.ASCII | re.IGNORECASE
 _WITH_PORT = re.compile(r"(?P<name>.*[a-z0-9]):(?P<port>\d{1,5})(?:/(?P<protocol>tcp|udp))?", re.ASCII | re.IGNORECASE)
 _FILLERS = {"->", "→", "to", "and"}
 _SHOWN = 80
+WATCH = "watch"
+WATCH_S, LEAST_WATCH_S, MOST_WATCH_S = 60, 5, 600
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,3 +104,24 @@ def _cut(word: str) -> str:
 def _quoted(word: str) -> str:
     """What was typed, safe to print: control characters shown as what they are, never obeyed."""
     return repr(word if len(word) <= _SHOWN else word[: _SHOWN - 1] + "…")
+
+
+def watched(words: Sequence[str]) -> tuple[list[str], int]:
+    """The words of a question without `watch` or `watch SECONDS` at their end, and for how long; 0 for no such word.
+
+    Raises UserError for a time nobody can mean.
+    """
+    plain = [word for text in words for word in text.split()]
+    if len(plain) > 2 and plain[-1].lower() == WATCH:
+        return plain[:-1], WATCH_S
+    number = plain[-1].lower().removesuffix("s") if plain else ""
+    if len(plain) > 3 and plain[-2].lower() == WATCH and number.isdecimal():
+        return plain[:-2], watch_seconds(float(number))
+    return list(words), 0
+
+
+def watch_seconds(wanted: float) -> int:
+    """Raises UserError for a time nobody can mean."""
+    if not LEAST_WATCH_S <= wanted <= MOST_WATCH_S:
+        raise UserError(f"{WATCH} {wanted:g}: give the seconds to go on, from {LEAST_WATCH_S} to {MOST_WATCH_S}.")
+    return int(wanted)

@@ -22,11 +22,13 @@ from bot.speech import HELP, Said, help_text, understand
         ("why can <http://10.1.2.3|10.1.2.3> not reach 10.1.2.4 over udp 53", ["10.1.2.3", "10.1.2.4", "udp", "53"]),
         ("does shop/cart reach shop/db.", ["shop/cart", "shop/db"]),
         ("WHY shop/cart shop/db", ["shop/cart", "shop/db"]),
+        ("why shop/cart shop/db 5432 watch", ["shop/cart", "shop/db", "5432", "watch"]),
+        ("why can't shop/cart reach shop/db, watch 120?", ["shop/cart", "shop/db", "watch", "120"]),
     ],
 )
 def test_a_question_in_plain_words(text: str, rest: list[str]) -> None:
     assert understand(text) == Said("why", rest)
-    words.parse(rest)
+    words.parse(words.watched(rest)[0])
 
 
 @pytest.mark.parametrize("word", ["help", "fixes", "approve", "reject"])
@@ -47,6 +49,7 @@ def test_nothing_said_is_a_call_for_help() -> None:
         ("shop/cart shop/db 53/udp", "Did you mean `why shop/cart shop/db 53/udp`?"),
         ("flush", "I do not know 'flush'. I know why, fixes, approve, reject, help; try `help`."),
         ("why shop/cart", "only 'shop/cart' was said"),
+        ("why shop/cart shop/db watch 9000", "from 5 to 600"),
         ("why $(reboot) shop/db", "why shop/cart shop/db"),
     ],
 )
@@ -58,7 +61,7 @@ def test_what_is_not_understood_is_answered_with_the_nearest_right_form(text: st
 
 @given(
     st.text(max_size=200)
-    | st.lists(st.sampled_from([*HELP, "shop/a", "shop/b", "<@U1>", "`", "why", "53", "&"])).map(" ".join)
+    | st.lists(st.sampled_from([*HELP, "shop/a", "shop/b", "<@U1>", "`", "why", "watch", "53", "&"])).map(" ".join)
 )
 def test_any_text_gives_known_words_or_a_sentence(text: str) -> None:
     try:
@@ -68,4 +71,4 @@ def test_any_text_gives_known_words_or_a_sentence(text: str) -> None:
         return
     assert said.word in HELP
     if said.word == "why":
-        words.parse(said.rest)
+        words.parse(words.watched(said.rest)[0])

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bot import language as languages
 from bot import settings as connection
@@ -87,6 +87,8 @@ async def _serve(slack: SlackSettings, settings: connection.Settings, deadline_s
     from bot.sources.kubernetes import Cluster
     from bot.sources.probes import Probes
     from bot.terminal import opened
+    from bot.watch import watch
+    from bot.words import watched
     from engine.worker import Worker
     from fixes.approvers import Approvers
 
@@ -117,15 +119,16 @@ async def _serve(slack: SlackSettings, settings: connection.Settings, deadline_s
             async def ask(
                 words: Sequence[str], *, asked_by: str = "", progress: Progress | None = None
             ) -> Investigation:
-                return await investigate(
-                    words,
-                    cluster=cluster,
-                    probes=probes,
-                    worker=worker,
-                    asked_by=asked_by,
-                    progress=progress,
-                    state=settings.state,
-                )
+                look: dict[str, Any] = {
+                    "cluster": cluster,
+                    "probes": probes,
+                    "worker": worker,
+                    "asked_by": asked_by,
+                    "progress": progress,
+                    "state": settings.state,
+                }
+                question, seconds = watched(words)
+                return await (watch(question, seconds, **look) if seconds else investigate(question, **look))
 
             app = App(
                 slack,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from bot import language as languages
 from bot import settings as connection
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.language import Language
-from bot.words import parse
+from bot.words import WATCH_S, parse, watch_seconds, watched
 
 if TYPE_CHECKING:
     from bot.investigate import Investigation
@@ -37,6 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="ask for a cause's fix, which a second person approves",
     )
+    parser.add_argument(
+        "--watch",
+        type=float,
+        nargs="?",
+        const=float(WATCH_S),
+        default=0.0,
+        metavar="SECONDS",
+        help="keep looking (60 s) until a cause is found; Ctrl-C answers with what was seen so far",
+    )
     parser.add_argument("--deadline", type=float, default=4.0, metavar="S", help="seconds a probe may take (4)")
     languages.add_argument(parser)
     connection.add_arguments(parser)
@@ -44,14 +54,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 answered, 3 when the verdict is unknown; with --exit-code 1 for a cause. Raises UserError."""
-    parse(args.words)
+    words, watching = watched(args.words)
+    parse(words)
+    if args.watch:
+        watching = watch_seconds(args.watch)
     language = languages.from_argument(args)
     if not 0.1 <= args.deadline <= 300:
         raise UserError(f"--deadline {args.deadline:g}: give the seconds a probe may take, from 0.1 to 300.")
-    return asyncio.run(_answer(args, connection.from_arguments(args), language))
+    return asyncio.run(_answer(args, words, watching, connection.from_arguments(args), language))
 
 
-async def _answer(args: argparse.Namespace, settings: connection.Settings, language: Language) -> int:
+async def _answer(
+    args: argparse.Namespace, words: Sequence[str], watching: int, settings: connection.Settings, language: Language
+) -> int:
     from engine.worker import Worker
 
     worker = Worker()  # gets ready in a process of its own while the clients below are being imported
@@ -61,7 +76,19 @@ async def _answer(args: argparse.Namespace, settings: connection.Settings, langu
         from bot.sources.probes import Probes
 
         async with Cluster(settings) as cluster, Probes(settings, deadline_s=args.deadline) as probes:
-            answer = await investigate(args.words, cluster=cluster, probes=probes, worker=worker, state=settings.state)
+            look: dict[str, Any] = {
+                "cluster": cluster,
+                "probes": probes,
+                "worker": worker,
+                "state": settings.state,
+            }
+            if watching:
+                from bot.watch import watch
+
+                with _Watching(language) as seen:
+                    answer = await watch(words, watching, progress=seen.tell, stop=seen.stop, **look)
+            else:
+                answer = await investigate(words, **look)
     finally:
         worker.close()
     requests = await _requested(answer, settings) if args.request_fix else []
@@ -69,6 +96,35 @@ async def _answer(args: argparse.Namespace, settings: connection.Settings, langu
     if answer.diagnosis.verdict == "unknown":
         return COULD_NOT_JUDGE
     return 1 if args.exit_code and answer.diagnosis.verdict == "cause" else 0
+
+
+class _Watching:
+    """Shows on a terminal what is going on, in one line that goes again; the first Ctrl-C asks to come to an end."""
+
+    def __init__(self, language: Language) -> None:
+        self.stop = asyncio.Event()
+        self._language = language
+        self._shown = sys.stderr.isatty()
+
+    def __enter__(self) -> _Watching:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupted)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+        self._show("")
+
+    async def tell(self, text: str) -> None:
+        self._show(self._language(text))
+
+    def _show(self, text: str) -> None:
+        if self._shown:
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
+
+    def _interrupted(self) -> None:
+        self.stop.set()
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)  # a second one ends it all
 
 
 async def _requested(answer: Investigation, settings: connection.Settings) -> list[dict[str, object]]:

@@ -1,0 +1,263 @@
+"""Keeps looking at a flow for a while; without it what comes and goes would be over, or not begun, when it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from bot.errors import UserError
+from bot.investigate import Investigation, Progress, investigate, save
+from bot.reply import evidence
+from bot.sources.kubernetes import Cluster
+from bot.sources.probes import Probes
+from engine import passage, trains
+from engine.worker import Worker
+from facts import (
+    DERIVED,
+    CalicoNode,
+    Diagnosis,
+    Fact,
+    Leg,
+    ProbeResult,
+    Sighting,
+    StageSighting,
+    Train,
+    in_turn,
+    joined,
+    say,
+)
+
+EVERY_S = 3.0
+COUNT = 5  # packets of a train: of each kind twice as many go out at each look
+BAD = 2  # lost packets of one look; a single one may be lost anywhere
+MOST_QUESTIONS = 4  # asked anew because something has changed
+TOLD = 4  # outages, and differences, that are put into words
+PASSING = (ProbeResult, Sighting, StageSighting, Train)  # they differ from look to look by themselves
+
+
+class Look(NamedTuple):
+    """What became of the packets of one look."""
+
+    at: float  # time.monotonic()
+    clock: str  # UTC
+    trains: tuple[Train, ...]  # of the asked kind
+
+    @property
+    def sent(self) -> int:
+        return sum(one.sent + one.sent_again for one in self.trains)
+
+    @property
+    def lost(self) -> int:
+        return sum(one.lost for one in self.trains)
+
+    @property
+    def bad(self) -> bool:
+        return self.lost >= BAD
+
+
+async def watch(
+    words: Sequence[str],
+    seconds: int,
+    *,
+    cluster: Cluster,
+    probes: Probes,
+    worker: Worker,
+    asked_by: str = "",
+    progress: Progress | None = None,
+    state: Path | None = None,
+    stop: asyncio.Event | None = None,
+) -> Investigation:
+    """Answer `why WORDS`, and where no cause is found go on looking: until there is one, `stop`, or time is over.
+
+    Raises UserError as `investigate` does for the first look; what fails later ends nothing.
+    """
+    stop = stop or asyncio.Event()
+    began = time.monotonic()
+
+    async def ask() -> Investigation:
+        return await investigate(
+            words, cluster=cluster, probes=probes, worker=worker, asked_by=asked_by, progress=progress, state=state
+        )
+
+    answer = await ask()
+    asks = trains.watching(answer.diagnosis.facts, COUNT)
+    if answer.diagnosis.verdict == "cause" or not asks:
+        return answer
+    addresses = {one.name: one.internal_address for one in answer.diagnosis.facts if isinstance(one, CalicoNode)}
+    good, bad = (None, answer) if _loses(answer.diagnosis) else (answer, None)
+    looks: list[Look] = []
+    asked = 1
+    while not stop.is_set() and time.monotonic() - began < seconds:
+        due = time.monotonic() + EVERY_S
+        seen = await probes.ask(asks, addresses)
+        looks.append(_look(seen, answer.diagnosis.facts))
+        if progress is not None:
+            await progress(_so_far(looks, time.monotonic() - began, seconds))
+        changed = looks[-1].bad != (looks[-2].bad if len(looks) > 1 else bad is not None)
+        if changed and asked < MOST_QUESTIONS:
+            asked += 1
+            with contextlib.suppress(UserError):
+                answer = await ask()
+                if answer.diagnosis.verdict == "cause":
+                    bad = answer
+                    break
+                if looks[-1].bad:
+                    bad = answer
+                else:
+                    good = answer
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), max(0.0, min(due, began + seconds) - time.monotonic()))
+    last = answer if answer.diagnosis.verdict == "cause" else bad or answer
+    judged = await asyncio.to_thread(_judged, last.diagnosis, looks, worker.diagnose)
+    told = in_turn([_told(looks, time.monotonic() - began), *_changes(good, bad)])
+    summary = judged.summary_message or judged.summary
+    final = msgspec.structs.replace(
+        last,
+        elapsed_ms=round((time.monotonic() - began) * 1000),
+        diagnosis=msgspec.structs.replace(
+            judged,
+            summary=say("{first} {next}", first=summary, next=told) if summary else told,
+            summary_message=None,
+        ),
+    )
+    return save(final, state) if state else final
+
+
+def _loses(diagnosis: Diagnosis) -> bool:
+    probes = [fact for fact in diagnosis.facts if isinstance(fact, ProbeResult)]
+    legs = [fact for fact in diagnosis.facts if isinstance(fact, Leg) and fact.direction == "forward"]
+    return any(passage.loses(leg, probes) for leg in legs)
+
+
+def _look(seen: Iterable[Fact], known: Sequence[Fact]) -> Look:
+    legs = [leg for leg in known if isinstance(leg, Leg) and leg.direction == "forward"]
+    found = [one for one in seen if isinstance(one, Train)]
+    asked = [one for one in found if any(one in trains.of(leg, found) and trains.decides(one, leg) for leg in legs)]
+    clock = datetime.datetime.now(datetime.UTC).strftime("%H:%M:%S")
+    return Look(time.monotonic(), clock, tuple(asked))
+
+
+def _judged(diagnosis: Diagnosis, looks: Sequence[Look], diagnose: Callable[[Sequence[Fact]], Diagnosis]) -> Diagnosis:
+    """The verdict with what was lost meanwhile: a flow that lost packets is not healthy, whatever two of them met."""
+    if diagnosis.verdict == "cause" or not any(look.bad for look in looks):
+        return diagnosis
+    facts = [fact for fact in diagnosis.facts if not isinstance(fact, (*DERIVED, Train))]
+    again = diagnose([*facts, *_two_trains(looks)])
+    return again if again.verdict != "healthy" else msgspec.structs.replace(again, verdict="unknown")
+
+
+def _two_trains(looks: Sequence[Look]) -> list[Train]:
+    """All that was sent as if it were two trains: the first half of the time, and the second."""
+    middle = (len(looks) + 1) // 2
+    halves = ([one for look in some for one in look.trains] for some in (looks[:middle], looks[middle:]))
+    first, second = ({_kind(one): _sum(one, half) for one in half} for half in halves)
+    return [
+        msgspec.structs.replace(one, sent_again=second[kind].sent, back_again=second[kind].back)
+        for kind, one in first.items()
+        if kind in second
+    ]
+
+
+def _kind(train: Train) -> tuple[str, str, str, str, int]:
+    return train.node, train.pod, train.target_address, train.protocol, train.port
+
+
+def _sum(kind: Train, some: Iterable[Train]) -> Train:
+    same = [one for one in some if _kind(one) == _kind(kind)]
+    return msgspec.structs.replace(
+        kind,
+        sent=sum(one.sent + one.sent_again for one in same),
+        back=sum(one.back + one.back_again for one in same),
+        retried=sum(one.retried for one in same),
+        retried_back=sum(one.retried_back for one in same),
+    )
+
+
+def _so_far(looks: Sequence[Look], passed: float, all_of: int) -> str:
+    return say(
+        "watching, {passed} s of {seconds}: {lost} of {sent} packets were lost",
+        passed=f"{passed:.0f}",
+        seconds=all_of,
+        lost=sum(look.lost for look in looks),
+        sent=sum(look.sent for look in looks),
+    )
+
+
+def _told(looks: Sequence[Look], passed: float) -> str:
+    sent, lost = sum(look.sent for look in looks), sum(look.lost for look in looks)
+    if not sent:
+        return say("Watched for {seconds} s, but no packet could be sent.", seconds=f"{passed:.0f}")
+    kinds = joined(sorted({trains.kind(one) for look in looks for one in look.trains}))
+    whole = say(
+        "Watched for {seconds} s: {lost} of {sent} packets ({kinds}) were lost.",
+        seconds=f"{passed:.0f}",
+        lost=lost,
+        sent=sent,
+        kinds=kinds,
+    )
+    return in_turn([whole, *map(_outage, _outages(looks)[:TOLD])])
+
+
+class Outage(NamedTuple):
+    """Bad looks one after the other."""
+
+    looks: list[Look]
+    after: Look | None  # the first good one again; None: it was not over
+
+
+def _outages(looks: Sequence[Look]) -> list[Outage]:
+    found: list[Outage] = []
+    for look in looks:
+        going_on = found and found[-1].after is None
+        if look.bad and going_on:
+            found[-1].looks.append(look)
+        elif look.bad:
+            found.append(Outage([look], None))
+        elif going_on:
+            found[-1] = found[-1]._replace(after=look)
+    return found
+
+
+def _outage(one: Outage) -> str:
+    told = {
+        "clock": one.looks[0].clock,
+        "lost": sum(look.lost for look in one.looks),
+        "sent": sum(look.sent for look in one.looks),
+    }
+    if one.after is None:
+        return say("From {clock} UTC to the end {lost} of {sent} were lost.", **told)
+    lasted = one.after.at - one.looks[0].at
+    return say("From {clock} UTC on, for {lasted} s, {lost} of {sent} were lost.", lasted=f"{lasted:.0f}", **told)
+
+
+def _changes(good: Investigation | None, bad: Investigation | None) -> list[str]:
+    """What was seen otherwise when packets were lost than when none was."""
+    if good is None or bad is None:
+        return []
+    before, after = _rows(good.diagnosis), _rows(bad.diagnosis)
+    differing = [key for key in before if key in after and before[key] != after[key]]
+    if not differing:
+        return [say("Nothing else that was looked at has changed meanwhile.")]
+    return [
+        say(
+            "Changed on {node}: {what} was {good} while packets passed, and {bad} when they were lost.",
+            node=node or say("the cluster"),
+            what=what,
+            good=before[node, what],
+            bad=after[node, what],
+        )
+        for node, what in differing[:TOLD]
+    ]
+
+
+def _rows(diagnosis: Diagnosis) -> dict[tuple[str, str], str]:
+    lasting = [fact for fact in diagnosis.facts if not isinstance(fact, PASSING)]
+    rows = evidence.rows(msgspec.structs.replace(diagnosis, facts=tuple(lasting)))
+    return {(row.node, row.what): row.seen for row in rows}
