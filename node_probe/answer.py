@@ -7,12 +7,14 @@ import contextlib
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 from facts import Blind, Fact, NodeAsk
+from facts.capture import CaptureAsk, CaptureLine
 from node_probe import packets, series
+from node_probe.capture import Capture
 from node_probe.collectors import Collector, discover, felix
 from node_probe.firewall.legacy import Log
 from node_probe.firewall.trace import Following
@@ -25,7 +27,7 @@ log = logging.getLogger(__name__)
 
 LONGEST_S = 30.0
 HEAD_START_S = 0.05  # then the next look starts beside it
-MINOR = ("services", "bird", "wireguard")  # a path that carries packets can be called healthy without these
+MINOR = ("services", "bird", "wireguard", "firewall")  # a path that carries packets can be called healthy without these
 PATIENT = ("felix", "services")  # the collectors that look again, seconds later, where the first look was bad
 RULES_S = 1.0  # to read all rules of a node: twenty thousand take half of it
 THREADS = 16  # a look takes milliseconds; these are for those that hang
@@ -95,6 +97,17 @@ class Prober:
             following.close()
             health.cancel()
             self._close_after(view, looking)
+
+    async def capture(self, ask: CaptureAsk) -> AsyncGenerator[list[CaptureLine]]:
+        """A few times a second what was captured; what it opened is closed with it. Raises CannotCapture."""
+        with View(self._netlink, time.monotonic() + ask.seconds) as view:
+            capture = Capture(ask, view)
+            try:
+                await capture.open()
+                async for lines in capture.lines():
+                    yield lines
+            finally:
+                capture.close()
 
     async def _look(
         self,

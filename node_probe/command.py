@@ -28,6 +28,12 @@ TRACE_MODES = {  # what each does to the node, for its log
     "while a question lasts the node has a table why_trace_* (--trace nft)",
     "off": "packets are not followed through the firewall; its counters are compared (--trace off)",
 }
+CAPTURE_MODES = {  # what each lets the bot have, for the log
+    "all": "packets of one flow are captured for who holds the bot's certificate, with their payload where that is "
+    "asked for (--capture all)",
+    "headers": "headers of one flow's packets are captured for who holds the bot's certificate (--capture headers)",
+    "off": "nothing is captured (--capture off)",
+}
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how fresh packets that are lost are followed through the node's firewall: all; nft, without switching "
         "the kernel's packet log for iptables-legacy; or off, by counters alone (default: CALICO_WHY_TRACE, else all)",
     )
+    parser.add_argument(
+        "--capture",
+        default=os.environ.get("CALICO_WHY_CAPTURE") or "all",
+        metavar="|".join(CAPTURE_MODES),
+        help="what `calico-why capture` may have of this node's packets: all; headers, never a payload; or off "
+        "(default: CALICO_WHY_CAPTURE, else all)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,10 +82,12 @@ def run(args: argparse.Namespace) -> int:
             )
         if args.trace not in TRACE_MODES:
             raise CannotStart(f"--trace {args.trace} is none of {', '.join(TRACE_MODES)}.", status=2)
+        if args.capture not in CAPTURE_MODES:
+            raise CannotStart(f"--capture {args.capture} is none of {', '.join(CAPTURE_MODES)}.", status=2)
         # Only now: what is wrong with the words can be said without loading a web server.
         from node_probe.server import tls
 
-        asyncio.run(_serve(args.node, host, port, tls(Path(args.certs)), args.trace))
+        asyncio.run(_serve(args.node, host, port, tls(Path(args.certs)), args.trace, args.capture))
     except CannotStart as error:
         print(error.sentence, file=sys.stderr)
         return error.status
@@ -87,7 +102,7 @@ def _address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-async def _serve(node: str, host: str, port: int, context: ssl.SSLContext, trace: str) -> None:
+async def _serve(node: str, host: str, port: int, context: ssl.SSLContext, trace: str, capture: str) -> None:
     from aiohttp import web
 
     from node_probe.answer import Prober
@@ -107,7 +122,7 @@ async def _serve(node: str, host: str, port: int, context: ssl.SSLContext, trace
     with contextlib.suppress(OSError):  # no NET_ADMIN: nothing of ours can have been left either
         sweep()
     # No access log: at fifty questions a second it would be all there is to read.
-    runner = web.AppRunner(application(prober), access_log=None, shutdown_timeout=GRACE_S)
+    runner = web.AppRunner(application(prober, capture=capture), access_log=None, shutdown_timeout=GRACE_S)
     await runner.setup()
     try:
         if runner.server is None:
@@ -117,6 +132,7 @@ async def _serve(node: str, host: str, port: int, context: ssl.SSLContext, trace
         where = f"[{where}]" if ":" in where else where
         print(f"probe of {node} listens on {where}:{number}", file=sys.stderr, flush=True)
         log.info(TRACE_MODES[trace])
+        log.info(CAPTURE_MODES[capture])
         await ended.wait()
         server.close()
     finally:

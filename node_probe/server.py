@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,14 +15,23 @@ import msgspec
 from aiohttp import web
 
 from facts import NodeAsk, encode
+from facts.capture import CAPTURE_SECONDS, CaptureAsk, CaptureEnd, CaptureProgress
 from node_probe.answer import LONGEST_S, Prober
+from node_probe.capture import CannotCapture
 from node_probe.errors import CannotStart
 
 ASKER = "bot"  # common name of the only client certificate that may ask
 LARGEST_ASK = 256 * 1024
 AT_ONCE = 8
+CAPTURES_AT_ONCE = 2
+CAPTURE_GRACE_S = 20.0  # for the last packets to be taken
 WAITING = 64
 HANDSHAKE_S = 5  # for a stranger who connects and says nothing
+
+
+log = logging.getLogger(__name__)
+
+_encoder = msgspec.json.Encoder()
 
 
 def tls(directory: Path) -> ssl.SSLContext:
@@ -45,10 +55,13 @@ def tls(directory: Path) -> ssl.SSLContext:
     return context
 
 
-def application(prober: Prober) -> web.Application:
-    """POST /v1/facts and GET /healthz for holders of the bot's certificate. Closes the prober at the end."""
+def application(prober: Prober, *, capture: str = "all") -> web.Application:
+    """POST /v1/facts, POST /v1/capture and GET /healthz for holders of the bot's certificate. Closes the prober at the
+    end. capture: what may be captured, "all", "headers" or "off".
+    """
     app = web.Application(middlewares=[_bot_only], client_max_size=LARGEST_ASK)
     app.router.add_post("/v1/facts", Facts(prober).post)
+    app.router.add_post("/v1/capture", Captures(prober, capture).post)
     app.router.add_get("/healthz", _healthz)
 
     async def close(_: web.Application) -> None:
@@ -102,6 +115,70 @@ class Facts:
             yield True
         finally:
             self._free.release()
+
+
+class Captures:
+    """Captures packets of one flow for who asks, and stops when they hang up."""
+
+    def __init__(self, prober: Prober, allowed: str) -> None:
+        self._prober = prober
+        self._allowed = allowed
+        self._running = 0
+
+    async def post(self, request: web.Request) -> web.StreamResponse:
+        node = self._prober.node
+        try:
+            ask = msgspec.json.decode(await request.read(), type=CaptureAsk)
+        except msgspec.DecodeError as error:
+            return web.Response(status=400, text=f"This is no capture a probe understands: {error}.\n")
+        if ask.node != node:
+            text = f"This is the probe of {node}; it cannot capture on {ask.node}.\n"
+            return web.Response(status=421, text=text)
+        if self._allowed == "off" or (self._allowed == "headers" and ask.payload):
+            what = "captures nothing" if self._allowed == "off" else "captures headers only"
+            text = f"The probe of {node} {what}: whoever runs it started it with --capture {self._allowed}.\n"
+            return web.Response(status=403, text=text)
+        if self._running >= CAPTURES_AT_ONCE:
+            text = f"The probe of {node} is busy with {self._running} captures; ask again when one has ended.\n"
+            return web.Response(status=503, text=text, headers={"Retry-After": "5"})
+        self._running += 1
+        log.info("audit: captures %s", _described(ask))
+        try:
+            return await self._stream(request, ask)
+        finally:
+            self._running -= 1
+
+    async def _stream(self, request: web.Request, ask: CaptureAsk) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        captured = "nothing: it was hung up before the first line"
+        try:
+            # Somebody who does not read what was captured must not keep the place for ever.
+            async with (
+                asyncio.timeout(CAPTURE_SECONDS + CAPTURE_GRACE_S),
+                contextlib.aclosing(self._prober.capture(ask)) as lines,
+            ):
+                async for some in lines:
+                    if not response.prepared:
+                        await response.prepare(request)
+                    for line in some:
+                        if isinstance(line, CaptureProgress | CaptureEnd):
+                            captured = f"{line.packets} packets"
+                    await response.write(_encoder.encode_lines(some))
+                await response.write_eof()
+        except CannotCapture as error:
+            captured = str(error)
+            return web.Response(status=500, text=f"On {ask.node} nothing can be captured: {error}.\n")
+        except (ConnectionError, TimeoutError):  # hung up: what was captured until then is with the bot
+            captured += ", then it was hung up"
+        finally:
+            log.info("audit: captured %s, of %s", captured, _described(ask))
+        return response
+
+
+def _described(ask: CaptureAsk) -> str:
+    what = f"{ask.protocol} port {ask.port}" if ask.port else "everything"
+    pairs = ", ".join(f"{one} and {other}" for one, other in ask.pairs)
+    return f"{what} between {pairs} ({'whole packets' if ask.payload else 'headers only'})"
 
 
 async def _healthz(_: web.Request) -> web.Response:

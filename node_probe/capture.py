@@ -1,0 +1,371 @@
+"""Packets between two pods at every device of this node and inside its pods, at one moment; without it somebody would
+start tcpdump in six places and hope that all of them were running when it happened.
+
+The kernel gives this program packets of the asked flow and no other. Unless whole packets were asked for, everything
+behind the headers is cut off here: it never leaves the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from functools import partial
+
+from facts.ask import LocalPod
+from facts.capture import (
+    CAPTURE_BYTES,
+    CAPTURE_PACKETS,
+    CAPTURE_SECONDS,
+    LINK_ETHERNET,
+    LINK_IP,
+    SNAP_HEADERS,
+    SNAP_WHOLE,
+    CaptureAsk,
+    CaptureBegan,
+    CapturedPacket,
+    CaptureEnd,
+    CaptureLine,
+    CaptureProgress,
+    CaptureStage,
+)
+from node_probe import filters
+from node_probe.checksum import IPV6_HEADER, TCP, UDP, header_length
+from node_probe.filters import BEHIND, BYTE, HALF, PACKET_OUTGOING, Condition, packed, places
+from node_probe.namespaces import CannotEnter
+from node_probe.netlink import NetlinkError
+from node_probe.view import View
+
+MOST_PAIRS = 4
+TELL_S = 0.25  # between two lines, packets or not: who hangs up is noticed by the next one
+BUFFER = 4 << 20  # of a socket, bytes; without NET_ADMIN the kernel gives less
+# asm-generic/socket.h, linux/if_packet.h, linux/if_arp.h
+SO_RCVBUFFORCE, SO_TIMESTAMPNS, PACKET_STATISTICS, STATUS_VLAN_VALID = 33, 35, 6, 0x10
+ARPHRD_ETHER, ARPHRD_TUNNEL, ARPHRD_NONE = 1, 768, 65534  # Ethernet and veth; tunl0; WireGuard
+ETHERNET_HEADER, UDP_HEADER, VXLAN_HEADERS = 14, 8, 8 + 8 + 14
+IPIP, ICMP, ICMPV6 = 4, 1, 58
+# An ICMP error quotes the packet it is about, behind eight bytes.
+ICMP_HEADER, QUOTED = 8, 8
+UNREACHABLE, TIME_EXCEEDED = 3, 11  # the first holds "fragmentation needed" too
+ICMPV6_INFORMATIONAL = 0x80
+
+
+class CannotCapture(Exception):
+    """Nothing can be captured here. Its text says why and what is missing."""
+
+
+class Capture:
+    """One capture, for one event loop: `open`, then `lines`. To be closed."""
+
+    def __init__(self, ask: CaptureAsk, view: View) -> None:
+        """Raises CannotCapture for an ask that makes no sense."""
+        asked_ns = time.time_ns()
+        self._ask = ask
+        self._view = view
+        self._began = CaptureBegan(asked_ns=asked_ns, at_ns=asked_ns)
+        self._until = 0.0
+        self._most = min(max(ask.packets, 0), CAPTURE_PACKETS)
+        self._snap = SNAP_WHOLE if ask.payload else SNAP_HEADERS
+        self._stages: dict[tuple[str, str, int], CaptureStage] = {}
+        self._kinds: dict[str, tuple[str, str]] = {}
+        self._sockets: dict[socket.socket, Callable[[], None]] = {}
+        self._waiting: list[CaptureLine] = []
+        self._packets = 0
+        self._bytes = 0
+        self._why = ""
+        self._full = asyncio.Event()
+        try:
+            if not 0 < len(ask.pairs) <= MOST_PAIRS:
+                raise ValueError(f"{len(ask.pairs)} pairs of addresses cannot be captured at once")
+            self._accepts = flow_filter(ask, self._snap)
+            self._own = {packed(address) for pair in ask.pairs for address in pair}
+        except ValueError as error:
+            raise CannotCapture(str(error)) from error
+
+    async def open(self) -> None:
+        """Every packet from here on is seen. A pod that cannot be entered is told by `lines`. Raises CannotCapture."""
+        blind: list[str] = []
+        self._expect()
+        try:
+            self._listen(filters.opened(self._accepts, kind=socket.SOCK_RAW), "")
+        except PermissionError as error:
+            raise CannotCapture("not permitted; the probe needs NET_RAW") from error
+        except OSError as error:
+            raise CannotCapture(f"the kernel refused: {error.strerror or error}") from error
+        for pod in self._ask.pods:
+            try:
+                self._listen(await self._inside(pod), pod.name)
+            except (OSError, CannotEnter) as error:
+                why = error.strerror if isinstance(error, OSError) else str(error)
+                blind.append(f"inside of {pod.name} nobody could look: {why}")
+        self._began = CaptureBegan(asked_ns=self._began.asked_ns, at_ns=time.time_ns(), blind=tuple(blind))
+        self._until = time.monotonic() + min(max(self._ask.seconds, 0.0), CAPTURE_SECONDS)
+
+    def close(self) -> None:
+        for one in list(self._sockets):
+            asyncio.get_running_loop().remove_reader(one)
+            one.close()
+        self._sockets.clear()
+
+    async def lines(self) -> AsyncGenerator[list[CaptureLine]]:
+        """Whatever has come, a few times a second, until a bound is met; the last line is CaptureEnd."""
+        yield [self._began]
+        while not self._why:
+            left = self._until - time.monotonic()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._full.wait(), max(0.0, min(TELL_S, left)))
+            for read in list(self._sockets.values()):
+                read()  # what waits still came in time
+            if not self._why and time.monotonic() >= self._until:
+                self._why = "seconds"
+            yield [*self._taken(), CaptureProgress(at_ns=time.time_ns(), packets=self._packets)]
+        lost = sum(map(_dropped, self._sockets))
+        yield [CaptureEnd(at_ns=time.time_ns(), packets=self._packets, why=self._why, lost=lost)]
+
+    def _taken(self) -> list[CaptureLine]:
+        taken, self._waiting = self._waiting, []
+        return taken
+
+    # -- places
+
+    def _expect(self) -> None:
+        """Where packets should pass, whether any do or not."""
+        for pod in self._ask.pods:
+            self._kinds[pod.interface] = ("veth", pod.name)
+        for device in self._ask.tunnels:
+            self._kinds[device] = ("tunnel", "")
+        for address in self._ask.uplink_addresses:
+            with contextlib.suppress(NetlinkError, OSError):
+                if found := self._view.netlink.holder(address):
+                    self._kinds.setdefault(found.name, ("uplink", ""))
+        for device in self._kinds:
+            with contextlib.suppress(NetlinkError, OSError):
+                if found := self._view.device(device):
+                    # A MAC of Ethernet's length tells its header, before any packet does.
+                    self._stage("", device, LINK_ETHERNET if len(found.mac) == len("00:00:00:00:00:00") else LINK_IP)
+
+    def _stage(self, pod: str, device: str, link: int) -> CaptureStage:
+        kind, of_pod = ("pod", "") if pod else self._kinds.get(device, ("other", ""))
+        known = self._stages.get((pod, device, link))
+        if known is None:
+            number = len(self._stages)
+            known = CaptureStage(number=number, pod=pod, device=device, kind=kind, of_pod=of_pod, link=link)
+            self._stages[pod, device, link] = known
+            self._waiting.append(known)
+        return known
+
+    # -- packets
+
+    async def _inside(self, pod: LocalPod) -> socket.socket:
+        """Raises OSError, CannotEnter."""
+        entered = await asyncio.to_thread(self._view.enter, pod)
+        self._stage(pod.name, entered.device.name, LINK_ETHERNET)
+        return await asyncio.to_thread(entered.run, partial(filters.opened, self._accepts, kind=socket.SOCK_RAW))
+
+    def _listen(self, one: socket.socket, pod: str) -> None:
+        try:
+            one.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+            with contextlib.suppress(PermissionError):
+                one.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
+        except BaseException:
+            one.close()
+            raise
+        read = partial(self._drain, one, pod)
+        self._sockets[one] = read
+        asyncio.get_running_loop().add_reader(one, read)
+
+    def _drain(self, one: socket.socket, pod: str) -> None:
+        """All there is; the bounds end it where packets come faster than they are read."""
+        while not self._why:
+            try:
+                data, told, _, address = one.recvmsg(self._snap, 128)
+            except OSError:  # nothing left; or a device went down, which is no packet
+                return
+            self._met(data, told, address, pod)
+
+    def _met(
+        self, data: bytes, told: list[tuple[int, int, bytes]], address: tuple[str, int, int, int, bytes], pod: str
+    ) -> None:
+        device, _, going, kind, *_ = address
+        link, start = (LINK_ETHERNET, ETHERNET_HEADER) if kind == ARPHRD_ETHER else (LINK_IP, 0)
+        around = {what: (level, value) for level, what, value in told}
+        _, stamp = around.get(SO_TIMESTAMPNS, (0, b""))
+        at_ns = _nanoseconds(stamp) if stamp else time.time_ns()
+        _, auxiliary = around.get(filters.PACKET_AUXDATA, (0, b""))
+        status, length, _, _, _, tag, tag_kind = struct.unpack("=IIIHHHH", auxiliary[:20])
+        if not self._ask.payload:
+            data = data[: headers_end(data, start, self._own)]
+        if status & STATUS_VLAN_VALID and start:  # the kernel keeps the tag elsewhere; on the wire it stood here
+            data = data[:12] + struct.pack("!HH", tag_kind or 0x8100, tag) + data[12:]
+            length += 4
+        stage = self._stage(pod, device, link)
+        out = going == PACKET_OUTGOING
+        self._waiting.append(
+            CapturedPacket(stage=stage.number, at_ns=at_ns, length=max(length, len(data)), out=out, data=data)
+        )
+        self._packets += 1
+        self._bytes += len(data)
+        if self._packets >= self._most:
+            self._end("packets")
+        elif self._bytes >= CAPTURE_BYTES:
+            self._end("bytes")
+
+    def _end(self, why: str) -> None:
+        self._why = why
+        self._full.set()
+
+
+def _nanoseconds(stamp: bytes) -> int:
+    seconds, rest = struct.unpack("@ll", stamp[: struct.calcsize("@ll")])
+    return int(seconds) * 1_000_000_000 + int(rest)
+
+
+def _dropped(one: socket.socket) -> int:
+    """Packets the kernel had no room for since it was last asked."""
+    try:
+        _, dropped = struct.unpack("=II", one.getsockopt(filters.SOL_PACKET, PACKET_STATISTICS, 8))
+    except OSError:
+        return 0
+    return int(dropped)
+
+
+# -- which packets
+
+
+def flow_filter(ask: CaptureAsk, snap: int) -> bytes:
+    """Accepts packets of the flow in both directions, as they are and within VXLAN and IPIP, and the ICMP errors about
+    them; for a socket that is given the link's header. Raises ValueError for an ask that makes no sense.
+    """
+    numbers = {"": 0, "tcp": TCP, "udp": UDP}
+    if ask.protocol not in numbers:
+        raise ValueError(f"{ask.protocol!r} is no protocol to capture; tcp and udp are")
+    found: list[bytes] = []
+    for one, other in ask.pairs:
+        six = ":" in one
+        if six != (":" in other):
+            raise ValueError(f"{one} and {other} are not of one family")
+        for conditions in _ways(one, other, numbers[ask.protocol], ask.port):
+            found.append(filters.program(six, conditions, snap=snap, kind=ARPHRD_ETHER, link=ETHERNET_HEADER))
+        for conditions in _bare(one, other, numbers[ask.protocol], ask.port):
+            # Devices without a link's header: what they carry is the tunnel's inside.
+            found += [filters.program(six, conditions, snap=snap, kind=kind) for kind in (ARPHRD_TUNNEL, ARPHRD_NONE)]
+    return filters.either(found)
+
+
+def _ways(one: str, other: str, protocol: int, port: int) -> Iterator[list[Condition]]:
+    six = ":" in one
+    yield from _bare(one, other, protocol, port)
+    for inside in _inner(one, other, protocol, port, VXLAN_HEADERS):
+        yield [filters.protocol(six, UDP), *inside]
+    if not six:
+        for inside in _inner(one, other, protocol, port, 0):
+            yield [filters.protocol(six, IPIP), *inside]
+
+
+def _bare(one: str, other: str, protocol: int, port: int) -> Iterator[list[Condition]]:
+    """The flow's own packets, as they are: the header's length may be any."""
+    six = ":" in one
+    for source, target, port_at in ((one, other, 2), (other, one, 0)):
+        yield [
+            *([filters.protocol(six, protocol)] if protocol else []),
+            *_addresses(source, target, 0, 0),
+            *([Condition(HALF + BEHIND, port_at, port)] if port else []),
+        ]
+        for kind in _errors(six, 0, BEHIND):
+            yield [
+                filters.protocol(six, ICMPV6 if six else ICMP),
+                *filters.address(source, places(source)[1]),
+                kind,
+                *_quoted(source, target, protocol, port, port_at, ICMP_HEADER),
+            ]
+
+
+def _inner(one: str, other: str, protocol: int, port: int, start: int) -> Iterator[list[Condition]]:
+    """The same as the inside of a tunnel. start: from the end of the outer IP header to the inner one, which is taken
+    to have no options."""
+    six = ":" in one
+    header, number_at = (IPV6_HEADER, 6) if six else (20, 9)
+    for source, target, port_at in ((one, other, 2), (other, one, 0)):
+        yield [
+            *_addresses(source, target, start, BEHIND),
+            *([Condition(BYTE + BEHIND, start + number_at, protocol)] if protocol else []),
+            *([Condition(HALF + BEHIND, start + header + port_at, port)] if port else []),
+        ]
+        for kind in _errors(six, start + header, BEHIND):
+            yield [
+                *filters.address(source, start + places(source)[1], BEHIND),
+                Condition(BYTE + BEHIND, start + number_at, ICMPV6 if six else ICMP),
+                kind,
+                *_quoted(source, target, protocol, port, port_at, start + header + ICMP_HEADER),
+            ]
+
+
+def _errors(six: bool, at: int, behind: int) -> list[Condition]:
+    """Types of ICMP that tell somebody what became of a packet of theirs."""
+    if six:
+        return [Condition(BYTE + behind, at, 0, ICMPV6_INFORMATIONAL)]
+    return [Condition(BYTE + behind, at, kind) for kind in (UNREACHABLE, TIME_EXCEEDED)]
+
+
+def _quoted(source: str, target: str, protocol: int, port: int, port_at: int, start: int) -> list[Condition]:
+    """The packet that an error is about. It was sent by who gets the error; start: counted from behind the first IP
+    header."""
+    six = ":" in source
+    header, number_at = (IPV6_HEADER, 6) if six else (20, 9)
+    return [
+        *_addresses(source, target, start, BEHIND),
+        *([Condition(BYTE + BEHIND, start + number_at, protocol)] if protocol else []),
+        *([Condition(HALF + BEHIND, start + header + port_at, port)] if port else []),
+    ]
+
+
+def _addresses(source: str, target: str, start: int, behind: int) -> list[Condition]:
+    source_at, target_at = places(source)
+    return [
+        *filters.address(source, start + source_at, behind),
+        *filters.address(target, start + target_at, behind),
+    ]
+
+
+# -- what of them
+
+
+def headers_end(data: bytes, start: int, own: set[bytes]) -> int:
+    """Where the payload begins of the IP packet that stands at `start`; tunnels are looked into, and of an ICMP error
+    the headers it quotes are kept. own: packed addresses of the two pods, which tell a tunnel's packet by its inside.
+    """
+    here = data[start:]
+    if len(here) < 20 or here[0] >> 4 not in (4, 6):
+        return start
+    six = here[0] >> 4 == 6
+    protocol, later = (here[6], False) if six else (here[9], bool(int.from_bytes(here[6:8], "big") & 0x1FFF))
+    end = start + header_length(here)
+    behind = data[end:]
+    if later:
+        return end
+    if protocol == TCP:
+        return end + max(20, (behind[12] >> 4) * 4 if len(behind) > 12 else 0)
+    if protocol == UDP:
+        within = end + VXLAN_HEADERS
+        return headers_end(data, within, own) if _pods(data[within:], own) else end + UDP_HEADER
+    if protocol == IPIP and not six:
+        return headers_end(data, end, own)
+    if protocol in (ICMP, ICMPV6):
+        error = bool(behind) and (
+            not behind[0] & ICMPV6_INFORMATIONAL if six else behind[0] in (UNREACHABLE, TIME_EXCEEDED)
+        )
+        quoted = behind[ICMP_HEADER:]
+        return end + ICMP_HEADER + (header_length(quoted) + QUOTED if error and quoted else 0)
+    return end
+
+
+def _pods(packet: bytes, own: set[bytes]) -> bool:
+    """Does an IP packet from or to one of the pods begin here?"""
+    if not packet or packet[0] >> 4 not in (4, 6):
+        return False
+    size = 16 if packet[0] >> 4 == 6 else 4
+    return any(packet[at : at + size] in own for at in places("::" if size == 16 else "0.0.0.0"))
