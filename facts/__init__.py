@@ -6,7 +6,16 @@ from facts.bgp import BgpPeer, Bird
 from facts.calico import CalicoNode, CalicoPod, CalicoSettings, FelixHealth
 from facts.endpoint import AddressHolders, Endpoint
 from facts.fact import Blind, Fact, decode, encode, from_builtins
-from facts.firewall import BACKENDS, BLAMED, Blame, FirewallTrace, RuleDrop, Stop
+from facts.firewall import (
+    BACKENDS,
+    BLAMED,
+    Blame,
+    CalicoFirewall,
+    ConnectionTable,
+    FirewallTrace,
+    RuleDrop,
+    Stop,
+)
 from facts.flow import DERIVED, Arrival, Flow, Leg, Lost, Question, Room, Side
 from facts.ipam import Allocation, BlockClaim, LeakedAddresses, Pool, PoolUsage
 from facts.link import Link, LinkAddresses
@@ -26,7 +35,7 @@ from facts.policy import (
     PolicyRule,
     Tier,
 )
-from facts.reachability import ProbeResult, Train
+from facts.reachability import DropReason, DropReasons, ProbeResult, Train
 from facts.route import RouteLookup
 from facts.service import CalicoService, GarbageCollector, Typha
 from facts.sighting import Bystander, Sighting, StageSighting
@@ -49,13 +58,17 @@ __all__ = [
     "Blind",
     "BlockClaim",
     "Bystander",
+    "CalicoFirewall",
     "CalicoNode",
     "CalicoPod",
     "CalicoService",
     "CalicoSettings",
     "Cause",
     "Checked",
+    "ConnectionTable",
     "Diagnosis",
+    "DropReason",
+    "DropReasons",
     "Endpoint",
     "Fact",
     "FdbEntry",

@@ -1,0 +1,189 @@
+"""Whether what a node forwards meets Calico's rules, and what its table of connections holds; without it a policy that
+is off, a second set of Calico's rules and a full table would look like a node in order.
+
+A few objects are asked for by name: the cost does not grow with the node's other rules.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from facts import CalicoFirewall, ConnectionTable, Fact, NodeAsk
+from node_probe.firewall import arming, legacy
+from node_probe.view import View
+
+FORWARD = b"cali-FORWARD\0"
+# Where Felix writes, in nft's words: table, base chain, the chain of Calico that it leads to.
+PLACES = {
+    "nftables": ("calico", "filter-FORWARD", "filter-cali-FORWARD"),
+    "iptables-nft": ("filter", "FORWARD", "cali-FORWARD"),
+}
+IPTABLES_LEGACY = "iptables-legacy"
+FROM_PODS, TO_PODS = "filter-cali-from-wl-dispatch", "filter-cali-to-wl-dispatch"
+# linux/netfilter/nf_tables.h
+NEW_RULE, GET_RULE, NEW_ELEMENTS, GET_ELEMENTS = 6, 7, 12, 13
+TABLE, CHAIN, ELEMENTS, ELEMENT, LIST_ITEM = 1, 2, 3, 1, 1
+ABSENT = (errno.ENOENT, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT)
+# linux/netfilter_ipv4/ip_tables.h, linux/netfilter/x_tables.h
+GET_INFO, GET_ENTRIES = 64, 65
+INFO = struct.Struct("=32sI5I5III")  # name, hooks, where each begins and ends, number of entries, size in bytes
+LEVELS = {4: 0, 6: 41}
+PLACE_OF_OFFSETS = {4: 88, 6: 140}  # in an entry: to its target, to the next entry
+HEAD_OF_TARGET = 32
+RETURN = -5
+ROOM = 40  # before the entries in the answer
+
+COUNTERS = Path("/proc/thread-self/net/stat/nf_conntrack")  # of the namespace of the thread that reads
+COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
+LIMIT = Path("/proc/sys/net/netfilter/nf_conntrack_max")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
+    """ConnectionTable of a node that tracks connections, once; CalicoFirewall. Raises OSError (EPERM: no NET_ADMIN)."""
+    if ask.felix or ask.family == 4:  # it is of the whole node, which may be asked several times
+        yield from _connections(ask.node)
+    holding, entered = [], []
+    from_pods = to_pods = -1
+    with arming.netfilter() as wire:
+        for backend, (table, base, chain) in PLACES.items():
+            if not _rules(wire, ask.family, table, chain):
+                continue
+            holding.append(backend)
+            if any(FORWARD in rule for rule in _rules(wire, ask.family, table, base)):
+                entered.append(backend)
+            if backend == "nftables":
+                from_pods = _elements(wire, ask.family, table, FROM_PODS)
+                to_pods = _elements(wire, ask.family, table, TO_PODS)
+    if legacy.holds_tables(ask.family):
+        holds, leads = _legacy(ask.family)
+        holding += [IPTABLES_LEGACY] if holds else []
+        entered += [IPTABLES_LEGACY] if holds and leads else []
+    yield CalicoFirewall(
+        node=ask.node,
+        family=ask.family,
+        backends=tuple(holding),
+        entered=tuple(entered),
+        from_pods=from_pods,
+        to_pods=to_pods,
+    )
+
+
+def _connections(node: str) -> Iterator[ConnectionTable]:
+    try:
+        count, limit = int(COUNT.read_text()), int(LIMIT.read_text())
+        names, *processors = COUNTERS.read_text().splitlines()
+    except FileNotFoundError:
+        return
+    counters = [dict(zip(names.split(), line.split(), strict=False)) for line in processors]
+    refused = sum(int(one.get("drop", "0"), 16) for one in counters)
+    yield ConnectionTable(node=node, count=count, limit=limit, refused=refused)
+
+
+# -- nf_tables
+
+
+def _rules(wire: socket.socket, family: int, table: str, chain: str) -> list[bytes]:
+    """The rules of a chain; [] where there is none. Raises OSError."""
+    named = arming.text(TABLE, table) + arming.text(CHAIN, chain)
+    told = _dump(wire, family, GET_RULE, NEW_RULE, named)
+    # An old kernel does not heed which chain was asked for.
+    return [body for body in told if arming.attributes(body).get(CHAIN, b"").rstrip(b"\0") == chain.encode()]
+
+
+def _elements(wire: socket.socket, family: int, table: str, name: str) -> int:
+    """How many a set or map holds; -1: there is none. Raises OSError."""
+    named = arming.text(TABLE, table) + arming.text(CHAIN, name)
+    try:
+        told = list(_dumped(wire, family, GET_ELEMENTS, NEW_ELEMENTS, named))
+    except OSError as error:
+        if error.errno in ABSENT:
+            return -1
+        raise
+    return sum(_items(arming.attributes(body).get(ELEMENTS, b"")) for body in told)
+
+
+def _items(data: bytes) -> int:
+    count = offset = 0
+    while offset + 4 <= len(data):
+        (length,) = struct.unpack_from("=H", data, offset)
+        if length < 4:
+            break
+        count, offset = count + 1, offset + (length + 3 & ~3)
+    return count
+
+
+def _dump(wire: socket.socket, family: int, asked: int, answered: int, named: bytes) -> list[bytes]:
+    try:
+        return list(_dumped(wire, family, asked, answered, named))
+    except OSError as error:
+        if error.errno in ABSENT:
+            return []
+        raise
+
+
+def _dumped(wire: socket.socket, family: int, asked: int, answered: int, named: bytes) -> Iterator[bytes]:
+    of = arming.FAMILIES[family]
+    wire.send(arming.message(arming.NFTABLES << 8 | asked, arming.DUMP, 1, named, of))
+    return (body for _, body in arming.dumped(wire, arming.NFTABLES << 8 | answered))
+
+
+# -- iptables-legacy
+
+
+def _legacy(family: int) -> tuple[bool, bool]:
+    """Has the table `filter` a chain of Calico with rules for what is forwarded, and does FORWARD lead there?"""
+    with socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as one:
+        info = INFO.unpack(_asked(one, family, GET_INFO, b"filter".ljust(INFO.size, b"\0")))
+        starts, ends, size = info[2:7], info[7:12], info[13]
+        request = b"filter".ljust(32, b"\0") + struct.pack("=I", size)
+        entries = _asked(one, family, GET_ENTRIES, request.ljust(ROOM + size, b"\0"))[ROOM:]
+    name = entries.find(FORWARD)
+    if name < 0:
+        return False, False
+    # The name of a chain stands in the target of an entry before its rules, and behind them one that returns.
+    first = _first_rule(entries, family, name)
+    if first < 0 or _verdict(entries, family, first) == RETURN:
+        return False, False
+    at, end = starts[2], ends[2]
+    while at < end:
+        if _verdict(entries, family, at) == first:
+            return True, True
+        at += _offsets(entries, family, at)[1]
+    return True, False
+
+
+def _first_rule(entries: bytes, family: int, name: int) -> int:
+    """Where the rules begin of the chain whose name stands there; -1 where that is not told."""
+    at = name - HEAD_OF_TARGET - (112 if family == 4 else 168)
+    return at + _offsets(entries, family, at)[1] if at >= 0 else -1
+
+
+def _offsets(entries: bytes, family: int, at: int) -> tuple[int, int]:
+    to_target, to_next = struct.unpack_from("=HH", entries, at + PLACE_OF_OFFSETS[family])
+    return to_target, max(int(to_next), 1)
+
+
+def _verdict(entries: bytes, family: int, at: int) -> int:
+    """Of a standard target: where it jumps to, or what it decides (below 0). 0 of another target: no chain is there."""
+    target = at + _offsets(entries, family, at)[0]
+    if entries[target + 2] != 0:  # it has a name
+        return 0
+    return int(struct.unpack_from("=i", entries, target + HEAD_OF_TARGET)[0])
+
+
+def _asked(one: socket.socket, family: int, option: int, request: bytes) -> bytes:
+    """getsockopt with something to say, which Python's has not. Raises OSError."""
+    buffer = ctypes.create_string_buffer(request, len(request))
+    length = ctypes.c_uint(len(request))
+    if _libc.getsockopt(one.fileno(), LEVELS[family], option, buffer, ctypes.byref(length)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return buffer.raw[: length.value]
