@@ -61,6 +61,7 @@ class Cluster:
         self._services: dict[str, list[Object]] = {}  # what kube-proxy reads
         self._policies = Policies()
         self._asleep: set[str] = set()  # nodes whose Felix programs nothing any more
+        self._behind: set[str] = set()  # nodes whose kube-proxy does not
         self._kernels = ThreadPoolExecutor(1, thread_name_prefix="kernels")
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
@@ -160,10 +161,16 @@ class Cluster:
         for (name, family), firewall in self._firewalls.items():
             if name in families[family].nodes and name not in self._asleep:
                 firewall.apply(node_state(families, name, family, self._policies))
-        for (name, family), kube_proxy in self._kube_proxies.items():
-            pods = next((str(pool.network) for pool in families[family].pools), "")
-            if pods:
-                kube_proxy.apply(ports(self._services.__getitem__, name, family), pods)
+        for name, family in self._kube_proxies:
+            if name not in self._behind:
+                self._serve_services(name, family, families, self._services.__getitem__)
+
+    def _serve_services(
+        self, node: str, family: int, families: Mapping[int, Objects], list_of: Callable[[str], list[Object]]
+    ) -> None:
+        pods = next((str(pool.network) for pool in families[family].pools), "")
+        if pods:
+            self._kube_proxies[node, family].apply(ports(list_of, node, family), pods)
 
     async def _every(self, seconds: float, parts: Mapping[tuple[str, int], T], act: Callable[[T], None]) -> None:
         while True:
@@ -222,6 +229,7 @@ class Cluster:
             self._changed.clear()
             self.families = self._read()
             self._asleep.clear()
+            self._behind.clear()
             await self.in_kernel(self._restore_kernels, self.families)
             for name in self.topology.pods:
                 if name in self._misplaced or not self._echoes.get(name):
@@ -348,6 +356,13 @@ class Cluster:
     def put_felix_to_sleep(self, node: str) -> None:
         """What it programmed stays, and what changes in the API is not programmed, until the lab is healed."""
         self._asleep.add(node)
+
+    def put_kube_proxy_to_sleep(self, node: str) -> None:
+        """It takes up what the API says now, and nothing that comes after, until the lab is healed."""
+        for name, family in self._kube_proxies:
+            if name == node:
+                self._serve_services(node, family, self.families, self.listed)
+        self._behind.add(node)
 
     def pod(self, name: str, family: int = 4) -> PodRecord:
         machine = self.topology.pods[name]

@@ -11,7 +11,19 @@ from typing import Any
 
 import msgspec
 
-from facts import BgpPeer, Bird, CalicoNode, Fact, Link, NeighborTable, PodInterface, ProbeResult, RouteLookup, Sighting
+from facts import (
+    BgpPeer,
+    Bird,
+    CalicoNode,
+    ConnectionTable,
+    Fact,
+    Link,
+    NeighborTable,
+    PodInterface,
+    ProbeResult,
+    RouteLookup,
+    Sighting,
+)
 from tests.other_ways import PEERS, leg_of, plain, wireguard
 from tests.record import CASES, _lines
 from tests.scene import CART, DB, change, healthy
@@ -87,6 +99,11 @@ def neighbor_table_full(node: str) -> list[Fact]:
     return change(healthy(), NeighborTable, {"node": node}, collectable=1019, refused=417)
 
 
+def conntrack_table_full(node: str) -> list[Fact]:
+    """The kernel takes the limit of the machine's own network namespace for all others, too."""
+    return [*healthy(), ConnectionTable(node=node, count=262144, limit=262144, refused=9127)]
+
+
 MODES: dict[str, tuple[Callable[[str], list[Fact]], dict[str, str]]] = {
     "wireguard_device_missing": (wireguard_device_missing, {"source": "both", "target": "both"}),
     "wireguard_route_missing": (wireguard_route_missing, {"source": "forward", "target": "reverse"}),
@@ -97,6 +114,7 @@ MODES: dict[str, tuple[Callable[[str], list[Fact]], dict[str, str]]] = {
     "xdp_program_attached": (xdp_program_attached, {"source": "reverse", "target": "forward"}),
     "xdp_program_on_pod_interface": (xdp_program_on_pod_interface, {"source": "both", "target": "both"}),
     "neighbor_table_full": (neighbor_table_full, {"source": "both", "target": "both"}),
+    "conntrack_table_full": (conntrack_table_full, {"source": "both", "target": "both"}),
 }
 ONLY_TOLD = ("xdp_program_attached", "xdp_program_on_pod_interface")  # what may be the cause and is not proved to be it
 

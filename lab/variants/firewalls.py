@@ -116,6 +116,44 @@ def docker(topology: Topology) -> None:
             _write(node, table)
 
 
+@furnished(conflicts="docker")
+def ufw(topology: Topology) -> None:
+    """Every node has a ufw that drops by default what comes in and what passes; nodes and pods it allows."""
+    for node in topology.nodes.values():
+        for family in node.interfaces:
+            table = Table(family, "filter")
+            for hook in ("input", "forward"):
+                base, own = hook.upper(), f"ufw{'6' if family == 6 else ''}-user-{hook}"
+                table.chain(base, hook, policy="drop")
+                table.chain(own)
+                known = [
+                    nftables.connection(nftables.CT_STATE),
+                    nftables.masked(nftables.ESTABLISHED | nftables.RELATED),
+                ]
+                _accept(table, base, *known, nftables.compared(bytes(4), equal=False))
+                _accept(table, base, nftables.meta(nftables.INCOMING), nftables.compared(nftables.interface("lo")))
+                _accept(table, base, *nftables.protocol(58))  # neighbors find each other by addresses nobody allows
+                table.rule(base, nftables.counted(), nftables.decide("jump", own))
+                for network in (PODS[family], NODES[family]):
+                    _accept(table, own, *table.within("source", ip_network(network)))
+            _write(node, table)
+
+
+@furnished(conflicts="docker ufw")
+def leftover_chains(topology: Topology) -> None:
+    """Every node's iptables still has chains of an older Calico and kube-proxy, empty or letting everything pass."""
+    for node in topology.nodes.values():
+        for family in node.interfaces:
+            table = Table(family, "filter")
+            table.chain("FORWARD", "forward")
+            for chain in ("cali-FORWARD", "cali-from-wl-dispatch", "KUBE-FORWARD"):
+                table.chain(chain)
+            for chain in ("cali-FORWARD", "KUBE-FORWARD"):
+                table.rule("FORWARD", nftables.counted(), nftables.decide("jump", chain))
+            _accept(table, "KUBE-FORWARD", *table.within("source", ip_network(PODS[family])))
+            _write(node, table)
+
+
 @furnished()
 def firewalld(topology: Topology) -> None:
     """Every node has a firewalld that refuses what it does not know; pods and nodes it trusts."""

@@ -1,0 +1,50 @@
+"""Drops by rules that are not Calico's: whose they are and what they are about; without it the failure modes of other
+firewalls would each judge anew."""
+
+from __future__ import annotations
+
+from engine.attribution import INVALID
+from facts import Blame, Leg, RuleDrop, Stop, Text, say
+
+LOCAL = ("input", "output")  # hooks of what the node itself takes or sends
+
+
+def of_others(blame: Blame, drop: RuleDrop) -> bool:
+    """Is it a rule of some other program or person, and not about connections that nobody knows?"""
+    return blame.what == "foreign" and not invalid(blame, drop)
+
+
+def invalid(blame: Blame, drop: RuleDrop) -> bool:
+    """Does whoever's rule drop what belongs to no connection?"""
+    told = f"{drop.text} {drop.marked_by}"
+    return blame.what == "invalid" or blame.why == "invalid" or bool(blame.what == "foreign" and INVALID.search(told))
+
+
+def of_node_itself(drop: RuleDrop, leg: Leg) -> bool:
+    """Without a tunnel around them: packets that the node takes or sends itself, be it of a pod on its network."""
+    if drop.outer:
+        return False
+    if drop.hook in LOCAL:
+        return True
+    if drop.hook == "prerouting":
+        return drop.node == leg.target_node and leg.target_kind != "pod"
+    return drop.hook == "postrouting" and drop.node == leg.source_node and leg.source_kind != "pod"
+
+
+def sends(drop: RuleDrop, leg: Leg) -> bool:
+    """Does the node send what it drops?"""
+    if drop.hook in ("output", "postrouting"):
+        return True
+    return not drop.hook and drop.node == leg.source_node
+
+
+def owner_of(blame: Blame) -> Text | str:
+    """Whose rule it is, where its chains tell."""
+    return say("By its chains it is {owner}'s.", owner=blame.owner) if blame.owner else ""
+
+
+def beside(stop: Stop) -> Text | str:
+    """Of a rule that may be about pings alone."""
+    if stop.decisive:
+        return ""
+    return say("Only pings were sent, and the rule may be about them alone: ask again with the port.")

@@ -1,0 +1,188 @@
+"""Firewalls of a node's own, written by their own tools into real kernels: what they drop is named with their words,
+and what they let pass is nobody's fault."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from facts import CalicoFirewall, ConnectionTable, Diagnosis
+from lab.client import Lab
+from lab.errors import NamespacesForbidden
+from tests.asking import ask
+
+TOOLS = {4: ("iptables-nft", "iptables-legacy"), 6: ("ip6tables-nft", "ip6tables-legacy")}
+BY_TOOL = [(tool, family) for family, tools in TOOLS.items() for tool in tools]
+ASKED = "shop/cart shop/db 5432/tcp"
+PING = "shop/cart shop/db"
+TABLES = ("raw", "mangle", "nat", "filter")
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Lab]:
+    try:
+        lab = Lab.up(variant="dualstack", fixers=False)
+    except NamespacesForbidden as error:
+        pytest.skip(error.sentence)
+    with lab:
+        yield lab
+
+
+class Hosts:
+    """The nodes of the lab, written to by iptables, and emptied again."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._written: set[tuple[str, str]] = set()
+
+    def write(self, node: str, tool: str, *lines: str) -> None:
+        """Skips where this machine has no such tool, or its kernel no such tables."""
+        if shutil.which(tool) is None:
+            pytest.skip(f"this machine has no {tool}")
+        self._written.add((node, tool))
+        for line in lines:
+            done = self._lab.exec(node, tool, "-w", *line.split())
+            if done.returncode and "legacy" in tool and "Table does not exist" in done.stderr:
+                pytest.skip(f"this machine's kernel has no tables of {tool}")
+            assert done.returncode == 0, (line, done.stderr)
+
+    def clear(self) -> None:
+        """`lab heal` knows nothing of iptables-legacy."""
+        for node, tool in self._written:
+            for table in TABLES:
+                for words in (("-F",), ("-X",)):
+                    self._lab.exec(node, tool, "-w", "-t", table, *words)
+            for chain in ("INPUT", "FORWARD", "OUTPUT"):
+                self._lab.exec(node, tool, "-w", "-P", chain, "ACCEPT")
+
+
+@pytest.fixture
+def hosts(shared: Lab) -> Iterator[Hosts]:
+    shared.heal()
+    found = Hosts(shared)
+    yield found
+    found.clear()
+
+
+async def answer(lab: Lab, family: int, words: str = ASKED) -> Diagnosis:
+    """By the addresses of that family alone."""
+    source, target, *port = words.split()
+    return (await ask(lab.environment(), " ".join((source, address(lab, target, family), *port)))).diagnosis
+
+
+def address(lab: Lab, name: str, family: int) -> str:
+    (pod,) = [pod for pod in lab.status()["pods"] if pod["name"] == name]
+    return next(str(one) for one in pod["addresses"] if (":" in one) == (family == 6))
+
+
+def named(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
+    return [(cause.rule, cause.node, cause.stage) for cause in diagnosis.causes]
+
+
+@pytest.mark.parametrize(("tool", "family"), BY_TOOL)
+@pytest.mark.parametrize(
+    ("node", "line", "stage"),
+    [
+        ("node-a", "-A OUTPUT -p udp --dport 4789 -j DROP", "source tunnel"),
+        ("node-b", "-A INPUT -p udp -m udp --dport 4789 -j DROP", "target tunnel"),
+        ("node-b", "-t raw -A PREROUTING -p udp --dport 4789 -j DROP", "target tunnel"),
+        ("node-a", "-t mangle -A POSTROUTING -p udp --dport 4789 -j DROP", "source tunnel"),
+        ("node-b", "-P INPUT DROP", "target tunnel"),
+    ],
+)
+async def test_a_rule_that_drops_the_tunnel_is_named_and_not_the_network(
+    shared: Lab, hosts: Hosts, tool: str, family: int, node: str, line: str, stage: str
+) -> None:
+    keep = [] if family == 4 else ["-A INPUT -p ipv6-icmp -j ACCEPT"]  # neighbors find each other
+    # What asks the probe, and what the nodes tell each other of their probes, comes by TCP and UDP too.
+    hosts.write(node, tool, *keep, "-A INPUT -p tcp -j ACCEPT", line)
+    diagnosis = await answer(shared, family)
+    assert named(diagnosis) == [("host_firewall_drops_vxlan", node, stage)], diagnosis.summary
+    chain = "INPUT" if "-P" in line else line.split("-A ")[1].split()[0]
+    assert f"chain {chain} " in diagnosis.causes[0].text
+    assert tool.replace("6", "") in diagnosis.causes[0].text
+
+
+@pytest.mark.parametrize(("tool", "family"), BY_TOOL)
+@pytest.mark.parametrize(
+    ("node", "line"),
+    [
+        ("node-a", "-A FORWARD -d {target} -j DROP"),
+        ("node-b", "-A FORWARD -s {source} -j REJECT"),
+        ("node-b", "-t mangle -A FORWARD -d {target} -j DROP"),
+        ("node-a", "-t raw -A PREROUTING -s {source} -d {target} -j DROP"),
+        ("node-b", "-P FORWARD DROP"),
+    ],
+)
+async def test_a_rule_that_drops_what_passes_is_named(
+    shared: Lab, hosts: Hosts, tool: str, family: int, node: str, line: str
+) -> None:
+    ends = {"source": address(shared, "shop/cart", family), "target": address(shared, "shop/db", family)}
+    hosts.write(node, tool, line.format(**ends))
+    diagnosis = await answer(shared, family)
+    end = "source" if node == "node-a" else "target"
+    assert named(diagnosis) == [("host_firewall_drops_forward", node, f"{end} node")], diagnosis.summary
+    if "-P" in line:
+        assert "policy" in diagnosis.causes[0].text
+    else:
+        assert f"-j {line.split()[-1]}" in diagnosis.causes[0].text
+
+
+@pytest.mark.parametrize("tool", TOOLS[4])
+@pytest.mark.parametrize(
+    ("chain", "owner"), [("DOCKER-USER", "docker"), ("ufw-user-forward", "ufw"), ("FWDI_public_deny", "firewalld")]
+)
+async def test_whose_rule_it_is_is_told_by_its_chains(
+    shared: Lab, hosts: Hosts, tool: str, chain: str, owner: str
+) -> None:
+    target = address(shared, "shop/db", 4)
+    hosts.write("node-b", tool, f"-N {chain}", f"-A FORWARD -j {chain}", f"-A {chain} -d {target} -j DROP")
+    diagnosis = await answer(shared, 4)
+    assert [cause.rule for cause in diagnosis.causes] == ["host_firewall_drops_forward"]
+    assert f"By its chains it is {owner}'s." in diagnosis.causes[0].text
+
+
+@pytest.mark.parametrize("tool", TOOLS[4])
+async def test_a_rule_about_pings_is_no_reason_for_a_port(shared: Lab, hosts: Hosts, tool: str) -> None:
+    """With the port the path is well; without one nobody can say that it is not."""
+    hosts.write("node-b", tool, "-A FORWARD -p icmp -j DROP")
+    with_port, without = await answer(shared, 4), await answer(shared, 4, PING)
+    assert (with_port.verdict, with_port.causes, with_port.warnings) == ("healthy", (), ())
+    assert (without.verdict, without.causes) == ("unknown", ())
+    assert [cause.rule for cause in without.warnings] == ["host_firewall_drops_forward"]
+    assert "ask again with the port" in without.warnings[0].text
+
+
+@pytest.mark.parametrize(("tool", "family"), BY_TOOL)
+async def test_what_an_older_calico_left_is_told_where_it_drops_and_not_where_it_lets_pass(
+    shared: Lab, hosts: Hosts, tool: str, family: int
+) -> None:
+    left = ["-N cali-FORWARD", "-N cali-to-wl-dispatch", "-A FORWARD -j cali-FORWARD"]
+    enter = "-A cali-FORWARD -o cali+ -j cali-to-wl-dispatch"
+    unknown = "-A cali-to-wl-dispatch -m comment --comment cali:HmNZxmHPdaZP7nZL -m comment --comment Unknown -j"
+    hosts.write("node-b", tool, *left, enter, f"{unknown} ACCEPT")
+    well = await answer(shared, family)
+    assert (well.verdict, well.causes, well.warnings) == ("healthy", (), ())
+    seen = {one.node: one for one in well.facts if isinstance(one, CalicoFirewall) and one.family == family}
+    filters = ("nftables", tool.replace("6", ""))
+    assert (seen["node-a"].backends, seen["node-b"].backends) == (("nftables",), filters)
+    assert seen["node-b"].entered == filters
+    hosts.write("node-b", tool, "-F cali-to-wl-dispatch", f"{unknown} DROP")
+    diagnosis = await answer(shared, family)
+    assert [(cause.rule, cause.node) for cause in diagnosis.causes] == [("firewall_backends_mixed", "node-b")]
+
+
+async def test_what_is_normal_of_a_node_is_seen_without_any_tool(shared: Lab, hosts: Hosts) -> None:
+    diagnosis = await answer(shared, 6)
+    assert (diagnosis.verdict, diagnosis.blind) == ("healthy", ())
+    walls = [one for one in diagnosis.facts if isinstance(one, CalicoFirewall)]
+    assert {(one.node, one.family, one.entered) for one in walls} == {
+        ("node-a", 6, ("nftables",)),
+        ("node-b", 6, ("nftables",)),
+    }
+    assert all(one.from_pods == one.to_pods == 2 for one in walls)
+    tables = [one for one in diagnosis.facts if isinstance(one, ConnectionTable)]
+    assert {one.node for one in tables} == {"node-a", "node-b"}
+    assert all(0 <= one.count < one.limit for one in tables)
