@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from bot.sources.kubernetes import Cluster
+from bot.sources.policies import policies
 from bot.words import parse
 from engine.diagnosis import diagnose
-from engine.plan import plan
-from facts import Diagnosis, Fact, FelixHealth, Question
+from engine.plan import plan, second
+from facts import Diagnosis, Fact, FelixHealth, Question, Trace
 from tests.recorded import served
 from tests.recorded_kernel import Packets, Recording
 
@@ -41,6 +42,24 @@ async def known(cluster: Cluster, source: str, target: str, *, family: int = 0) 
     """
     facts = await cluster.look(parse([source, *target.split()]))
     return [msgspec.structs.replace(one, family=family) if isinstance(one, Question) else one for one in facts]
+
+
+async def followed(
+    cluster: Cluster,
+    facts: list[Fact],
+    recording: Recording,
+    packets: Packets,
+    firewall: Callable[[str, Trace], Sequence[Fact]],
+) -> Diagnosis:
+    """The same with the second look: policies, and what a recorded firewall of a node did with packets.
+
+    firewall: (node, packets) -> what following them there tells.
+    """
+    seen = [fact for ask in plan(facts) for fact in recording.answer(ask, packets, alive(ask.node))]
+    again = second(facts, seen)
+    told = [fact for ask in again for packet in ask.trace for fact in firewall(ask.node, packet)]
+    about = await policies(cluster, facts) if again else []
+    return diagnose([*facts, *seen, *told, *about])
 
 
 def judged(facts: list[Fact], recording: Recording, packets: Packets, *, stopped_on: str = "") -> Diagnosis:

@@ -1,6 +1,6 @@
 """Sixteen things a running Calico does that the books say otherwise (calico_truth.md 1): a person is told what is so.
 
-Of what this version does not look at yet, firewalls, the nearest that it does say is held fast: nothing else is blamed.
+Where nobody could follow packets through a firewall nothing else is blamed in its place.
 """
 
 from __future__ import annotations
@@ -19,20 +19,23 @@ from engine import rulebase
 from engine.diagnosis import diagnose
 from engine.plan import plan
 from engine.rule import CauseRule
-from facts import Diagnosis, FelixHealth, Link, LinkAddresses, NodeAsk, RouteLookup, SendProbe
+from facts import Diagnosis, Fact, FelixHealth, Link, LinkAddresses, NodeAsk, RouteLookup, SendProbe, Trace
 from lab.apiserver import ApiServer, User
 from lab.apiserver.certificate import make
 from lab.apiserver.kubeconfig import kubeconfig
 from node_probe.collectors import services
+from node_probe.firewall.drops import Counted, drops, grown
 from node_probe.processes import TICKS, Process
 from node_probe.view import View
 from tests.recorded import native, served
-from tests.recorded_answers import alive, cluster_of, judged, known
+from tests.recorded_answers import alive, cluster_of, followed, judged, known
+from tests.recorded_firewall import events, ruleset
 from tests.recorded_heal import Run, runs
 from tests.recorded_kernel import Recording
 from tests.recorded_states import free, recorded
 from tests.recordings import load
-from tests.test_recorded_states import ZOO_BASE, flows
+from tests.test_firewall_ruleset import FLOWS, before_and_after
+from tests.test_recorded_states import ZOO_BASE, flows, pods_of, with_policies
 
 HEALTHY = "v3.32.1/healthy"
 POOL_FULL = "v3.32.1/exhaustion/7-pool-full"
@@ -174,10 +177,23 @@ async def test_07_a_tunnel_device_that_lost_its_address_is_not_announced_back_wi
 async def test_08_chains_rebuilt_with_empty_sets_are_not_put_on_routes_or_devices(
     fault: str, number: int, tmp_path: Path
 ) -> None:
-    """Which the rebuilt firewall drops; that is not looked at yet, so that nothing wrong is found."""
-    diagnosis = await at(run_of(fault), number, tmp_path)
+    """Where nobody follows the packets nothing wrong is found; by their trace it is the interface Felix's maps lack."""
+    run = run_of(fault)
+    diagnosis = await at(run, number, tmp_path)
     assert (diagnosis.verdict, named(diagnosis), warned(diagnosis)) == ("unknown", [], [])
     assert "Nothing wrong was found, and yet" in diagnosis.summary
+
+    moment = run.moments[number]
+    source, target = (run.pod(node) for node in sorted(min(moment.lost, key=sorted)))
+    where = "trace/nftables/6-unknown-interface-to"
+
+    def told(node: str, packet: Trace) -> list[Fact]:
+        return [] if packet.reply else list(drops(node, packet, events(where), ruleset(where)))
+
+    async with cluster_of(moment.recording, tmp_path) as cluster:
+        facts = await known(cluster, source, target, family=run.family)
+        traced = await followed(cluster, facts, moment.recording, losing, told)
+    assert {cause.rule for cause in traced.causes} == {"endpoint_unknown_to_felix"}
 
 
 async def test_09_a_policy_that_is_off_is_no_reason_for_packets_to_be_lost(tmp_path: Path) -> None:
@@ -307,13 +323,42 @@ async def test_12_a_felix_that_restarts_is_no_fault_and_one_that_stays_away_is(
 
 
 async def test_13_ping_that_a_tier_drops_at_its_end_is_answered_with_what_to_ask_next(tmp_path: Path) -> None:
-    """The rule that dropped it is not named yet, whatever the case of its words."""
+    """Where they could be followed the rule is named, whatever the case of its words: of these nothing else passes."""
     dropped = [flow for flow in flows() if flow[0] == "01-knp-ingress" and flow[-1] == "timeout"]
     assert dropped
     for _, source, target, _, _ in dropped:
         diagnosis = await answer(recorded(ZOO_BASE), tmp_path, source, target, lost=True)
         assert (diagnosis.verdict, named(diagnosis)) == ("unknown", [])
         assert "Policy often drops ICMP: ask again with the port" in diagnosis.summary
+    for found in await answers_of("01-knp-ingress", tmp_path, ping=True):
+        (cause,) = found.causes
+        assert cause.rule == "policy_denies_ingress"
+        assert "at the end of tier default, where none of its policies took them (NetworkPolicy " in cause.text
+        assert "End of tier default. Drop if no policies passed packet" in cause.text
+
+
+async def answers_of(name: str, directory: Path, *, ping: bool = False) -> list[Diagnosis]:
+    """To the recorded flows of one set of policies that were dropped, or to pings beside them, which met the same."""
+    recording = with_policies(name)
+    names = {pod.address: pod.name for pod in pods_of(recording)}
+    found = []
+    async with cluster_of(recording, directory) as cluster:
+        for flow in (one for one in FLOWS if one["set"] == name and one["result"] == "timeout"):
+            address, _, port = flow["dst"].partition(":")
+            ((node, (rule,)),) = flow["drop_rules"].items()
+            if address not in names:
+                continue
+            asked = names[address] if ping else f"{names[address]} {port}/tcp"
+            facts = await known(cluster, f"default/{flow['src']}", asked, family=4)
+
+            def counted(at: str, packet: Trace, flow: Any = flow, node: str = node, rule: Any = rule) -> list[Fact]:
+                if at != node or packet.reply:
+                    return []
+                return list(grown(node, [Counted(packet, rule["packets"])], *before_and_after(flow, node)))
+
+            found.append(await followed(cluster, facts, recording, losing, counted))
+    assert found
+    return found
 
 
 async def test_14_an_explicit_deny_whose_rule_has_no_name_is_put_on_nothing_else(tmp_path: Path) -> None:
@@ -325,6 +370,19 @@ async def test_14_an_explicit_deny_whose_rule_has_no_name_is_put_on_nothing_else
             facts = await known(cluster, source, f"{target} {port}/tcp", family=4)
             diagnosis = judged(facts, recording, lambda ask, probe: "silence" if probe.port else "answered")
             assert (diagnosis.verdict, named(diagnosis)) == ("unknown", [])
+
+
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [("06-calico-np-order", "NetworkPolicy default/deny-g2-first"), ("12-networkset", "NetworkPolicy default/")],
+)
+async def test_14_an_explicit_deny_is_named_by_its_chain_and_by_the_rule_with_the_conditions(
+    name: str, policy: str, tmp_path: Path
+) -> None:
+    for found in await answers_of(name, tmp_path):
+        (cause,) = found.causes
+        assert cause.rule == "policy_denies_ingress"
+        assert f"by rule 1 of Calico {policy}" in cause.text and "Its conditions stand in the rule" in cause.text
 
 
 def ended_well() -> dict[str, set[str]]:

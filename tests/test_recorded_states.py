@@ -6,7 +6,8 @@ the rules are the product's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from itertools import pairwise, permutations
 from pathlib import Path
 from typing import NamedTuple
@@ -14,15 +15,20 @@ from typing import NamedTuple
 import pytest
 
 from engine import rulebase
-from facts import Diagnosis, NodeAsk, SendProbe
-from tests.recorded_answers import cluster_of, judged, known
-from tests.recorded_kernel import Recording
+from facts import Diagnosis, Fact, NodeAsk, SendProbe, Trace
+from node_probe.firewall.drops import Counted, grown
+from tests.recorded_answers import cluster_of, followed, judged, known
+from tests.recorded_firewall import ruleset
+from tests.recorded_kernel import Object, Recording
 from tests.recorded_states import recorded, whole_states
 from tests.recordings import load
+from tests.test_firewall_ruleset import FLOWS, before_and_after
+from tests.test_recorded_policies import of_set
 
 ALL_PAIRS = 9  # pods; of more than that only some are asked about
 NOBODY = frozenset[str]()
 EVERY_NODE = ""
+ANYBODY = "*"
 
 
 class State(NamedTuple):
@@ -35,6 +41,8 @@ class State(NamedTuple):
     warns: frozenset[str] = NOBODY  # what may be told beside it
     shut: str = ""  # a pod that a policy keeps pings from
     shut_to: str = ""  # from this pod alone; "" from every one
+    lets: str = ""  # the pod that may send it something else; ANYBODY
+    counted: tuple[str, str, int] = ("", "", 0)  # rulesets before and after so many pings, on the pod's node
     recorded: bool = True  # False: in part, so that no answer can be "healthy"
 
 
@@ -42,8 +50,14 @@ POOL_DISABLED = State(hurt=frozenset({"pool_disabled"}))
 EXHAUSTED = frozenset({"pool_exhausted", "strict_affinity_without_block"})
 LEAKS = frozenset({"ip_leaked", "ipam_gc_stuck"})
 # The policies that let some packets in let no ping in.
-DEFAULT_DENY = ("1-deny-idle", "2-deny-probed", "3-allow-idle", "4-allow-probed")
-EXPLICIT_DENY = ("5-gnp-deny-idle", "6-gnp-deny-probed")
+DENY, ALLOW, EXPLICIT = (
+    ("1-deny-idle", "2-deny-probed"),
+    ("3-allow-idle", "4-allow-probed"),
+    (
+        "5-gnp-deny-idle",
+        "6-gnp-deny-probed",
+    ),
+)
 STATES = {
     "master-87c15906f20c/healthy": State(),
     "master-87c15906f20c/ip-cooldown/after-del": State(),
@@ -75,13 +89,23 @@ STATES = {
         for mode in ("iptables", "nftables")
         for step in ("0-before", "7-after")
     },
-    **{f"v3.32.1/policy-iptables/{step}": State(shut="default/pod-c1") for step in DEFAULT_DENY},
-    **{f"v3.32.1/policy-nftables/{step}": State(shut="default/p-c1") for step in DEFAULT_DENY},
+    **{f"v3.32.1/policy-iptables/{step}": State(shut="default/pod-c1", counted=(*DENY, 6)) for step in DENY},
+    **{f"v3.32.1/policy-nftables/{step}": State(shut="default/p-c1", counted=(*DENY, 6)) for step in DENY},
     **{
-        f"v3.32.1/policy-iptables/{step}": State(shut="default/pod-c1", shut_to="default/pod-b2")
-        for step in EXPLICIT_DENY
+        f"v3.32.1/policy-iptables/{step}": State(shut="default/pod-c1", lets="default/pod-b2", counted=(*ALLOW, 3))
+        for step in ALLOW
     },
-    **{f"v3.32.1/policy-nftables/{step}": State() for step in EXPLICIT_DENY},  # of one port
+    **{
+        f"v3.32.1/policy-nftables/{step}": State(shut="default/p-c1", lets=ANYBODY, counted=(*ALLOW, 3))
+        for step in ALLOW
+    },
+    **{
+        f"v3.32.1/policy-iptables/{step}": State(
+            shut="default/pod-c1", shut_to="default/pod-b2", counted=(*EXPLICIT, 2)
+        )
+        for step in EXPLICIT
+    },
+    **{f"v3.32.1/policy-nftables/{step}": State() for step in EXPLICIT},  # of one port
     "v3.32.1/scale/200-nodes": State(recorded=False),
     "v3.32.1/scale/5-blocks-one-node": State(recorded=False),
     "v3.32.1/scale/after-delete": State(recorded=False),
@@ -125,8 +149,22 @@ def wanted(state: State, source: Pod, target: Pod) -> tuple[str, frozenset[str]]
 
 
 def is_shut(state: State, source: Pod, target: Pod) -> bool:
-    """Does a policy drop pings from the one to the other? Firewalls are not looked at: then nobody is accused."""
-    return target.name == state.shut and state.shut_to in (source.name, "")
+    """Does a policy drop pings from the one to the other?"""
+    return bool(source.address) and target.name == state.shut and state.shut_to in (source.name, "")
+
+
+def counting(name: str, at: str) -> Callable[[str, Trace], list[Fact]]:
+    """What the counters of that state's node say of pings to the pod that is shut."""
+    before, after, packets = STATES[name].counted
+    where = name.rpartition("/")[0].removeprefix("v3.32.1/")
+
+    def told(node: str, packet: Trace) -> list[Fact]:
+        if node != at or packet.reply:
+            return []
+        rulesets = (ruleset(f"{where}/{state}/{at}") for state in (before, after))
+        return list(grown(node, [Counted(packet, packets)], *rulesets))
+
+    return told
 
 
 def passing(ask: NodeAsk, probe: SendProbe) -> str:
@@ -148,15 +186,23 @@ async def test_every_pod_pair_gets_the_verdict_that_was_true_of_it(name: str, tm
         for source, target in pairs_of(pods_of(recording)):
             verdict, modes = wanted(state, source, target)
             lost = bool(modes) and modes == state.hurt
-            if is_shut(state, source, target):
-                verdict, lost = "unknown", True
+            shut = is_shut(state, source, target)
+            if shut:  # other packets that a policy lets pass make a dropped ping no cause
+                lets, lost, modes = state.lets in (source.name, ANYBODY), True, frozenset({"policy_denies_ingress"})
+                verdict = "unknown" if lets else "cause"
 
             def met(ask: NodeAsk, probe: SendProbe, lost: bool = lost) -> str:
                 return "silence" if lost and probe.pod else "answered"
 
-            diagnosis = judged(await known(cluster, source.name, target.name), recording, met)
+            facts = await known(cluster, source.name, target.name)
+            if shut:
+                diagnosis = await followed(cluster, facts, recording, met, counting(name, target.node))
+            else:
+                diagnosis = judged(facts, recording, met)
             named = {cause.rule for cause in diagnosis.causes}
             warned = {warning.rule for warning in diagnosis.warnings}
+            if verdict == "unknown" and shut:
+                named, warned = warned, named
             right = diagnosis.verdict == verdict and len(named) == bool(modes) and named <= modes
             if not right or not warned <= state.warns:
                 wrong.append(told(source.name, target.name, diagnosis))
@@ -208,7 +254,66 @@ def flows() -> Iterator[tuple[str, str, str, int, str]]:
             yield one["set"], source, by_address[address], int(port), one["result"]
 
 
+def with_policies(name: str) -> Recording:
+    """The base with one set of policies, and the labels that pods and namespaces had with it."""
+    found = recorded(ZOO_BASE)
+    labels = {
+        (one["kind"], one["metadata"]["name"]): one["metadata"].get("labels") or {}
+        for one in of_set(name)
+        if one["kind"] in ("Pod", "Namespace")
+    }
+    for one in found.objects:
+        if told := labels.get((one["kind"], one["metadata"]["name"])):
+            one["metadata"]["labels"] = told
+    there = {(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in found.objects}
+    kept = ("Pod", "Node", "ClusterInformation", "IPPool", "IPAMBlock")
+    found.objects += [
+        one
+        for one in of_set(name)
+        if one["kind"] not in kept
+        and (one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) not in there
+    ]
+    return found
+
+
+DROPPED_BY = {"tw": "policy_denies_ingress", "pi": "policy_denies_ingress", "fw": "policy_denies_egress"}
+
+
+@pytest.mark.parametrize("name", sorted({one[0] for one in flows() if one[-1] == "timeout"}))
+async def test_what_a_policy_drops_is_put_on_that_policy(name: str, tmp_path: Path) -> None:
+    """The second look's answer out of the counters of both modes. Flows of nodes are not among the base's pods."""
+    recording = with_policies(name)
+    names = {pod.address: pod.name for pod in pods_of(recording)}
+    wrong = []
+    async with cluster_of(recording, tmp_path) as cluster:
+        for flow in (one for one in FLOWS if one["set"] == name and one["result"] == "timeout"):
+            address, _, port = flow["dst"].partition(":")
+            source = flow["src"] if "/" in flow["src"] else f"default/{flow['src']}"
+            ((node, (rule,)),) = flow["drop_rules"].items()
+            if source not in names.values() or address not in names:
+                continue
+
+            def met(ask: NodeAsk, probe: SendProbe, source: str = source) -> str:
+                return "silence" if probe.pod == source and probe.protocol == "tcp" else "answered"
+
+            def counted(
+                at: str, packet: Trace, flow: Object = flow, node: str = node, rule: Object = rule
+            ) -> list[Fact]:
+                if at != node or packet.reply:
+                    return []
+                return list(grown(node, [Counted(packet, rule["packets"])], *before_and_after(flow, node)))
+
+            facts = await known(cluster, source, f"{names[address]} {port}/tcp", family=4)
+            diagnosis = await followed(cluster, facts, recording, met, counted)
+            layer = re.search(r"cali-(tw|pi|fw|fhfw)-", rule["chain"])
+            by = "host_endpoint_denies" if name.startswith("16") else DROPPED_BY[layer[1] if layer else ""]
+            if [(one.rule, one.node) for one in diagnosis.causes] != [(by, node)] or diagnosis.warnings:
+                wrong.append(told(source, names[address], diagnosis))
+    assert wrong == []
+
+
 async def test_what_a_policy_drops_is_never_put_on_anything_else(tmp_path: Path) -> None:
+    """Nor where nobody could follow the packets."""
     recording = recorded(ZOO_BASE)
     asked, dropped, wrong = 0, 0, []
     async with cluster_of(recording, tmp_path) as cluster:
