@@ -18,7 +18,19 @@ from bot.words import parse
 from engine.plan import plan, second
 from engine.trains import trains
 from engine.worker import Worker
-from facts import Blind, CalicoNode, Diagnosis, Fact, FirewallTrace, NodeAsk, RuleDrop, Train, listed, say
+from facts import (
+    Blind,
+    CalicoNode,
+    Diagnosis,
+    DropReasons,
+    Fact,
+    FirewallTrace,
+    NodeAsk,
+    RuleDrop,
+    Train,
+    listed,
+    say,
+)
 
 KEPT = 100
 
@@ -97,7 +109,7 @@ def _followed(asks: Sequence[NodeAsk], seen: Sequence[Fact]) -> list[Fact]:
             failed = next((fact.reason for fact in own if isinstance(fact, Blind) and fact.look == "probe"), "")
             unable = say("its probe is of a version that follows no packets through the firewall")
             told = [Blind(node=ask.node, look="firewall trace", reason=failed or unable, minor=True)]
-        found += told
+        found += [*told, *(fact for fact in own if isinstance(fact, DropReasons))]
     return list(dict.fromkeys(found))
 
 

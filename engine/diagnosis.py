@@ -355,7 +355,8 @@ def _without_cause(
 def _judged(leg: Leg, probes: Sequence[ProbeResult], blind: Sequence[Blind], facts: Sequence[Fact]) -> tuple[str, str]:
     """Of one flow, with what the policies say of it where its packets are lost."""
     verdict, summary = passage.judged(leg, probes, blind)
-    policies = about_lost(facts, leg) if passage.loses(leg, probes) else ""
+    lost = passage.loses(leg, probes)
+    policies = in_turn((about_lost(facts, leg), passage.dropped(leg, facts))) if lost else ""
     return verdict, in_turn((summary, trains.told(leg, facts), policies))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from facts import Blind, Leg, ProbeResult, Text, joined, say
+from facts import Blind, DropReasons, Fact, Leg, ProbeResult, Text, in_turn, joined, say
 
+MOST_REASONS = 3
 OUTCOMES = {  # of facts.ProbeResult, as a person reads them
     "refused": "refused",
     "unreachable": "unreachable",
@@ -104,6 +105,23 @@ def told(probes: Sequence[ProbeResult]) -> str:
             )
         )
     return joined(parts)
+
+
+def dropped(leg: Leg, facts: Sequence[Fact]) -> str:
+    """What the kernels at both ends dropped meanwhile, where they tell; "" where they do not, or dropped nothing."""
+    nodes = (leg.source_node, leg.target_node)
+    return in_turn(
+        say(
+            "Meanwhile the kernel of {node} dropped packets, whoever's they were: {drops}.",
+            node=one.node,
+            drops=joined(
+                say("{count} for {reason} in {place}", count=drop.count, reason=drop.reason, place=drop.place)
+                for drop in one.drops[:MOST_REASONS]
+            ),
+        )
+        for one in dict.fromkeys(facts)
+        if isinstance(one, DropReasons) and one.node in nodes and one.drops
+    )
 
 
 def with_largest(lost: Text, full: ProbeResult) -> Text:

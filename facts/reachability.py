@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from facts.fact import Fact
 
 
@@ -63,3 +65,19 @@ class Train(Fact, frozen=True, kw_only=True):
     def same_lost_again(self) -> bool:
         """Is it always the same ids or source ports that fail? By chance four would have to be lost twice."""
         return self.retried >= 4 and self.retried_back == 0
+
+
+class DropReason(msgspec.Struct, frozen=True, kw_only=True):
+    """Packets the kernel dropped for one reason in one of its functions."""
+
+    reason: str  # as the kernel calls it: "NETFILTER_DROP"
+    place: str  # function of the kernel: "nft_do_chain"
+    count: int
+
+
+class DropReasons(Fact, frozen=True, kw_only=True):
+    """IP packets a node's kernel dropped while fresh packets were followed, whoever's they were, in any network
+    namespace of it; the most frequent first."""
+
+    node: str
+    drops: tuple[DropReason, ...] = ()

@@ -16,6 +16,7 @@ from facts.capture import CaptureAsk, CaptureLine
 from node_probe import packets, series
 from node_probe.capture import Capture
 from node_probe.collectors import Collector, discover, felix
+from node_probe.drop_reasons import Tracing
 from node_probe.firewall.legacy import Log
 from node_probe.firewall.trace import Following
 from node_probe.netlink import Netlink
@@ -75,10 +76,12 @@ class Prober:
         tap = Tap(ask)
         following = Following(ask, self._log, self._trace)
         stages = Stages(ask, view)
+        tracing = Tracing(wanted=bool(ask.trace) and self._trace != "off")
         try:
             # First: a tap that is open tells the peers to send.
             await following.arm((time.monotonic() + deadline) / 2)
             await stages.open()
+            await tracing.open()
             tap.open()
             # A look that hangs must not eat the time of the packets.
             pause = min(packets_s, (deadline - time.monotonic()) / 2) if ask.send else packets.RESERVE_S / 2
@@ -88,15 +91,17 @@ class Prober:
                 facts += await self._look(ask, view, {"packets": series.collect}, deadline, looking)
                 await tap.end()
             await tap.look(deadline - (RULES_S if ask.trace else 0))
+            dropped = await tracing.reasons(self.node)
             followed = stages.sightings(tap) + await following.facts(deadline)
             told = await health
-            return facts + tap.sightings() + followed + told
+            return facts + tap.sightings() + followed + dropped + told
         finally:
             tap.close()
             stages.close()
             following.close()
             health.cancel()
             self._close_after(view, looking)
+            await tracing.close()
 
     async def capture(self, ask: CaptureAsk) -> AsyncGenerator[list[CaptureLine]]:
         """A few times a second what was captured; what it opened is closed with it. Raises CannotCapture."""

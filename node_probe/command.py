@@ -105,6 +105,7 @@ def _address(text: str) -> tuple[str, int]:
 async def _serve(node: str, host: str, port: int, context: ssl.SSLContext, trace: str, capture: str) -> None:
     from aiohttp import web
 
+    from node_probe import drop_reasons
     from node_probe.answer import Prober
     from node_probe.firewall.trace import sweep
     from node_probe.server import HANDSHAKE_S, application
@@ -121,6 +122,7 @@ async def _serve(node: str, host: str, port: int, context: ssl.SSLContext, trace
         ) from error
     with contextlib.suppress(OSError):  # no NET_ADMIN: nothing of ours can have been left either
         sweep()
+    drop_reasons.sweep()
     # No access log: at fifty questions a second it would be all there is to read.
     runner = web.AppRunner(application(prober, capture=capture), access_log=None, shutdown_timeout=GRACE_S)
     await runner.setup()
