@@ -9,19 +9,18 @@ OF_POLICIES = ("policy", "end_of_tier", "profile", "no_profile")
 TOO_LONG = 240  # characters of a rule's text
 
 
-def packets(drop: RuleDrop, leg: Leg) -> Text:
+def packets(drop: RuleDrop, leg: Leg | None) -> Text:
     """`tcp 5432 from shop/cart to shop/db`, the answers to such packets, or the tunnel's packets that carry either."""
     inner = _inner(drop, leg)
     return say("the tunnel's packets with {packets}", packets=inner) if drop.outer else inner
 
 
-def _inner(drop: RuleDrop, leg: Leg) -> Text:
+def _inner(drop: RuleDrop, leg: Leg | None) -> Text:
     number = f"{drop.protocol} {drop.port}" if drop.port else drop.protocol
+    source, target = (leg.source, leg.target) if leg else (drop.source_address, drop.target_address)
     if drop.reply:
-        return say(
-            "the answers of {source} to {packet} from {target}", packet=number, source=leg.source, target=leg.target
-        )
-    return say("{packet} from {source} to {target}", packet=number, source=leg.source, target=leg.target)
+        return say("the answers of {source} to {packet} from {target}", packet=number, source=source, target=target)
+    return say("{packet} from {source} to {target}", packet=number, source=source, target=target)
 
 
 def rule_of(drop: RuleDrop) -> Text:

@@ -41,8 +41,10 @@ def all_answered(probe: ProbeResult) -> bool:
     return probe.answered == probe.sent > 0
 
 
-def judged(forward: Leg, probes: Sequence[ProbeResult], blind: Sequence[Blind]) -> tuple[str, Text]:
-    """Verdict and summary of a flow in which no cause was found.
+def judged(
+    forward: Leg, probes: Sequence[ProbeResult], blind: Sequence[Blind], *, pings_stopped: bool = False
+) -> tuple[str, Text]:
+    """Verdict and summary of a flow in which no cause was found. pings_stopped: by a rule that is told as a warning.
 
     `healthy` only when everything was seen and fresh packets of the asked kind came back; else `unknown`.
     """
@@ -54,6 +56,13 @@ def judged(forward: Leg, probes: Sequence[ProbeResult], blind: Sequence[Blind]) 
     ends = {"source": forward.source, "target": forward.target}
     if not small:
         return "unknown", say("No fresh packet could be sent from {source} to {target}.", **ends)
+    if pings_stopped:
+        return "unknown", say(
+            "Pings from {source} to {target} are dropped by a rule of a firewall, as told beside ({met}); other "
+            "packets may pass.",
+            **ends,
+            met=met,
+        )
     if any(one.answered == 0 for one in small):
         return "unknown", say(
             "Nothing wrong was found, and yet {source} does not reach {target}: {met}."

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from engine import passage
+from engine.dropped import packets
 from engine.prefix import host
 from facts import (
     AddressHolders,
@@ -41,6 +42,7 @@ from facts import (
     PoolUsage,
     ProbeResult,
     RouteLookup,
+    RuleDrop,
     ServicePort,
     Sighting,
     Sysctl,
@@ -488,10 +490,17 @@ def _neighbor_table(fact: NeighborTable, legs: Sequence[Leg]) -> Said | None:
     return say("IPv{family} neighbor table", family=fact.family), say("room") if full else "", seen
 
 
+def _rule_drop(fact: RuleDrop, legs: Sequence[Leg]) -> Said | None:
+    leg = _find(legs, source_address=fact.source_address, target_address=fact.target_address)
+    seen = say("dropped by rule {number} of {chain}", number=fact.number, chain=fact.chain)
+    return say("in the firewall: {packets}", packets=packets(fact, leg)), say("to pass"), seen
+
+
 _TELL: dict[type[Fact], Callable[[Any, Sequence[Leg]], Said | None]] = {
     Neighbor: _neighbor,
     FdbEntry: _fdb,
     RouteLookup: _route,
+    RuleDrop: _rule_drop,
     Link: _link,
     LinkAddresses: _addresses,
     PodInterface: _pod_interface,

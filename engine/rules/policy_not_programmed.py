@@ -12,6 +12,7 @@ OF_POLICIES = ("policy", "end_of_tier")
     severity="breaks",
     remedy="Look at the log of calico-node on this node: whether it hears the API server and can write its rules. "
     "Restarting it makes it read all policies anew. If the rule stays, somebody else has written it.",
+    after=["firewall_backends_mixed"],
     at=the.stop.node,
     heals_within_s=HEALS_CHAIN,
     stop=some(Stop),
