@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from facts import Blind, Fact, LocalPod, NodeAsk, ProbeResult, SendProbe
+from node_probe import syn
 from node_probe.namespaces import CannotEnter
 from node_probe.netlink import NetlinkError
 from node_probe.view import View
@@ -198,8 +199,7 @@ def _sockets(probe: SendProbe) -> list[socket.socket]:
     with contextlib.ExitStack() as opened:
         made = []
         for _ in range(probe.count):
-            protocol = family.icmp if probe.protocol == "icmp" else 0
-            one = opened.enter_context(socket.socket(family.number, TYPES[probe.protocol], protocol))
+            one = opened.enter_context(_socket(probe, family))
             one.setblocking(False)
             one.setsockopt(family.level, family.receive_errors, 1)
             if probe.size:
@@ -212,6 +212,13 @@ def _sockets(probe: SendProbe) -> list[socket.socket]:
     return made
 
 
+def _socket(probe: SendProbe, family: Family) -> socket.socket:
+    if probe.protocol == "tcp" and probe.size:
+        return syn.open_socket(family.number)
+    protocol = family.icmp if probe.protocol == "icmp" else 0
+    return socket.socket(family.number, TYPES[probe.protocol], protocol)
+
+
 def _own_mtu(probe: SendProbe, view: View) -> int:
     try:
         return view.netlink.link(index=view.netlink.route(probe.target).device).mtu
@@ -220,12 +227,20 @@ def _own_mtu(probe: SendProbe, view: View) -> int:
 
 
 def packet_size(probe: SendProbe, mtu: int) -> int:
-    """Length of the whole IP packet. A TCP probe is a connection attempt, whose packets have no size to choose."""
-    if probe.protocol == "tcp":
+    """Length of the whole IP packet; 0 for a connection attempt, whose packets have no size to choose."""
+    if probe.protocol == "tcp" and not probe.size:
         return 0
     size = mtu if probe.size < 0 else probe.size
-    headers = _family(probe).header + PORT_OR_ECHO_HEADER
-    return min(LARGEST, max(size, headers)) if size else headers + len(SMALL)
+    return min(LARGEST, max(size, _headers(probe))) if size else smallest(probe)
+
+
+def smallest(probe: SendProbe) -> int:
+    """Length of a small packet of this kind."""
+    return _headers(probe) + len(SMALL)
+
+
+def _headers(probe: SendProbe) -> int:
+    return _family(probe).header + (syn.LENGTH if probe.protocol == "tcp" else PORT_OR_ECHO_HEADER)
 
 
 async def attempt(one: socket.socket, probe: SendProbe, size: int, timeout: float, identity: bytes = b"") -> Met:
@@ -243,6 +258,8 @@ async def attempt(one: socket.socket, probe: SendProbe, size: int, timeout: floa
         exchange.result()
     except Objection as objection:
         return _objected(probe, objection)
+    except syn.Reset:
+        return _refused(probe, ConnectionRefusedError(errno.ECONNREFUSED, "reset"))
     except OSError as error:
         said = _said(one, family)
         return _objected(probe, said) if said else _refused(probe, error)
@@ -254,10 +271,13 @@ async def attempt(one: socket.socket, probe: SendProbe, size: int, timeout: floa
 
 async def _exchange(one: socket.socket, probe: SendProbe, family: Family, size: int, identity: bytes) -> None:
     """Returns when the packet was answered. Raises Objection about it, OSError for a reset or the own kernel's no."""
-    length = size - family.header - PORT_OR_ECHO_HEADER
+    length = size - _headers(probe)
     loop = asyncio.get_running_loop()
     if probe.protocol == "tcp":
-        await loop.sock_connect(one, (probe.target, probe.port))
+        if size:
+            await syn.knock(one, probe.target, probe.port, length, identity or new_identity())
+        else:
+            await loop.sock_connect(one, (probe.target, probe.port))
         return
     one.connect((probe.target, probe.port))  # what others answer or say is not for this socket
     if probe.protocol == "udp":

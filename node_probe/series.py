@@ -26,6 +26,7 @@ from node_probe.packets import (
     patience,
     send,
     sender,
+    smallest,
 )
 from node_probe.view import View
 
@@ -45,7 +46,7 @@ async def collect(ask: NodeAsk, view: View) -> AsyncIterator[Fact]:
             f"{wanted} packets were asked for, at least one of each kind; a probe sends at most {MOST} at a time"
         )
     single = [(probe, asyncio.ensure_future(send(ask, probe, view))) for probe in ask.send if not probe.every_ms]
-    small = {probe: sending for probe, sending in single if probe.protocol == "icmp" and not probe.size}
+    small = {probe: sending for probe, sending in single if probe.protocol != "udp" and not probe.size}
     work = []
     for probe, sending in single:
         twin = small.get(msgspec.structs.replace(probe, size=0)) if probe.size else None
@@ -91,7 +92,7 @@ async def _search(ask: NodeAsk, probe: SendProbe, view: View, miss: float) -> tu
     """The largest size that passes and the smallest that does not, each seen twice; (0, 0) where it is not sizes that
     decide, (-1, -1) where time ran out. Some 40 packets for an MTU of 1500."""
     pod = sender(ask, probe)
-    passes = packet_size(msgspec.structs.replace(probe, size=0), 0)
+    passes = smallest(probe)
     _, stops = await _try((), ask, probe, view, pod, miss)
     while stops - passes > 1:
         if view.deadline - time.monotonic() < miss + 2 * RESERVE_S:

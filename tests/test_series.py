@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 import pytest
@@ -14,6 +15,7 @@ from tests.test_packets import send
 from tests.two_nodes import DB, DB6, NODE, STRANGER, TwoNodes, echo, from_cart
 
 VXLAN_PORT = 4789
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 VXLAN = {4: 50, 6: 70}
 VLAN = 4  # a veth lets so much more in than its MTU says
 
@@ -106,3 +108,28 @@ def test_trains_that_are_not_sent(probe: SendProbe) -> None:
     TwoNodes()
     (fact,) = send(probe)
     assert isinstance(fact, Blind) and fact.look == "packets"
+
+
+@in_namespaces
+def test_large_packets_are_tried_by_tcp_too_where_pings_are_not_answered() -> None:
+    """First packets of connections with data in them: the server sees nothing of it, nor of a connection."""
+    nodes = TwoNodes(dual=True)
+    for target, family in ((DB, 4), (DB6, 6)):
+        with nodes.db.run(lambda family=family: socket.socket(FAMILIES[family], socket.SOCK_STREAM)) as server:
+            server.bind((target, 8080))
+            server.listen(8)
+            server.setblocking(False)
+            large = SendProbe(pod="shop/cart", target=target, protocol="tcp", port=8080, size=-1)
+            small = SendProbe(pod="shop/cart", target=target, protocol="tcp", port=8080)
+            one = full(send(large))
+            assert (one.sent, one.answered, one.outcome, one.protocol) == (2, 2, "answered", "tcp")
+            assert one.size == 1430 and one.rtt_us > 0
+            with pytest.raises(BlockingIOError):
+                server.accept()
+            narrow(nodes, 1423)
+            one = full(send(small, large, patience_ms=1000))
+            assert (one.answered, one.outcome) == (0, "silence")
+            assert (one.passes, one.stops) == (1423 + VLAN - VXLAN[family], 1424 + VLAN - VXLAN[family])
+            narrow(nodes, 1500)
+            closed = full(send(SendProbe(pod="shop/cart", target=target, protocol="tcp", port=81, size=-1)))
+            assert (closed.answered, closed.outcome, closed.answered_by) == (0, "refused", target)

@@ -1,0 +1,96 @@
+"""A TCP packet as large as is wanted that opens no connection; without it nobody could tell that large packets are lost
+where pings are not answered.
+
+It is the first packet of a connection (SYN) with data in it. A server that does not speak TCP Fast Open answers as to
+any first packet and leaves the data alone (RFC 9293 3.4, RFC 7413 3); one that asks for a cookie does so too, for there
+is none. The sender's kernel knows of no such connection and ends it with a reset when the answer comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import socket
+import struct
+
+from node_probe.checksum import checksum
+from node_probe.filters import BEHIND, HALF, INSTRUCTION, JEQ, RETURN, SO_ATTACH_FILTER, Condition, program
+
+HEADER = struct.Struct("!HHIIBBHHH")
+OPTIONS = bytes([2, 4])  # maximum segment size, as every SYN has it; two bytes more say how large
+LENGTH = HEADER.size + len(OPTIONS) + 2
+MSS, WINDOW = 1220, 64240
+SYN, RST, ACK = 0x02, 0x04, 0x10
+LOWEST_PORT, PORTS = 61000, 4536  # the kernel gives out none of these by itself
+IPV6_CHECKSUM, CHECKSUM_AT = 7, 16
+ENOUGH = 128  # bytes of an answer
+
+
+class Reset(Exception):
+    """The target refuses the connection."""
+
+
+def open_socket(family: socket.AddressFamily) -> socket.socket:
+    """A raw socket that is given nothing yet. Raises OSError."""
+    one = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_TCP)
+    try:
+        _accept(one, struct.pack("=HBBI", RETURN, 0, 0, 0))
+        if family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, IPV6_CHECKSUM, CHECKSUM_AT)
+    except OSError:
+        one.close()
+        raise
+    return one
+
+
+async def knock(one: socket.socket, target: str, port: int, length: int, identity: bytes) -> None:
+    """Returns when a packet with so many bytes of data was answered. Raises Reset, OSError.
+
+    identity: four bytes, its sequence number. The port it is sent from comes of it, too.
+    """
+    six = one.family == socket.AF_INET6
+    own_port = LOWEST_PORT + int.from_bytes(identity, "big") % PORTS
+    _accept(one, _only_to(own_port, six=six))
+    one.connect((target, 0))  # what comes from others is not for this socket
+    packet = _packet(one.getsockname()[0], target, own_port, port, identity, os.urandom(length), sum_up=not six)
+    one.send(packet)
+    while True:
+        answer = await asyncio.get_running_loop().sock_recv(one, ENOUGH)
+        start = 0 if six else (answer[0] & 0xF) * 4  # IPv6's header stays with the kernel
+        source, _, _, about, _, flags, _, _, _ = HEADER.unpack_from(answer, start)
+        sequence = int.from_bytes(identity, "big")
+        if source == port and about in ((sequence + 1) % 2**32, (sequence + 1 + length) % 2**32):
+            if flags & RST:
+                raise Reset
+            if flags & (SYN | ACK) == SYN | ACK:
+                return
+
+
+def _packet(source: str, target: str, own_port: int, port: int, identity: bytes, data: bytes, *, sum_up: bool) -> bytes:
+    options = OPTIONS + struct.pack("!H", MSS)
+    words = LENGTH // 4 << 4
+
+    def whole(total: int) -> bytes:
+        number = int.from_bytes(identity, "big")
+        return HEADER.pack(own_port, port, number, 0, words, SYN, WINDOW, total, 0) + options + data
+
+    if not sum_up:
+        return whole(0)
+    ends = socket.inet_aton(source) + socket.inet_aton(target)
+    blank = whole(0)
+    return whole(checksum(ends + struct.pack("!HH", socket.IPPROTO_TCP, len(blank)) + blank))
+
+
+def _only_to(port: int, *, six: bool) -> bytes:
+    """Answers to this port: a raw socket would be given all that comes in TCP."""
+    if not six:
+        return program(False, [Condition(HALF + BEHIND, 2, port)])
+    code = [(HALF, 0, 0, 2), (JEQ, 0, 1, port), (RETURN, 0, 0, ENOUGH), (RETURN, 0, 0, 0)]  # without the IP header
+    return b"".join(INSTRUCTION.pack(*one) for one in code)
+
+
+def _accept(one: socket.socket, code: bytes) -> None:
+    buffer = ctypes.create_string_buffer(code)
+    count = len(code) // INSTRUCTION.size
+    one.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", count, ctypes.addressof(buffer)))
