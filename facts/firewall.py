@@ -114,7 +114,7 @@ class Stop(Fact, frozen=True, kw_only=True):
     allowed: tuple[str, ...] = ()  # what policies let pass on the leg, as PolicyAllows
     forgets: tuple[str, ...] = ()  # policies that were consulted and allow the same over the other address family
     filters: tuple[str, ...] = ()  # the node's packet filters with Calico's rules, as CalicoFirewall.backends
-    empty: bool = False  # of nftables: its maps know no pod at all
+    empty: bool = False  # of nftables: its maps know no pod at all, or its set of nodes no node
 
 
 class CalicoFirewall(Fact, frozen=True, kw_only=True):
@@ -129,6 +129,7 @@ class CalicoFirewall(Fact, frozen=True, kw_only=True):
     entered: tuple[str, ...] = ()  # of these, whose own chain FORWARD leads there: elsewhere no policy is asked
     from_pods: int = -1  # of nftables: interfaces of pods that its map knows, for what comes from them; -1: no map
     to_pods: int = -1
+    vxlan_peers: int = -1  # of nftables: entries of the set of nodes whose VXLAN packets are taken; -1: no set
 
 
 class ConnectionTable(Fact, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
 
+from facts import CalicoFirewall
 from tests.recorded_kernel import Kernel, Object, Recording
 from tests.recorded_states import ADDRESS, TUNNEL, annotate, block_of, free, move, recorded, resource
 from tests.recordings import load
@@ -21,6 +22,7 @@ from tests.recordings import load
 Line = tuple[Any, ...]
 Pair = frozenset[str]  # nodes; the pods that pinged are the first of each
 
+JUMP = re.compile(r"jump filter-cali-FORWARD|-A FORWARD .*-j cali-FORWARD")
 MOMENT_S = 1.0  # pings that begin or end to be lost by more than this away from a moment make one of their own
 NODES = ("node-a", "node-b", "node-c")
 
@@ -34,6 +36,8 @@ class Moment:
     lost: frozenset[Pair]  # whose pings do not come back
     pinged: frozenset[Pair]
     healed: bool
+    gone: tuple[str, ...] = ()  # lines of the wounded node's kernel, as recorded
+    new: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,30 @@ def _moments(one: Object, state: str, family: int, pair: Pair) -> Iterator[Momen
         change(kernel, [parsed(line) for line in gone], [parsed(line) for line in new], family)
         if not healed and (also := ALSO.get(one["fault"])):
             also(recording, one, at)
-        yield Moment(at, recording, frozenset({pair} if lost else ()), frozenset({pair}), healed)
+        yield Moment(
+            at, recording, frozenset({pair} if lost else ()), frozenset({pair}), healed, tuple(gone), tuple(new)
+        )
+
+
+def firewall_at(moment: Moment, node: str, family: int = 4) -> CalicoFirewall:
+    """What its probe sees then of the filter that Felix on this node keeps; two pods and two other nodes were there."""
+    nftables = any("==NFT" in line for line in (*moment.gone, *moment.new))
+    backend = "nftables" if nftables else "iptables-nft"
+    empty = [line for line in moment.gone if "chain filter-cali-FORWARD {" in line or "-A cali-FORWARD" in line]
+    cut = [line for line in moment.gone if JUMP.search(line) or "chain filter-FORWARD {" in line]
+
+    def left(what: str) -> int:
+        return 0 if any(what in line for line in moment.gone) and not any(what in line for line in moment.new) else 2
+
+    return CalicoFirewall(
+        node=node,
+        family=family,
+        backends=() if empty else (backend,),
+        entered=() if empty or cut else (backend,),
+        from_pods=left("goto filter-cali-fw-") if nftables else -1,
+        to_pods=left("goto filter-cali-tw-") if nftables else -1,
+        vxlan_peers=left("elements = { 172.30.0.1") if nftables else -1,
+    )
 
 
 def parsed(line: str) -> Line:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -81,17 +82,29 @@ def named(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
     return [(cause.rule, cause.node, cause.stage) for cause in diagnosis.causes]
 
 
-@pytest.mark.parametrize(("tool", "family"), BY_TOOL)
-@pytest.mark.parametrize(
-    ("node", "line", "stage"),
-    [
-        ("node-a", "-A OUTPUT -p udp --dport 4789 -j DROP", "source tunnel"),
-        ("node-b", "-A INPUT -p udp -m udp --dport 4789 -j DROP", "target tunnel"),
-        ("node-b", "-t raw -A PREROUTING -p udp --dport 4789 -j DROP", "target tunnel"),
-        ("node-a", "-t mangle -A POSTROUTING -p udp --dport 4789 -j DROP", "source tunnel"),
-        ("node-b", "-P INPUT DROP", "target tunnel"),
-    ],
-)
+TUNNEL = [
+    ("node-b", "-A INPUT -p udp -m udp --dport 4789 -j DROP", "target tunnel"),
+    ("node-a", "-A OUTPUT -p udp --dport 4789 -j DROP", "source tunnel"),
+    ("node-b", "-t raw -A PREROUTING -p udp --dport 4789 -j DROP", "target tunnel"),
+    ("node-a", "-t mangle -A POSTROUTING -p udp --dport 4789 -j DROP", "source tunnel"),
+    ("node-b", "-P INPUT DROP", "target tunnel"),
+]
+PASSING = [
+    ("node-b", "-A FORWARD -s {source} -j REJECT"),
+    ("node-a", "-A FORWARD -d {target} -j DROP"),
+    ("node-b", "-t mangle -A FORWARD -d {target} -j DROP"),
+    ("node-a", "-t raw -A PREROUTING -s {source} -d {target} -j DROP"),
+    ("node-b", "-P FORWARD DROP"),
+]
+
+
+def by_tools(cases: list[Any]) -> list[Any]:
+    """Every case with both tools of IPv4, the first and the last one with those of IPv6."""
+    four = [(tool, 4, *case) for case in cases for tool in TOOLS[4]]
+    return four + [(tool, 6, *case) for case in (cases[0], cases[-1]) for tool in TOOLS[6]]
+
+
+@pytest.mark.parametrize(("tool", "family", "node", "line", "stage"), by_tools(TUNNEL))
 async def test_a_rule_that_drops_the_tunnel_is_named_and_not_the_network(
     shared: Lab, hosts: Hosts, tool: str, family: int, node: str, line: str, stage: str
 ) -> None:
@@ -105,17 +118,7 @@ async def test_a_rule_that_drops_the_tunnel_is_named_and_not_the_network(
     assert tool.replace("6", "") in diagnosis.causes[0].text
 
 
-@pytest.mark.parametrize(("tool", "family"), BY_TOOL)
-@pytest.mark.parametrize(
-    ("node", "line"),
-    [
-        ("node-a", "-A FORWARD -d {target} -j DROP"),
-        ("node-b", "-A FORWARD -s {source} -j REJECT"),
-        ("node-b", "-t mangle -A FORWARD -d {target} -j DROP"),
-        ("node-a", "-t raw -A PREROUTING -s {source} -d {target} -j DROP"),
-        ("node-b", "-P FORWARD DROP"),
-    ],
-)
+@pytest.mark.parametrize(("tool", "family", "node", "line"), by_tools(PASSING))
 async def test_a_rule_that_drops_what_passes_is_named(
     shared: Lab, hosts: Hosts, tool: str, family: int, node: str, line: str
 ) -> None:
@@ -182,7 +185,7 @@ async def test_what_is_normal_of_a_node_is_seen_without_any_tool(shared: Lab, ho
         ("node-a", 6, ("nftables",)),
         ("node-b", 6, ("nftables",)),
     }
-    assert all(one.from_pods == one.to_pods == 2 for one in walls)
+    assert all(one.from_pods == one.to_pods == 2 and one.vxlan_peers > 0 for one in walls)
     tables = [one for one in diagnosis.facts if isinstance(one, ConnectionTable)]
     assert {one.node for one in tables} == {"node-a", "node-b"}
     assert all(0 <= one.count < one.limit for one in tables)

@@ -26,6 +26,7 @@ PLACES = {
 }
 IPTABLES_LEGACY = "iptables-legacy"
 FROM_PODS, TO_PODS = "filter-cali-from-wl-dispatch", "filter-cali-to-wl-dispatch"
+VXLAN_PEERS = {4: "cali40all-vxlan-net", 6: "cali60all-vxlan-net"}
 # linux/netfilter/nf_tables.h
 NEW_RULE, GET_RULE, NEW_ELEMENTS, GET_ELEMENTS = 6, 7, 12, 13
 TABLE, CHAIN, ELEMENTS, ELEMENT, LIST_ITEM = 1, 2, 3, 1, 1
@@ -51,7 +52,7 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
     if ask.felix or ask.family == 4:  # it is of the whole node, which may be asked several times
         yield from _connections(ask.node)
     holding, entered = [], []
-    from_pods = to_pods = -1
+    from_pods = to_pods = vxlan_peers = -1
     with arming.netfilter() as wire:
         for backend, (table, base, chain) in PLACES.items():
             if not _rules(wire, ask.family, table, chain):
@@ -62,6 +63,7 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
             if backend == "nftables":
                 from_pods = _elements(wire, ask.family, table, FROM_PODS)
                 to_pods = _elements(wire, ask.family, table, TO_PODS)
+                vxlan_peers = _elements(wire, ask.family, table, VXLAN_PEERS[ask.family])
     if legacy.holds_tables(ask.family):
         holds, leads = _legacy(ask.family)
         holding += [IPTABLES_LEGACY] if holds else []
@@ -73,6 +75,7 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
         entered=tuple(entered),
         from_pods=from_pods,
         to_pods=to_pods,
+        vxlan_peers=vxlan_peers,
     )
 
 
