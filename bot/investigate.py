@@ -15,6 +15,7 @@ from bot.sources.kubernetes import Cluster
 from bot.sources.policies import policies
 from bot.sources.probes import Probes
 from bot.words import parse
+from engine.large import large
 from engine.plan import plan, second
 from engine.trains import trains
 from engine.worker import Worker
@@ -26,6 +27,7 @@ from facts import (
     Fact,
     FirewallTrace,
     NodeAsk,
+    ProbeResult,
     RuleDrop,
     Train,
     listed,
@@ -79,10 +81,10 @@ async def investigate(
         followed, about = await asyncio.gather(probes.ask(again, addresses), policies(cluster, known))
         seen += [*_followed(again, followed), *about]
 
-    if more := trains(known, seen):
+    if more := [*trains(known, seen), *large(known, seen)]:
         places = listed(list(dict.fromkeys(ask.node for ask in more)))
-        await _tell(progress, say("counting what is lost of packets from {nodes}", nodes=places))
-        seen += [fact for fact in await probes.ask(more, addresses) if isinstance(fact, Train)]
+        await _tell(progress, say("sending more packets from {nodes}", nodes=places))
+        seen += [fact for fact in await probes.ask(more, addresses) if _is_more(fact)]
 
     await _tell(progress, say("judging"))
     diagnosis = await asyncio.to_thread(worker.diagnose, [*known, *seen])
@@ -111,6 +113,11 @@ def _followed(asks: Sequence[NodeAsk], seen: Sequence[Fact]) -> list[Fact]:
             told = [Blind(node=ask.node, look="firewall trace", reason=failed or unable, minor=True)]
         found += [*told, *(fact for fact in own if isinstance(fact, DropReasons))]
     return list(dict.fromkeys(found))
+
+
+def _is_more(fact: Fact) -> bool:
+    """Does it tell of something that the first look did not try?"""
+    return isinstance(fact, Train) or (isinstance(fact, ProbeResult) and fact.protocol == "tcp" and fact.size > 0)
 
 
 def _about_firewall(fact: Fact) -> bool:

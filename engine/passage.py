@@ -52,6 +52,7 @@ def judged(
     small = [one for one in wanted(forward, probes) if not one.size]
     full = [one for one in asked if one.size and one.protocol == "icmp"]
     ping = [one for one in asked if one.protocol == "icmp" and not one.size]
+    by_tcp = [one for one in asked if one.size and one.protocol == "tcp"]
     met = told(asked)
     ends = {"source": forward.source, "target": forward.target}
     if not small:
@@ -78,7 +79,8 @@ def judged(
     back = [one for one in probes if one.pod == forward.target and one.target_address == forward.source_address]
     fits = max((one.size for one in back if one.protocol == "icmp" and all_answered(one)), default=0)
     lost = [one for one in full if not all_answered(one)]
-    if any(one.answered for one in ping) and any(not 0 < fits < one.size for one in lost):
+    too_large = any(one.answered for one in ping) and any(not 0 < fits < one.size for one in lost)
+    if too_large or any(one.lost_for_its_size(other) for one in by_tcp for other in small):
         return "unknown", say("Small packets pass and full-size ones do not: {met}.", met=met)
     if not full:
         return "unknown", say("Small packets pass ({met}); no full-size one could be sent.", met=met)
@@ -91,7 +93,7 @@ def judged(
             target=forward.target,
             fits=fits,
         )
-    if lost:
+    if lost and not (by_tcp and all(map(all_answered, by_tcp))):
         return "healthy", say("{met}. Full-size packets could not be tested: ICMP is not answered.", met=met)
     return "healthy", say("{met}.", met=met)
 

@@ -29,8 +29,12 @@ class ProbeResult(Fact, frozen=True, kw_only=True):
     stops: int = -1  # bytes of the smallest one that was not
 
     def lost_for_its_size(self, small: ProbeResult) -> bool:
-        """All of these are lost and all of the small ones on the same way came back: only their size differs."""
-        return self.answered == 0 and small.answered == small.sent > 0 and self.passes != 0
+        """All of these are lost and all of the small ones on the same way came back: only their size differs.
+
+        Of TCP, whose first packets carry no data as a rule, only where smaller ones with data came back, too.
+        """
+        by_size = self.passes > 0 if self.protocol == "tcp" else self.passes != 0
+        return self.answered == 0 and small.answered == small.sent > 0 and by_size
 
 
 class Train(Fact, frozen=True, kw_only=True):

@@ -279,6 +279,17 @@ async def test_wrong_sums_of_what_a_node_itself_sends_into_the_tunnel(lab: Lab) 
     assert uplink.sums == "kernel", "as set on this node, with which its card is out of it"
 
 
+async def test_large_packets_that_are_lost_where_no_ping_is_answered(lab: Lab) -> None:
+    by_hand(lab, "node-b", "drop_protocol('vxlan.calico', 1)")
+    healthy_but_pings = await answered(lab)
+    assert healthy_but_pings.verdict == "healthy", healthy_but_pings
+    assert "tcp 5432 1450 bytes 2 of 2 answered" in healthy_but_pings.summary
+    lab.inflict("path_mtu_too_small", "shop/cart", "shop/db", "source")
+    diagnosis = await answered(lab)
+    assert named(diagnosis) == [("path_mtu_too_small", "node-a", "both")]
+    assert "Packets of up to 1354 bytes come back" in diagnosis.causes[0].text, "1400, and a VLAN's header, less VXLAN"
+
+
 def with_program(lab: Lab, node: str, device: str, program: int, *words: str) -> None:
     path = os.pathsep.join(filter(None, (HERE, os.environ.get("PYTHONPATH"))))
     argv = ["env", f"PYTHONPATH={path}", sys.executable, "-m", "tests.xdp", device, *words]

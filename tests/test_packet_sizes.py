@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
 from engine.diagnosis import diagnose
+from engine.large import large
 from facts import Diagnosis, Fact, Link, PodInterface, ProbeResult
 from tests.other_ways import ipip, plain, wireguard
-from tests.scene import CART, DEVICE, change, healthy
+from tests.scene import CART, DB, DEVICE, change, healthy
 
 LOST = {"answered": 0, "outcome": "silence", "rtt_us": -1}
 # tunnel device, what it takes on an uplink of 1500
@@ -93,4 +97,54 @@ def test_the_other_node_s_uplink_is_narrower_by_right() -> None:
     facts = change(plain(), Link, {"node": "node-b", "device": "eth0"}, mtu=1400)
     facts = change(facts, PodInterface, {"node": "node-b"}, mtu=1400, pod_mtu=1400)
     diagnosis = diagnose(with_large_cart(facts, 1500))
+    assert diagnosis.causes == ()
+
+
+def by_tcp(**fields: Any) -> ProbeResult:
+    """Of first packets of connections with data in them, as large as both pods take."""
+    (small,) = [one for one in healthy() if isinstance(one, ProbeResult) and one.protocol == "tcp"]
+    return msgspec.structs.replace(small, size=1450, **fields)
+
+
+def without_pings() -> list[Fact]:
+    """A policy lets nothing but the asked port pass."""
+    return change(healthy(), ProbeResult, {"protocol": "icmp", "target_address": DB[2]}, **LOST)
+
+
+def test_large_packets_by_tcp_are_asked_for_where_pings_are_not_answered() -> None:
+    known = healthy()
+    assert large(known, known) == [], "not where pings are"
+    (ask,) = large(known, without_pings())
+    assert (ask.node, ask.read, ask.felix) == ("node-a", False, False)
+    assert [(one.protocol, one.port, one.size) for one in ask.send] == [("tcp", 5432, 0), ("tcp", 5432, 1450)]
+    assert large(known, change(without_pings(), ProbeResult, {"protocol": "tcp"}, **LOST)) == [], (
+        "nor where TCP is lost"
+    )
+    smaller = change(without_pings(), PodInterface, {"pod": DB[0]}, pod_mtu=1400)
+    assert [one.send[1].size for one in large(known, smaller)] == [1400], "as large as a connection would use"
+    unknown = change(without_pings(), PodInterface, {"pod": DB[0]}, pod_mtu=-1)
+    assert large(known, unknown) == []
+
+
+def test_what_they_meet_is_the_answer_that_pings_do_not_give() -> None:
+    untested = diagnose(without_pings())
+    assert untested.verdict == "healthy" and "could not be tested" in untested.summary
+    passing = diagnose([*without_pings(), by_tcp()])
+    assert passing.verdict == "healthy" and "could not be tested" not in passing.summary
+    lost = diagnose([*without_pings(), by_tcp(**LOST, passes=1372, stops=1373)])
+    assert named(lost) == [("path_mtu_too_small", "node-a")]
+    assert "Packets of up to 1372 bytes come back" in lost.causes[0].text
+
+
+@pytest.mark.parametrize("passes", [-1, 0])
+def test_a_firewall_that_dislikes_first_packets_with_data_is_no_wrong_mtu(passes: int) -> None:
+    diagnosis = diagnose([*without_pings(), by_tcp(**LOST, passes=passes)])
+    assert (diagnosis.verdict, diagnosis.causes) == ("healthy", ())
+    assert "could not be tested" in diagnosis.summary
+
+
+def test_pings_lost_by_chance_are_no_wrong_mtu_either() -> None:
+    """The search met smaller ones that were lost and larger ones that passed."""
+    lost = full_lost(healthy())
+    diagnosis = diagnose(change(lost, ProbeResult, {"size": 1450}, passes=0))
     assert diagnosis.causes == ()

@@ -37,9 +37,9 @@ from facts import Leg, PodInterface, ProbeResult, Room
     ),
     way=some(Room, flow=the.leg.flow, direction="forward", node=the.leg.source_node),
     back=some(Room, flow=the.leg.flow, direction="reverse", node=the.leg.target_node),
-    small=some(ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, protocol="icmp", size=0),
-    full=some(
-        ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, protocol="icmp", size=the.here.pod_mtu
+    full=some(ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, size=the.here.pod_mtu),
+    small=some(
+        ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, protocol=the.full.protocol, size=0
     ),
 )
 def path_mtu_too_small(
@@ -48,8 +48,8 @@ def path_mtu_too_small(
     there: PodInterface,
     way: Room,
     back: Room,
-    small: ProbeResult,
     full: ProbeResult,
+    small: ProbeResult,
 ) -> Text | None:
     if not full.lost_for_its_size(small):
         return None

@@ -24,17 +24,13 @@ from facts import Leg, PodInterface, ProbeResult, Room
         entered=True,
     ),
     room=some(Room, flow=the.leg.flow, direction=the.leg.direction, node=the.leg.source_node),
-    small=some(ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, protocol="icmp", size=0),
-    full=some(
-        ProbeResult,
-        pod=the.leg.source,
-        target_address=the.leg.target_address,
-        protocol="icmp",
-        size=the.interface.pod_mtu,
+    full=some(ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, size=the.interface.pod_mtu),
+    small=some(
+        ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, protocol=the.full.protocol, size=0
     ),
 )
 def pod_mtu_too_large(
-    leg: Leg, interface: PodInterface, room: Room, small: ProbeResult, full: ProbeResult
+    leg: Leg, interface: PodInterface, room: Room, full: ProbeResult, small: ProbeResult
 ) -> Finding | None:
     if room.size <= 0 or interface.pod_mtu <= room.size:
         return None

@@ -29,17 +29,13 @@ NAMES = {"vxlan": "VXLAN", "ipip": "IPIP", "wireguard": "WireGuard"}
         found=True,
         entered=True,
     ),
-    small=some(ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, protocol="icmp", size=0),
-    full=some(
-        ProbeResult,
-        pod=the.leg.source,
-        target_address=the.leg.target_address,
-        protocol="icmp",
-        size=the.interface.pod_mtu,
+    full=some(ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, size=the.interface.pod_mtu),
+    small=some(
+        ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, protocol=the.full.protocol, size=0
     ),
 )
 def tunnel_mtu_too_large(
-    leg: Leg, room: Room, interface: PodInterface, small: ProbeResult, full: ProbeResult
+    leg: Leg, room: Room, interface: PodInterface, full: ProbeResult, small: ProbeResult
 ) -> Finding | None:
     most = room.uplink_mtu - room.overhead
     if not room.overhead or room.uplink_mtu <= 0 or room.size <= most:
