@@ -11,12 +11,14 @@ from pathlib import Path
 
 import msgspec
 
+from bot.sources.bystanders import bystanders
 from bot.sources.kubernetes import Cluster
 from bot.sources.policies import policies
 from bot.sources.probes import Probes
 from bot.words import parse
 from engine.large import large
 from engine.plan import plan, second
+from engine.sights import strangers
 from engine.trains import trains
 from engine.worker import Worker
 from facts import (
@@ -29,6 +31,7 @@ from facts import (
     NodeAsk,
     ProbeResult,
     RuleDrop,
+    StageSighting,
     Train,
     listed,
     say,
@@ -80,6 +83,7 @@ async def investigate(
         await _tell(progress, say("following packets through the firewalls of {nodes}", nodes=places))
         followed, about = await asyncio.gather(probes.ask(again, addresses), policies(cluster, known))
         seen += [*_followed(again, followed), *about]
+        seen += await bystanders(cluster, strangers(known, seen))
 
     if more := [*trains(known, seen), *large(known, seen)]:
         places = listed(list(dict.fromkeys(ask.node for ask in more)))
@@ -102,7 +106,8 @@ async def investigate(
 
 
 def _followed(asks: Sequence[NodeAsk], seen: Sequence[Fact]) -> list[Fact]:
-    """What firewalls did, and nothing else: of the rest there is a first look already, taken at one moment."""
+    """What firewalls did and where packets were met, and nothing else: of the rest there is a first look already, taken
+    at one moment."""
     found: list[Fact] = []
     for ask in asks:
         own = [fact for fact in seen if getattr(fact, "node", "") == ask.node]
@@ -111,7 +116,7 @@ def _followed(asks: Sequence[NodeAsk], seen: Sequence[Fact]) -> list[Fact]:
             failed = next((fact.reason for fact in own if isinstance(fact, Blind) and fact.look == "probe"), "")
             unable = say("its probe is of a version that follows no packets through the firewall")
             told = [Blind(node=ask.node, look="firewall trace", reason=failed or unable, minor=True)]
-        found += [*told, *(fact for fact in own if isinstance(fact, DropReasons))]
+        found += [*told, *(fact for fact in own if isinstance(fact, StageSighting | DropReasons))]
     return list(dict.fromkeys(found))
 
 

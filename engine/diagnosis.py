@@ -12,6 +12,7 @@ from engine.opinions import about_lost, opinions
 from engine.order import depths, place
 from engine.path import paths
 from engine.rule import HEALS_NEVER, CauseRule
+from engine.sights import Track, tracks
 from engine.stops import stops
 from facts import (
     Allocation,
@@ -78,13 +79,14 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     warnings = tuple(cause for cause in causes if cause.severity == "warns")
     blind = _blind(evaluation, unjudged, withheld, breaking)
     well = _well(legs, probes, breaking, blind)
+    followed = tracks(legs, evaluation.facts)
     if breaking:
         despite = "" if services.lost(evaluation.facts) else _probes_despite_cause(legs, probes, breaking)
         verdict, summary = "cause", in_turn((services.answers(evaluation.facts), despite))
     elif legs:
         verdict, summary = services.judged(
             evaluation.facts,
-            *_without_cause([leg for leg in legs if leg.flow not in spared], probes, blind, evaluation.facts),
+            *_without_cause([leg for leg in legs if leg.flow not in spared], probes, blind, followed, evaluation.facts),
         )
     else:
         of_service = services.without_legs(evaluation.facts, blind)
@@ -97,7 +99,7 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
         warnings=warnings,
         checked=evaluation.checked,
         blind=blind,
-        path=paths(legs, breaking, blind, well, lost=verdict == "unknown"),
+        path=paths(legs, breaking, blind, well, followed, lost=verdict == "unknown"),
         facts=evaluation.facts,
     )
 
@@ -339,11 +341,15 @@ def _well(
 
 
 def _without_cause(
-    legs: Sequence[Leg], probes: Sequence[ProbeResult], blind: Sequence[Blind], facts: Sequence[Fact]
+    legs: Sequence[Leg],
+    probes: Sequence[ProbeResult],
+    blind: Sequence[Blind],
+    followed: Sequence[Track],
+    facts: Sequence[Fact],
 ) -> tuple[str, str]:
     """The verdict of all flows together: healthy when each is. The summary names the flows only where there are two."""
     forward = [leg for leg in legs if leg.direction == "forward"]
-    verdicts = [_judged(leg, probes, blind, facts) for leg in forward]
+    verdicts = [_judged(leg, probes, blind, followed, facts) for leg in forward]
     worst = [one for one in zip(verdicts, forward, strict=True) if one[0][0] == "unknown"]
     told = worst or list(zip(verdicts, forward, strict=True))
     if len(forward) == 1:
@@ -352,12 +358,20 @@ def _without_cause(
     return told[0][0][0], in_turn(summaries)
 
 
-def _judged(leg: Leg, probes: Sequence[ProbeResult], blind: Sequence[Blind], facts: Sequence[Fact]) -> tuple[str, str]:
-    """Of one flow, with what the policies say of it where its packets are lost."""
+def _judged(
+    leg: Leg,
+    probes: Sequence[ProbeResult],
+    blind: Sequence[Blind],
+    followed: Sequence[Track],
+    facts: Sequence[Fact],
+) -> tuple[str, str]:
+    """Of one flow; where its packets are lost with the place they were seen last, and what the policies say of them."""
     verdict, summary = passage.judged(leg, probes, blind)
-    lost = passage.loses(leg, probes)
-    policies = in_turn((about_lost(facts, leg), passage.dropped(leg, facts))) if lost else ""
-    return verdict, in_turn((summary, trains.told(leg, facts), policies))
+    seen, policies = [], ""
+    if passage.loses(leg, probes):
+        seen = [track.told or "" for track in followed if track.leg.flow == leg.flow]
+        policies = in_turn((about_lost(facts, leg), passage.dropped(leg, facts)))
+    return verdict, in_turn((summary, *seen, trains.told(leg, facts), policies))
 
 
 def _flow_name(leg: Leg, forward: Sequence[Leg]) -> str:

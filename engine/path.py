@@ -3,47 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from facts import Blind, Cause, Hop, Leg, LegPath
 from facts.flow import STAGES, mirrored
+
+if TYPE_CHECKING:
+    from engine.sights import Track
 
 UNTUNNELLED = ("local", "direct", "host", "outside")
 
 
 def paths(
-    legs: Iterable[Leg], causes: Sequence[Cause], blind: Sequence[Blind], well: Collection[str], *, lost: bool
+    legs: Iterable[Leg],
+    causes: Sequence[Cause],
+    blind: Sequence[Blind],
+    well: Collection[str],
+    tracks: Iterable[Track],
+    *,
+    lost: bool,
 ) -> tuple[LegPath, ...]:
     """One LegPath per leg. A hop is "ok" only where nothing on its node was hidden and no bad hop comes before it.
 
     well: names of the flows that carry packets and have nothing wrong; all of their hops are.
+    tracks: legs on which packets were followed to where they were lost. Of these only what packets passed is ok, and
+    where no cause has another place for it, the first bad hop is where they were seen no more.
     lost: nothing was found that explains what was met. Then no other hop is called ok: one of them loses the packets.
     The network between the nodes is only proven by packets that came back.
     """
     hidden = {one.node for one in blind if not one.minor}
-    return tuple(_path(leg, causes, hidden, well=leg.flow in well, lost=lost) for leg in legs)
+    of = {(track.leg.flow, track.leg.direction): track for track in tracks}
+    return tuple(
+        _path(leg, causes, hidden, of.get((leg.flow, leg.direction)), well=leg.flow in well, lost=lost) for leg in legs
+    )
 
 
-def _path(leg: Leg, causes: Sequence[Cause], hidden: Collection[str], *, well: bool, lost: bool) -> LegPath:
+def _path(
+    leg: Leg, causes: Sequence[Cause], hidden: Collection[str], track: Track | None, *, well: bool, lost: bool
+) -> LegPath:
     stages = stages_of(leg)
     bad = min((stages.index(stage) for stage in _bad_stages(leg, causes) if stage in stages), default=-1)
+    if track and track.first_bad and bad < 0:
+        bad = stages.index(track.first_bad)
+    last = stages.index(track.last_good) if track and track.last_good else -1
     hops = []
     for index, stage in enumerate(stages):
         node, name = _place(leg, stage)
+        packets = track.stages[stage].packets if track else -1
         if index == bad:
             state = "bad"
+        elif track:
+            # Nobody could look into one that they were met behind; where one looked and saw none, they went around it.
+            state = "ok" if index <= last and packets and (bad < 0 or index < bad) else "unknown"
         elif well or (not lost and (bad < 0 or index < bad) and node and node not in hidden):
             state = "ok"
         else:
             state = "unknown"
-        hops.append(Hop(stage=stage, node=node, name=name, state=state))
+        hops.append(Hop(stage=stage, node=node, name=name, state=state, met=packets))
+    before = bad if bad >= 0 else len(hops) if track else 0
     return LegPath(
         flow=leg.flow,
         direction=leg.direction,
         source=leg.source,
         target=leg.target,
         hops=tuple(hops),
-        last_good=next((hop.stage for hop in reversed(hops[: max(bad, 0)]) if hop.state == "ok"), ""),
+        last_good=next((hop.stage for hop in reversed(hops[:before]) if hop.state == "ok"), ""),
         first_bad=stages[bad] if bad >= 0 else "",
+        lost=(track.told if track else None) or "",
     )
 
 

@@ -143,7 +143,10 @@ def _follow(node: CalicoNode, legs: Sequence[Leg]) -> NodeAsk:
         read=False,
         tunnel_device=next((leg.tunnel_device for leg in (*leaving, *arriving)), ""),
         uplink_address=node.address,
-        local_pods=_unique([_sending_pod(leg) for leg in sending if leg.source_kind == "pod"]),
+        local_pods=_unique(
+            [_sending_pod(leg) for leg in sending if leg.source_kind == "pod"]
+            + [_asked_pod(leg) for leg in sent if leg.target_kind == "pod"]
+        ),
         send=_unique([_probe(leg) for leg in sending]),
         # By its marks the target's node tells that it follows, and knows when the last packet has come. Of the other
         # legs, on which nobody sends, nobody would say so.
@@ -357,6 +360,10 @@ def _port_asked(leg: Leg) -> bool:
 
 def _sending_pod(leg: Leg) -> LocalPod:
     return LocalPod(name=leg.source, address=leg.source_address, interface=leg.source_interface)
+
+
+def _asked_pod(leg: Leg) -> LocalPod:
+    return LocalPod(name=leg.target, address=leg.target_address, interface=leg.target_interface)
 
 
 def _probes(leg: Leg) -> list[SendProbe]:

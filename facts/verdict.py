@@ -51,6 +51,7 @@ class Hop(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     name: str  # eth0, cali..., vxlan.calico
     state: str
+    met: int = -1  # our own packets that were seen to leave this stage for the next; -1: nobody could look
 
 
 class LegPath(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +64,11 @@ class LegPath(msgspec.Struct, frozen=True, kw_only=True):
     hops: tuple[Hop, ...]
     last_good: str = ""
     first_bad: str = ""
+    lost: str = ""  # where our own packets were seen last and where no more; "": not lost on it, or not followed
+    lost_message: Message | None = None  # the same, before it was put into English
+
+    def __post_init__(self) -> None:
+        _keep(self, "lost", "lost_message")
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):

@@ -81,6 +81,18 @@ def calico_nodes(node: Object, pools: Sequence[tuple[Pool, Object]] | None, feli
     return [_calico_node(node, pools, felix, family) for family in ((4, 6) if written or pooled else (4,))]
 
 
+def node_addresses(node: Object) -> tuple[str, list[str]]:
+    """The name of a node with the addresses it may be sent a tunnel's packets under."""
+    annotations: Object = (node.get("metadata") or {}).get("annotations") or {}
+    written = [
+        interface
+        for family in (4, 6)
+        if (interface := _interface(str(annotations.get(f"projectcalico.org/IPv{family}Address") or ""), family))
+    ]
+    internal = [one["address"] for one in (node.get("status") or {}).get("addresses") or () if one.get("address")]
+    return str((node.get("metadata") or {}).get("name", "")), [*internal, *(str(one.ip) for one in written)]
+
+
 def _calico_node(node: Object, pools: Sequence[tuple[Pool, Object]] | None, felix: Object, family: int) -> CalicoNode:
     meta: Object = node.get("metadata") or {}
     status: Object = node.get("status") or {}
