@@ -34,7 +34,12 @@ def wanted(leg: Leg, probes: Sequence[ProbeResult]) -> list[ProbeResult]:
 
 def loses(leg: Leg, probes: Sequence[ProbeResult]) -> bool:
     """Did a small fresh packet of the asked kind not come back?"""
-    return any(one.answered < one.sent for one in wanted(leg, probes) if not one.size)
+    return any(is_lost(one) for one in wanted(leg, probes) if not one.size)
+
+
+def is_lost(probe: ProbeResult) -> bool:
+    """Did one not come back, or was none let out? A firewall of the sender's own refuses to its face."""
+    return probe.answered < probe.sent or (not probe.sent and probe.outcome == "error")
 
 
 def all_answered(probe: ProbeResult) -> bool:
@@ -106,7 +111,7 @@ def told(probes: Sequence[ProbeResult]) -> str:
         name = say("{kind} {size} bytes", kind=kind, size=one.size) if one.size else kind
         parts.append(
             say("{packets} {answered} of {sent} answered", packets=name, answered=one.answered, sent=one.sent)
-            if one.answered == one.sent
+            if one.answered == one.sent and one.outcome != "error"
             else say(
                 "{packets} {answered} of {sent} answered ({met})",
                 packets=name,

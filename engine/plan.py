@@ -11,7 +11,7 @@ from engine.deductions.flow import FAMILIES, address_of, flows
 from engine.deductions.leg import legs
 from engine.deductions.service_flow import service_flows
 from engine.ends import sides
-from engine.passage import loses
+from engine.passage import is_lost, loses
 from engine.services import sender, sends
 from facts import (
     Backend,
@@ -129,7 +129,7 @@ def _follow_services(
 
 def _lost(sent: SendProbe, node: str, result: ProbeResult) -> bool:
     met = (result.node, result.pod, result.target_address, result.protocol, result.port)
-    return met == (node, sent.pod, sent.target, sent.protocol, sent.port) and result.answered < result.sent
+    return met == (node, sent.pod, sent.target, sent.protocol, sent.port) and is_lost(result)
 
 
 def _follow(node: CalicoNode, legs: Sequence[Leg]) -> NodeAsk:
