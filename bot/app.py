@@ -19,6 +19,7 @@ from slack_bolt.context.ack.async_ack import AsyncAck
 
 from bot import speech
 from bot.approvals import Approvals, GroupCache, listing
+from bot.captures import Captures, Capturing
 from bot.cards import Cards
 from bot.conversation import Conversation, Investigate
 from bot.errors import COULD_NOT_JUDGE, UserError
@@ -75,6 +76,7 @@ class App:
         store: FixStore,
         approvers: Approvers,
         journal: Journal,
+        capturing: Capturing | None = None,
         cluster: str = "",
         language: Language = ENGLISH,
     ) -> None:
@@ -86,6 +88,7 @@ class App:
         self._investigate = investigate
         self._slack = Slack(web_client(settings.bot_token, settings.api_url))
         self._approvals = Approvals(store, approvers, GroupCache(self._slack.members))
+        self._capturing = capturing
         self._cards = Cards(self._slack, store, approvers, second_look(investigate, language), language)
         self.address: tuple[str, int] | None = None  # in HTTP mode, once it listens
         self.ready = asyncio.Event()
@@ -99,6 +102,14 @@ class App:
             self._store,
             self._cards,
             self._investigate,
+            cluster=self._cluster,
+            bot_name=self._me.name,
+            language=self._language,
+        )
+        self._captures = Captures(
+            self._slack,
+            self._approvals,
+            self._capturing,
             cluster=self._cluster,
             bot_name=self._me.name,
             language=self._language,
@@ -208,6 +219,8 @@ class App:
             return self._conversation.answer(job) if accepted else None
         if not await asyncio.to_thread(self._journal.first, identity):
             return None
+        if said is not None and said.word == "capture" and not place.thread:
+            place = msgspec.structs.replace(place, thread=ts)
         return self._say(said, place) if said is not None else self._tell(sentence, place)
 
     async def _on_mention(self, context: dict[str, Any]) -> None:
@@ -294,6 +307,14 @@ class App:
             except StoreError as error:
                 lines = error.sentence
             await self._tell(escape(lines), place)
+        elif said.word == "capture":
+            await self._captures.take(
+                said.rest,
+                channel=place.channel,
+                user=place.user,
+                thread=place.thread,
+                response_url=place.response_url,
+            )
         elif not said.rest:
             which = say("Which one? {usage}", usage=speech.HELP[said.word])
             await self._tell(escape(self._language(which)), place)

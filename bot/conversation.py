@@ -82,7 +82,7 @@ class Conversation:
     async def _judge(self, job: Job) -> None:
         words = job.words.split()
         try:
-            async with _Ticker(
+            async with Ticker(
                 lambda text: self._slack.update(job.channel, job.answer, self._progress(job, text))
             ) as tick:
                 investigation = await self._investigate(words, asked_by=job.user, progress=tick.tell)
@@ -146,7 +146,7 @@ class Conversation:
         return Message(text=message.text, blocks=[*self._progress(job, "").blocks[:1], *message.blocks])
 
 
-class _Ticker:
+class Ticker:
     """Shows the newest progress at most once a second, and never after it was left."""
 
     def __init__(self, show: Callable[[str], Awaitable[None]]) -> None:
@@ -159,7 +159,7 @@ class _Ticker:
         self._newest = text
         self._news.set()
 
-    async def __aenter__(self) -> _Ticker:
+    async def __aenter__(self) -> Ticker:
         self._task = asyncio.ensure_future(self._run())
         return self
 

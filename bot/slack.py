@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 SLACK_API = "https://slack.com/api/"
 RESPONSE_HOSTS = frozenset({"hooks.slack.com", "hooks.slack-gov.com"})
+UPLOAD_HOSTS = frozenset({"files.slack.com", "files.slack-gov.com"})
 NOT_A_MEMBER = frozenset({"not_in_channel", "channel_not_found", "is_archived"})
 BAD_BLOCKS = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long"})
 BAD_TOKEN = frozenset(
@@ -34,6 +35,7 @@ BAD_TOKEN = frozenset(
 )
 TEXT_MAX = 12_000
 TIMEOUT_S = 15
+UPLOAD_S = 60  # of a file
 
 _SECRET = re.compile(
     r"xox[a-z](?:\.xox[a-z])?-[\w-]+|xapp-[\w-]+|(?<=Bearer )[\w.~+/=-]+"
@@ -151,6 +153,42 @@ class Slack:
             return str((await self.call(self.client.chat_getPermalink, channel=channel, message_ts=ts))["permalink"])
         except UserError:
             return ""
+
+    async def upload(
+        self, content: bytes, *, name: str, title: str, channel: str, thread: str = "", alt_text: str = ""
+    ) -> None:
+        """A file in a channel or thread. alt_text: of a picture, for who cannot see it. Raises NotInChannel,
+        SlackFailed."""
+        described = {"alt_txt": alt_text} if alt_text else {}
+        place = await self.call(self.client.files_getUploadURLExternal, filename=name, length=len(content), **described)
+        await self._send(str(place["upload_url"]), content)
+        await self.call(
+            self.client.files_completeUploadExternal,
+            files=[{"id": place["file_id"], "title": title}],
+            channel_id=channel,
+            thread_ts=thread or None,
+        )
+
+    async def _send(self, url: str, content: bytes) -> None:
+        """The bytes, to where Slack said. Raises SlackFailed."""
+        parts, api = urlsplit(url), urlsplit(self.client.base_url)
+        if parts.netloc != api.netloc and (parts.scheme != "https" or parts.hostname not in UPLOAD_HOSTS):
+            raise SlackFailed(
+                f"Slack wants the file at {parts.hostname}; it is not sent there.", status=COULD_NOT_JUDGE
+            )
+        try:
+            timeout = aiohttp.ClientTimeout(total=UPLOAD_S)
+            async with (
+                aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
+                session.post(url, data=content, allow_redirects=False) as response,
+            ):
+                if response.status != 200:
+                    said = (await response.text())[:200]
+                    raise SlackFailed(f"Slack did not take the file: {response.status} {said}", status=COULD_NOT_JUDGE)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise SlackFailed(
+                f"Slack did not take the file ({error or type(error).__name__}).", status=COULD_NOT_JUDGE
+            ) from error
 
     async def _show(self, method: Callable[..., Awaitable[Any]], message: Message, **arguments: Any) -> Any:
         """Blocks where Slack takes them, else the same as text: a strange name must not cost the whole answer."""

@@ -13,6 +13,8 @@ from bot.errors import UserError
 HELP = {
     "why": "why POD|NODE POD|SERVICE|NODE|IP [PORT/tcp|udp] [watch [SECONDS]]   why the first does not reach the second"
     " (watch: look on until there is a cause)",
+    "capture": "capture POD POD [PORT/tcp|udp] [--seconds N] [--packets N] [--payload]   the packets between the two, "
+    "as a file",
     "fixes": "fixes   the fix requests and where they are",
     "approve": "approve fx-NAME   have a fix carried out",
     "reject": "reject fx-NAME [REASON]   refuse it",

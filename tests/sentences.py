@@ -21,6 +21,8 @@ FRAME = (
     "bot/commands/runbook.py",
     "bot/app.py",
     "bot/approvals.py",
+    "bot/capture.py",
+    "bot/captures.py",
     "bot/conversation.py",
     "bot/investigate.py",
     "bot/second_look.py",

@@ -44,9 +44,10 @@ def run(args: argparse.Namespace) -> int:
     if args.listen:
         environment["CALICO_WHY_SLACK_LISTEN"] = args.listen
     slack = slack_settings(environment)
+    capturing = capture_setting(environment)
     language = languages.from_argument(args)
     _log_without_secrets()
-    asyncio.run(_serve(slack, connection.from_arguments(args), args.deadline, language))
+    asyncio.run(_serve(slack, connection.from_arguments(args), args.deadline, language, capturing))
     return 0
 
 
@@ -80,8 +81,23 @@ def slack_settings(environment: Mapping[str, str]) -> SlackSettings:
     )
 
 
-async def _serve(slack: SlackSettings, settings: connection.Settings, deadline_s: float, language: Language) -> None:
+def capture_setting(environment: Mapping[str, str]) -> str:
+    """What may be captured from Slack. Raises UserError for a setting that cannot be meant."""
+    setting = environment.get("CALICO_WHY_SLACK_CAPTURE") or "headers"
+    if setting not in ("headers", "approvers", "off"):
+        raise UserError(
+            f"CALICO_WHY_SLACK_CAPTURE is {setting!r}; it is headers (everybody may capture headers, approvers whole "
+            "packets), approvers (nobody else may capture), or off."
+        )
+    return setting
+
+
+async def _serve(
+    slack: SlackSettings, settings: connection.Settings, deadline_s: float, language: Language, capturing: str
+) -> None:
     from bot.app import App
+    from bot.capture import Captured, Wanted, capture
+    from bot.captures import Capturing
     from bot.investigate import investigate
     from bot.journal import Journal
     from bot.sources.kubernetes import Cluster
@@ -130,12 +146,16 @@ async def _serve(slack: SlackSettings, settings: connection.Settings, deadline_s
                 question, seconds = watched(words)
                 return await (watch(question, seconds, **look) if seconds else investigate(question, **look))
 
+            async def take(wanted: Wanted, *, progress: Progress | None = None) -> Captured:
+                return await capture(wanted, cluster=cluster, probes=probes, progress=progress)
+
             app = App(
                 slack,
                 investigate=ask,
                 store=store,
                 approvers=approvers,
                 journal=journal,
+                capturing=Capturing(take, capturing),
                 cluster=cluster.name,
                 language=language,
             )

@@ -160,8 +160,32 @@ def trouble(error: UserError, words: Sequence[str]) -> Message:
     return _message(error.sentence, blocks)
 
 
-def _asked(asked: str, asked_by: str, cluster: str, language: Language) -> str:
-    question = f"why {code(asked)}"
+def capture(
+    asked: str,
+    step: str = "",
+    *,
+    headline: str = "",
+    table: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    asked_by: str = "",
+    cluster: str = "",
+    language: Language = ENGLISH,
+) -> Message:
+    """A capture while it lasts (step), and the same message when it is done. table: lines of fixed width."""
+    blocks = [_section(_asked(asked, asked_by, cluster, language, word="capture"))]
+    if headline:
+        blocks.append(_section(f"*{escape(headline)}*"))
+    if table:
+        blocks.append(_preformatted("\n".join(map(printable, table))))
+    if notes:
+        blocks.append(_lines([escape(note) for note in notes], language))
+    if step:
+        blocks.append(_context([f":mag: {escape(language(step))}"]))
+    return _message(f"capture {asked}: {headline or language(step)}", blocks, language)
+
+
+def _asked(asked: str, asked_by: str, cluster: str, language: Language, word: str = "why") -> str:
+    question = f"{word} {code(asked)}"
     said = say("{person} asked: {question}", person=who(asked_by), question=question) if asked_by else question
     return language(said) + (f"   [{escape(cluster)}]" if cluster else "")
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any, NamedTuple
 
 import aiohttp
 import msgspec
@@ -44,9 +46,12 @@ from facts import (
     decode,
     say,
 )
+from facts.capture import CaptureAsk, CaptureLine
 
 SERVER_NAME = "probe.calico-why"  # every probe's certificate carries it: nodes come and go, the name stays
 LARGEST_ANSWER = 4 << 20  # bytes
+LARGEST_CAPTURE = 16 << 20  # of its lines, bytes: four times what a probe may capture
+SILENT_S = 10.0  # a probe that captures says something every half second
 # What the API server says or what is deduced. A probe that says such a thing is not believed.
 NOT_A_PROBES = (
     AddressHolders,
@@ -77,8 +82,27 @@ CONNECT_S = 4.0
 _HEAD_START_S = 0.5  # what a probe has must have left it before the deadline here
 
 
+_capture_line = msgspec.json.Decoder(CaptureLine)
+
+
+class CannotCapture(Exception):
+    """A node's probe captures nothing, or no more. reason: why, as `say` puts it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Heard(NamedTuple):
+    """A line of a capture. Times in ns since 1970, by this machine's clock."""
+
+    sent_ns: int  # when the probe was asked
+    came_ns: int
+    line: CaptureLine
+
+
 class Probes:
-    """Asks any number of nodes at once, within one deadline, over mutual TLS. Never raises: what fails is a `Blind`.
+    """Asks any number of nodes at once over mutual TLS. `ask` has one deadline, and never raises: it tells a `Blind`.
 
     async with Probes(settings) as probes:
         facts = await probes.ask(asks, {"node-a": "172.30.0.11"})
@@ -115,6 +139,43 @@ class Probes:
         asked = asyncio.get_running_loop().time()
         answers = await asyncio.gather(*(self._timed(ask, addresses.get(ask.node, ""), asked) for ask in asks))
         return [fact for answer in answers for fact in answer]
+
+    async def capture(self, ask: CaptureAsk, address: str) -> AsyncGenerator[Heard]:
+        """What a node's probe captures, line by line as it comes; it stops when the generator is closed.
+
+        Raises CannotCapture, also in the middle.
+        """
+        if not address:
+            raise CannotCapture(say("the API gives no InternalIP for it, so its probe cannot be found"))
+        if self._session is None:
+            raise CannotCapture(self._trouble or say("not connected"))
+        host = f"[{address}]" if ":" in address else address
+        base = f"https://{host}:{self._settings.probe_port}"
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENT_S)
+        where: dict[str, Any] = {
+            "server_hostname": SERVER_NAME,
+            "proxy": self._settings.probe_proxy or None,
+            "allow_redirects": False,
+            "timeout": timeout,
+        }
+        try:
+            # Connected beforehand, the ask is on its way as short as it can be: the clocks are compared by that.
+            async with self._session.get(f"{base}/healthz", **where) as response:
+                await response.read()
+            sent_ns = time.time_ns()
+            async with self._session.post(f"{base}/v1/capture", data=msgspec.json.encode(ask), **where) as response:
+                if response.status != 200:
+                    raise CannotCapture(_refused(response.status, await _read(response) or b""))
+                async for line in _lines(response):
+                    yield Heard(sent_ns, time.time_ns(), line)
+        except aiohttp.ServerTimeoutError:
+            late = say("its probe at {address} says nothing", address=address)
+            raise CannotCapture(late) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+            strange = say("its probe answered with something that is no capture ({error})", error=error)
+            raise CannotCapture(strange) from error
+        except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
+            raise CannotCapture(_reason(error, address, self._settings)) from error
 
     async def _timed(self, ask: NodeAsk, address: str, asked: float) -> list[Fact]:
         """What a probe looked at while others did cannot be told by the nodes' clocks, which may differ."""
@@ -173,6 +234,23 @@ class Probes:
             return [
                 _blind(node, say("its probe answered with something that is no list of facts ({error})", error=error))
             ]
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[CaptureLine]:
+    """Raises ValueError for what no probe would send, msgspec.DecodeError."""
+    size = 0
+    while line := await response.content.readline():
+        size += len(line)
+        if size > LARGEST_CAPTURE:
+            raise ValueError(f"more than {LARGEST_CAPTURE >> 20} MiB")
+        yield _capture_line.decode(line)
+
+
+def _refused(status: int, answer: bytes) -> str:
+    if status == 404:
+        return say("its probe is of a version that captures nothing; bring it to this version")
+    said = answer[:300].decode("utf-8", "replace").strip()
+    return say("its probe refused: {answer}", answer=f"{status} {said}".strip())
 
 
 def _own(fact: Fact, node: str) -> Fact:
