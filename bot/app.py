@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
 from aiohttp import web
@@ -16,6 +17,7 @@ from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
 from slack_bolt.authorization import AuthorizeResult
 from slack_bolt.context.ack.async_ack import AsyncAck
+from slack_bolt.request.async_request import AsyncBoltRequest
 
 from bot import speech
 from bot.approvals import Approvals, GroupCache, listing
@@ -383,7 +385,7 @@ class App:
 
     async def _serve_http(self, bolt: AsyncApp, stop: asyncio.Event) -> None:
         async def deliver(request: web.Request) -> web.Response:
-            return await to_aiohttp_response(await bolt.async_dispatch(await to_bolt_request(request)))
+            return await to_aiohttp_response(await bolt.async_dispatch(await _read(request)))
 
         async def health(_: web.Request) -> web.Response:
             return web.Response(text="ok")
@@ -416,6 +418,18 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     user: str
     thread: str = ""
     response_url: str = ""
+
+
+async def _read(request: web.Request) -> AsyncBoltRequest:
+    """For Bolt, which takes the word "payload" in a command, or in a pod's name, for the field that carries a click,
+    and then finds nothing at all."""
+    read = await to_bolt_request(request)
+    if not read.body and read.raw_body:
+        form = dict(parse_qsl(read.raw_body, keep_blank_values=True))
+        # The mode by which it takes what was parsed; the signature is checked over what was sent, as ever.
+        parsed = AsyncBoltRequest(body=form, mode="socket_mode")
+        read.body, read.context = parsed.body, parsed.context
+    return read
 
 
 @web.middleware

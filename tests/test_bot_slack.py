@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from bot.app import App, SlackSettings
+from bot.captures import Capturing
 from bot.errors import UserError
 from bot.investigate import Investigation, Progress
 from bot.journal import Journal
@@ -70,6 +71,8 @@ class Room:
         self.store = store
         self.state = state
         self.answers = Answers()
+        self.capturing: Capturing | None = None
+        self.approvers = APPROVERS
 
     @contextlib.asynccontextmanager
     async def bot(self, language: Language = ENGLISH) -> AsyncGenerator[App]:
@@ -84,7 +87,8 @@ class Room:
             ),
             investigate=self.answers,
             store=self.store,
-            approvers=APPROVERS,
+            approvers=self.approvers,
+            capturing=self.capturing,
             journal=Journal(self.state),
             cluster="test",
             language=language,
