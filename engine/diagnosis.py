@@ -13,7 +13,7 @@ from engine.order import depths, place
 from engine.path import paths
 from engine.rule import HEALS_NEVER, CauseRule
 from engine.sights import Track, tracks
-from engine.stops import stops
+from engine.stops import behind, stops
 from facts import (
     Allocation,
     Blind,
@@ -27,6 +27,7 @@ from facts import (
     Leg,
     ProbeResult,
     Question,
+    Stop,
     Text,
     in_turn,
     say,
@@ -59,7 +60,8 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     rulebook = rulebase.load()
     rules = {rule.name: rule for rule in rulebook.rules if isinstance(rule, CauseRule)}
     judged = [*facts, *opinions(facts)]
-    evaluation = rulebook.evaluate([*judged, *stops(judged)])
+    judged += stops(judged)
+    evaluation = rulebook.evaluate(judged)
     unjudged = _unjudged(evaluation)
     legs = [fact for fact in evaluation.facts if isinstance(fact, Leg)]
     families = {leg.flow: leg.family for leg in legs}
@@ -82,7 +84,10 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     followed = tracks(legs, evaluation.facts)
     if breaking:
         despite = "" if services.lost(evaluation.facts) else _probes_despite_cause(legs, probes, breaking)
-        verdict, summary = "cause", in_turn((services.answers(evaluation.facts), despite))
+        verdict, summary = (
+            "cause",
+            in_turn((services.answers(evaluation.facts), despite, behind(judged, breaking))),
+        )
     elif legs:
         verdict, summary = services.judged(
             evaluation.facts,
@@ -366,7 +371,8 @@ def _judged(
     facts: Sequence[Fact],
 ) -> tuple[str, str]:
     """Of one flow; where its packets are lost with the place they were seen last, and what the policies say of them."""
-    verdict, summary = passage.judged(leg, probes, blind)
+    stopped = any(isinstance(one, Stop) and one.flow == leg.flow and not one.decisive for one in facts)
+    verdict, summary = passage.judged(leg, probes, blind, pings_stopped=stopped)
     seen, policies = [], ""
     if passage.loses(leg, probes):
         seen = [track.told or "" for track in followed if track.leg.flow == leg.flow]

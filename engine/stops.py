@@ -7,9 +7,23 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from engine.attribution import blame
+from engine.opinions import told
 from engine.path import stages_of
 from engine.plan import expected_legs
-from facts import Blame, Blind, Fact, Leg, Policy, PolicyAllows, PolicyOpinion, RuleDrop, Stop, say
+from facts import (
+    Blame,
+    Blind,
+    Cause,
+    Fact,
+    Leg,
+    Policy,
+    PolicyAllows,
+    PolicyOpinion,
+    RuleDrop,
+    Stop,
+    in_turn,
+    say,
+)
 from facts.firewall import CalicoFirewall
 
 F = TypeVar("F", bound=Fact)
@@ -48,6 +62,35 @@ def stops(facts: Sequence[Fact]) -> list[Fact]:
     except Exception as error:  # what was seen beside it must not be lost with it
         failed = say("naming what dropped packets failed: {error}", error=f"{type(error).__name__}: {error}")
         return [Blind(look="firewall", reason=failed, minor=True)]
+
+
+def behind(facts: Sequence[Fact], causes: Sequence[Cause]) -> str:
+    """What the policies in the API will drop further on, once the packets pass the one that drops them now; "" where
+    that is nothing, or where no policy is the cause."""
+    stopped = {one.drop: one for one in _all(facts, Stop) if one.decisive and one.leg == "forward"}
+    blames = {one.drop: one for one in _all(facts, Blame) if one.drop in stopped and one.what in BY_POLICY}
+    cited = {one for cause in causes for one in cause.evidence}
+    found: list[str] = []
+    for drop in _all(facts, RuleDrop):
+        if drop.id in blames and drop.id in cited:
+            found += _further(facts, drop, stopped[drop.id], blames[drop.id])
+    said = in_turn(dict.fromkeys(found))
+    return say("Behind that, by the policies in the API: {said}", said=said) if said else ""
+
+
+def _further(facts: Sequence[Fact], drop: RuleDrop, stop: Stop, of: Blame) -> list[str]:
+    """Opinions stand in the order in which packets come to them."""
+    on_the_way = [
+        one
+        for one in _all(facts, PolicyOpinion)
+        if (one.flow, one.leg, one.protocol, one.port) == (stop.flow, stop.leg, drop.protocol, drop.port)
+    ]
+    here = [
+        at
+        for at, one in enumerate(on_the_way)
+        if (one.node, one.endpoint_kind, one.direction, one.forward) == (of.node, of.endpoint, of.direction, of.forward)
+    ]
+    return [told(one) for one in on_the_way[here[0] + 1 :] if one.verdict == "deny"] if here else []
 
 
 def _is_of(drop: RuleDrop, leg: Leg) -> bool:

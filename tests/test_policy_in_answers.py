@@ -20,6 +20,7 @@ from facts import (
     PolicyOpinion,
     ProbeResult,
     Question,
+    RuleDrop,
 )
 from tests.policy_world import calico_policy
 from tests.scene import ADDRESS6, CART, DB, healthy
@@ -114,3 +115,76 @@ def test_a_node_reaches_its_own_pods_whatever_policies_say() -> None:
     assert said == []
     (passing,) = [one for one in found.facts if isinstance(one, PolicyAllows) and one.leg == "forward"]
     assert passing.allowed == ("tcp", "udp", "sctp", "icmp")
+
+
+END = "End of tier default. Drop if no policies passed packet"
+OUT_OF_CART = calico_policy("cart", "shop", selector="app == 'cart'", types=["Egress"], egress=[])
+
+
+def dropped(way: str, *, icmp: bool = False, **more: Any) -> RuleDrop:
+    """At the end of tier default, of what shop/cart sends ("fw") or of what comes to shop/db ("tw")."""
+    name, node, _, interface = CART if way == "fw" else DB
+    direction = "egress" if way == "fw" else "ingress"
+    return RuleDrop(
+        node=node,
+        source_address=CART[2],
+        target_address=DB[2],
+        protocol="icmp" if icmp else "tcp",
+        port=0 if icmp else 5432,
+        how="trace",
+        backend="nft",
+        family=4,
+        table="calico",
+        chain=f"filter-cali-{way}-{interface}",
+        number=7,
+        text=f'counter drop comment "cali:x; {END}"',
+        comment=END,
+        hook="forward",
+        tier="default",
+        consulted=(f"filter-cali-{'po' if way == 'fw' else 'pi'}-np/{name}",),
+        consulted_titles=(f"NetworkPolicy {name} {direction}",),
+        **more,
+    )
+
+
+def test_what_lies_behind_the_policy_that_drops_is_told_at_once() -> None:
+    """Else somebody opens one gate and asks again to learn of the next."""
+    found = answer(OUT_OF_CART, into_db(), more=(dropped("fw"),))
+    assert [(one.rule, one.node) for one in found.causes] == [("policy_denies_egress", "node-a")]
+    assert found.summary == (
+        "Behind that, by the policies in the API: tcp 5432 into shop/db is dropped at the end of tier default: none of "
+        "its policies there allows it (Calico NetworkPolicy shop/db)."
+    )
+    last = answer(OUT_OF_CART, into_db(), more=(dropped("tw"),))
+    assert [one.rule for one in last.causes] == ["policy_denies_ingress"] and last.summary == ""
+
+
+def test_a_dropped_ping_is_a_cause_only_where_policies_let_nothing_pass() -> None:
+    only = into_db({"action": "Allow", "protocol": "TCP", "destination": {"ports": [5432]}})
+    for policies, read, verdict, sentence in (
+        ((only,), True, "unknown", "They let 5432/tcp pass: ask again with such a port."),
+        ((into_db(),), True, "cause", "The kernel names rule 7"),
+        ((), False, "unknown", "Whether they let other packets pass is not known: ask again with the port."),
+    ):
+        found = answer(*policies, port=0, lost=("icmp",), more=(dropped("tw", icmp=True),), read=read)
+        told = found.causes if verdict == "cause" else found.warnings
+        assert (found.verdict, [one.rule for one in told]) == (verdict, ["policy_denies_ingress"])
+        assert sentence in told[0].text
+        assert found.causes == (told if verdict == "cause" else ())
+
+
+def test_the_kernel_decides_and_the_api_says_only_whether_felix_has_followed() -> None:
+    """A rule of a policy that is gone is Felix's; without the API it is still a policy's."""
+    gone = answer(more=(dropped("tw"),))
+    assert [one.rule for one in gone.causes] == ["policy_not_programmed"]
+    unread = answer(read=False, more=(dropped("tw"),))
+    refused = answer(missing=("networkpolicies",), more=(dropped("tw"),))
+    for found in (unread, refused):
+        assert [one.rule for one in found.causes] == ["policy_denies_ingress"]
+        assert "(Calico NetworkPolicy shop/db)" in found.causes[0].text
+
+
+def test_a_drop_of_another_kind_of_packet_is_no_cause() -> None:
+    """Pings were followed and dropped, and what was asked is lost elsewhere."""
+    found = answer(into_db(), more=(dropped("tw", icmp=True),))
+    assert (found.verdict, found.causes, found.warnings) == ("unknown", (), ())
