@@ -69,6 +69,8 @@ async def test_a_resource_the_api_server_refuses_is_told_and_blames_nobody_else(
             continue
         # What only warns leaves the path healthy, and so does not seeing what only warnings rest on.
         _weakened(answer, mode, whole.verdict)
+        if resource.startswith("staged"):  # Felix programs no staged policy: nothing is left unseen
+            continue
         assert [blind for blind in answer.blind if resource in f"{blind.look} {blind.reason}"], (resource, answer.blind)
 
 
