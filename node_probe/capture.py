@@ -46,6 +46,8 @@ BUFFER = 4 << 20  # of a socket, bytes; without NET_ADMIN the kernel gives less
 SO_RCVBUFFORCE, SO_TIMESTAMPNS, PACKET_STATISTICS, STATUS_VLAN_VALID = 33, 35, 6, 0x10
 ARPHRD_ETHER, ARPHRD_TUNNEL, ARPHRD_NONE = 1, 768, 65534  # Ethernet and veth; tunl0; WireGuard
 ETHERNET_HEADER, UDP_HEADER, VXLAN_HEADERS = 14, 8, 8 + 8 + 14
+# Kinds of devices, and how long the header of their link is.
+LINKS = ((ARPHRD_ETHER, ETHERNET_HEADER), (ARPHRD_TUNNEL, 0), (ARPHRD_NONE, 0))
 IPIP, ICMP, ICMPV6 = 4, 1, 58
 # An ICMP error quotes the packet it is about, behind eight bytes.
 ICMP_HEADER, QUOTED = 8, 8
@@ -248,17 +250,20 @@ def flow_filter(ask: CaptureAsk, snap: int) -> bytes:
         six = ":" in one
         if six != (":" in other):
             raise ValueError(f"{one} and {other} are not of one family")
-        for conditions in _ways(one, other, numbers[ask.protocol], ask.port):
-            found.append(filters.program(six, conditions, snap=snap, kind=ARPHRD_ETHER, link=ETHERNET_HEADER))
-        for conditions in _bare(one, other, numbers[ask.protocol], ask.port):
-            # Devices without a link's header: what they carry is the tunnel's inside.
-            found += [filters.program(six, conditions, snap=snap, kind=kind) for kind in (ARPHRD_TUNNEL, ARPHRD_NONE)]
+        for kind, link in LINKS:
+            program = partial(filters.program, six, snap=snap, kind=kind, link=link)
+            if not ask.protocol:  # nothing behind the IP header is looked at
+                both = ((one, other), (other, one))
+                found += [program(_addresses(*ends, 0, 0), fragments=True) for ends in both]
+            ways = [*_bare(one, other, numbers[ask.protocol], ask.port)]
+            if link:  # the others carry what was inside of a tunnel
+                ways += _tunnelled(one, other, numbers[ask.protocol], ask.port)
+            found += [program(conditions) for conditions in ways]
     return filters.either(found)
 
 
-def _ways(one: str, other: str, protocol: int, port: int) -> Iterator[list[Condition]]:
+def _tunnelled(one: str, other: str, protocol: int, port: int) -> Iterator[list[Condition]]:
     six = ":" in one
-    yield from _bare(one, other, protocol, port)
     for inside in _inner(one, other, protocol, port, VXLAN_HEADERS):
         yield [filters.protocol(six, UDP), *inside]
     if not six:

@@ -37,12 +37,20 @@ class Condition(NamedTuple):
 
 
 def program(
-    six: bool, conditions: Sequence[Condition], going: int = -1, *, snap: int = SNAP, kind: int = -1, link: int = 0
+    six: bool,
+    conditions: Sequence[Condition],
+    going: int = -1,
+    *,
+    snap: int = SNAP,
+    kind: int = -1,
+    link: int = 0,
+    fragments: bool = False,
 ) -> bytes:
     """Accepts packets of one family that meet all conditions. going: PACKET_HOST, ...; -1: any.
 
     snap: bytes of a packet that the socket is given. kind: ARPHRD_* of the device; -1: any. link: bytes before the IP
-    header, on a socket that is given those too.
+    header, on a socket that is given those too. fragments: later ones of IPv4 too, whose conditions are then met by
+    what happens to stand behind their IP header.
 
     Raises ValueError for more conditions than a jump can leave.
     """
@@ -51,8 +59,9 @@ def program(
         code += [(WORD, AD_PKTTYPE), (JEQ, going)]
     if kind >= 0:
         code += [(WORD, AD_HATYPE), (JEQ, kind)]
-    # A later fragment has no further headers.
-    code += [(LOAD_X, IPV6_HEADER)] if six else [(HALF, link + 6), (JSET, 0x1FFF), (LOAD_X_FROM_IPV4, link)]
+    if not (six or fragments):
+        code += [(HALF, link + 6), (JSET, 0x1FFF)]  # a later fragment has no further headers
+    code += [(LOAD_X, IPV6_HEADER)] if six else [(LOAD_X_FROM_IPV4, link)]
     for load, offset, value, mask in conditions:
         code += [(load, link + offset), *([(AND, mask)] if mask else []), (JEQ, value)]
     code += [(RETURN, snap), (RETURN, 0)]

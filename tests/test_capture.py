@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -213,6 +214,24 @@ async def test_over_ipv6_beside_ipv4(tmp_path: Path) -> None:
         for place, kind in (("vxlan.calico", b"\x08\x00"), ("vxlan-v6.calico", b"\x86\xdd")):
             assert {one.data[12:14] for one in file.of(f"node-b {place}")} == {kind}
         assert not any(SECRET[:3] in one.data for one in file.packets)
+
+
+async def test_inside_of_ipip_and_around_it() -> None:
+    try:
+        lab = Lab.up(nodes=2, variant="ipip")
+    except NamespacesForbidden as error:
+        pytest.skip(error.sentence)
+    with lab:
+        taken = await captured(
+            lab, "shop/cart shop/db 5432/tcp --seconds 30", lambda: speak(lab, "shop/cart", "shop/db", 5432)
+        )
+    file = pcapng.read(taken.file)
+    for node in ("node-a", "node-b"):
+        assert {one.interface.link for one in file.of(f"{node} tunl0")} == {LINK_IP}
+        assert {one.data[9] for one in file.of(f"{node} tunl0")} == {socket.IPPROTO_TCP}
+        assert {one.data[14 + 9] for one in file.of(f"{node} eth0 (uplink)")} == {socket.IPPROTO_IPIP}
+    assert not any(SECRET[:3] in one.data for one in file.packets)
+    assert all(row.there >= 3 and row.back >= 2 for row in taken.rows), taken.rows
 
 
 @pytest.mark.parametrize(

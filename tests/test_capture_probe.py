@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,6 +30,7 @@ from node_probe.answer import Prober
 from node_probe.capture import CannotCapture, headers_end
 from node_probe.filters import packed
 from tests.namespaces import in_namespaces
+from tests.test_firewall_trace import FLOOD
 from tests.two_nodes import (
     CART,
     CART6,
@@ -227,6 +231,33 @@ def test_the_same_over_ipv6_beside_ipv4() -> None:
     ways = {IN_CART: (2, 2), ("", CART_INTERFACE): (2, 2), ("", "eth0"): (2, 2)}
     assert taken.counts() == ways | {("", TUNNEL): (1, 1), ("", TUNNEL6): (1, 1)}
     assert not any(SECRET[:3] in one.data for one in taken.packets)
+
+
+@in_namespaces
+def test_every_fragment_is_captured_where_no_port_was_asked_for() -> None:
+    nodes = TwoNodes()
+    echo(nodes.db, PORT)
+    talk = partial(datagrams, nodes, 1, size=4000)  # three packets each way
+    taken = captured(ask(), talk, enough=lambda taken: len(taken.of(*IN_CART)) >= 6)
+    assert taken.counts()[IN_CART] == (3, 3)
+    assert sorted(map(len, taken.of(*IN_CART))) == [14 + 20] * 4 + [14 + 20 + 8] * 2, "of later ones the IP header"
+
+
+@in_namespaces
+def test_a_flood_between_the_same_pods_is_not_in_the_file_and_hides_nothing() -> None:
+    nodes = TwoNodes()
+    echo(nodes.db, PORT)
+    flood = nodes.cart.run(
+        lambda: subprocess.Popen([sys.executable, "-c", FLOOD, DB], stdout=subprocess.PIPE, text=True)
+    )
+    try:
+        assert flood.stdout.readline() == "flooding\n"
+        question = ask(protocol="udp", port=PORT)
+        taken = captured(question, lambda: datagrams(nodes, 20), enough=lambda taken: len(taken.packets) >= 160)
+    finally:
+        flood.kill()
+        flood.wait()
+    assert taken.counts() == dict.fromkeys(PLACES, (20, 20))
 
 
 @in_namespaces

@@ -32,8 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 captured, 3 when some place could not be looked at or no packet passed. Raises UserError."""
     asked = wanted(args.words, seconds=args.seconds, packets=args.packets, payload=args.payload)
-    if args.output:
-        _writable(Path(args.output))
+    _writable(Path(args.output or "capture.pcapng"))
     return asyncio.run(_capture(args, asked, connection.from_arguments(args), languages.from_argument(args)))
 
 
