@@ -18,7 +18,7 @@ from lab.faults import beside, names, needs
 from tests.asking import words_for
 from tests.less_sight import without_each_look, without_each_resource
 from tests.record import DERIVED
-from tests.test_cases import RECORDINGS, facts_of
+from tests.test_cases import RECORDINGS, STILL_TRUE, facts_of
 from tests.two_wounds import recorded_healthy
 
 RULES = {rule.name: rule for rule in rulebase.load().rules if isinstance(rule, CauseRule)}
@@ -32,7 +32,7 @@ NEEDED = {"pods", "services"}  # without what was asked about there is no questi
 
 
 def _weakened(diagnosis: Diagnosis, mode: str, verdict: str) -> None:
-    assert {cause.rule for cause in (*diagnosis.causes, *diagnosis.warnings)} <= {mode, beside(mode)}, diagnosis
+    assert {cause.rule for cause in (*diagnosis.causes, *diagnosis.warnings)} <= {mode, beside(mode), *STILL_TRUE.get(mode, ())}, diagnosis
     assert diagnosis.verdict in ("unknown", verdict), diagnosis.summary
     if diagnosis.verdict == "healthy":
         assert all(blind.minor for blind in diagnosis.blind), diagnosis.blind
