@@ -275,7 +275,7 @@ async def _exchange(one: socket.socket, probe: SendProbe, family: Family, size: 
     loop = asyncio.get_running_loop()
     if probe.protocol == "tcp":
         if size:
-            await syn.knock(one, probe.target, probe.port, length, identity or new_identity())
+            await syn.knock(one, probe.target, probe.port, _payload(length), identity or new_identity())
         else:
             await loop.sock_connect(one, (probe.target, probe.port))
         return

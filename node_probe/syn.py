@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import os
 import socket
 import struct
 
@@ -44,8 +43,8 @@ def open_socket(family: socket.AddressFamily) -> socket.socket:
     return one
 
 
-async def knock(one: socket.socket, target: str, port: int, length: int, identity: bytes) -> None:
-    """Returns when a packet with so many bytes of data was answered. Raises Reset, OSError.
+async def knock(one: socket.socket, target: str, port: int, data: bytes, identity: bytes) -> None:
+    """Returns when a packet with this data was answered. Raises Reset, OSError.
 
     identity: four bytes, its sequence number. The port it is sent from comes of it, too.
     """
@@ -53,14 +52,14 @@ async def knock(one: socket.socket, target: str, port: int, length: int, identit
     own_port = LOWEST_PORT + int.from_bytes(identity, "big") % PORTS
     _accept(one, _only_to(own_port, six=six))
     one.connect((target, 0))  # what comes from others is not for this socket
-    packet = _packet(one.getsockname()[0], target, own_port, port, identity, os.urandom(length), sum_up=not six)
+    packet = _packet(one.getsockname()[0], target, own_port, port, identity, data, sum_up=not six)
     one.send(packet)
     while True:
         answer = await asyncio.get_running_loop().sock_recv(one, ENOUGH)
         start = 0 if six else (answer[0] & 0xF) * 4  # IPv6's header stays with the kernel
         source, _, _, about, _, flags, _, _, _ = HEADER.unpack_from(answer, start)
         sequence = int.from_bytes(identity, "big")
-        if source == port and about in ((sequence + 1) % 2**32, (sequence + 1 + length) % 2**32):
+        if source == port and about in ((sequence + 1) % 2**32, (sequence + 1 + len(data)) % 2**32):
             if flags & RST:
                 raise Reset
             if flags & (SYN | ACK) == SYN | ACK:
