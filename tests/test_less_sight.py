@@ -32,7 +32,11 @@ NEEDED = {"pods", "services"}  # without what was asked about there is no questi
 
 
 def _weakened(diagnosis: Diagnosis, mode: str, verdict: str) -> None:
-    assert {cause.rule for cause in (*diagnosis.causes, *diagnosis.warnings)} <= {mode, beside(mode), *STILL_TRUE.get(mode, ())}, diagnosis
+    assert {cause.rule for cause in (*diagnosis.causes, *diagnosis.warnings)} <= {
+        mode,
+        beside(mode),
+        *STILL_TRUE.get(mode, ()),
+    }, diagnosis
     assert diagnosis.verdict in ("unknown", verdict), diagnosis.summary
     if diagnosis.verdict == "healthy":
         assert all(blind.minor for blind in diagnosis.blind), diagnosis.blind
