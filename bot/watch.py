@@ -8,7 +8,7 @@ import datetime
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,6 +17,7 @@ from bot.investigate import Investigation, Progress, investigate, save
 from bot.reply import evidence
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
+from bot.words import watched
 from engine import passage, trains
 from engine.worker import Worker
 from facts import (
@@ -62,6 +63,12 @@ class Look(NamedTuple):
         return self.lost >= BAD
 
 
+async def ask(words: Sequence[str], **look: Any) -> Investigation:
+    """Answer `why WORDS [watch [SECONDS]]`: `look` are the arguments that `investigate` and `watch` share."""
+    question, seconds = watched(words)
+    return await (watch(question, seconds, **look) if seconds else investigate(question, **look))
+
+
 async def watch(
     words: Sequence[str],
     seconds: int,
@@ -81,12 +88,12 @@ async def watch(
     stop = stop or asyncio.Event()
     began = time.monotonic()
 
-    async def ask() -> Investigation:
+    async def again() -> Investigation:
         return await investigate(
             words, cluster=cluster, probes=probes, worker=worker, asked_by=asked_by, progress=progress, state=state
         )
 
-    answer = await ask()
+    answer = await again()
     asks = trains.watching(answer.diagnosis.facts, COUNT)
     if answer.diagnosis.verdict == "cause" or not asks:
         return answer
@@ -104,7 +111,7 @@ async def watch(
         if changed and asked < MOST_QUESTIONS:
             asked += 1
             with contextlib.suppress(UserError):
-                answer = await ask()
+                answer = await again()
                 if answer.diagnosis.verdict == "cause":
                     bad = answer
                     break

@@ -17,7 +17,7 @@ from bot.investigate import Investigation
 from bot.settings import from_environment
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
-from bot.watch import watch
+from bot.watch import ask
 from bot.words import watched
 from lab.client import Lab
 from tests.asking import worker
@@ -37,8 +37,9 @@ async def look(lab: Lab, seconds: int, *, words: str = PAIR, on: dict[int, objec
             if act := (on or {}).get(len(told)):
                 await asyncio.to_thread(act)  # type: ignore[arg-type]
 
+    question = [*words.split(), "watch", str(seconds)]
     async with Cluster(settings) as cluster, Probes(settings) as probes:
-        return await watch(words.split(), seconds, cluster=cluster, probes=probes, worker=worker(), progress=progress)
+        return await ask(question, cluster=cluster, probes=probes, worker=worker(), progress=progress)
 
 
 @pytest.fixture(autouse=True)

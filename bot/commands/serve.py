@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bot import language as languages
 from bot import settings as connection
@@ -95,16 +95,14 @@ def capture_setting(environment: Mapping[str, str]) -> str:
 async def _serve(
     slack: SlackSettings, settings: connection.Settings, deadline_s: float, language: Language, capturing: str
 ) -> None:
+    from bot import watch
     from bot.app import App
     from bot.capture import Captured, Wanted, capture
     from bot.captures import Capturing
-    from bot.investigate import investigate
     from bot.journal import Journal
     from bot.sources.kubernetes import Cluster
     from bot.sources.probes import Probes
     from bot.terminal import opened
-    from bot.watch import watch
-    from bot.words import watched
     from engine.worker import Worker
     from fixes.approvers import Approvers
 
@@ -135,16 +133,15 @@ async def _serve(
             async def ask(
                 words: Sequence[str], *, asked_by: str = "", progress: Progress | None = None
             ) -> Investigation:
-                look: dict[str, Any] = {
-                    "cluster": cluster,
-                    "probes": probes,
-                    "worker": worker,
-                    "asked_by": asked_by,
-                    "progress": progress,
-                    "state": settings.state,
-                }
-                question, seconds = watched(words)
-                return await (watch(question, seconds, **look) if seconds else investigate(question, **look))
+                return await watch.ask(
+                    words,
+                    cluster=cluster,
+                    probes=probes,
+                    worker=worker,
+                    asked_by=asked_by,
+                    progress=progress,
+                    state=settings.state,
+                )
 
             async def take(wanted: Wanted, *, progress: Progress | None = None) -> Captured:
                 return await capture(wanted, cluster=cluster, probes=probes, progress=progress)
