@@ -117,7 +117,7 @@ def _stop(facts: Sequence[Fact], legs: Sequence[Leg], leg: Leg, drop: RuleDrop, 
         allowed=passing.allowed if passing else (),
         forgets=tuple(dict.fromkeys(_forgets(facts, legs, leg, drop, of))),
         filters=tuple(name for one in filters for name in one.backends),
-        empty=any(NFTABLES in one.entered and 0 in (one.from_pods, one.to_pods, one.vxlan_peers) for one in filters),
+        empty=any(NFTABLES in one.entered and 0 in (one.from_pods, one.to_pods) for one in filters),
     )
 
 

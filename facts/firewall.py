@@ -114,7 +114,7 @@ class Stop(Fact, frozen=True, kw_only=True):
     allowed: tuple[str, ...] = ()  # what policies let pass on the leg, as PolicyAllows
     forgets: tuple[str, ...] = ()  # policies that were consulted and allow the same over the other address family
     filters: tuple[str, ...] = ()  # the node's packet filters with Calico's rules, as CalicoFirewall.backends
-    empty: bool = False  # of nftables: its maps know no pod at all, or its set of nodes no node
+    empty: bool = False  # of nftables: its maps know no pod at all
 
 
 class CalicoFirewall(Fact, frozen=True, kw_only=True):

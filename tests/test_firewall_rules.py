@@ -181,6 +181,16 @@ def test_empty_maps_are_told_where_packets_are_lost_and_what_they_drop_is_their_
     assert rules(diagnose(lost(wall(**EMPTY_MAPS)))) == [("firewall_sets_empty", "node-b")]
     assert rules(diagnose(lost(wall(**EMPTY_MAPS), unknown))) == [("firewall_sets_empty", "node-b")]
     assert rules(diagnose(lost(wall(from_pods=9, to_pods=9), unknown))) == [("endpoint_unknown_to_felix", "node-b")]
+    nobody = dropped("trace/nftables/7-input-non-allowed-vxlan-host", outer=True)
+    assert rules(diagnose(lost(wall(from_pods=9, to_pods=9, vxlan_peers=0), nobody))) == [
+        ("firewall_sets_empty", "node-b")
+    ]
+    both = {("endpoint_unknown_to_felix", "node-b"), ("firewall_sets_empty", "node-b")}
+    assert set(rules(diagnose(lost(wall(from_pods=9, to_pods=9, vxlan_peers=0), unknown)))) == both
+    no_peer = change(
+        lost(wall(from_pods=9, to_pods=9, vxlan_peers=0)), CalicoNode, {"name": "node-a"}, tunnel_address=""
+    )
+    assert rules(diagnose(no_peer)) == [("tunnel_address_missing", "node-a")]
     well = diagnose([*healthy(), wall(**EMPTY_MAPS)])
     assert (well.verdict, warned(well)) == ("healthy", [])
 

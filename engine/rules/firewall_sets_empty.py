@@ -33,7 +33,9 @@ def firewall_sets_empty(firewall: CalicoFirewall, leg: Leg) -> Text | None:
             to_pods=firewall.to_pods,
             pod=leg.source,
         )
-    if leg.encapsulation == "vxlan" and firewall.vxlan_peers == 0:
+    # A node without a tunnel address is in nobody's set, and may have none itself.
+    addressed = leg.source_tunnel_address and leg.target_tunnel_address
+    if leg.encapsulation == "vxlan" and addressed and firewall.vxlan_peers == 0:
         return say(
             "the set of nodes whose VXLAN packets are taken is empty in Calico's nftables table on {node} "
             "(IPv{family}): what {peer} sends is dropped there.",

@@ -12,12 +12,9 @@ from facts import Blame, Leg, RuleDrop, Stop
     remedy="Look at the log of calico-node on this node: whether it hears of the other one, and whether it can write "
     "its sets (`nft list set ip calico cali40all-vxlan-net`, `ipset list cali40all-vxlan-net`). Restarting it makes it "
     "read everything anew. If the other node has several addresses, see which one it sends from.",
-    after=["firewall_backends_mixed"],
-    # A node without a tunnel address is in nobody's set, and one that sends from another address is not known by it.
-    after_peer=[
-        "tunnel_address_missing", "pool_disabled", "node_address_missing", "node_address_stale", "node_address_wrong",
-        "vxlan_local_address_wrong",
-    ],
+    after=["firewall_backends_mixed", "firewall_sets_empty"],
+    # A node that sends from another address is not known by it.
+    after_peer=["node_address_missing", "node_address_stale", "node_address_wrong", "vxlan_local_address_wrong"],
     at=the.stop.node,
     stage="target tunnel",
     heals_within_s=HEALS_ENTRY,
@@ -25,9 +22,11 @@ from facts import Blame, Leg, RuleDrop, Stop
     leg=some(Leg, flow=the.stop.flow, direction=the.stop.leg),
     drop=some(RuleDrop, id=the.stop.drop),
     blame=some(Blame, drop=the.stop.drop),
-)  # fmt: skip
+)
 def vxlan_source_not_allowed(stop: Stop, leg: Leg, drop: RuleDrop, blame: Blame) -> Finding | None:
-    if blame.what != "vxlan_source" or stop.empty:  # with empty sets nobody is known
+    if blame.what != "vxlan_source":
+        return None
+    if not leg.source_tunnel_address:  # such a node is rightly in nobody's set: that is what is wrong with it
         return None
     said = say(
         "{node} drops the VXLAN packets that come from {peer}: Calico there does not know the address they come "
