@@ -84,10 +84,9 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     followed = tracks(legs, evaluation.facts)
     if breaking:
         despite = "" if services.lost(evaluation.facts) else _probes_despite_cause(legs, probes, breaking)
-        verdict, summary = (
-            "cause",
-            in_turn((services.answers(evaluation.facts), despite, behind(judged, breaking))),
-        )
+        pings = trains.pings_beside(legs, evaluation.facts)
+        told_beside = (services.answers(evaluation.facts), despite, pings, behind(judged, breaking))
+        verdict, summary = "cause", in_turn(told_beside)
     elif legs:
         verdict, summary = services.judged(
             evaluation.facts,

@@ -112,6 +112,18 @@ def told(leg: Leg, facts: Sequence[Fact]) -> str:
     )
 
 
+def pings_beside(legs: Sequence[Leg], facts: Sequence[Fact]) -> str:
+    """What became of pings where connections are lost now and then: whether all packets suffer, or those with ports."""
+    forward = [leg for leg in legs if leg.direction == "forward"]
+    lossy_legs = [leg for leg in forward if any(lossy(one) and decides(one, leg) for one in of(leg, facts))]
+    return in_turn(
+        say("Of {sent} pings sent meanwhile {lost} were lost.", sent=one.sent + one.sent_again, lost=one.lost)
+        for leg in lossy_legs
+        for one in of(leg, facts)
+        if one.protocol == "icmp" and not decides(one, leg)
+    )
+
+
 def kind(train: Train) -> str:
     """`tcp 5432`, `icmp`."""
     return f"{train.protocol} {train.port}" if train.port else train.protocol

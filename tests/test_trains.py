@@ -50,6 +50,12 @@ def test_loss_in_both_trains_is_a_cause_with_its_share() -> None:
     assert "One of several paths" not in cause.text
 
 
+def test_whether_pings_suffer_too_is_told_beside() -> None:
+    """Where only packets with ports are lost, look at paths that are chosen by ports, and at the server."""
+    pings = train(protocol="icmp", port=0, back=20, back_again=20, retried=0, retried_back=0, outcome="")
+    assert "Of 40 pings sent meanwhile 0 were lost." in diagnose(scene(train(), pings)).summary
+
+
 def test_packets_that_are_always_the_same_ones_tell_of_a_path() -> None:
     diagnosis = diagnose(scene(train(retried=7, retried_back=0)))
     assert "One of several paths is broken" in diagnosis.causes[0].text
