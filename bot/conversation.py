@@ -17,7 +17,7 @@ from bot.fix_requests import requested
 from bot.investigate import Investigation, Progress
 from bot.journal import Job, Journal
 from bot.language import ENGLISH, Language
-from bot.reply import blocks
+from bot.reply import blocks, picture, wording
 from bot.reply.blocks import Message, escape
 from bot.slack import NotInChannel, Slack
 from facts import say
@@ -27,6 +27,7 @@ from fixes.store import FixStore, StoreError
 log = logging.getLogger(__name__)
 
 UPDATE_EVERY_S = 1.0
+ALT_TEXT = 1000  # characters, Slack's limit
 AT_ONCE = 16  # questions looked into at the same time; the others wait, accepted
 
 
@@ -112,6 +113,25 @@ class Conversation:
             ts = await self._slack.post(channel, message, thread)
             if message.request:
                 await self._cards.placed(message.request, Card(channel=channel, thread=thread, ts=ts))
+        await self._draw(channel, thread, investigation)  # last: a slow upload keeps nobody from approving
+
+    async def _draw(self, channel: str, thread: str, investigation: Investigation) -> None:
+        """The path as a picture, where something is wrong with it. Without it the thread says all the same."""
+        diagnosis = investigation.diagnosis
+        drawn = picture.render(investigation, self._language) if diagnosis.verdict != "healthy" else ""
+        if not drawn:
+            return
+        try:
+            await self._slack.upload(
+                drawn.encode(),
+                name=f"{investigation.id}.svg",
+                title=self._language(say("The path: {legs}", legs=investigation.asked)),
+                channel=channel,
+                thread=thread,
+                alt_text=wording.path_in_words(diagnosis, self._language)[:ALT_TEXT],
+            )
+        except UserError as error:
+            log.warning("the picture of %s was not uploaded: %s", investigation.id, error.sentence)
 
     async def _card(self, request: FixRequest, channel: str, thread: str) -> Message:
         """The card; or, where it hangs elsewhere already, the way to it: one request has one card."""

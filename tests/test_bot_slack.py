@@ -203,11 +203,24 @@ async def test_the_question_becomes_its_answer(room: Room) -> None:
         request, thread, _ = await room.card()
         assert thread == line["ts"], "the question's own message becomes the answer"
         assert [one["ts"] for one in room.slack.messages(ROOM)] == [thread]
-        await room.slack.wait_for(lambda: len(room.slack.messages(ROOM, thread)) == 4)
+        await room.slack.wait_for(lambda: len(room.slack.messages(ROOM, thread)) == 5)
         replies = room.slack.messages(ROOM, thread)
-        assert ["path" in r["text"].lower() or "Evidence" in r["text"] for r in replies[:2]] == [True, True]
+        assert [reply["text"].partition(":")[0] for reply in replies[:2]] == ["The path", "Evidence"]
+        (drawn,) = replies[4]["files"]
+        assert (drawn["mimetype"], drawn["title"]) == ("image/svg+xml", "The path: shop/cart shop/db 5432/tcp")
+        assert "last good source node, first bad source tunnel" in drawn["alt_txt"]
         assert (request.status.phase, request.spec.requested_by.id) == (Phase.PENDING, "U0ANA")
         assert room.answers.asked == ["shop/cart shop/db 5432/tcp"]
+
+
+async def test_a_picture_slack_does_not_take_costs_nothing_else(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+    room.slack.faults.fail("files.getUploadURLExternal", "500", times=9)
+    async with room.bot():
+        await room.ask()
+        _, thread, _ = await room.card()
+        await room.slack.wait_for(lambda: len(room.slack.messages(ROOM, thread)) == 4)
+        assert not any(reply.get("files") for reply in room.slack.messages(ROOM, thread))
+    assert "was not uploaded" in caplog.text
 
 
 async def test_a_bot_of_another_language_answers_and_asks_for_approval_in_it(room: Room) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from slack_bolt.adapter.socket_mode.async_handler import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncAck, AsyncApp
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot.reply import blocks
+from bot.reply import blocks, picture
 from fixes.request import document
 from lab.slack import LocalSlack
 from lab.slack.workspace import Message
@@ -414,6 +415,27 @@ async def test_a_shared_picture_is_shown_with_its_words(browser: str, slack: Loc
         )
         await page.wait_for("document.querySelector('figure img')?.alt === 'the path, drawn'")
         await page.evaluate("document.querySelector('figure img').decode()")
+
+
+async def test_a_drawn_path_is_shown_in_the_thread_and_may_do_nothing_but_colour_itself(
+    browser: str, slack: LocalSlack, app: App
+) -> None:
+    drawn = picture.render(answers.wrong_mac())
+    async with sitting(browser, slack) as page:
+        told = await app.client.files_upload_v2(
+            channel=CHANNEL, filename="path.svg", content=drawn.encode(), title="Path", alt_txt="the path, drawn"
+        )
+        await page.wait_for("document.querySelector('figure img')?.alt === 'the path, drawn'")
+        await page.evaluate("document.querySelector('figure img').decode()")
+        shown = await page.evaluate(
+            "(one => [one.naturalWidth, one.naturalHeight])(document.querySelector('figure img'))"
+        )
+        width, height = (float(one) for one in re.findall(r' (?:width|height)="([\d.]+)"', drawn)[:2])
+        assert shown == [round(width), round(height)]
+        headers = await page.evaluate(
+            f"fetch('/page/file/{told['files'][0]['id']}').then(one => one.headers.get('content-security-policy'))"
+        )
+        assert "default-src 'none'" in headers and "sandbox" in headers and "script" not in headers
 
 
 async def test_a_modal_is_filled_in_refused_and_sent(browser: str, slack: LocalSlack, app: App) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from bot import language as languages
+from bot.commands.why import draw
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.investigate import Investigation
 from bot.reply import json as as_json
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", help="a file saved by `why` or by the bot: inv-….json")
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
     parser.add_argument("--verbose", action="store_true", help="list what was checked and well")
+    parser.add_argument("--picture", metavar="FILE.svg", help="draw the path, with what is wrong, into this file")
     languages.add_argument(parser)
 
 
@@ -39,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write(as_json.render(judged))
     else:
         sys.stdout.write(as_text.render(judged, verbose=args.verbose, language=language))
+    if args.picture:
+        draw(judged, Path(args.picture), language)
     return COULD_NOT_JUDGE if judged.diagnosis.verdict == "unknown" else 0
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bot import language as languages
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", choices=("text", "json", "slack"), default="text", help="form of the answer")
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 when a cause was found")
     parser.add_argument("--verbose", "-v", action="store_true", help="list everything that was checked and seen")
+    parser.add_argument("--picture", metavar="FILE.svg", help="draw the path, with what is wrong, into this file")
     parser.add_argument(
         "--request-fix",
         action="store_true",
@@ -93,6 +95,8 @@ async def _answer(
         worker.close()
     requests = await _requested(answer, settings) if args.request_fix else []
     sys.stdout.write(_form(answer, args.output, verbose=args.verbose, fixes=requests, language=language))
+    if args.picture:
+        draw(answer, Path(args.picture), language)
     if answer.diagnosis.verdict == "unknown":
         return COULD_NOT_JUDGE
     return 1 if args.exit_code and answer.diagnosis.verdict == "cause" else 0
@@ -125,6 +129,19 @@ class _Watching:
     def _interrupted(self) -> None:
         self.stop.set()
         asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)  # a second one ends it all
+
+
+def draw(answer: Investigation, file: Path, language: Language) -> None:
+    """Its picture. Raises UserError when it cannot be written, or when no path is known that could be drawn."""
+    from bot.reply import picture
+
+    drawn = picture.render(answer, language)
+    if not drawn:
+        raise UserError(f"No path between the two is known, so {file} was not drawn. The answer says what is missing.")
+    try:
+        file.write_text(drawn, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror}. Give another file to --picture.") from None
 
 
 async def _requested(answer: Investigation, settings: connection.Settings) -> list[dict[str, object]]:

@@ -206,6 +206,7 @@ def _path(investigation: Investigation, language: Language) -> Message:
     drawn = "\n".join(printable(f"{wording.padded(name, width)} {wording.path(leg, language)}") for name, leg in named)
     if drawn:
         blocks.append(_preformatted(drawn))
+    blocks += [_context([escape(wording.lost(leg, language))]) for _, leg in named if leg.lost]
     remedies = dict.fromkeys(wording.remedy(one, language) for one in diagnosis.causes)
     blocks += [_section(f"*{language(say('Do now'))}:* {escape(one)}") for one in remedies]
     if diagnosis.verdict == "unknown" and (step := wording.next_step(diagnosis.blind, language)):

@@ -96,7 +96,11 @@ def _path(leg: LegPath) -> dict[str, Any]:
         "target": leg.target,
         "last_good": leg.last_good,
         "first_bad": leg.first_bad,
-        "hops": [{"stage": hop.stage, "node": hop.node, "name": hop.name, "state": hop.state} for hop in leg.hops],
+        "lost": leg.lost,
+        "hops": [
+            {"stage": hop.stage, "node": hop.node, "name": hop.name, "state": hop.state, "met": hop.met}
+            for hop in leg.hops
+        ],
     }
 
 

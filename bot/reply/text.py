@@ -72,6 +72,8 @@ def _path(diagnosis: Diagnosis, language: Language) -> list[str]:
     named = wording.legs(diagnosis, language)
     width = max([9, *(wording.width(name) for name, _ in named)])
     lines = [f"  {padded(name, width)} {wording.path(leg, language)}" for name, leg in named]
+    if diagnosis.verdict == "cause":  # where there is none the summary says it
+        lines += [f"  {padded('', width)} {wording.lost(leg, language)}" for _, leg in named if leg.lost]
     return [*lines, ""] if lines else []
 
 

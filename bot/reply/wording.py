@@ -182,11 +182,11 @@ def checked(diagnosis: Diagnosis, language: Language = ENGLISH) -> list[str]:
 
 
 def _where(ones: Sequence[Checked], language: Language) -> str:
-    places = dict.fromkeys(" ".join(filter(None, (one.node, _leg(one.leg, language)))) for one in ones)
+    places = dict.fromkeys(" ".join(filter(None, (one.node, way(one.leg, language)))) for one in ones)
     return ", ".join(place for place in places if place)
 
 
-def _leg(name: str, language: Language) -> str:
+def way(name: str, language: Language) -> str:
     return language(say(LEGS[name])) if name in LEGS else name
 
 
@@ -223,7 +223,7 @@ def legs(diagnosis: Diagnosis, language: Language = ENGLISH) -> list[tuple[str, 
                 filter(
                     None,
                     (
-                        _leg(leg.direction, language),
+                        way(leg.direction, language),
                         f"IPv{families[leg.flow]}" if several and leg.flow in families else "",
                         flows[leg.flow].target if targets and leg.flow in flows else "",
                     ),
@@ -248,6 +248,11 @@ def path(leg: LegPath, language: Language = ENGLISH) -> str:
     return " > ".join(words) if words != ["?"] else f"? {language(say('nothing can be said about it'))}"
 
 
+def lost(leg: LegPath, language: Language = ENGLISH) -> str:
+    """Where its packets were seen last, and where no more; "" where that is not known."""
+    return language(leg.lost, leg.lost_message)
+
+
 def bad_hop(language: Language = ENGLISH) -> str:
     """What is drawn behind the first hop that does not work."""
     return f"x {language(say('first bad hop'))}"
@@ -269,6 +274,11 @@ def ends(name: str, leg: LegPath, language: Language = ENGLISH) -> str:
         first_bad=place(leg.first_bad),
     )
     return language(bad)
+
+
+def path_in_words(diagnosis: Diagnosis, language: Language = ENGLISH) -> str:
+    """All legs, one after the other; "" where there is none."""
+    return "; ".join(ends(name, leg, language) for name, leg in legs(diagnosis, language))
 
 
 def remedy(cause: Cause, language: Language = ENGLISH) -> str:

@@ -23,7 +23,8 @@ STREAM_ALIVE_SECONDS = 15.0
 SLOW_SECONDS = 1.5
 AHEAD_MOST = 366 * 24 * 3600
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-IMAGES = frozenset({"image/png", "image/jpeg", "image/gif"})
+DRAWING = "image/svg+xml"
+IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", DRAWING})
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -33,6 +34,8 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+# It may colour itself and run nothing, also when it is opened by itself.
+DRAWN = HEADERS | {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
 
 
 class Browser:
@@ -74,7 +77,8 @@ class Browser:
         if upload is None or upload.data is None:
             raise web.HTTPNotFound(headers=HEADERS)
         if upload.mimetype in IMAGES:
-            return web.Response(body=upload.data, content_type=upload.mimetype, headers=HEADERS)
+            headers = DRAWN if upload.mimetype == DRAWING else HEADERS
+            return web.Response(body=upload.data, content_type=upload.mimetype, headers=headers)
         headers = HEADERS | {"Content-Disposition": "attachment"}
         return web.Response(body=upload.data, content_type="application/octet-stream", headers=headers)
 
