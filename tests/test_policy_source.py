@@ -35,6 +35,11 @@ def of(facts: Sequence[Fact], kind: type[F]) -> list[F]:
     return [one for one in facts if isinstance(one, kind)]
 
 
+def about(facts: Sequence[Fact]) -> int:
+    """Facts that policies are judged by."""
+    return sum(isinstance(one, Policy | Tier | NetworkSet | LabelledEndpoint) for one in facts)
+
+
 def calico(kind: str, name: str, namespace: str = "", *, labels: Object | None = None, **spec: Any) -> Object:
     meta = {"name": name, **({"namespace": namespace} if namespace else {}), "labels": dict(labels or {})}
     return {"apiVersion": GROUPS["crd.projectcalico.org"], "kind": kind, "metadata": meta, "spec": spec}
@@ -106,7 +111,7 @@ async def test_policies_about_both_pods_are_read_from_either_store(tmp_path: Pat
     assert dict(ends[A1].labels)["projectcalico.org/namespace"] == "default"
     assert dict(ends[A1].namespace_labels)["projectcalico.org/name"] == "default"
     assert ends["node-a-all"].failsafe_in == ("2222/tcp",)
-    assert of(facts, PoliciesRead) == [PoliciesRead()]
+    assert of(facts, PoliciesRead) == [PoliciesRead(told=about(facts))]
 
 
 async def test_a_cluster_without_policies_allows_everything(tmp_path: Path) -> None:
@@ -128,9 +133,11 @@ async def test_kinds_a_cluster_does_not_have_are_no_loss(tmp_path: Path) -> None
                            "stagednetworkpolicies.crd.projectcalico.org"):  # fmt: skip
             world.store.delete("customresourcedefinitions", definition)
         facts = await read(world, A1, B1)
-    assert of(facts, PoliciesRead) == [PoliciesRead()]
+    assert of(facts, PoliciesRead) == [PoliciesRead(told=about(facts))]
     assert not of(facts, Tier)
     assert all(one.verdict == "allow" for one in of(opinions(facts), PolicyOpinion))
+    less = [one for one in facts if one != of(facts, LabelledEndpoint)[0]]
+    assert all(one.verdict == "unknown" for one in of(opinions(less), PolicyOpinion)), "part of it went astray"
 
 
 async def test_what_may_not_be_read_makes_every_opinion_unknown(tmp_path: Path) -> None:
@@ -184,7 +191,7 @@ async def test_staged_policies_that_may_not_be_read_are_no_loss(tmp_path: Path) 
     user = User("some", denied=frozenset({("list", "*", "stagednetworkpolicies")}))
     async with served(objects(HEALTHY), tmp_path, tokens={"some": user}) as world:
         facts = await read(world, A1, B1, token="some")
-    assert of(facts, PoliciesRead) == [PoliciesRead()]
+    assert of(facts, PoliciesRead) == [PoliciesRead(told=about(facts))]
 
 
 async def test_what_a_staged_policy_would_do_is_told_apart(tmp_path: Path) -> None:
