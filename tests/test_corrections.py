@@ -19,7 +19,7 @@ from engine import rulebase
 from engine.diagnosis import diagnose
 from engine.plan import plan
 from engine.rule import CauseRule
-from facts import Diagnosis, Fact, FelixHealth, Link, LinkAddresses, NodeAsk, RouteLookup, SendProbe, Trace
+from facts import Diagnosis, Fact, FelixHealth, Link, LinkAddresses, NodeAsk, RouteLookup, RuleDrop, SendProbe, Trace
 from lab.apiserver import ApiServer, User
 from lab.apiserver.certificate import make
 from lab.apiserver.kubeconfig import kubeconfig
@@ -30,7 +30,7 @@ from node_probe.view import View
 from tests.recorded import native, served
 from tests.recorded_answers import alive, cluster_of, followed, judged, known
 from tests.recorded_firewall import events, ruleset
-from tests.recorded_heal import Run, runs
+from tests.recorded_heal import Run, firewall_at, runs
 from tests.recorded_kernel import Recording
 from tests.recorded_states import free, recorded
 from tests.recordings import load
@@ -173,34 +173,69 @@ async def test_07_a_tunnel_device_that_lost_its_address_is_not_announced_back_wi
     assert all(cause.heals_within_s == 95 for cause in (*bare.causes, *half.causes))
 
 
-@pytest.mark.parametrize(("fault", "number"), [("nft_delete_table_ip_calico", 1), ("nft_flush_ruleset", 1)])
-async def test_08_chains_rebuilt_with_empty_sets_are_not_put_on_routes_or_devices(
-    fault: str, number: int, tmp_path: Path
-) -> None:
-    """Where nobody follows the packets nothing wrong is found; by their trace it is the interface Felix's maps lack."""
-    run = run_of(fault)
-    diagnosis = await at(run, number, tmp_path)
-    assert (diagnosis.verdict, named(diagnosis), warned(diagnosis)) == ("unknown", [], [])
-    assert "Nothing wrong was found, and yet" in diagnosis.summary
-
+async def looked(run: Run, number: int, directory: Path, trace: str = "") -> Diagnosis:
+    """The answer at this moment of the run, with what the probe of the wounded node sees of its firewall, and on the
+    node that drops with what a recorded trace tells, where one is given."""
     moment = run.moments[number]
-    source, target = (run.pod(node) for node in sorted(min(moment.lost, key=sorted)))
-    where = "trace/nftables/6-unknown-interface-to"
+    pair = min(moment.lost or moment.pinged, key=sorted)
+    source, target = (run.pod(node) for node in sorted(pair, reverse=bool(trace)))  # node-a is the wounded one
+    (wounded,) = [one["node"] for one in load("v3.32.1/loose")[run.file[8:]] if one["fault"] == run.fault]
 
     def told(node: str, packet: Trace) -> list[Fact]:
-        return [] if packet.reply else list(drops(node, packet, events(where), ruleset(where)))
+        met = node == wounded and not packet.reply
+        outer = "vxlan" in trace
+        return list(drops(node, packet, events(trace), ruleset(trace), outer=outer)) if met else []
 
-    async with cluster_of(moment.recording, tmp_path) as cluster:
+    async with cluster_of(moment.recording, directory) as cluster:
         facts = await known(cluster, source, target, family=run.family)
-        traced = await followed(cluster, facts, moment.recording, losing, told)
-    assert {cause.rule for cause in traced.causes} == {"endpoint_unknown_to_felix"}
+        facts.append(firewall_at(moment, wounded))
+        packets = losing if pair in moment.lost else passing
+        if trace:
+            return await followed(cluster, facts, moment.recording, packets, told)
+    return judged(facts, moment.recording, packets)
 
 
-async def test_09_a_policy_that_is_off_is_no_reason_for_packets_to_be_lost(tmp_path: Path) -> None:
-    """It fails open: packets pass, and nobody is blamed for anything."""
-    for fault in ("ipt_forward_jump_del", "ipt_flush_filter", "nft_del_jump_in_base_forward"):
-        diagnosis = await at(run_of(fault), 0, tmp_path)
-        assert (diagnosis.verdict, named(diagnosis)) == ("healthy", []), fault
+@pytest.mark.parametrize(
+    ("fault", "number", "trace", "empty"),
+    [
+        ("nft_delete_table_ip_calico", 1, "6-unknown-interface-to", "maps of Calico's nftables table"),
+        ("nft_delete_table_ip_calico", 2, "7-input-non-allowed-vxlan-host", "set of nodes whose VXLAN packets"),
+        ("nft_flush_ruleset", 1, "6-unknown-interface-to", "maps of Calico's nftables table"),
+        ("nft_flush_ruleset", 2, "7-input-non-allowed-vxlan-host", "set of nodes whose VXLAN packets"),
+    ],
+)
+async def test_08_chains_rebuilt_with_empty_sets_drop_and_routes_and_devices_are_not_blamed(
+    fault: str, number: int, trace: str, empty: str, tmp_path: Path
+) -> None:
+    """Whether or not anybody follows the packets. Where nobody could see the firewall, nothing is found."""
+    for where in ("", f"trace/nftables/{trace}"):
+        diagnosis = await looked(run_of(fault), number, tmp_path, where)
+        assert any(isinstance(one, RuleDrop) for one in diagnosis.facts) == bool(where)
+        assert named(diagnosis) == ["firewall_sets_empty"], where
+        assert empty in diagnosis.causes[0].text
+        assert "rewrites this within 95 s" in diagnosis.causes[0].felix
+    unseen = await at(run_of(fault), number, tmp_path)
+    assert (unseen.verdict, named(unseen), warned(unseen)) == ("unknown", [], [])
+    assert "Nothing wrong was found, and yet" in unseen.summary
+
+
+@pytest.mark.parametrize("fault", ["nft_delete_table_ip_calico", "nft_flush_ruleset"])
+async def test_08_tables_that_are_gone_lose_no_packet_before_felix_comes_back(fault: str, tmp_path: Path) -> None:
+    diagnosis = await looked(run_of(fault), 0, tmp_path)
+    assert (diagnosis.verdict, named(diagnosis), warned(diagnosis)) == ("healthy", [], ["policy_not_enforced"])
+
+
+async def test_09_a_policy_that_is_off_is_told_and_no_reason_for_packets_to_be_lost(tmp_path: Path) -> None:
+    """It fails open: packets pass, nobody notices, and nobody is blamed for anything."""
+    for fault in (
+        "ipt_forward_jump_del", "ipt_flush_filter", "ipt_flush_cali_forward", "nft_del_jump_in_base_forward",
+        "nft_flush_table_ip_calico",
+    ):  # fmt: skip
+        diagnosis = await looked(run_of(fault), 0, tmp_path)
+        assert (diagnosis.verdict, named(diagnosis), warned(diagnosis)) == ("healthy", [], ["policy_not_enforced"]), (
+            fault
+        )
+        assert (await looked(run_of(fault), -1, tmp_path)).warnings == (), fault
 
 
 @pytest.mark.parametrize(("version", "told"), [("v3.32.1", True), ("v3.31.7", False)])
