@@ -28,6 +28,7 @@ from node_probe.packets import (
     sender,
     smallest,
 )
+from node_probe.syn import port_of
 from node_probe.view import View
 
 HEAD_START_S = 0.1  # for full-size packets to come back before others are tried
@@ -36,6 +37,7 @@ MISS_S = 0.15  # at least, and this many round trips of a small packet: then a p
 MISS_RTTS = 10
 LONGEST_MISS_S = 0.3
 PORTS_TOLD = 20
+HEADERS_ALONE = 1  # byte: no packet is smaller than its headers
 
 
 async def collect(ask: NodeAsk, view: View) -> AsyncIterator[Fact]:
@@ -128,8 +130,7 @@ class _Wagon(NamedTuple):
 
     met: Met
     source: str
-    port: int = 0  # tcp
-    identity: bytes = b""  # icmp
+    identity: bytes
 
     @property
     def back(self) -> bool:
@@ -137,8 +138,11 @@ class _Wagon(NamedTuple):
 
 
 async def _train(ask: NodeAsk, probe: SendProbe, view: View) -> Train:
+    """Of TCP only first packets, without data: connections would fill the queue of a server, and take its time."""
     if probe.protocol == "udp":
         raise ValueError("an UDP server need not answer, so its silence is no loss; a train is of icmp or tcp")
+    if probe.protocol == "tcp":
+        probe = msgspec.structs.replace(probe, size=HEADERS_ALONE)
     pod = sender(ask, probe)
     new: list[_Wagon | None] = [None] * probe.count
     first = await _run(new, ask, probe, view, pod)
@@ -160,7 +164,7 @@ async def _train(ask: NodeAsk, probe: SendProbe, view: View) -> Train:
         back_again=_back(fresh),
         retried=len(retried),
         retried_back=_back(retried),
-        lost_ports=tuple(sorted(one.port for one in lost if one.port)[:PORTS_TOLD]),
+        lost_ports=tuple(sorted(port_of(one.identity) for one in lost if probe.port)[:PORTS_TOLD]),
         outcome=max(missed, key=TELLING.index) if missed else "",
         rtt_us=took[(len(took) - 1) // 2] if took else -1,
         rtt_most_us=took[-1] if took else -1,
@@ -191,12 +195,7 @@ async def _run(
 async def _send_one(
     one: socket.socket, wagon: _Wagon | None, ask: NodeAsk, probe: SendProbe, view: View, size: int
 ) -> _Wagon:
-    identity = (wagon.identity if wagon else new_identity()) if probe.protocol == "icmp" else b""
-    if wagon and wagon.port:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with contextlib.suppress(OSError):  # somebody else has it by now: a fresh one then
-            one.bind((wagon.source, wagon.port))
+    identity = wagon.identity if wagon else new_identity()
     timeout = max(0.0, min(patience(ask), view.deadline - time.monotonic() - RESERVE_S))
     met = await attempt(one, probe, size, timeout, identity)
-    port = int(one.getsockname()[1]) if probe.protocol == "tcp" else 0
-    return _Wagon(met, own_address(one), port, identity)
+    return _Wagon(met, own_address(one), identity)

@@ -1,9 +1,10 @@
 """A TCP packet as large as is wanted that opens no connection; without it nobody could tell that large packets are lost
-where pings are not answered.
+where pings are not answered, and a train of connections would fill a server's queue and lose what it is to count.
 
-It is the first packet of a connection (SYN) with data in it. A server that does not speak TCP Fast Open answers as to
-any first packet and leaves the data alone (RFC 9293 3.4, RFC 7413 3); one that asks for a cookie does so too, for there
-is none. The sender's kernel knows of no such connection and ends it with a reset when the answer comes.
+It is the first packet of a connection (SYN), with or without data in it. A server that does not speak TCP Fast Open
+answers as to any first packet and leaves the data alone (RFC 9293 3.4, RFC 7413 3); one that asks for a cookie does so
+too, for there is none. The sender's kernel knows of no such connection and ends it with a reset when the answer comes:
+the server's program hears nothing of it.
 """
 
 from __future__ import annotations
@@ -43,13 +44,18 @@ def open_socket(family: socket.AddressFamily) -> socket.socket:
     return one
 
 
+def port_of(identity: bytes) -> int:
+    """The port such a packet is sent from."""
+    return LOWEST_PORT + int.from_bytes(identity, "big") % PORTS
+
+
 async def knock(one: socket.socket, target: str, port: int, data: bytes, identity: bytes) -> None:
     """Returns when a packet with this data was answered. Raises Reset, OSError.
 
     identity: four bytes, its sequence number. The port it is sent from comes of it, too.
     """
     six = one.family == socket.AF_INET6
-    own_port = LOWEST_PORT + int.from_bytes(identity, "big") % PORTS
+    own_port = port_of(identity)
     _accept(one, _only_to(own_port, six=six))
     one.connect((target, 0))  # what comes from others is not for this socket
     packet = _packet(one.getsockname()[0], target, own_port, port, identity, data, sum_up=not six)

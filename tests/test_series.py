@@ -8,7 +8,7 @@ import time
 import pytest
 
 from facts import Blind, Fact, ProbeResult, SendProbe, Train
-from lab.wire import TCP, drop_by_port, drop_some_udp
+from lab.wire import TCP, UDP, drop_by_port, drop_some_udp
 from node_probe import packets
 from tests.namespaces import in_namespaces
 from tests.test_packets import send
@@ -83,19 +83,33 @@ def test_every_third_packet_is_lost() -> None:
         assert not one.same_lost_again
 
 
+@pytest.mark.parametrize("target", ["node", "pod"])
 @in_namespaces
-def test_one_of_two_cables_is_broken() -> None:
-    """Which of them a packet takes depends on its ports: the same ones fail again. (Of a pod's TCP in a tunnel that is
-    not so: the kernel gives its packets another port with each try.)"""
+def test_one_of_two_cables_is_broken(target: str) -> None:
+    """Which of them a packet takes depends on its ports, in a tunnel too: the same ones fail again."""
     nodes = TwoNodes()
-    echo(nodes.b, 8080)
-    nodes.b.run(lambda: drop_by_port("eth0", TCP))
-    (one,) = send(SendProbe(pod="", target=NODE["b"], protocol="tcp", port=8080, count=40, every_ms=1), patience_ms=300)
+    echo(nodes.b if target == "node" else nodes.db, 8080)
+    nodes.b.run(lambda: drop_by_port("eth0", TCP if target == "node" else UDP))
+    probe = from_cart("tcp", port=8080, count=40, every_ms=1)
+    if target == "node":
+        probe = SendProbe(pod="", target=NODE["b"], protocol="tcp", port=8080, count=40, every_ms=1)
+    (one,) = send(probe, patience_ms=300)
     assert isinstance(one, Train), one
     assert 4 <= one.back < one.sent and 4 <= one.back_again < one.sent_again
-    assert all(port & 2 for port in one.lost_ports)
+    assert target == "pod" or all(port & 2 for port in one.lost_ports)
     assert one.retried == one.sent - one.back and one.retried_back == 0
     assert one.same_lost_again
+
+
+@in_namespaces
+def test_a_train_fills_no_server_s_queue() -> None:
+    """The server's program is busy: connections would wait in a queue, and be lost when that is full."""
+    nodes = TwoNodes()
+    with nodes.db.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as server:
+        server.bind((DB, 8080))
+        server.listen(1)
+        one = train("tcp", port=8080, every_ms=2)
+        assert (one.lost, one.sent) == (0, 20)
 
 
 @pytest.mark.parametrize(
