@@ -17,7 +17,12 @@ import pytest
 
 from facts import Fact, LocalPod, NodeAsk, StageSighting, Trace, encode
 from facts.fact import decode
+from lab.client import Lab
 from node_probe.answer import Prober
+from node_probe.stages import Stages
+from node_probe.tap import Tap
+from tests.asking import ask as ask_lab
+from tests.asking import words_for
 from tests.namespaces import in_namespaces
 from tests.test_firewall_trace import FLOOD, PORT, answers, follow, needs, ping_of_ours
 from tests.two_nodes import (
@@ -265,7 +270,115 @@ def test_old_answers_that_a_server_repeats_are_none_to_todays_packets() -> None:
     assert places(facts, reply=True) == []
 
 
+def ruleset(hook: str, device: str, rule: str) -> str:
+    """Loses packets at a device, where no hook of a firewall sees them."""
+    return f"table netdev corp {{ chain c {{ type filter hook {hook} device {device} priority 0; {rule}\n}}\n}}\n"
+
+
 def card(hook: str, device: str, rule: str) -> None:
-    """Loses packets at a device, where no firewall's hook and no trace sees it."""
-    text = f"table netdev corp {{ chain c {{ type filter hook {hook} device {device} priority 0; {rule}\n}}\n}}\n"
-    subprocess.run(["nft", "-f", "-"], input=text, text=True, check=True)
+    subprocess.run(["nft", "-f", "-"], input=ruleset(hook, device, rule), text=True, check=True)
+
+
+@needs("nft")
+@pytest.mark.parametrize("lost", [False, True], ids=["arrives", "lost"])
+@in_namespaces
+def test_it_is_known_soon_after_the_packets_were_sent(lost: bool) -> None:
+    """The time is printed (pytest -s) and not asserted: a busy machine has its own."""
+    nodes = TwoNodes()
+    if lost:
+        nodes.b.run(lambda: card("ingress", "eth0", "udp dport 4789 drop"))
+    moments: list[float] = []
+    begin, sightings = Tap.begin, Stages.sightings
+
+    async def began(self: Tap, deadline: float) -> None:
+        await begin(self, deadline)
+        moments.append(time.monotonic())
+
+    def told(self: Stages, tap: Tap) -> list[Fact]:
+        facts = sightings(self, tap)
+        moments.append(time.monotonic())
+        return facts
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tap, "begin", began)  # only node a sends
+        patch.setattr(Stages, "sightings", told)
+        facts = answers(nodes, asked("a"), asked("b"))
+    took_ms = (max(moments) - min(moments)) * 1000
+    print(
+        f"\npackets that {'are lost' if lost else 'arrive'}: known on both nodes {took_ms:.1f} ms after they were sent"
+    )
+    met = [place[:4] for place in places(facts)]
+    assert (("node-b", "", "eth0", "in") in met, ("node-b", "", TUNNEL, "in") in met) == (True, not lost)
+
+
+# -- the whole way: bot, both probes, engine
+
+LOSSES = {  # (place, hook, device, rule, leg, last good stage, first bad one)
+    "at the pod's own device": ("shop/cart", "egress", "eth0", "tcp dport 5432 drop", "forward", "", "source pod"),
+    "behind the pod's veth": (
+        "node-a", "ingress", "CART", "tcp dport 5432 drop", "forward", "source veth", "source node",
+    ),
+    "where the target's node takes them in": (
+        "node-b", "ingress", "eth0", "udp dport 4789 drop", "forward", "underlay", "target tunnel",
+    ),
+    "behind the target's tunnel": (
+        "node-b", "ingress", "vxlan.calico", "tcp dport 5432 drop", "forward", "target tunnel", "target node",
+    ),
+    "within the target's pod": (
+        "shop/db", "ingress", "eth0", "tcp dport 5432 drop", "forward", "target veth", "target pod",
+    ),
+    "the answer, behind the pod's veth": (
+        "node-b", "ingress", "DB", "tcp sport 5432 drop", "reverse", "source veth", "source node",
+    ),
+    "the answer, behind the tunnel it came by": (
+        "node-a", "ingress", "vxlan.calico", "tcp sport 5432 drop", "reverse", "target tunnel", "target node",
+    ),
+}  # fmt: skip
+
+
+@needs("nft")
+@pytest.mark.parametrize("loss", LOSSES)
+async def test_a_loss_nobody_can_explain_is_placed_by_what_was_seen(lab: Lab, loss: str) -> None:
+    place, hook, device, rule, way, last, bad = LOSSES[loss]
+    interfaces = {one["name"]: one["interface"] for one in lab.status()["pods"]}
+    device = {"CART": interfaces["shop/cart"], "DB": interfaces["shop/db"]}.get(device, device)
+    done = lab.exec(place, "nft", "-f", "-", input=ruleset(hook, device, rule))
+    assert done.returncode == 0, done.stderr
+    try:
+        diagnosis = (await ask_lab(lab.environment(), "shop/cart shop/db 5432/tcp")).diagnosis
+    finally:
+        lab.exec(place, "nft", "delete", "table", "netdev", "corp")
+    assert diagnosis.verdict == "unknown" and diagnosis.causes == ()
+    legs = {leg.direction: leg for leg in diagnosis.path}
+    leg = legs[way]
+    assert (leg.last_good, leg.first_bad) == (last, bad)
+    states = [hop.state for hop in leg.hops]
+    good = next(number for number, hop in enumerate(leg.hops) if hop.stage == bad)
+    assert states == ["ok"] * good + ["bad"] + ["unknown"] * (len(states) - good - 1)
+    assert leg.lost and leg.lost in diagnosis.summary
+    other = legs[{"forward": "reverse", "reverse": "forward"}[way]]
+    assert {hop.state for hop in other.hops} == {"ok" if way == "reverse" else "unknown"}
+
+
+CAUSES = {  # fault -> (last good stage, first bad one, what is seen of the packet)
+    "pod_interface_down": ("", "source veth", "No packet from shop/cart to shop/db was seen leaving eth0"),
+    "fdb_entry_missing": ("source node", "source tunnel", "never leaving node-a inside the tunnel"),
+    "fdb_entry_wrong_node": ("source node", "source tunnel", "which is node-c and not node-b"),
+    "route_missing": ("source veth", "source node", "it left node-a by eth0 without the tunnel"),
+    "underlay_drops_vxlan": ("source tunnel", "underlay", "and never reaching node-b"),
+    "vxlan_vni_wrong": ("source node", "source tunnel", "its VNI is 4097 and should be 4096"),
+    "policy_denies_ingress": ("target tunnel", "target veth", "and never going out by"),
+}
+
+
+@pytest.mark.parametrize("fault", CAUSES)
+async def test_what_was_seen_agrees_with_the_cause(lab: Lab, fault: str) -> None:
+    last, bad, said = CAUSES[fault]
+    told = lab.inflict(fault)
+    diagnosis = (await ask_lab(lab.environment(), words_for(told))).diagnosis
+    assert [cause.rule for cause in diagnosis.causes] == [fault]
+    leg = next(leg for leg in diagnosis.path if leg.direction == "forward")
+    assert (leg.last_good, leg.first_bad) == (last, bad)
+    assert said in leg.lost
+    passed = [hop.stage for hop in leg.hops if hop.state == "ok"]
+    assert all(hop.met != 0 for hop in leg.hops if hop.stage in passed)
