@@ -136,7 +136,7 @@ class _Node:
     ask: CaptureAsk
     address: str
     began: CaptureBegan | None = None
-    came_ns: int = 0  # when that was heard, by this machine's clock
+    told_ns = 0  # by its own clock: all that it met until then was told
     end: CaptureEnd | None = None
     trouble: str = ""
     stages: dict[int, CaptureStage] = field(default_factory=dict)
@@ -166,8 +166,9 @@ class _Node:
         else:
             # An answer cannot have come before it was sent.
             self.least = max(self.least, line.at_ns - heard.came_ns)
+            self.told_ns = line.at_ns
             if isinstance(line, CaptureBegan):
-                self.began, self.came_ns = line, heard.came_ns
+                self.began = line
                 self.most = min(self.most, line.asked_ns - heard.sent_ns)
             elif isinstance(line, CaptureEnd):
                 self.end = line
@@ -195,6 +196,7 @@ async def capture(
     nodes = _nodes(known, wanted)
     if progress:
         await progress(say("asking {nodes}", nodes=listed([node.ask.node for node in nodes])))
+    await probes.greet([node.address for node in nodes])
     began = 0.0
     listening = {asyncio.ensure_future(node.listen(probes)) for node in nodes}
     try:
@@ -207,7 +209,7 @@ async def capture(
                 passed = min(time.monotonic() - began, wanted.seconds)
                 counts = {"passed": f"{passed:.0f}", "seconds": f"{wanted.seconds:g}", "packets": met}
                 await progress(say("{passed} of {seconds} s, {packets} packets", **counts))
-            if met >= wanted.packets or (stop and stop.is_set()):
+            if _enough(nodes) or (stop and stop.is_set()):
                 break
     finally:
         for task in listening:
@@ -217,7 +219,13 @@ async def capture(
         if isinstance(result, Exception):
             raise result
     early = bool(stop and stop.is_set())
-    return _captured(wanted, known, nodes, took=time.monotonic() - began if began else 0.0, early=early)
+    return _captured(wanted, known, nodes, early=early)
+
+
+def _enough(nodes: Sequence[_Node]) -> bool:
+    """Has a node ended, and have the others told what they met until then?"""
+    ended = min((node.told_ns - node.ahead() for node in nodes if node.end), default=1 << 63)
+    return all(node.trouble or (node.began and node.told_ns - node.ahead() >= ended) for node in nodes)
 
 
 def _nodes(known: Sequence[Fact], wanted: Wanted) -> list[_Node]:
@@ -297,7 +305,7 @@ def _ends(known: Sequence[Fact]) -> tuple[Endpoint, Endpoint]:
 # -- the file
 
 
-def _captured(wanted: Wanted, known: Sequence[Fact], nodes: Sequence[_Node], *, took: float, early: bool) -> Captured:
+def _captured(wanted: Wanted, known: Sequence[Fact], nodes: Sequence[_Node], *, early: bool) -> Captured:
     source, target = _ends(known)
     if not any(node.began for node in nodes):
         reasons = "; ".join(f"{node.ask.node}: {ENGLISH(node.trouble)}" for node in nodes)
@@ -318,7 +326,8 @@ def _captured(wanted: Wanted, known: Sequence[Fact], nodes: Sequence[_Node], *, 
     ]
     packets: list[pcapng.Packet] = []
     ways: list[dict[str, int]] = [{"there": 0, "back": 0, "errors": 0} for _ in places]
-    met = _together(nodes)[: wanted.packets]
+    met, took = _together(nodes)
+    met = met[: wanted.packets]
     for node, one in met:
         number = numbers[id(node), one.stage]
         packets.append(pcapng.Packet(interface=number, at_ns=one.at_ns, length=one.length, out=one.out, data=one.data))
@@ -345,16 +354,16 @@ def _captured(wanted: Wanted, known: Sequence[Fact], nodes: Sequence[_Node], *, 
     )
 
 
-def _together(nodes: Sequence[_Node]) -> list[tuple[_Node, CapturedPacket]]:
-    """Packets of the time when all nodes looked on, in order: else the first would seem to come from nowhere."""
-    began = max((node.came_ns for node in nodes if node.began), default=0)
-    ended = min((node.end.at_ns - node.ahead() for node in nodes if node.end), default=1 << 63)
-    found: list[tuple[_Node, CapturedPacket]] = []
-    for node in nodes:
-        if node.began:
-            first, last = max(node.began.at_ns, began + node.ahead()), ended + node.ahead()
-            found += [(node, one) for one in node.packets if first <= one.at_ns <= last]
-    return sorted(found, key=lambda one: one[1].at_ns)
+def _together(nodes: Sequence[_Node]) -> tuple[list[tuple[_Node, CapturedPacket]], float]:
+    """Packets of the time when all nodes looked on and told what they met, in order, and that time in seconds. What is
+    from before would seem to come from nowhere, and what is from afterwards to be lost."""
+    looking = [node for node in nodes if node.began]
+    began = max(node.began.at_ns - node.ahead() for node in looking if node.began)
+    ended = min((node.told_ns - node.ahead() for node in looking if not node.trouble), default=1 << 63)
+    if ended == 1 << 63:
+        ended = max(node.told_ns - node.ahead() for node in looking)
+    found = [(node, one) for node in looking for one in node.packets if began <= one.at_ns - node.ahead() <= ended]
+    return sorted(found, key=lambda one: one[1].at_ns), max(0.0, (ended - began) / 1e9)
 
 
 def _on_the_way(position: int, stage: CaptureStage, target: str) -> tuple[int, int, int]:
@@ -411,11 +420,11 @@ def _notes(wanted: Wanted, nodes: Sequence[_Node], packets: int, took: float, ea
             found.append(say("{node}: {count} packets came too fast to be kept.", node=name, count=node.end.lost))
     if early:
         found.append(say("It was stopped after {seconds} s.", seconds=f"{took:.1f}"))
-    elif packets >= wanted.packets:
+    elif packets >= wanted.packets or any(node.end and node.end.why == "packets" for node in nodes):
         enough = say(
-            "It ended after {seconds} s with {count} packets, which is as many as were asked for.",
+            "It ended after {seconds} s, when as many packets had passed as were asked for: {count}.",
             seconds=f"{took:.1f}",
-            count=packets,
+            count=wanted.packets,
         )
         found.append(enough)
     elif any(node.end and node.end.why == "bytes" for node in nodes):

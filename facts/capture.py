@@ -3,6 +3,8 @@ put together from guesses."""
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import msgspec
 
 from facts.ask import LocalPod
@@ -12,9 +14,14 @@ CAPTURE_SECONDS = 60.0
 CAPTURE_PACKETS = 20_000
 CAPTURE_BYTES = 4 << 20  # of packets' own bytes
 # Link-layer header types of packets, as they stand in a pcapng file.
-LINK_ETHERNET, LINK_IP = 1, 101
+LINK_ETHERNET: Literal[1] = 1
+LINK_IP: Literal[101] = 101
+LEAD_S = 0.2  # from the ask to the first packet that counts, lest a node that is quicker begin long before the other
 # How much of a packet is kept: every header with those of a tunnel fits into the one, whole packets into the other.
 SNAP_HEADERS, SNAP_WHOLE = 256, 65535
+
+Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]  # since 1970
+Length = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
 
 
 class CaptureAsk(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,10 +48,10 @@ class CaptureItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="is", tag
 
 
 class CaptureBegan(CaptureItem, frozen=True, kw_only=True):
-    """Every packet from now on is seen."""
+    """Every packet from now on is seen. Times are by this node's clock, in all lines."""
 
-    asked_ns: int  # when the ask arrived, by this node's clock since 1970
-    at_ns: int  # when this line was written
+    asked_ns: Nanoseconds  # when the ask arrived
+    at_ns: Nanoseconds  # when this line was written
     blind: tuple[str, ...] = ()  # places where nobody can look, and why
 
 
@@ -56,30 +63,30 @@ class CaptureStage(CaptureItem, frozen=True, kw_only=True):
     device: str
     kind: str  # "pod" | "veth" | "tunnel" | "uplink" | "other"
     of_pod: str = ""  # whose veth it is
-    link: int = LINK_ETHERNET
+    link: Literal[1, 101] = LINK_ETHERNET
 
 
 class CapturedPacket(CaptureItem, frozen=True, kw_only=True):
     """A packet as it passed a stage."""
 
     stage: int
-    at_ns: int  # when the kernel met it, by this node's clock since 1970
-    length: int  # on the wire, bytes
+    at_ns: Nanoseconds  # when the kernel met it
+    length: Length  # on the wire, bytes
     out: bool  # it was leaving by that device
-    data: bytes  # its beginning
+    data: Annotated[bytes, msgspec.Meta(max_length=SNAP_WHOLE)]  # its beginning
 
 
 class CaptureProgress(CaptureItem, frozen=True, kw_only=True):
-    """The probe is still at it."""
+    """The probe is still at it, and has told all that it met until `at_ns`."""
 
-    at_ns: int
+    at_ns: Nanoseconds
     packets: int  # so far
 
 
 class CaptureEnd(CaptureItem, frozen=True, kw_only=True):
-    """Nothing follows."""
+    """Nothing follows, and all until `at_ns` was told."""
 
-    at_ns: int
+    at_ns: Nanoseconds
     packets: int
     why: str  # "seconds" | "packets" | "bytes": which bound was met
     lost: int = 0  # packets that came too fast to be kept

@@ -12,14 +12,16 @@ import contextlib
 import socket
 import struct
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from functools import partial
+from typing import Literal
 
 from facts.ask import LocalPod
 from facts.capture import (
     CAPTURE_BYTES,
     CAPTURE_PACKETS,
     CAPTURE_SECONDS,
+    LEAD_S,
     LINK_ETHERNET,
     LINK_IP,
     SNAP_HEADERS,
@@ -40,6 +42,7 @@ from node_probe.netlink import NetlinkError
 from node_probe.view import View
 
 MOST_PAIRS = 4
+AT_ONCE = 16  # packets of one socket, before another has its turn
 TELL_S = 0.25  # between two lines, packets or not: who hangs up is noticed by the next one
 BUFFER = 4 << 20  # of a socket, bytes; without NET_ADMIN the kernel gives less
 # asm-generic/socket.h, linux/if_packet.h, linux/if_arp.h
@@ -64,16 +67,18 @@ class Capture:
 
     def __init__(self, ask: CaptureAsk, view: View) -> None:
         """Raises CannotCapture for an ask that makes no sense."""
-        asked_ns = time.time_ns()
+        asked_ns, self._asked = time.time_ns(), time.monotonic()
         self._ask = ask
         self._view = view
         self._began = CaptureBegan(asked_ns=asked_ns, at_ns=asked_ns)
+        self._from_ns = 1 << 63
         self._until = 0.0
         self._most = min(max(ask.packets, 0), CAPTURE_PACKETS)
         self._snap = SNAP_WHOLE if ask.payload else SNAP_HEADERS
         self._stages: dict[tuple[str, str, int], CaptureStage] = {}
         self._kinds: dict[str, tuple[str, str]] = {}
-        self._sockets: dict[socket.socket, Callable[[], None]] = {}
+        self._sockets: dict[socket.socket, str] = {}  # and the pod they are in, "" for the node
+        self._read_ns: dict[socket.socket, int] = {}  # how far each was read
         self._waiting: list[CaptureLine] = []
         self._packets = 0
         self._bytes = 0
@@ -103,7 +108,10 @@ class Capture:
             except (OSError, CannotEnter) as error:
                 why = error.strerror if isinstance(error, OSError) else str(error)
                 blind.append(f"inside of {pod.name} nobody could look: {why}")
+        # What is read until then is dropped: the sockets are empty when it counts.
+        await asyncio.sleep(LEAD_S - (time.monotonic() - self._asked))
         self._began = CaptureBegan(asked_ns=self._began.asked_ns, at_ns=time.time_ns(), blind=tuple(blind))
+        self._from_ns = self._began.at_ns
         self._until = time.monotonic() + min(max(self._ask.seconds, 0.0), CAPTURE_SECONDS)
 
     def close(self) -> None:
@@ -119,13 +127,16 @@ class Capture:
             left = self._until - time.monotonic()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._full.wait(), max(0.0, min(TELL_S, left)))
-            for read in list(self._sockets.values()):
-                read()  # what waits still came in time
+            told_ns = time.time_ns()
+            self._read()  # what waits still came in time
             if not self._why and time.monotonic() >= self._until:
                 self._why = "seconds"
-            yield [*self._taken(), CaptureProgress(at_ns=time.time_ns(), packets=self._packets)]
+            if not self._why:
+                yield [*self._taken(), CaptureProgress(at_ns=told_ns, packets=self._packets)]
+        if self._why != "seconds":
+            told_ns = min(told_ns, *map(self._waits_since, self._sockets))
         lost = sum(map(_dropped, self._sockets))
-        yield [CaptureEnd(at_ns=time.time_ns(), packets=self._packets, why=self._why, lost=lost)]
+        yield [*self._taken(), CaptureEnd(at_ns=told_ns, packets=self._packets, why=self._why, lost=lost)]
 
     def _taken(self) -> list[CaptureLine]:
         taken, self._waiting = self._waiting, []
@@ -149,7 +160,7 @@ class Capture:
                     # A MAC of Ethernet's length tells its header, before any packet does.
                     self._stage("", device, LINK_ETHERNET if len(found.mac) == len("00:00:00:00:00:00") else LINK_IP)
 
-    def _stage(self, pod: str, device: str, link: int) -> CaptureStage:
+    def _stage(self, pod: str, device: str, link: Literal[1, 101]) -> CaptureStage:
         kind, of_pod = ("pod", "") if pod else self._kinds.get(device, ("other", ""))
         known = self._stages.get((pod, device, link))
         if known is None:
@@ -176,34 +187,58 @@ class Capture:
         except BaseException:
             one.close()
             raise
-        read = partial(self._drain, one, pod)
-        self._sockets[one] = read
-        asyncio.get_running_loop().add_reader(one, read)
+        self._sockets[one] = pod
+        self._read_ns[one] = 0
+        asyncio.get_running_loop().add_reader(one, self._read)
 
-    def _drain(self, one: socket.socket, pod: str) -> None:
-        """All there is; the bounds end it where packets come faster than they are read."""
-        while not self._why:
+    def _read(self) -> None:
+        """What has come to all sockets, about in the order of time: no place may use up the bounds while another waits
+        to be read, else a busy flow would seem to be lost there."""
+        waiting = dict.fromkeys(self._sockets, True)
+        while waiting and not self._why:
+            behind = min(waiting, key=lambda one: self._read_ns[one])
+            if not self._drain(behind):
+                del waiting[behind]
+
+    def _drain(self, one: socket.socket) -> bool:
+        """Reads some packets. True: there may be more."""
+        for _ in range(AT_ONCE):
             try:
                 data, told, _, address = one.recvmsg(self._snap, 128)
             except OSError:  # nothing left; or a device went down, which is no packet
-                return
-            self._met(data, told, address, pod)
+                return False
+            at_ns = self._read_ns[one] = _when(told)
+            if at_ns >= self._from_ns and not self._why:
+                self._met(data, told, address, self._sockets[one], at_ns)
+        return True
+
+    def _waits_since(self, one: socket.socket) -> int:
+        """When the next packet came that nobody reads any more; now, where none waits."""
+        try:
+            _, told, _, _ = one.recvmsg(self._snap, 128)
+        except OSError:
+            return time.time_ns()
+        return _when(told)
 
     def _met(
-        self, data: bytes, told: list[tuple[int, int, bytes]], address: tuple[str, int, int, int, bytes], pod: str
+        self,
+        data: bytes,
+        told: list[tuple[int, int, bytes]],
+        address: tuple[str, int, int, int, bytes],
+        pod: str,
+        at_ns: int,
     ) -> None:
         device, _, going, kind, *_ = address
-        link, start = (LINK_ETHERNET, ETHERNET_HEADER) if kind == ARPHRD_ETHER else (LINK_IP, 0)
-        around = {what: (level, value) for level, what, value in told}
-        _, stamp = around.get(SO_TIMESTAMPNS, (0, b""))
-        at_ns = _nanoseconds(stamp) if stamp else time.time_ns()
-        _, auxiliary = around.get(filters.PACKET_AUXDATA, (0, b""))
+        link: Literal[1, 101] = LINK_ETHERNET if kind == ARPHRD_ETHER else LINK_IP
+        start = ETHERNET_HEADER if link == LINK_ETHERNET else 0
+        auxiliary = next(value for _, what, value in told if what == filters.PACKET_AUXDATA)
         status, length, _, _, _, tag, tag_kind = struct.unpack("=IIIHHHH", auxiliary[:20])
         if not self._ask.payload:
             data = data[: headers_end(data, start, self._own)]
         if status & STATUS_VLAN_VALID and start:  # the kernel keeps the tag elsewhere; on the wire it stood here
             data = data[:12] + struct.pack("!HH", tag_kind or 0x8100, tag) + data[12:]
             length += 4
+            data = data[: self._snap]
         stage = self._stage(pod, device, link)
         out = going == PACKET_OUTGOING
         self._waiting.append(
@@ -221,9 +256,13 @@ class Capture:
         self._full.set()
 
 
-def _nanoseconds(stamp: bytes) -> int:
-    seconds, rest = struct.unpack("@ll", stamp[: struct.calcsize("@ll")])
-    return int(seconds) * 1_000_000_000 + int(rest)
+def _when(told: list[tuple[int, int, bytes]]) -> int:
+    """When the kernel met the packet, ns since 1970."""
+    for level, what, value in told:
+        if (level, what) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
+            seconds, rest = struct.unpack_from("@ll", value)
+            return int(seconds) * 1_000_000_000 + int(rest)
+    return time.time_ns()
 
 
 def _dropped(one: socket.socket) -> int:

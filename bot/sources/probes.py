@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -51,6 +52,7 @@ from facts.capture import CaptureAsk, CaptureLine
 SERVER_NAME = "probe.calico-why"  # every probe's certificate carries it: nodes come and go, the name stays
 LARGEST_ANSWER = 4 << 20  # bytes
 LARGEST_CAPTURE = 16 << 20  # of its lines, bytes: four times what a probe may capture
+GREETING_S = 1.0
 SILENT_S = 10.0  # a probe that captures says something every half second
 # What the API server says or what is deduced. A probe that says such a thing is not believed.
 NOT_A_PROBES = (
@@ -140,6 +142,32 @@ class Probes:
         answers = await asyncio.gather(*(self._timed(ask, addresses.get(ask.node, ""), asked) for ask in asks))
         return [fact for answer in answers for fact in answer]
 
+    async def greet(self, addresses: Sequence[str]) -> None:
+        """Connects to probes beforehand, as far as they answer soon: what they are asked next begins at one moment,
+        and says something of their clocks."""
+
+        async def greet(session: aiohttp.ClientSession, address: str) -> None:
+            url, where = self._where(address, "/healthz")
+            with contextlib.suppress(aiohttp.ClientError, OSError, ssl.SSLError):
+                async with session.get(url, **where) as response:
+                    await response.read()
+
+        if self._session is not None and (reached := [one for one in addresses if one]):
+            greeting = [asyncio.ensure_future(greet(self._session, one)) for one in reached]
+            _, late = await asyncio.wait(greeting, timeout=GREETING_S)
+            for one in late:
+                one.cancel()
+
+    def _where(self, address: str, path: str) -> tuple[str, dict[str, Any]]:
+        """The URL, and how it is to be asked for."""
+        host = f"[{address}]" if ":" in address else address
+        return f"https://{host}:{self._settings.probe_port}{path}", {
+            "server_hostname": SERVER_NAME,
+            "proxy": self._settings.probe_proxy or None,
+            "allow_redirects": False,
+            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENT_S),
+        }
+
     async def capture(self, ask: CaptureAsk, address: str) -> AsyncGenerator[Heard]:
         """What a node's probe captures, line by line as it comes; it stops when the generator is closed.
 
@@ -149,21 +177,10 @@ class Probes:
             raise CannotCapture(say("the API gives no InternalIP for it, so its probe cannot be found"))
         if self._session is None:
             raise CannotCapture(self._trouble or say("not connected"))
-        host = f"[{address}]" if ":" in address else address
-        base = f"https://{host}:{self._settings.probe_port}"
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENT_S)
-        where: dict[str, Any] = {
-            "server_hostname": SERVER_NAME,
-            "proxy": self._settings.probe_proxy or None,
-            "allow_redirects": False,
-            "timeout": timeout,
-        }
         try:
-            # Connected beforehand, the ask is on its way as short as it can be: the clocks are compared by that.
-            async with self._session.get(f"{base}/healthz", **where) as response:
-                await response.read()
             sent_ns = time.time_ns()
-            async with self._session.post(f"{base}/v1/capture", data=msgspec.json.encode(ask), **where) as response:
+            url, where = self._where(address, "/v1/capture")
+            async with self._session.post(url, data=msgspec.json.encode(ask), **where) as response:
                 if response.status != 200:
                     raise CannotCapture(_refused(response.status, await _read(response) or b""))
                 async for line in _lines(response):
