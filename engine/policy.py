@@ -358,16 +358,17 @@ def _peer(peer: PolicyPeer, namespace: str, end: End) -> bool:
         return False
     if peer.not_selector and any(selector.matches(peer.not_selector, labels(one)) for one in _having(end)):
         return False
-    if not _selects(peer):
+    if not _selects(peer, namespace):
         return True
     return any(_selected(peer, namespace, one) for one in _having(end))
 
 
-def _selects(peer: PolicyPeer) -> bool:
-    """As soon as any of these is given, a namespaced policy means its own namespace only."""
+def _selects(peer: PolicyPeer, namespace: str) -> bool:
+    """As soon as any of these is given, a namespaced policy means its own namespace only. A cluster-wide one that only
+    excludes somebody means everybody else, addresses of nobody too."""
     return bool(
         peer.selector
-        or peer.not_selector
+        or (peer.not_selector and namespace)
         or peer.namespace_selector
         or peer.service_account_names
         or peer.service_account_selector

@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+import msgspec
+
 from engine.attribution import blame
-from engine.opinions import told
+from engine.opinions import opinions, told
 from engine.path import stages_of
 from engine.plan import expected_legs
 from facts import (
@@ -19,6 +21,7 @@ from facts import (
     Policy,
     PolicyAllows,
     PolicyOpinion,
+    Question,
     RuleDrop,
     Stop,
     in_turn,
@@ -53,11 +56,11 @@ def stops(facts: Sequence[Fact]) -> list[Fact]:
     if not dropped:
         return []
     try:
-        policies, legs = _all(facts, Policy), expected_legs(facts)
-        found: list[Fact] = []
+        policies, legs, found = _all(facts, Policy), expected_legs(facts), list[Fact]()
+        both = _both_families(facts)
         for drop in dropped:
             of = blame(drop, policies)
-            found += [of, *(_stop(facts, legs, leg, drop, of) for leg in legs if _is_of(drop, leg))]
+            found += [of, *(_stop(facts, both, leg, drop, of) for leg in legs if _is_of(drop, leg))]
         return found
     except Exception as error:  # what was seen beside it must not be lost with it
         failed = say("naming what dropped packets failed: {error}", error=f"{type(error).__name__}: {error}")
@@ -103,7 +106,15 @@ def _is_of(drop: RuleDrop, leg: Leg) -> bool:
     )
 
 
-def _stop(facts: Sequence[Fact], legs: Sequence[Leg], leg: Leg, drop: RuleDrop, of: Blame) -> Stop:
+def _both_families(facts: Sequence[Fact]) -> Sequence[Fact]:
+    """The facts as if nobody had asked for one address family, with the opinions about both."""
+    if not any(one.family for one in _all(facts, Question)):
+        return facts
+    wide = [msgspec.structs.replace(one, family=0) if isinstance(one, Question) else one for one in facts]
+    return [*wide, *opinions(wide)]
+
+
+def _stop(facts: Sequence[Fact], both: Sequence[Fact], leg: Leg, drop: RuleDrop, of: Blame) -> Stop:
     passing = next((one for one in _all(facts, PolicyAllows) if (one.flow, one.leg) == (leg.flow, leg.direction)), None)
     filters = [one for one in _all(facts, CalicoFirewall) if (one.node, one.family) == (drop.node, leg.family)]
     return Stop(
@@ -115,7 +126,7 @@ def _stop(facts: Sequence[Fact], legs: Sequence[Leg], leg: Leg, drop: RuleDrop, 
         decisive=leg.port_asked or _every_kind(drop, of, passing),
         opinion=next((one.verdict for one in _opinions(facts, leg, drop, of)), ""),
         allowed=passing.allowed if passing else (),
-        forgets=tuple(dict.fromkeys(_forgets(facts, legs, leg, drop, of))),
+        forgets=tuple(dict.fromkeys(_forgets(both, leg, drop, of))),
         filters=tuple(name for one in filters for name in one.backends),
         empty=any(NFTABLES in one.entered and 0 in (one.from_pods, one.to_pods) for one in filters),
     )
@@ -158,13 +169,13 @@ def _opinions(facts: Sequence[Fact], leg: Leg, drop: RuleDrop, of: Blame) -> Ite
             yield one
 
 
-def _forgets(facts: Sequence[Fact], legs: Sequence[Leg], leg: Leg, drop: RuleDrop, of: Blame) -> Iterator[str]:
+def _forgets(facts: Sequence[Fact], leg: Leg, drop: RuleDrop, of: Blame) -> Iterator[str]:
     """Of the policies that were consulted, those whose rule allows the same over the other family, and is none here
     because all networks in it are of the other."""
     if of.what != "end_of_tier":
         return
     consulted = {f"{one.kind} {_placed(one)}": one for one in _all(facts, Policy) if not one.staged}
-    for twin in legs:
+    for twin in expected_legs(facts):
         same = (twin.source, twin.target, twin.direction, twin.family) == (
             leg.source,
             leg.target,
