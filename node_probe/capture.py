@@ -43,6 +43,7 @@ from node_probe.view import View
 
 MOST_PAIRS = 4
 AT_ONCE = 16  # packets of one socket, before another has its turn
+TURNS = 256  # then whatever else the probe does has its own: packets may come faster than they are read
 TELL_S = 0.25  # between two lines, packets or not: who hangs up is noticed by the next one
 BUFFER = 4 << 20  # of a socket, bytes; without NET_ADMIN the kernel gives less
 # asm-generic/socket.h, linux/if_packet.h, linux/if_arp.h
@@ -95,7 +96,7 @@ class Capture:
     async def open(self) -> None:
         """Every packet from here on is seen. A pod that cannot be entered is told by `lines`. Raises CannotCapture."""
         blind: list[str] = []
-        self._expect()
+        await asyncio.to_thread(self._expect)  # reads by netlink
         try:
             self._listen(filters.opened(self._accepts, kind=socket.SOCK_RAW), "")
         except PermissionError as error:
@@ -127,8 +128,7 @@ class Capture:
             left = self._until - time.monotonic()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._full.wait(), max(0.0, min(TELL_S, left)))
-            told_ns = time.time_ns()
-            self._read()  # what waits still came in time
+            told_ns = self._read()  # what waits still came in time
             if not self._why and time.monotonic() >= self._until:
                 self._why = "seconds"
             if not self._why:
@@ -191,14 +191,18 @@ class Capture:
         self._read_ns[one] = 0
         asyncio.get_running_loop().add_reader(one, self._read)
 
-    def _read(self) -> None:
+    def _read(self) -> int:
         """What has come to all sockets, about in the order of time: no place may use up the bounds while another waits
-        to be read, else a busy flow would seem to be lost there."""
+        to be read, else a busy flow would seem to be lost there. Until when (ns since 1970) everything was read."""
+        now_ns = time.time_ns()
         waiting = dict.fromkeys(self._sockets, True)
-        while waiting and not self._why:
+        for _ in range(TURNS):
+            if not waiting or self._why:
+                break
             behind = min(waiting, key=lambda one: self._read_ns[one])
             if not self._drain(behind):
                 del waiting[behind]
+        return min([now_ns, *(self._read_ns[one] for one in waiting)])
 
     def _drain(self, one: socket.socket) -> bool:
         """Reads some packets. True: there may be more."""

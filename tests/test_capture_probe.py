@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -314,6 +315,41 @@ def test_a_flow_that_meets_the_bound_at_once_is_told_evenly() -> None:
     counts = Counter(one.stage for one in told if taken.stages[one.stage].kind != "veth" or not one.out)
     assert len(counts) == 4 and min(counts.values()) > 300
     assert max(counts.values()) - min(counts.values()) <= 64, counts  # as many are on their way through a veth
+
+
+@in_namespaces
+def test_a_flow_that_is_faster_than_the_probe_does_not_stop_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be kept is counted, and the probe goes on answering others."""
+    monkeypatch.setattr(capture, "BUFFER", 1 << 12)
+    nodes = TwoNodes()
+    flood = nodes.cart.run(
+        lambda: subprocess.Popen([sys.executable, "-c", FLOOD, DB], stdout=subprocess.PIPE, text=True)
+    )
+    ticks: list[float] = []
+
+    async def work() -> CaptureLine:
+        async def tick() -> None:
+            while True:
+                ticks.append(time.monotonic())
+                await asyncio.sleep(0.01)
+
+        ticking = asyncio.create_task(tick())
+        prober = Prober("node-a", {})
+        try:
+            last = [some[-1] async for some in prober.capture(ask(packets=CAPTURE_PACKETS, seconds=1.0))][-1]
+        finally:
+            ticking.cancel()
+            await prober.close()
+        return last
+
+    try:
+        assert flood.stdout.readline() == "flooding\n"
+        end = asyncio.run(work())
+    finally:
+        flood.kill()
+        flood.wait()
+    assert isinstance(end, CaptureEnd) and end.lost > 0
+    assert max(after - before for before, after in pairwise(ticks)) < 5
 
 
 @in_namespaces
