@@ -29,6 +29,7 @@ LINE = re.compile(r"kfree_skb: .*?protocol=(\d+) location=(\S+) reason: (\S+)")
 IP = {0x0800, 0x86DD}
 PLACES_LEFT_OUT = re.compile(r"\+0x[0-9a-f]+(/0x[0-9a-f]+)?$")
 MOST_TOLD = 8
+ENOUGH_S = 0.3  # for one step: an answer does not wait longer for a kernel that is busy
 # linux/mount.h, and the same numbers on every machine
 FSOPEN, FSCONFIG, FSMOUNT = 430, 431, 432
 FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC, CREATE = 1, 1, 6
@@ -45,30 +46,34 @@ class Tracing:
         self._root = -1  # the tracing file system, mounted nowhere
         self._name = f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
         self._made = False
+        self._closed = False
 
     async def open(self) -> None:
         if self._wanted:
-            with contextlib.suppress(OSError, ValueError):
-                await asyncio.to_thread(self._open)
+            with contextlib.suppress(OSError, ValueError, TimeoutError):
+                await asyncio.wait_for(asyncio.to_thread(self._open), ENOUGH_S)
 
     async def reasons(self, node: str) -> list[Fact]:
         """What was dropped since `open`; nothing where the kernel could not be asked."""
         if not self._made:
             return []
         try:
-            return [DropReasons(node=node, drops=parsed(await asyncio.to_thread(self._read)))]
-        except OSError:
+            trace = await asyncio.wait_for(asyncio.to_thread(self._read), ENOUGH_S)
+        except (OSError, TimeoutError):
             return []
+        return [DropReasons(node=node, drops=parsed(trace))]
 
     async def close(self) -> None:
-        if self._root >= 0:
-            await asyncio.to_thread(self._close)
+        """What the kernel is still busy with is undone when it is done with it."""
+        if self._wanted:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.to_thread(self._close), ENOUGH_S)
 
     def _open(self) -> None:
-        if _processors() > MOST_PROCESSORS:
-            return
-        self._root = mounted()
         with _alone:
+            if self._closed or _processors() > MOST_PROCESSORS:
+                return
+            self._root = mounted()
             self._at().mkdir(0o700)
             self._made = True
             self._write("buffer_size_kb", BUFFER_KB)
@@ -80,13 +85,16 @@ class Tracing:
             return trace.read(LARGEST)
 
     def _close(self) -> None:
-        with contextlib.suppress(OSError), _alone:
+        with _alone:
+            self._closed = True
             if self._made:
-                self._write(f"{EVENT}/enable", "0")
-                self._at().rmdir()
-        os.close(self._root)
-        self._root = -1
-        self._made = False
+                self._made = False
+                with contextlib.suppress(OSError):
+                    self._write(f"{EVENT}/enable", "0")
+                    self._at().rmdir()
+            if self._root >= 0:
+                os.close(self._root)
+                self._root = -1
 
     def _at(self, name: str = "") -> Path:
         return Path(f"/proc/self/fd/{self._root}/instances", self._name, name)
