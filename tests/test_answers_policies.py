@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from facts import Diagnosis, Leg, RuleDrop
+from facts import Diagnosis, Endpoint, Leg, RuleDrop
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from lab.faults import load, needs
@@ -218,3 +218,13 @@ async def test_wounds_of_ipv6_are_named_at_either_end(dualstack: Lab, mode: str,
     diagnosis = (await ask(dualstack.environment(), words_for(inflicted))).diagnosis
     assert [(cause.rule, cause.node) for cause in told(diagnosis)] == [(mode, inflicted["node"])], diagnosis.summary
     assert {cause.flow.rsplit(" ", 1)[-1] for cause in told(diagnosis)} == {"IPv6"}
+
+
+async def test_a_forgotten_family_is_told_who_asks_by_an_address_of_it(dualstack: Lab) -> None:
+    await applied(dualstack, [OF_IPV4])
+    whole = await asked(dualstack, "shop/cart shop/db 5432/tcp", ("cause", FORGETS, "node-b"))
+    (address,) = {one.address6 for one in whole.facts if isinstance(one, Endpoint) and one.name == "shop/db"}
+    found = await asked(dualstack, f"shop/cart {address} 5432/tcp", ("cause", FORGETS, "node-b"))
+    dualstack.heal()
+    assert said(found) == ("cause", FORGETS, "node-b"), found.summary
+    assert {leg.family for leg in found.facts if isinstance(leg, Leg)} == {6}

@@ -195,6 +195,15 @@ def test_a_namespaced_policy_selects_in_its_own_namespace(
     assert found.verdict == ("allow" if hit else "deny")
 
 
+def test_whoever_is_not_excluded_is_meant_by_a_global_rule_that_only_excludes() -> None:
+    """An address that no pod and no set has, too: Felix adds no selector there. A namespaced one means its own pods."""
+    only_not_a = {"action": "Deny", "source": {"notSelector": "pod == 'a'"}}
+    of_namespace = calico_policy("p", "x", types=["Ingress"], ingress=[only_not_a, ALLOW])
+    for of, verdict in ((ingress(only_not_a, ALLOW), "deny"), (of_namespace, "allow")):
+        ends = Ends(End("192.0.2.9"), End(B.addresses[0], (B,)), 4)
+        assert policy.decide(policy.gate(Rules((of,), TIERS), B, "ingress", ends), TCP80).verdict == verdict
+
+
 def test_a_namespaced_policy_is_about_its_own_namespace() -> None:
     assert into(ingress(DENY, namespace="y")).by == "profile"
     assert into(ingress(DENY, namespace="x", selector="all()")).verdict == "deny"

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import pytest
 
+from bot.sources.names import veth_name
 from engine import rulebase
-from facts import Diagnosis, Fact, NodeAsk, SendProbe, Trace
+from facts import Diagnosis, Fact, NodeAsk, RuleDrop, SendProbe, Trace
 from node_probe.firewall.drops import Counted, grown
 from tests.recorded_answers import cluster_of, followed, judged, known
 from tests.recorded_firewall import ruleset
@@ -330,3 +331,44 @@ async def test_what_a_policy_drops_is_never_put_on_anything_else(tmp_path: Path)
                 wrong.append(told(source, target, diagnosis))
     assert wrong == []
     assert asked > dropped > 10
+
+
+@pytest.mark.parametrize("node", ["node-b", "node-c"])
+async def test_a_recorded_policy_that_names_networks_of_ipv4_alone_has_forgotten_ipv6(
+    node: str, tmp_path: Path
+) -> None:
+    """Its rules of IPv4 were recorded beside those of IPv6, which dropped two pings at the end of tier default."""
+    recording = recorded(ZOO_BASE)
+    recording.objects.append(
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": "deny-v6-except-a2", "namespace": "default"},
+            "spec": {
+                "podSelector": {},
+                "policyTypes": ["Ingress"],
+                "ingress": [{"from": [{"ipBlock": {"cidr": "10.244.0.0/16"}}]}],
+            },
+        }
+    )
+    before, after = (
+        ruleset(f"dualstack/policy-v6/{state}/{node}") for state in ("1-v4-cidr-only-idle", "2-v4-cidr-only-probed")
+    )
+    asked = Trace(source="fd00::1", target="fd00::2", protocol="icmp")
+    (drop,) = [one for one in grown(node, [Counted(asked, 2)], before, after) if isinstance(one, RuleDrop)]
+    pods = pods_of(recording)
+    target = next(one.name for one in pods if drop.chain.endswith(veth_name(*one.name.split("/"))))
+    source = next(one.name for one in pods if one.node == "node-a")
+
+    def met(ask: NodeAsk, probe: SendProbe) -> str:
+        return "silence" if probe.pod == source and ":" in probe.target else "answered"
+
+    def counted(at: str, packet: Trace) -> list[Fact]:
+        of_ipv6 = at == node and ":" in packet.source and not packet.reply
+        return list(grown(node, [Counted(packet, 2)], before, after)) if of_ipv6 else []
+
+    async with cluster_of(recording, tmp_path) as cluster:
+        diagnosis = await followed(cluster, await known(cluster, source, target), recording, met, counted)
+    (cause,) = diagnosis.causes
+    assert (cause.rule, cause.node) == ("policy_forgets_address_family", node)
+    assert cause.flow.endswith("over IPv6") and "NetworkPolicy default/deny-v6-except-a2 allows the same" in cause.text
