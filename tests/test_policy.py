@@ -301,7 +301,7 @@ def into_by(*policies: Policy, source: LabelledEndpoint = A, packet: Packet = TC
     return between(Rules(policies, KUBE), source, B, packet)[1]
 
 
-FROM_ALL = [{"namespaces": {}}]
+FROM_ALL: list[dict[str, Any]] = [{"namespaces": {}}]
 
 
 def test_cluster_policies_of_the_admin_come_before_others_and_baseline_after() -> None:
