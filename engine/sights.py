@@ -83,8 +83,8 @@ class Track:
 
 
 def tracks(legs: Sequence[Leg], facts: Sequence[Fact]) -> list[Track]:
-    """Of each flow whose packets were lost on the way in this look: its forward leg, and where they came to its end the
-    other one too. Nothing where nobody looked, or where it is not seen that they were lost.
+    """Of each flow whose packets were lost in this look: its forward leg, and where they came to its end the other one
+    too. Nothing where nobody met one, or where all that was sent was answered and the answers came home.
     """
     seen = [fact for fact in facts if isinstance(fact, StageSighting)]
     if not seen:
@@ -100,7 +100,7 @@ def tracks(legs: Sequence[Leg], facts: Sequence[Fact]) -> list[Track]:
         objected = any(one.outcome != "silence" for one in wanted(forward, probes) if one.answered < one.sent)
         sights = _Sights(forward, back, seen, nodes, objected=objected)
         there, home = sights.track(forward), sights.track(back)
-        if there.missing:
+        if there.missing or (there.last_good and not sights.answered):
             found.append(there)
         elif home.missing and sights.answered:
             found += [there, home]

@@ -215,10 +215,13 @@ def test_a_node_that_did_not_look_on_all_the_time_says_nothing_of_what_it_did_no
     legs = both_legs()
     facts = until(legs, "forward", "source tunnel")
     late = [msgspec.structs.replace(one, enclosed=False) if one.node == "node-b" else one for one in facts]
-    assert tracks(legs, late) == []
+    (track,) = tracks(legs, late)
+    assert (track.last_good, track.first_bad, track.told) == ("source tunnel", "", None)
+    assert states(drawn(legs, [track])["forward"]) == "ok ok ok ok" + " unknown" * 5
     heard = [msgspec.structs.replace(one, listened=one.node == "node-a") for one in late]
     assert [track.first_bad for track in tracks(legs, heard)] == ["underlay"], "its word came before the packets left"
-    assert tracks(legs, [one for one in facts if one.node == "node-a"]) == []
+    (track,) = tracks(legs, [one for one in facts if one.node == "node-a"])
+    assert track.first_bad == ""
 
 
 def test_a_pod_nobody_could_enter_leaves_open_in_which_of_two_stages_they_were_lost() -> None:
@@ -227,7 +230,7 @@ def test_a_pod_nobody_could_enter_leaves_open_in_which_of_two_stages_they_were_l
         msgspec.structs.replace(one, seen=-1) if one.pod == "shop/db" else one
         for one in until(legs, "forward", "target node")
     ]
-    assert tracks(legs, facts) == []
+    assert [track.first_bad for track in tracks(legs, facts)] == [""]
     facts = [msgspec.structs.replace(one, seen=-1, device="") if one.pod == "shop/cart" else one for one in
              until(legs, "forward", "source node")]  # fmt: skip
     (track,) = tracks(legs, facts)
@@ -245,7 +248,8 @@ def test_a_datagram_nobody_answers_accuses_no_pod_and_neither_does_a_refusal() -
     assert str(track.told).endswith("was seen arriving at eth0 of shop/db, and never answered by shop/db.")
     refused = change(healthy(), ProbeResult, {"pod": "shop/cart", "protocol": "tcp"}, answered=0, outcome="refused")
     probes = [one for one in refused if isinstance(one, ProbeResult)]
-    assert tracks(both_legs(), [*until(both_legs(), "forward", "target veth"), *probes]) == []
+    (track,) = tracks(both_legs(), [*until(both_legs(), "forward", "target veth"), *probes])
+    assert (track.last_good, track.first_bad, track.told) == ("target veth", "", None)
 
 
 def test_where_all_that_was_sent_came_back_nothing_is_drawn_anew() -> None:
