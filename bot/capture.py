@@ -333,6 +333,14 @@ def _captured(wanted: Wanted, known: Sequence[Fact], nodes: Sequence[_Node], *, 
         packets.append(pcapng.Packet(interface=number, at_ns=one.at_ns, length=one.length, out=one.out, data=one.data))
         ways[number][way(one.data, node.stages[one.stage].link, pairs)] += 1
     notes = _notes(wanted, nodes, len(packets), took, early)
+    if packets:
+        notes.append(
+            say(
+                "Wireshark takes a packet that passes the next place for one that is sent again; to look at one place: "
+                "{filter}",
+                filter=f'frame.interface_name == "{interfaces[packets[0].interface].name}"',
+            )
+        )
     file = pcapng.write(
         interfaces,
         packets,
