@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +41,9 @@ BAD = 2  # lost packets of one look; a single one may be lost anywhere
 MOST_QUESTIONS = 4  # asked anew because something has changed
 TOLD = 4  # outages, and differences, that are put into words
 PASSING = (ProbeResult, Sighting, StageSighting, Train)  # they differ from look to look by themselves
+
+
+Kind = tuple[str, str, str, str, int]  # node, pod, target, protocol, port
 
 
 class Look(NamedTuple):
@@ -99,12 +102,13 @@ async def watch(
         return answer
     addresses = {one.name: one.internal_address for one in answer.diagnosis.facts if isinstance(one, CalicoNode)}
     good, bad = (None, answer) if _loses(answer.diagnosis) else (answer, None)
+    silent = _silent(answer.diagnosis)
     looks: list[Look] = []
     asked = 1
     while not stop.is_set() and time.monotonic() - began < seconds:
         due = time.monotonic() + EVERY_S
         seen = await probes.ask(asks, addresses)
-        looks.append(_look(seen, answer.diagnosis.facts))
+        looks.append(_look(seen, answer.diagnosis.facts, silent))
         if progress is not None:
             await progress(_so_far(looks, time.monotonic() - began, seconds))
         changed = looks[-1].bad != (looks[-2].bad if len(looks) > 1 else bad is not None)
@@ -143,12 +147,45 @@ def _loses(diagnosis: Diagnosis) -> bool:
     return any(passage.loses(leg, probes) for leg in legs)
 
 
-def _look(seen: Iterable[Fact], known: Sequence[Fact]) -> Look:
+def _look(seen: Iterable[Fact], known: Sequence[Fact], silent: Collection[Kind]) -> Look:
+    """silent: kinds of packets that nobody answers, and that says nothing."""
     legs = [leg for leg in known if isinstance(leg, Leg) and leg.direction == "forward"]
-    found = [one for one in seen if isinstance(one, Train)]
-    asked = [one for one in found if any(one in trains.of(leg, found) and trains.decides(one, leg) for leg in legs)]
+    counted = [one for one in map(_counted, seen) if one is not None and _kind(one) not in silent]
+    found: list[Train] = []
+    for leg in legs:
+        of_leg = trains.of(leg, counted)
+        asked = [one for one in of_leg if leg.port_asked and one.protocol == leg.protocol]
+        found += asked or [one for one in of_leg if one.protocol == "icmp"]
     clock = datetime.datetime.now(datetime.UTC).strftime("%H:%M:%S")
-    return Look(time.monotonic(), clock, tuple(asked))
+    return Look(time.monotonic(), clock, tuple(dict.fromkeys(found)))
+
+
+def _counted(fact: Fact) -> Train | None:
+    """A train, or single packets as if they were half of one."""
+    if isinstance(fact, Train):
+        return fact
+    if not isinstance(fact, ProbeResult) or fact.size:
+        return None
+    return Train(
+        node=fact.node,
+        pod=fact.pod,
+        source_address=fact.source_address,
+        target_address=fact.target_address,
+        protocol=fact.protocol,
+        port=fact.port,
+        sent=fact.sent,
+        back=fact.answered,
+        sent_again=0,
+        back_again=0,
+    )
+
+
+def _silent(diagnosis: Diagnosis) -> set[Kind]:
+    """What nobody answers though the flow is well: a policy drops pings, or a server does not speak to strangers."""
+    if _loses(diagnosis):
+        return set()
+    counted = [one for one in map(_counted, diagnosis.facts) if one is not None]
+    return {_kind(one) for one in counted if one.sent and not one.back}
 
 
 def _judged(diagnosis: Diagnosis, looks: Sequence[Look], diagnose: Callable[[Sequence[Fact]], Diagnosis]) -> Diagnosis:
@@ -172,7 +209,7 @@ def _two_trains(looks: Sequence[Look]) -> list[Train]:
     ]
 
 
-def _kind(train: Train) -> tuple[str, str, str, str, int]:
+def _kind(train: Train) -> Kind:
     return train.node, train.pod, train.target_address, train.protocol, train.port
 
 
@@ -200,7 +237,7 @@ def _so_far(looks: Sequence[Look], passed: float, all_of: int) -> str:
 def _told(looks: Sequence[Look], passed: float) -> str:
     sent, lost = sum(look.sent for look in looks), sum(look.lost for look in looks)
     if not sent:
-        return say("Watched for {seconds} s, but no packet could be sent.", seconds=f"{passed:.0f}")
+        return say("Watched for {seconds} s, but nothing was sent that is answered.", seconds=f"{passed:.0f}")
     kinds = joined(sorted({trains.kind(one) for look in looks for one in look.trains}))
     whole = say(
         "Watched for {seconds} s: {lost} of {sent} packets ({kinds}) were lost.",

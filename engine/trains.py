@@ -24,7 +24,8 @@ def trains(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
 
 
 def watching(known: Sequence[Fact], count: int) -> list[NodeAsk]:
-    """What to ask again and again of flows that are watched: twice `count` packets of each kind."""
+    """What to ask again and again of flows that are watched: twice `count` packets of each kind, and of UDP, where a
+    server may have to think, a few."""
     return _asks(known, expected_legs(known), count)
 
 
@@ -66,8 +67,10 @@ def _kinds(leg: Leg, count: int) -> list[SendProbe]:
     pod = leg.source if leg.source_kind == "pod" else ""
     every = {"count": count, "every_ms": EVERY_MS}
     ping = SendProbe(pod=pod, target=leg.target_address, protocol="icmp", **every)
-    if not leg.port_asked or leg.protocol != "tcp":
+    if not leg.port_asked:
         return [ping]
+    if leg.protocol != "tcp":
+        return [ping, SendProbe(pod=pod, target=leg.target_address, protocol=leg.protocol, port=leg.port)]
     return [ping, SendProbe(pod=pod, target=leg.target_address, protocol="tcp", port=leg.port, **every)]
 
 

@@ -78,6 +78,16 @@ async def test_what_was_lost_for_a_while_is_told_though_nothing_explains_it(lab:
     assert " UTC on, for " in answer.diagnosis.summary
 
 
+async def test_pings_that_a_policy_drops_do_not_make_a_good_flow_bad(lab: Lab) -> None:
+    script = "from lab.wire import *\ndrop_protocol('vxlan.calico', 1)"
+    done = lab.exec("node-b", "env", f"PYTHONPATH={HERE}", sys.executable, "-c", script)
+    assert (done.returncode, done.stderr) == (0, "")
+    answer = await look(lab, 5, words="shop/cart shop/db 8080/udp")
+    assert answer.diagnosis.verdict == "healthy", answer.diagnosis
+    assert "icmp 0 of 2 answered" in answer.diagnosis.summary
+    assert "packets (udp 8080) were lost." in answer.diagnosis.summary and ": 0 of " in answer.diagnosis.summary
+
+
 async def test_a_cause_that_is_there_at_once_needs_no_watching(lab: Lab) -> None:
     lab.inflict("route_missing", "shop/cart", "shop/db", "source")
     answer = await look(lab, 60)
