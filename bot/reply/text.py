@@ -71,9 +71,11 @@ def _finding(mark: str, cause: Cause, language: Language) -> list[str]:
 def _path(diagnosis: Diagnosis, language: Language) -> list[str]:
     named = wording.legs(diagnosis, language)
     width = max([9, *(wording.width(name) for name, _ in named)])
-    lines = [f"  {padded(name, width)} {wording.path(leg, language)}" for name, leg in named]
-    if diagnosis.verdict == "cause":  # where there is none the summary says it
-        lines += [f"  {padded('', width)} {wording.lost(leg, language)}" for _, leg in named if leg.lost]
+    lines: list[str] = []
+    for name, leg in named:
+        lines.append(f"  {padded(name, width)} {wording.path(leg, language)}")
+        if leg.lost and diagnosis.verdict == "cause":  # where there is none the summary says it
+            lines.append(f"  {padded('', width)} {wording.lost(leg, language)}")
     return [*lines, ""] if lines else []
 
 
