@@ -6,6 +6,8 @@ import msgspec
 import pytest
 
 from engine.diagnosis import diagnose
+from engine.plan import expected_legs
+from engine.rules.packets_lost_now_and_then import packets_lost_now_and_then
 from engine.trains import trains
 from facts import Diagnosis, Fact, Neighbor, ProbeResult, Train
 from tests.scene import CART, DB, change, healthy
@@ -83,6 +85,15 @@ def test_a_first_look_that_lost_a_packet_says_what_came_of_more() -> None:
     diagnosis = diagnose(scene(train(back=20, back_again=20, retried=0, retried_back=0, outcome="")))
     assert diagnosis.verdict == "unknown"
     assert "Of 40 packets sent after that (tcp 5432) 0 were lost." in diagnosis.summary
+
+
+@pytest.mark.parametrize(("kind", "protocol", "accused"), [("node", "icmp", 0), ("node", "tcp", 1), ("pod", "icmp", 1)])
+def test_a_node_may_answer_only_so_many_pings(kind: str, protocol: str, accused: int) -> None:
+    asked = protocol == "tcp"
+    (leg,) = [one for one in expected_legs(healthy(port=5432 if asked else 0)) if one.direction == "forward"]
+    seen = train(protocol=protocol, port=5432 if asked else 0)
+    found = packets_lost_now_and_then.body(seen, msgspec.structs.replace(leg, target_kind=kind))
+    assert bool(found) == bool(accused)
 
 
 def test_where_something_explains_the_loss_it_is_no_cause_of_its_own() -> None:

@@ -20,9 +20,10 @@ from facts import Leg, Train
     leg=some(Leg, direction="forward", source_node=the.train.node, target_address=the.train.target_address),
 )
 def packets_lost_now_and_then(train: Train, leg: Leg) -> Text | None:
-    """What is outside of the cluster may count packets and refuse to answer more of them."""
-    of_leg = train.pod == (leg.source if leg.source_kind == "pod" else "") and leg.target_kind != "outside"
-    if not of_leg or not decides(train, leg) or not lossy(train):
+    """A node may answer only so many pings in a second, and what is outside of the cluster only so many packets."""
+    of_leg = train.pod == (leg.source if leg.source_kind == "pod" else "")
+    limited = leg.target_kind == "outside" or (leg.target_kind == "node" and train.protocol == "icmp")
+    if not of_leg or limited or not decides(train, leg) or not lossy(train):
         return None
     told = {"source": leg.source, "target": leg.target, "share": share(train)}
     if not train.same_lost_again:
