@@ -341,6 +341,8 @@ def test_a_place_without_a_links_header_has_its_own_kind_of_packets() -> None:
     ]
     assert [way(one.data, one.interface.link, pairs) for one in file.packets] == ["there", "there"]
     assert [one.received for one in file.interfaces] == [1, 1]
+    tagged = bytes(12) + b"\x81\x00\x00\x07\x08\x00" + inner
+    assert [way(tagged, LINK_ETHERNET, pair) for pair in (pairs, [("10.0.0.2", "10.0.0.1")])] == ["there", "back"]
 
 
 async def test_the_table_is_read_in_every_language(lab: Lab) -> None:

@@ -281,6 +281,25 @@ def test_packets_that_leave_beside_the_tunnel_are_captured_where_they_do() -> No
 
 
 @in_namespaces
+def test_a_tag_that_the_kernel_took_off_is_in_the_file() -> None:
+    """As on an uplink whose node address is in a VLAN."""
+    nodes = TwoNodes()
+    tag = (0x8100).to_bytes(2, "big") + (7).to_bytes(2, "big")
+    packet = bytes.fromhex("45000021 00000000 4011 0000") + packed(DB) + packed(CART)
+    packet += PORT.to_bytes(2, "big") + (40000).to_bytes(2, "big") + bytes.fromhex("000d 0000") + SECRET[:5]
+    frame = b"\xff" * 6 + bytes(6) + tag + b"\x08\x00" + packet
+
+    def talk() -> None:
+        with nodes.b.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as one:
+            one.bind(("eth0", 0))
+            one.send(frame)
+
+    taken = captured(ask(protocol="udp", port=PORT), talk, enough=lambda taken: bool(taken.packets))
+    assert taken.of("", "eth0")[0] == frame[: -len(SECRET[:5])]
+    assert taken.packets[0].length == len(frame)
+
+
+@in_namespaces
 def test_a_capture_ends_at_its_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = TwoNodes()
     echo(nodes.db, PORT)

@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s [NAMESPACE/]POD [NAMESPACE/]POD [PORT/tcp|udp] [options]"
     parser.add_argument("words", nargs="*", metavar="WORD", help="both pods, and the port of the second (5432/tcp)")
     parser.add_argument("--seconds", default=f"{SECONDS:g}", metavar="N", help="how long (%(default)s)")
-    parser.add_argument("--packets", default=str(PACKETS), metavar="N", help="end after so many (%(default)s)")
+    parser.add_argument(
+        "--packets", default=str(PACKETS), metavar="N", help="end after so many, in all places together (%(default)s)"
+    )
     parser.add_argument("--payload", action="store_true", help="whole packets; without it their headers only")
     parser.add_argument("-o", "--output", metavar="FILE.pcapng", help="the file (default: capture-A-B-TIME.pcapng)")
     languages.add_argument(parser)
