@@ -32,7 +32,7 @@ def paths(
     The network between the nodes is only proven by packets that came back.
     """
     hidden = {one.node for one in blind if not one.minor}
-    of = {(track.leg.flow, track.leg.direction): track for track in tracks}
+    of = {(track.leg.flow, track.leg.direction): track for track in tracks if track.leg.flow not in well}
     return tuple(
         _path(leg, causes, hidden, of.get((leg.flow, leg.direction)), well=leg.flow in well, lost=lost) for leg in legs
     )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from engine.passage import wanted
 from engine.path import UNTUNNELLED, stages_of
-from facts import Bystander, CalicoNode, Fact, Leg, ProbeResult, StageSighting, Text, say
+from facts import Bystander, CalicoNode, Fact, Leg, Link, PodInterface, ProbeResult, StageSighting, Text, say
 from facts.flow import TUNNEL_DEVICES
 
 CARRIED = ("local", "vxlan", "direct", "ipip", "wireguard", "host", "outside")
 WITH_HEADER = ("vxlan", "ipip")  # WireGuard seals what it carries: around it nobody knows our packets again
 LOOPBACK = "lo"
+UPLINK = "uplink"
 POD_DEVICE = "eth0"
 
 Picks = Callable[[StageSighting], bool]
@@ -92,13 +93,16 @@ def tracks(legs: Sequence[Leg], facts: Sequence[Fact]) -> list[Track]:
     nodes = {fact.address: fact.name for fact in facts if isinstance(fact, CalicoNode)}
     nodes |= {fact.address: fact.node for fact in facts if isinstance(fact, Bystander)}
     probes = [fact for fact in facts if isinstance(fact, ProbeResult)]
+    # What a program of a device (XDP) drops, nobody sees come in.
+    programmed = {(fact.node, fact.interface) for fact in facts if isinstance(fact, PodInterface) and fact.program}
+    programmed |= {(fact.node, UPLINK) for fact in facts if isinstance(fact, Link) and fact.programs}
     found: list[Track] = []
     for forward in legs:
         back = next((leg for leg in legs if leg.flow == forward.flow and leg.direction == "reverse"), None)
         if forward.direction != "forward" or back is None or forward.encapsulation not in CARRIED:
             continue
         objected = any(one.outcome != "silence" for one in wanted(forward, probes) if one.answered < one.sent)
-        sights = _Sights(forward, back, seen, nodes, objected=objected)
+        sights = _Sights(forward, back, seen, nodes, programmed, objected=objected)
         there, home = sights.track(forward), sights.track(back)
         if there.missing or (there.last_good and not sights.answered):
             found.append(there)
@@ -111,9 +115,17 @@ class _Sights:
     """What was seen of one flow."""
 
     def __init__(
-        self, forward: Leg, back: Leg, seen: Sequence[StageSighting], nodes: Mapping[str, str], *, objected: bool
+        self,
+        forward: Leg,
+        back: Leg,
+        seen: Sequence[StageSighting],
+        nodes: Mapping[str, str],
+        programmed: Collection[tuple[str, str]],
+        *,
+        objected: bool,
     ) -> None:
-        """nodes: names by node address. objected: somebody said no to a packet, and that answer is not looked for."""
+        """nodes: names by node address. programmed: (node, pod's interface or UPLINK) of devices with an XDP program.
+        objected: somebody said no to a packet, and that answer is not looked for."""
         self._of = {
             leg.direction: [
                 one
@@ -124,6 +136,7 @@ class _Sights:
             for leg in (forward, back)
         }
         self._nodes = nodes
+        self._programmed = programmed
         self._objected = objected
         self._listened = any(one.listened for one in self._of["forward"] if one.node == forward.source_node)
         self.answered = any(one.seen > 0 for one in self._of["reverse"])
@@ -161,7 +174,8 @@ class _Sights:
             )
         if stage == "source veth":
             place = _always(say("coming in by {device} of {where}", device=leg.source_interface, where=source))
-            return self._seen(leg, source, place, _by(leg.source_interface, "in"), wrong=_for_others)
+            known = (source, leg.source_interface) not in self._programmed
+            return self._seen(leg, source, place, _by(leg.source_interface, "in"), wrong=_for_others, known=known)
         if stage == "target veth":
             place = _always(say("arriving at {device} of {where}", device=POD_DEVICE, where=leg.target))
             return self._seen(leg, target, place, _in, leg.target, wrong=_for_others)
@@ -267,7 +281,7 @@ class _Sights:
             place,
             lambda one: one.going == "in" and one.encapsulation == header and one.device not in own,
             wrong=_for_others,
-            known=leg.encapsulation != "wireguard",
+            known=leg.encapsulation != "wireguard" and (node, UPLINK) not in self._programmed,
         )
 
     def _leaves_tunnel(self, leg: Leg) -> Met:

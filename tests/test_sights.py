@@ -15,7 +15,7 @@ from engine.diagnosis import diagnose
 from engine.path import paths, stages_of
 from engine.plan import expected_legs
 from engine.sights import Track, strangers, tracks
-from facts import Bystander, Fact, Leg, LegPath, ProbeResult, StageSighting, Sysctl
+from facts import Bystander, Fact, Leg, LegPath, Link, PodInterface, ProbeResult, StageSighting, Sysctl
 from tests.scene import CART, DB, WEB, change, healthy
 
 BOTH = ("forward", "reverse")
@@ -240,6 +240,17 @@ def test_a_pod_nobody_could_enter_leaves_open_in_which_of_two_stages_they_were_l
     )
 
 
+def test_what_a_program_of_a_card_or_a_veth_may_have_dropped_is_not_called_lost_before_it() -> None:
+    """Such a program (XDP) decides before anybody sees the packet: the network, or the pod, would be accused of it."""
+    legs = both_legs()
+    card = change(healthy(), Link, {"node": "node-b", "device": "eth0"}, programs=("eth0",))
+    (track,) = tracks(legs, [*card, *until(legs, "forward", "source tunnel")])
+    assert (track.last_good, track.first_bad) == ("source tunnel", "")
+    veth = change(healthy(), PodInterface, {"node": "node-a", "pod": "shop/cart"}, program=True)
+    (track,) = tracks(legs, [*veth, *until(legs, "forward", "source pod")])
+    assert (track.last_good, track.first_bad) == ("source pod", "")
+
+
 def test_a_datagram_nobody_answers_accuses_no_pod_and_neither_does_a_refusal() -> None:
     legs = [msgspec.structs.replace(leg, protocol="udp") for leg in both_legs()]
     arrived = until(legs, "forward", "target veth")
@@ -259,6 +270,11 @@ def test_where_all_that_was_sent_came_back_nothing_is_drawn_anew() -> None:
     diagnosis = diagnose([*silent(), *facts])
     assert diagnosis.verdict == "unknown"
     assert {hop.state for leg in diagnosis.path for hop in leg.hops} == {"unknown"}
+
+
+def test_what_was_seen_on_the_way_changes_no_verdict() -> None:
+    well = diagnose([*healthy(), *until(both_legs(), "forward", "source tunnel")])
+    assert well.verdict == "healthy" and {hop.state for leg in well.path for hop in leg.hops} == {"ok"}
 
 
 def test_a_cause_keeps_its_place_and_only_what_was_seen_is_ok() -> None:
