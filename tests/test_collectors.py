@@ -111,11 +111,11 @@ def test_a_healthy_node_in_full() -> None:
     expected = [
         Link(
             node="node-a", device=TUNNEL, found=True, up=True, lower_up=True, operstate="UNKNOWN", mac=MAC["a"],
-            mtu=1450, link_kind="vxlan", vni=4096, vxlan_port=4789, vxlan_local=NODE["a"], parent="eth0",
+            mtu=1450, link_kind="vxlan", vni=4096, vxlan_port=4789, vxlan_local=NODE["a"], parent="eth0", sums="card",
         ),
         Link(
             node="node-a", device="eth0", found=True, up=True, lower_up=True, operstate="UP", mac=uplink_mac,
-            mtu=1500, link_kind="veth", node_address=NODE["a"],
+            mtu=1500, link_kind="veth", sums="card", node_address=NODE["a"],
         ),
         LinkAddresses(node="node-a", device=TUNNEL, found=True, addresses=(f"{BLOCK['a']}/32",)),
         LinkAddresses(node="node-a", device="eth0", found=True, addresses=(f"{NODE['a']}/24",)),

@@ -81,11 +81,11 @@ def test_a_healthy_dual_stack_node_in_full() -> None:
     expected = [
         Link(
             node="node-a", device=TUNNEL6, found=True, up=True, lower_up=True, operstate="UNKNOWN", mac=MAC6["a"],
-            mtu=1430, link_kind="vxlan", vni=4096, vxlan_port=4789, vxlan_local=NODE6["a"], parent="eth0",
+            mtu=1430, link_kind="vxlan", vni=4096, vxlan_port=4789, vxlan_local=NODE6["a"], parent="eth0", sums="card",
         ),
         Link(
             node="node-a", device="eth0", found=True, up=True, lower_up=True, operstate="UP",
-            mac=mac(nodes, "a", "eth0"), mtu=1500, link_kind="veth", node_address=NODE6["a"],
+            mac=mac(nodes, "a", "eth0"), mtu=1500, link_kind="veth", sums="card", node_address=NODE6["a"],
         ),
         *(
             LinkAddresses(node="node-a", device=device, family=6, found=True, addresses=addresses)
