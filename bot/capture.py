@@ -173,9 +173,9 @@ class _Node:
             elif isinstance(line, CaptureEnd):
                 self.end = line
 
-    def ahead(self) -> int:
-        """By how much its clock is ahead of this machine's, as well as is known, ns."""
-        return (self.least + self.most) // 2
+    def until(self, at_ns: int) -> tuple[int, int]:
+        """Between which times of this machine's clock it was that time by the node's, ns."""
+        return at_ns - self.most, at_ns - self.least
 
 
 async def capture(
@@ -224,8 +224,11 @@ async def capture(
 
 def _enough(nodes: Sequence[_Node]) -> bool:
     """Has a node ended, and have the others told what they met until then?"""
-    ended = min((node.told_ns - node.ahead() for node in nodes if node.end), default=1 << 63)
-    return all(node.trouble or (node.began and node.told_ns - node.ahead() >= ended) for node in nodes)
+    ends = [node for node in nodes if node.end]
+    return bool(ends) and all(
+        node.trouble or node.end or all(node.until(node.told_ns)[0] >= end.until(end.told_ns)[1] for end in ends)
+        for node in nodes
+    )
 
 
 def _nodes(known: Sequence[Fact], wanted: Wanted) -> list[_Node]:
@@ -363,15 +366,23 @@ def _captured(wanted: Wanted, known: Sequence[Fact], nodes: Sequence[_Node], *, 
 
 
 def _together(nodes: Sequence[_Node]) -> tuple[list[tuple[_Node, CapturedPacket]], float]:
-    """Packets of the time when all nodes looked on and told what they met, in order, and that time in seconds. What is
+    """Packets of the time when all nodes looked on and told what they met, in order, and how long that was, s. What is
     from before would seem to come from nowhere, and what is from afterwards to be lost."""
     looking = [node for node in nodes if node.began]
-    began = max(node.began.at_ns - node.ahead() for node in looking if node.began)
-    ended = min((node.told_ns - node.ahead() for node in looking if not node.trouble), default=1 << 63)
-    if ended == 1 << 63:
-        ended = max(node.told_ns - node.ahead() for node in looking)
-    found = [(node, one) for node in looking for one in node.packets if began <= one.at_ns - node.ahead() <= ended]
-    return sorted(found, key=lambda one: one[1].at_ns), max(0.0, (ended - began) / 1e9)
+    whole = [node for node in looking if not node.trouble] or looking
+    found = [(node, one) for node in looking for one in node.packets if _looked_on(node, one.at_ns, looking, whole)]
+    took_ns = min(node.told_ns - node.began.at_ns for node in whole if node.began)
+    return sorted(found, key=lambda one: one[1].at_ns), max(0, took_ns) / 1e9
+
+
+def _looked_on(node: _Node, at_ns: int, looking: Sequence[_Node], whole: Sequence[_Node]) -> bool:
+    """Had all begun at that time of the node's, and was it told of by all? Yes where two clocks leave it in doubt."""
+    first, last = node.until(at_ns)
+    return all(
+        one.began.at_ns <= at_ns if one is node else one.until(one.began.at_ns)[0] <= last
+        for one in looking
+        if one.began
+    ) and all(at_ns <= one.told_ns if one is node else first <= one.until(one.told_ns)[1] for one in whole)
 
 
 def _on_the_way(position: int, stage: CaptureStage, target: str) -> tuple[int, int, int]:
