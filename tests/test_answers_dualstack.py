@@ -12,6 +12,8 @@ from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from lab.faults import families, load, names, variant
 from tests.asking import ask, told, words_for
+from tests.test_firewall_trace import needs
+from tests.test_stages import ruleset
 
 DUALSTACK = "dualstack"
 # One for each kind of look; `make score` inflicts them all.
@@ -140,3 +142,19 @@ async def test_a_pod_and_a_node_are_found_by_their_second_address(shared: Lab) -
         assert (diagnosis.verdict, diagnosis.causes, diagnosis.warnings) == ("healthy", (), ()), words
         assert name in {one.name for one in diagnosis.facts if isinstance(one, Endpoint)}
         assert {leg.family for leg in diagnosis.facts if isinstance(leg, Leg)} == {6}
+
+
+@needs("nft")
+async def test_a_loss_in_one_family_is_placed_in_that_family(shared: Lab) -> None:
+    shared.heal()
+    rule = ruleset("ingress", "vxlan-v6.calico", "tcp dport 5432 drop")
+    done = shared.exec("node-b", "nft", "-f", "-", input=rule)
+    assert done.returncode == 0, done.stderr
+    try:
+        diagnosis = (await ask(shared.environment(), "shop/cart shop/db 5432/tcp")).diagnosis
+    finally:
+        shared.exec("node-b", "nft", "delete", "table", "netdev", "corp")
+    families = {leg.flow: leg.family for leg in diagnosis.facts if isinstance(leg, Leg)}
+    places = {(families[leg.flow], leg.direction): (leg.last_good, leg.first_bad) for leg in diagnosis.path}
+    assert places[6, "forward"] == ("target tunnel", "target node")
+    assert {bad for (family, _), (_, bad) in places.items() if family == 4} == {""}

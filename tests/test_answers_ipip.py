@@ -11,6 +11,8 @@ from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from lab.faults import load, names, variant
 from tests.asking import ask, told, words_for
+from tests.test_firewall_trace import needs
+from tests.test_stages import ruleset
 
 IPIP = "ipip"
 # One for each kind of look; `make score` inflicts them all.
@@ -48,6 +50,26 @@ async def test_packets_of_pods_and_of_nodes_are_seen_wrapped(shared: Lab) -> Non
         seen = [fact for fact in diagnosis.facts if isinstance(fact, Sighting)]
         assert {fact.outer_target for fact in seen} == {"172.30.0.11", "172.30.0.12"}
         assert all(fact.seen > 0 and not fact.astray for fact in seen)
+
+
+@needs("nft")
+@pytest.mark.parametrize(
+    ("device", "rule", "last", "bad"),
+    [
+        ("eth0", "ip protocol 4 drop", "underlay", "target tunnel"),
+        ("tunl0", "tcp dport 5432 drop", "target tunnel", "target node"),
+    ],
+)
+async def test_a_loss_nobody_can_explain_is_placed_by_what_was_seen_in_ipip(
+    shared: Lab, device: str, rule: str, last: str, bad: str
+) -> None:
+    done = shared.exec("node-b", "nft", "-f", "-", input=ruleset("ingress", device, rule))
+    assert done.returncode == 0, done.stderr
+    try:
+        diagnosis = (await ask(shared.environment(), "shop/cart shop/db 5432/tcp")).diagnosis
+    finally:
+        shared.exec("node-b", "nft", "delete", "table", "netdev", "corp")
+    assert (diagnosis.verdict, diagnosis.path[0].last_good, diagnosis.path[0].first_bad) == ("unknown", last, bad)
 
 
 @pytest.mark.parametrize(("mode", "where"), WOUNDS)
