@@ -133,6 +133,26 @@ async def test_a_rule_that_drops_what_passes_is_named(
         assert f"-j {line.split()[-1]}" in diagnosis.causes[0].text
 
 
+@pytest.mark.parametrize(
+    ("nodes", "lines"),
+    [
+        (("node-a",), ("-A OUTPUT -p icmpv6 -j DROP",)),
+        (("node-a", "node-b"), ("-P INPUT DROP", "-A INPUT -p tcp -j ACCEPT")),
+    ],
+)
+async def test_nodes_that_drop_neighbor_discovery_are_not_told_to_have_a_dead_network(
+    shared: Lab, hosts: Hosts, nodes: tuple[str, ...], lines: tuple[str, ...]
+) -> None:
+    """By their packets nobody can tell: they never send one. Who does not learn whose MAC is told."""
+    for node in nodes:
+        hosts.write(node, "ip6tables-nft", *lines)
+        shared.exec(node, "ip", "-6", "neigh", "flush", "dev", "eth0")
+    shared.exec("node-b", "ip", "-6", "neigh", "flush", "dev", "eth0")
+    diagnosis = await answer(shared, 6)
+    assert {cause.rule for cause in diagnosis.causes} == {"underlay_neighbor_wrong"}
+    assert "must let neighbor discovery (ICMPv6) pass" in diagnosis.causes[0].remedy
+
+
 @pytest.mark.parametrize("tool", TOOLS[4])
 @pytest.mark.parametrize(
     ("chain", "owner"), [("DOCKER-USER", "docker"), ("ufw-user-forward", "ufw"), ("FWDI_public_deny", "firewalld")]

@@ -78,6 +78,8 @@ def underlay_unreachable(
         and _sends(answer_left, to_source, source.mac)
         and not unanswerable(to_source, to_target, target.mac)
     )
+    if leg.family == 6 and not ((there and left.seen > 0) or (back and answer_left.seen > 0)):
+        return None  # by which nodes learn who has an address is a packet there, and a firewall of theirs may drop it
     if there and back:
         if leg.direction == "reverse":  # said of the other leg
             return None
