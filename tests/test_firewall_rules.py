@@ -22,6 +22,7 @@ from facts import (
     Trace,
 )
 from node_probe.firewall.drops import drops
+from tests.other_ways import ipip, wireguard
 from tests.recorded_firewall import events, ruleset
 from tests.scene import CART, DB, change, healthy, without
 from tests.test_services import scene, service, tried
@@ -96,6 +97,14 @@ def test_the_tunnels_packets_are_told_as_sent_or_taken_and_the_network_is_not_bl
     diagnosis = diagnose(lost(by_rule(node=node, outer=True, hook=hook, chain=hook.upper(), text=text)))
     assert rules(diagnosis) == [("host_firewall_drops_vxlan", node)]
     assert ("that it sends to node-b" if sends else "that come from node-a") in diagnosis.causes[0].text
+
+
+@pytest.mark.parametrize(("facts", "name"), [(ipip(), "IPIP"), (wireguard(), "WireGuard")])
+def test_the_packets_of_other_tunnels_are_what_the_node_itself_takes(facts: list[Fact], name: str) -> None:
+    drop = by_rule(outer=True, hook="input", chain="INPUT", text="-A INPUT -s 172.30.0.11/32 -j DROP")
+    diagnosis = diagnose([*change(facts, ProbeResult, {"pod": CART[0]}, **LOST), drop])
+    assert rules(diagnosis) == [("host_firewall_drops_local", "node-b")]
+    assert f"drops the {name} packets that come from node-a" in diagnosis.causes[0].text
 
 
 def test_a_rule_that_could_not_be_listed_is_told_by_its_chain() -> None:
