@@ -193,7 +193,8 @@ class Capture:
 
     def _read(self) -> int:
         """What has come to all sockets, about in the order of time: no place may use up the bounds while another waits
-        to be read, else a busy flow would seem to be lost there. Until when (ns since 1970) everything was read."""
+        to be read, else a busy flow would seem to be lost there. Until when (ns since 1970) everything was read, while
+        no bound is met."""
         now_ns = time.time_ns()
         waiting = dict.fromkeys(self._sockets, True)
         for _ in range(TURNS):
@@ -202,7 +203,7 @@ class Capture:
             behind = min(waiting, key=lambda one: self._read_ns[one])
             if not self._drain(behind):
                 del waiting[behind]
-        return min([now_ns, *(self._read_ns[one] for one in waiting)])
+        return now_ns if self._why else min([now_ns, *(self._read_ns[one] for one in waiting)])
 
     def _drain(self, one: socket.socket) -> bool:
         """Reads some packets. True: there may be more."""

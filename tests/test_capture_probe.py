@@ -305,6 +305,7 @@ def test_a_capture_ends_at_its_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     echo(nodes.db, PORT)
     many = captured(ask(packets=10), lambda: datagrams(nodes, 10), enough=lambda _: False)
     assert many.end and (many.end.why, many.end.packets, len(many.packets)) == ("packets", 10, 10)
+    assert many.end.at_ns > min(one.at_ns for one in many.packets), "until then it was told, not before"
     monkeypatch.setattr(capture, "CAPTURE_BYTES", 5000)
     large = captured(ask(payload=True), lambda: datagrams(nodes, 10, size=1000), enough=lambda _: False)
     assert large.end and large.end.why == "bytes"
