@@ -51,14 +51,17 @@ class Tracing:
     async def open(self) -> None:
         if self._wanted:
             with contextlib.suppress(OSError, ValueError, TimeoutError):
-                await asyncio.wait_for(asyncio.to_thread(self._open), ENOUGH_S)
+                # Python 3.11's wait_for may swallow that the question was broken off.
+                async with asyncio.timeout(ENOUGH_S):
+                    await asyncio.to_thread(self._open)
 
     async def reasons(self, node: str) -> list[Fact]:
         """What was dropped since `open`; nothing where the kernel could not be asked."""
         if not self._made:
             return []
         try:
-            trace = await asyncio.wait_for(asyncio.to_thread(self._read), ENOUGH_S)
+            async with asyncio.timeout(ENOUGH_S):
+                trace = await asyncio.to_thread(self._read)
         except (OSError, TimeoutError):
             return []
         return [DropReasons(node=node, drops=parsed(trace))]
@@ -67,7 +70,8 @@ class Tracing:
         """What the kernel is still busy with is undone when it is done with it."""
         if self._wanted:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.to_thread(self._close), ENOUGH_S)
+                async with asyncio.timeout(ENOUGH_S):
+                    await asyncio.to_thread(self._close)
 
     def _open(self) -> None:
         with _alone:
