@@ -100,12 +100,23 @@ async def captured(
                 await talking
 
 
+TCPDUMP = shutil.which("tcpdump")
+
+
+@pytest.mark.skipif(not TCPDUMP, reason="no tcpdump here: the files of these tests are read by our own reader only")
+def test_the_files_of_these_tests_are_read_by_tcpdump_too() -> None:
+    """`checked` does it with each."""
+    assert TCPDUMP
+    told = subprocess.run([TCPDUMP, "--version"], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+
+
 def checked(content: bytes, path: Path) -> pcapng.File:
     """The file as our own strict reader has it; tcpdump, where there is one, reads the same packets."""
     path.write_bytes(content)
     found = pcapng.read(content)
-    if shutil.which("tcpdump"):
-        told = subprocess.run(["tcpdump", "-n", "-r", path], capture_output=True, text=True, check=False)
+    if TCPDUMP:
+        told = subprocess.run([TCPDUMP, "-n", "-r", path], capture_output=True, text=True, check=False)
         assert told.returncode == 0, told.stderr
         lines = [line for line in told.stdout.splitlines() if re.match(r"\d\d:\d\d:\d\d\.", line)]
         assert len(lines) == len(found.packets), told.stdout

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from engine import passage
 from engine.dropped import packets
 from engine.prefix import host
+from engine.rules import conntrack_table_full
 from facts import (
     AddressHolders,
     Allocation,
@@ -16,10 +17,12 @@ from facts import (
     BgpPeer,
     Bird,
     BlockClaim,
+    CalicoFirewall,
     CalicoNode,
     CalicoPod,
     CalicoService,
     CalicoSettings,
+    ConnectionTable,
     Diagnosis,
     Endpoint,
     Fact,
@@ -50,6 +53,7 @@ from facts import (
     Typha,
     WireguardDevice,
     WireguardPeer,
+    listed,
     say,
 )
 
@@ -136,6 +140,10 @@ def _route(fact: RouteLookup, legs: Sequence[Leg]) -> Said | None:
     elif leg := _find(legs, target_address=fact.destination, source_node=fact.node, route_by="felix"):
         uplink = fact.device if fact.device not in ("", leg.tunnel_device) else say("the uplink")  # any name is right
         expected = _via(leg.expected_next_hop, leg.expected_device or uplink)
+    elif (leg := _find(legs, target_address=fact.destination, source_node=fact.node)) and (
+        leg.encapsulation == "wireguard" and not fact.source and not fact.incoming
+    ):
+        expected = _via(fact.next_hop if fact.device == leg.tunnel_device else "", leg.tunnel_device)
     elif not fact.found:
         expected = say("a route")  # of a pod's gateway
     return what, expected, seen
@@ -490,6 +498,29 @@ def _neighbor_table(fact: NeighborTable, legs: Sequence[Leg]) -> Said | None:
     return say("IPv{family} neighbor table", family=fact.family), say("room") if full else "", seen
 
 
+def _connection_table(fact: ConnectionTable, legs: Sequence[Leg]) -> Said | None:
+    seen = say("{count} of {limit}, {refused} refused", count=fact.count, limit=fact.limit, refused=fact.refused)
+    full = fact.limit > 0 and fact.count >= fact.limit * conntrack_table_full.FULL
+    return say("table of connections"), say("room") if full else "", seen
+
+
+def _calico_firewall(fact: CalicoFirewall, legs: Sequence[Leg]) -> Said | None:
+    """In nftables mode how full its maps and its set are; else only where Calico's chains stand."""
+    what = say("Calico's IPv{family} firewall", family=fact.family)
+    if fact.from_pods < 0:
+        return what, "", listed(fact.backends) if fact.backends else NOTHING
+    pods = _find(legs, source_node=fact.node, family=fact.family, source_kind="pod") is not None
+    peers = _find(legs, source_node=fact.node, family=fact.family, encapsulation="vxlan") is not None
+    empty = (pods and 0 in (fact.from_pods, fact.to_pods)) or (peers and fact.vxlan_peers == 0)
+    seen = say(
+        "knows {from_pods} pods that send, {to_pods} that receive, {peers} nodes that send VXLAN",
+        from_pods=fact.from_pods,
+        to_pods=fact.to_pods,
+        peers=max(fact.vxlan_peers, 0),
+    )
+    return what, say("its pods and nodes") if empty else "", seen
+
+
 def _rule_drop(fact: RuleDrop, legs: Sequence[Leg]) -> Said | None:
     leg = _find(legs, source_address=fact.source_address, target_address=fact.target_address)
     seen = say("dropped by rule {number} of {chain}", number=fact.number, chain=fact.chain)
@@ -534,4 +565,6 @@ _TELL: dict[type[Fact], Callable[[Any, Sequence[Leg]], Said | None]] = {
     ForeignVxlans: _foreign_vxlans,
     MacSharers: _mac_sharers,
     NeighborTable: _neighbor_table,
+    ConnectionTable: _connection_table,
+    CalicoFirewall: _calico_firewall,
 }
