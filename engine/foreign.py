@@ -33,6 +33,8 @@ def of_node_itself(drop: RuleDrop, leg: Leg) -> bool:
 
 def sends(drop: RuleDrop, leg: Leg) -> bool:
     """Does the node send what it drops?"""
+    if drop.outer:
+        return drop.node == leg.source_node
     if drop.hook in ("output", "postrouting"):
         return True
     return not drop.hook and drop.node == leg.source_node

@@ -88,6 +88,11 @@ def test_a_recorded_drop_of_a_host_that_is_not_allowed_is_felix_not_knowing_the_
     [
         ("-A OUTPUT -p udp --dport 4789 -j DROP", "output", True),
         ("-A INPUT -p udp --dport 4789 -j DROP", "input", False),
+        (
+            "-A OUT_FILTER -p udp --dport 4789 -j DROP",
+            "forward",
+            True,
+        ),  # a packet the source's node sends, all the same
     ],
 )
 def test_the_tunnels_packets_are_told_as_sent_or_taken_and_the_network_is_not_blamed(
@@ -251,6 +256,11 @@ def test_a_kube_proxy_that_is_behind_is_told_and_one_that_is_right_is_not() -> N
     right = without(refused(ready=0, nodes=()), ServicePort)
     right += [service(ready=0, nodes=())]
     assert rules(diagnose(right)) == [("service_without_endpoints", "")]
+
+
+def test_a_kube_proxy_is_not_behind_an_api_that_nobody_could_read() -> None:
+    unread = diagnose(refused(counted=False, ready=0, nodes=()))
+    assert (unread.verdict, rules(unread)) == ("unknown", [])
 
 
 def test_whom_a_service_does_not_serve_is_told() -> None:

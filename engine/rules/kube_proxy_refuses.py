@@ -44,7 +44,7 @@ SAID = (
     ),
 )
 def kube_proxy_refuses(blame: Blame, drop: RuleDrop, service: ServicePort) -> Finding | None:
-    if blame.why not in WORDS:
+    if blame.why not in WORDS or not _known_better(blame.why, drop.node, service):
         return None
     said = say(
         WORDS[blame.why],
@@ -56,3 +56,12 @@ def kube_proxy_refuses(blame: Blame, drop: RuleDrop, service: ServicePort) -> Fi
         ready=service.ready,
     )
     return Finding(told(said, rule_of(drop)))
+
+
+def _known_better(why: str, node: str, service: ServicePort) -> bool:
+    """Does the API know an endpoint where kube-proxy knows none? It may be right, or nobody could count them."""
+    if why == "no_endpoints":
+        return service.counted and service.ready + service.serving > 0
+    if why == "no_local_endpoints":
+        return service.counted and node in service.nodes
+    return True
