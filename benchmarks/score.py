@@ -83,6 +83,11 @@ ELSEWHERE = {
     ("route_shadowed", "one node"): "pod_route_wrong_device",
     ("route_wrong_device", "one subnet of CrossSubnet"): "route_wrong_next_hop",  # the uplink is right there
     ("tunnel_mtu_too_large", "one subnet of CrossSubnet"): "pod_mtu_too_large",
+} | {
+    # Where there is no other family, nobody forgot one.
+    ("policy_forgets_address_family", place.name): "policy_denies_ingress"
+    for place in PLACES
+    if "dualstack" not in place.variant
 }
 
 # (fault, place) -> what else is true there once the fault is injected.
