@@ -10,11 +10,11 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
 
 import msgspec
 
 from node_probe.firewall import arming
+from node_probe.firewall.legacy import holds_tables
 
 NFT = "nft"
 IPTABLES_NFT = "iptables-nft"
@@ -297,7 +297,7 @@ def read(family: int, deadline: float, *, wanted: Iterable[Key] | None = None) -
     iptables-nft have no handles then. What cannot be read is a sentence in `unread`. Blocks; for a thread of its own.
     """
     ip = "ip6" if family == 6 else "ip"
-    legacy: list[Command] = [(f"{ip}tables-legacy-save", "-c")] if _legacy_tables(ip) else []
+    legacy: list[Command] = [(f"{ip}tables-legacy-save", "-c")] if holds_tables(family) else []
     if wanted is None:
         return _everything(ip, legacy, deadline)
     keys = list(dict.fromkeys(wanted))
@@ -375,16 +375,6 @@ def _handles(chains: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str, str
                 and has.get(RULE_TABLE, b"").rstrip(b"\0") == table.encode()
             ]
     return found
-
-
-def _legacy_tables(ip: str) -> bool:
-    """Whether iptables-legacy has tables here; asking it where it has none would load the kernel's modules."""
-    try:
-        return bool(Path(f"/proc/thread-self/net/{ip}_tables_names").read_text().strip())
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True  # whoever may not read this gets a reason from the tool itself
 
 
 def _run(commands: Sequence[Command], deadline: float) -> tuple[dict[Command, str], list[str]]:
