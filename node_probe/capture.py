@@ -36,7 +36,7 @@ from facts.capture import (
 )
 from node_probe import filters
 from node_probe.checksum import IPV6_HEADER, TCP, UDP, header_length
-from node_probe.filters import BEHIND, BYTE, HALF, PACKET_OUTGOING, Condition, packed, places
+from node_probe.filters import BEHIND, BYTE, HALF, PACKET_OUTGOING, Condition, met_ns, packed, places
 from node_probe.namespaces import CannotEnter
 from node_probe.netlink import NetlinkError
 from node_probe.view import View
@@ -47,7 +47,7 @@ TURNS = 256  # then whatever else the probe does has its own: packets may come f
 TELL_S = 0.25  # between two lines, packets or not: who hangs up is noticed by the next one
 BUFFER = 4 << 20  # of a socket, bytes; without NET_ADMIN the kernel gives less
 # asm-generic/socket.h, linux/if_packet.h, linux/if_arp.h
-SO_RCVBUFFORCE, SO_TIMESTAMPNS, PACKET_STATISTICS, STATUS_VLAN_VALID = 33, 35, 6, 0x10
+SO_RCVBUFFORCE, PACKET_STATISTICS, STATUS_VLAN_VALID = 33, 6, 0x10
 ARPHRD_ETHER, ARPHRD_TUNNEL, ARPHRD_NONE = 1, 768, 65534  # Ethernet and veth; tunl0; WireGuard
 ETHERNET_HEADER, UDP_HEADER, VXLAN_HEADERS = 14, 8, 8 + 8 + 14
 # Kinds of devices, and how long the header of their link is.
@@ -98,7 +98,7 @@ class Capture:
         blind: list[str] = []
         await asyncio.to_thread(self._expect)  # reads by netlink
         try:
-            self._listen(filters.opened(self._accepts, kind=socket.SOCK_RAW), "")
+            self._listen(filters.opened(self._accepts, kind=socket.SOCK_RAW, timed=True), "")
         except PermissionError as error:
             raise CannotCapture("not permitted; the probe needs NET_RAW") from error
         except OSError as error:
@@ -176,11 +176,12 @@ class Capture:
         """Raises OSError, CannotEnter."""
         entered = await asyncio.to_thread(self._view.enter, pod)
         self._stage(pod.name, entered.device.name, LINK_ETHERNET)
-        return await asyncio.to_thread(entered.run, partial(filters.opened, self._accepts, kind=socket.SOCK_RAW))
+        return await asyncio.to_thread(
+            entered.run, partial(filters.opened, self._accepts, kind=socket.SOCK_RAW, timed=True)
+        )
 
     def _listen(self, one: socket.socket, pod: str) -> None:
         try:
-            one.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
             with contextlib.suppress(PermissionError):
                 one.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
@@ -212,7 +213,7 @@ class Capture:
                 data, told, _, address = one.recvmsg(self._snap, 128)
             except OSError:  # nothing left; or a device went down, which is no packet
                 return False
-            at_ns = self._read_ns[one] = _when(told)
+            at_ns = self._read_ns[one] = met_ns(told)
             if at_ns >= self._from_ns and not self._why:
                 self._met(data, told, address, self._sockets[one], at_ns)
         return True
@@ -223,7 +224,7 @@ class Capture:
             _, told, _, _ = one.recvmsg(self._snap, 128)
         except OSError:
             return time.time_ns()
-        return _when(told)
+        return met_ns(told)
 
     def _met(
         self,
@@ -259,15 +260,6 @@ class Capture:
     def _end(self, why: str) -> None:
         self._why = why
         self._full.set()
-
-
-def _when(told: list[tuple[int, int, bytes]]) -> int:
-    """When the kernel met the packet, ns since 1970."""
-    for level, what, value in told:
-        if (level, what) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
-            seconds, rest = struct.unpack_from("@ll", value)
-            return int(seconds) * 1_000_000_000 + int(rest)
-    return time.time_ns()
 
 
 def _dropped(one: socket.socket) -> int:

@@ -1,5 +1,5 @@
-"""Which packets a socket is given, decided by the kernel (classic BPF); without it a busy node's packets would all be
-copied to the probe to find a few of them."""
+"""Packet sockets, and which packets they are given, decided by the kernel (classic BPF); without them all of a busy
+node's packets would be copied to the probe to find a few."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import ctypes
 import os
 import socket
 import struct
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
 SNAP = 256  # bytes of a packet that are looked at: headers, and all of a probe's own small packets
-# linux/if_packet.h, linux/if_ether.h, linux/filter.h
+# linux/if_packet.h, linux/if_ether.h, linux/filter.h, asm-generic/socket.h
 ETH_P_ALL = 3
-SOL_PACKET, PACKET_AUXDATA, SO_ATTACH_FILTER = 263, 8, 26
+SOL_PACKET, PACKET_AUXDATA, SO_ATTACH_FILTER, SO_TIMESTAMPNS = 263, 8, 26, 35
 PACKET_HOST, PACKET_OTHERHOST, PACKET_OUTGOING = 0, 3, 4
 AD_PROTOCOL, AD_PKTTYPE, AD_HATYPE = 0xFFFFF000, 0xFFFFF004, 0xFFFFF01C
 WORD, HALF, BYTE = 0x20, 0x28, 0x30
@@ -76,7 +77,7 @@ def program(
 
 
 def either(programs: Sequence[bytes]) -> bytes:
-    """Accepts what one of them accepts: where a program refuses, the next one begins."""
+    """Accepts what one of them accepts, and nothing where there is none: where one refuses, the next one begins."""
     return b"".join(one[: -INSTRUCTION.size] for one in programs) + INSTRUCTION.pack(RETURN, 0, 0, 0)
 
 
@@ -127,20 +128,39 @@ def written(packet: bytes, offset: int, six: bool) -> str:
     return socket.inet_ntop(socket.AF_INET6 if six else socket.AF_INET, raw)
 
 
-def opened(accepts: bytes, *, kind: socket.SocketKind = socket.SOCK_DGRAM) -> socket.socket:
+def opened(accepts: bytes, *, kind: socket.SocketKind = socket.SOCK_DGRAM, timed: bool = False) -> socket.socket:
     """A socket that is given those packets of every device of the network namespace the calling thread is in, from
-    their IP header on, or with SOCK_RAW from their link's header on. Raises OSError (EPERM: NET_RAW is missing)."""
+    their IP header on, or with SOCK_RAW from their link's header on. timed: for `met_ns`.
+
+    Raises OSError (EPERM: NET_RAW is missing).
+    """
     one = socket.socket(socket.AF_PACKET, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
     try:
-        buffer = ctypes.create_string_buffer(accepts)
-        count = len(accepts) // INSTRUCTION.size
-        one.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", count, ctypes.addressof(buffer)))
+        attach(one, accepts)
         one.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
+        if timed:
+            one.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         _bind(one)  # only now: the filter is there before the first packet
     except BaseException:
         one.close()
         raise
     return one
+
+
+def attach(one: socket.socket, accepts: bytes) -> None:
+    """From now on the socket is given what this program accepts. Raises OSError."""
+    buffer = ctypes.create_string_buffer(accepts)
+    count = len(accepts) // INSTRUCTION.size
+    one.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", count, ctypes.addressof(buffer)))
+
+
+def met_ns(told: Sequence[tuple[int, int, bytes]]) -> int:
+    """When the kernel met a packet, ns since 1970, by what `recvmsg` tells beside it."""
+    for level, kind, value in told:
+        if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
+            seconds, rest = struct.unpack_from("@ll", value)
+            return int(seconds) * 1_000_000_000 + int(rest)
+    return time.time_ns()
 
 
 def _bind(one: socket.socket) -> None:

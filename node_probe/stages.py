@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +19,7 @@ import msgspec
 from facts import Fact, LocalPod, NodeAsk, StageSighting, Trace
 from node_probe import filters
 from node_probe.checksum import header_length
-from node_probe.filters import BEHIND, PACKET_HOST, PACKET_OTHERHOST, PACKET_OUTGOING, SNAP, Condition, places
+from node_probe.filters import BEHIND, PACKET_HOST, PACKET_OTHERHOST, PACKET_OUTGOING, SNAP, Condition, met_ns, places
 from node_probe.firewall.arming import INSIDE, IPIP, PROTOCOLS, SYN_ACK, TRANSPORT, Bytes, Followed, followed
 from node_probe.firewall.trace import answers, talk_of
 from node_probe.namespaces import CannotEnter
@@ -32,7 +30,6 @@ MOST = 2000  # packets of one leg in one place, then enough was seen
 MOST_PLACES = 32  # of one leg: devices and kinds of headers
 AT_ONCE = 64
 RST_ACK = 0x14  # refuses a connection: an answer as well
-SO_TIMESTAMPNS = 35  # asm-generic/socket.h
 VXLAN_VNI, VXLAN_MAC = 8 + 4, 8 + 8  # from the end of the outer IP header
 GOING = {PACKET_OUTGOING: "out", PACKET_HOST: "in", PACKET_OTHERHOST: "in"}
 
@@ -147,7 +144,7 @@ class Stages:
                 return False
             going = GOING.get(address[2])
             if going:
-                self._met(look, encapsulation, data, address[0], going, address[2] == PACKET_OTHERHOST, _when(told))
+                self._met(look, encapsulation, data, address[0], going, address[2] == PACKET_OTHERHOST, met_ns(told))
         return True
 
     def _met(
@@ -255,19 +252,9 @@ def _opened(filtered: Sequence[bytes]) -> list[socket.socket]:
     made: list[socket.socket] = []
     try:
         for accepts in filtered:
-            made.append(filters.opened(accepts))
-            made[-1].setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+            made.append(filters.opened(accepts, timed=True))
     except BaseException:
         for one in made:
             one.close()
         raise
     return made
-
-
-def _when(told: Sequence[tuple[int, int, bytes]]) -> int:
-    """When the kernel met the packet, in ns."""
-    stamps = [data for level, kind, data in told if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS)]
-    if not stamps:
-        return time.time_ns()
-    seconds, rest = struct.unpack("=qq", stamps[0])
-    return int(seconds * 1_000_000_000 + rest)

@@ -10,12 +10,11 @@ the server's program hears nothing of it.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import socket
 import struct
 
 from node_probe.checksum import checksum
-from node_probe.filters import BEHIND, HALF, INSTRUCTION, JEQ, RETURN, SO_ATTACH_FILTER, Condition, program
+from node_probe.filters import BEHIND, HALF, INSTRUCTION, JEQ, RETURN, Condition, attach, either, program
 
 HEADER = struct.Struct("!HHIIBBHHH")
 OPTIONS = bytes([2, 4])  # maximum segment size, as every SYN has it; two bytes more say how large
@@ -35,7 +34,7 @@ def open_socket(family: socket.AddressFamily) -> socket.socket:
     """A raw socket that is given nothing yet. Raises OSError."""
     one = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_TCP)
     try:
-        _accept(one, struct.pack("=HBBI", RETURN, 0, 0, 0))
+        attach(one, either(()))
         if family == socket.AF_INET6:
             one.setsockopt(socket.IPPROTO_IPV6, IPV6_CHECKSUM, CHECKSUM_AT)
     except OSError:
@@ -56,7 +55,7 @@ async def knock(one: socket.socket, target: str, port: int, data: bytes, identit
     """
     six = one.family == socket.AF_INET6
     own_port = port_of(identity)
-    _accept(one, _only_to(own_port, six=six))
+    attach(one, _only_to(own_port, six=six))
     one.connect((target, 0))  # what comes from others is not for this socket
     packet = _packet(one.getsockname()[0], target, own_port, port, identity, data, sum_up=not six)
     one.send(packet)
@@ -93,9 +92,3 @@ def _only_to(port: int, *, six: bool) -> bytes:
         return program(False, [Condition(HALF + BEHIND, 2, port)])
     code = [(HALF, 0, 0, 2), (JEQ, 0, 1, port), (RETURN, 0, 0, ENOUGH), (RETURN, 0, 0, 0)]  # without the IP header
     return b"".join(INSTRUCTION.pack(*one) for one in code)
-
-
-def _accept(one: socket.socket, code: bytes) -> None:
-    buffer = ctypes.create_string_buffer(code)
-    count = len(code) // INSTRUCTION.size
-    one.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", count, ctypes.addressof(buffer)))
