@@ -1,8 +1,8 @@
 """Meets our own fresh packets at every device of the node and inside its pods; without it "they are lost in that node"
 would be all that could be said.
 
-Which packets are ours is firewall.arming's knowledge: the same ones are followed through the firewall meanwhile. They
-are looked for where they should be and where they should not: on any device, with the tunnel's header and without it.
+Which packets are ours is ours.py's knowledge: the same ones are followed through the firewall meanwhile. They are
+looked for where they should be and where they should not: on any device, with the tunnel's header and without it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,19 @@ from facts import Fact, LocalPod, NodeAsk, StageSighting, Trace
 from node_probe import filters
 from node_probe.checksum import header_length
 from node_probe.filters import BEHIND, PACKET_HOST, PACKET_OTHERHOST, PACKET_OUTGOING, SNAP, Condition, met_ns, places
-from node_probe.firewall.arming import INSIDE, IPIP, PROTOCOLS, SYN_ACK, TRANSPORT, Bytes, Followed, followed
-from node_probe.firewall.trace import answers, talk_of
 from node_probe.namespaces import CannotEnter
+from node_probe.ours import (
+    INSIDE,
+    IPIP,
+    PROTOCOLS,
+    SYN_ACK,
+    TRANSPORT,
+    Bytes,
+    Followed,
+    answers,
+    followed,
+    talk_of,
+)
 from node_probe.tap import Tap
 from node_probe.view import View
 

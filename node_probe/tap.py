@@ -25,6 +25,7 @@ from facts import Blind, Fact, NodeAsk, Sighting, Watch
 from node_probe import filters
 from node_probe.checksum import IPV6_HEADER, checksum, header_length, spoilt
 from node_probe.filters import BEHIND, HALF, PACKET_HOST, PACKET_OUTGOING, SNAP, WORD, Condition, packed, places
+from node_probe.ours import INSIDE
 
 MOST = 2000  # packets of one leg, then enough was seen
 LEGS = 32  # of one ask: each is a filter that the kernel asks about every packet of the node
@@ -44,8 +45,6 @@ CHECKSUM_NOT_READY, CHECKSUM_VALID = 0x8, 0x80
 IPIP, UDP, ICMPV6 = 4, 17, 58
 NEIGHBOR_DISCOVERY = range(133, 138)  # types of ICMPv6
 UDP_HEADER = 8
-# From the end of the outer IP header to the inner packet: UDP, VXLAN and the inner Ethernet header; nothing.
-INSIDE = {"vxlan": 8 + 8 + 14, "ipip": 0}
 
 Packet = tuple[bytes, list[tuple[int, int, bytes]], int, Any]
 

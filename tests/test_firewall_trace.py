@@ -23,6 +23,7 @@ from bot import investigate
 from engine.plan import second
 from facts import Blind, Fact, FirewallTrace, NodeAsk, ProbeResult, RuleDrop, SendProbe, Trace
 from lab.client import Lab
+from node_probe import ours
 from node_probe.answer import Prober
 from node_probe.firewall import arming, legacy, trace
 from node_probe.packets import SMALL
@@ -511,7 +512,7 @@ async def alone(one: NodeAsk) -> list[Fact]:
 def test_a_question_nobody_can_follow_costs_nothing_else() -> None:
     TwoNodes()
     one = follow("a")
-    for traces in ((Trace(source=CART, target=DB, protocol="sctp"),), one.trace * arming.MOST):
+    for traces in ((Trace(source=CART, target=DB, protocol="sctp"),), one.trace * ours.MOST):
         fields = {field: getattr(one, field) for field in NodeAsk.__struct_fields__} | {"trace": traces}
         facts = asyncio.run(alone(NodeAsk(**fields)))
         assert blind(facts) == [("firewall trace", True)]
@@ -560,7 +561,7 @@ def test_what_a_killed_probe_leaves_behind_is_gone_or_swept() -> None:
 def test_tables_that_no_kernel_removes_are_swept_and_those_in_use_are_not() -> None:
     """A kernel before 5.12 knows no owners: the table of a killed probe stays there."""
     nft(f"table ip {arming.NAME}dead {{ chain x {{ }}\n}}\ntable ip6 {arming.NAME}dead {{ }}\ntable ip corp {{ }}\n")
-    held = arming.OwnTable(arming.NAME + "alive", arming.followed(follow("a").trace), 4)
+    held = arming.OwnTable(arming.NAME + "alive", ours.followed(follow("a").trace), 4)
     try:
         trace.sweep()
         assert tables() == [f"table ip {arming.NAME}alive"]

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from facts import CalicoFirewall, ConnectionTable, Fact, NodeAsk
-from node_probe.firewall import arming, legacy
+from node_probe import nfnetlink
+from node_probe.firewall import legacy
 from node_probe.view import View
 
 FORWARD = b"cali-FORWARD\0"
@@ -28,8 +29,8 @@ IPTABLES_LEGACY = "iptables-legacy"
 FROM_PODS, TO_PODS = "filter-cali-from-wl-dispatch", "filter-cali-to-wl-dispatch"
 VXLAN_PEERS = {4: "cali40all-vxlan-net", 6: "cali60all-vxlan-net"}
 # linux/netfilter/nf_tables.h
-NEW_RULE, GET_RULE, NEW_ELEMENTS, GET_ELEMENTS = 6, 7, 12, 13
-TABLE, CHAIN, ELEMENTS, ELEMENT, LIST_ITEM = 1, 2, 3, 1, 1
+NEW_ELEMENTS, GET_ELEMENTS = 12, 13
+TABLE, CHAIN, ELEMENTS = 1, 2, 3
 ABSENT = (errno.ENOENT, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT)
 # linux/netfilter_ipv4/ip_tables.h, linux/netfilter/x_tables.h
 GET_INFO, GET_ENTRIES = 64, 65
@@ -53,7 +54,7 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
         yield from _connections(ask.node)
     holding, entered = [], []
     from_pods = to_pods = vxlan_peers = -1
-    with arming.netfilter() as wire:
+    with nfnetlink.netfilter() as wire:
         for backend, (table, base, chain) in PLACES.items():
             if not _rules(wire, ask.family, table, chain):
                 continue
@@ -95,22 +96,22 @@ def _connections(node: str) -> Iterator[ConnectionTable]:
 
 def _rules(wire: socket.socket, family: int, table: str, chain: str) -> list[bytes]:
     """The rules of a chain; [] where there is none. Raises OSError."""
-    named = arming.text(TABLE, table) + arming.text(CHAIN, chain)
-    told = _dump(wire, family, GET_RULE, NEW_RULE, named)
+    named = nfnetlink.text(TABLE, table) + nfnetlink.text(CHAIN, chain)
+    told = _dump(wire, family, nfnetlink.GET_RULE, nfnetlink.NEW_RULE, named)
     # An old kernel does not heed which chain was asked for.
-    return [body for body in told if arming.attributes(body).get(CHAIN, b"").rstrip(b"\0") == chain.encode()]
+    return [body for body in told if nfnetlink.attributes(body).get(CHAIN, b"").rstrip(b"\0") == chain.encode()]
 
 
 def _elements(wire: socket.socket, family: int, table: str, name: str) -> int:
     """How many a set or map holds; -1: there is none. Raises OSError."""
-    named = arming.text(TABLE, table) + arming.text(CHAIN, name)
+    named = nfnetlink.text(TABLE, table) + nfnetlink.text(CHAIN, name)
     try:
         told = list(_dumped(wire, family, GET_ELEMENTS, NEW_ELEMENTS, named))
     except OSError as error:
         if error.errno in ABSENT:
             return -1
         raise
-    return sum(_items(arming.attributes(body).get(ELEMENTS, b"")) for body in told)
+    return sum(_items(nfnetlink.attributes(body).get(ELEMENTS, b"")) for body in told)
 
 
 def _items(data: bytes) -> int:
@@ -133,9 +134,9 @@ def _dump(wire: socket.socket, family: int, asked: int, answered: int, named: by
 
 
 def _dumped(wire: socket.socket, family: int, asked: int, answered: int, named: bytes) -> Iterator[bytes]:
-    of = arming.FAMILIES[family]
-    wire.send(arming.message(arming.NFTABLES << 8 | asked, arming.DUMP, 1, named, of))
-    return (body for _, body in arming.dumped(wire, arming.NFTABLES << 8 | answered))
+    of = nfnetlink.FAMILIES[family]
+    wire.send(nfnetlink.message(nfnetlink.NFTABLES << 8 | asked, nfnetlink.DUMP, 1, named, of))
+    return (body for _, body in nfnetlink.dumped(wire, nfnetlink.NFTABLES << 8 | answered))
 
 
 # -- iptables-legacy

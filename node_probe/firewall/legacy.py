@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from node_probe import nfnetlink
 from node_probe.firewall import arming
 
 GROUP = 0  # the tracer speaks to no other
@@ -32,7 +33,6 @@ BIND, FAMILY_BIND, FAMILY_UNBIND = 1, 3, 4
 COPY_PACKET = 2
 PAYLOAD, PREFIX = 9, 10
 OURS, NONE = "nfnetlink_log", "NONE"
-FAMILIES = {4: 2, 6: 10}
 
 
 class CannotLog(Exception):
@@ -89,10 +89,10 @@ class Log:
         self._release()
 
     def _open(self) -> None:
-        wire = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, arming.NETLINK_NETFILTER)
+        wire = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, nfnetlink.NETLINK_NETFILTER)
         self._socket = wire
         wire.bind((0, 0))
-        wire.settimeout(arming.ANSWER_S)
+        wire.settimeout(nfnetlink.ANSWER_S)
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
         if code := _configure(wire, COMMAND, bytes([BIND])):
             taken = "another program reads the log of packets" if code == errno.EBUSY else os.strerror(code)
@@ -131,8 +131,8 @@ class Log:
                 data = self._socket.recv(1 << 16)
             except OSError:  # nothing more, or too much to keep
                 return
-            for kind, _, body in arming.messages(data):
-                has = arming.attributes(body) if kind == PACKET else {}
+            for kind, _, body in nfnetlink.messages(data):
+                has = nfnetlink.attributes(body) if kind == PACKET else {}
                 prefix = has.get(PREFIX, b"").rstrip(b"\0").decode(errors="replace")
                 if match := TRACED.match(prefix):
                     line = Logged(match[1], match[2], match[3], int(match[4]), has.get(PAYLOAD, b""))
@@ -167,19 +167,19 @@ def switch(family: int, logger: str) -> None:
     if logger not in (OURS, NONE):
         _logger(family).write_text(logger)
         return
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, arming.NETLINK_NETFILTER) as wire:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, nfnetlink.NETLINK_NETFILTER) as wire:
         wire.bind((0, 0))
-        wire.settimeout(arming.ANSWER_S)
+        wire.settimeout(nfnetlink.ANSWER_S)
         command = bytes([FAMILY_BIND if logger == OURS else FAMILY_UNBIND])
-        if code := _configure(wire, COMMAND, command, FAMILIES[family]):
+        if code := _configure(wire, COMMAND, command, nfnetlink.FAMILIES[family]):
             raise OSError(code, os.strerror(code))
 
 
 def _configure(wire: socket.socket, kind: int, value: bytes, family: int = 0) -> int:
     """The kernel's answer: 0 or an errno."""
-    wire.send(arming.message(CONFIG, arming.ACK, 1, arming.attribute(kind, value), family, GROUP))
-    return arming.acknowledged(wire)
+    wire.send(nfnetlink.message(CONFIG, nfnetlink.ACK, 1, nfnetlink.attribute(kind, value), family, GROUP))
+    return nfnetlink.acknowledged(wire)
 
 
 def _logger(family: int) -> Path:
-    return Path("/proc/sys/net/netfilter/nf_log", str(FAMILIES[family]))
+    return Path("/proc/sys/net/netfilter/nf_log", str(nfnetlink.FAMILIES[family]))

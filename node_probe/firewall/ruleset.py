@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
-from node_probe.firewall import arming
+from node_probe import nfnetlink
 from node_probe.firewall.legacy import holds_tables
 
 NFT = "nft"
@@ -27,7 +27,7 @@ HOOKS = {  # of the chains iptables builds in
     "OUTPUT": "output",
     "POSTROUTING": "postrouting",
 }
-GET_RULE, RULE_TABLE, RULE_CHAIN, RULE_HANDLE = 7, 1, 2, 3  # linux/netfilter/nf_tables.h
+RULE_TABLE, RULE_CHAIN, RULE_HANDLE = 1, 2, 3  # linux/netfilter/nf_tables.h
 TABLES = ("raw", "mangle", "nat", "filter", "security")  # of iptables
 CALICO_TABLE = "calico"  # of nftables
 CALICO = re.compile(r"(?:^|-)cali-")
@@ -363,15 +363,19 @@ def _parsed(told: dict[Command, str], ip: str, only: Collection[tuple[str, str]]
 def _handles(chains: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str, str], list[int]]:
     """By chain (family, table, name) its rules' handles in order, as the kernel has them. Raises OSError."""
     found: dict[tuple[str, str, str], list[int]] = {}
-    with arming.netfilter() as wire:
+    with nfnetlink.netfilter() as wire:
         for number, (family, table, name) in enumerate(chains, 1):
-            asked = arming.text(RULE_TABLE, table) + arming.text(RULE_CHAIN, name)
-            number_of_family = arming.FAMILIES[6 if family == "ip6" else 4]
-            wire.send(arming.message(arming.NFTABLES << 8 | GET_RULE, arming.DUMP, number, asked, number_of_family))
+            asked = nfnetlink.text(RULE_TABLE, table) + nfnetlink.text(RULE_CHAIN, name)
+            number_of_family = nfnetlink.FAMILIES[6 if family == "ip6" else 4]
+            wire.send(
+                nfnetlink.message(
+                    nfnetlink.NFTABLES << 8 | nfnetlink.GET_RULE, nfnetlink.DUMP, number, asked, number_of_family
+                )
+            )
             found[family, table, name] = [
                 int.from_bytes(has[RULE_HANDLE], "big")
-                for _, body in arming.dumped(wire, arming.NFTABLES << 8 | arming.NEW_RULE)
-                if (has := arming.attributes(body)).get(RULE_CHAIN, b"").rstrip(b"\0") == name.encode()
+                for _, body in nfnetlink.dumped(wire, nfnetlink.NFTABLES << 8 | nfnetlink.NEW_RULE)
+                if (has := nfnetlink.attributes(body)).get(RULE_CHAIN, b"").rstrip(b"\0") == name.encode()
                 and has.get(RULE_TABLE, b"").rstrip(b"\0") == table.encode()
             ]
     return found

@@ -19,12 +19,14 @@ from dataclasses import dataclass, field
 import msgspec
 
 from facts import Blind, Fact, FirewallTrace, NodeAsk, SendProbe, Trace
+from node_probe import nfnetlink
 from node_probe.firewall import arming, legacy, ruleset
-from node_probe.firewall.arming import Followed, OwnTable, followed
+from node_probe.firewall.arming import OwnTable
 from node_probe.firewall.drops import Counted, drops, grown, wanted
 from node_probe.firewall.event import Event
 from node_probe.firewall.legacy import CannotLog, Log, Logged
 from node_probe.firewall.ruleset import Chain, Ruleset
+from node_probe.ours import Followed, answers, followed, talk_of
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ LATER_S = 0.3
 POLL_S = 0.01
 # linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h, linux/netlink.h, asm-generic/socket.h
 NFNLGRP_NFTRACE, SOL_NETLINK, ADD_MEMBERSHIP, SO_RCVBUFFORCE = 9, 270, 1, 33
-TRACE = arming.NFTABLES << 8 | 17
+TRACE = nfnetlink.NFTABLES << 8 | 17
 TABLE, CHAIN, HANDLE, TYPE, VERDICT, ID, NETWORK, TRANSPORT, POLICY = 1, 2, 3, 4, 5, 6, 8, 9, 16
 KINDS = {1: "policy", 2: "return", 3: "rule"}
 VERDICTS = {
@@ -262,9 +264,9 @@ class Following:
                 if error.errno != errno.ENOBUFS:
                     return
                 continue
-            for kind, family, body in arming.messages(data):
+            for kind, family, body in nfnetlink.messages(data):
                 if kind == TRACE:
-                    self._told(FAMILIES.get(family, str(family)), arming.attributes(body))
+                    self._told(FAMILIES.get(family, str(family)), nfnetlink.attributes(body))
 
     def _told(self, family: str, has: dict[int, bytes]) -> None:
         table, chain = _text(has, TABLE), _text(has, CHAIN)
@@ -288,7 +290,7 @@ class Following:
         if met is None or not kind or self._events >= MOST:
             return
         self._events += 1
-        verdict = arming.attributes(has.get(VERDICT, b""))
+        verdict = nfnetlink.attributes(has.get(VERDICT, b""))
         code = _u32(has[POLICY]) if POLICY in has else _u32(verdict.get(1))
         met.events.append(
             Event(
@@ -335,7 +337,7 @@ def sweep() -> None:
 def _listening() -> socket.socket:
     """A socket that is told of every traced packet of this network namespace. Raises OSError."""
     wire = socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, arming.NETLINK_NETFILTER
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, nfnetlink.NETLINK_NETFILTER
     )
     try:
         wire.bind((0, 0))
@@ -387,17 +389,6 @@ def _behind(packet: bytes) -> bytes:
     if not packet:
         return b""
     return packet[40 if packet[0] >> 4 == 6 else (packet[0] & 0xF) * 4 :]
-
-
-def talk_of(trace: Trace, behind: bytes) -> bytes:
-    if trace.protocol == "icmp":
-        return behind[4:8]
-    return behind[2:4] + behind[:2] if trace.reply else behind[:4]
-
-
-def answers(reply: Trace, trace: Trace) -> bool:
-    same = (reply.protocol, reply.port) == (trace.protocol, trace.port)
-    return same and not trace.reply and (reply.source, reply.target) == (trace.target, trace.source)
 
 
 def _u32(value: bytes | None) -> int:
