@@ -27,6 +27,7 @@ INGRESS = ("pi", "pri", "tw", "fh", "fhfw")  # what comes to a pod, what comes f
 FORWARD = ("thfw", "fhfw")
 HOST = ("th", "fh", *FORWARD)
 TITLE = re.compile(r"(\S+) (\S+?)(?: (ingress|egress))?$")
+NAMED_RULE = re.compile(r"(?:^|[; ])name=(\S+)")
 SHORT = {
     "knp": "KubernetesNetworkPolicy",
     "np": "NetworkPolicy",
@@ -93,9 +94,6 @@ KUBE_PROXY = (
     (INVALID, "invalid"),
 )
 SERVICE = re.compile(r"^([\w.-]+/[\w.-]+(?::[\w.-]*)?)(?: has no| loadbalancer)")
-
-
-NAMED_RULE = re.compile(r"(?:^|[; ])name=(\S+)")
 
 
 def blame(drop: RuleDrop, policies: Iterable[Policy]) -> Blame:

@@ -15,7 +15,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from lab.namespaces import Namespace
 
 KERNEL, BOOT, BIRD, FELIX = 2, 3, 12, 80  # route protocols
-GLOBAL, LINK, HOST, ANY_SCOPE = 0, 253, 254, 255  # route scopes
+GLOBAL, LINK, HOST = 0, 253, 254  # route scopes
 MAIN, LOCAL = 254, 255  # route tables
 UP, LOWER_UP = 0x1, 0x10000
 ONLINK = 4

@@ -23,8 +23,8 @@ HELP = "judge a saved investigation again, offline"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", help="a file saved by `why` or by the bot: inv-….json")
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
-    parser.add_argument("--verbose", action="store_true", help="list what was checked and well")
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="form of the answer")
+    parser.add_argument("--verbose", "-v", action="store_true", help="list everything that was checked and seen")
     parser.add_argument("--picture", metavar="FILE.svg", help="draw the path, with what is wrong, into this file")
     languages.add_argument(parser)
 

@@ -12,7 +12,6 @@ from lab.services import ADDRESSES
 from lab.topology import NodeMachine, Topology
 from lab.variants.variant import furnished
 
-ALL_POOLS = {4: "10.244.0.0/15", 6: "fd00:10:244::/47"}
 STATIC = 4  # a route protocol
 IPVS_DEVICE = "kube-ipvs0"
 OTHER_SERVICES = {4: ("10.96.0.1", "10.96.0.10"), 6: ("fd00:10:96::1", "fd00:10:96::a")}

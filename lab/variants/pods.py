@@ -8,8 +8,6 @@ from lab.drawing import Drawing
 from lab.objects import APPLICATION_NAMESPACE, ECHO_PORT, container_id, handle_of, running_pod, scheduled_pod
 from lab.variants.variant import drawn
 
-EARLIER = "an earlier pod of that name"
-
 
 @drawn()
 def completed_pod(drawing: Drawing) -> None:
