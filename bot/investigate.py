@@ -116,6 +116,9 @@ def _followed(asks: Sequence[NodeAsk], seen: Sequence[Fact]) -> list[Fact]:
             failed = next((fact.reason for fact in own if isinstance(fact, Blind) and fact.look == "probe"), "")
             unable = say("its probe is of a version that follows no packets through the firewall")
             told = [Blind(node=ask.node, look="firewall trace", reason=failed or unable, minor=True)]
+        if any(one.size for one in ask.send):  # smaller ones are sent beside them: only a rule that dropped one tells
+            found += [fact for fact in told if isinstance(fact, RuleDrop)]
+            continue
         found += [*told, *(fact for fact in own if isinstance(fact, StageSighting | DropReasons))]
     return list(dict.fromkeys(found))
 

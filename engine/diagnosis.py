@@ -13,7 +13,7 @@ from engine.order import depths, place
 from engine.path import paths
 from engine.rule import HEALS_NEVER, CauseRule
 from engine.sights import Track, tracks
-from engine.stops import behind, stops
+from engine.stops import behind, stopped_for_size, stops
 from facts import (
     Allocation,
     Blind,
@@ -60,7 +60,7 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     rulebook = rulebase.load()
     rules = {rule.name: rule for rule in rulebook.rules if isinstance(rule, CauseRule)}
     judged = [*facts, *opinions(facts)]
-    judged += stops(judged)
+    judged = stopped_for_size([*judged, *stops(judged)])
     evaluation = rulebook.evaluate(judged)
     unjudged = _unjudged(evaluation)
     legs = [fact for fact in evaluation.facts if isinstance(fact, Leg)]

@@ -40,13 +40,26 @@ def sends(drop: RuleDrop, leg: Leg) -> bool:
     return not drop.hook and drop.node == leg.source_node
 
 
+def severity(stop: Stop) -> str:
+    """Instead of the rule's own, where it is not "": nothing, or less than everything, is proved to be lost."""
+    if not stop.decisive:
+        return "warns"
+    return "degrades" if stop.large_only else ""
+
+
 def owner_of(blame: Blame) -> Text | str:
     """Whose rule it is, where its chains tell."""
     return say("By its chains it is {owner}'s.", owner=blame.owner) if blame.owner else ""
 
 
 def beside(stop: Stop) -> Text | str:
-    """Of a rule that may be about pings alone."""
+    """Of a rule that may be about pings alone, or let small ones pass."""
+    if stop.large_only:
+        return (
+            say("Only full-size packets end there: small ones pass.")
+            if stop.decisive
+            else say("Only full-size pings end there, and the rule may be about pings alone: small ones pass.")
+        )
     if stop.decisive:
         return ""
     return say("Only pings were sent, and the rule may be about them alone: ask again with the port.")

@@ -37,6 +37,13 @@ def loses(leg: Leg, probes: Sequence[ProbeResult]) -> bool:
     return any(is_lost(one) for one in wanted(leg, probes) if not one.size)
 
 
+def loses_large_only(leg: Leg, probes: Sequence[ProbeResult]) -> int:
+    """Bytes of the pings that were lost on a leg for nothing but their size; 0 where none were."""
+    pings = [one for one in sent(leg, probes) if one.protocol == "icmp"]
+    small = next((one for one in pings if not one.size), None)
+    return next((one.size for one in pings if small and one.size and one.lost_for_its_size(small)), 0)
+
+
 def is_lost(probe: ProbeResult) -> bool:
     """Did one not come back, or was none let out? A firewall of the sender's own refuses to its face."""
     return probe.answered < probe.sent or (not probe.sent and probe.outcome == "error")

@@ -11,7 +11,7 @@ from engine.deductions.flow import FAMILIES, address_of, flows
 from engine.deductions.leg import legs
 from engine.deductions.service_flow import service_flows
 from engine.ends import sides
-from engine.passage import is_lost, loses
+from engine.passage import is_lost, loses, loses_large_only
 from engine.services import sender, sends
 from facts import (
     Backend,
@@ -68,19 +68,24 @@ def plan(facts: Sequence[Fact]) -> list[NodeAsk]:
 
 def second(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
     """What to ask once more where fresh packets of the asked kind were lost: the same packets again, followed through
-    the firewalls of both nodes. Empty where none was lost.
+    the firewalls of both nodes; full-size pings where only these were lost. Empty where none was lost.
 
     known, seen: what the API said and the probes did. One NodeAsk for each node and family, source nodes first.
     """
     probes = _all(seen, ProbeResult)
     expected = expected_legs(known)
-    lost = [leg for leg in expected if leg.direction == "forward" and loses(leg, probes)][:MOST_FOLLOWED]
+    forward = [leg for leg in expected if leg.direction == "forward"]
+    lost = [leg for leg in forward if loses(leg, probes)][:MOST_FOLLOWED]
+    sizes: dict[str, int] = {}
+    if not lost:  # else what is small is followed, of the same flow or another
+        sizes = {leg.flow: size for leg in forward if (size := loses_large_only(leg, probes))}
+        lost = [leg for leg in forward if leg.flow in sizes][:MOST_FOLLOWED]
     nodes = {(node.name, node.family): node for node in _all(known, CalicoNode)}
     followed = dict.fromkeys(leg.flow for leg in lost)
     legs = [leg for leg in expected if leg.flow in followed]
     places = dict.fromkeys((pick(leg), leg.family) for pick in (_sender, _receiver) for leg in lost)
     asks = [
-        _follow(nodes[name, family], [leg for leg in legs if leg.family == family])
+        _follow(nodes[name, family], [leg for leg in legs if leg.family == family], sizes)
         for name, family in places
         if (name, family) in nodes
     ]
@@ -105,7 +110,7 @@ def _follow_services(
         return
     here = next((i for i, ask in enumerate(asks) if (ask.node, ask.family) == (source.node, family)), -1)
     if here < 0:
-        asks.append(_follow(nodes[source.node, family], ()))
+        asks.append(_follow(nodes[source.node, family], (), {}))
     ask = asks[here]
     address = address_of(source, family)
     pods = list(ask.local_pods)
@@ -132,7 +137,8 @@ def _lost(sent: SendProbe, node: str, result: ProbeResult) -> bool:
     return met == (node, sent.pod, sent.target, sent.protocol, sent.port) and is_lost(result)
 
 
-def _follow(node: CalicoNode, legs: Sequence[Leg]) -> NodeAsk:
+def _follow(node: CalicoNode, legs: Sequence[Leg], sizes: Mapping[str, int]) -> NodeAsk:
+    """sizes: of the flows whose full-size pings are followed."""
     leaving = [leg for leg in legs if leg.source_node == node.name]
     arriving = [leg for leg in legs if leg.target_node == node.name]
     sending, sent = ([leg for leg in some if leg.direction == "forward"] for some in (leaving, arriving))
@@ -147,11 +153,11 @@ def _follow(node: CalicoNode, legs: Sequence[Leg]) -> NodeAsk:
             [_sending_pod(leg) for leg in sending if leg.source_kind == "pod"]
             + [_asked_pod(leg) for leg in sent if leg.target_kind == "pod"]
         ),
-        send=_unique([_probe(leg) for leg in sending]),
+        send=_unique([_probe(leg, sizes.get(leg.flow, 0)) for leg in sending]),
         # By its marks the target's node tells that it follows, and knows when the last packet has come. Of the other
         # legs, on which nobody sends, nobody would say so.
         watch=_unique([*_marked("out", sending), *_marked("in", sent)]),
-        trace=_unique([_trace(node, leg) for leg in (*leaving, *(one for one in arriving if one not in leaving))]),
+        trace=_unique([_trace(node, leg, sizes.get(leg.flow, 0)) for leg in dict.fromkeys((*leaving, *arriving))]),
         patience_ms=SECOND_PATIENCE_MS,
     )
 
@@ -165,9 +171,9 @@ def _marked(way: str, legs: Iterable[Leg]) -> list[Watch]:
     ]
 
 
-def _trace(node: CalicoNode, leg: Leg) -> Trace:
+def _trace(node: CalicoNode, leg: Leg, size: int) -> Trace:
     tunnelled = leg.encapsulation in TUNNELS
-    probe = _probe(leg)
+    probe = _probe(leg, size)
     return Trace(
         source=leg.source_address,
         target=leg.target_address,
@@ -191,11 +197,11 @@ def _translated(node: CalicoNode, leg: Leg) -> str:
     return leg.target_node_address if leg.target_kind == "pod" and leg.source_kind != "pod" else ""
 
 
-def _probe(leg: Leg) -> SendProbe:
-    """A small packet of the asked kind, or of any where none was asked."""
+def _probe(leg: Leg, size: int) -> SendProbe:
+    """A small packet of the asked kind, or of any where none was asked; a ping of `size` bytes where that is given."""
     pod = leg.source if leg.source_kind == "pod" else ""
-    protocol, port = (leg.protocol, leg.port) if leg.port_asked else ("icmp", 0)
-    return SendProbe(pod=pod, target=leg.target_address, protocol=protocol, port=port)
+    protocol, port = (leg.protocol, leg.port) if leg.port_asked and not size else ("icmp", 0)
+    return SendProbe(pod=pod, target=leg.target_address, protocol=protocol, port=port, size=size)
 
 
 def _ask_services(

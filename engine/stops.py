@@ -10,6 +10,7 @@ import msgspec
 
 from engine.attribution import blame
 from engine.opinions import opinions, told
+from engine.passage import loses_large_only
 from engine.path import stages_of
 from engine.plan import expected_legs
 from facts import (
@@ -21,6 +22,7 @@ from facts import (
     Policy,
     PolicyAllows,
     PolicyOpinion,
+    ProbeResult,
     Question,
     RuleDrop,
     Stop,
@@ -57,14 +59,35 @@ def stops(facts: Sequence[Fact]) -> list[Fact]:
         return []
     try:
         policies, legs, found = _all(facts, Policy), expected_legs(facts), list[Fact]()
-        both = _both_families(facts)
+        both, probes = _both_families(facts), _all(facts, ProbeResult)
+        large = {leg.flow for leg in legs if leg.direction == "forward" and loses_large_only(leg, probes)}
         for drop in dropped:
             of = blame(drop, policies)
-            found += [of, *(_stop(facts, both, leg, drop, of) for leg in legs if _is_of(drop, leg))]
+            found.append(of)
+            for leg in legs:
+                by_size = leg.flow in large and _is_of(drop, leg, "icmp", 0)
+                if by_size or _is_of(drop, leg, *_asked(leg)):
+                    found.append(_stop(facts, both, leg, drop, of, large_only=by_size))
         return found
     except Exception as error:  # what was seen beside it must not be lost with it
         failed = say("naming what dropped packets failed: {error}", error=f"{type(error).__name__}: {error}")
         return [Blind(look="firewall", reason=failed, minor=True)]
+
+
+def stopped_for_size(facts: Sequence[Fact]) -> list[Fact]:
+    """The facts, with full-size pings that a rule ended told from those that a narrow place lost."""
+    stopped = {one.drop for one in _all(facts, Stop) if one.large_only}
+    ends = {  # of the pings; their answers may have been what was dropped
+        (one.target_address, one.source_address) if one.reply else (one.source_address, one.target_address)
+        for one in _all(facts, RuleDrop)
+        if one.id in stopped
+    }
+    return [
+        msgspec.structs.replace(one, by_rule=True)
+        if isinstance(one, ProbeResult) and one.size and (one.source_address, one.target_address) in ends
+        else one
+        for one in facts
+    ]
 
 
 def behind(facts: Sequence[Fact], causes: Sequence[Cause]) -> str:
@@ -96,12 +119,16 @@ def _further(facts: Sequence[Fact], drop: RuleDrop, stop: Stop, of: Blame) -> li
     return [told(one) for one in on_the_way[here[0] + 1 :] if one.verdict == "deny"] if here else []
 
 
-def _is_of(drop: RuleDrop, leg: Leg) -> bool:
-    asked = (leg.protocol, leg.port) if leg.port_asked else ("icmp", 0)
+def _asked(leg: Leg) -> tuple[str, int]:
+    return (leg.protocol, leg.port) if leg.port_asked else ("icmp", 0)
+
+
+def _is_of(drop: RuleDrop, leg: Leg, protocol: str, port: int) -> bool:
     return (drop.source_address, drop.target_address, drop.protocol, drop.port, drop.reply) == (
         leg.source_address,
         leg.target_address,
-        *asked,
+        protocol,
+        port,
         leg.direction == "reverse",
     )
 
@@ -114,7 +141,9 @@ def _both_families(facts: Sequence[Fact]) -> Sequence[Fact]:
     return [*wide, *opinions(wide)]
 
 
-def _stop(facts: Sequence[Fact], both: Sequence[Fact], leg: Leg, drop: RuleDrop, of: Blame) -> Stop:
+def _stop(
+    facts: Sequence[Fact], both: Sequence[Fact], leg: Leg, drop: RuleDrop, of: Blame, *, large_only: bool
+) -> Stop:
     passing = next((one for one in _all(facts, PolicyAllows) if (one.flow, one.leg) == (leg.flow, leg.direction)), None)
     filters = [one for one in _all(facts, CalicoFirewall) if (one.node, one.family) == (drop.node, leg.family)]
     return Stop(
@@ -123,11 +152,12 @@ def _stop(facts: Sequence[Fact], both: Sequence[Fact], leg: Leg, drop: RuleDrop,
         flow=leg.flow,
         leg=leg.direction,
         stage=_stage(leg, drop, of),
-        decisive=leg.port_asked or _every_kind(drop, of, passing),
+        decisive=(leg.port_asked and not large_only) or _every_kind(drop, of, passing),
         opinion=next((one.verdict for one in _opinions(facts, leg, drop, of)), ""),
         allowed=passing.allowed if passing else (),
         forgets=tuple(dict.fromkeys(_forgets(both, leg, drop, of))),
         filters=tuple(name for one in filters for name in one.backends),
+        large_only=large_only,
         empty=any(NFTABLES in one.entered and 0 in (one.from_pods, one.to_pods) for one in filters),
     )
 

@@ -27,6 +27,7 @@ class ProbeResult(Fact, frozen=True, kw_only=True):
     # 0: smaller ones than it are lost, too, and larger ones pass.
     passes: int = -1
     stops: int = -1  # bytes of the smallest one that was not
+    by_rule: bool = False  # a rule of a firewall ended full-size ones for their size (engine.stops)
 
     def lost_for_its_size(self, small: ProbeResult) -> bool:
         """All of these are lost and all of the small ones on the same way came back: only their size differs.

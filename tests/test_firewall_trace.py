@@ -622,6 +622,13 @@ def test_only_where_packets_of_the_asked_kind_are_lost_both_nodes_are_asked_agai
         assert len({leg.peer for leg in one.trace} - {one.uplink_address}) == 1
 
 
+def test_where_large_packets_alone_are_lost_pings_of_their_size_are_followed() -> None:
+    full = next(one.size for one in healthy() if isinstance(one, ProbeResult) and one.size)
+    asks = second(healthy(), lossy(protocol="icmp", size=full))
+    assert [[(probe.protocol, probe.size) for probe in one.send] for one in asks] == [[("icmp", full)], []]
+    assert {(leg.protocol, leg.port) for one in asks for leg in one.trace} == {("icmp", 0)}
+
+
 async def test_a_probe_that_cannot_follow_is_told_of_and_its_other_words_are_left_out() -> None:
     asks = second(healthy(), lossy(protocol="tcp"))
     trace_of_a = FirewallTrace(

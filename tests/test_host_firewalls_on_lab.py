@@ -197,6 +197,35 @@ async def test_what_an_older_calico_left_is_told_where_it_drops_and_not_where_it
     assert [(cause.rule, cause.node) for cause in diagnosis.causes] == [("firewall_backends_mixed", "node-b")]
 
 
+BY_SIZE = [
+    ("node-b", "-A FORWARD -m length --length 1001:65535 -j DROP", "forward", "target node"),
+    ("node-a", "-A FORWARD -s {target} -m length --length 1001:65535 -j DROP", "forward", "target node"),
+    ("node-b", "-A INPUT -p udp --dport 4789 -m length --length 1001:65535 -j DROP", "vxlan", "target tunnel"),
+]
+
+
+@pytest.mark.parametrize(("tool", "family", "node", "line", "of", "stage"), by_tools(BY_SIZE))
+async def test_a_rule_that_drops_large_packets_is_not_taken_for_a_narrow_network(
+    shared: Lab, hosts: Hosts, tool: str, family: int, node: str, line: str, of: str, stage: str
+) -> None:
+    hosts.write(node, tool, line.format(target=address(shared, "shop/db", family)))
+    diagnosis = await answer(shared, family)
+    assert named(diagnosis) == [(f"host_firewall_drops_{of}", node, stage)], diagnosis.summary
+    assert diagnosis.causes[0].severity == "degrades"
+    assert "--length 1001:65535" in diagnosis.causes[0].text and "small ones pass" in diagnosis.causes[0].text
+
+
+@pytest.mark.parametrize("words", [ASKED, PING])
+async def test_a_rule_about_large_pings_accuses_neither_itself_nor_the_network(
+    shared: Lab, hosts: Hosts, words: str
+) -> None:
+    hosts.write("node-b", "iptables-nft", "-A FORWARD -p icmp -m length --length 1001:65535 -j DROP")
+    diagnosis = await answer(shared, 4, words)
+    assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ()), diagnosis.summary
+    assert [cause.rule for cause in diagnosis.warnings] == ["host_firewall_drops_forward"]
+    assert "the rule may be about pings alone" in diagnosis.warnings[0].text
+
+
 async def test_what_is_normal_of_a_node_is_seen_without_any_tool(shared: Lab, hosts: Hosts) -> None:
     diagnosis = await answer(shared, 6)
     assert (diagnosis.verdict, diagnosis.blind) == ("healthy", ())

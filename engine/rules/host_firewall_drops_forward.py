@@ -1,7 +1,7 @@
 """A firewall of the node's own, beside Calico's, drops what it should only pass on between pods."""
 
 from engine.dropped import packets, rule_of, told
-from engine.foreign import beside, of_node_itself, of_others, owner_of
+from engine.foreign import beside, of_node_itself, of_others, owner_of, severity
 from engine.rule import NOT_FELIX, Finding, cause, say, some, the
 from facts import Blame, Leg, RuleDrop, Stop
 
@@ -24,4 +24,4 @@ def host_firewall_drops_forward(stop: Stop, leg: Leg, drop: RuleDrop, blame: Bla
         return None
     said = say("{node} drops {packets}.", node=drop.node, packets=packets(drop, leg))
     text = told(said, rule_of(drop), owner_of(blame), beside(stop))
-    return Finding(text, stage=stop.stage, severity="" if stop.decisive else "warns")
+    return Finding(text, stage=stop.stage, severity=severity(stop))

@@ -2,7 +2,7 @@
 and those of IPIP and WireGuard between the nodes."""
 
 from engine.dropped import packets, rule_of, told
-from engine.foreign import beside, of_node_itself, of_others, owner_of, sends
+from engine.foreign import beside, of_node_itself, of_others, owner_of, sends, severity
 from engine.rule import NOT_FELIX, Finding, Text, cause, say, some, the
 from facts import Blame, Leg, RuleDrop, Stop
 
@@ -27,7 +27,7 @@ def host_firewall_drops_local(stop: Stop, leg: Leg, drop: RuleDrop, blame: Blame
         return None
     said = _around(drop, leg) if around else say("{node} drops {packets}.", node=drop.node, packets=packets(drop, leg))
     text = told(said, rule_of(drop), owner_of(blame), beside(stop))
-    return Finding(text, stage=stop.stage, severity="" if stop.decisive else "warns")
+    return Finding(text, stage=stop.stage, severity=severity(stop))
 
 
 def _around(drop: RuleDrop, leg: Leg) -> Text:

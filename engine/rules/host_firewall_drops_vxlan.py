@@ -1,7 +1,7 @@
 """A firewall of the node's own, beside Calico's, drops the tunnel's packets: those that come in, or those it sends."""
 
 from engine.dropped import rule_of, told
-from engine.foreign import beside, of_others, owner_of, sends
+from engine.foreign import beside, of_others, owner_of, sends, severity
 from engine.rule import NOT_FELIX, Finding, cause, say, some, the
 from facts import Blame, Leg, RuleDrop, Stop
 
@@ -34,4 +34,4 @@ def host_firewall_drops_vxlan(stop: Stop, leg: Leg, drop: RuleDrop, blame: Blame
         target=leg.target,
     )
     text = told(said, rule_of(drop), owner_of(blame), beside(stop))
-    return Finding(text, stage=stop.stage, severity="" if stop.decisive else "warns")
+    return Finding(text, stage=stop.stage, severity=severity(stop))

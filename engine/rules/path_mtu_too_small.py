@@ -51,7 +51,7 @@ def path_mtu_too_small(
     full: ProbeResult,
     small: ProbeResult,
 ) -> Text | None:
-    if not full.lost_for_its_size(small):
+    if full.by_rule or not full.lost_for_its_size(small):
         return None
     # The target's own side may be narrower by right: it was made before an MTU change, or its node has another uplink.
     if full.size > min(there.mtu, there.pod_mtu, _takes(way), _takes(back)):
