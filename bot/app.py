@@ -27,6 +27,7 @@ from bot.conversation import Conversation, Investigate
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.journal import Job, Journal
 from bot.language import ENGLISH, Language
+from bot.policies import Judge, Policies
 from bot.reply import blocks
 from bot.reply.blocks import escape
 from bot.second_look import second_look
@@ -78,6 +79,7 @@ class App:
         store: FixStore,
         approvers: Approvers,
         journal: Journal,
+        judge: Judge,
         capturing: Capturing | None = None,
         cluster: str = "",
         language: Language = ENGLISH,
@@ -91,6 +93,7 @@ class App:
         self._slack = Slack(web_client(settings.bot_token, settings.api_url))
         self._approvals = Approvals(store, approvers, GroupCache(self._slack.members))
         self._capturing = capturing
+        self._judge = judge
         self._cards = Cards(self._slack, store, approvers, second_look(investigate, language), language)
         self.address: tuple[str, int] | None = None  # in HTTP mode, once it listens
         self.ready = asyncio.Event()
@@ -116,6 +119,7 @@ class App:
             bot_name=self._me.name,
             language=self._language,
         )
+        self._policies = Policies(self._slack, self._judge, bot_name=self._me.name, language=self._language)
         bolt = self._wire()
         serve = self._serve_http if self._settings.mode == "http" else self._serve_socket
         cards = asyncio.ensure_future(self._guard(self._cards.run(), "keeping the cards true"))
@@ -221,7 +225,7 @@ class App:
             return self._conversation.answer(job) if accepted else None
         if not await asyncio.to_thread(self._journal.first, identity):
             return None
-        if said is not None and said.word == "capture" and not place.thread:
+        if said is not None and said.word in ("capture", "policy") and not place.thread:
             place = msgspec.structs.replace(place, thread=ts)
         return self._say(said, place) if said is not None else self._tell(sentence, place)
 
@@ -311,6 +315,14 @@ class App:
             await self._tell(escape(lines), place)
         elif said.word == "capture":
             await self._captures.take(
+                said.rest,
+                channel=place.channel,
+                user=place.user,
+                thread=place.thread,
+                response_url=place.response_url,
+            )
+        elif said.word == "policy":
+            await self._policies.answer(
                 said.rest,
                 channel=place.channel,
                 user=place.user,

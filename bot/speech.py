@@ -15,6 +15,7 @@ HELP = {
     " (watch: look on until there is a cause)",
     "capture": "capture POD POD [PORT/tcp|udp] [--seconds N] [--packets N] [--payload]   the packets between the two, "
     "as a file",
+    "policy": "policy POD|NODE|IP POD|SERVICE|NODE|IP [PORT/tcp|udp]   what the policies let pass, nothing is sent",
     "fixes": "fixes   the fix requests and where they are",
     "approve": "approve fx-NAME   have a fix carried out",
     "reject": "reject fx-NAME [REASON]   refuse it",

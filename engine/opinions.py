@@ -76,11 +76,15 @@ def about_lost(facts: Sequence[Fact], leg: Leg) -> str:
     if not stopped:
         return say("By the policies in the API these packets pass.")
     passing = [one for one in _all(facts, PolicyAllows) if (one.flow, one.leg) == (leg.flow, leg.direction)]
-    return say("By the policies in the API: {said}", said=in_turn([*stopped, *(_passing(leg, one) for one in passing)]))
+    return say(
+        "By the policies in the API: {said}",
+        said=in_turn([*stopped, *(let_pass(leg.source, leg.target, one) for one in passing)]),
+    )
 
 
-def _passing(leg: Leg, one: PolicyAllows) -> str:
-    ends = {"source": leg.source, "target": leg.target}
+def let_pass(source: str, target: str, one: PolicyAllows) -> str:
+    """What passes, as a sentence; "" where nothing surely does and something may."""
+    ends = {"source": source, "target": target}
     if one.allowed:
         more = len(one.allowed) - SHOWN
         words = joined(one.allowed[:SHOWN])
@@ -133,6 +137,66 @@ def called(kind: str, namespace: str, name: str) -> str:
     return f"{KINDS.get(kind, kind)} {namespace}/{name}" if namespace else f"{KINDS.get(kind, kind)} {name}"
 
 
+class PolicyStep(msgspec.Struct, frozen=True, kw_only=True):
+    """One tier on the way of a packet through a gate."""
+
+    tier: str
+    policies: tuple[str, ...]  # in the order they are asked: "NetworkPolicy shop/db"
+    end: str  # "allow" | "deny" | "pass": on to the next one | "unknown" | "not reached"
+    early: bool = False  # only policies of untracked packets, or those before DNAT
+
+
+class PolicyGate(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands at one end, and how the asked packet fares there."""
+
+    opinion: PolicyOpinion
+    steps: tuple[PolicyStep, ...]  # tiers with a policy about this end; none where no policy is
+
+
+class PolicyWalk(msgspec.Struct, frozen=True, kw_only=True):
+    """The way there of one flow through every gate, by the policies alone."""
+
+    flow: str
+    family: int
+    source: str
+    target: str
+    source_kind: str  # "pod" | "node" | "outside"
+    target_kind: str
+    within: bool  # both are on one node
+    protocol: str  # of the asked packet; icmp where no port was asked
+    port: int  # where the target itself listens; 0 where none was asked
+    verdict: str  # "allow" | "some": no port was asked, and not everything passes | "deny" | "unknown"
+    gates: tuple[PolicyGate, ...]  # in the order the packet comes to them
+    passes: PolicyAllows | None  # None: nobody can say
+    staged: PolicyAllows | None  # the same, were the staged policies enforced; None also where there are none
+    unplaced: tuple[str, ...] = ()  # HostEndpoints of which only their nodes know whether the packet passes them
+
+
+EVERYTHING = frozenset(("tcp", "udp", "sctp", "icmp"))
+
+
+def walks(facts: Sequence[Fact]) -> list[PolicyWalk]:
+    """The way there of each flow, gate by gate. Nothing where the policies were not looked up, or no flow is known."""
+    read = next(iter(_all(facts, PoliciesRead)), None)
+    if read is None:
+        return []
+    known = _Known(facts, read)
+    return [known.walk(leg) for leg in expected_legs(facts) if leg.direction == "forward"]
+
+
+def _verdict(opinions: Sequence[PolicyOpinion], passes: PolicyAllows | None, *, asked: bool, doubted: bool) -> str:
+    """Of the asked port, or of everything."""
+    if asked:
+        if any(one.verdict == "deny" for one in opinions):
+            return "deny"
+        return "allow" if passes and not doubted and all(one.verdict == "allow" for one in opinions) else "unknown"
+    if passes is None or (doubted and passes.allowed) or (passes.doubtful and not passes.allowed):
+        return "unknown"
+    if not passes.allowed:
+        return "deny"
+    return "allow" if set(passes.allowed) >= EVERYTHING else "some"
+
+
 class _Place(NamedTuple):
     """Whose policies stand somewhere on a leg."""
 
@@ -162,7 +226,7 @@ class _Known:
         kinds = [Packet("icmp")]
         if leg.port_asked and leg.direction == "forward":
             kinds.append(Packet(leg.protocol, leg.port))
-        views = [[self._gate(self._rules, place, leg, source) for place in places] for source in _sources(leg)]
+        views = self._views(self._rules, leg, places)
         for at, place in enumerate(places):
             staged = [one for one in self._staged if policy.about(one, place.endpoint)]
             enforced = [self._gate(self._enforced, place, leg, source) for source in _sources(leg) if staged]
@@ -176,6 +240,68 @@ class _Known:
                 )
         if self._complete and self._all_known(leg):
             yield _allows(leg, views)
+
+    def walk(self, leg: Leg) -> PolicyWalk:
+        """The way there, as `of` judges it."""
+        told = list(self.of(leg))
+        protocol, port = (leg.protocol, leg.port) if leg.port_asked else ("icmp", 0)
+        packet = Packet(protocol, port)
+        mine = [one for one in told if isinstance(one, PolicyOpinion) and (one.protocol, one.port) == packet[:2]]
+        places = list(self._places(leg))
+        passes = next((one for one in told if isinstance(one, PolicyAllows)), None)
+        unplaced = self._unplaced(leg)
+        staged = any(one.staged_by for one in mine)
+        return PolicyWalk(
+            flow=leg.flow,
+            family=leg.family,
+            source=leg.source,
+            target=leg.target,
+            source_kind=leg.source_kind,
+            target_kind=leg.target_kind,
+            within=bool(leg.source_node) and leg.source_node == leg.target_node,
+            protocol=protocol,
+            port=port,
+            verdict=_verdict(mine, passes, asked=leg.port_asked, doubted=bool(unplaced)),
+            gates=tuple(
+                PolicyGate(opinion=one, steps=self._steps(leg, place, packet))
+                for one, place in zip(mine, places, strict=True)
+            ),
+            passes=passes,
+            staged=_allows(leg, self._views(self._enforced, leg, places)) if staged and passes else None,
+            unplaced=unplaced,
+        )
+
+    def _views(self, rules: Rules, leg: Leg, places: Sequence[_Place]) -> list[list[Gate]]:
+        """The gates of the way, for each address the packet may be sent from."""
+        return [[self._gate(rules, place, leg, source) for place in places] for source in _sources(leg)]
+
+    def _steps(self, leg: Leg, place: _Place, packet: Packet) -> tuple[PolicyStep, ...]:
+        possible = [policy.steps(self._gate(self._rules, place, leg, source), packet) for source in _sources(leg)]
+        return tuple(
+            PolicyStep(
+                tier=same[0].tier.name,
+                policies=tuple(called(one.kind, one.namespace, one.name) for one in same[0].policies),
+                end=same[0].end if self._complete and len({one.end for one in same}) == 1 else "unknown",
+                early=same[0].early,
+            )
+            for same in zip(*possible, strict=True)
+        )
+
+    def _unplaced(self, leg: Leg) -> tuple[str, ...]:
+        """HostEndpoints of an interface that may be the uplink, which nobody asked the node, and that may stop it."""
+        ends = ((leg.source_node, leg.source_node_address, leg.source_kind),
+                (leg.target_node, leg.target_node_address, leg.target_kind))  # fmt: skip
+        if leg.expected_device or leg.source_node == leg.target_node:
+            return ()
+        forwarded = [one for one in self._rules.policies if one.apply_on_forward and not one.staged]
+        return tuple(
+            one.name
+            for node, address, kind in ends
+            for one in self._endpoints
+            if node and one.kind == "host" and one.node == node and one.interface not in ("", WILDCARD)
+            and not one.addresses and (node, address) not in self._uplinks
+            and (kind != "pod" or any(policy.about(each, one) for each in forwarded))
+        )  # fmt: skip
 
     def _opinion(self, leg: Leg, place: _Place, packet: Packet, gates: Sequence[Gate]) -> PolicyOpinion:
         possible = [policy.decide(one, packet) for one in gates]

@@ -90,6 +90,15 @@ class Gate(NamedTuple):
     late: Tiers
 
 
+class Step(NamedTuple):
+    """What becomes of a packet in one tier of a gate."""
+
+    tier: Tier
+    policies: tuple[Policy, ...]  # about the endpoint, in the order they are asked
+    end: str  # "allow" | "deny" | "pass": on to the next one | "unknown" | "not reached"
+    early: bool  # its policies are those of untracked packets, or those before DNAT
+
+
 def gate(rules: Rules, endpoint: LabelledEndpoint, direction: str, ends: Ends, *, forward: bool = False) -> Gate:
     """What stands at `endpoint` for packets between these ends that leave it ("egress") or come to it ("ingress").
 
@@ -125,6 +134,23 @@ def decide(at: Gate, packet: Packet) -> Opinion:
             return _settled(possible + found)
         possible += found[:-1]
     return _settled(possible + _by_tiers(at.late, at.ends, packet, _otherwise(at)))
+
+
+def steps(at: Gate, packet: Packet) -> list[Step]:
+    """How the packet goes through the gate, tier by tier: where `decide` takes its verdict from."""
+    on = Opinion("pass", "")
+    safe = at.endpoint.kind == "host" and _failsafe(at, packet)
+    reached = not (safe and not at.forward)
+    found: list[Step] = []
+    for early, tiers in (*((True, one) for one in at.early), (False, at.late)):
+        for one in tiers:
+            end = "not reached"
+            if reached and not (safe and early):
+                ends = {each.verdict for each in _by_tiers((one,), at.ends, packet, on, end_drops=not early)}
+                end = ends.pop() if len(ends) == 1 else "unknown"
+            found.append(Step(one[0], tuple(asked.policy for asked in one[1]), end, early))
+            reached = reached and end not in ("allow", "deny")
+    return found
 
 
 def together(opinions: Iterable[Opinion]) -> str:

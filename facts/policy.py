@@ -110,6 +110,7 @@ class PoliciesRead(Fact, frozen=True, kw_only=True):
 
     missing: tuple[str, ...] = ()  # kinds that exist and could not be read: what is allowed cannot be said then
     names_first: bool = True  # policies of one order are sorted by name before namespace (3.32 and later)
+    staged_read: bool = True  # False: some staged ones could not be; they decide nothing
     told: int = -1  # facts about them that were sent along: fewer are not all of them; -1: not counted
 
 

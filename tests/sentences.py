@@ -25,6 +25,7 @@ FRAME = (
     "bot/captures.py",
     "bot/conversation.py",
     "bot/investigate.py",
+    "bot/policies.py",
     "bot/second_look.py",
     "facts/message.py",
     "engine",

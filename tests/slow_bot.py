@@ -19,6 +19,7 @@ from fixes.approvers import Approvers
 from fixes.store import connect
 from tests.answers import wrong_mac
 from tests.fix_cluster import NAMESPACE
+from tests.test_bot_slack import no_cluster
 
 
 async def main(kubeconfig: str, state: str, hold: str) -> None:
@@ -34,6 +35,7 @@ async def main(kubeconfig: str, state: str, hold: str) -> None:
         app = App(
             slack_settings(os.environ),
             investigate=investigate,
+            judge=no_cluster,
             store=store,
             approvers=Approvers.from_environment(),
             journal=Journal(Path(state)),

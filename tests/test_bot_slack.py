@@ -22,8 +22,11 @@ from bot.errors import UserError
 from bot.investigate import Investigation, Progress
 from bot.journal import Journal
 from bot.language import ENGLISH, Language, language
+from bot.policies import Judge
 from bot.reply.blocks import Message
+from bot.second_opinion import SecondOpinion
 from bot.slack import NotInChannel, Slack, web_client
+from bot.words import Asked
 from fixes.approvers import Approvers
 from fixes.request import FixRequest, Phase
 from fixes.store import FixStore
@@ -61,6 +64,11 @@ class Answers:
         return msgspec.structs.replace(self.answer, asked=" ".join(words), asked_by=asked_by)
 
 
+async def no_cluster(asked: Asked) -> SecondOpinion:
+    """What is said of policies where a test is about something else."""
+    raise UserError(f"There is no cluster to ask about {asked}.")
+
+
 class Room:
     """A local Slack with the bot in it, and the cluster behind the bot."""
 
@@ -72,6 +80,7 @@ class Room:
         self.state = state
         self.answers = Answers()
         self.capturing: Capturing | None = None
+        self.judge: Judge = no_cluster
         self.approvers = APPROVERS
 
     @contextlib.asynccontextmanager
@@ -86,6 +95,7 @@ class Room:
                 api_url=self.slack.base_url,
             ),
             investigate=self.answers,
+            judge=self.judge,
             store=self.store,
             approvers=self.approvers,
             capturing=self.capturing,
@@ -483,6 +493,7 @@ async def test_a_token_slack_does_not_know_is_one_sentence(tmp_path: Path) -> No
             app = App(
                 SlackSettings(bot_token=bot_token, app_token=app_token, api_url=local.base_url),
                 investigate=room.answers,
+                judge=no_cluster,
                 store=store,
                 approvers=APPROVERS,
                 journal=Journal(None),

@@ -191,7 +191,7 @@ async def test_staged_policies_that_may_not_be_read_are_no_loss(tmp_path: Path) 
     user = User("some", denied=frozenset({("list", "*", "stagednetworkpolicies")}))
     async with served(objects(HEALTHY), tmp_path, tokens={"some": user}) as world:
         facts = await read(world, A1, B1, token="some")
-    assert of(facts, PoliciesRead) == [PoliciesRead(told=about(facts))]
+    assert of(facts, PoliciesRead) == [PoliciesRead(told=about(facts), staged_read=False)]
 
 
 async def test_what_a_staged_policy_would_do_is_told_apart(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from bot.language import Language
 if TYPE_CHECKING:
     from bot.app import SlackSettings
     from bot.investigate import Investigation, Progress
+    from bot.words import Asked
 
 HELP = "serve in Slack: answer /calico why, show fixes for approval"
 
@@ -100,6 +101,7 @@ async def _serve(
     from bot.capture import Captured, Wanted, capture
     from bot.captures import Capturing
     from bot.journal import Journal
+    from bot.second_opinion import SecondOpinion, second_opinion
     from bot.sources.kubernetes import Cluster
     from bot.sources.probes import Probes
     from bot.terminal import opened
@@ -146,9 +148,13 @@ async def _serve(
             async def take(wanted: Wanted, *, progress: Progress | None = None) -> Captured:
                 return await capture(wanted, cluster=cluster, probes=probes, progress=progress)
 
+            async def judge(asked: Asked) -> SecondOpinion:
+                return await second_opinion(asked, cluster=cluster)
+
             app = App(
                 slack,
                 investigate=ask,
+                judge=judge,
                 store=store,
                 approvers=approvers,
                 journal=journal,

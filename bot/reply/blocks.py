@@ -184,6 +184,27 @@ def capture(
     return _message(f"capture {asked}: {headline or language(step)}", blocks, language)
 
 
+def policy(
+    asked: str,
+    headline: str,
+    mark: str,
+    paragraphs: Sequence[Sequence[str]],
+    *,
+    note: str,
+    asked_by: str = "",
+    cluster: str = "",
+    language: Language = ENGLISH,
+) -> Message:
+    """What the policies say. paragraphs and note (what kind of an answer this is) are markup already."""
+    blocks = [
+        _section(_asked(asked, asked_by, cluster, language, word="policy")),
+        _section(f"{mark} *{escape(headline)}*"),
+        _context([note]),
+    ]
+    blocks += [_lines(lines, language) for lines in paragraphs]
+    return _message(f"policy {asked}: {headline}", blocks, language)
+
+
 def _asked(asked: str, asked_by: str, cluster: str, language: Language, word: str = "why") -> str:
     question = f"{word} {code(asked)}"
     said = say("{person} asked: {question}", person=who(asked_by), question=question) if asked_by else question

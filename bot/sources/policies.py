@@ -85,7 +85,9 @@ async def policies(cluster: Cluster, known: Sequence[Fact]) -> list[Fact]:
     found = list(dict.fromkeys(told))
     missing = tuple(sorted(reader.refused))
     names_first = since(version, NAMES_FIRST_SINCE, unknown=True)
-    read = PoliciesRead(missing=missing, names_first=names_first, told=len(found))
+    read = PoliciesRead(
+        missing=missing, names_first=names_first, told=len(found), staged_read=not reader.staged_refused
+    )
     return [*found, read, *(_blind(look, why) for look, why in reader.refused.items())]
 
 
@@ -125,6 +127,7 @@ class _Reader:
         self._api = api
         self._objects: dict[str, asyncio.Future[Object | None]] = {}
         self.refused: dict[str, str] = {}
+        self.staged_refused = False  # nothing depends on it but what is said of them
 
     async def listed(self, path: str, look: str, **query: str | int) -> list[Object]:
         """A whole list; nothing where the cluster does not have this kind."""
@@ -207,6 +210,7 @@ async def _translated(reader: _Reader, *looks: tuple[str, str, _Translation]) ->
         for (_, look, translate), listed in zip(looks, found, strict=True)
         for one in (reader if look else aside).told(translate, listed, look)
     ]
+    reader.staged_refused |= bool(aside.refused)
     return [one for one in told if one is not None]
 
 

@@ -1,0 +1,52 @@
+"""`policy` in Slack: what the policies say, where it was asked; without it only a terminal could ask before sending."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from bot.errors import UserError
+from bot.language import ENGLISH, Language
+from bot.reply import second_opinion as reply
+from bot.reply.blocks import escape
+from bot.second_opinion import SecondOpinion, understand
+from bot.slack import NotInChannel, Slack
+from bot.words import Asked
+from facts import say
+
+log = logging.getLogger(__name__)
+
+Judge = Callable[[Asked], Awaitable[SecondOpinion]]
+
+
+class Policies:
+    """Answers `policy A B [PORT]` for everybody in the channel, and trouble for who asked alone."""
+
+    def __init__(self, slack: Slack, judge: Judge, *, bot_name: str, language: Language = ENGLISH) -> None:
+        self._slack = slack
+        self._judge = judge
+        self._bot_name = bot_name
+        self._language = language
+
+    async def answer(
+        self, words: Sequence[str], *, channel: str, user: str, thread: str = "", response_url: str = ""
+    ) -> None:
+        """Raises UserError when Slack does not take what is said."""
+        try:
+            asked = understand(words)
+            found = await self._judge(asked)
+            await self._slack.post(channel, reply.slack(found, user, self._language), thread)
+            return
+        except NotInChannel:
+            trouble = self._language(
+                say(
+                    "I am not in this channel, so I cannot answer here. Write `/invite @{name}` and ask again.",
+                    name=self._bot_name,
+                )
+            )
+        except UserError as error:
+            trouble = escape(error.sentence)
+        except Exception:
+            log.exception("policy %s could not be judged", " ".join(words))
+            trouble = self._language(say("Something in me broke, and the log has it. Please ask again."))
+        await self._slack.whisper(trouble, channel=channel, user=user, thread=thread, response_url=response_url)
