@@ -15,8 +15,9 @@ import msgspec
 import pytest
 from aiohttp import web
 
+import facts
 from bot.settings import Settings
-from bot.sources.probes import LARGEST_ANSWER, Probes
+from bot.sources.probes import LARGEST_ANSWER, NOT_A_PROBES, Probes
 from facts import Blind, Endpoint, Fact, Neighbor, NodeAsk, Sighting, Sysctl, encode
 from node_probe.certs import make
 
@@ -280,6 +281,15 @@ async def connect_proxy(*, allow: bool = True) -> AsyncIterator[tuple[str, list[
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
     finally:
         server.close()
+
+
+def test_what_no_probe_sees_is_taken_from_none() -> None:
+    """Else a node that was taken over would say what only the API server knows; a new fact is easily forgotten."""
+    probe = "".join(path.read_text() for path in (Path(__file__).parent.parent / "node_probe").rglob("*.py"))
+    kinds = [one for one in vars(facts).values() if isinstance(one, type) and issubclass(one, Fact) and one is not Fact]
+    assert len(kinds) > 40
+    seen = {one.__name__ for one in kinds if f"{one.__name__}(" in probe}
+    assert seen == {one.__name__ for one in kinds if not issubclass(one, NOT_A_PROBES)}
 
 
 async def test_probes_behind_a_connect_proxy_keep_their_tls(certs: Path) -> None:
