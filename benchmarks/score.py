@@ -91,7 +91,10 @@ ELSEWHERE = {
 }
 
 # (fault, place) -> what else is true there once the fault is injected.
-BESIDES = {("cross_subnet_asymmetric", "no encapsulation"): "pod_mtu_too_large"}  # tunnels for pods made without any
+BESIDES = {  # VXLAN for pods made for another way
+    ("cross_subnet_asymmetric", "no encapsulation"): "pod_mtu_too_large",
+    ("cross_subnet_asymmetric", "IPIP"): "pod_mtu_too_large",
+}
 # (fault, place) -> why nobody can see it there.
 UNSEEN = {
     ("uplink_ipv6_disabled", "IPv6"): "without IPv6 the node's own probe cannot be reached in a cluster of IPv6 only"

@@ -4,6 +4,7 @@ firewalls would each judge anew."""
 from __future__ import annotations
 
 from engine.attribution import INVALID
+from engine.dropped import packets
 from facts import Blame, Leg, RuleDrop, Stop, Text, say
 
 LOCAL = ("input", "output")  # hooks of what the node itself takes or sends
@@ -38,6 +39,15 @@ def sends(drop: RuleDrop, leg: Leg) -> bool:
     if drop.hook in ("output", "postrouting"):
         return True
     return not drop.hook and drop.node == leg.source_node
+
+
+def ended(drop: RuleDrop, leg: Leg) -> Text:
+    """Who sends is told of a refusal at once, and reads of one in its own log."""
+    return say(
+        "{node} refuses {packets}." if drop.verdict == "reject" else "{node} drops {packets}.",
+        node=drop.node,
+        packets=packets(drop, leg),
+    )
 
 
 def severity(stop: Stop) -> str:

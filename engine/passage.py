@@ -38,8 +38,9 @@ def loses(leg: Leg, probes: Sequence[ProbeResult]) -> bool:
 
 
 def loses_large_only(leg: Leg, probes: Sequence[ProbeResult]) -> int:
-    """Bytes of the pings that were lost on a leg for nothing but their size; 0 where none were."""
-    pings = [one for one in sent(leg, probes) if one.protocol == "icmp"]
+    """Bytes of the pings that were lost on a leg for nothing but their size; 0 where none were, or who has no room for
+    them says so: no firewall does."""
+    pings = [one for one in sent(leg, probes) if one.protocol == "icmp" and one.outcome != "too_big"]
     small = next((one for one in pings if not one.size), None)
     return next((one.size for one in pings if small and one.size and one.lost_for_its_size(small)), 0)
 
@@ -65,11 +66,12 @@ def judged(
     full = [one for one in asked if one.size and one.protocol == "icmp"]
     ping = [one for one in asked if one.protocol == "icmp" and not one.size]
     by_tcp = [one for one in asked if one.size and one.protocol == "tcp"]
+    proved = forward.port_asked and bool(by_tcp) and all(map(all_answered, by_tcp))  # whatever pings meet
     met = told(asked)
     ends = {"source": forward.source, "target": forward.target}
     if not small:
         return "unknown", say("No fresh packet could be sent from {source} to {target}.", **ends)
-    if pings_stopped:
+    if pings_stopped and not proved:
         return "unknown", say(
             "Pings from {source} to {target} are dropped by a rule of a firewall, as told beside ({met}); other "
             "packets may pass.",
@@ -91,21 +93,21 @@ def judged(
     back = [one for one in probes if one.pod == forward.target and one.target_address == forward.source_address]
     fits = max((one.size for one in back if one.protocol == "icmp" and all_answered(one)), default=0)
     lost = [one for one in full if not all_answered(one)]
-    too_large = any(one.answered for one in ping) and any(not 0 < fits < one.size for one in lost)
+    too_large = not proved and any(one.answered for one in ping) and any(not 0 < fits < one.size for one in lost)
     if too_large or any(one.lost_for_its_size(other) for one in by_tcp for other in small):
         return "unknown", say("Small packets pass and full-size ones do not: {met}.", met=met)
     if not full:
         return "unknown", say("Small packets pass ({met}); no full-size one could be sent.", met=met)
     if any(not one.minor for one in blind):
         return "unknown", say("Fresh packets pass ({met}), but not everything on the way could be seen.", met=met)
-    if lost and any(one.answered for one in ping):
+    if lost and not proved and any(one.answered for one in ping):
         return "healthy", say(
             "{met}. {target} takes at most {fits} bytes, and packets of that size pass.",
             met=met,
             target=forward.target,
             fits=fits,
         )
-    if lost and not (by_tcp and all(map(all_answered, by_tcp))):
+    if lost and not proved:
         return "healthy", say("{met}. Full-size packets could not be tested: ICMP is not answered.", met=met)
     return "healthy", say("{met}.", met=met)
 

@@ -10,6 +10,13 @@ ROUTES = (
     "route_wrong_next_hop", "route_wrong_device", "route_shadowed", "foreign_route_to_pod", "routing_rule_diverts",
     "cross_subnet_asymmetric", "route_owner_conflict",
 )  # fmt: skip
+# What never gets through leaves its answers, and what is sent again, without a connection.
+DROPS = (
+    "calico_rule_drops", "endpoint_unknown_to_felix", "firewall_backends_mixed", "host_endpoint_denies",
+    "host_firewall_drops_forward", "host_firewall_drops_local", "host_firewall_drops_vxlan", "pod_to_own_node_denied",
+    "policy_denies_egress", "policy_denies_ingress", "policy_forgets_address_family", "policy_not_programmed",
+    "vxlan_source_not_allowed",
+)  # fmt: skip
 
 
 @cause(
@@ -18,8 +25,8 @@ ROUTES = (
     remedy="Make both ways of the flow pass the same node and devices, and look for rules that exempt one way from "
     "tracking (NOTRACK, `notrack` in raw tables). disableConntrackInvalidCheck in the FelixConfiguration lets such "
     "packets pass, and hides why they are invalid.",
-    after=ROUTES,
-    after_peer=ROUTES,
+    after=(*ROUTES, *DROPS),
+    after_peer=(*ROUTES, *DROPS),
     at=the.stop.node,
     heals_within_s=NOT_FELIX,
     stop=some(Stop),

@@ -1,8 +1,8 @@
 """A firewall of the node's own, beside Calico's, drops what it should only pass on between pods."""
 
-from engine.dropped import packets, rule_of, told
-from engine.foreign import beside, of_node_itself, of_others, owner_of, severity
-from engine.rule import NOT_FELIX, Finding, cause, say, some, the
+from engine.dropped import rule_of, told
+from engine.foreign import beside, ended, of_node_itself, of_others, owner_of, severity
+from engine.rule import NOT_FELIX, Finding, cause, some, the
 from facts import Blame, Leg, RuleDrop, Stop
 
 
@@ -22,6 +22,5 @@ from facts import Blame, Leg, RuleDrop, Stop
 def host_firewall_drops_forward(stop: Stop, leg: Leg, drop: RuleDrop, blame: Blame) -> Finding | None:
     if not of_others(blame, drop) or drop.outer or of_node_itself(drop, leg):
         return None
-    said = say("{node} drops {packets}.", node=drop.node, packets=packets(drop, leg))
-    text = told(said, rule_of(drop), owner_of(blame), beside(stop))
+    text = told(ended(drop, leg), rule_of(drop), owner_of(blame), beside(stop))
     return Finding(text, stage=stop.stage, severity=severity(stop))

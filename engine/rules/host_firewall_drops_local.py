@@ -1,8 +1,8 @@
 """A firewall of the node's own drops what the node itself takes or sends: packets of a node or of a pod on its network,
 and those of IPIP and WireGuard between the nodes."""
 
-from engine.dropped import packets, rule_of, told
-from engine.foreign import beside, of_node_itself, of_others, owner_of, sends, severity
+from engine.dropped import rule_of, told
+from engine.foreign import beside, ended, of_node_itself, of_others, owner_of, sends, severity
 from engine.rule import NOT_FELIX, Finding, Text, cause, say, some, the
 from facts import Blame, Leg, RuleDrop, Stop
 
@@ -25,7 +25,7 @@ def host_firewall_drops_local(stop: Stop, leg: Leg, drop: RuleDrop, blame: Blame
     around = drop.outer and leg.encapsulation in NAMES
     if not of_others(blame, drop) or not (around or of_node_itself(drop, leg)):
         return None
-    said = _around(drop, leg) if around else say("{node} drops {packets}.", node=drop.node, packets=packets(drop, leg))
+    said = _around(drop, leg) if around else ended(drop, leg)
     text = told(said, rule_of(drop), owner_of(blame), beside(stop))
     return Finding(text, stage=stop.stage, severity=severity(stop))
 

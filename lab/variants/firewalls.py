@@ -11,11 +11,13 @@ from lab.intent import Object
 from lab.nftables import INET, Table
 from lab.objects import APPLICATION_NAMESPACE, calico
 from lab.topology import NodeMachine, Topology
+from lab.variants.networks import MANAGEMENT
 from lab.variants.variant import drawn, furnished
 
 # All pools of all variants, and all addresses nodes have.
 PODS = {4: "10.244.0.0/15", 6: "fd00:10:244::/47"}
 NODES = {4: "172.30.0.0/16", 6: "fd00:172:30::/46"}
+TRUSTED = {4: (PODS[4], NODES[4], f"{MANAGEMENT}0/24"), 6: (PODS[6], NODES[6])}
 OTHERS = "198.51.100.0/24"
 OF_PODS = "projectcalico.org/orchestrator == 'k8s'"
 
@@ -134,7 +136,7 @@ def ufw(topology: Topology) -> None:
                 _accept(table, base, nftables.meta(nftables.INCOMING), nftables.compared(nftables.interface("lo")))
                 _accept(table, base, *nftables.protocol(58))  # neighbors find each other by addresses nobody allows
                 table.rule(base, nftables.counted(), nftables.decide("jump", own))
-                for network in (PODS[family], NODES[family]):
+                for network in TRUSTED[family]:
                     _accept(table, own, *table.within("source", ip_network(network)))
             _write(node, table)
 
@@ -166,7 +168,7 @@ def firewalld(topology: Topology) -> None:
             _accept(table, chain, *known, nftables.compared(bytes(4), equal=False))
             _accept(table, chain, nftables.meta(nftables.INCOMING), nftables.compared(nftables.interface("lo")))
             for family in (4, 6):
-                for network in (PODS[family], NODES[family]):
+                for network in TRUSTED[family]:
                     of = Table(family, table.name)
                     _accept(table, chain, *nftables.of_ip(family), *of.within("source", ip_network(network)))
             # Neighbors find each other by addresses nobody trusts.
