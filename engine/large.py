@@ -13,7 +13,7 @@ PATIENCE_MS = 900  # a lost packet's size is searched for meanwhile; a kernel se
 
 
 def large(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
-    """What to ask once more of flows whose TCP connections pass and whose pings, or large ones, do not. One for each flow."""
+    """What to ask once more of flows whose TCP connections pass and whose pings, or large ones, do not. One each."""
     probes = [fact for fact in seen if isinstance(fact, ProbeResult)]
     dropped = {
         frozenset((fact.source_address, fact.target_address))

@@ -46,6 +46,7 @@ OF_EVERY_KIND = (
 )
 NFTABLES = "nftables"
 BY_POLICY = ("policy", "end_of_tier")
+REFUSES_WITH = re.compile(r"--reject-with \S+|\breject with .*")
 OF_ONE_KIND = re.compile(r"\b(?:icmp\w*|tcp|udp|sctp|[ds]ports?)\b| -p |\bl4proto\b|\bip protocol\b|\bnexthdr\b")
 
 
@@ -166,8 +167,9 @@ def _every_kind(drop: RuleDrop, of: Blame, passing: PolicyAllows | None) -> bool
     """Only pings were sent. Would packets of every kind have ended there?"""
     if of.what in BY_POLICY:
         return passing is not None and not passing.allowed and not passing.doubtful
+    asks = REFUSES_WITH.sub("", drop.text)  # an answer by ICMP or TCP is no condition
     # A rule about a tunnel's packets does not know what is in them.
-    return of.what in OF_EVERY_KIND or drop.outer or not OF_ONE_KIND.search(f"{drop.text} {drop.marked_by}")
+    return of.what in OF_EVERY_KIND or drop.outer or not OF_ONE_KIND.search(f"{asks} {drop.marked_by}")
 
 
 def _stage(leg: Leg, drop: RuleDrop, of: Blame) -> str:

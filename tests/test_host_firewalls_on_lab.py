@@ -130,7 +130,9 @@ async def test_a_rule_that_drops_what_passes_is_named(
     if "-P" in line:
         assert "policy" in diagnosis.causes[0].text
     else:
-        assert f"-j {line.split()[-1]}" in diagnosis.causes[0].text
+        verdict = line.split()[-1]
+        assert f"-j {verdict}" in diagnosis.causes[0].text
+        assert diagnosis.causes[0].text.startswith(f"{node} {'refuses' if verdict == 'REJECT' else 'drops'} tcp 5432")
 
 
 @pytest.mark.parametrize(
@@ -179,6 +181,16 @@ async def test_a_rule_about_pings_is_no_reason_for_a_port(shared: Lab, hosts: Ho
 
 
 @pytest.mark.parametrize(("tool", "family"), BY_TOOL)
+async def test_what_a_refusal_is_told_by_does_not_make_its_rule_one_about_pings(
+    shared: Lab, hosts: Hosts, tool: str, family: int
+) -> None:
+    hosts.write("node-b", tool, "-A FORWARD -j REJECT")
+    diagnosis = await answer(shared, family, PING)
+    assert named(diagnosis) == [("host_firewall_drops_forward", "node-b", "target node")], diagnosis.summary
+    assert diagnosis.causes[0].text.startswith("node-b refuses icmp from shop/cart")
+
+
+@pytest.mark.parametrize(("tool", "family"), BY_TOOL)
 async def test_what_an_older_calico_left_is_told_where_it_drops_and_not_where_it_lets_pass(
     shared: Lab, hosts: Hosts, tool: str, family: int
 ) -> None:
@@ -215,13 +227,14 @@ async def test_a_rule_that_drops_large_packets_is_not_taken_for_a_narrow_network
     assert "--length 1001:65535" in diagnosis.causes[0].text and "small ones pass" in diagnosis.causes[0].text
 
 
-@pytest.mark.parametrize("words", [ASKED, PING])
+@pytest.mark.parametrize(("words", "verdict"), [(ASKED, "healthy"), (PING, "unknown")])
 async def test_a_rule_about_large_pings_accuses_neither_itself_nor_the_network(
-    shared: Lab, hosts: Hosts, words: str
+    shared: Lab, hosts: Hosts, words: str, verdict: str
 ) -> None:
+    """Large segments of TCP pass, and are sent where a port was asked."""
     hosts.write("node-b", "iptables-nft", "-A FORWARD -p icmp -m length --length 1001:65535 -j DROP")
     diagnosis = await answer(shared, 4, words)
-    assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ()), diagnosis.summary
+    assert (diagnosis.verdict, diagnosis.causes) == (verdict, ()), diagnosis.summary
     assert [cause.rule for cause in diagnosis.warnings] == ["host_firewall_drops_forward"]
     assert "the rule may be about pings alone" in diagnosis.warnings[0].text
 
