@@ -51,7 +51,8 @@ def test_the_case_names_its_failure_mode_in_any_order(mode: str, recording: dict
 def test_less_sight_never_names_another_cause(mode: str, recording: dict[str, Any]) -> None:
     """Each fact of the recording hidden in turn: the cause, or unknown; never healthy, never somebody else.
 
-    Of the same wound at the other end every third one, for time's sake. A wound that is only a warning leaves a healthy path healthy, seen or not.
+    Of the same wound at the other end every third one, for time's sake. A wound that is only a warning leaves a healthy
+    path healthy, seen or not.
     """
     facts = facts_of(recording)
     for hidden in facts if recording is FIRST[mode] else facts[::3]:
