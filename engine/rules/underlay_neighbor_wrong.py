@@ -4,7 +4,7 @@ from ipaddress import ip_address, ip_network
 
 from engine.between import UNRESOLVED, unanswerable
 from engine.rule import NOT_FELIX, Text, cause, say, some, the
-from facts import CalicoNode, Leg, Link, Neighbor
+from facts import CalicoNode, Leg, Link, Neighbor, RouteLookup
 
 TUNNELS = ("ipip", "wireguard")  # what they wrap goes to the peer's own address, whoever wrote the route into them
 STATIC = {"PERMANENT", "NOARP"}  # what the network itself answers may be another MAC than the peer's: a cloud's gateway
@@ -30,13 +30,15 @@ STATIC = {"PERMANENT", "NOARP"}  # what the network itself answers may be anothe
     # By their uplinks: an IPIP device has that address for a neighbor, too.
     seen=some(Neighbor, node=the.leg.source_node, device=the.own.device, address=the.leg.target_node_address),
     back=some(Neighbor, node=the.leg.target_node, device=the.peer.device, address=the.leg.source_node_address),
+    route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
 )
 def underlay_neighbor_wrong(
-    leg: Leg, node: CalicoNode, peer: Link, own: Link, seen: Neighbor, back: Neighbor
+    leg: Leg, node: CalicoNode, peer: Link, own: Link, seen: Neighbor, back: Neighbor, route: RouteLookup
 ) -> Text | None:
     if not seen.found or not _neighbors(node.subnet, leg.target_node_address):
         return None
-    if leg.route_by != "felix" and leg.encapsulation not in TUNNELS:  # any router may be the next hop
+    straight = (route.next_hop, route.device) == (leg.target_node_address, own.device)
+    if leg.route_by != "felix" and leg.encapsulation not in TUNNELS and not straight:  # a router may be the next hop
         return None
     if unanswerable(seen, back, own.mac):  # said of the other leg
         return None
