@@ -82,10 +82,17 @@ async def test_a_recording_answers_an_ask_like_a_kernel_that_holds_the_same(stat
                 real = comparable(await probes.ask(asks, addresses))
                 ours = comparable(fact for ask in asks for fact in recording.answer(ask, lossless))
                 assert real, (source, target)
-                assert ours == real, (source, target)
+                assert _without_sums(ours) == _without_sums(real), (source, target)
 
 
 HEALTHY = "v3.32.1/healthy"
+
+
+def _without_sums(facts: Iterable[Fact]) -> set[Fact]:
+    """No recording tells who sums up a device's packets: that is asked by ethtool."""
+    return {msgspec.structs.replace(one, sums="") if isinstance(one, Link) else one for one in facts}
+
+
 LOCAL = LocalPod(name="default/pod-a1", address="10.244.174.132", interface="calidd33ceb84a6")
 OUT = Way(destination="10.244.99.197", source="10.244.174.132", incoming="calidd33ceb84a6")
 
