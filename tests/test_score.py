@@ -26,7 +26,9 @@ def test_every_fault_a_lab_can_have_is_on_the_card_for_both_its_sides() -> None:
     injected = [mode for mode in names() if not (needs(mode) or variant(mode)) and 4 in families(mode)]
     wanted = {f"{mode} at {where}, two nodes" for mode in injected for where in load(mode).WHERE}
     right = {key for key, answer in CARD["answers"].items() if answer["state"] == "right"}
-    assert wanted <= right  # and what has another name there, such as a forgotten family where there is but one
+    # The card also holds faults that a lab of another shape is meant for, under the name they have here.
+    others = {f"{mode} at {where}, two nodes" for mode in names() if variant(mode) for where in load(mode).WHERE}
+    assert {key for key in right if key.endswith(", two nodes")} - others == wanted
 
 
 def test_every_two_variants_that_can_be_together_are_asked_about() -> None:
