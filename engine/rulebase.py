@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -72,7 +73,7 @@ def rule_of(module: ModuleType, wanted: type[Rule]) -> Rule:
 
 
 class Rulebase:
-    """Rules, compiled once. Immutable, and safe to use from several threads: an evaluation shares nothing."""
+    """Rules, compiled once. Safe to use from several threads: evaluations at one time share no ruleset of the engine."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         """Raises TypeError for a rule the engine could not bear, naming it."""
@@ -88,6 +89,7 @@ class Rulebase:
             if not self.chunks[-1].takes(compiled):
                 self.chunks.append(_Chunk())
             self.chunks[-1].add(compiled)
+        self._idle: list[list[Ruleset]] = []  # one of each chunk, without facts; a list's own methods are atomic
         _refuse_equal_hashes({"kind", "id", "sid", "$s"}.union(*self._fields.values()))
 
     def evaluate(self, facts: Sequence[Fact]) -> Evaluation:
@@ -107,8 +109,7 @@ class Rulebase:
         matches: list[tuple[Rule, tuple[str, ...]]] = []
         names: dict[str, str] = {}  # id in the engine -> Fact.id
         tokens = _Tokens(self._tokens)
-        with ExitStack() as stack:
-            rulesets = [(chunk, stack.enter_context(_ruleset(chunk))) for chunk in self.chunks]
+        with self._rulesets() as rulesets:
             fresh = dict(sorted((fact.id, fact) for fact in facts))
             while fresh:
                 known |= fresh
@@ -117,7 +118,7 @@ class Rulebase:
                 for fact_id, fact in fresh.items():
                     names[f"f{len(names)}"] = fact_id
                     message = self._message(f"f{len(names) - 1}", fact, tokens)
-                    for chunk, ruleset in rulesets:
+                    for chunk, ruleset in zip(self.chunks, rulesets, strict=True):
                         if type(fact) in chunk.kinds:
                             for name, found in ruleset.put(message):
                                 matches.append((chunk.rules[int(name[1:])], _ids(found, names)))
@@ -137,6 +138,21 @@ class Rulebase:
                 matches.clear()
         suspects.sort(key=lambda suspect: (suspect[0].name, suspect[1]))
         return self._judge(known, suspects, proofs, failed)
+
+    @contextmanager
+    def _rulesets(self) -> Iterator[list[Ruleset]]:
+        """Compiled once and kept, which is most of the work of a question. One with which anything failed is dropped."""
+        try:
+            rulesets = self._idle.pop()
+        except IndexError:
+            rulesets = [Ruleset(chunk.rulesets_definition()) for chunk in self.chunks]
+        with ExitStack() as states:
+            for ruleset in rulesets:
+                if [rule for rule, _ in ruleset.put(WARM_UP)] != ["warm-up"]:
+                    raise EngineFault("the rule engine runs no rule")
+                states.callback(ruleset.delete_state)
+            yield rulesets
+        self._idle.append(rulesets)
 
     def _judge(
         self,
@@ -341,6 +357,7 @@ class Ruleset:
         """Raises what the engine raises for definitions it cannot bear."""
         text = msgspec.json.encode(definitions).decode()
         self._handle = durable_rules_engine.create_ruleset(RULESET, text)
+        weakref.finalize(self, durable_rules_engine.delete_ruleset, self._handle)
 
     def put(self, message: Mapping[str, str]) -> Iterator[tuple[str, dict[str, _Named]]]:
         """The matches that follow: the rule's name, and its facts as "p0", "p1" and so on. Raises EngineFault."""
@@ -357,26 +374,8 @@ class Ruleset:
             told = durable_rules_engine.complete_and_start_action(self._handle, state)
 
     def delete_state(self) -> None:
-        """Half of what frees it: each of the two deletions alone leaks megabytes. Aborts before any match was told."""
+        """Forget all facts; what is compiled stays. Aborts before any match was told."""
         durable_rules_engine.delete_state(self._handle, None)
-
-    def delete(self) -> None:
-        """The other half."""
-        durable_rules_engine.delete_ruleset(self._handle)
-
-
-@contextmanager
-def _ruleset(chunk: _Chunk) -> Iterator[Ruleset]:
-    ruleset = Ruleset(chunk.rulesets_definition())
-    try:
-        if [rule for rule, _ in ruleset.put(WARM_UP)] != ["warm-up"]:
-            raise EngineFault("the rule engine runs no rule")
-        try:
-            yield ruleset
-        finally:
-            ruleset.delete_state()
-    finally:
-        ruleset.delete()
 
 
 def _ids(found: Mapping[str, _Named], names: Mapping[str, str]) -> tuple[str, ...]:
@@ -402,11 +401,12 @@ def _holds(pattern: Pattern, fact: Fact, bound: Mapping[str, Fact]) -> bool:
         return False
     for name, wanted in pattern.terms:
         value = getattr(fact, name)
+        text = value if type(value) is str else as_text(value)
         if isinstance(wanted, Ref):
             other = getattr(bound[wanted.alias], wanted.field)
-            if unknown(value) or unknown(other) or as_text(value) != as_text(other):
+            if text != (other if type(other) is str else as_text(other)) or unknown(value) or unknown(other):
                 return False
-        elif as_text(value) != wanted:
+        elif text != wanted:
             return False
     return True
 

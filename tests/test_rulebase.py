@@ -364,7 +364,6 @@ def test_ids_and_attributes_are_told_apart_by_a_hash_we_know() -> None:
     with pytest.raises(EngineFault, match="takes liquid for a fact it had before"):
         list(ruleset.put({"id": "liquid", "kind": "k"}))
     ruleset.delete_state()
-    ruleset.delete()
     with pytest.raises(TypeError, match="cannot tell costarring from liquid"):
         rulebase._refuse_equal_hashes(["liquid", "kind", "costarring"])
     ids = [f"f{number}" for number in range(rulebase.MOST_FACTS)] + [rulebase.WARM_UP["id"], "sid-0"]
