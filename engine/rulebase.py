@@ -73,7 +73,7 @@ def rule_of(module: ModuleType, wanted: type[Rule]) -> Rule:
 
 
 class Rulebase:
-    """Rules, compiled once. Safe to use from several threads: evaluations at one time share no ruleset of the engine."""
+    """Rules, compiled once. Safe to use from several threads: no two evaluations share a ruleset of the engine."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         """Raises TypeError for a rule the engine could not bear, naming it."""
@@ -141,7 +141,7 @@ class Rulebase:
 
     @contextmanager
     def _rulesets(self) -> Iterator[list[Ruleset]]:
-        """Compiled once and kept, which is most of the work of a question. One with which anything failed is dropped."""
+        """Compiled once and kept: compiling is most of the work. Dropped where anything failed."""
         try:
             rulesets = self._idle.pop()
         except IndexError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,12 +32,12 @@ def only(facts: Sequence[Fact], kind: type[F], **fields: Any) -> F:
 
 
 def resources() -> list[Object]:
-    """A dual stack cluster, and the thirteen Services that were tried in it."""
+    """A dual stack cluster, and the thirteen Services that were tried in it; the caller's to change."""
     files = [
         *(content for name, content in load(CLUSTER).items() if name.startswith(("k8s/", "cr/"))),
         *(load(RECORDED)[f"services/objects/{name}.json"] for name in ("services", "endpointslices")),
     ]
-    return [one for file in files for one in file["items"]]
+    return copy.deepcopy([one for file in files for one in file["items"]])
 
 
 @pytest_asyncio.fixture
