@@ -6,6 +6,7 @@ tests/test_recorded_states.py judges the recorded kernels of every state; here o
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise, permutations
 
 import pytest
 
@@ -19,9 +20,10 @@ from lab.errors import NamespacesForbidden
 from tests.asking import worker
 from tests.recorded_states import recorded
 from tests.recordings import unpacked
-from tests.test_recorded_states import STATES, Pod, pairs_of, pods_of, told, wanted
+from tests.test_recorded_states import STATES, Pod, pods_of, told, wanted
 
 AT_ONCE = 8
+ALL_PAIRS = 9  # pods; of more than that only some are asked about
 ON_LAB = (
     "v3.31.7/pool-disabled",
     "v3.32.1/crosssubnet",
@@ -30,6 +32,17 @@ ON_LAB = (
     "v3.32.1/scale/5-blocks-one-node",
     "master-87c15906f20c/healthy",
 )
+
+
+def pairs_of(pods: list[Pod]) -> list[tuple[Pod, Pod]]:
+    """All ordered pairs; of many pods each with the next, both ways, and the first of each ordered pair of nodes, of a
+    node with itself included."""
+    pairs = list(permutations(pods, 2))
+    if len(pods) <= ALL_PAIRS:
+        return pairs
+    of_nodes = {(source.node, target.node): (source, target) for source, target in reversed(pairs)}
+    each = [pair for one, other in pairwise([*pods, pods[0]]) for pair in ((one, other), (other, one))]
+    return list(dict.fromkeys([*of_nodes.values(), *each]))
 
 
 async def asked(lab: Lab, pairs: list[tuple[Pod, Pod]]) -> list[Diagnosis]:
