@@ -94,6 +94,10 @@ KUBE_PROXY = (
     (INVALID, "invalid"),
 )
 SERVICE = re.compile(r"^([\w.-]+/[\w.-]+(?::[\w.-]*)?)(?: has no| loadbalancer)")
+ELEMENT = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.-]*)?")
+SERVICES_CHAIN = re.compile(
+    r"(?:service|external|firewall|endpoint)-[A-Z2-7]{8}-([\w.-]+/[\w.-]+)/(?:tcp|udp|sctp)/([\w.-]*?)(?:__|$)"
+)
 
 
 def blame(drop: RuleDrop, policies: Iterable[Policy]) -> Blame:
@@ -316,7 +320,6 @@ def _others(drop: RuleDrop) -> dict[str, Any]:
     if owner != "kube-proxy":
         return {"what": "foreign", "owner": owner}
     told = " ".join((drop.comment, drop.text, drop.chain, *drop.through))
-    service = SERVICE.match(drop.comment)
     why = next((why for pattern, why in KUBE_PROXY if pattern.search(told)), "")
     if not why and drop.chain in ("KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES"):  # in nft's words, without comments
         why = "no_endpoints" if drop.verdict == "reject" else "no_local_endpoints"
@@ -324,8 +327,20 @@ def _others(drop: RuleDrop) -> dict[str, Any]:
         "what": "kube_proxy",
         "owner": owner,
         "why": why,
-        "service": service[1] if service else "",
+        "service": _service(drop),
     }
+
+
+def _service(drop: RuleDrop) -> str:
+    """As its comment says in iptables, as the map's element does in nftables, or else a chain on the way there."""
+    if match := SERVICE.match(drop.comment):
+        return match[1]
+    if ELEMENT.fullmatch(drop.element):
+        return drop.element
+    for name in (drop.chain, *reversed(drop.through)):
+        if match := SERVICES_CHAIN.match(name):
+            return f"{match[1]}:{match[2]}" if match[2] else match[1]
+    return ""
 
 
 def _owner(names: Iterable[str]) -> str:

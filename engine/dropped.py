@@ -25,11 +25,21 @@ def _inner(drop: RuleDrop, leg: Leg | None) -> Text:
 
 def rule_of(drop: RuleDrop) -> Text:
     """Which rule it is, as its own tool lists it."""
-    named = _named(drop)
-    if not drop.marked_by:
-        return named
-    conditions = say("Its conditions stand in the rule that sets this mark: {text}.", text=_short(drop.marked_by))
-    return told(named, conditions)
+    named = [_named(drop)]
+    if drop.element:
+        named.append(
+            say("What decided is the element of its map {map} for {element}.", map=drop.map, element=drop.element)
+        )
+    if drop.device:
+        named.append(
+            say("It is about what goes out by {device} alone.", device=drop.device)
+            if drop.hook == "egress"
+            else say("It is about what comes in by {device}, before all other rules of the node.", device=drop.device)
+        )
+    if drop.marked_by:
+        text = _short(drop.marked_by)
+        named.append(say("Its conditions stand in the rule that sets this mark: {text}.", text=text))
+    return told(*named)
 
 
 def _named(drop: RuleDrop) -> Text:

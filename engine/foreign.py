@@ -8,6 +8,7 @@ from engine.dropped import packets
 from facts import Blame, Leg, RuleDrop, Stop, Text, say
 
 LOCAL = ("input", "output")  # hooks of what the node itself takes or sends
+COMING, GOING = ("ingress", "prerouting"), ("postrouting", "egress")
 
 
 def of_others(blame: Blame, drop: RuleDrop) -> bool:
@@ -27,16 +28,16 @@ def of_node_itself(drop: RuleDrop, leg: Leg) -> bool:
         return False
     if drop.hook in LOCAL:
         return True
-    if drop.hook == "prerouting":
+    if drop.hook in COMING:
         return drop.node == leg.target_node and leg.target_kind != "pod"
-    return drop.hook == "postrouting" and drop.node == leg.source_node and leg.source_kind != "pod"
+    return drop.hook in GOING and drop.node == leg.source_node and leg.source_kind != "pod"
 
 
 def sends(drop: RuleDrop, leg: Leg) -> bool:
     """Does the node send what it drops?"""
     if drop.outer:
         return drop.node == leg.source_node
-    if drop.hook in ("output", "postrouting"):
+    if drop.hook in ("output", *GOING):
         return True
     return not drop.hook and drop.node == leg.source_node
 

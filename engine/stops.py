@@ -30,6 +30,7 @@ from facts import (
     say,
 )
 from facts.firewall import CalicoFirewall
+from facts.flow import TUNNEL_DEVICES
 
 F = TypeVar("F", bound=Fact)
 
@@ -65,6 +66,8 @@ def stops(facts: Sequence[Fact]) -> list[Fact]:
         for drop in dropped:
             of = blame(drop, policies)
             found.append(of)
+            if drop.partly:
+                continue  # packets of the kind pass: engine.trains says what that may be
             for leg in legs:
                 by_size = leg.flow in large and _is_of(drop, leg, "icmp", 0)
                 if by_size or _is_of(drop, leg, *_asked(leg)):
@@ -182,8 +185,11 @@ def _stage(leg: Leg, drop: RuleDrop, of: Blame) -> str:
     if (of.endpoint == "pod" or of.what.startswith("unknown_interface")) and of.what != "own_host":
         inward = of.direction == "ingress" or of.what == "unknown_interface_to"
         wanted = "target veth" if inward else "source veth"
+    elif drop.device and not drop.outer and drop.device in (leg.source_interface, leg.target_interface):
+        wanted = "source veth" if drop.device == leg.source_interface else "target veth"
     else:
-        wanted = f"{end} tunnel" if drop.outer else f"{end} node"
+        of_tunnel = drop.outer or drop.device in TUNNEL_DEVICES.values()
+        wanted = f"{end} tunnel" if of_tunnel else f"{end} node"
     return next((one for one in (wanted, f"{end} node", "source node") if one in there), wanted)
 
 

@@ -48,14 +48,18 @@ class RuleDrop(Fact, frozen=True, kw_only=True):
     handle: int = -1
     text: str  # the rule as `nft` or `iptables-save` prints it; "policy drop" for a chain's policy
     comment: str = ""  # without Calico's hash: "End of tier default. Drop if no policies passed packet"
+    map: str = ""  # of the last verdict map on its way whose element for the packet has a comment, and...
+    element: str = ""  # ...that comment: "default/web:http", a Service's of kube-proxy
     verdict: str = "drop"  # "drop" | "reject"
-    hook: str = ""  # prerouting | input | forward | output | postrouting
+    hook: str = ""  # prerouting | input | forward | output | postrouting | ingress | egress
+    device: str = ""  # of ingress and egress: whose packets the rule is about
     through: tuple[str, ...] = ()  # the chains that led here, the base chain first, without this one
     title: str = ""  # comment of the chain's first rule that names a policy: "GlobalNetworkPolicy block-g1 ingress"
     tier: str = ""  # of the last "Start of tier" comment before it, in this chain or the one that jumped here
     consulted: tuple[str, ...] = ()  # at an end of tier: the policy chains this chain jumps to since its start
     consulted_titles: tuple[str, ...] = ()  # of each of these, like `title`; "" where it has none
     marked_by: str = ""  # where it only looks for a mark: the rule above it that sets it, and has the real conditions
+    partly: bool = False  # others of the same kind passed: it ended some packets of a train
     nth: int = 0  # of the rules of its chain that drop or reject, it is this one (from 1)...
     drops: int = 0  # ...of so many
 

@@ -7,9 +7,10 @@ import contextlib
 import inspect
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 from facts import Blind, Fact, NodeAsk
 from facts.capture import CaptureAsk, CaptureLine
@@ -74,14 +75,16 @@ class Prober:
             until = max(until, time.monotonic() + felix.PATIENCE_S)
         health = asyncio.create_task(self._look(ask, view, patient, until, looking))
         tap = Tap(ask)
-        following = Following(ask, self._log, self._trace)
+        following = Following(ask, self._log, self._trace, partial(view.on_the_way, ask))
         stages = Stages(ask, view)
         tracing = Tracing(wanted=bool(ask.trace) and self._trace != "off")
         try:
             # First: a tap that is open tells the peers to send.
-            await following.arm((time.monotonic() + deadline) / 2)
-            await stages.open()
-            await tracing.open()
+            await asyncio.gather(
+                following.arm((time.monotonic() + deadline) / 2),
+                stages.open(),
+                tracing.open(),
+            )
             tap.open()
             # A look that hangs must not eat the time of the packets.
             pause = min(packets_s, (deadline - time.monotonic()) / 2) if ask.send else packets.RESERVE_S / 2
@@ -92,7 +95,7 @@ class Prober:
                 await tap.end()
             await tap.look(deadline - (RULES_S if ask.trace else 0))
             dropped = await tracing.reasons(self.node)
-            followed = stages.sightings(tap) + await following.facts(deadline)
+            followed = stages.sightings(tap) + await following.facts(deadline, all_sent=tap.all_sent())
             told = await health
             return facts + tap.sightings() + followed + dropped + told
         finally:
@@ -101,7 +104,7 @@ class Prober:
             following.close()
             health.cancel()
             self._close_after(view, looking)
-            await tracing.close()
+            self._finish(tracing.close())
 
     async def capture(self, ask: CaptureAsk) -> AsyncGenerator[list[CaptureLine]]:
         """A few times a second what was captured; what it opened is closed with it. Raises CannotCapture."""
@@ -168,7 +171,11 @@ class Prober:
         if all(task.done() for task in looking):
             view.close()
             return
-        late = asyncio.create_task(close())
+        self._finish(close())
+
+    def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """No answer waits for it."""
+        late = asyncio.create_task(work)
         self._late.add(late)
         late.add_done_callback(self._late.discard)
 

@@ -19,6 +19,7 @@ BATCH_BEGIN, BATCH_END, ERROR, DONE = 16, 17, 2, 3
 NEW_RULE, GET_RULE = 6, 7
 REQUEST, ACK, DUMP, NESTED = 0x1, 0x4, 0x300, 0x8000
 FAMILIES = {4: 2, 6: 10}  # NFPROTO_*
+INET, NETDEV = 1, 5
 MESSAGE = struct.Struct("=IHHIIBBH")  # nlmsghdr, nfgenmsg
 
 
@@ -30,10 +31,11 @@ def netfilter() -> socket.socket:
     return wire
 
 
-def commit(wire: socket.socket, messages: Sequence[tuple[int, int, bytes]], family: int) -> None:
-    """All of it or nothing: kind, flags, body of each. Raises OSError."""
+def commit(wire: socket.socket, *parts: tuple[int, Sequence[tuple[int, int, bytes]]]) -> None:
+    """All of it or nothing: of each family the kind, flags and body of its messages. Raises OSError."""
+    messages = [(family, *one) for family, some in parts for one in some]
     batch = message(BATCH_BEGIN, 0, 0, b"", resource=NFTABLES)
-    for number, (kind, flags, body) in enumerate(messages, 1):
+    for number, (family, kind, flags, body) in enumerate(messages, 1):
         batch += message(NFTABLES << 8 | kind, flags | ACK, number, body, family)
     batch += message(BATCH_END, 0, len(messages) + 1, b"", resource=NFTABLES)
     wire.send(batch)

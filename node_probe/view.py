@@ -63,6 +63,20 @@ class View:
         tunnel = self.device(ask.tunnel_device) if ask.tunnel_device else None
         return self.netlink.link(index=tunnel.link) if tunnel and tunnel.kind == "vxlan" and tunnel.link > 0 else None
 
+    def on_the_way(self, ask: NodeAsk) -> list[str]:
+        """The devices by which the packets of an ask come and go: the uplink and what it is made of, the tunnel's and
+        those of the pods. Only those that are there. Raises NetlinkError."""
+        tunnel = self.device(ask.tunnel_device) if ask.tunnel_device else None
+        waiting = [one for one in (self.uplink(ask), self.below(ask), tunnel) if one]
+        waiting += [one for pod in ask.local_pods if (one := self.device(pod.interface))]
+        found: dict[str, None] = {}
+        while waiting:
+            one = waiting.pop(0)
+            if one.name not in found:
+                found[one.name] = None
+                waiting += self.netlink.below(one)
+        return list(found)
+
     def programs(self, device: Device) -> tuple[str, ...]:
         """Names of it and of the devices below it that have a program (XDP) of their own."""
         found: dict[str, bool] = {}

@@ -15,7 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from node_probe.firewall.event import Event
-from node_probe.firewall.ruleset import IPTABLES_LEGACY, IPTABLES_NFT, Ruleset, from_nft, from_save, with_handles
+from node_probe.firewall.ruleset import (
+    IPTABLES_LEGACY,
+    IPTABLES_NFT,
+    Ruleset,
+    elements_from_nft,
+    from_nft,
+    from_save,
+    with_handles,
+)
 
 PACKED = Path(__file__).parent / "fixtures" / "recordings" / "firewall.json.xz"
 VERSION = "v3.32.1"
@@ -33,7 +41,11 @@ COUNTERS = (
     "dualstack/policy-v6/[12]*/node-b/ip6tables-nft-save.txt",
     "dualstack/policy-v6/[12]*/node-c/nft-ip6-calico.txt",
 )
-BOTH_FAMILIES = ("dualstack/healthy/node-c/nft.txt",)
+BOTH_FAMILIES = ("dualstack/healthy/node-c/nft.txt", "dualstack/healthy/node-[ab]/ip*tables-nft-save.txt")
+IPTABLES_MODE = (
+    "policy-zoo/*/0-idle/node-b/iptables-legacy-save.txt",
+    *(f"{directory}/node-[ab]/ipset-save.txt" for directory in ("policy-zoo/*/0-idle", "dualstack/healthy")),
+)
 
 _NFT = re.compile(r"trace id (\w+) (\S+) (\S+) (\S+) (rule|return|policy) (.*)")
 _VERDICT = re.compile(r"\(verdict (\S+?)(?: (\S+))?\)$")
@@ -63,7 +75,8 @@ def ruleset(directory: str) -> Ruleset:
         for family, told in (("ip", new), ("ip6", of_six))
         for chain in from_save(told, backend=IPTABLES_NFT, family=family)
     ]
-    return Ruleset([*nft.values(), *saved, *from_save(legacy, backend=IPTABLES_LEGACY, family="ip")])
+    chains = [*nft.values(), *saved, *from_save(legacy, backend=IPTABLES_LEGACY, family="ip")]
+    return Ruleset(chains, elements=elements_from_nft(text))
 
 
 def events(directory: str, name: str = "") -> list[Event]:
@@ -117,7 +130,7 @@ def main(directory: Path) -> None:
     version = directory / "real-calico" / VERSION
     paths = [
         path
-        for pattern in (*TRACES, *COUNTERS, *BOTH_FAMILIES)
+        for pattern in (*TRACES, *COUNTERS, *BOTH_FAMILIES, *IPTABLES_MODE)
         for path in sorted(version.glob(pattern))
         if path.stat().st_size
     ]

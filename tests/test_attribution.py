@@ -81,8 +81,12 @@ SCENARIOS: dict[str, dict[str, Any]] = {
 }
 
 
+SERVICES = {"no-endpoints": "10.96.0.51", "internal-local": "10.96.0.57"}
+
+
 def recorded(directory: str, name: str = "") -> list[RuleDrop]:
-    found = drops("node-a", ASKED, events(directory, name), ruleset(directory))
+    asked = Trace(source=ASKED.source, target=SERVICES[name], protocol="tcp", port=80) if name in SERVICES else ASKED
+    found = drops("node-a", asked, events(directory, name), ruleset(directory))
     return [one for one in found if isinstance(one, RuleDrop)]
 
 
@@ -100,8 +104,8 @@ def test_a_recorded_drop_is_led_to_who_wanted_it(directory: str) -> None:
     [
         ("node-a", "no-endpoints", "no_endpoints", "default/svc-none:web"),
         ("node-a", "internal-local", "no_local_endpoints", "default/svc-intlocal:web"),
-        ("node-c", "no-endpoints", "no_endpoints", ""),
-        ("node-c", "internal-local", "no_local_endpoints", ""),
+        ("node-c", "no-endpoints", "no_endpoints", "default/svc-none:web"),
+        ("node-c", "internal-local", "no_local_endpoints", "default/svc-intlocal:web"),
         ("node-c", "unallocated-ip", "unallocated", ""),
     ],
 )

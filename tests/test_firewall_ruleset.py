@@ -16,7 +16,7 @@ import pytest
 from facts import Blind
 from facts.ask import Trace
 from facts.firewall import FirewallTrace, RuleDrop
-from node_probe.firewall import ruleset as tools
+from node_probe.firewall import reading as tools
 from node_probe.firewall.drops import Counted, drops, grown, wanted
 from node_probe.firewall.event import Event
 from node_probe.firewall.ruleset import (
@@ -149,11 +149,19 @@ SERVICES = {
 }
 
 
+ADDRESSES = {"no-endpoints": "10.96.0.51", "internal-local": "10.96.0.57"}
+DECIDED = {
+    "no-endpoints": ("no-endpoint-services", "default/svc-none:web"),
+    "internal-local": ("no-endpoint-services", "default/svc-intlocal:web"),
+}
+
+
 @pytest.mark.parametrize("name", ["no-endpoints", "internal-local", "unallocated-ip", "svc-ok", "stale-endpoint"])
 @pytest.mark.parametrize("node", ["node-a", "node-c"])
 def test_a_recorded_trace_of_a_service_names_kube_proxys_rule(node: str, name: str) -> None:
     directory = f"services/trace/{node}"
-    trace, *ended = drops(node, ASKED, events(directory, name), ruleset(directory))
+    asked = Trace(source=ASKED.source, target=ADDRESSES.get(name, ASKED.target), protocol="tcp", port=80)
+    trace, *ended = drops(node, asked, events(directory, name), ruleset(directory))
     assert isinstance(trace, FirewallTrace)
     if (node, name) not in SERVICES:
         assert not ended and trace.last_hook == "postrouting"
@@ -167,6 +175,8 @@ def test_a_recorded_trace_of_a_service_names_kube_proxys_rule(node: str, name: s
         assert last.endswith(drop.text)
     elif name == "internal-local":
         assert "vmap @no-endpoint-services" in drop.text
+    if node == "node-c":
+        assert (drop.map, drop.element) == DECIDED.get(name, ("", ""))
 
 
 # --- counters ---
@@ -589,7 +599,7 @@ def test_a_rule_of_iptables_is_named_where_nft_is_not_installed(tmp_path: Path) 
     tmp_path.joinpath("iptables-nft-save").symlink_to(shutil.which("iptables-nft-save") or "")
     os.environ["PATH"] = str(tmp_path)
     read = tools.read(4, time.monotonic() + 10, wanted=keys)
-    assert read.unread == ("nft is not installed here, so its rules were not read",)
+    assert read.unread == ()
     assert read.chains[keys[0]] == whole.chains[keys[0]]
     assert read.chains[keys[0]].rules[0].handle > 0
 
@@ -608,6 +618,66 @@ def test_rules_that_iptables_cannot_print_are_told_in_nfts_words(tmp_path: Path)
     read = tools.read(4, time.monotonic() + 10, wanted=[key])
     assert read.unread == ("iptables-nft-save is not installed here, so its rules were not read",)
     assert [rule.verdict for rule in read.chains[key].rules] == ["drop", "drop", "reject", ""]
+
+
+FOREIGN = """table inet corp {
+    map services { type ipv4_addr . inet_proto . inet_service : verdict; elements = {
+        10.96.0.57 . tcp . 80 comment "default/web:http" : drop,
+        10.96.0.58 . tcp . 80 comment "default/db:sql" : goto refused } }
+    chain refused { reject; }
+    chain guard { type filter hook forward priority 10; policy drop;
+        ct state established,related accept
+        ip daddr . meta l4proto . th dport vmap @services
+        iifname "cali*" ip saddr 10.244.0.0/16 ip daddr != 10.1.2.3 tcp dport 5432 counter drop comment "ticket 4711"
+        ip saddr 10.0.0.0/12 meta mark & 0x00020000 == 0x00000000 counter drop
+        meta l4proto icmp log prefix "x" limit rate 1/second jump refused
+        meta mark set meta mark | 0x00040000
+        fib saddr . mark . iif oif 0 drop comment "cali:aaaaaaaaaaaaaaaa;  Check the source"
+        udp dport 4789-4790 reject
+    }
+}
+"""
+
+
+@needs("nft")
+@in_namespaces
+def test_without_any_tool_rules_are_told_as_the_kernel_has_them(tmp_path: Path) -> None:
+    run("nft", "-f", "-", text=FOREIGN)
+    key = ("nft", "inet", "corp", "guard")
+    whole = tools.read(4, time.monotonic() + 10, wanted=[key]).chains[key]
+    os.environ["PATH"] = str(tmp_path)
+    read = tools.read(4, time.monotonic() + 10, wanted=[key])
+    chain = read.chains[key]
+    assert read.unread == () and (chain.hook, chain.policy) == ("forward", "drop")
+    same = ("number", "handle", "comment", "digest", "verdict", "targets")
+    for ours, nfts in zip(chain.rules, whole.rules, strict=True):
+        assert [getattr(ours, one) for one in same] == [getattr(nfts, one) for one in same]
+    assert [rule.text for rule in chain.rules] == [
+        "ct state established,related accept",
+        "meta nfproto ipv4 ip daddr . meta l4proto . th dport vmap @services",
+        'iifname "cali*" meta nfproto ipv4 ip saddr 10.244.0.0/16 ip daddr != 10.1.2.3 meta l4proto tcp th dport 5432 '
+        'counter drop comment "ticket 4711"',
+        "meta nfproto ipv4 ip saddr 10.0.0.0/12 meta mark & 0x20000 == 0x0 counter drop",
+        "meta l4proto icmp log limit jump refused",
+        "meta mark set meta mark & 0xfffbffff ^ 0x40000",
+        'fib saddr . mark . iif oif 0 drop comment "cali:aaaaaaaaaaaaaaaa;  Check the source"',
+        "meta l4proto udp th dport >= 4789 th dport <= 4790 reject",
+    ]
+    element = read.element(chain, "services", ("10.96.0.57", "6", "80"))
+    assert element and element.comment == "default/web:http"
+
+
+@needs("iptables-nft-restore")
+@in_namespaces
+def test_without_any_tool_a_rule_of_iptables_has_its_comment_too(tmp_path: Path) -> None:
+    run("iptables-nft-restore", text=OWN_RULES.format(source="10.0.0.0/24"))
+    keys = [("nft", "ip", "filter", "cali-FORWARD")]
+    whole = tools.read(4, time.monotonic() + 10, wanted=keys).chains[keys[0]]
+    os.environ["PATH"] = str(tmp_path)
+    read = tools.read(4, time.monotonic() + 10, wanted=keys)
+    told = [(rule.comment, rule.verdict, rule.handle) for rule in read.chains[keys[0]].rules]
+    assert read.unread == () and told == [(rule.comment, rule.verdict, rule.handle) for rule in whole.rules]
+    assert read.chains["nft", "ip", "filter", "FORWARD"].hook == "forward"
 
 
 @needs("nft")

@@ -17,11 +17,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from bot import investigate
+from bot import followed
 from engine.plan import second
-from facts import Blind, Fact, FirewallTrace, NodeAsk, ProbeResult, RuleDrop, SendProbe, Trace
+from facts import Blind, Fact, FirewallTrace, LocalPod, NodeAsk, ProbeResult, RuleDrop, SendProbe, Trace
 from lab.client import Lab
 from node_probe import ours
 from node_probe.answer import Prober
@@ -31,7 +32,23 @@ from tests.asking import ask as ask_lab
 from tests.namespaces import in_namespaces
 from tests.scene import change, healthy
 from tests.test_tap import watches
-from tests.two_nodes import BLOCK, CART, CART6, DB, DB6, DB_INTERFACE, NODE, NODE6, TwoNodes, ask, echo, from_cart
+from tests.two_nodes import (
+    BLOCK,
+    CART,
+    CART6,
+    CART_INTERFACE,
+    DB,
+    DB6,
+    DB_INTERFACE,
+    NODE,
+    NODE6,
+    TUNNEL,
+    TUNNEL6,
+    TwoNodes,
+    ask,
+    echo,
+    from_cart,
+)
 
 PORT = 8080
 OTHER = {"a": "b", "b": "a"}
@@ -251,6 +268,60 @@ def test_the_tunnels_own_packets_dropped_where_they_arrive() -> None:
     (drop,) = drops(facts)
     assert (drop.node, drop.outer, drop.hook, drop.text) == ("node-b", True, "input", "udp dport 4789 drop")
     assert (way(facts, "b", outer=True).dropped, way(facts, "b").seen) == (2, 0)
+
+
+WIRE = "udp dport 4789"
+AT_DEVICES = {  # node, hook, device, the rule's condition, of the tunnel's packets
+    "source veth": ("a", "ingress", CART_INTERFACE, "", False),
+    "source tunnel": ("a", "egress", TUNNEL, "", False),
+    "source uplink": ("a", "egress", "eth0", WIRE, True),
+    "target uplink": ("b", "ingress", "eth0", WIRE, True),
+    "target tunnel": ("b", "ingress", TUNNEL, "", False),
+    "target veth": ("b", "egress", DB_INTERFACE, "", False),
+}
+
+
+def at_devices(asked: NodeAsk) -> NodeAsk:
+    """As the bot asks: with the node's own end of the flow, and the tunnel of its family."""
+    six = asked.family == 6
+    db = LocalPod(name="shop/db", address=DB6 if six else DB, interface=DB_INTERFACE)
+    cart = LocalPod(name="shop/cart", address=CART6 if six else CART, interface=CART_INTERFACE)
+    pods = (cart if asked.node == "node-a" else db,)
+    return msgspec.structs.replace(asked, local_pods=pods, tunnel_device=TUNNEL6 if six else TUNNEL)
+
+
+@needs("nft")
+@pytest.mark.parametrize("six", [False, True], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize("place", AT_DEVICES)
+@in_namespaces
+def test_a_rule_at_a_device_is_named_with_its_device(place: str, six: bool) -> None:
+    node, hook, device, condition, outer = AT_DEVICES[place]
+    nodes = TwoNodes(dual=six)
+    cart, db, _ = of_family(six)
+    device = TUNNEL6 if six and device == TUNNEL else device
+    condition = condition or f"{'ip6' if six else 'ip'} daddr {db}"
+    rule = f"{condition} counter drop"
+    chain = f"chain guard {{ type filter hook {hook} device {device} priority 10; {rule}\n}}"
+    nodes.at(node, lambda _: nft(f"table netdev corp {{ {chain}\n}}\n"))
+    facts = answers(nodes, *(at_devices(follow(one, "tcp", PORT, six=six)) for one in ("a", "b")))
+    (drop,) = drops(facts)
+    assert (drop.node, drop.hook, drop.device, drop.outer) == (f"node-{node}", hook, device, outer)
+    assert (drop.table, drop.chain, drop.number, drop.text, drop.packets) == ("corp", "guard", 1, rule, 2)
+    assert (drop.source_address, drop.how, drop.reply) == (cart, "trace", False)
+    met = way(facts, node, cart, outer=outer)
+    assert (met.seen, met.dropped) == (2, 2), "a packet is one, whether or not it is met again behind its device"
+    assert blind(facts) == []
+    assert tables() == nodes.b.run(tables) == []
+
+
+@needs("nft")
+@in_namespaces
+def test_a_chain_for_both_families_at_a_device_is_named_too() -> None:
+    nodes = TwoNodes()
+    chain = f"chain guard {{ type filter hook ingress device {CART_INTERFACE} priority 0; policy drop; }}"
+    nft(f"table inet corp {{ {chain}\n}}\n")
+    (drop,) = drops(answers(nodes, follow("a"), follow("b")))
+    assert (drop.node, drop.hook, drop.device, drop.text) == ("node-a", "ingress", CART_INTERFACE, "policy drop")
 
 
 @needs("nft", "iptables-nft", "iptables-nft-save")
@@ -638,7 +709,7 @@ async def test_a_probe_that_cannot_follow_is_told_of_and_its_other_words_are_lef
         node="node-a", pod="", source_address="", target_address="y", protocol="tcp", sent=2, answered=2,
         outcome="answered",
     )  # fmt: skip
-    kept = investigate._followed(asks, [trace_of_a, late])
+    kept = followed.kept(asks, [trace_of_a, late])
     assert kept[0] == trace_of_a and blind(kept) == [("firewall trace", True)]
     assert [fact.node for fact in kept if isinstance(fact, Blind)] == ["node-b"]
 

@@ -239,6 +239,34 @@ async def test_a_rule_about_large_pings_accuses_neither_itself_nor_the_network(
     assert "the rule may be about pings alone" in diagnosis.warnings[0].text
 
 
+WIRE = "udp dport 4789"
+AT_DEVICES = [  # node, hook, device, condition, failure mode, stage
+    ("node-a", "ingress", "{cart}", "", "forward", "source veth"),
+    ("node-a", "egress", "eth0", WIRE, "vxlan", "source tunnel"),
+    ("node-b", "ingress", "eth0", WIRE, "vxlan", "target tunnel"),
+    ("node-b", "ingress", "{tunnel}", "", "forward", "target tunnel"),
+    ("node-b", "egress", "{db}", "", "forward", "target veth"),
+]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize(("node", "hook", "device", "condition", "of", "stage"), AT_DEVICES)
+async def test_a_rule_at_a_device_is_named_and_neither_the_network_nor_the_pod(
+    shared: Lab, hosts: Hosts, node: str, hook: str, device: str, condition: str, of: str, stage: str, family: int
+) -> None:
+    if shutil.which("nft") is None:
+        pytest.skip("this machine has no nft")
+    pods = {pod["name"].removeprefix("shop/"): pod["interface"] for pod in shared.status()["pods"]}
+    device = device.format(**pods, tunnel="vxlan.calico" if family == 4 else "vxlan-v6.calico")
+    condition = condition or f"{'ip' if family == 4 else 'ip6'} daddr {address(shared, 'shop/db', family)}"
+    chain = f"chain wall {{ type filter hook {hook} device {device} priority 0; {condition} counter drop\n}}"
+    done = shared.exec(node, "nft", "-f", "-", input=f"table netdev hardening {{ {chain}\n}}\n")
+    assert done.returncode == 0, done.stderr
+    diagnosis = await answer(shared, family)
+    assert named(diagnosis) == [(f"host_firewall_drops_{of}", node, stage)], diagnosis.summary
+    assert f"{condition} counter drop" in diagnosis.causes[0].text and f" by {device}" in diagnosis.causes[0].text
+
+
 async def test_what_is_normal_of_a_node_is_seen_without_any_tool(shared: Lab, hosts: Hosts) -> None:
     diagnosis = await answer(shared, 6)
     assert (diagnosis.verdict, diagnosis.blind) == ("healthy", ())

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from node_probe.nfnetlink import (
     DUMP,
     FAMILIES,
+    NETDEV,
     NEW_RULE,
     NFTABLES,
     attribute,
@@ -47,6 +48,11 @@ CHAINS = {
     "passed_postrouting": ("postrouting", LAST),
 }
 MARKS_AT = ("prerouting", "output")
+# The same at each device: what comes in is met behind tc and before the node looks at it, what goes out before tc.
+COMES_IN, CAME_IN = "ingress_", "passed_ingress_"
+GOES_OUT, WENT_OUT = "egress_", "passed_egress_"
+AT_DEVICES = {COMES_IN: (0, FIRST), CAME_IN: (0, LAST), GOES_OUT: (1, FIRST), WENT_OUT: (1, LAST)}  # NF_NETDEV_*
+ETHERTYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
 FOLLOWED = "follow_"
 AT_ONCE, EACH_SECOND = 20, 20  # packets of one trace; of a busy flow no more are followed
 # linux/netfilter/nf_tables.h
@@ -54,40 +60,61 @@ NEW_TABLE, GET_TABLE, DELETE_TABLE, NEW_CHAIN = 0, 1, 2, 3
 CREATE, APPEND = 0x400, 0x800
 TABLE_NAME, TABLE_FLAGS, TABLE_OWNER, OWNED = 1, 2, 7, 0x2
 JUMP, REGISTER = -3, 1
-L4PROTO, NFTRACE = 16, 12
+PROTOCOL, L4PROTO, NFTRACE = 1, 16, 12
+# Of a kernel that knows no owners, no rules at devices, or none of what goes out; and of a device that is gone.
+REFUSED = (errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOENT, errno.ENODEV)
 
 
 class OwnTable:
     """In the network namespace the calling thread is in now, until closed."""
 
-    def __init__(self, name: str, wanted: Sequence[Followed], family: int) -> None:
-        """name: begins with NAME. family: 4 or 6, of every packet. Raises OSError (EPERM: NET_ADMIN is missing),
-        ValueError for no address."""
+    def __init__(self, name: str, wanted: Sequence[Followed], family: int, devices: Sequence[str] = ()) -> None:
+        """name: begins with NAME. family: 4 or 6, of every packet. devices: at which packets are followed, too.
+
+        Raises OSError (EPERM: NET_ADMIN is missing), ValueError for no address. Where the kernel has no rules at
+        devices, or a device is gone, `at_devices` lacks what could not be had.
+        """
         self.name = name
-        self._family = FAMILIES[family]
+        self.at_devices: tuple[str, ...] = ()  # of AT_DEVICES
+        self._devices = tuple(devices)
         content = list(_content(self.name, wanted, family))
         self._socket = netfilter()
-        self._owned = True
         try:
-            try:
-                self._put(OWNED, content)
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                    raise
-                self._owned = False
-                self._put(0, content)
+            self._put(content, wanted, family)
         except BaseException:
             self._socket.close()
             raise
 
-    def _put(self, flags: int, content: list[tuple[int, int, bytes]]) -> None:
-        table = text(TABLE_NAME, self.name) + (u32(TABLE_FLAGS, flags) if flags else b"")
-        commit(self._socket, [(NEW_TABLE, CREATE, table), *content], self._family)
+    def _put(self, content: list[tuple[int, int, bytes]], wanted: Sequence[Followed], family: int) -> None:
+        kinds = (tuple(AT_DEVICES), (COMES_IN, CAME_IN)) if self._devices else ()
+        refused = OSError()
+        for self._owned in (True, False):
+            table = text(TABLE_NAME, self.name) + (u32(TABLE_FLAGS, OWNED) if self._owned else b"")
+            for self.at_devices in (*kinds, ()):
+                parts = {FAMILIES[family]: [(NEW_TABLE, CREATE, table), *content]}
+                if self.at_devices:
+                    more = _at_devices(self.name, wanted, family, self._devices, self.at_devices)
+                    parts[NETDEV] = [(NEW_TABLE, CREATE, table), *more]
+                self._families = tuple(parts)
+                try:
+                    commit(self._socket, *parts.items())
+                    return
+                except OSError as error:
+                    if error.errno not in REFUSED:
+                        raise
+                    refused = error
+        raise refused
+
+    def chains_at_devices(self) -> Iterator[tuple[str, str]]:
+        """Name and hook, "ingress" or "egress", of each."""
+        for kind in self.at_devices:
+            for device in self._devices:
+                yield kind + device, "egress" if AT_DEVICES[kind][0] else "ingress"
 
     def close(self) -> None:
-        if not self._owned:
+        for family in [] if self._owned else self._families:
             with contextlib.suppress(OSError):  # somebody flushed all tables
-                commit(self._socket, [(DELETE_TABLE, 0, text(TABLE_NAME, self.name))], self._family)
+                commit(self._socket, (family, [(DELETE_TABLE, 0, text(TABLE_NAME, self.name))]))
         self._socket.close()
 
 
@@ -115,32 +142,56 @@ def left() -> list[Left]:
 def mark(name: str) -> None:
     """An empty table that stays until `unmark`, whatever happens to this program. Raises OSError."""
     with netfilter() as wire:
-        commit(wire, [(NEW_TABLE, CREATE, text(TABLE_NAME, name))], FAMILIES[4])
+        commit(wire, (FAMILIES[4], [(NEW_TABLE, CREATE, text(TABLE_NAME, name))]))
 
 
 def unmark(name: str, family: int = FAMILIES[4]) -> None:
     """Removes a table. Raises OSError."""
     with netfilter() as wire:
-        commit(wire, [(DELETE_TABLE, 0, text(TABLE_NAME, name))], family)
+        commit(wire, (family, [(DELETE_TABLE, 0, text(TABLE_NAME, name))]))
 
 
 def _content(table: str, wanted: Sequence[Followed], family: int) -> Iterator[tuple[int, int, bytes]]:
     for name, (hook, priority) in CHAINS.items():
         yield _chain(table, name, hook, priority)
     for number, one in enumerate(wanted):
-        chain = f"{FOLLOWED}{number}"
-        yield _chain(table, chain)
-        yield _rule(
-            table, chain, [_limit(), _immediate(b"\x01"), _expression("meta", u32(2, NFTRACE), u32(3, REGISTER))]
-        )
+        yield from _following(table, number)
         for hook in MARKS_AT:
-            protocol, ways = one.at(hook, family)
-            for conditions in ways:
-                met = [_expression("meta", u32(1, REGISTER), u32(2, L4PROTO)), _compared(bytes([protocol]))]
-                for condition in conditions:
-                    met += _met(condition)
-                verdict = nested(2, u32(1, JUMP & 0xFFFFFFFF), text(2, chain))
-                yield _rule(table, hook, [*met, _expression("immediate", u32(1, 0), nested(2, verdict))])
+            yield from _marks(table, hook, number, one, hook, family)
+
+
+def _at_devices(
+    table: str, wanted: Sequence[Followed], family: int, devices: Sequence[str], kinds: Sequence[str]
+) -> Iterator[tuple[int, int, bytes]]:
+    for kind in kinds:
+        hook, priority = AT_DEVICES[kind]
+        for device in devices:
+            at = nested(4, u32(1, hook), u32(2, priority & 0xFFFFFFFF), text(3, device))
+            yield NEW_CHAIN, CREATE, text(1, table) + text(3, kind + device) + at + text(7, "filter")
+    for number, one in enumerate(wanted):
+        yield from _following(table, number)
+        for device in devices:
+            yield from _marks(table, COMES_IN + device, number, one, "prerouting", family, of_any=True)
+
+
+def _following(table: str, number: int) -> Iterator[tuple[int, int, bytes]]:
+    chain = f"{FOLLOWED}{number}"
+    yield _chain(table, chain)
+    yield _rule(table, chain, [_limit(), _immediate(b"\x01"), _expression("meta", u32(2, NFTRACE), u32(3, REGISTER))])
+
+
+def _marks(
+    table: str, chain: str, number: int, one: Followed, hook: str, family: int, *, of_any: bool = False
+) -> Iterator[tuple[int, int, bytes]]:
+    """hook: as it would look there. of_any: the chain meets packets of other families, too."""
+    protocol, ways = one.at(hook, family)
+    for conditions in ways:
+        met = [_expression("meta", u32(1, REGISTER), u32(2, PROTOCOL)), _compared(ETHERTYPES[family])] if of_any else []
+        met += [_expression("meta", u32(1, REGISTER), u32(2, L4PROTO)), _compared(bytes([protocol]))]
+        for condition in conditions:
+            met += _met(condition)
+        verdict = nested(2, u32(1, JUMP & 0xFFFFFFFF), text(2, f"{FOLLOWED}{number}"))
+        yield _rule(table, chain, [*met, _expression("immediate", u32(1, 0), nested(2, verdict))])
 
 
 def _chain(table: str, name: str, hook: str = "", priority: int = 0) -> tuple[int, int, bytes]:

@@ -14,11 +14,13 @@ from facts import Blind
 from facts.ask import Trace
 from facts.firewall import FirewallTrace, RuleDrop
 from node_probe.firewall.event import Event
-from node_probe.firewall.ruleset import CALICO, IPTABLES_LEGACY, Chain, Key, Rule, Ruleset, layer
+from node_probe.firewall.ruleset import CALICO, IPTABLES_LEGACY, LOOKUP, Chain, Key, Rule, Ruleset, layer
+from node_probe.ours import PROTOCOLS
 
 ENDS_PACKETS = ("drop", "reject")
 # How far along a hook is: what was seen at a later one has left the earlier ones behind.
 ORDER = {"ingress": 0, "prerouting": 1, "output": 1, "input": 2, "forward": 2, "postrouting": 3, "egress": 4}
+AT_DEVICES = ("ingress", "egress")
 STARTS = re.compile(r"Start of (?:tier (\S+)|policies)")
 ENDS_TIER = re.compile(r"no policies passed packet")
 NAMES_A_POLICY = re.compile(  # behind a rule's annotations, where it has any
@@ -43,6 +45,7 @@ class _End:
     number: int  # 0: the chain's policy; -1: a rule that was not listed
     rule: Rule | None
     path: tuple[tuple[Chain, int], ...]  # the chains that led there, and the rule of each that did; base chain first
+    device: str = ""  # whose packets the base chain is about
 
     @property
     def verdict(self) -> str:
@@ -58,7 +61,7 @@ class _Way:
     base: tuple[str, str, str] | None = None  # the base chain it is in
     left: set[tuple[str, str, str]] = field(default_factory=set)  # base chains it is done with
     end: _End | None = None
-    hook: str = ""  # the last one
+    hook: str = ""  # the last one that is not a device's own
 
 
 def drops(
@@ -135,7 +138,8 @@ def _walk(way: _Way, where: str, ruleset: Ruleset) -> None:
         at = next((i for i, (one, _) in enumerate(path) if one.key == chain.key), len(path))
         path = [] if chain.hook or event.kind == "policy" else path[:at]
         path.append((chain, rule.number if rule else 0))
-        way.hook = path[0][0].hook or way.hook
+        hook = path[0][0].hook
+        way.hook = hook if hook and hook not in AT_DEVICES else way.hook
         verdict = event.verdict or (chain.policy if event.kind == "policy" else "")
         if where == IPTABLES_LEGACY and event is way.events[-1]:
             # The kernel tells no verdict here; but after a rule that drops it tells nothing more.
@@ -145,7 +149,8 @@ def _walk(way: _Way, where: str, ruleset: Ruleset) -> None:
             if rule and rule.verdict not in ("", *ENDS_PACKETS):
                 rule = None
             number = 0 if event.kind == "policy" else rule.number if rule else -1
-            way.end = _End(chain, number, rule, tuple(path[:-1]))
+            device = event.device if hook in AT_DEVICES else ""
+            way.end = _End(chain, number, rule, tuple(path[:-1]), device)
 
 
 def _packets(ways: dict[str, list[_Way]]) -> int:
@@ -169,7 +174,7 @@ def _told(node: str, asked: Trace, ends: Iterable[_End], ruleset: Ruleset, *, ou
     counted: dict[tuple[object, ...], list[_End]] = defaultdict(list)
     for end in ends:
         through = tuple(chain.name for chain, _ in end.path)
-        counted[(*end.chain.key, end.number, through)].append(end)
+        counted[(*end.chain.key, end.number, through, end.device)].append(end)
     return [_rule_drop(node, asked, found[0], ruleset, "trace", len(found), outer) for found in counted.values()]
 
 
@@ -180,6 +185,7 @@ def _rule_drop(node: str, asked: Trace, end: _End, ruleset: Ruleset, how: str, p
     consulted = _policy_chains(before, ruleset) if rule and ENDS_TIER.search(rule.comment) else ()
     hooked = end.path[0][0] if end.path else chain
     enders = [one for one in chain.rules if one.verdict in ENDS_PACKETS]
+    asked_map, element = _element(end, asked, ruleset)
     return RuleDrop(
         node=node,
         source_address=asked.source,
@@ -198,8 +204,11 @@ def _rule_drop(node: str, asked: Trace, end: _End, ruleset: Ruleset, how: str, p
         handle=rule.handle if rule else -1,
         text=text,
         comment=rule.comment if rule else "",
+        map=asked_map,
+        element=element,
         verdict=end.verdict,
         hook=hooked.hook,
+        device=end.device,
         through=tuple(one.name for one, _ in end.path),
         title=_title(chain),
         tier=_tier([*end.path, (chain, end.number)]),
@@ -209,6 +218,18 @@ def _rule_drop(node: str, asked: Trace, end: _End, ruleset: Ruleset, how: str, p
         nth=enders.index(rule) + 1 if rule in enders else 0,
         drops=len(enders),
     )
+
+
+def _element(end: _End, asked: Trace, ruleset: Ruleset) -> tuple[str, str]:
+    """The map whose element decided on these packets, and that element's comment: the last one on their way."""
+    port = str(PROTOCOLS.get(asked.protocol, 0)), str(asked.port)
+    for chain, number in reversed([*end.path, (end.chain, end.number)]):
+        match = LOOKUP.search(chain.rules[number - 1].text) if 0 < number <= len(chain.rules) else None
+        name = match[1] if match and match[1] else ""
+        for key in ((asked.target, *port), port) if name else ():
+            if (found := ruleset.element(chain, name, key)) and found.comment:
+                return name, found.comment
+    return "", ""
 
 
 def _title(chain: Chain) -> str:

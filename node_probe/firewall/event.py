@@ -19,4 +19,5 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str = (
         ""  # nft: "drop", "accept", "jump", "goto", "return", "continue"..., or the policy; legacy tells none
     )
+    device: str = ""  # the last one whose hooks told of the packet
     target: str = ""  # the chain of a jump or goto, where it was told

@@ -13,14 +13,14 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from facts import Blind, Fact, FirewallTrace, NodeAsk, SendProbe, Trace
 from node_probe import nfnetlink
-from node_probe.firewall import arming, legacy, ruleset
+from node_probe.firewall import arming, legacy, reading, ruleset
 from node_probe.firewall.arming import OwnTable
 from node_probe.firewall.drops import Counted, drops, grown, wanted
 from node_probe.firewall.event import Event
@@ -53,7 +53,8 @@ VERDICTS = {
     0xFFFFFFFC: "goto",
     0xFFFFFFFB: "return",
 }
-FAMILIES = {1: "inet", 2: "ip", 5: "netdev", 7: "bridge", 10: "ip6"}
+AT_DEVICE = "netdev"
+FAMILIES = {1: "inet", 2: "ip", 5: AT_DEVICE, 7: "bridge", 10: "ip6"}
 IP = {4: "ip", 6: "ip6"}
 
 
@@ -65,15 +66,19 @@ class _Packet:
     number: int
     identity: bytes  # by which the tracer of iptables-legacy is known to speak of the same
     talk: bytes  # the ports, the forward sender's first, or a ping's id and number: an answer has those of its packet
+    entered: bool = False  # it was met behind the device by which it came
+    device: str = ""  # the last one whose hooks told of it
     events: list[Event] = field(default_factory=list)
 
 
 class Following:
     """To be armed before the first packet is sent, and to be closed. For one event loop."""
 
-    def __init__(self, ask: NodeAsk, log: Log, mode: str = "all") -> None:
-        """mode: "all"; "nft": not what iptables-legacy does; "off": only by counters."""
+    def __init__(self, ask: NodeAsk, log: Log, mode: str = "all", devices: Callable[[], Sequence[str]] = list) -> None:
+        """mode: "all"; "nft": not what iptables-legacy does; "off": only by counters. devices: at whose own hooks
+        packets are followed, too; may raise OSError."""
         self._ask = ask
+        self._devices = devices
         self._log = log
         self._mode = mode
         self._family = IP[ask.family]
@@ -120,10 +125,16 @@ class Following:
             self._trouble(str(error))
             return
         if count:
-            self._before = await asyncio.to_thread(ruleset.read, self._ask.family, deadline)
+            self._before = await asyncio.to_thread(reading.read, self._ask.family, deadline)
 
     def _make(self) -> None:
-        self._table = OwnTable(self._name, self._followed, self._ask.family)
+        devices: Sequence[str] = ()
+        try:
+            devices = self._devices()
+        except OSError as error:
+            why = error.strerror or error
+            self._trouble(f"rules of the devices' own were not followed: the kernel did not tell its devices: {why}")
+        self._table = OwnTable(self._name, self._followed, self._ask.family, devices)
         if self._closed:  # broken off meanwhile: nobody waits for this thread
             self._table.close()
 
@@ -157,24 +168,26 @@ class Following:
             self._table.close()
             self._table = None
 
-    async def _wait(self, deadline: float) -> None:
-        """Waits a little for announced packets that have not come: the mark that all was sent may be another question's
-        about the same pods."""
+    async def _wait(self, deadline: float, all_sent: bool) -> None:
+        """Waits a little for announced packets that have not come: where it is not known that all were sent."""
         until = min(deadline - LATER_S, time.monotonic() + LATER_S)
         while not self._ask.send and time.monotonic() < until:
             came = self._all_came()
             await asyncio.sleep(POLL_S)  # also for those that came just now and have rules before them
-            if came:
+            if came or all_sent:
                 break
 
     def _all_came(self) -> bool:
         counts = Counter(packet.followed for packet in self._packets)
         return all(one.outer or counts[number] >= one.trace.count for number, one in enumerate(self._followed))
 
-    async def facts(self, deadline: float) -> list[Fact]:
-        """Of each leg, with and without its tunnel: how far its packets came, and the rules that ended them."""
+    async def facts(self, deadline: float, *, all_sent: bool = False) -> list[Fact]:
+        """Of each leg, with and without its tunnel: how far its packets came, and the rules that ended them.
+
+        all_sent: by another node, as that says, long enough ago for their answers to come.
+        """
         if self._table:
-            await self._wait(deadline)
+            await self._wait(deadline, all_sent)
         if self._socket:
             self._drain()
         if self._logging:
@@ -192,15 +205,18 @@ class Following:
         return found + [Blind(node=self._ask.node, look=LOOK, reason=one, minor=True) for one in self._troubles]
 
     async def _traced(self, deadline: float) -> list[Fact]:
+        places = [(self._family, name, hook) for name, (hook, _) in arming.CHAINS.items()]
+        if self._table:
+            places += [(AT_DEVICE, name, hook) for name, hook in self._table.chains_at_devices()]
         own = [
-            Chain(backend=ruleset.NFT, family=self._family, table=self._name, name=name, hook=hook, policy="accept")
-            for name, (hook, _) in arming.CHAINS.items()
+            Chain(backend=ruleset.NFT, family=family, table=self._name, name=name, hook=hook, policy="accept")
+            for family, name, hook in places
         ]
         rules = Ruleset(own)
         lost = [event for packet in self._packets if _may_be_lost(packet) for event in packet.events]
         if lost:
             keys = [key for key in wanted(lost) if key[2] != self._name]
-            read = await asyncio.to_thread(ruleset.read, self._ask.family, deadline, wanted=keys)
+            read = await asyncio.to_thread(reading.read, self._ask.family, deadline, wanted=keys)
             rules = Ruleset([*read.chains.values(), *own], read.unread)
             for sentence in read.unread:
                 self._trouble(sentence)
@@ -226,7 +242,7 @@ class Following:
         return [packet for packet in packets if packet.talk in talks] if asking else packets
 
     async def _counted(self, before: Ruleset, deadline: float) -> list[Fact]:
-        after = await asyncio.to_thread(ruleset.read, self._ask.family, deadline)
+        after = await asyncio.to_thread(reading.read, self._ask.family, deadline)
         if self._uncounted:
             before, after = _only_legacy(before), _only_legacy(after)
         legs: list[Counted] = []
@@ -274,22 +290,19 @@ class Following:
         own = table == self._name
         if table.startswith(arming.NAME) and not own:
             return  # somebody else's question
+        looks, behind = _identity(has.get(NETWORK, b""), has.get(TRANSPORT, b"")), has.get(TRANSPORT, b"")
         if own and kind == "rule" and chain.startswith(arming.FOLLOWED):
-            follows = int(chain.removeprefix(arming.FOLLOWED))
-            behind = has.get(TRANSPORT, b"")
-            packet = _Packet(
-                followed=follows,
-                number=len(self._packets),
-                identity=_identity(has.get(NETWORK, b""), behind),
-                talk=talk_of(self._followed[follows].trace, behind),
-            )
-            self._packets.append(packet)
-            self._by_id[identity] = packet
+            if looks:  # else it was followed before it came here
+                self._by_id[identity] = self._new(int(chain.removeprefix(arming.FOLLOWED)), looks, behind)
             return
-        met = self._by_id.get(identity)
+        met = self._by_id.get(identity) or (self._met_before(looks) if own and looks else None)
         if met is None or not kind or self._events >= MOST:
             return
         self._events += 1
+        self._by_id[identity] = met
+        met.entered = met.entered or family != AT_DEVICE
+        if own and family == AT_DEVICE:
+            met.device = chain.removeprefix(next(one for one in arming.AT_DEVICES if chain.startswith(one)))
         verdict = nfnetlink.attributes(has.get(VERDICT, b""))
         code = _u32(has[POLICY]) if POLICY in has else _u32(verdict.get(1))
         met.events.append(
@@ -303,8 +316,20 @@ class Following:
                 handle=int.from_bytes(has[HANDLE], "big") if HANDLE in has else -1,
                 verdict=VERDICTS.get(code & 0xFFFFFFFF, VERDICTS.get(code & 0xFF, "")),
                 target=_text(verdict, 2),
+                device=met.device,
             )
         )
+
+    def _met_before(self, looks: bytes) -> _Packet | None:
+        """The same packet under the number that the kernel has for it at another device: a member of a bond, say."""
+        alike = (packet for packet in reversed(self._packets) if packet.identity == looks and not packet.entered)
+        return next((one for one in alike if all(event.verdict != "drop" for event in one.events)), None)
+
+    def _new(self, follows: int, looks: bytes, behind: bytes) -> _Packet:
+        talk = talk_of(self._followed[follows].trace, behind)
+        packet = _Packet(followed=follows, number=len(self._packets), identity=looks, talk=talk)
+        self._packets.append(packet)
+        return packet
 
     def _logged(self, line: Logged) -> None:
         if self._socket:
