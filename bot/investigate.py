@@ -11,6 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from bot import unenforced
+from bot.followed import kept
 from bot.sources.bystanders import bystanders
 from bot.sources.kubernetes import Cluster
 from bot.sources.policies import policies
@@ -22,16 +24,10 @@ from engine.sights import strangers
 from engine.trains import trains
 from engine.worker import Worker
 from facts import (
-    Blind,
     CalicoNode,
     Diagnosis,
-    DropReasons,
     Fact,
-    FirewallTrace,
-    NodeAsk,
     ProbeResult,
-    RuleDrop,
-    StageSighting,
     Train,
     listed,
     say,
@@ -77,13 +73,29 @@ async def investigate(
     nodes = [ask.node for ask in asks]
     await _tell(progress, say("asking {nodes}", nodes=listed(nodes)) if nodes else say("no node to ask"))
     addresses = {fact.name: fact.internal_address for fact in known if isinstance(fact, CalicoNode)}
-    seen = await probes.ask(asks, addresses)
-    if again := second(known, seen):
-        places = listed(list(dict.fromkeys(ask.node for ask in again)))
-        await _tell(progress, say("following packets through the firewalls of {nodes}", nodes=places))
-        followed, about = await asyncio.gather(probes.ask(again, addresses), policies(cluster, known))
-        seen += [*_followed(again, followed), *about]
-        seen += await bystanders(cluster, strangers(known, seen))
+    reading = asyncio.create_task(unenforced.read(cluster, known))
+    try:
+        seen = await probes.ask(asks, addresses)
+        if again := second(known, seen):
+            places = listed(list(dict.fromkeys(ask.node for ask in again)))
+            await _tell(progress, say("following packets through the firewalls of {nodes}", nodes=places))
+            # Read anew: what was read before the packets were sent may have been older than the rules.
+            followed, about = await asyncio.gather(probes.ask(again, addresses), policies(cluster, known))
+            seen += [*kept(again, followed), *about]
+            seen += await bystanders(cluster, strangers(known, seen))
+        else:
+            seen = await unenforced.compared(
+                known,
+                seen,
+                reading,
+                cluster=cluster,
+                probes=probes,
+                addresses=addresses,
+                progress=progress,
+            )
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
     if more := [*trains(known, seen), *large(known, seen)]:
         places = listed(list(dict.fromkeys(ask.node for ask in more)))
@@ -105,31 +117,9 @@ async def investigate(
     return save(answer, state) if state else answer
 
 
-def _followed(asks: Sequence[NodeAsk], seen: Sequence[Fact]) -> list[Fact]:
-    """What firewalls did and where packets were met, and nothing else: of the rest there is a first look already, taken
-    at one moment."""
-    found: list[Fact] = []
-    for ask in asks:
-        own = [fact for fact in seen if getattr(fact, "node", "") == ask.node]
-        told = [fact for fact in own if isinstance(fact, RuleDrop | FirewallTrace) or _about_firewall(fact)]
-        if not told:
-            failed = next((fact.reason for fact in own if isinstance(fact, Blind) and fact.look == "probe"), "")
-            unable = say("its probe is of a version that follows no packets through the firewall")
-            told = [Blind(node=ask.node, look="firewall trace", reason=failed or unable, minor=True)]
-        if any(one.size for one in ask.send):  # smaller ones are sent beside them: only a rule that dropped one tells
-            found += [fact for fact in told if isinstance(fact, RuleDrop)]
-            continue
-        found += [*told, *(fact for fact in own if isinstance(fact, StageSighting | DropReasons))]
-    return list(dict.fromkeys(found))
-
-
 def _is_more(fact: Fact) -> bool:
     """Does it tell of something that the first look did not try?"""
     return isinstance(fact, Train) or (isinstance(fact, ProbeResult) and fact.protocol == "tcp" and fact.size > 0)
-
-
-def _about_firewall(fact: Fact) -> bool:
-    return isinstance(fact, Blind) and fact.look.startswith("firewall")
 
 
 async def _tell(progress: Progress | None, text: str) -> None:

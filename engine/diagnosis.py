@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from engine import passage, rulebase, services, trains
+from engine.bypass import bypasses
 from engine.opinions import about_lost, opinions
 from engine.order import depths, place
 from engine.path import paths
@@ -60,7 +61,7 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     rulebook = rulebase.load()
     rules = {rule.name: rule for rule in rulebook.rules if isinstance(rule, CauseRule)}
     judged = [*facts, *opinions(facts)]
-    judged = stopped_for_size([*judged, *stops(judged)])
+    judged = stopped_for_size([*judged, *stops(judged), *bypasses(judged)])
     evaluation = rulebook.evaluate(judged)
     unjudged = _unjudged(evaluation)
     legs = [fact for fact in evaluation.facts if isinstance(fact, Leg)]

@@ -37,6 +37,7 @@ T = TypeVar("T")
 WIREGUARD_PORTS = {4: 51820, 6: 51821}  # Felix's defaults
 TUNNELS = ("vxlan", "ipip", "wireguard")
 MOST_FOLLOWED = 4  # flows
+PATIENCE_MS = 1000
 SECOND_PATIENCE_MS = 200  # for the answer to a packet that is followed: what ended it is told at once
 
 
@@ -81,17 +82,34 @@ def second(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
         sizes = {leg.flow: size for leg in forward if (size := loses_large_only(leg, probes))}
         lost = [leg for leg in forward if leg.flow in sizes][:MOST_FOLLOWED]
     nodes = {(node.name, node.family): node for node in _all(known, CalicoNode)}
-    followed = dict.fromkeys(leg.flow for leg in lost)
-    legs = [leg for leg in expected if leg.flow in followed]
-    places = dict.fromkeys((pick(leg), leg.family) for pick in (_sender, _receiver) for leg in lost)
-    asks = [
+    asks = _followed(expected, lost, nodes, sizes)
+    for family in FAMILIES:
+        _follow_services(asks, known, probes, nodes, family)
+    return asks
+
+
+def passing(known: Sequence[Fact], forward: Sequence[Leg]) -> list[NodeAsk]:
+    """What to ask once more about packets of these legs, which come back and by the policies should not: as `second`,
+    and their answers are waited for as long as the first time."""
+    nodes = {(node.name, node.family): node for node in _all(known, CalicoNode)}
+    asks = _followed(expected_legs(known), forward[:MOST_FOLLOWED], nodes, {})
+    return [msgspec.structs.replace(ask, patience_ms=PATIENCE_MS) for ask in asks]
+
+
+def _followed(
+    expected: Sequence[Leg],
+    forward: Sequence[Leg],
+    nodes: Mapping[tuple[str, int], CalicoNode],
+    sizes: Mapping[str, int],
+) -> list[NodeAsk]:
+    flows = dict.fromkeys(leg.flow for leg in forward)
+    legs = [leg for leg in expected if leg.flow in flows]
+    places = dict.fromkeys((pick(leg), leg.family) for pick in (_sender, _receiver) for leg in forward)
+    return [
         _follow(nodes[name, family], [leg for leg in legs if leg.family == family], sizes)
         for name, family in places
         if (name, family) in nodes
     ]
-    for family in FAMILIES:
-        _follow_services(asks, known, probes, nodes, family)
-    return asks
 
 
 def _follow_services(

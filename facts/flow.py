@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from facts.fact import Fact
 from facts.firewall import Blame, Stop
-from facts.policy import PolicyAllows, PolicyOpinion
+from facts.policy import PolicyAllows, PolicyBypass, PolicyOpinion
 
 # Where a packet of a leg can be, in order. A cause names the first bad one; the one before it is the last good one.
 STAGES = (
@@ -188,4 +188,4 @@ class Lost(Fact, frozen=True, kw_only=True):
 
 
 # What follows from other facts: nobody sees it, and nobody need keep it.
-DERIVED = (Arrival, Blame, Flow, Leg, Lost, PolicyAllows, PolicyOpinion, Room, Side, Stop)
+DERIVED = (Arrival, Blame, Flow, Leg, Lost, PolicyAllows, PolicyBypass, PolicyOpinion, Room, Side, Stop)

@@ -112,6 +112,7 @@ class PoliciesRead(Fact, frozen=True, kw_only=True):
     names_first: bool = True  # policies of one order are sorted by name before namespace (3.32 and later)
     staged_read: bool = True  # False: some staged ones could not be; they decide nothing
     told: int = -1  # facts about them that were sent along: fewer are not all of them; -1: not counted
+    stood_s: int = -1  # so long before the packets that were followed they were the same already; -1: read only once
 
 
 class PolicyOpinion(Fact, frozen=True, kw_only=True):
@@ -139,6 +140,17 @@ class PolicyOpinion(Fact, frozen=True, kw_only=True):
     doubt: str = ""  # why it is unknown: "read" | "source" (its address) | "rule" (one needs what nobody knows)
     staged: str = ""  # the verdict, were the staged policies enforced; "" where that is the same
     staged_by: tuple[str, ...] = ()  # the staged policies about this endpoint
+
+
+class PolicyBypass(Fact, frozen=True, kw_only=True):
+    """A fresh packet that the policies deny at one end of a leg was met behind that end all the same."""
+
+    opinion: str  # id of the PolicyOpinion
+    sighting: str  # id of the StageSighting
+    node: str  # whose kernel let it pass
+    flow: str
+    leg: str
+    stage: str  # of facts.flow.STAGES, where the policies are asked
 
 
 class PolicyAllows(Fact, frozen=True, kw_only=True):

@@ -24,9 +24,11 @@ FRAME = (
     "bot/capture.py",
     "bot/captures.py",
     "bot/conversation.py",
+    "bot/followed.py",
     "bot/investigate.py",
     "bot/policies.py",
     "bot/second_look.py",
+    "bot/unenforced.py",
     "facts/message.py",
     "engine",
 )

@@ -1,7 +1,7 @@
 """Looks up the policies about both ends of a question; without it a packet a policy drops would only be a lost one.
 
-A second look: it reads whole lists, so it is made only where packets are lost. What it keeps is small: policies that
-select one of the ends, and network sets that hold one of their addresses.
+It reads whole lists, so it is made while others look at the nodes. What it keeps is small: policies that select one of
+the ends, and network sets that hold one of their addresses.
 """
 
 from __future__ import annotations

@@ -1,0 +1,29 @@
+"""What counts of a second look; without it two looks, each taken at one moment, would be mixed into one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from facts import Blind, DropReasons, Fact, FirewallTrace, NodeAsk, RuleDrop, StageSighting, say
+
+
+def kept(asks: Sequence[NodeAsk], seen: Sequence[Fact]) -> list[Fact]:
+    """What firewalls did and where packets were met, and nothing else: of the rest there is a first look already, taken
+    at one moment."""
+    found: list[Fact] = []
+    for ask in asks:
+        own = [fact for fact in seen if getattr(fact, "node", "") == ask.node]
+        told = [fact for fact in own if isinstance(fact, RuleDrop | FirewallTrace) or _about_firewall(fact)]
+        if not told:
+            failed = next((fact.reason for fact in own if isinstance(fact, Blind) and fact.look == "probe"), "")
+            unable = say("its probe is of a version that follows no packets through the firewall")
+            told = [Blind(node=ask.node, look="firewall trace", reason=failed or unable, minor=True)]
+        if any(one.size for one in ask.send):  # smaller ones are sent beside them: only a rule that dropped one tells
+            found += [fact for fact in told if isinstance(fact, RuleDrop)]
+            continue
+        found += [*told, *(fact for fact in own if isinstance(fact, StageSighting | DropReasons))]
+    return list(dict.fromkeys(found))
+
+
+def _about_firewall(fact: Fact) -> bool:
+    return isinstance(fact, Blind) and fact.look.startswith("firewall")
