@@ -26,8 +26,11 @@ from engine.worker import Worker
 from facts import (
     CalicoNode,
     Diagnosis,
+    DropReasons,
     Fact,
     ProbeResult,
+    RuleDrop,
+    StageSighting,
     Train,
     listed,
     say,
@@ -100,7 +103,7 @@ async def investigate(
     if more := [*trains(known, seen), *large(known, seen)]:
         places = listed(list(dict.fromkeys(ask.node for ask in more)))
         await _tell(progress, say("sending more packets from {nodes}", nodes=places))
-        seen += [fact for fact in await probes.ask(more, addresses) if _is_more(fact)]
+        seen += _more(await probes.ask(more, addresses), seen)
 
     await _tell(progress, say("judging"))
     diagnosis = await asyncio.to_thread(worker.diagnose, [*known, *seen])
@@ -117,9 +120,21 @@ async def investigate(
     return save(answer, state) if state else answer
 
 
-def _is_more(fact: Fact) -> bool:
-    """Does it tell of something that the first look did not try?"""
-    return isinstance(fact, Train) or (isinstance(fact, ProbeResult) and fact.protocol == "tcp" and fact.size > 0)
+def _more(seen: Sequence[Fact], before: Sequence[Fact]) -> list[Fact]:
+    """What tells of something that was not tried before; of trains also where their packets were met, which rule ended
+    some of them, and why the kernel drops packets meanwhile."""
+    told = {fact.node for fact in before if isinstance(fact, DropReasons)}
+    found: list[Fact] = []
+    for fact in seen:
+        if isinstance(fact, StageSighting):
+            found.append(msgspec.structs.replace(fact, train=True))
+        elif isinstance(fact, RuleDrop):
+            found.append(msgspec.structs.replace(fact, partly=True))
+        elif isinstance(fact, DropReasons):
+            found += [] if fact.node in told else [fact]
+        elif isinstance(fact, Train) or (isinstance(fact, ProbeResult) and fact.protocol == "tcp" and fact.size > 0):
+            found.append(fact)
+    return found
 
 
 async def _tell(progress: Progress | None, text: str) -> None:

@@ -62,6 +62,7 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     rules = {rule.name: rule for rule in rulebook.rules if isinstance(rule, CauseRule)}
     judged = [*facts, *opinions(facts)]
     judged = stopped_for_size([*judged, *stops(judged), *bypasses(judged)])
+    judged += trains.losses(judged)
     evaluation = rulebook.evaluate(judged)
     unjudged = _unjudged(evaluation)
     legs = [fact for fact in evaluation.facts if isinstance(fact, Leg)]
@@ -81,10 +82,11 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     breaking = tuple(cause for cause in causes if cause.severity != "warns")
     warnings = tuple(cause for cause in causes if cause.severity == "warns")
     blind = _blind(evaluation, unjudged, withheld, breaking)
-    well = _well(legs, probes, breaking, blind)
+    well = _well(legs, probes, breaking, blind, evaluation.facts)
     followed = tracks(legs, evaluation.facts)
     if breaking:
-        despite = "" if services.lost(evaluation.facts) else _probes_despite_cause(legs, probes, breaking)
+        some_lost = services.lost(evaluation.facts) or trains.loses(deciding, evaluation.facts)
+        despite = "" if some_lost else _probes_despite_cause(legs, probes, breaking)
         pings = trains.pings_beside(legs, evaluation.facts)
         told_beside = (services.answers(evaluation.facts), despite, pings, behind(judged, breaking))
         verdict, summary = "cause", in_turn(told_beside)
@@ -335,14 +337,22 @@ def _blind(
 
 
 def _well(
-    legs: Sequence[Leg], probes: Sequence[ProbeResult], causes: Sequence[Cause], blind: Sequence[Blind]
+    legs: Sequence[Leg],
+    probes: Sequence[ProbeResult],
+    causes: Sequence[Cause],
+    blind: Sequence[Blind],
+    facts: Sequence[Fact],
 ) -> set[str]:
     """The flows nothing is wrong with, whatever others suffer from."""
     hurt = {cause.flow for cause in causes}
     if "" in hurt:
         return set()
     forward = [leg for leg in legs if leg.direction == "forward" and leg.flow not in hurt]
-    return {leg.flow for leg in forward if passage.judged(leg, probes, blind)[0] == "healthy"}
+    return {
+        leg.flow
+        for leg in forward
+        if passage.judged(leg, probes, blind)[0] == "healthy" and not trains.doubtful(leg, facts)
+    }
 
 
 def _without_cause(
@@ -373,11 +383,16 @@ def _judged(
     """Of one flow; where its packets are lost with the place they were seen last, and what the policies say of them."""
     stopped = any(isinstance(one, Stop) and one.flow == leg.flow and not one.decisive for one in facts)
     verdict, summary = passage.judged(leg, probes, blind, pings_stopped=stopped)
+    doubtful = verdict == "healthy" and trains.doubtful(leg, facts)
     seen, policies = [], ""
     if passage.loses(leg, probes):
         seen = [track.told or "" for track in followed if track.leg.flow == leg.flow]
         policies = in_turn((about_lost(facts, leg), passage.dropped(leg, facts)))
-    return verdict, in_turn((summary, *seen, trains.told(leg, facts), policies))
+    elif doubtful:
+        policies = passage.dropped(leg, facts)
+    if doubtful or verdict != "healthy":
+        seen += [trains.told_first(leg, facts), trains.told(leg, facts)]
+    return "unknown" if doubtful else verdict, in_turn((summary, *seen, policies))
 
 
 def _flow_name(leg: Leg, forward: Sequence[Leg]) -> str:

@@ -37,6 +37,8 @@ T = TypeVar("T")
 WIREGUARD_PORTS = {4: 51820, 6: 51821}  # Felix's defaults
 TUNNELS = ("vxlan", "ipip", "wireguard")
 MOST_FOLLOWED = 4  # flows
+TRAIN, TRAIN_EVERY_MS = 32, 1  # packets, of which some are lost for almost sure where one in ten is
+MOST_TRAINS = 2  # of an ask
 PATIENCE_MS = 1000
 SECOND_PATIENCE_MS = 200  # for the answer to a packet that is followed: what ended it is told at once
 
@@ -94,6 +96,12 @@ def passing(known: Sequence[Fact], forward: Sequence[Leg]) -> list[NodeAsk]:
     nodes = {(node.name, node.family): node for node in _all(known, CalicoNode)}
     asks = _followed(expected_legs(known), forward[:MOST_FOLLOWED], nodes, {})
     return [msgspec.structs.replace(ask, patience_ms=PATIENCE_MS) for ask in asks]
+
+
+def following(known: Sequence[Fact], forward: Sequence[Leg]) -> list[NodeAsk]:
+    """The same packets of these legs again, followed at both ends: as `second`, wherever they were lost."""
+    nodes = {(node.name, node.family): node for node in _all(known, CalicoNode)}
+    return _followed(expected_legs(known), forward, nodes, {})
 
 
 def _followed(
@@ -281,6 +289,7 @@ def _ask(node: CalicoNode, device: str, legs: Sequence[Leg], *, felix: bool) -> 
     sends = [probe for leg in leaving for probe in _probes(leg)] + [
         _to_own_pod(leg) for leg in arriving if leg.target_kind == "pod"
     ]
+    sends += _unique([train for leg in leaving for train in _train(leg)])[:MOST_TRAINS]
     pods = [_local_pod(leg) for leg in arriving if leg.target_kind == "pod"]
     # A leg that comes back by another device is another ask's, and still it is this pod that sends.
     pods += [_sending_pod(leg) for leg in leaving if leg.source_kind == "pod" and _lacks(pods, leg.source)]
@@ -407,6 +416,25 @@ def _probes(leg: Leg) -> list[SendProbe]:
     if _leaves(leg):  # does the outside answer the node itself?
         probes += [msgspec.structs.replace(probe, pod="") for probe in probes if not probe.size]
     return probes
+
+
+def _train(leg: Leg) -> list[SendProbe]:
+    """More packets of the asked kind, each with a new port or id, lest what is lost only now and then be called well.
+    To pods alone: a node may be asked only so many times in a second, and what is outside not at all."""
+    if leg.direction != "forward" or leg.target_kind != "pod":
+        return []
+    by_tcp = leg.port_asked and leg.protocol == "tcp"
+    return [
+        SendProbe(
+            pod=leg.source if leg.source_kind == "pod" else "",
+            target=leg.target_address,
+            protocol="tcp" if by_tcp else "icmp",
+            port=leg.port if by_tcp else 0,
+            count=TRAIN,
+            every_ms=TRAIN_EVERY_MS,
+            once=True,
+        )
+    ]
 
 
 def _to_own_pod(leg: Leg) -> SendProbe:

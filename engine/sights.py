@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from engine.passage import wanted
 from engine.path import UNTUNNELLED, stages_of
 from facts import Bystander, CalicoNode, Fact, Leg, Link, PodInterface, ProbeResult, StageSighting, Text, say
@@ -27,6 +29,9 @@ class Met:
     packets: int = -1  # that were as they should be; 0: none was seen; -1: nobody could look
     place: str = ""  # where that is, as `say` made it: "coming in by {device} of {node}"
     wrong: str = ""  # what is wrong with those that were seen instead, a part of a sentence
+    device: str = ""  # by which those that were seen passed
+    where: str = ""  # the node, or the pod, whose device that is
+    several: bool = False  # they passed by several devices there, or with several headers
 
 
 @dataclass(frozen=True)
@@ -83,19 +88,60 @@ class Track:
         )
 
 
+@dataclass(frozen=True)
+class Step:
+    """How many packets of trains were met at one stage on their way there and back."""
+
+    leg: Leg
+    stage: str
+    packets: int
+    device: str
+    where: str  # node, or pod
+
+
+def steps(forward: Leg, back: Leg, facts: Sequence[Fact]) -> list[Step]:
+    """Those of the trains of a flow, in order; a stage that nobody looked at all the time, or where it is not sure how
+    many passed, is left out."""
+    # Marks tell whether the other end looked on all the time: a part of them may be lost, too.
+    seen = [
+        one if one.enclosed or one.node == forward.source_node else msgspec.structs.replace(one, seen=-1, device="")
+        for one in facts
+        if isinstance(one, StageSighting) and one.train
+    ]
+    sights = _Sights(forward, back, seen, _names(facts), _programmed(facts), objected=False)
+    found: list[Step] = []
+    for leg in (forward, back):
+        for stage in stages_of(leg):
+            met = sights.met(leg, stage)
+            # Of what passes by two devices, one within the other or beside it, nobody knows the sum.
+            sure = not met.several or not found or met.packets >= found[-1].packets
+            if met.packets >= 0 and sure and (leg, stage) != (back, "source pod"):
+                found.append(Step(leg, stage, met.packets, met.device, met.where))
+    # Where fewer were met than further on, not all that passed were.
+    return [one for at, one in enumerate(found) if one.packets >= max(later.packets for later in found[at:])]
+
+
+def _names(facts: Sequence[Fact]) -> dict[str, str]:
+    """Node names by node address."""
+    nodes = {fact.address: fact.name for fact in facts if isinstance(fact, CalicoNode)}
+    return nodes | {fact.address: fact.node for fact in facts if isinstance(fact, Bystander)}
+
+
+def _programmed(facts: Sequence[Fact]) -> set[tuple[str, str]]:
+    """What a program of a device (XDP) drops, nobody sees come in."""
+    found = {(fact.node, fact.interface) for fact in facts if isinstance(fact, PodInterface) and fact.program}
+    return found | {(fact.node, UPLINK) for fact in facts if isinstance(fact, Link) and fact.programs}
+
+
 def tracks(legs: Sequence[Leg], facts: Sequence[Fact]) -> list[Track]:
     """Of each flow whose packets were lost in this look: its forward leg, and where they came to its end the other one
     too. Nothing where nobody met one, or where all that was sent was answered and the answers came home.
     """
-    seen = [fact for fact in facts if isinstance(fact, StageSighting)]
+    seen = [fact for fact in facts if isinstance(fact, StageSighting) and not fact.train]
     if not seen:
         return []
-    nodes = {fact.address: fact.name for fact in facts if isinstance(fact, CalicoNode)}
-    nodes |= {fact.address: fact.node for fact in facts if isinstance(fact, Bystander)}
+    nodes, programmed = _names(facts), _programmed(facts)
     probes = [fact for fact in facts if isinstance(fact, ProbeResult)]
-    # What a program of a device (XDP) drops, nobody sees come in.
-    programmed = {(fact.node, fact.interface) for fact in facts if isinstance(fact, PodInterface) and fact.program}
-    programmed |= {(fact.node, UPLINK) for fact in facts if isinstance(fact, Link) and fact.programs}
     found: list[Track] = []
     for forward in legs:
         back = next((leg for leg in legs if leg.flow == forward.flow and leg.direction == "reverse"), None)
@@ -143,7 +189,7 @@ class _Sights:
 
     def track(self, leg: Leg) -> Track:
         names = stages_of(leg)
-        met = {stage: self._met(leg, stage) for stage in names}
+        met = {stage: self.met(leg, stage) for stage in names}
         good = [stage for stage in names if met[stage].packets > 0]
         last = good[-1] if good else ""
         behind = names[names.index(last) + 1 :] if last else names
@@ -160,7 +206,7 @@ class _Sights:
             missing=missing,
         )
 
-    def _met(self, leg: Leg, stage: str) -> Met:
+    def met(self, leg: Leg, stage: str) -> Met:
         if stage == "target pod" or (stage == "target node" and leg.target_kind != "pod"):
             return self._answered(leg)
         source, target = leg.source_node, leg.target_node
@@ -313,7 +359,8 @@ class _Sights:
         packets = max((one.seen for one in here if _out(one)), default=0)
         if not packets and (self._objected or leg.source_kind != leg.target_kind or not self._looked(here)):
             packets = -1
-        return Met(packets=packets, place=place)
+        where = pod or leg.target_node
+        return Met(packets=packets, place=place, device=POD_DEVICE if pod else "", where=where)
 
     # -- what all stages share
 
@@ -337,7 +384,13 @@ class _Sights:
         passed = [one for one in looked if one.seen > 0]
         of_stage = [one for one in passed if here(one)]
         if good := [one for one in of_stage if not wrong(one)]:
-            return Met(packets=max(one.seen for one in good), place=place(good[0].device))
+            return Met(
+                packets=max(one.seen for one in good),
+                place=place(good[0].device),
+                device=good[0].device,
+                where=pod or node,
+                several=len(good) > 1,
+            )
         if of_stage:
             return Met(packets=0, place=place(of_stage[0].device), wrong=wrong(of_stage[0]))
         if not known or not self._looked(looked):

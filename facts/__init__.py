@@ -36,7 +36,7 @@ from facts.policy import (
     PolicyRule,
     Tier,
 )
-from facts.reachability import DropReason, DropReasons, ProbeResult, Train
+from facts.reachability import DropReason, DropReasons, ProbeResult, Train, TrainLoss
 from facts.route import RouteLookup
 from facts.service import CalicoService, GarbageCollector, Typha
 from facts.sighting import Bystander, Sighting, StageSighting
@@ -125,6 +125,7 @@ __all__ = [
     "Tier",
     "Trace",
     "Train",
+    "TrainLoss",
     "Typha",
     "Watch",
     "Way",

@@ -45,6 +45,7 @@ class SendProbe(msgspec.Struct, frozen=True, kw_only=True):
     size: int = 0  # of the whole IP packet, never in fragments (DF); 0: a small one; -1: as large as the pod's MTU
     count: int = 2
     every_ms: int = 0  # else a train: `count` packets this far apart, then as many new ones, with those lost once more
+    once: bool = False  # of a train: the first one alone
 
 
 class Watch(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +74,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
         ""  # natOutgoing: the address that packets may carry here in place of the pod's outside of a tunnel
     )
     count: int = 0  # of a forward leg's packets that are sent meanwhile, by this node or the other; 0: not known
+    train: bool = False  # of TCP only what belongs to a train; else every first packet of a connection, and its answer
 
 
 class NodeAsk(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,3 +100,4 @@ class NodeAsk(msgspec.Struct, frozen=True, kw_only=True):
     trace: tuple[Trace, ...] = ()
     patience_ms: int = 1000  # for the answer to a packet; a second at most
     deadline_ms: int = 2500  # the probe answers with what it has by then; the rest is Blind
+    mark: str = ""  # 16 hex digits, of all asks of one look: by them a node knows its peer's marks from other questions'

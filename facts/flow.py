@@ -5,6 +5,7 @@ from __future__ import annotations
 from facts.fact import Fact
 from facts.firewall import Blame, Stop
 from facts.policy import PolicyAllows, PolicyBypass, PolicyOpinion
+from facts.reachability import TrainLoss
 
 # Where a packet of a leg can be, in order. A cause names the first bad one; the one before it is the last good one.
 STAGES = (
@@ -61,6 +62,8 @@ class Flow(Fact, frozen=True, kw_only=True):
     protocol: str = ""  # "tcp" | "udp" | "" when no port was asked
     port: int = 0  # where the target itself listens: a Service's target port
     service: str = ""  # namespace/name of the Service that leads to this target
+    node_port: int = 0  # of the target, a node, where this one is asked and a Service's: nobody needs to listen there
+    node_port_protocol: str = ""
 
 
 class Side(Fact, frozen=True, kw_only=True):
@@ -149,6 +152,8 @@ class Leg(Fact, frozen=True, kw_only=True):
     port: int = 0
     calico_version: str = ""
     crosses: bool = False  # its packets, told by their addresses, cross the network between two nodes: they are watched
+    node_port: int = 0  # of a forward leg, these two as in Flow
+    node_port_protocol: str = ""
     target_internal_address: str = (
         ""  # InternalIP of the target's node, where it is of this family; else its node address
     )
@@ -188,4 +193,4 @@ class Lost(Fact, frozen=True, kw_only=True):
 
 
 # What follows from other facts: nobody sees it, and nobody need keep it.
-DERIVED = (Arrival, Blame, Flow, Leg, Lost, PolicyAllows, PolicyBypass, PolicyOpinion, Room, Side, Stop)
+DERIVED = (Arrival, Blame, Flow, Leg, Lost, PolicyAllows, PolicyBypass, PolicyOpinion, Room, Side, Stop, TrainLoss)

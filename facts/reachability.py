@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from facts.fact import Fact
+from facts.message import Message
 
 
 class ProbeResult(Fact, frozen=True, kw_only=True):
@@ -39,7 +40,8 @@ class ProbeResult(Fact, frozen=True, kw_only=True):
 
 
 class Train(Fact, frozen=True, kw_only=True):
-    """Two trains of small fresh packets, one after the other, each packet with a new id or source port.
+    """Two trains of small fresh packets, one after the other, each packet with a new id or source port; or the first
+    one alone (`sent_again` 0).
 
     Back came what was answered, be it with a refusal of the target itself.
     """
@@ -62,6 +64,10 @@ class Train(Fact, frozen=True, kw_only=True):
     rtt_most_us: int = -1
 
     @property
+    def once(self) -> bool:
+        return not self.sent_again
+
+    @property
     def lost(self) -> int:
         """Of all fresh packets of both trains."""
         return self.sent + self.sent_again - self.back - self.back_again
@@ -70,6 +76,40 @@ class Train(Fact, frozen=True, kw_only=True):
     def same_lost_again(self) -> bool:
         """Is it always the same ids or source ports that fail? By chance four would have to be lost twice."""
         return self.retried >= 4 and self.retried_back == 0
+
+
+class TrainLoss(Fact, frozen=True, kw_only=True):
+    """What trains of the asked kind show that lost packets, and, where both nodes met them at their devices, between
+    which two that was."""
+
+    train: str  # id of the Train
+    flow: str
+    leg: str  # "forward" | "reverse": of answers
+    node: str  # that the sentence is about
+    stage: str = ""  # of facts.flow.STAGES; "": not known
+    why: str  # one of LOST_BY
+    sent: int  # of the asked kind, all trains together
+    lost: int
+    drop: str = ""  # id of the RuleDrop that ended one of them
+    rule: Message | None = None  # which rule that is
+    where: str = ""  # node or pod at whose device all of them were still met...
+    device: str = ""
+    met: int = -1  # ...so many
+    answers: str = ""  # "next": from here on it is their answers; "both": it has been
+    next_where: str = ""  # and where some were missing
+    next_device: str = ""
+    next_met: int = -1
+
+
+LOST_BY = (
+    "loss",  # something on the way loses them
+    "rule",  # a rule that says so: one of so many, at random, or those from some ports
+    "limit",  # a rule that lets only so many pass in a second
+    "some_rule",  # a rule, which may do so because others let only so many pass
+    "target",  # they came to the target, which did not answer all of them
+    "nobody",  # all were met everywhere, and yet not all came back
+    "chance",  # one was lost, and none of many that were sent after it
+)
 
 
 class DropReason(msgspec.Struct, frozen=True, kw_only=True):

@@ -52,8 +52,6 @@ class StageSighting(Fact, frozen=True, kw_only=True):
     going: str = ""  # "in" | "out"
     encapsulation: str = ""  # "vxlan" | "ipip": with the tunnel's header around them; "": as they are
     seen: int  # packets
-    first_us: int = -1  # after this node first met any packet between these two
-    last_us: int = -1
     others: bool = False  # "in": they were sent to a MAC that is not the device's, whose kernel drops them
     outer_source: str = ""  # node addresses on the tunnel's header
     outer_target: str = ""
@@ -62,3 +60,4 @@ class StageSighting(Fact, frozen=True, kw_only=True):
     inner_mac: str = ""  # to which VXLAN's inner frame is sent
     enclosed: bool = False  # this node looked on from before they were sent until after
     listened: bool = False  # the node at the other end said that it looks on before they were sent
+    train: bool = False  # they are those of trains, of which some were lost

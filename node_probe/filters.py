@@ -3,6 +3,7 @@ node's packets would be copied to the probe to find a few."""
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import socket
@@ -14,7 +15,7 @@ from typing import NamedTuple
 SNAP = 256  # bytes of a packet that are looked at: headers, and all of a probe's own small packets
 # linux/if_packet.h, linux/if_ether.h, linux/filter.h, asm-generic/socket.h
 ETH_P_ALL = 3
-SOL_PACKET, PACKET_AUXDATA, SO_ATTACH_FILTER, SO_TIMESTAMPNS = 263, 8, 26, 35
+SOL_PACKET, PACKET_STATISTICS, PACKET_AUXDATA, SO_ATTACH_FILTER, SO_TIMESTAMPNS = 263, 6, 8, 26, 35
 PACKET_HOST, PACKET_OTHERHOST, PACKET_OUTGOING = 0, 3, 4
 AD_PROTOCOL, AD_PKTTYPE, AD_HATYPE = 0xFFFFF000, 0xFFFFF004, 0xFFFFF01C
 WORD, HALF, BYTE = 0x20, 0x28, 0x30
@@ -147,11 +148,25 @@ def opened(accepts: bytes, *, kind: socket.SocketKind = socket.SOCK_DGRAM, timed
     return one
 
 
+def close(one: socket.socket) -> None:
+    """From now on nobody is told of its packets. It is closed in a thread: the kernel waits some ten milliseconds for
+    each, until no processor looks into it any more, and for many at one time."""
+    loop = asyncio.get_running_loop()
+    loop.remove_reader(one)
+    loop.run_in_executor(None, one.close)
+
+
 def attach(one: socket.socket, accepts: bytes) -> None:
     """From now on the socket is given what this program accepts. Raises OSError."""
     buffer = ctypes.create_string_buffer(accepts)
     count = len(accepts) // INSTRUCTION.size
     one.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", count, ctypes.addressof(buffer)))
+
+
+def missed(one: socket.socket) -> int:
+    """Packets the kernel had no room for since this was asked last."""
+    _, dropped = struct.unpack("=II", one.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
+    return int(dropped)
 
 
 def met_ns(told: Sequence[tuple[int, int, bytes]]) -> int:

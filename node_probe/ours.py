@@ -12,6 +12,7 @@ import msgspec
 
 from facts import Trace
 from node_probe.packets import SMALL
+from node_probe.syn import LOWEST_PORT
 
 MOST = 16  # traces of an ask
 NETWORK, TRANSPORT = 1, 2
@@ -26,6 +27,7 @@ HEADER = {4: 20, 6: 40}
 # From the end of the outer IP header to the inner packet: UDP, VXLAN and the inner Ethernet header; nothing.
 INSIDE = {"vxlan": 8 + 8 + 14, "ipip": 0}
 OURS = SMALL[:16]  # a load takes sixteen bytes
+TRAIN_PORTS = (LOWEST_PORT >> 8).to_bytes(1, "big")  # no lower port has all of these bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,8 @@ def _kind(trace: Trace, family: int) -> list[Bytes]:
     port = Bytes(TRANSPORT, 0 if trace.reply else 2, trace.port.to_bytes(2, "big"))
     if trace.protocol == "tcp":
         flags = SYN_ACK if trace.reply else SYN
-        return [port, Bytes(TRANSPORT, 13, bytes([flags]), bytes([TCP_FLAGS]))]
+        own = [Bytes(TRANSPORT, 2 if trace.reply else 0, TRAIN_PORTS, TRAIN_PORTS)] if trace.train else []
+        return [port, *own, Bytes(TRANSPORT, 13, bytes([flags]), bytes([TCP_FLAGS]))]
     return [port] if trace.reply else [port, Bytes(TRANSPORT, 8, OURS)]
 
 

@@ -9,7 +9,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -21,7 +21,7 @@ from node_probe.view import View
 
 TIMEOUT_S = 1.0
 RESERVE_S = 0.05  # of the deadline, to bring the answer home
-MOST = 200  # packets of one ask: a probe is no flood
+MOST = 300  # packets of one ask: a probe is no flood
 SMALL = b"calico-why probe, please ignore."
 LARGEST = 65535
 PORT_OR_ECHO_HEADER = 8
@@ -169,7 +169,7 @@ def sender(ask: NodeAsk, probe: SendProbe) -> LocalPod | None:
     if probe.protocol not in TYPES:
         raise ValueError("a probe sends icmp, tcp and udp only")
     try:
-        socket.inet_pton(_family(probe).number, probe.target)
+        socket.inet_pton(family_of(probe).number, probe.target)
     except OSError:
         raise ValueError(f"{probe.target!r} is not an IP address") from None
     if not 0 <= probe.port <= 65535 or bool(probe.port) == (probe.protocol == "icmp"):
@@ -190,12 +190,12 @@ def open_sockets(probe: SendProbe, pod: LocalPod | None, view: View) -> tuple[li
     return entered.run(lambda: _sockets(probe)), entered.device.mtu
 
 
-def _family(probe: SendProbe) -> Family:
+def family_of(probe: SendProbe) -> Family:
     return IPV6 if ":" in probe.target else IPV4
 
 
 def _sockets(probe: SendProbe) -> list[socket.socket]:
-    family = _family(probe)
+    family = family_of(probe)
     with contextlib.ExitStack() as opened:
         made = []
         for _ in range(probe.count):
@@ -240,7 +240,7 @@ def smallest(probe: SendProbe) -> int:
 
 
 def _headers(probe: SendProbe) -> int:
-    return _family(probe).header + (syn.LENGTH if probe.protocol == "tcp" else PORT_OR_ECHO_HEADER)
+    return family_of(probe).header + (syn.LENGTH if probe.protocol == "tcp" else PORT_OR_ECHO_HEADER)
 
 
 async def attempt(one: socket.socket, probe: SendProbe, size: int, timeout: float, identity: bytes = b"") -> Met:
@@ -249,7 +249,7 @@ async def attempt(one: socket.socket, probe: SendProbe, size: int, timeout: floa
     A probe that was itself kept from running still finds what has come meanwhile: a timeout is no silence.
     """
     began = time.perf_counter()
-    family = _family(probe)
+    family = family_of(probe)
     exchange = asyncio.ensure_future(_exchange(one, probe, family, size, identity))
     try:
         await asyncio.wait({exchange}, timeout=timeout)
@@ -257,12 +257,12 @@ async def attempt(one: socket.socket, probe: SendProbe, size: int, timeout: floa
             return Met("silence")
         exchange.result()
     except Objection as objection:
-        return _objected(probe, objection)
+        return objected(probe, objection)
     except syn.Reset:
-        return _refused(probe, ConnectionRefusedError(errno.ECONNREFUSED, "reset"))
+        return refused(probe, ConnectionRefusedError(errno.ECONNREFUSED, "reset"))
     except OSError as error:
         said = _said(one, family)
-        return _objected(probe, said) if said else _refused(probe, error)
+        return objected(probe, said) if said else refused(probe, error)
     finally:
         exchange.cancel()
         await asyncio.wait({exchange})  # it lets go of the socket
@@ -292,11 +292,7 @@ async def _echo(one: socket.socket, family: Family, length: int, identity: bytes
 
     Every raw socket gets the answers and errors of everybody's pings to the target: its id tells whose they are.
     """
-    number, sequence = struct.unpack("!HH", identity)
-    payload = _payload(length)
-    blank = ECHO.pack(family.echo_request, 0, 0, number, sequence) + payload
-    # ICMPv6's sum covers addresses only the kernel knows: it sums up itself, whatever is there.
-    packet = ECHO.pack(family.echo_request, 0, _checksum(blank), number, sequence) + payload
+    packet = ping(family, length, identity)
     try:
         one.send(packet)
     except OSError:
@@ -313,9 +309,23 @@ async def _echo(one: socket.socket, family: Family, length: int, identity: bytes
             if said.about[4:8] == identity:
                 raise said from None
             continue
-        start = (answer[0] & 0xF) * 4 if family is IPV4 else 0  # IPv6's header stays with the kernel
-        if answer[start] == family.echo_reply and answer[start + 4 : start + 8] == identity:
+        if pinged(family, answer) == identity:
             return
+
+
+def ping(family: Family, length: int, identity: bytes) -> bytes:
+    """An echo request with so many bytes behind its header."""
+    number, sequence = struct.unpack("!HH", identity)
+    payload = _payload(length)
+    blank = ECHO.pack(family.echo_request, 0, 0, number, sequence) + payload
+    # ICMPv6's sum covers addresses only the kernel knows: it sums up itself, whatever is there.
+    return ECHO.pack(family.echo_request, 0, _checksum(blank), number, sequence) + payload
+
+
+def pinged(family: Family, answer: bytes) -> bytes:
+    """The identity of the ping that this answers; b"" when it answers none."""
+    start = (answer[0] & 0xF) * 4 if family is IPV4 else 0  # IPv6's header stays with the kernel
+    return answer[start + 4 : start + 8] if answer[start] == family.echo_reply else b""
 
 
 def new_identity() -> bytes:
@@ -343,22 +353,28 @@ class Objection(Exception):
         self.kind, self.code, self.mtu, self.by, self.about = kind, code, mtu, by, about
 
 
+def objections(one: socket.socket, family: Family) -> Iterator[Objection]:
+    """The ICMP errors that wait in the socket's error queue; what is the own kernel's is left out."""
+    while True:
+        try:
+            about, told, _, _ = one.recvmsg(64, 512, socket.MSG_ERRQUEUE)
+        except OSError:
+            return
+        for level, kind, data in told:
+            if (level, kind) == (family.level, family.receive_errors) and len(data) >= family.error.size:
+                _, origin, icmp, code, mtu, _, packed = family.error.unpack_from(data)
+                if origin == family.origin:
+                    yield Objection(icmp, code, mtu, socket.inet_ntop(family.number, packed), about)
+
+
 def _said(one: socket.socket, family: Family) -> Objection | None:
-    """The next ICMP error in the socket's error queue; None when there is none, or it is the own kernel's."""
-    try:
-        about, told, _, _ = one.recvmsg(64, 512, socket.MSG_ERRQUEUE)
-    except OSError:
-        return None
-    for level, kind, data in told:
-        if (level, kind) == (family.level, family.receive_errors) and len(data) >= family.error.size:
-            _, origin, icmp, code, mtu, _, packed = family.error.unpack_from(data)
-            if origin == family.origin:
-                return Objection(icmp, code, mtu, socket.inet_ntop(family.number, packed), about)
-    return None
+    """The next of them; None when there is none."""
+    return next(objections(one, family), None)
 
 
-def _objected(probe: SendProbe, said: Objection) -> Met:
-    family, said_it = _family(probe), (said.kind, said.code)
+def objected(probe: SendProbe, said: Objection) -> Met:
+    """What a packet met that somebody objected to."""
+    family, said_it = family_of(probe), (said.kind, said.code)
     if said_it == family.too_big:
         return Met("too_big", by=said.by, detail=f"{said.by} passes packets up to {said.mtu} bytes")
     words = family.words.get(said_it, f"ICMP type {said.kind} code {said.code}")
@@ -368,7 +384,7 @@ def _objected(probe: SendProbe, said: Objection) -> Met:
     return Met(outcome, by=said.by, detail=f"{said.by} says: {words}")
 
 
-def _refused(probe: SendProbe, error: OSError) -> Met:
+def refused(probe: SendProbe, error: OSError) -> Met:
     """An error without an ICMP error behind it: a reset, or the sender's own kernel."""
     if error.errno == errno.ECONNREFUSED:
         return Met("refused", by=probe.target, detail="the target answers with a reset")

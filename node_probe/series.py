@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import random
 import socket
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Collection, Sequence
 
 import msgspec
 
 from facts import Fact, LocalPod, NodeAsk, ProbeResult, SendProbe, Train
+from node_probe import syn
+from node_probe.filters import SO_TIMESTAMPNS, met_ns
 from node_probe.packets import (
     MOST,
     RESERVE_S,
+    SMALL,
     TELLING,
     Met,
     attempt,
+    family_of,
     new_identity,
+    objected,
+    objections,
     open_sockets,
     or_blind,
     own_address,
     packet_size,
     patience,
+    ping,
+    pinged,
+    refused,
     send,
     sender,
     smallest,
 )
-from node_probe.syn import port_of
 from node_probe.view import View
 
 HEAD_START_S = 0.1  # for full-size packets to come back before others are tried
@@ -38,11 +47,13 @@ MISS_RTTS = 10
 LONGEST_MISS_S = 0.3
 PORTS_TOLD = 20
 HEADERS_ALONE = 1  # byte: no packet is smaller than its headers
+TRAIN_PATIENCE_S = 0.5  # a server's kernel repeats its answer after a second: that one would hide the loss
+ENOUGH = 128  # bytes of an answer
 
 
 async def collect(ask: NodeAsk, view: View) -> AsyncIterator[Fact]:
     """A ProbeResult or a Train for each SendProbe, all at the same time; Blind for those that cannot be sent."""
-    wanted = sum(probe.count * (2 if probe.every_ms else 1) for probe in ask.send)
+    wanted = sum(probe.count * (2 if probe.every_ms and not probe.once else 1) for probe in ask.send)
     if wanted > MOST or any(probe.count < 1 for probe in ask.send):
         raise ValueError(
             f"{wanted} packets were asked for, at least one of each kind; a probe sends at most {MOST} at a time"
@@ -125,18 +136,6 @@ async def _try(
 # -- trains
 
 
-class _Wagon(NamedTuple):
-    """One packet of a train: what it met, and what it was known by."""
-
-    met: Met
-    source: str
-    identity: bytes
-
-    @property
-    def back(self) -> bool:
-        return self.met.outcome in ("answered", "refused")
-
-
 async def _train(ask: NodeAsk, probe: SendProbe, view: View) -> Train:
     """Of TCP only first packets, without data: connections would fill the queue of a server, and take its time."""
     if probe.protocol == "udp":
@@ -144,58 +143,164 @@ async def _train(ask: NodeAsk, probe: SendProbe, view: View) -> Train:
     if probe.protocol == "tcp":
         probe = msgspec.structs.replace(probe, size=HEADERS_ALONE)
     pod = sender(ask, probe)
-    new: list[_Wagon | None] = [None] * probe.count
-    first = await _run(new, ask, probe, view, pod)
-    lost = [one for one in first if not one.back]
-    second = await _run([*new, *lost], ask, probe, view, pod)
-    fresh, retried = second[: probe.count], second[probe.count :]
-    took = sorted(one.met.rtt_us for one in (*first, *fresh) if one.met.rtt_us >= 0)
-    missed = [one.met.outcome for one in (*first, *fresh) if not one.back]
+    first = await _run(_identities(probe.count), ask, probe, view, pod)
+    fresh: dict[bytes, Met] = {}
+    retried: dict[bytes, Met] = {}
+    lost = [identity for identity, one in first.met.items() if not _back(one)]
+    if not probe.once:
+        new = _identities(probe.count, known=first.met)
+        second = await _run([*new, *lost], ask, probe, view, pod)
+        fresh = {identity: second.met[identity] for identity in new if identity in second.met}
+        retried = {identity: second.met[identity] for identity in lost if identity in second.met}
+    met = [*first.met.values(), *fresh.values()]
+    took = sorted(one.rtt_us for one in met if one.rtt_us >= 0)
+    missed = [one.outcome for one in met if not _back(one)]
     return Train(
         node=ask.node,
         pod=probe.pod,
-        source_address=next((one.source for one in first if one.source), pod.address if pod else ""),
+        source_address=first.source or (pod.address if pod else ""),
         target_address=probe.target,
         protocol=probe.protocol,
         port=probe.port,
-        sent=len(first),
-        back=_back(first),
+        sent=len(first.met),
+        back=sum(map(_back, first.met.values())),
         sent_again=len(fresh),
-        back_again=_back(fresh),
+        back_again=sum(map(_back, fresh.values())),
         retried=len(retried),
-        retried_back=_back(retried),
-        lost_ports=tuple(sorted(port_of(one.identity) for one in lost if probe.port)[:PORTS_TOLD]),
+        retried_back=sum(map(_back, retried.values())),
+        lost_ports=tuple(sorted(map(syn.port_of, lost))[:PORTS_TOLD]) if probe.port else (),
         outcome=max(missed, key=TELLING.index) if missed else "",
         rtt_us=took[(len(took) - 1) // 2] if took else -1,
         rtt_most_us=took[-1] if took else -1,
     )
 
 
-def _back(wagons: Iterable[_Wagon]) -> int:
-    return sum(one.back for one in wagons)
+def _back(one: Met) -> bool:
+    return one.outcome in ("answered", "refused")
 
 
-async def _run(
-    wagons: Sequence[_Wagon | None], ask: NodeAsk, probe: SendProbe, view: View, pod: LocalPod | None
-) -> list[_Wagon]:
-    """One packet after the other, `every_ms` apart. None: a fresh one; else one known by the same as that one was."""
-    each = msgspec.structs.replace(probe, count=len(wagons))
+def _identities(count: int, known: Collection[bytes] = ()) -> list[bytes]:
+    """Each with a port of its own, where packets have one, which none of those that are known has."""
+    taken = set(map(syn.port_of, known))
+    free = [port for port in range(syn.PORTS) if syn.LOWEST_PORT + port not in taken]
+    above = [int.from_bytes(new_identity(), "big") // syn.PORTS * syn.PORTS for _ in range(count)]
+    return [(high + port).to_bytes(4, "big") for high, port in zip(above, random.sample(free, count), strict=True)]
+
+
+async def _run(identities: Sequence[bytes], ask: NodeAsk, probe: SendProbe, view: View, pod: LocalPod | None) -> _Run:
+    """One packet after the other, `every_ms` apart, all from one socket."""
+    each = msgspec.structs.replace(probe, count=1)
     with contextlib.ExitStack() as opened:
-        sockets, mtu = await asyncio.to_thread(open_sockets, each, pod, view)
+        sockets, _ = await asyncio.to_thread(open_sockets, each, pod, view)
         for one in sockets:
             opened.enter_context(one)
-        size = packet_size(probe, mtu)
-        going = []
-        for one, wagon in zip(sockets, wagons, strict=True):
-            going.append(asyncio.ensure_future(_send_one(one, wagon, ask, probe, view, size)))
+        run = _Run(sockets[0], probe, min(patience(ask), TRAIN_PATIENCE_S))
+        opened.callback(run.close)
+        for identity in identities:
+            run.send(identity)
             await asyncio.sleep(probe.every_ms / 1000)
-        return await asyncio.gather(*going)
+        await run.wait(view.deadline - RESERVE_S)
+        return run
 
 
-async def _send_one(
-    one: socket.socket, wagon: _Wagon | None, ask: NodeAsk, probe: SendProbe, view: View, size: int
-) -> _Wagon:
-    identity = wagon.identity if wagon else new_identity()
-    timeout = max(0.0, min(patience(ask), view.deadline - time.monotonic() - RESERVE_S))
-    met = await attempt(one, probe, size, timeout, identity)
-    return _Wagon(met, own_address(one), identity)
+class _Run:
+    """Sends packets of a train and knows what each of them met. To be closed before its socket is; one event loop."""
+
+    def __init__(self, one: socket.socket, probe: SendProbe, timeout: float) -> None:
+        """one: of `open_sockets`. timeout: for the answer to a packet, s. Raises OSError."""
+        self.met: dict[bytes, Met] = {}
+        self._probe, self._family = probe, family_of(probe)
+        self._timeout = timeout
+        self._sent_ns: dict[bytes, int] = {}
+        self._by_port: dict[int, bytes] = {}
+        self._missing: set[bytes] = set()
+        self._all_back = asyncio.Event()
+        self._socket = one
+        one.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        if probe.protocol == "tcp":
+            syn.listen(one, probe.target)
+        else:
+            one.connect((probe.target, 0))  # what others answer or say is not for this socket
+        self.source = own_address(one)
+        asyncio.get_running_loop().add_reader(one, self._read)
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._socket)
+
+    def send(self, identity: bytes) -> None:
+        """A packet that is told by these four bytes."""
+        probe = self._probe
+        if probe.protocol == "tcp":
+            packet = syn.packet(self._socket, probe.target, probe.port, b"", identity)
+        else:
+            packet = ping(self._family, len(SMALL), identity)
+        self._by_port[syn.port_of(identity)] = identity
+        self._sent_ns[identity] = time.time_ns()
+        self._missing.add(identity)
+        self.met[identity] = Met("silence")
+        for again in (True, False):  # an error may be about an earlier packet
+            try:
+                self._socket.send(packet)
+                return
+            except BlockingIOError:  # there was no room for it: it was not sent, and so it is nobody's loss
+                del self.met[identity]
+                self._missing.discard(identity)
+                return
+            except OSError as error:
+                if not again or not self._object():
+                    self._take(identity, refused(probe, error))
+                    return
+
+    async def wait(self, deadline: float) -> None:
+        """Until all are back or the last one was waited for long enough; not past `deadline` (time.monotonic, s)."""
+        last = max(self._sent_ns.values(), default=0) / 1e9 + self._timeout - time.time()
+        self._settle()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, min(last, deadline - time.monotonic()))):
+                await self._all_back.wait()
+        self._read()  # a probe that was itself kept from running still finds what has come meanwhile
+
+    def _read(self) -> None:
+        while True:
+            try:
+                answer, told, _, _ = self._socket.recvmsg(ENOUGH, 128)
+            except BlockingIOError:
+                break
+            except OSError:  # about a packet of some ping's; whose, the queue of errors says
+                continue
+            identity, no = self._about(answer)
+            if identity in self._missing:
+                took_ns = met_ns(told) - self._sent_ns[identity]
+                if took_ns <= self._timeout * 1e9:
+                    met = refused(self._probe, ConnectionRefusedError(errno.ECONNREFUSED, "reset")) if no else None
+                    self._take(identity, met or Met("answered", rtt_us=max(1, took_ns // 1000)))
+        self._object()
+
+    def _about(self, answer: bytes) -> tuple[bytes, bool]:
+        """Which packet this answers, and whether it refuses."""
+        if self._probe.protocol != "tcp":
+            return pinged(self._family, answer), False
+        # Where an earlier packet from that port left a connection half open, the answer speaks of that one.
+        segment = syn.read(self._socket, answer)
+        return self._by_port.get(segment.target, b"") if segment.source == self._probe.port else b"", segment.refuses
+
+    def _object(self) -> bool:
+        """Takes the ICMP errors that have come. True: there were some."""
+        some = False
+        for one in objections(self._socket, self._family):
+            some = True
+            identity = one.about[4:8]  # id and number of a ping, sequence number of TCP
+            if identity in self._missing:
+                self._take(identity, objected(self._probe, one))
+        return some
+
+    def _take(self, identity: bytes, met: Met) -> None:
+        self.met[identity] = met
+        self._missing.discard(identity)
+        self._settle()
+
+    def _settle(self) -> None:
+        if not self._missing:
+            self._all_back.set()
+        else:
+            self._all_back.clear()

@@ -69,10 +69,6 @@ class _Look:
     packets: int = 0
     times: dict[tuple[_Place, bytes], list[int]] = field(default_factory=dict)  # by what tells whose answer it is: ns
 
-    @property
-    def ends(self) -> frozenset[str]:
-        return frozenset({self.trace.source, self.trace.target})
-
 
 class Stages:
     """To be opened before the first packet is sent, and to be closed. For one event loop."""
@@ -82,6 +78,7 @@ class Stages:
         self._view = view
         self._looks: list[_Look] = []
         self._readers: dict[socket.socket, Callable[[], bool]] = {}
+        self._lookers: dict[socket.socket, _Look] = {}
 
     async def open(self) -> None:
         """Never raises: where nobody can look is told by `sightings`."""
@@ -107,12 +104,10 @@ class Stages:
             for _ in range(MOST // AT_ONCE):
                 if not read():
                     break
+        for one, look in self._lookers.items():
+            look.blocked = look.blocked or (one.fileno() >= 0 and filters.missed(one) > 0)
         known = [(look, self._known(look)) for look in self._looks]
-        begun: dict[frozenset[str], int] = {}  # an answer's time counts from the packet it answers
-        for look, passed in known:
-            for at in (at for times in passed.values() for at in times):
-                begun[look.ends] = min(at, begun.get(look.ends, at))
-        return [fact for look, passed in known for fact in self._told(look, passed, begun.get(look.ends, 0), tap)]
+        return [fact for look, passed in known for fact in self._told(look, passed, tap)]
 
     async def _look(self, one: Followed, pod: LocalPod | None) -> None:
         look = _Look(one.trace, pod.name if pod else "")
@@ -129,7 +124,7 @@ class Stages:
             return
         for (encapsulation, _), made in zip(wanted, opened, strict=True):
             read = partial(self._drain, made, look, encapsulation)
-            self._readers[made] = read
+            self._readers[made], self._lookers[made] = read, look
             asyncio.get_running_loop().add_reader(made, read)
 
     async def _opened(self, filtered: Sequence[bytes], pod: LocalPod | None) -> list[socket.socket]:
@@ -150,6 +145,7 @@ class Stages:
                 continue
             look.packets += 1
             if look.packets > MOST:
+                look.blocked = look.blocked or look.trace.train  # their number is what is asked for
                 self._close(one)
                 return False
             going = GOING.get(address[2])
@@ -181,16 +177,19 @@ class Stages:
 
     def _known(self, look: _Look) -> dict[_Place, list[int]]:
         """Servers repeat old answers, which are none to what was sent now: an answer belongs to a packet that this node
-        met. Where natOutgoing changes ports they cannot be told apart."""
+        met, and of a train each to one. Where natOutgoing changes ports they cannot be told apart."""
         asking = [one for one in self._looks if answers(look.trace, one.trace)]
-        talks = {talk for one in asking for _, talk in one.times}
+        talks: dict[bytes, int] = {}
+        for (_, talk), asked in (item for one in asking for item in one.times.items()):
+            talks[talk] = max(len(asked), talks.get(talk, 0))
         found: dict[_Place, list[int]] = {}
         for (place, talk), times in look.times.items():
             if not look.trace.reply or look.trace.translated or not asking or talk in talks:
-                found.setdefault(place, []).extend(times)
+                counted = times[: talks.get(talk)] if look.trace.train else times
+                found.setdefault(place, []).extend(counted)
         return found
 
-    def _told(self, look: _Look, known: dict[_Place, list[int]], begun: int, tap: Tap) -> list[Fact]:
+    def _told(self, look: _Look, known: dict[_Place, list[int]], tap: Tap) -> list[Fact]:
         trace = look.trace
         enclosed, listened = tap.met(trace.source, trace.target)
         looked = StageSighting(
@@ -203,14 +202,12 @@ class Stages:
             enclosed=enclosed or bool(self._ask.send),  # who sends them looks on meanwhile
             listened=listened,
         )
-        if not known:
+        if look.blocked or not known:
             return [looked]
         return [
             msgspec.structs.replace(
                 looked,
                 seen=len(times),
-                first_us=(min(times) - begun) // 1000,
-                last_us=(max(times) - begun) // 1000,
                 **{name: getattr(place, name) for name in _Place.__slots__},
             )
             for place, times in sorted(known.items(), key=lambda one: min(one[1]))[:MOST_PLACES]
@@ -218,8 +215,8 @@ class Stages:
 
     def _close(self, one: socket.socket) -> None:
         self._readers.pop(one, None)
-        asyncio.get_running_loop().remove_reader(one)
-        one.close()
+        self._lookers.pop(one, None)
+        filters.close(one)
 
 
 def bare_filters(one: Followed, six: bool) -> list[bytes]:

@@ -12,16 +12,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from typing import NamedTuple
 
 from node_probe.checksum import checksum
-from node_probe.filters import BEHIND, HALF, INSTRUCTION, JEQ, RETURN, Condition, attach, either, program
+from node_probe.filters import AND, BEHIND, HALF, INSTRUCTION, JEQ, RETURN, Condition, attach, either, program
 
 HEADER = struct.Struct("!HHIIBBHHH")
 OPTIONS = bytes([2, 4])  # maximum segment size, as every SYN has it; two bytes more say how large
 LENGTH = HEADER.size + len(OPTIONS) + 2
 MSS, WINDOW = 1220, 64240
 SYN, RST, ACK = 0x02, 0x04, 0x10
-LOWEST_PORT, PORTS = 61000, 4536  # the kernel gives out none of these by itself
+LOWEST_PORT, PORTS = 0xF000, 0x1000  # the kernel gives out none of these by itself
 IPV6_CHECKSUM, CHECKSUM_AT = 7, 16
 ENOUGH = 128  # bytes of an answer
 
@@ -53,25 +54,49 @@ async def knock(one: socket.socket, target: str, port: int, data: bytes, identit
 
     identity: four bytes, its sequence number. The port it is sent from comes of it, too.
     """
-    six = one.family == socket.AF_INET6
-    own_port = port_of(identity)
-    attach(one, _only_to(own_port, six=six))
+    attach(one, _only_to(port_of(identity), six=one.family == socket.AF_INET6))
     one.connect((target, 0))  # what comes from others is not for this socket
-    packet = _packet(one.getsockname()[0], target, own_port, port, identity, data, sum_up=not six)
-    one.send(packet)
+    one.send(packet(one, target, port, data, identity))
+    sequence = int.from_bytes(identity, "big")
     while True:
-        answer = await asyncio.get_running_loop().sock_recv(one, ENOUGH)
-        start = 0 if six else (answer[0] & 0xF) * 4  # IPv6's header stays with the kernel
-        source, _, _, about, _, flags, _, _, _ = HEADER.unpack_from(answer, start)
-        sequence = int.from_bytes(identity, "big")
-        if source == port and about in ((sequence + 1) % 2**32, (sequence + 1 + len(data)) % 2**32):
-            if flags & RST:
+        answer = read(one, await asyncio.get_running_loop().sock_recv(one, ENOUGH))
+        if answer.source == port and answer.about in ((sequence + 1) % 2**32, (sequence + 1 + len(data)) % 2**32):
+            if answer.refuses:
                 raise Reset
-            if flags & (SYN | ACK) == SYN | ACK:
+            if answer.flags & (SYN | ACK) == SYN | ACK:
                 return
 
 
-def _packet(source: str, target: str, own_port: int, port: int, identity: bytes, data: bytes, *, sum_up: bool) -> bytes:
+def listen(one: socket.socket, target: str) -> None:
+    """From now on the socket is given what the target answers to any such packet. Raises OSError."""
+    attach(one, _only_to(LOWEST_PORT, PORTS - 1, six=one.family == socket.AF_INET6))
+    one.connect((target, 0))
+
+
+class Segment(NamedTuple):
+    """What came back."""
+
+    source: int  # ports
+    target: int
+    about: int  # the next byte that its sender expects
+    flags: int
+
+    @property
+    def refuses(self) -> bool:
+        return bool(self.flags & RST)
+
+
+def read(one: socket.socket, answer: bytes) -> Segment:
+    """one: the socket it came by."""
+    start = 0 if one.family == socket.AF_INET6 else (answer[0] & 0xF) * 4  # IPv6's header stays with the kernel
+    source, target, _, about, _, flags, _, _, _ = HEADER.unpack_from(answer, start)
+    return Segment(source, target, about, flags)
+
+
+def packet(one: socket.socket, target: str, port: int, data: bytes, identity: bytes) -> bytes:
+    """What `one`, a connected socket, is to send."""
+    own_port, sum_up = port_of(identity), one.family == socket.AF_INET
+    source = one.getsockname()[0]
     options = OPTIONS + struct.pack("!H", MSS)
     words = LENGTH // 4 << 4
 
@@ -86,9 +111,10 @@ def _packet(source: str, target: str, own_port: int, port: int, identity: bytes,
     return whole(checksum(ends + struct.pack("!HH", socket.IPPROTO_TCP, len(blank)) + blank))
 
 
-def _only_to(port: int, *, six: bool) -> bytes:
-    """Answers to this port: a raw socket would be given all that comes in TCP."""
+def _only_to(port: int, rest: int = 0, *, six: bool) -> bytes:
+    """Answers to this port, and to those that differ in the bits of `rest`: a raw socket would be given all of TCP."""
+    mask = 0xFFFF ^ rest
     if not six:
-        return program(False, [Condition(HALF + BEHIND, 2, port)])
-    code = [(HALF, 0, 0, 2), (JEQ, 0, 1, port), (RETURN, 0, 0, ENOUGH), (RETURN, 0, 0, 0)]  # without the IP header
-    return b"".join(INSTRUCTION.pack(*one) for one in code)
+        return program(False, [Condition(HALF + BEHIND, 2, port, mask)])
+    code = [(HALF, 0, 0, 2), (AND, 0, 0, mask), (JEQ, 0, 1, port), (RETURN, 0, 0, ENOUGH), (RETURN, 0, 0, 0)]
+    return b"".join(INSTRUCTION.pack(*one) for one in code)  # IPv6's header stays with the kernel

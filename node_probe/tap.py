@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
+import re
 import socket
 import struct
 import time
@@ -34,6 +36,7 @@ QUIET_S = 0.3  # without a mark: this long after the last packet of a leg no oth
 POLL_S = 0.01
 RESERVE_S = 0.1  # of the deadline, to bring the answer home
 MAGIC = b"cwhy"
+MARK = re.compile("[0-9a-f]{16}")
 LISTENING, BEGIN, END = b"L", b"B", b"E"
 AGAIN_S = 0.05  # between two marks that say the same: the peer's probe may be asked a little later
 READY_S = 0.3  # for the peer to listen
@@ -63,10 +66,11 @@ class _Seen:
     listening: bool = False  # the peer is
     begun: set[bytes] = field(default_factory=set)  # nonces of those who said that they begin
     ended: bool = False
+    all_sent: bool = False  # of this very question
     at: float = 0.0
 
-    def complete(self, now: float) -> bool:
-        return self.watch.way == "out" or self.ended or (self.packets > 0 and now - self.at > QUIET_S)
+    def complete(self, now: float, quiet_s: float) -> bool:
+        return self.watch.way == "out" or self.ended or (self.packets > 0 and now - self.at > quiet_s)
 
 
 Met = Callable[[socket.socket, Packet], None]
@@ -77,13 +81,15 @@ class Tap:
 
     def __init__(self, ask: NodeAsk) -> None:
         self._ask = ask
-        self._nonce = os.urandom(8)
+        self._nonce = bytes.fromhex(ask.mark) if MARK.fullmatch(ask.mark) else os.urandom(8)
         self._seen = [_Seen(watch) for watch in ask.watch]
+        self._quiet_s = math.inf if any(one.train for one in ask.trace) else QUIET_S  # between trains it is quiet, too
         self._trouble = ""
         self._sockets: dict[socket.socket, Met] = {}
         self._telling: asyncio.Task[None] | None = None
         self._sending = False
         self._opened = 0.0
+        self._had_time = False  # for peers that are not heard
 
     def open(self) -> None:
         """Never raises: what cannot be looked at is told by `sightings`."""
@@ -133,13 +139,26 @@ class Tap:
         self._tell("out", END)
 
     async def look(self, deadline: float) -> None:
-        """Returns once every peer that sends here has ended, or shortly before `deadline`. Goes on until `close`."""
+        """Returns once every peer that sends here has ended, or shortly before `deadline`. Goes on until `close`.
+
+        A peer that was asked at the same time has begun after twice the time that all this takes a node.
+        """
         until = deadline - RESERVE_S
-        while self._sockets and time.monotonic() < until:
-            now = time.monotonic()
-            if all(seen.complete(now) for seen in self._seen):
+        begun_until = self._opened + 2 * (READY_S + self._ask.patience_ms / 1000)
+        while self._sockets and (now := time.monotonic()) < until:
+            missing = [seen for seen in self._seen if not seen.complete(now, self._quiet_s)]
+            if not missing:
+                break
+            if now > begun_until and not any(seen.begun for seen in missing):
+                self._had_time = True
                 break
             await asyncio.sleep(POLL_S)
+
+    def all_sent(self) -> bool:
+        """Have the peers sent all packets of this question, and waited for their answers? So they say, or they are not
+        heard at all and `look` has waited as long as that takes."""
+        here = [seen for seen in self._seen if seen.watch.way == "in"]
+        return bool(here) and (self._had_time or all(seen.all_sent for seen in here))
 
     def sightings(self) -> list[Fact]:
         """A Sighting for each watch, of all that has come so far. A mark may have been read before earlier packets."""
@@ -237,11 +256,11 @@ class Tap:
             seen.begun.add(nonce)
         elif said == self._said(END, seen.watch, nonce) and nonce in seen.begun:
             seen.ended = True
+            seen.all_sent = seen.all_sent or said == self._said(END, seen.watch)
 
     def _close(self, one: socket.socket) -> None:
         self._sockets.pop(one, None)
-        asyncio.get_running_loop().remove_reader(one)
-        one.close()
+        filters.close(one)
 
     def _give_up(self, why: str) -> None:
         self._trouble = why

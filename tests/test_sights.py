@@ -38,7 +38,7 @@ def sighting(leg: Leg, end: str, device: str, going: str, **fields: Any) -> Stag
         source_address=leg.source_address,
         target_address=leg.target_address,
         reply=leg.direction == "reverse",
-        **({"device": device, "going": going, "seen": 2, "first_us": 0, "last_us": 9, "enclosed": True} | fields),
+        **({"device": device, "going": going, "seen": 2, "enclosed": True} | fields),
     )
 
 
@@ -73,7 +73,7 @@ def passed(leg: Leg, stage: str) -> StageSighting | None:
 
 def looked(leg: Leg) -> list[StageSighting]:
     """Where packets were looked for, and none met."""
-    none = {"device": "", "going": "", "seen": 0, "first_us": -1, "last_us": -1}
+    none = {"device": "", "going": "", "seen": 0}
     return [
         sighting(leg, end, **none, pod=pod)
         for end, name in (("source", leg.source), ("target", leg.target))

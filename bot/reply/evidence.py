@@ -270,10 +270,15 @@ def _probe(fact: ProbeResult, legs: Sequence[Leg]) -> Said | None:
 def _train(fact: Train, legs: Sequence[Leg]) -> Said | None:
     kind = f"{fact.protocol} {fact.port}" if fact.port else fact.protocol
     what = say(
-        "{kind}, trains of packets from {source} to {target}",
+        "{kind}, trains of packets from {source} to {target}, most often answered within {usual} ms, always within "
+        "{longest} ms"
+        if fact.rtt_us >= 0
+        else "{kind}, trains of packets from {source} to {target}",
         kind=kind,
         source=fact.pod or fact.node,
         target=fact.target_address,
+        usual=f"{fact.rtt_us / 1000:.1f}",
+        longest=f"{fact.rtt_most_us / 1000:.1f}",
     )
     sent = fact.sent + fact.sent_again
     expected = say("{answered} of {sent} answered", answered=sent, sent=sent)
