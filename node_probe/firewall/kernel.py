@@ -7,16 +7,16 @@ addresses, interfaces, protocols, ports, marks, states, comments and the end. Th
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_address
 from typing import Literal
 
 from node_probe import nfnetlink
-from node_probe.firewall.ruleset import CALICO, NFT, Chain, Element, Key, Rule, calico_comment
+from node_probe.firewall.ruleset import NFT, Chain, Element, Key, Rule, calico_comment
 from node_probe.nfnetlink import DUMP, FAMILIES, GET_RULE, INET, NETDEV, NEW_RULE, NFTABLES, attributes
 
 # linux/netfilter/nf_tables.h
@@ -53,35 +53,31 @@ PROTOCOLS = {1: "icmp", 2: "igmp", 6: "tcp", 17: "udp", 47: "gre", 50: "esp", 58
 OF_NETWORK = {2: "ipv4", 10: "ipv6"}
 OF_LINK = {0x0800: "ip", 0x86DD: "ip6", 0x0806: "arp"}
 REGISTERS_OF_16, WORDS = 4, 8  # 1 to 4 are of 16 bytes, from 8 on of four each
+OF_POLICIES = re.compile(r"(?:^|-)cali-(?:p[io]|pr[io]|g[io])-")
 EXTENSIONS = ("match", "target")  # of iptables
 ENDING_TARGETS = {"REJECT": "reject", "DROP": "drop"}
 
 
 def listed(keys: Iterable[Key]) -> list[Chain]:
-    """Every base chain, and with their rules these chains and all of Calico's in the same tables. Raises OSError."""
-    wanted: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for where, family, table, name in keys:
-        if where == NFT and family in NUMBERS:
-            wanted[family, table].append(name)
+    """Every base chain; with their rules these chains, and those of policies that they lead to. Raises OSError."""
     with nfnetlink.netfilter() as wire:
         heads = {chain.key: chain for chain in _heads(wire)}
-        for (family, table), names in wanted.items():
-            calicos = [key[3] for key in heads if key[1:3] == (family, table) and CALICO.search(key[3])]
-            rules: dict[str, list[Rule]] = defaultdict(list)
-            for asked in [""] if calicos else names:
-                for rule in _rules(wire, family, table, asked, {*names, *calicos}):
-                    rules[rule.chain].append(rule)
-            for name, found in rules.items():
-                key = NFT, family, table, name
-                head = heads.get(key, Chain(backend=NFT, family=family, table=table, name=name))
-                heads[key] = head.with_rules(found)
+        waiting = [key for key in keys if key[0] == NFT and key[1] in NUMBERS]
+        done: set[Key] = set()
+        while waiting:
+            key = waiting.pop()
+            done.add(key)
+            rules = list(_rules(wire, *key[1:]))
+            heads[key] = heads.get(key, Chain(backend=NFT, family=key[1], table=key[2], name=key[3])).with_rules(rules)
+            led = ((*key[:3], target) for rule in rules for target in rule.targets if OF_POLICIES.search(target))
+            waiting += [one for one in dict.fromkeys(led) if one not in done]
     return [chain for chain in heads.values() if chain.hook or chain.rules]
 
 
 def handles(chains: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str, str], list[int]]:
     """By chain (family, table, name) its rules' handles in order. Raises OSError."""
     with nfnetlink.netfilter() as wire:
-        return {one: [_number(has[3]) for has in _bodies(wire, *one, {one[2]})] for one in chains}
+        return {one: [_number(has[3]) for has in _bodies(wire, *one)] for one in chains}
 
 
 def elements(family: str, table: str, name: str) -> list[Element]:
@@ -122,23 +118,18 @@ def _heads(wire: socket.socket) -> Iterator[Chain]:
             )
 
 
-def _bodies(
-    wire: socket.socket, family: str, table: str, asked: str, names: Collection[str]
-) -> Iterator[dict[int, bytes]]:
-    """What each rule of these chains has. asked: "" where that is more than one."""
-    named = nfnetlink.text(1, table) + (nfnetlink.text(2, asked) if asked else b"")
+def _bodies(wire: socket.socket, family: str, table: str, chain: str) -> Iterator[dict[int, bytes]]:
+    """What each of its rules has."""
+    named = nfnetlink.text(1, table) + nfnetlink.text(2, chain)
     for _, body in _dumped(wire, GET_RULE, NEW_RULE, NUMBERS[family], named):
         has = attributes(body)
         # An old kernel does not heed which chain was asked for.
-        if _text(has.get(2, b"")) in names and _text(has.get(1, b"")) == table:
+        if _text(has.get(2, b"")) == chain and _text(has.get(1, b"")) == table:
             yield has
 
 
-def _rules(wire: socket.socket, family: str, table: str, asked: str, names: Collection[str]) -> Iterator[Rule]:
-    count: dict[str, int] = defaultdict(int)
-    for has in _bodies(wire, family, table, asked, names):
-        chain = _text(has[2])
-        count[chain] += 1
+def _rules(wire: socket.socket, family: str, table: str, chain: str) -> Iterator[Rule]:
+    for number, has in enumerate(_bodies(wire, family, table, chain), 1):
         words = _Words()
         for one in _each(has.get(4, b"")):
             expression = attributes(one)
@@ -150,7 +141,7 @@ def _rules(wire: socket.socket, family: str, table: str, asked: str, names: Coll
             family=family,
             table=table,
             chain=chain,
-            number=count[chain],
+            number=number,
             handle=_number(has[3]),
             text=" ".join([*words.said, f'comment "{comment}"'] if comment else words.said),
             comment=said,

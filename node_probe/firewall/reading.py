@@ -6,6 +6,7 @@ Tools print rules in the words in which people wrote them. What they cannot be a
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import selectors
 import shutil
@@ -32,29 +33,39 @@ from node_probe.firewall.ruleset import (
     with_handles,
 )
 
+PIPE, GATHER_S = 1 << 20, 0.002
 LIMIT = 64 << 20  # bytes of one listing; 22,000 rules are 4 MB
+KERNEL_S = 0.1  # before the deadline tools are waited for no more; the kernel needs some milliseconds for a few chains
 Command = tuple[str, ...]
 
 
-def read(family: int, deadline: float, *, wanted: Iterable[Key] | None = None) -> Ruleset:
+def read(family: int, deadline: float, *, wanted: Iterable[Key] | None = None, legacy_only: bool = False) -> Ruleset:
     """The rules a packet of this family (4 or 6) can meet in this network namespace, as they are now.
 
-    deadline: time.monotonic, s. wanted: keys of the chains whose rules matter; all others have none then, but Calico's.
-    None: all rules, with their counters and where maps lead, which takes seconds where there are thousands; rules of
-    iptables-nft have no handles then. What cannot be read is a sentence in `unread`. Blocks; for a thread of its own.
+    deadline: time.monotonic, s. wanted: keys of the chains whose rules matter; all others have none then, but those of
+    policies they lead to. None: all rules, with their counters and where maps lead, which takes seconds where there are
+    thousands; rules of iptables-nft have no handles then. legacy_only: those of iptables-legacy, and no others. What
+    cannot be read is a sentence in `unread`. Blocks; for a thread of its own.
     """
     ip = "ip6" if family == 6 else "ip"
     legacy: list[Command] = [(f"{ip}tables-legacy-save", "-c")] if holds_tables(family) else []
+    if legacy_only:
+        told, unread = _run(legacy, deadline)
+        return Ruleset(_parsed(told, ip, None).values(), list(unread.values()))
     if wanted is None:
         return _everything(ip, legacy, deadline)
     keys = list(dict.fromkeys(wanted))
     only = {(table, name) for _, _, table, name in keys}
     nft = [(of, table, name) for where, of, table, name in keys if where == NFT]
     own = [one for one in nft if one[0] == ip and one[1] in TABLES]  # iptables-nft's
+    by_kernel = {chain.key: chain for chain in kernel.listed(keys)}
+    # Whose policies were consulted stands in chains that no event told of.
+    nft += [key[1:] for key, chain in by_kernel.items() if chain.rules and key not in keys and key[2] == CALICO_TABLE]
+    soon = deadline - KERNEL_S
     before = kernel.handles(own)
     commands = [*legacy, *((f"{ip}tables-nft-save", "-c", "-t", table) for _, table, _ in own)]
-    commands += [_listing(*one) for one in nft if one not in own]
-    told, unread = _run(list(dict.fromkeys(commands)), deadline)
+    commands += _listings(one for one in nft if one not in own)
+    told, unread = _run(list(dict.fromkeys(commands)), soon)
     found = _parsed(told, ip, only)
     after = kernel.handles(own)
     as_nft = [one for one in nft if one not in own]
@@ -64,14 +75,15 @@ def read(family: int, deadline: float, *, wanted: Iterable[Key] | None = None) -
             found[chain.key] = with_handles(chain, handles)
         else:  # changed meanwhile, or not iptables-nft's after all: nft's own words, without comments
             as_nft.append(one)
-    again, more = _run([_listing(*one) for one in as_nft if one in own], deadline)
+    again, more = _run(_listings(one for one in as_nft if one in own), soon)
     found |= _parsed(again, ip, only)
-    untold = [one for one in as_nft if _listing(*one) not in told | again]
-    by_kernel = {chain.key: chain for chain in kernel.listed((NFT, *one) for one in untold)}
     unread |= more
-    if untold and all((NFT, *one) in by_kernel for one in untold):
-        unread = {name: why for name, why in unread.items() if "legacy" in name}
-    chains = by_kernel | found | {key: chain for key, chain in by_kernel.items() if chain.rules}
+    untold = [(NFT, *one) for one in as_nft if (NFT, *one) not in found or (one in own and not again)]
+    if untold:
+        by_kernel |= {chain.key: chain for chain in kernel.listed(untold)}
+        if all(by_kernel[key].rules for key in untold if key in by_kernel) and by_kernel.keys() >= set(untold):
+            unread = {name: why for name, why in unread.items() if "legacy" in name}
+    chains = by_kernel | found | {key: by_kernel[key] for key in untold if key in by_kernel}
     return Ruleset(chains.values(), list(unread.values()), _elements(keys, chains))
 
 
@@ -89,10 +101,15 @@ def _elements(keys: Collection[Key], chains: Mapping[Key, Chain]) -> dict[tuple[
     return found
 
 
-def _listing(family: str, table: str, chain: str) -> Command:
-    if table == CALICO_TABLE:  # whose policies were consulted stands in chains that no event told of
-        return ("nft", "-a", "-t", "list", "table", family, table)
-    return ("nft", "-a", "-t", "list", "chain", family, table, chain)
+def _listings(chains: Iterable[tuple[str, str, str]]) -> list[Command]:
+    """One program for all chains of a table."""
+    tables: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for family, table, chain in chains:
+        tables[family, table].append(chain)
+    return [
+        ("nft", "-a", "-t", "; ".join(f"list chain {family} {table} {chain}" for chain in dict.fromkeys(names)))
+        for (family, table), names in tables.items()
+    ]
 
 
 def _everything(ip: str, legacy: list[Command], deadline: float) -> Ruleset:
@@ -175,10 +192,14 @@ def _printed(running: dict[Command, subprocess.Popen[bytes]], deadline: float) -
             for kind, pipe in (("out", process.stdout), ("err", process.stderr)):
                 if pipe is not None:
                     selector.register(pipe, selectors.EVENT_READ, (name, kind))
+                    with contextlib.suppress(OSError):  # so many pipes are too much for this user
+                        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE)
         while selector.get_map() and (left := deadline - time.monotonic()) > 0:
-            for key, _ in selector.select(left):
+            ready = selector.select(left)
+            time.sleep(min(GATHER_S, left))  # nft writes line by line: each would wake this program up
+            for key, _ in ready:
                 name, kind = key.data
-                data = os.read(key.fd, 1 << 16)
+                data = os.read(key.fd, PIPE)
                 heard[name, kind] += data
                 if not data or len(heard[name, kind]) > LIMIT:
                     selector.unregister(key.fileobj)

@@ -131,7 +131,8 @@ _POLICY = re.compile(r"; policy (\S+);")
 _HANDLE = re.compile(r" # handle (\d+)\s*$")
 _COUNTER = re.compile(r"\bcounter packets (\d+) bytes \d+")
 _NFT_COMMENT = re.compile(r'\bcomment "([^"]*)"')
-_NFT_END = re.compile(r"(?:^|\s)(?:(drop|accept|return|queue)|(reject)\b.*|(jump|goto) (\S+))$")
+_VERDICTS = {"drop", "accept", "return", "queue"}
+_REJECT = re.compile(r"(?:^| )reject\b")
 _CALI = re.compile(r"cali:([\w-]{16}); ?")
 
 
@@ -162,8 +163,8 @@ def from_nft(text: str) -> list[Chain]:
             if match := _POLICY.search(line):
                 base["policy"] = match[1]
         else:
-            pending = f"{pending} {line.strip()}".strip()
-            if match := _HANDLE.search(pending):
+            pending = f"{pending} {line.strip()}" if pending else line.strip()
+            if " # handle " in line and (match := _HANDLE.search(pending)):
                 rules.append(_nft_rule(pending[: match.start()], int(match[1]), len(rules) + 1, head))
                 pending = ""
     return [_with_maps(chain, maps) for chain in found]
@@ -193,12 +194,13 @@ def _with_maps(chain: Chain, maps: dict[tuple[str, str, str], list[str]]) -> Cha
 
 
 def _nft_rule(text: str, handle: int, number: int, head: dict[str, str]) -> Rule:
-    counted = _COUNTER.search(text)
-    text = " ".join(_COUNTER.sub("counter", text).split())
-    said = _NFT_COMMENT.search(text)
-    plain = _NFT_COMMENT.sub("", text).rstrip()
-    end = _NFT_END.search(plain)
-    digest, comment = calico_comment(said[1] if said else "")
+    # There may be tens of thousands of rules: what one has not is not looked for.
+    counted = _COUNTER.search(text) if "counter packets " in text else None
+    text = " ".join((_COUNTER.sub("counter", text) if counted else text).split())
+    said = _NFT_COMMENT.search(text) if 'comment "' in text else None
+    plain = _NFT_COMMENT.sub("", text).rstrip() if said else text
+    verdict, target = _nft_end(plain)
+    digest, comment = calico_comment(said[1]) if said else ("", "")
     return Rule(
         backend=NFT,
         family=head["family"],
@@ -209,10 +211,20 @@ def _nft_rule(text: str, handle: int, number: int, head: dict[str, str]) -> Rule
         text=text,
         comment=comment,
         digest=digest,
-        verdict=(end[1] or end[2] or end[3]) if end else "",
-        targets=(end[4],) if end and end[4] else tuple(_ELEMENT.findall(plain)),
+        verdict=verdict,
+        targets=(target,) if target else tuple(_ELEMENT.findall(plain)) if "vmap" in plain else (),
         packets=int(counted[1]) if counted else -1,
     )
+
+
+def _nft_end(plain: str) -> tuple[str, str]:
+    """Verdict, and the chain of a jump or goto."""
+    *_, before, last = ("", "", *plain.rsplit(None, 2)[-2:])
+    if last in _VERDICTS:
+        return last, ""
+    if before in ("jump", "goto"):
+        return before, last
+    return ("reject", "") if _REJECT.search(plain) else ("", "")
 
 
 def calico_comment(comment: str) -> tuple[str, str]:

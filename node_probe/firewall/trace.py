@@ -125,7 +125,7 @@ class Following:
             self._trouble(str(error))
             return
         if count:
-            self._before = await asyncio.to_thread(reading.read, self._ask.family, deadline)
+            self._before = await self._all_rules(deadline)
 
     def _make(self) -> None:
         devices: Sequence[str] = ()
@@ -242,9 +242,7 @@ class Following:
         return [packet for packet in packets if packet.talk in talks] if asking else packets
 
     async def _counted(self, before: Ruleset, deadline: float) -> list[Fact]:
-        after = await asyncio.to_thread(reading.read, self._ask.family, deadline)
-        if self._uncounted:
-            before, after = _only_legacy(before), _only_legacy(after)
+        after = await self._all_rules(deadline)
         legs: list[Counted] = []
         for one in self._followed:
             if one.outer or one.trace.reply:
@@ -255,6 +253,10 @@ class Following:
                 Counted(one.trace, sent, [pod.interface for pod in self._ask.local_pods if pod.address in ends])
             )
         return list(grown(self._ask.node, legs, before, after))
+
+    async def _all_rules(self, deadline: float) -> Ruleset:
+        """Those whose counters are to be compared."""
+        return await asyncio.to_thread(reading.read, self._ask.family, deadline, legacy_only=self._uncounted)
 
     def _trouble(self, why: str) -> None:
         if why not in self._troubles:
@@ -391,11 +393,6 @@ def _routed(packets: Sequence[_Packet], fact: FirewallTrace) -> bool:
 
 def _is_of(probe: SendProbe, trace: Trace) -> bool:
     return (probe.target, probe.protocol, probe.port) == (trace.target, trace.protocol, trace.port)
-
-
-def _only_legacy(rules: Ruleset) -> Ruleset:
-    chains = [chain for chain in rules.chains.values() if chain.backend == ruleset.IPTABLES_LEGACY]
-    return Ruleset(chains, rules.unread)
 
 
 def _identity(packet: bytes, behind: bytes) -> bytes:
