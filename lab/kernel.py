@@ -12,6 +12,7 @@ from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
+from lab import dumps
 from lab.namespaces import Namespace
 
 KERNEL, BOOT, BIRD, FELIX = 2, 3, 12, 80  # route protocols
@@ -43,6 +44,15 @@ STATES = {
     0x40: "NOARP",
     0x80: "PERMANENT",
 }
+# linux/if_link.h, linux/if_addr.h, linux/rtnetlink.h, linux/fib_rules.h, linux/neighbour.h, RFC 2863
+IFLA_ADDRESS, IFNAME, IFLA_MTU, IFLA_TXQLEN, IFLA_OPERSTATE, IFLA_LINKINFO = 1, 3, 4, 13, 16, 18
+INFO_KIND, INFO_DATA = 1, 2
+VXLAN_ID, VXLAN_LINK, VXLAN_LOCAL, VXLAN_LEARNING, VXLAN_PORT, VXLAN_LOCAL6 = 1, 3, 4, 7, 15, 17
+IFA_ADDRESS, IFA_LOCAL = 1, 2
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE, RTAX_MTU = 1, 4, 5, 6, 7, 8, 15, 2
+FRA_SRC, FRA_PRIORITY, FRA_TABLE = 2, 6, 15
+NDA_DST, NDA_LLADDR = 1, 2
+OPERSTATES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", "UP")
 FAMILIES = {4: AF_INET, 6: AF_INET6}
 DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}  # the destination of the default route
 GONE = (errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL)
@@ -114,9 +124,9 @@ class Kernel:
 
     def links(self) -> dict[str, Link]:
         """By name."""
-        messages = list(self._ask("get_links"))
-        names = {message["index"]: message.get_attr("IFLA_IFNAME") for message in messages}
-        return {link.name: link for link in (_link(message, names) for message in messages)}
+        found = self._dump(dumps.LINKS)
+        names = {fields[2]: dumps.text(has[IFNAME]) for fields, has in found}
+        return {link.name: link for link in (_link(fields, has, names) for fields, has in found)}
 
     def link(self, name: str) -> Link | None:
         return self.links().get(name)
@@ -131,54 +141,51 @@ class Kernel:
 
     def addresses(self, device: str, family: int = 4) -> list[str]:
         """As ADDRESS/LENGTH; of IPv6 the link-local ones too."""
+        index = self.index(device)
         return [
-            f"{message.get_attr('IFA_LOCAL') or message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}"
-            for message in self._ask("get_addr", family=FAMILIES[family], index=self.index(device))
+            f"{dumps.address(has.get(IFA_LOCAL) or has.get(IFA_ADDRESS))}/{length}"
+            for (_, length, _, _, of), has in self._dump(dumps.ADDRESSES, FAMILIES[family])
+            if of == index
         ]
 
     def routes(self, family: int = 4) -> list[Route]:
         """All tables."""
-        names = {link.index: link.name for link in self.links().values()}
-        return [_route(message, names, family) for message in self._ask("get_routes", family=FAMILIES[family])]
+        names = self._names()
+        return [_route(fields, has, names, family) for fields, has in self._dump(dumps.ROUTES, FAMILIES[family])]
 
     def rules(self, family: int = 4) -> list[tuple[int, int, str]]:
         """(priority, table, source)"""
         found = []
-        for message in self._ask("get_rules", family=FAMILIES[family]):
-            table = message.get_attr("FRA_TABLE") or message["table"]
-            source = message.get_attr("FRA_SRC")
-            found.append(
-                (message.get_attr("FRA_PRIORITY") or 0, table, f"{source}/{message['src_len']}" if source else "all")
-            )
+        for fields, has in self._dump(dumps.RULES, FAMILIES[family]):
+            table = dumps.number(has.get(FRA_TABLE)) or fields[4]
+            source = dumps.address(has.get(FRA_SRC))
+            found.append((dumps.number(has.get(FRA_PRIORITY)), table, f"{source}/{fields[2]}" if source else "all"))
         return found
 
     def neighbors(self, device: str = "", family: int = 4) -> list[tuple[str, str, str, str]]:
         """(address, device, mac, state)"""
-        names = {link.index: link.name for link in self.links().values()}
+        names = self._names()
         return [
-            (
-                message.get_attr("NDA_DST"),
-                names.get(message["ifindex"], ""),
-                message.get_attr("NDA_LLADDR") or "",
-                _state(message["state"]),
-            )
-            for message in self._ask("get_neighbours", family=FAMILIES[family])
-            if not device or names.get(message["ifindex"]) == device
+            (dumps.address(has.get(NDA_DST)), names.get(index, ""), dumps.mac(has.get(NDA_LLADDR)), _state(state))
+            for (_, index, state, _, _), has in self._dump(dumps.NEIGHBORS, FAMILIES[family])
+            if not device or names.get(index) == device
         ]
 
     def fdb(self, device: str = "") -> list[tuple[str, str, str, str]]:
         """(mac, device, outer address or "", state) of the entries marked `self`."""
-        names = {link.index: link.name for link in self.links().values()}
+        names = self._names()
         return [
-            (
-                message.get_attr("NDA_LLADDR"),
-                names.get(message["ifindex"], ""),
-                message.get_attr("NDA_DST") or "",
-                _state(message["state"]),
-            )
-            for message in self._ask("fdb", "dump")
-            if message["family"] == AF_BRIDGE and (not device or names.get(message["ifindex"]) == device)
+            (dumps.mac(has.get(NDA_LLADDR)), names.get(index, ""), dumps.address(has.get(NDA_DST)), _state(state))
+            for (_, index, state, _, _), has in self._dump(dumps.NEIGHBORS, AF_BRIDGE)
+            if not device or names.get(index) == device
         ]
+
+    def _dump(self, what: int, family: int = 0) -> list[tuple[dumps.Fields, dumps.Attributes]]:
+        return self.namespace.reader.dump(what, family)
+
+    def _names(self) -> dict[int, str]:
+        """Of the devices, by index."""
+        return {fields[2]: dumps.text(has[IFNAME]) for fields, has in self._dump(dumps.LINKS)}
 
     # ---- writing
 
@@ -324,47 +331,43 @@ def _state(bits: int) -> str:
     return STATES[PERMANENT] if bits & PERMANENT else STATES.get(bits, "NONE")
 
 
-def _link(message: Any, names: dict[int, str]) -> Link:
-    info = message.get_attr("IFLA_LINKINFO")
-    kind = (info.get_attr("IFLA_INFO_KIND") if info else "") or ""
-    data = info.get_attr("IFLA_INFO_DATA") if kind == "vxlan" else None
-
-    def vxlan(name: str, missing: Any) -> Any:
-        value = data.get_attr(f"IFLA_VXLAN_{name}") if data is not None else None
-        return missing if value is None else value
-
+def _link(fields: dumps.Fields, has: dumps.Attributes, names: dict[int, str]) -> Link:
+    _, _, index, flags, _ = fields
+    info = dumps.attributes(has.get(IFLA_LINKINFO, b""))
+    kind = dumps.text(info.get(INFO_KIND))
+    vxlan = dumps.attributes(info.get(INFO_DATA, b"")) if kind == "vxlan" else {}
     return Link(
-        index=message["index"],
-        name=message.get_attr("IFLA_IFNAME"),
-        up=bool(message["flags"] & UP),
-        lower_up=bool(message["flags"] & LOWER_UP),
-        state=message.get_attr("IFLA_OPERSTATE"),
-        mac=message.get_attr("IFLA_ADDRESS") or "",
-        mtu=message.get_attr("IFLA_MTU"),
+        index=index,
+        name=dumps.text(has[IFNAME]),
+        up=bool(flags & UP),
+        lower_up=bool(flags & LOWER_UP),
+        state=OPERSTATES[dumps.number(has.get(IFLA_OPERSTATE))],
+        mac=dumps.mac(has.get(IFLA_ADDRESS)),
+        mtu=dumps.number(has.get(IFLA_MTU)),
         kind=kind,
-        vni=vxlan("ID", 0),
-        port=vxlan("PORT", 0),
-        local=vxlan("LOCAL", "") or vxlan("LOCAL6", ""),
-        parent=names.get(vxlan("LINK", 0), ""),
-        learning=bool(vxlan("LEARNING", 0)),
-        txqlen=message.get_attr("IFLA_TXQLEN") or 0,
+        vni=dumps.number(vxlan.get(VXLAN_ID)),
+        port=int.from_bytes(vxlan.get(VXLAN_PORT, b""), "big"),
+        local=dumps.address(vxlan.get(VXLAN_LOCAL) or vxlan.get(VXLAN_LOCAL6)),
+        parent=names.get(dumps.number(vxlan.get(VXLAN_LINK)), ""),
+        learning=bool(dumps.number(vxlan.get(VXLAN_LEARNING))),
+        txqlen=dumps.number(has.get(IFLA_TXQLEN)),
     )
 
 
-def _route(message: Any, names: dict[int, str], family: int) -> Route:
-    metrics = message.get_attr("RTA_METRICS")
-    kind = TYPES.get(message["type"], str(message["type"]))
-    device = names.get(message.get_attr("RTA_OIF") or 0, "")
+def _route(fields: dumps.Fields, has: dumps.Attributes, names: dict[int, str], family: int) -> Route:
+    _, length, _, _, table, protocol, scope, kind_number, flags = fields
+    kind = TYPES.get(kind_number, str(kind_number))
+    metrics = dumps.attributes(has.get(RTA_METRICS, b""))
     return Route(
-        destination=f"{message.get_attr('RTA_DST') or DEFAULT[family].partition('/')[0]}/{message['dst_len']}",
+        destination=f"{dumps.address(has.get(RTA_DST)) or DEFAULT[family].partition('/')[0]}/{length}",
         kind=kind,
-        gateway=message.get_attr("RTA_GATEWAY") or "",
-        device="" if kind in REFUSING else device,  # IPv6 has them on lo
-        protocol=message["proto"],
-        scope=message["scope"],
-        metric=message.get_attr("RTA_PRIORITY") or 0,
-        onlink=bool(message["flags"] & ONLINK),
-        mtu=(metrics.get_attr("RTAX_MTU") if metrics else 0) or 0,
-        source=message.get_attr("RTA_PREFSRC") or "",
-        table=message.get_attr("RTA_TABLE") or message["table"],
+        gateway=dumps.address(has.get(RTA_GATEWAY)),
+        device="" if kind in REFUSING else names.get(dumps.number(has.get(RTA_OIF)), ""),  # IPv6 has them on lo
+        protocol=protocol,
+        scope=scope,
+        metric=dumps.number(has.get(RTA_PRIORITY)),
+        onlink=bool(flags & ONLINK),
+        mtu=dumps.number(metrics.get(RTAX_MTU)),
+        source=dumps.address(has.get(RTA_PREFSRC)),
+        table=dumps.number(has.get(RTA_TABLE)) or table,
     )

@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from pyroute2 import IPRoute
 
+from lab.dumps import Reader
 from lab.errors import LabError, NamespacesForbidden
 
 CLONE_NEWNS = 0x00020000
@@ -141,6 +142,7 @@ class Namespace:
         self.name = name
         self.descriptor = descriptor
         self._route: Any = None
+        self._reader: Reader | None = None
 
     @classmethod
     def here(cls, name: str) -> Namespace:
@@ -180,6 +182,14 @@ class Namespace:
             with self.entered():
                 self._route = IPRoute()
         return self._route
+
+    @property
+    def reader(self) -> Reader:
+        """Of what this namespace holds. Raises OSError."""
+        if self._reader is None:
+            with self.entered():
+                self._reader = Reader()
+        return self._reader
 
     def sysctl(self, name: str) -> str:
         """`ipv4/ip_forward` of this namespace. Raises OSError."""
@@ -235,6 +245,9 @@ class Namespace:
         if self._route is not None:
             self._route.close()
             self._route = None
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
         with contextlib.suppress(OSError):
             unmount(str(NETNS_DIRECTORY / self.name))
             (NETNS_DIRECTORY / self.name).unlink()
