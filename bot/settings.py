@@ -11,6 +11,8 @@ import msgspec
 
 from bot.errors import UserError
 
+LONGEST_PATIENCE_MS = 1000
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What a command needs to reach the cluster and its probes."""
@@ -20,6 +22,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     certs: Path | None = None  # directory with ca.crt, bot.crt, bot.key
     probe_port: int = 9797
     probe_proxy: str = ""  # http://host:port of a CONNECT proxy
+    patience_ms: int = LONGEST_PATIENCE_MS  # for the answer to a packet, at most
     namespace: str = "calico-why"  # where FixRequests live
     cluster: str = ""  # name shown in answers; "" means the context's name
     state: Path | None = None  # journal and saved investigations; None: nothing is kept
@@ -33,6 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--probe-port", help="port of the probes (9797, $CALICO_WHY_PROBE_PORT)")
     group.add_argument(
         "--probe-proxy", help="http://host:port of an HTTP CONNECT proxy to the probes ($CALICO_WHY_PROBE_PROXY)"
+    )
+    group.add_argument(
+        "--patience",
+        metavar="MS",
+        help="for the answer to a packet, where all of the network is near (1000, the most; $CALICO_WHY_PATIENCE_MS)",
     )
     group.add_argument("--namespace", help="namespace of the fix requests (calico-why, $CALICO_WHY_NAMESPACE)")
     group.add_argument("--cluster", help="name of the cluster in answers (the context's, $CALICO_WHY_CLUSTER)")
@@ -51,6 +59,7 @@ def from_arguments(args: argparse.Namespace, environment: Mapping[str, str] = os
                     "CALICO_WHY_CERTS": args.certs,
                     "CALICO_WHY_PROBE_PORT": args.probe_port,
                     "CALICO_WHY_PROBE_PROXY": args.probe_proxy,
+                    "CALICO_WHY_PATIENCE_MS": args.patience,
                     "CALICO_WHY_NAMESPACE": args.namespace,
                     "CALICO_WHY_CLUSTER": args.cluster,
                     "CALICO_WHY_STATE": args.state,
@@ -69,6 +78,12 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
     proxy = environment.get("CALICO_WHY_PROBE_PROXY", "")
     if proxy and not proxy.startswith("http://"):
         raise UserError(f"{proxy!r} is not a proxy this program can use: give it as http://host:port.")
+    patience = environment.get("CALICO_WHY_PATIENCE_MS") or str(LONGEST_PATIENCE_MS)
+    if not patience.isascii() or not patience.isdigit() or not 0 < int(patience) <= LONGEST_PATIENCE_MS:
+        raise UserError(
+            f"{patience!r} is no time to wait for the answer to a packet: CALICO_WHY_PATIENCE_MS (or --patience) is a "
+            f"number of milliseconds from 1 to {LONGEST_PATIENCE_MS}."
+        )
     certs, state = environment.get("CALICO_WHY_CERTS", ""), environment.get("CALICO_WHY_STATE", "")
     return Settings(
         kubeconfig=environment.get("KUBECONFIG", ""),
@@ -76,6 +91,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         certs=Path(certs) if certs else None,
         probe_port=int(port),
         probe_proxy=proxy,
+        patience_ms=int(patience),
         namespace=environment.get("CALICO_WHY_NAMESPACE") or "calico-why",
         cluster=environment.get("CALICO_WHY_CLUSTER", ""),
         state=Path(state) if state else None,

@@ -74,6 +74,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
         ""  # natOutgoing: the address that packets may carry here in place of the pod's outside of a tunnel
     )
     count: int = 0  # of a forward leg's packets that are sent meanwhile, by this node or the other; 0: not known
+    unaltered: bool = False  # between two pods: nobody is to give them other addresses, and whoever does is told
     train: bool = False  # of TCP only what belongs to a train; else every first packet of a connection, and its answer
 
 
@@ -100,4 +101,5 @@ class NodeAsk(msgspec.Struct, frozen=True, kw_only=True):
     trace: tuple[Trace, ...] = ()
     patience_ms: int = 1000  # for the answer to a packet; a second at most
     deadline_ms: int = 2500  # the probe answers with what it has by then; the rest is Blind
+    mark: str = ""  # 16 hex digits, of all asks of one look: by them a node knows its peer's marks from other questions'
     mark: str = ""  # 16 hex digits, of all asks of one look: by them a node knows its peer's marks from other questions'

@@ -35,6 +35,7 @@ from node_probe.certs import make as make_probe_certificates
 
 API_PORT = 6443  # at the underlay's address in the first node's subnet
 READY_S = 30.0
+PATIENCE_MS = 400  # for answers that one machine gives itself, in less than a millisecond where it is not busy
 # Who may approve in a lab where nobody says otherwise: the local Slack's operators, and whoever holds the kubeconfig.
 APPROVERS = "S0NETOPS,kubernetes:kubernetes-admin"
 Report = Callable[[dict[str, Any]], None]
@@ -151,6 +152,7 @@ class Server:
             "KUBECONFIG": str(self.directory / "kubeconfig"),
             "CALICO_WHY_CERTS": str(self.directory / "certs"),
             "CALICO_WHY_PROBE_PROXY": f"http://127.0.0.1:{proxy_port}",
+            "CALICO_WHY_PATIENCE_MS": str(PATIENCE_MS),
             "CALICO_WHY_CLUSTER": self.directory.name,
             "CALICO_WHY_APPROVERS": os.environ.get("CALICO_WHY_APPROVERS", APPROVERS),
             **dict(self.settings.environment),

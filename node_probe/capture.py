@@ -117,8 +117,7 @@ class Capture:
 
     def close(self) -> None:
         for one in list(self._sockets):
-            asyncio.get_running_loop().remove_reader(one)
-            one.close()
+            filters.close(one)
         self._sockets.clear()
 
     async def lines(self) -> AsyncGenerator[list[CaptureLine]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from bot.errors import UserError
 from bot.investigate import investigate
@@ -85,56 +87,66 @@ def without_each_look(facts: Sequence[Fact]) -> Iterator[tuple[Blind, list[Fact]
         yield blind, [*(f for f in facts if look(f) != (node, name) and (name != "probe" or look(f)[0] != node)), blind]
 
 
-# Read only where packets are lost. Nothing depends on staged policies, which Felix does not program.
-OF_POLICIES = {
-    "networkpolicies",
-    "globalnetworkpolicies",
-    "clusternetworkpolicies",
-    "tiers",
-    "networksets",
-    "globalnetworksets",
-    "hostendpoints",
-}
+# Nothing depends on them: Felix does not program staged policies.
 STAGED = {"stagednetworkpolicies", "stagedkubernetesnetworkpolicies", "stagedglobalnetworkpolicies"}
 
 
-async def without_each_resource(
-    lab: Lab, words: str, *, policies: bool = False
-) -> tuple[Diagnosis, dict[str, Diagnosis | UserError]]:
-    """The answer to `why WORDS`, and those of users to whom the API server refuses one of the resources it reads each.
+async def without_each_resource(lab: Lab, words: str) -> tuple[Diagnosis, dict[str, Diagnosis | UserError]]:
+    """The answer to `why WORDS`, and those of users to whom the API server refuses one of the resources it reads each;
+    where packets are lost policies are among them.
 
-    The probes are asked the same thing once: what they see does not depend on who asks.
-    policies: those that hold policies too; without, only what every question reads.
+    The probes are asked the same thing once: what they see does not depend on who asks. So is the API server, for what
+    it refuses nobody.
     """
-    remembered: dict[NodeAsk, list[Fact]] = {}
-    whole, resources = await _answer(lab.environment(), words, remembered)
+    memory = _Memory({}, {})
+    whole = await _answer(lab.environment(), words, memory)
     assert isinstance(whole, Diagnosis), whole
-    answers = {
-        resource: (await _answer(lab.environment(denied=[resource]), words, remembered))[0]
-        for resource in resources
-        if resource not in STAGED and (policies or resource not in OF_POLICIES)
-    }
-    return whole, answers
+    resources = sorted({_resource(path) for path, _ in memory.told} - STAGED)
+    environments = [lab.environment(denied=[resource]) for resource in resources]
+    answers = await asyncio.gather(
+        *(
+            _answer(environment, words, memory, resource)
+            for environment, resource in zip(environments, resources, strict=True)
+        )
+    )
+    return whole, dict(zip(resources, answers, strict=True))
+
+
+class _Memory(NamedTuple):
+    """What was answered: by probes, and by the API server to somebody who may read everything."""
+
+    seen: dict[NodeAsk, list[Fact]]
+    told: dict[tuple[str, tuple[tuple[str, str | int], ...]], tuple[int, bytes]]
 
 
 async def _answer(
-    environment: Mapping[str, str], words: str, remembered: dict[NodeAsk, list[Fact]]
-) -> tuple[Diagnosis | UserError, list[str]]:
-    """With the plurals of the resources that were read for it."""
+    environment: Mapping[str, str], words: str, memory: _Memory, denied: str = ""
+) -> Diagnosis | UserError:
+    """denied: the resource that this user may not read."""
     settings = from_environment(environment)
-    async with Cluster(settings) as cluster, _Remembering(settings, remembered) as probes:
-        send, paths = cluster.api._send, list[str]()
+    async with Cluster(settings) as cluster, _Remembering(settings, memory.seen) as probes:
+        send = cluster.api._send
 
-        async def telling(path: str, query: dict[str, str | int]) -> tuple[int, bytes]:
-            paths.append(path)
-            return await send(path, query)
+        async def remembering(path: str, query: dict[str, str | int]) -> tuple[int, bytes]:
+            if _resource(path) == denied:
+                return await send(path, query)
+            asked = path, tuple(query.items())
+            if asked not in memory.told:
+                memory.told[asked] = await send(path, query)
+            return memory.told[asked]
 
-        cluster.api._send = telling  # type: ignore[method-assign]
+        cluster.api._send = remembering  # type: ignore[method-assign]
         try:
             answer = await investigate(words.split(), cluster=cluster, probes=probes, worker=worker())
         except UserError as error:
-            return error, []
-    return answer.diagnosis, sorted({found[1] for path in paths if (found := RESOURCE.match(path))})
+            return error
+    return answer.diagnosis
+
+
+def _resource(path: str) -> str:
+    """Its plural; "" where the path is no resource's."""
+    found = RESOURCE.match(path)
+    return found[1] if found else ""
 
 
 class _Remembering(Probes):
@@ -142,7 +154,7 @@ class _Remembering(Probes):
         super().__init__(settings)  # type: ignore[arg-type]
         self._remembered = remembered
 
-    async def _one(self, ask: NodeAsk, address: str) -> list[Fact]:
+    async def _one(self, ask: NodeAsk, address: str, mark: str) -> list[Fact]:
         if ask not in self._remembered:
-            self._remembered[ask] = await super()._one(ask, address)
+            self._remembered[ask] = await super()._one(ask, address, mark)
         return self._remembered[ask]

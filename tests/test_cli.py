@@ -151,6 +151,7 @@ def test_help_imports_no_command() -> None:
         (["why", "shop/cart", "shop/db", "http"], 2, "is not a port"),
         (["why", "a", "b", "--deadline", "0"], 2, "--deadline 0"),
         (["why", "a", "b", "--probe-port", "x"], 2, "is not a port"),
+        (["why", "a", "b", "--patience", "1001"], 2, "is no time to wait for the answer to a packet"),
         (["why", "a", "b", "--probe-proxy", "socks://x"], 2, "is not a proxy"),
         (["why", "a", "b", "--kubeconfig", "/does/not/exist"], 3, "There is no kubeconfig /does/not/exist"),
     ],

@@ -19,6 +19,7 @@ import facts
 from bot.settings import Settings
 from bot.sources.probes import LARGEST_ANSWER, NOT_A_PROBES, Probes
 from facts import Blind, Endpoint, Fact, Neighbor, NodeAsk, Sighting, Sysctl, encode
+from node_probe import tap
 from node_probe.certs import make
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -91,7 +92,39 @@ async def test_the_ask_arrives_and_the_facts_come_back(certs: Path) -> None:
 
     async with probe(certs, handler) as port:
         assert await ask(certs, port) == [SEEN]
-    assert asked == [ASK] and names == ["bot"]
+    assert asked == [msgspec.structs.replace(ASK, mark=asked[0].mark)] and names == ["bot"]
+
+
+async def test_probes_that_are_asked_together_know_each_other_by_a_mark(certs: Path) -> None:
+    """Else one node would take it for the end of this question's packets when another question's were sent."""
+    marks: list[str] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        marks.append(msgspec.json.decode(await request.read(), type=NodeAsk).mark)
+        return web.Response(body=encode([]))
+
+    other = msgspec.structs.replace(ASK, node="node-b")
+    async with probe(certs, handler) as port:
+        await ask(certs, port, ASK, other, addresses=HERE | {"node-b": "127.0.0.1"})
+        await ask(certs, port)
+    assert marks[0] == marks[1] != marks[2]
+    assert all(tap.MARK.fullmatch(one) for one in marks)
+
+
+async def test_nobody_waits_longer_for_a_packet_than_the_settings_say_nor_than_the_ask_does(certs: Path) -> None:
+    given: list[int] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        given.append(msgspec.json.decode(await request.read(), type=NodeAsk).patience_ms)
+        return web.Response(body=encode([]))
+
+    async with probe(certs, handler) as port:
+        for longest in (1000, 400):
+            settings = Settings(certs=certs, probe_port=port, patience_ms=longest)
+            async with Probes(settings) as probes:
+                await probes.ask([ASK], HERE)
+                await probes.ask([msgspec.structs.replace(ASK, patience_ms=200)], HERE)
+    assert given == [1000, 200, 400, 200]
 
 
 async def test_when_an_answer_came_is_told_by_the_asker(certs: Path) -> None:

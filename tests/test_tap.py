@@ -176,6 +176,48 @@ def test_an_end_that_was_read_before_the_packets_does_not_make_them_missing() ->
     assert (arrived.seen, arrived.enclosed) == (1, True)
 
 
+@in_namespaces
+def test_only_the_mark_of_the_same_question_says_that_all_of_its_packets_were_sent() -> None:
+    """Another one about the same pods may end while this one's packets are still to come."""
+    nodes = TwoNodes()
+    mark = "00c0ffee00c0ffee"
+
+    async def look(peer: tap.Tap) -> tuple[bool, bool]:
+        mine = tap.Tap(ask_of("a", mark=mark))
+        mine.open()
+        nodes.b.run(lambda: peer._tell("out", tap.BEGIN))
+        nodes.b.run(lambda: peer._tell("out", tap.END))
+        await mine.look(time.monotonic() + 10)
+        mine.close()
+        return any(seen.ended for seen in mine._seen), mine.all_sent()
+
+    assert asyncio.run(look(tap.Tap(ask_of("b", mark=mark)))) == (True, True)
+    assert asyncio.run(look(tap.Tap(ask_of("b", mark="00c0ffee00c0ffef")))) == (True, False)
+    assert asyncio.run(look(tap.Tap(ask_of("b")))) == (True, False), "its bot is of a version without"
+
+
+@in_namespaces
+def test_a_peer_that_is_not_heard_at_all_does_not_cost_the_whole_deadline() -> None:
+    """Where the network is dead an answer would otherwise take as long as one that never comes."""
+    nodes = TwoNodes()
+    deadline = 60.0
+
+    async def look(begins: bool) -> tuple[float, bool]:
+        began = time.monotonic()
+        mine = tap.Tap(ask_of("a", patience_ms=200))
+        mine.open()
+        if begins:
+            nodes.b.run(lambda: tap.Tap(ask_of("b"))._tell("out", tap.BEGIN))
+        await mine.look(began + (2.5 if begins else deadline))
+        mine.close()
+        return time.monotonic() - began, mine.all_sent()
+
+    took, all_sent = asyncio.run(look(begins=False))
+    assert 1.0 <= took < deadline / 2 and all_sent
+    took, all_sent = asyncio.run(look(begins=True))
+    assert took >= 2.4 and not all_sent, "it was heard that packets follow"
+
+
 def wrapped(tcp_checksum: int) -> bytes:
     """A bare SYN from shop/cart to shop/db as VXLAN carries it."""
     tcp = struct.pack("!HHIIBBHHH", 40000, 8080, 1, 0, 5 << 4, 2, 64240, tcp_checksum, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import ssl
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -141,7 +142,8 @@ class Probes:
     async def ask(self, asks: Sequence[NodeAsk], addresses: Mapping[str, str]) -> list[Fact]:
         """What the probes of the asked nodes saw. addresses: node name to the address its probe listens on."""
         asked = asyncio.get_running_loop().time()
-        answers = await asyncio.gather(*(self._timed(ask, addresses.get(ask.node, ""), asked) for ask in asks))
+        mark = secrets.token_hex(8)
+        answers = await asyncio.gather(*(self._timed(ask, addresses.get(ask.node, ""), asked, mark) for ask in asks))
         return [fact for answer in answers for fact in answer]
 
     async def greet(self, addresses: Sequence[str]) -> None:
@@ -196,16 +198,16 @@ class Probes:
         except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
             raise CannotCapture(_reason(error, address, self._settings)) from error
 
-    async def _timed(self, ask: NodeAsk, address: str, asked: float) -> list[Fact]:
+    async def _timed(self, ask: NodeAsk, address: str, asked: float, mark: str) -> list[Fact]:
         """What a probe looked at while others did cannot be told by the nodes' clocks, which may differ."""
-        facts = await self._one(ask, address)
+        facts = await self._one(ask, address, mark)
         answered_ms = int((asyncio.get_running_loop().time() - asked) * 1000)
         return [
             msgspec.structs.replace(fact, answered_ms=answered_ms) if isinstance(fact, Sighting) else fact
             for fact in facts
         ]
 
-    async def _one(self, ask: NodeAsk, address: str) -> list[Fact]:
+    async def _one(self, ask: NodeAsk, address: str, mark: str) -> list[Fact]:
         if not address:
             return [_blind(ask.node, say("the API gives no InternalIP for it, so its probe cannot be found"))]
         if self._session is None:
@@ -213,7 +215,11 @@ class Probes:
         host = f"[{address}]" if ":" in address else address
         url = f"https://{host}:{self._settings.probe_port}/v1/facts"
         enough_ms = max(int((self._deadline_s - _HEAD_START_S) * 1000), 100)
-        body = msgspec.json.encode(msgspec.structs.replace(ask, deadline_ms=min(ask.deadline_ms, enough_ms)))
+        within = {
+            "deadline_ms": min(ask.deadline_ms, enough_ms),
+            "patience_ms": min(ask.patience_ms, self._settings.patience_ms),
+        }
+        body = msgspec.json.encode(msgspec.structs.replace(ask, mark=mark, **within))
         try:
             async with asyncio.timeout(self._deadline_s):
                 return await self._post(self._session, url, body, ask.node)
