@@ -63,6 +63,7 @@ PLACES = (
     Place("one subnet of CrossSubnet", "crosssubnet+two-subnets"),
     Place("no encapsulation", "bgp"),
     Place("IPIP", "ipip"),
+    Place("addresses by host-local", "host-local+ipip+calico-3.33"),
     Place("IPv6", "ipv6", family=6),
     Place("IPv6 of dual stack", "dualstack", family=6),
     Place(

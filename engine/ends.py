@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ipaddress import ip_address, ip_network
 
 import msgspec
 
@@ -53,6 +54,11 @@ def sides(facts: Sequence[Fact], flow: Flow) -> dict[str, Side]:
     return {side.role: side for side in found}
 
 
+def range_of(node: CalicoNode, address: str) -> str:
+    """The node's own range that holds an address, which is its block with host-local IPAM; "" for none."""
+    return next((cidr for cidr in node.pod_cidrs if ip_address(address) in ip_network(cidr)), "")
+
+
 def _side(
     flow: Flow,
     role: str,
@@ -68,7 +74,7 @@ def _side(
         side = msgspec.structs.replace(
             side,
             interface=endpoint.interface,
-            block=allocation.block,
+            block=allocation.block or (range_of(node, allocation.address) if node else ""),
             vxlan_mode=allocation.vxlan_mode,
             ipip_mode=allocation.ipip_mode,
             nat_outgoing=allocation.nat_outgoing,

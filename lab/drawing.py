@@ -238,9 +238,12 @@ class Drawing:
         for one in pod["status"]["podIPs"]:
             self.free(one["ip"])
         handle, secondary = pod_owner(meta["namespace"], meta["name"], node, self.moment)
-        addresses = [self.take(block, handle, secondary) for block in blocks]
-        fresh = self._running(meta["name"], node, addresses)
-        meta["annotations"] = fresh["metadata"]["annotations"]
+        self.readdress(pod, [self.take(block, handle, secondary) for block in blocks])
+
+    def readdress(self, pod: Object, addresses: Sequence[str]) -> None:
+        """The pod has these addresses from now on, whatever IPAM says."""
+        meta = pod["metadata"]
+        meta["annotations"] = self._running(meta["name"], pod["spec"]["nodeName"], addresses)["metadata"]["annotations"]
         pod["status"].update(podIP=addresses[0], podIPs=[{"ip": one} for one in addresses])
 
     def add_pod(self, name: str, node: str) -> Object:

@@ -143,7 +143,7 @@ class Objects:
             family=family,
             nodes={record.name: record for record in (_node(entry, family) for entry in list_of("nodes"))},
             pods=tuple(record for entry in list_of("pods") if (record := _pod(entry, family, prefix))),
-            blocks=tuple(_block(entry) for entry in ours("ipamblocks")),
+            blocks=tuple(_block(entry) for entry in ours("ipamblocks")) or _pod_cidrs(list_of("nodes"), family),
             pools=tuple(
                 PoolRecord(
                     ip_network(entry["spec"]["cidr"]),
@@ -381,6 +381,16 @@ def _block(entry: Object) -> BlockRecord:
             attributes = spec["attributes"][index].get("secondary") or {}
             users[str(network[ordinal])] = attributes.get("node", "")
     return BlockRecord(network, owner if kind == "host" else "", users)
+
+
+def _pod_cidrs(nodes: Iterable[Object], family: int) -> tuple[BlockRecord, ...]:
+    """With host-local IPAM there are no blocks, and Calico takes each node's range for one."""
+    return tuple(
+        BlockRecord(ip_network(cidr), node["metadata"]["name"], {})
+        for node in nodes
+        for cidr in node.get("spec", {}).get("podCIDRs") or ()
+        if family_of(cidr) == family
+    )
 
 
 def _version(text: str) -> tuple[int, int]:

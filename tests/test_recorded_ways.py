@@ -54,6 +54,9 @@ CLUSTERS: dict[str, tuple[str, tuple[Way, ...]]] = {
     "bond, IPIP and WireGuard": (NFTABLES, (bonded, ipip(FELIX), wireguard())),
     "host-local addresses and IPIP": (ALWAYS, (ipip(), host_local)),
     "host-local addresses and BGP": (OLDER, (plain(), host_local)),
+    "host-local addresses and IPIP CrossSubnet by Felix": (TWO_SUBNETS, (ipip(FELIX, "CrossSubnet"), host_local)),
+    "host-local addresses and IPIP CrossSubnet by Felix, one subnet": (NEAR, (ipip(FELIX, "CrossSubnet"), host_local)),
+    "host-local addresses and no encapsulation by Felix": (NEWER, (plain(FELIX), host_local)),
 }
 
 

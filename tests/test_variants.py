@@ -27,7 +27,11 @@ MEANT_FOR_EACH_OTHER = (
     "kube-proxy-ipvs",
     "service-on-every-node",
 )  # without a Service nobody would ask for its address
-WITH_TUN = ("ipip", "ipip+dualstack+two-subnets+calico-3.33+uplink-bond0")  # a machine may give no TUN devices
+WITH_TUN = (
+    "ipip",
+    "ipip+dualstack+two-subnets+calico-3.33+uplink-bond0",
+    "ipip+host-local+calico-3.33+host-network-pods",
+)  # a machine may give no TUN devices
 AT_ONCE = 4
 PORT = "8080/tcp"
 

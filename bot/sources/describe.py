@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
@@ -121,7 +122,7 @@ def _calico_node(node: Object, pools: Sequence[tuple[Pool, Object]] | None, feli
         else any(_tunnels(one, spec, node) for one, spec in pools if ip_network(one.cidr).version == family),
         ready=ready.get("status") == "True",
         unready=_said(ready) or str(ready["status"]) if ready.get("status") in ("False", "Unknown") else "",
-        pod_cidrs=tuple(spec.get("podCIDRs") or filter(None, [spec.get("podCIDR")])),
+        pod_cidrs=_networks(spec.get("podCIDRs") or [spec.get("podCIDR")]),
         vni=int(felix.get("vxlanVNI") or 4096),
         vxlan_port=int(felix.get("vxlanPort") or 4789),
         interface_prefix=str(felix.get("interfacePrefix") or "cali").split(",")[0],
@@ -135,6 +136,15 @@ def _calico_node(node: Object, pools: Sequence[tuple[Pool, Object]] | None, feli
         foreign_dataplane=felix.get("useInternalDataplaneDriver") is False,
         metrics_port=int(felix.get("prometheusMetricsPort") or 9091),
     )
+
+
+def _networks(written: Iterable[object]) -> tuple[str, ...]:
+    """Those that are networks, as everybody writes them."""
+    found = []
+    for one in written:
+        with contextlib.suppress(ValueError):
+            found.append(str(ip_network(str(one), strict=False)))
+    return tuple(found)
 
 
 def _tunnels(one: Pool, resource: Object, node: Object) -> bool:

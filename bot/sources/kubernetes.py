@@ -168,9 +168,7 @@ class Cluster:
                 task.cancel()
             await asyncio.gather(calico, group, return_exceptions=True)
 
-        known = [
-            upkeep.as_told(node, agents.environments.get(node.name, {})) for found, _, _ in nodes for node in found
-        ]
+        known = [upkeep.as_told(node, agents.environments.get(node.name)) for found, _, _ in nodes for node in found]
         prefixes = {node.name: node.interface_prefix for node in known}
         endpoints = [_endpoint(one, prefixes) for one in sides]
         addresses = [to for one in sides if one.routed for to in one.addresses]
@@ -829,8 +827,8 @@ def _with_tunnel_block(node: CalicoNode, allocated: Sequence[Fact]) -> CalicoNod
     return msgspec.structs.replace(
         node,
         tunnel_block=blocks.get(node.tunnel_address, ""),
-        ipip_block=blocks.get(node.ipip_address, ""),
-        wireguard_block=blocks.get(node.wireguard_address, ""),
+        ipip_block=blocks.get(node.ipip_address) or node.ipip_block,
+        wireguard_block=blocks.get(node.wireguard_address) or node.wireguard_block,
     )
 
 

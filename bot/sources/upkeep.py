@@ -31,6 +31,7 @@ SPLIT_SINCE = (3, 33)  # from here on Felix has the IPIP pools where nobody says
 FOLLOWS_PROXY_SINCE = (3, 32)  # nftablesMode Auto is the default: as kube-proxy does on each node
 TYPHA_SETTING = "FELIX_TYPHAK8SSERVICENAME"
 BACKEND = "CALICO_NETWORKING_BACKEND"
+POD_CIDRS = "USE_POD_CIDR"  # host-local IPAM
 YES = ("true", "1", "yes", "y", "t")  # as Felix reads them
 SHOWN = 5  # leaked addresses that are named
 
@@ -81,21 +82,28 @@ def dataplane(version: str, felix: Object) -> str:
 
 
 def environment(pods: Sequence[Object]) -> dict[str, str]:
-    """Calico's settings out of the environment of a node's calico-node pod, the running one where there are two."""
-    pod = max(pods, key=describe.runs)
-    return {
+    """Calico's settings out of the environment of a node's calico-node pod, the running one where there are two.
+
+    POD_CIDRS is "" where something else may say it.
+    """
+    containers = (max(pods, key=describe.runs).get("spec") or {}).get("containers") or ()
+    settings = [setting for container in containers for setting in container.get("env") or ()]
+    elsewhere = any(one.get("name") == POD_CIDRS and "value" not in one for one in settings)
+    return ({POD_CIDRS: ""} if elsewhere or any(one.get("envFrom") for one in containers) else {}) | {
         str(setting["name"]).upper(): str(setting["value"])
-        for container in (pod.get("spec") or {}).get("containers") or ()
-        for setting in container.get("env") or ()
-        if str(setting.get("name")).upper().startswith(("FELIX_", BACKEND)) and "value" in setting
+        for setting in settings
+        if str(setting.get("name")).upper().startswith(("FELIX_", BACKEND, POD_CIDRS)) and "value" in setting
     }
 
 
-def as_told(node: CalicoNode, environment: Mapping[str, str]) -> CalicoNode:
+def as_told(node: CalicoNode, environment: Mapping[str, str] | None) -> CalicoNode:
     """The node as its own Felix sees it: its environment goes before FelixConfiguration.
 
     Only what decides where to look. A VNI or port that one node alone is told is a fault, and not to be taken over.
+    environment: None where it is not known.
     """
+    if environment is None:
+        return node
     v6 = "V6" if node.family == 6 else ""
 
     def yes(name: str, otherwise: bool) -> bool:
@@ -105,6 +113,10 @@ def as_told(node: CalicoNode, environment: Mapping[str, str]) -> CalicoNode:
         value = environment.get(name, "")
         return int(value) if value.isascii() and value.isdigit() else otherwise
 
+    if yes(POD_CIDRS, False):
+        node = _with_reckoned_addresses(node)
+    elif environment.get(POD_CIDRS) != "":
+        node = msgspec.structs.replace(node, pod_cidrs=())
     return msgspec.structs.replace(
         node,
         bpf=yes("FELIX_BPFENABLED", node.bpf),
@@ -114,6 +126,23 @@ def as_told(node: CalicoNode, environment: Mapping[str, str]) -> CalicoNode:
         felix_health_port=number("FELIX_HEALTHPORT", node.felix_health_port),
         metrics_port=number("FELIX_PROMETHEUSMETRICSPORT", node.metrics_port),
         backend=environment.get(BACKEND, "").lower(),
+    )
+
+
+def _with_reckoned_addresses(node: CalicoNode) -> CalicoNode:
+    """With host-local IPAM the first address of the node's first range is that of its IPIP and WireGuard devices,
+    whatever its annotations say (calico.md 1.7). IPv4 only."""
+    first = node.pod_cidrs[0] if node.pod_cidrs else ""
+    if not first or node.family == 6 or ":" in first:
+        return node
+    own = str(ip_network(first).network_address + 1)
+    encrypts = bool(node.wireguard_key)
+    return msgspec.structs.replace(
+        node,
+        ipip_address=own,
+        ipip_block=first,
+        wireguard_address=own if encrypts else "",
+        wireguard_block=first if encrypts else "",
     )
 
 

@@ -57,7 +57,8 @@ def _into_ipip(drawing: Drawing) -> None:
         drawing.pool(4)["spec"].update(vxlanMode="Never", ipipMode="Always")
         for node in drawing.nodes:
             annotations = drawing.one("Node", node)["metadata"]["annotations"]
-            drawing.free(annotations.pop(ANNOTATION_TUNNEL[4]))
+            if ANNOTATION_TUNNEL[4] in annotations:
+                drawing.free(annotations.pop(ANNOTATION_TUNNEL[4]))
             owner = {"node": node, "type": "ipipTunnelAddress"}
             annotations[ANNOTATION_IPIP] = drawing.take(drawing.block(node, 4), f"ipip-tunnel-addr-{node}", owner)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_network
 
 from lab.drawing import POOLS, Drawing
+from lab.intent import ANNOTATION_IPIP
 from lab.objects import APPLICATION_NAMESPACE, calico, pod_owner
-from lab.variants.variant import drawn
+from lab.sketch import Sketch
+from lab.variants.variant import Variant, drawn
 
 SECOND_POOLS = {4: "10.245.0.0/16", 6: "fd00:10:245::/48"}
+RANGE_OF_A_NODE = {4: 24, 6: 64}  # as kube-controller-manager cuts a cluster's range into its nodes'
 
 
 @drawn(kind="blocks")
@@ -194,3 +198,57 @@ def reserved_addresses(drawing: Drawing) -> None:
         for family in drawing.sketch.families
     ]
     drawing.entries.append(calico("IPReservation", "others", {"reservedCIDRs": cidrs}))
+
+
+def _without_tunnels(sketch: Sketch) -> Sketch:
+    """Nobody gives VXLAN tunnels an address there (calico.md 1.7)."""
+    return replace(sketch, vxlan_mode="Never")
+
+
+def _from_ranges_of_nodes(drawing: Drawing) -> None:
+    """The first address of a range is the tunnel's: calico-node reckons it and writes it down."""
+    _give_ranges(drawing)
+    for node in drawing.nodes:
+        found = drawing.one("Node", node)
+        ranges = [ip_network(cidr) for cidr in found["spec"]["podCIDRs"]]
+        for place, pod in enumerate(drawing.pods(node)):
+            drawing.readdress(pod, [str(one[2 + place]) for one in ranges])
+        if ANNOTATION_IPIP in found["metadata"]["annotations"]:
+            found["metadata"]["annotations"][ANNOTATION_IPIP] = str(ranges[0][1])
+    for pod in drawing.all("Pod"):
+        if pod["metadata"].get("labels", {}).get("k8s-app") == "calico-node":
+            pod["spec"]["containers"][0].setdefault("env", []).append({"name": "USE_POD_CIDR", "value": "true"})
+    of_ipam = ("IPAMBlock", "IPAMHandle", "BlockAffinity", "IPAMConfig")
+    drawing.entries[:] = [entry for entry in drawing.entries if entry["kind"] not in of_ipam]
+
+
+def _give_ranges(drawing: Drawing) -> None:
+    for number, node in enumerate(drawing.nodes):
+        cidrs = [_range_of(number, family) for family in drawing.sketch.families]
+        drawing.one("Node", node)["spec"].update(podCIDR=cidrs[0], podCIDRs=cidrs)
+
+
+def _range_of(number: int, family: int) -> str:
+    pool, length = ip_network(POOLS[family]), RANGE_OF_A_NODE[family]
+    return str(ip_network((int(pool[0]) + (number << (pool.max_prefixlen - length)), length)))
+
+
+host_local = Variant(
+    "host-local",
+    "The plugin host-local gives pods addresses of their node's own range (podCIDR), and Calico has no blocks.",
+    kind="blocks",
+    conflicts=frozenset(
+        {"crosssubnet", "two-subnets", "ipv6-without-tunnel", "strict-affinity", "no-ipam-configuration",
+         "borrowed-pod-address", "borrowed-tunnel-address", "tunnel-from-another-pool", "disabled-pool",
+         "node-outside-selector", "empty-block", "pending-affinity", "load-balancer-block", "block-without-affinity",
+         "young-leak", "handle-that-counts-too-many", "address-in-cooldown"}
+    ),
+    sketch=_without_tunnels,
+    objects=_from_ranges_of_nodes,
+)  # fmt: skip
+
+
+@drawn(conflicts="host-local")
+def ranges_nobody_uses(drawing: Drawing) -> None:
+    """Nodes have ranges for their pods (podCIDR), as kubeadm's have, and Calico's IPAM does not look at them."""
+    _give_ranges(drawing)
