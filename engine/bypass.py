@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from engine.opinions import opinions
-from engine.passage import all_answered, wanted
+from engine.passage import all_answered, asked, wanted
 from engine.plan import expected_legs
 from facts import Fact, Leg, PoliciesRead, PolicyBypass, PolicyOpinion, ProbeResult, StageSighting
 
@@ -72,12 +72,11 @@ def bypasses(facts: Sequence[Fact]) -> list[Fact]:
 def _denying(leg: Leg, said: Sequence[PolicyOpinion]) -> list[PolicyOpinion]:
     """Opinions of the pods' own policies on the packets that were sent. Which policies of a host a packet meets depends
     on devices, which only its node knows."""
-    asked = (leg.protocol, leg.port) if leg.port_asked else ("icmp", 0)
     return [
         one
         for one in said
         if (one.flow, one.leg, one.endpoint_kind, one.verdict) == (leg.flow, leg.direction, "pod", "deny")
-        and (one.protocol, one.port) == asked
+        and (one.protocol, one.port) == asked(leg)
     ]
 
 

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from engine import policy
+from engine.passage import asked
 from engine.plan import expected_legs
 from engine.policy import End, Ends, Gate, Opinion, Packet, Rules
 from facts import (
+    Backend,
     Blind,
     Fact,
     LabelledEndpoint,
@@ -67,12 +69,12 @@ def kind_of_packet(one: PolicyOpinion) -> Text:
 
 def about_lost(facts: Sequence[Fact], leg: Leg) -> str:
     """What the policies say of a leg whose packets of the asked kind are lost; "" where they were not looked up."""
-    protocol = leg.protocol if leg.port_asked else "icmp"
+    protocol, _ = asked(leg)
     mine = [one for one in _all(facts, PolicyOpinion) if (one.flow, one.leg) == (leg.flow, leg.direction)]
-    asked = [one for one in mine if one.protocol == protocol]
-    if not asked:
+    about = [one for one in mine if one.protocol == protocol]
+    if not about:
         return ""
-    stopped = [told(one) for one in asked if one.verdict != "allow"]
+    stopped = [told(one) for one in about if one.verdict != "allow"]
     if not stopped:
         return say("By the policies in the API these packets pass.")
     passing = [one for one in _all(facts, PolicyAllows) if (one.flow, one.leg) == (leg.flow, leg.direction)]
@@ -97,6 +99,7 @@ def let_pass(source: str, target: str, one: PolicyAllows) -> str:
 DOUBTS = {
     "read": "What the policies say of {packet} is not known: not all of them could be read.",
     "source": "What the policies say of {packet} depends on the address it is sent from, which is not known.",
+    "target": "What the policies say of {packet} depends on the endpoint of the Service that it is sent on to.",
     "rule": "What the policies say of {packet} depends on more than is known, such as the port it is sent from.",
 }
 OTHERWISE = {
@@ -215,6 +218,7 @@ class _Known:
         self._complete = not read.missing and read.told <= about
         self._endpoints = _all(facts, LabelledEndpoint)
         self._sets = _all(facts, NetworkSet)
+        self._backends = _all(facts, Backend)
         self._uplinks = {(one.node, one.address): one.device for one in _all(facts, NodeAddress) if one.found}
         policies = tuple(_all(facts, Policy))
         self._rules = Rules(policies, tuple(_all(facts, Tier)), read.names_first)
@@ -231,15 +235,42 @@ class _Known:
             staged = [one for one in self._staged if policy.about(one, place.endpoint)]
             enforced = [self._gate(self._enforced, place, leg, source) for source in _sources(leg) if staged]
             for packet in kinds:
-                found = self._opinion(leg, place, packet, [view[at] for view in views])
+                found = self._opinion(leg, place, packet, [policy.decide(view[at], packet) for view in views])
                 then = _same([policy.decide(one, packet) for one in enforced]).verdict if enforced else found.verdict
                 yield msgspec.structs.replace(
                     found,
                     staged="" if then == found.verdict or not self._complete else then,
                     staged_by=tuple(called(one.kind, one.namespace, one.name) for one in staged),
                 )
-        if self._complete and self._all_known(leg):
+        if leg.node_port:  # what passes to the node's own ports would say nothing of this one
+            yield from self._of_node_port(leg)
+        elif self._complete and self._all_known(leg):
             yield _allows(leg, views)
+
+    def _of_node_port(self, leg: Leg) -> Iterator[PolicyOpinion]:
+        """Of packets to a node's port that is a Service's, as they leave the source pod. What is for its own node has
+        the address and port of an endpoint by then: kube-proxy comes before egress policies. What is for another node
+        still carries the node's."""
+        (source, *_), packet = _sources(leg), Packet(*asked(leg))
+        behind = [
+            one
+            for one in self._backends
+            if leg.source_node == leg.target_node and one.used and (one.sender, one.family) == (leg.target, leg.family)
+        ]
+        for place in self._pod(leg.source, leg.source_node, "egress"):
+            ends = [(self._end(one.address, one.endpoint), Packet(one.protocol, one.port)) for one in behind]
+            possible = [
+                policy.decide(
+                    policy.gate(
+                        self._rules, place.endpoint, "egress", Ends(self._end(source, leg.source), end, leg.family)
+                    ),
+                    sent_on,
+                )
+                for end, sent_on in ends or [(self._end(leg.target_address, leg.target), packet)]
+            ]
+            if not all(one.endpoint for one in behind):
+                possible.append(Opinion("unknown", ""))  # one that nobody looked up: whom it selects is not known
+            yield self._opinion(leg, place, packet, possible, differs="target")
 
     def walk(self, leg: Leg) -> PolicyWalk:
         """The way there, as `of` judges it."""
@@ -303,8 +334,9 @@ class _Known:
             and (kind != "pod" or any(policy.about(each, one) for each in forwarded))
         )  # fmt: skip
 
-    def _opinion(self, leg: Leg, place: _Place, packet: Packet, gates: Sequence[Gate]) -> PolicyOpinion:
-        possible = [policy.decide(one, packet) for one in gates]
+    def _opinion(
+        self, leg: Leg, place: _Place, packet: Packet, possible: Sequence[Opinion], *, differs: str = "source"
+    ) -> PolicyOpinion:
         said, of = (
             _same(possible),
             PolicyOpinion(
@@ -324,7 +356,7 @@ class _Known:
         if not self._complete:
             return msgspec.structs.replace(of, doubt="read")
         if said.verdict == "unknown":
-            return msgspec.structs.replace(of, doubt="rule" if possible[0].verdict == "unknown" else "source")
+            return msgspec.structs.replace(of, doubt="rule" if possible[0].verdict == "unknown" else differs)
         return msgspec.structs.replace(of, verdict=said.verdict, by=said.by, tier=said.tier, **_decided_by(said, place))
 
     # -- where policies stand on a leg --------------------------------------------------------------------------------

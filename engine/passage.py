@@ -16,6 +16,13 @@ OUTCOMES = {  # of facts.ProbeResult, as a person reads them
 }
 
 
+def asked(leg: Leg) -> tuple[str, int]:
+    """Protocol and port of the packets that count: pings where none was asked."""
+    if leg.node_port:
+        return leg.node_port_protocol, leg.node_port
+    return (leg.protocol, leg.port) if leg.port_asked else ("icmp", 0)
+
+
 def sent(leg: Leg, probes: Sequence[ProbeResult]) -> list[ProbeResult]:
     """Everything that went from one end of the leg to the other."""
     pod = leg.source if leg.source_kind == "pod" else ""
@@ -27,9 +34,12 @@ def sent(leg: Leg, probes: Sequence[ProbeResult]) -> list[ProbeResult]:
 
 
 def wanted(leg: Leg, probes: Sequence[ProbeResult]) -> list[ProbeResult]:
-    """Of these, packets of the asked protocol, or all of them where none was asked."""
-    asked = sent(leg, probes)
-    return [one for one in asked if one.protocol == leg.protocol] if leg.port_asked else asked
+    """Of these, packets of the asked protocol. All of them where none was asked, or where nobody could send any to a
+    node's port that is a Service's."""
+    every = sent(leg, probes)
+    if leg.node_port:
+        return [one for one in every if (one.protocol, one.port) == asked(leg)] or every
+    return [one for one in every if one.protocol == leg.protocol] if leg.port_asked else every
 
 
 def loses(leg: Leg, probes: Sequence[ProbeResult]) -> bool:
@@ -46,8 +56,8 @@ def loses_large_only(leg: Leg, probes: Sequence[ProbeResult]) -> int:
 
 
 def is_lost(probe: ProbeResult) -> bool:
-    """Did one not come back, or was none let out? A firewall of the sender's own refuses to its face."""
-    return probe.answered < probe.sent or (not probe.sent and probe.outcome == "error")
+    """Did one not come back, or was none let out? A firewall or a route of the sender's own refuses to its face."""
+    return probe.answered < probe.sent or (not probe.sent and probe.outcome in ("error", "unreachable"))
 
 
 def all_answered(probe: ProbeResult) -> bool:
@@ -61,13 +71,13 @@ def judged(
 
     `healthy` only when everything was seen and fresh packets of the asked kind came back; else `unknown`.
     """
-    asked = sent(forward, probes)
+    every = sent(forward, probes)
     small = [one for one in wanted(forward, probes) if not one.size]
-    full = [one for one in asked if one.size and one.protocol == "icmp"]
-    ping = [one for one in asked if one.protocol == "icmp" and not one.size]
-    by_tcp = [one for one in asked if one.size and one.protocol == "tcp"]
+    full = [one for one in every if one.size and one.protocol == "icmp"]
+    ping = [one for one in every if one.protocol == "icmp" and not one.size]
+    by_tcp = [one for one in every if one.size and one.protocol == "tcp"]
     proved = forward.port_asked and bool(by_tcp) and all(map(all_answered, by_tcp))  # whatever pings meet
-    met = told(asked)
+    met = told(every)
     ends = {"source": forward.source, "target": forward.target}
     if not small:
         return "unknown", say("No fresh packet could be sent from {source} to {target}.", **ends)
@@ -81,7 +91,7 @@ def judged(
     if any(one.answered == 0 for one in small):
         return "unknown", say(
             "Nothing wrong was found, and yet {source} does not reach {target}: {met}."
-            if forward.port_asked
+            if forward.port_asked or forward.node_port
             else "Nothing wrong was found, and yet {source} does not reach {target}: {met}. "
             "Policy often drops ICMP: ask again with the port, such as 5432/tcp.",
             **ends,
@@ -120,7 +130,7 @@ def told(probes: Sequence[ProbeResult]) -> str:
         name = say("{kind} {size} bytes", kind=kind, size=one.size) if one.size else kind
         parts.append(
             say("{packets} {answered} of {sent} answered", packets=name, answered=one.answered, sent=one.sent)
-            if one.answered == one.sent and one.outcome != "error"
+            if one.answered == one.sent and one.outcome not in ("error", "unreachable")
             else say(
                 "{packets} {answered} of {sent} answered ({met})",
                 packets=name,

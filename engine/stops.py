@@ -10,7 +10,7 @@ import msgspec
 
 from engine.attribution import blame
 from engine.opinions import opinions, told
-from engine.passage import loses_large_only
+from engine.passage import asked, loses_large_only
 from engine.path import stages_of
 from engine.plan import expected_legs
 from facts import (
@@ -70,7 +70,7 @@ def stops(facts: Sequence[Fact]) -> list[Fact]:
                 continue  # packets of the kind pass: engine.trains says what that may be
             for leg in legs:
                 by_size = leg.flow in large and _is_of(drop, leg, "icmp", 0)
-                if by_size or _is_of(drop, leg, *_asked(leg)):
+                if by_size or _is_of(drop, leg, *asked(leg)):
                     found.append(_stop(facts, both, leg, drop, of, large_only=by_size))
         return found
     except Exception as error:  # what was seen beside it must not be lost with it
@@ -123,10 +123,6 @@ def _further(facts: Sequence[Fact], drop: RuleDrop, stop: Stop, of: Blame) -> li
     return [told(one) for one in on_the_way[here[0] + 1 :] if one.verdict == "deny"] if here else []
 
 
-def _asked(leg: Leg) -> tuple[str, int]:
-    return (leg.protocol, leg.port) if leg.port_asked else ("icmp", 0)
-
-
 def _is_of(drop: RuleDrop, leg: Leg, protocol: str, port: int) -> bool:
     return (drop.source_address, drop.target_address, drop.protocol, drop.port, drop.reply) == (
         leg.source_address,
@@ -156,7 +152,7 @@ def _stop(
         flow=leg.flow,
         leg=leg.direction,
         stage=_stage(leg, drop, of),
-        decisive=(leg.port_asked and not large_only) or _every_kind(drop, of, passing),
+        decisive=((leg.port_asked or leg.node_port > 0) and not large_only) or _every_kind(drop, of, passing),
         opinion=next((one.verdict for one in _opinions(facts, leg, drop, of)), ""),
         allowed=passing.allowed if passing else (),
         forgets=tuple(dict.fromkeys(_forgets(both, leg, drop, of))),

@@ -137,7 +137,9 @@ class PolicyOpinion(Fact, frozen=True, kw_only=True):
     rule: int = 0  # 1 for the policy's first rule of that direction
     rule_name: str = ""
     consulted: tuple[str, ...] = ()  # at the end of a tier: its policies about this endpoint, "NetworkPolicy shop/db"
-    doubt: str = ""  # why it is unknown: "read" | "source" (its address) | "rule" (one needs what nobody knows)
+    # Why it is unknown: "read" | "source" (its address) | "target" (which endpoint of a Service it comes to) | "rule"
+    # (one needs what nobody knows).
+    doubt: str = ""
     staged: str = ""  # the verdict, were the staged policies enforced; "" where that is the same
     staged_by: tuple[str, ...] = ()  # the staged policies about this endpoint
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from tests.asking import ask
 from tests.recordings import load, unpacked
+from tests.test_policies_on_lab import SETTLED_S, kubectl
 from tests.test_service_source import end, service, slice_of
 
 CLUSTER, RECORDED = "v3.32.1/dualstack/healthy", "v3.32.1/loose"
@@ -174,6 +177,36 @@ async def test_every_recorded_node_port_answers_as_recorded_and_is_judged_right(
         assert diagnosis.warnings == () and diagnosis.blind == (), asked
         tried = [one for one in diagnosis.facts if isinstance(one, ProbeResult) and str(one.port) == port]
         assert [one.outcome for one in tried] == [met], asked
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+@pytest.mark.parametrize("allowed", ["10.244.0.0/16", "172.30.0.0/24"])
+async def test_an_egress_policy_meets_a_node_port_behind_kube_proxy_on_the_pods_own_node_alone(
+    services: Lab, allowed: str
+) -> None:
+    """Of the pods' network or of the nodes': what is for its own node carries an endpoint's address by then."""
+    rule = {"action": "Allow", "destination": {"nets": [allowed]}}
+    policy = {
+        "apiVersion": "crd.projectcalico.org/v1",
+        "kind": "GlobalNetworkPolicy",
+        "metadata": {"name": "default.narrow"},
+        "spec": {"selector": "all()", "types": ["Egress"], "egress": [rule]},
+    }
+    to_pods = allowed.startswith("10.244")
+    await asyncio.to_thread(kubectl, services, "apply", "--validate=false", "-f", "-", given=json.dumps(policy))
+    try:
+        for node, passes in (("node-a", to_pods), ("node-c", not to_pods)):
+            deadline = time.monotonic() + SETTLED_S
+            while True:  # until the rules are those of the policy
+                diagnosis = await diagnosed(services, f"pod-a2 {node} 30080/tcp")
+                met = [one for one in diagnosis.facts if isinstance(one, ProbeResult) and one.port == 30080]
+                if [one.outcome == "answered" for one in met] == [passes]:
+                    break
+                assert time.monotonic() < deadline, (node, met)
+            found = [(one.rule, one.node) for one in diagnosis.causes]
+            assert found == ([] if passes else [("policy_denies_egress", "node-a")]), (node, diagnosis.summary)
+    finally:
+        await asyncio.to_thread(kubectl, services, "delete", "--wait=false", "-f", "-", given=json.dumps(policy))
 
 
 async def test_a_node_port_is_drawn_as_the_service_it_is(services: Lab) -> None:

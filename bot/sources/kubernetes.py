@@ -95,6 +95,7 @@ class _Behind(NamedTuple):
     backends: Sequence[Backend] = ()
     found: Sequence[_Found] = ()  # the endpoints whose path is to be judged
     blind: Sequence[Blind] = ()
+    family: int = 0  # the only one in which the Service has the asked nodePort
 
 
 class Cluster:
@@ -191,7 +192,7 @@ class Cluster:
                 target=target.name,
                 protocol=behind.protocol,
                 port=behind.port,
-                family=_family(asked.source) or _family(asked.target),
+                family=_family(asked.source) or _family(asked.target) or behind.family,
                 service=behind.service,
             ),
             *placed,
@@ -441,7 +442,17 @@ class Cluster:
             blind.append(Blind(look="endpoints", reason=reason, minor=True))
         found = [one for _, one in looked if one is not None]
         by_node_port = service_name if client.entry is not None else ""
-        return _Behind(protocol, port, by_node_port, ports, [known.get(one, one) for one in backends], found, blind)
+        families = {one.family for one in ports} if by_node_port else set()
+        return _Behind(
+            protocol,
+            port,
+            by_node_port,
+            ports,
+            [known.get(one, one) for one in backends],
+            found,
+            blind,
+            families.pop() if len(families) == 1 else 0,
+        )
 
     async def _backend(self, backend: Backend) -> tuple[Backend, _Found | None]:
         """The endpoint with the name of what has its address now, and that; a pod of its slice that has it not is

@@ -22,6 +22,8 @@ def flows(question: Question, source: Endpoint, target: Endpoint, *, service: st
             protocol="" if question.service and not service else question.protocol,
             port=port or (0 if question.service else question.port),
             service=service,
+            node_port=question.port if question.service and not service else 0,
+            node_port_protocol=question.protocol if question.service and not service else "",
         )
         for family in FAMILIES
         if question.family in (0, family)

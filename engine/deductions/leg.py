@@ -180,6 +180,8 @@ def _leg(direction: str, how: str, flow: Flow, sender: Side, receiver: Side, set
         vni=sender.vni,
         vxlan_port=sender.vxlan_port,
         port_asked=bool(flow.protocol),
+        node_port=flow.node_port if direction == "forward" else 0,
+        node_port_protocol=flow.node_port_protocol if direction == "forward" else "",
         protocol=flow.protocol,
         port=flow.port,
         calico_version=settings.version,
