@@ -667,6 +667,15 @@ async def test_without_permission_on_pods_there_is_no_question(tmp_path: Path) -
             assert "may not read the pods" in error.sentence and "get and list on pods" in error.sentence
 
 
+async def test_a_node_that_may_not_be_read_is_not_called_missing(tmp_path: Path) -> None:
+    user = User("half-blind", denied=frozenset({("*", "*", "nodes")}))
+    async with served(objects(HEALTHY), tmp_path, tokens={"half": user}) as world:
+        error = await refused(world, "pod-a1", "node-b", token="half")
+    assert error.status == COULD_NOT_JUDGE
+    assert "node-b is no pod, and whether it is a node could not be seen: nodes: " in error.sentence
+    assert "get and list on nodes" in error.sentence
+
+
 async def test_credentials_nobody_knows(world: World) -> None:
     error = await refused(world, "pod-a1", "pod-b1", token="forged")
     assert error.status == COULD_NOT_JUDGE

@@ -320,7 +320,7 @@ class Cluster:
         service = await self._optional(path, "services", hidden)
         if service:
             return _found_service(service)
-        raise _may_be_a_service(f"{namespace}/{short}", hidden) or await self._no_such_pod(namespace, short)
+        raise _may_be(f"{namespace}/{short}", hidden) or await self._no_such_pod(namespace, short)
 
     async def _resolve_short(self, short: str) -> _Found:
         """A pod of the context's namespace, else the only pod of that name, else a node, else the only such service."""
@@ -331,7 +331,7 @@ class Cluster:
         hidden: list[Blind] = []
         pods, node, services = await _together(
             self._pods("/api/v1/pods", **selector),
-            self._optional(f"/api/v1/nodes/{name(short)}", "nodes", []),
+            self._optional(f"/api/v1/nodes/{name(short)}", "nodes", hidden),
             self._list("/api/v1/services", "services", hidden, **selector),
         )
         for candidates, found in ((pods, self._found_pod), (services or [], _found_service_later)):
@@ -341,7 +341,7 @@ class Cluster:
                 return await found(candidates[0])
         if node:
             return _Found("node", short, short, _internal_addresses(node), node)
-        raise _may_be_a_service(short, hidden) or await self._no_such_pod(self.api.namespace, short, anywhere=True)
+        raise _may_be(short, hidden) or await self._no_such_pod(self.api.namespace, short, anywhere=True)
 
     async def _resolve_address(self, address: str) -> _Found:
         """The pod that has the address now, the node whose own address it is, the service, or the bare address."""
@@ -912,12 +912,14 @@ def _may_not_read_pods(error: Refused) -> UserError:
     return UserError(f"The pods could not be read: {error.reason}. Try again.", status=COULD_NOT_JUDGE)
 
 
-def _may_be_a_service(word: str, hidden: Sequence[Blind]) -> UserError | None:
+def _may_be(word: str, hidden: Sequence[Blind]) -> UserError | None:
+    """What could not be read may have the word's name. hidden: looks for nodes, services or both."""
     if not hidden:
         return None
+    kind = {"nodes": "a node", "services": "a Service"}[hidden[0].look]
     return UserError(
-        f"{word} is no pod, and whether it is a Service could not be seen: services: {hidden[0].reason}. "
-        "This user needs get and list on services.",
+        f"{word} is no pod, and whether it is {kind} could not be seen: {hidden[0].look}: {hidden[0].reason}. "
+        f"This user needs get and list on {hidden[0].look}.",
         status=COULD_NOT_JUDGE,
     )
 
