@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from facts import Blind, DropReasons, Fact, FirewallTrace, NodeAsk, RuleDrop, StageSighting, say
+from facts import (
+    Blind,
+    DropReasons,
+    Fact,
+    FirewallTrace,
+    NodeAsk,
+    RuleDrop,
+    RuleRewrite,
+    StageSighting,
+    TrafficControl,
+    say,
+)
 
 
 def kept(asks: Sequence[NodeAsk], seen: Sequence[Fact]) -> list[Fact]:
@@ -13,7 +24,9 @@ def kept(asks: Sequence[NodeAsk], seen: Sequence[Fact]) -> list[Fact]:
     found: list[Fact] = []
     for ask in asks:
         own = [fact for fact in seen if getattr(fact, "node", "") == ask.node]
-        told = [fact for fact in own if isinstance(fact, RuleDrop | FirewallTrace) or _about_firewall(fact)]
+        told = [
+            fact for fact in own if isinstance(fact, RuleDrop | RuleRewrite | FirewallTrace) or _about_firewall(fact)
+        ]
         if not told:
             failed = next((fact.reason for fact in own if isinstance(fact, Blind) and fact.look == "probe"), "")
             unable = say("its probe is of a version that follows no packets through the firewall")
@@ -21,7 +34,7 @@ def kept(asks: Sequence[NodeAsk], seen: Sequence[Fact]) -> list[Fact]:
         if any(one.size for one in ask.send):  # smaller ones are sent beside them: only a rule that dropped one tells
             found += [fact for fact in told if isinstance(fact, RuleDrop)]
             continue
-        found += [*told, *(fact for fact in own if isinstance(fact, StageSighting | DropReasons))]
+        found += [*told, *(fact for fact in own if isinstance(fact, StageSighting | TrafficControl | DropReasons))]
     return list(dict.fromkeys(found))
 
 

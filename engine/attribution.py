@@ -316,16 +316,16 @@ def _readable(chain: str) -> _Named | None:
 
 
 def _others(drop: RuleDrop) -> dict[str, Any]:
-    owner = _owner((drop.chain, *reversed(drop.through), drop.table))
-    if owner != "kube-proxy":
-        return {"what": "foreign", "owner": owner}
+    program = owner((drop.chain, *reversed(drop.through), drop.table))
+    if program != "kube-proxy":
+        return {"what": "foreign", "owner": program}
     told = " ".join((drop.comment, drop.text, drop.chain, *drop.through))
     why = next((why for pattern, why in KUBE_PROXY if pattern.search(told)), "")
     if not why and drop.chain in ("KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES"):  # in nft's words, without comments
         why = "no_endpoints" if drop.verdict == "reject" else "no_local_endpoints"
     return {
         "what": "kube_proxy",
-        "owner": owner,
+        "owner": program,
         "why": why,
         "service": _service(drop),
     }
@@ -343,5 +343,6 @@ def _service(drop: RuleDrop) -> str:
     return ""
 
 
-def _owner(names: Iterable[str]) -> str:
-    return next((owner for name in names for owner, pattern in OWNERS if pattern.match(name)), "")
+def owner(names: Iterable[str]) -> str:
+    """The program that calls a chain or table so; "" where none is known to."""
+    return next((program for name in names for program, pattern in OWNERS if pattern.match(name)), "")

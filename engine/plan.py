@@ -213,6 +213,7 @@ def _trace(node: CalicoNode, leg: Leg, size: int) -> Trace:
         tunnel_port=_tunnel_port(leg),
         translated=_translated(node, leg),
         count=probe.count if leg.direction == "forward" else 0,
+        unaltered=leg.source_kind == leg.target_kind == "pod",
     )
 
 

@@ -9,7 +9,19 @@ import msgspec
 
 from engine.passage import wanted
 from engine.path import UNTUNNELLED, stages_of
-from facts import Bystander, CalicoNode, Fact, Leg, Link, PodInterface, ProbeResult, StageSighting, Text, say
+from facts import (
+    Bystander,
+    CalicoNode,
+    Fact,
+    Leg,
+    Link,
+    PodInterface,
+    ProbeResult,
+    RuleRewrite,
+    StageSighting,
+    Text,
+    say,
+)
 from facts.flow import TUNNEL_DEVICES
 
 CARRIED = ("local", "vxlan", "direct", "ipip", "wireguard", "host", "outside")
@@ -108,7 +120,9 @@ def steps(forward: Leg, back: Leg, facts: Sequence[Fact]) -> list[Step]:
         for one in facts
         if isinstance(one, StageSighting) and one.train
     ]
-    sights = _Sights(forward, back, seen, _names(facts), _programmed(facts), objected=False)
+    sights = _Sights(
+        forward, back, seen, _names(facts), _programmed(facts), objected=False, rewritten=_rewritten(forward, facts)
+    )
     found: list[Step] = []
     for leg in (forward, back):
         for stage in stages_of(leg):
@@ -133,6 +147,12 @@ def _programmed(facts: Sequence[Fact]) -> set[tuple[str, str]]:
     return found | {(fact.node, UPLINK) for fact in facts if isinstance(fact, Link) and fact.programs}
 
 
+def _rewritten(forward: Leg, facts: Sequence[Fact]) -> bool:
+    """Did a rule give the flow's packets another address?"""
+    ends = forward.source_address, forward.target_address
+    return any(isinstance(fact, RuleRewrite) and (fact.source_address, fact.target_address) == ends for fact in facts)
+
+
 def tracks(legs: Sequence[Leg], facts: Sequence[Fact]) -> list[Track]:
     """Of each flow whose packets were lost in this look: its forward leg, and where they came to its end the other one
     too. Nothing where nobody met one, or where all that was sent was answered and the answers came home.
@@ -148,7 +168,8 @@ def tracks(legs: Sequence[Leg], facts: Sequence[Fact]) -> list[Track]:
         if forward.direction != "forward" or back is None or forward.encapsulation not in CARRIED:
             continue
         objected = any(one.outcome != "silence" for one in wanted(forward, probes) if one.answered < one.sent)
-        sights = _Sights(forward, back, seen, nodes, programmed, objected=objected)
+        rewritten = _rewritten(forward, facts)
+        sights = _Sights(forward, back, seen, nodes, programmed, objected=objected, rewritten=rewritten)
         there, home = sights.track(forward), sights.track(back)
         if there.missing or (there.last_good and not sights.answered):
             found.append(there)
@@ -169,9 +190,11 @@ class _Sights:
         programmed: Collection[tuple[str, str]],
         *,
         objected: bool,
+        rewritten: bool,
     ) -> None:
         """nodes: names by node address. programmed: (node, pod's interface or UPLINK) of devices with an XDP program.
-        objected: somebody said no to a packet, and that answer is not looked for."""
+        objected: somebody said no to a packet, and that answer is not looked for. rewritten: a rule gave them other
+        addresses."""
         self._of = {
             leg.direction: [
                 one
@@ -184,6 +207,7 @@ class _Sights:
         self._nodes = nodes
         self._programmed = programmed
         self._objected = objected
+        self._rewritten = rewritten
         self._listened = any(one.listened for one in self._of["forward"] if one.node == forward.source_node)
         self.answered = any(one.seen > 0 for one in self._of["reverse"])
 
@@ -207,6 +231,12 @@ class _Sights:
         )
 
     def met(self, leg: Leg, stage: str) -> Met:
+        met = self._met(leg, stage)
+        # Under the addresses that they got on a node nobody looks for them.
+        renamed = self._rewritten and met.packets == 0 and stage not in ("source pod", "source veth")
+        return replace(met, packets=-1) if renamed else met
+
+    def _met(self, leg: Leg, stage: str) -> Met:
         if stage == "target pod" or (stage == "target node" and leg.target_kind != "pod"):
             return self._answered(leg)
         source, target = leg.source_node, leg.target_node

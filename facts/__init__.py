@@ -14,6 +14,7 @@ from facts.firewall import (
     ConnectionTable,
     FirewallTrace,
     RuleDrop,
+    RuleRewrite,
     Stop,
 )
 from facts.flow import DERIVED, Arrival, Flow, Leg, Lost, Question, Room, Side
@@ -41,6 +42,7 @@ from facts.route import RouteLookup
 from facts.service import CalicoService, GarbageCollector, Typha
 from facts.sighting import Bystander, Sighting, StageSighting
 from facts.sysctl import Sysctl
+from facts.traffic_control import Taker, TrafficControl
 from facts.verdict import Cause, Checked, Diagnosis, Hop, LegPath
 from facts.wireguard import WireguardDevice, WireguardPeer
 
@@ -114,6 +116,7 @@ __all__ = [
     "RouteLookup",
     "RoutingRules",
     "RuleDrop",
+    "RuleRewrite",
     "SendProbe",
     "ServicePort",
     "Side",
@@ -121,9 +124,11 @@ __all__ = [
     "StageSighting",
     "Stop",
     "Sysctl",
+    "Taker",
     "Text",
     "Tier",
     "Trace",
+    "TrafficControl",
     "Train",
     "TrainLoss",
     "Typha",

@@ -64,6 +64,27 @@ class RuleDrop(Fact, frozen=True, kw_only=True):
     drops: int = 0  # ...of so many
 
 
+class RuleRewrite(Fact, frozen=True, kw_only=True):
+    """A fresh packet between two pods was given other addresses or another port on its way through a node."""
+
+    node: str
+    source_address: str  # of the leg: what the packet carried before
+    target_address: str
+    protocol: str  # icmp | tcp | udp
+    port: int = 0
+    source: str  # what it carried afterwards
+    target: str
+    target_port: int = 0
+    backend: str = ""  # one of BACKENDS; "" where no rule was seen to do it: connections are known with it already, say
+    family: int  # 4 | 6
+    table: str = ""
+    chain: str = ""
+    number: int = 0  # 1 for the first rule of the chain
+    text: str = ""  # the rule as `nft` or `iptables-save` prints it
+    hook: str = ""  # prerouting | output | postrouting
+    through: tuple[str, ...] = ()  # the chains of that hook that were met before it, of its table
+
+
 class FirewallTrace(Fact, frozen=True, kw_only=True):
     """How far a node's firewall let fresh packets of a leg go. Seen by arming a trace for them, or by counters."""
 

@@ -103,6 +103,20 @@ def talk_of(trace: Trace, behind: bytes) -> bytes:
     return behind[2:4] + behind[:2] if trace.reply else behind[:4]
 
 
+def ends_of(packet: bytes, behind: bytes) -> tuple[str, str, int]:
+    """Source, target and, of TCP and UDP, the target's port. packet: its IP header, which may be cut off: ("", "", 0).
+
+    behind: the packet, from behind its IP header on.
+    """
+    family = 6 if packet[:1] and packet[0] >> 4 == 6 else 4
+    if len(packet) < HEADER[family]:
+        return "", "", 0
+    start, length = ADDRESSES[family], 16 if family == 6 else 4
+    source, target = packet[start : start + length], packet[start + length : start + 2 * length]
+    ported = packet[NEXT_HEADER[family]] in PROTOCOLS.values()
+    return str(ip_address(source)), str(ip_address(target)), int.from_bytes(behind[2:4], "big") if ported else 0
+
+
 def answers(reply: Trace, trace: Trace) -> bool:
     """Are packets of the one leg answers to those of the other?"""
     same = (reply.protocol, reply.port) == (trace.protocol, trace.port)

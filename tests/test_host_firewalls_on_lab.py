@@ -279,3 +279,27 @@ async def test_what_is_normal_of_a_node_is_seen_without_any_tool(shared: Lab, ho
     tables = [one for one in diagnosis.facts if isinstance(one, ConnectionTable)]
     assert {one.node for one in tables} == {"node-a", "node-b"}
     assert all(0 <= one.count < one.limit for one in tables)
+
+
+NAT = [
+    ("node-a", "-A POSTROUTING -s {source} -j MASQUERADE", " on to shop/db under "),
+    ("node-a", "-A PREROUTING -d {target} -p tcp -j DNAT --to-destination {source}", " instead of shop/db"),
+    ("node-b", "-A PREROUTING -p tcp --dport 5432 -j REDIRECT --to-ports 15001", " 15001 instead of shop/db"),
+]
+
+
+@pytest.mark.parametrize(("tool", "family", "node", "line", "said"), by_tools(NAT))
+async def test_who_gives_pods_packets_other_addresses_is_named_and_nobody_is_said_to_lose_them(
+    shared: Lab, hosts: Hosts, tool: str, family: int, node: str, line: str, said: str
+) -> None:
+    source, target = (address(shared, name, family) for name in ("shop/cart", "shop/db"))
+    hosts.write(node, tool, "-t nat -N MASQ-AGENT", "-t nat -A MASQ-AGENT -j RETURN")
+    hosts.write(node, tool, f"-t nat {line.format(source=source, target=target)}")
+    if "MASQUERADE" in line:  # by itself that harms nobody
+        assert (await answer(shared, family)).verdict == "healthy"
+        hosts.write("node-b", tool, f"-A FORWARD ! -s {source} -d {target} -j DROP")
+    diagnosis = await answer(shared, family)
+    end = "source" if node == "node-a" else "target"
+    assert named(diagnosis) == [("nat_between_pods", node, f"{end} node")], diagnosis.summary
+    assert said in diagnosis.causes[0].text and f"{tool.replace('6', '')}): -A " in diagnosis.causes[0].text
+    assert not any(leg.lost for leg in diagnosis.path)

@@ -46,9 +46,11 @@ from facts import (
     ProbeResult,
     RouteLookup,
     RuleDrop,
+    RuleRewrite,
     ServicePort,
     Sighting,
     Sysctl,
+    TrafficControl,
     Train,
     Typha,
     WireguardDevice,
@@ -526,10 +528,21 @@ def _calico_firewall(fact: CalicoFirewall, legs: Sequence[Leg]) -> Said | None:
     return what, say("its pods and nodes") if empty else "", seen
 
 
+def _traffic_control(fact: TrafficControl, legs: Sequence[Leg]) -> Said | None:
+    what = say("traffic control of {device}", device=fact.device)
+    return what, say("to pass"), listed([one.text for one in fact.takers])
+
+
 def _rule_drop(fact: RuleDrop, legs: Sequence[Leg]) -> Said | None:
     leg = _find(legs, source_address=fact.source_address, target_address=fact.target_address)
     seen = say("dropped by rule {number} of {chain}", number=fact.number, chain=fact.chain)
     return say("in the firewall: {packets}", packets=packets(fact, leg)), say("to pass"), seen
+
+
+def _rule_rewrite(fact: RuleRewrite, legs: Sequence[Leg]) -> Said | None:
+    seen = say("from {source} to {target}", source=fact.source, target=fact.target)
+    before = say("from {source} to {target}", source=fact.source_address, target=fact.target_address)
+    return say("addresses of {protocol} behind the firewall", protocol=fact.protocol), before, seen
 
 
 _TELL: dict[type[Fact], Callable[[Any, Sequence[Leg]], Said | None]] = {
@@ -537,6 +550,8 @@ _TELL: dict[type[Fact], Callable[[Any, Sequence[Leg]], Said | None]] = {
     FdbEntry: _fdb,
     RouteLookup: _route,
     RuleDrop: _rule_drop,
+    TrafficControl: _traffic_control,
+    RuleRewrite: _rule_rewrite,
     Link: _link,
     LinkAddresses: _addresses,
     PodInterface: _pod_interface,

@@ -14,6 +14,8 @@ from facts import Leg, Train, TrainLoss
     "uplinks, tc -s qdisc, /proc/net/softnet_stat, the switch's ports). If pings pass and connections do not, look at "
     "paths that are chosen by ports (ECMP, a bond: is one of its cables broken?) and at the server's queue of new "
     "connections (ss -lnt, nstat TcpExtListenOverflows).",
+    after=["nat_between_pods"],  # packets of connections that were known before the rule pass
+    after_peer=["nat_between_pods"],
     at=the.loss.node,
     last_resort=True,
     heals_within_s=NOT_FELIX,

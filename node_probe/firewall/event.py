@@ -19,5 +19,6 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str = (
         ""  # nft: "drop", "accept", "jump", "goto", "return", "continue"..., or the policy; legacy tells none
     )
+    ends: tuple[str, str, int] = ("", "", 0)  # source, target and its port, where the packet was shown with the event
     device: str = ""  # the last one whose hooks told of the packet
     target: str = ""  # the chain of a jump or goto, where it was told

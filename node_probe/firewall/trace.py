@@ -20,13 +20,13 @@ import msgspec
 
 from facts import Blind, Fact, FirewallTrace, NodeAsk, SendProbe, Trace
 from node_probe import nfnetlink
-from node_probe.firewall import arming, legacy, reading, ruleset
+from node_probe.firewall import arming, legacy, reading, rewrites, ruleset
 from node_probe.firewall.arming import OwnTable
 from node_probe.firewall.drops import Counted, drops, grown, wanted
 from node_probe.firewall.event import Event
 from node_probe.firewall.legacy import CannotLog, Log, Logged
 from node_probe.firewall.ruleset import Chain, Ruleset
-from node_probe.ours import Followed, answers, followed, talk_of
+from node_probe.ours import Followed, answers, ends_of, followed, talk_of
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,21 @@ class _Packet:
     talk: bytes  # the ports, the forward sender's first, or a ping's id and number: an answer has those of its packet
     entered: bool = False  # it was met behind the device by which it came
     device: str = ""  # the last one whose hooks told of it
+    places: set[str] = field(default_factory=set)  # its hooks and the others', as they are called in arming
     events: list[Event] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class AtDevices:
+    """What of a leg was met at the devices' own hooks."""
+
+    trace: Trace
+    outer: bool
+    kinds: tuple[str, ...]  # of arming.AT_DEVICES: where anybody looked
+    devices: tuple[str, ...]  # at which
+    met: Counter[str]  # packets by kind and device
+    known: Counter[str]  # of these, no old answers of a server that repeats them
+    entered: bool  # any of them was met behind the device by which it came
 
 
 class Following:
@@ -204,6 +218,21 @@ class Following:
             self._mistake(error)
         return found + [Blind(node=self._ask.node, look=LOOK, reason=one, minor=True) for one in self._troubles]
 
+    def at_devices(self) -> list[AtDevices]:
+        """Of each leg, with and without its tunnel; nothing where nobody could follow packets there."""
+        if not self._table or not self._table.at_devices:
+            return []
+        found = []
+        for number, one in enumerate(self._followed):
+            packets = [packet for packet in self._packets if packet.followed == number]
+            met, known = (
+                Counter(place for packet in some for place in packet.places) for some in (packets, self._of(number))
+            )
+            entered = any(packet.entered for packet in packets)
+            kinds, devices = self._table.at_devices, self._table.devices
+            found.append(AtDevices(one.trace, one.outer, kinds, devices, met, known, entered))
+        return found
+
     async def _traced(self, deadline: float) -> list[Fact]:
         places = [(self._family, name, hook) for name, (hook, _) in arming.CHAINS.items()]
         if self._table:
@@ -214,8 +243,9 @@ class Following:
         ]
         rules = Ruleset(own)
         lost = [event for packet in self._packets if _may_be_lost(packet) for event in packet.events]
-        if lost:
-            keys = [key for key in wanted(lost) if key[2] != self._name]
+        altered = [event for packet in self._packets if self._unaltered(packet.followed) for event in packet.events]
+        keys = [key for key in (*wanted(lost), *rewrites.wanted(altered)) if key[2] != self._name]
+        if lost or keys:
             read = await asyncio.to_thread(reading.read, self._ask.family, deadline, wanted=keys)
             rules = Ruleset([*read.chains.values(), *own], read.unread)
             for sentence in read.unread:
@@ -228,7 +258,14 @@ class Following:
                 if isinstance(fact, FirewallTrace) and not _routed(packets, fact):
                     fact = msgspec.structs.replace(fact, last_hook="")
                 found.append(fact)
+            if self._unaltered(number):
+                found += rewrites.rewrites(self._ask.node, one.trace, events, rules)
         return found
+
+    def _unaltered(self, number: int) -> bool:
+        """Is nobody to give the packets of this entry of `followed` another address? Answers get their old one back."""
+        one = self._followed[number]
+        return one.trace.unaltered and not one.trace.reply and not one.outer
 
     def _of(self, number: int) -> list[_Packet]:
         """The packets of one entry of `followed`. Servers repeat old answers, which are none to what was sent now;
@@ -297,7 +334,7 @@ class Following:
             if looks:  # else it was followed before it came here
                 self._by_id[identity] = self._new(int(chain.removeprefix(arming.FOLLOWED)), looks, behind)
             return
-        met = self._by_id.get(identity) or (self._met_before(looks) if own and looks else None)
+        met = self._by_id.get(identity) or (self._met_before(looks, chain) if own and looks else None)
         if met is None or not kind or self._events >= MOST:
             return
         self._events += 1
@@ -305,6 +342,7 @@ class Following:
         met.entered = met.entered or family != AT_DEVICE
         if own and family == AT_DEVICE:
             met.device = chain.removeprefix(next(one for one in arming.AT_DEVICES if chain.startswith(one)))
+            met.places.add(chain)
         verdict = nfnetlink.attributes(has.get(VERDICT, b""))
         code = _u32(has[POLICY]) if POLICY in has else _u32(verdict.get(1))
         met.events.append(
@@ -318,13 +356,16 @@ class Following:
                 handle=int.from_bytes(has[HANDLE], "big") if HANDLE in has else -1,
                 verdict=VERDICTS.get(code & 0xFFFFFFFF, VERDICTS.get(code & 0xFF, "")),
                 target=_text(verdict, 2),
+                ends=("", "", 0) if family == AT_DEVICE else ends_of(has.get(NETWORK, b""), behind),
                 device=met.device,
             )
         )
 
-    def _met_before(self, looks: bytes) -> _Packet | None:
-        """The same packet under the number that the kernel has for it at another device: a member of a bond, say."""
-        alike = (packet for packet in reversed(self._packets) if packet.identity == looks and not packet.entered)
+    def _met_before(self, looks: bytes, chain: str) -> _Packet | None:
+        """The same packet under another number: at each member of a bond it has one, and where it was made longer on
+        its way out."""
+        leaves = chain.startswith((arming.GOES_OUT, arming.WENT_OUT))
+        alike = (one for one in reversed(self._packets) if one.identity == looks and (leaves or not one.entered))
         return next((one for one in alike if all(event.verdict != "drop" for event in one.events)), None)
 
     def _new(self, follows: int, looks: bytes, behind: bytes) -> _Packet:
