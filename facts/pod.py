@@ -42,6 +42,7 @@ class PodRoute(Fact, frozen=True, kw_only=True):
     prefix: str = ""  # 0.0.0.0/0 is the default route
     next_hop: str = ""
     device: str = ""
+    source: str = ""  # the address such packets would carry, where the kernel says it
 
 
 class Listener(Fact, frozen=True, kw_only=True):

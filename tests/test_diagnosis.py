@@ -26,7 +26,7 @@ from facts import (
     RouteLookup,
     Sysctl,
 )
-from tests.scene import CART, DB, DEVICE, GATEWAY, WEB, change, healthy, without
+from tests.scene import CART, DB, DEVICE, GATEWAY, NODES, WEB, change, healthy, without
 
 SILENT = {"answered": 0, "outcome": "silence", "rtt_us": -1}
 
@@ -85,7 +85,7 @@ WOUNDS = {
     "route_missing": (RouteLookup, A_TO_B, BY_DEFAULT_ROUTE, "node-a", "forward"),
     "route_wrong_next_hop": (RouteLookup, A_TO_B, {"next_hop": "10.244.99.192"}, "node-a", "forward"),
     "route_blackholed": (RouteLookup, A_TO_B, BLACKHOLE, "node-a", "forward"),
-    "pod_route_missing": (RouteLookup, AT_B, BLACKHOLE, "node-b", "forward"),
+    "pod_route_missing": (RouteLookup, AT_B, BLACKHOLE | {"prefix": NODES["node-b"][3]}, "node-b", "forward"),
     "neighbor_missing": (Neighbor, {"node": "node-a"}, {"found": False, "mac": ""}, "node-a", "forward"),
     "neighbor_wrong_mac": (Neighbor, {"node": "node-b"}, {"mac": "66:00:00:00:00:99"}, "node-b", "reverse"),
     "fdb_entry_missing": (FdbEntry, {"node": "node-a"}, {"found": False, "peer": ""}, "node-a", "forward"),
@@ -94,7 +94,6 @@ WOUNDS = {
     "ip_forwarding_off": (Sysctl, {"node": "node-a", "switch": "forwarding"}, {"value": "0"}, "node-a", "both"),
     "pod_interface_missing": (PodInterface, {"pod": DB[0]}, {"found": False, "up": False}, "node-b", "both"),
     "pod_eth0_down": (PodInterface, {"pod": CART[0]}, {"pod_up": False, "lower_up": False}, "node-a", "both"),
-    "pod_default_route_missing": (PodRoute, {"pod": DB[0]}, NO_ROUTE, "node-b", "both"),
     "pod_gateway_mac_wrong": (PodInterface, {"pod": CART[0]}, FIXED_WRONG_MAC, "node-a", "both"),
     "proxy_arp_off": (Sysctl, {"node": "node-b", "switch": "proxy_arp"}, {"value": "0"}, "node-b", "both"),
     "node_without_default_route": (

@@ -1,7 +1,7 @@
 """A pod without a default route reaches nobody, not even to answer."""
 
 from engine.rule import HEALS_NEVER, Text, cause, say, some, the
-from facts import Leg, PodRoute
+from facts import Leg, PodInterface, PodRoute
 
 
 @cause(
@@ -16,9 +16,18 @@ from facts import Leg, PodRoute
     heals_within_s=HEALS_NEVER,
     leg=some(Leg, source_kind="pod"),
     route=some(PodRoute, node=the.leg.source_node, pod=the.leg.source, destination=the.leg.target_address),
+    interface=some(
+        PodInterface,
+        node=the.leg.source_node,
+        pod=the.leg.source,
+        family=the.leg.family,
+        interface=the.leg.source_interface,
+        found=True,
+        entered=True,
+    ),
 )
-def pod_default_route_missing(leg: Leg, route: PodRoute) -> Text | None:
-    if route.error != "ENETUNREACH":
+def pod_default_route_missing(leg: Leg, route: PodRoute, interface: PodInterface) -> Text | None:
+    if route.error != "ENETUNREACH" or interface.pod_default_next_hop:
         return None
     return say(
         "inside {pod} no route leads to {address}, not even a default route.",

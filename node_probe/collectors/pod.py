@@ -113,6 +113,7 @@ def _route(node: str, pod: LocalPod, target: str, entered: Inside) -> PodRoute:
         prefix=route.prefix,
         next_hop=route.next_hop,
         device=read.link(index=route.device).name if route.device > 0 else "",
+        source=route.preferred_source,
     )
 
 

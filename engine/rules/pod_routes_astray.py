@@ -1,0 +1,94 @@
+"""A pod has routes, rules and maybe networks of its own: what they send elsewhere never comes to Calico."""
+
+from __future__ import annotations
+
+from engine.rule import HEALS_NEVER, Text, cause, say, some, the
+from facts import Leg, PodInterface, PodRoute
+
+# What a lookup's error says of the entry or rule it ended in.
+SWALLOWS = {"EINVAL": "blackhole", "EHOSTUNREACH": "unreachable", "EACCES": "prohibit"}
+
+
+@cause(
+    title="The pod's own routes lead packets to the target astray",
+    severity="breaks",
+    last_resort=True,
+    silent_while_well=True,  # a second network may lead there as well
+    remedy="Read `ip route get` of that address, `ip route` and `ip rule` inside the pod, and find what wrote them: a "
+    "second network with a route of its own (Multus), a VPN client, an init container with NET_ADMIN. A pod made anew "
+    "has none of what was added by hand.",
+    after=[
+        "pod_interface_missing",
+        "pod_interface_down",
+        "pod_eth0_down",
+        "pod_ipv6_disabled",
+        "pod_address_disagrees",
+        "pod_default_route_missing",
+    ],
+    at=the.leg.source_node,
+    stage="source pod",
+    both_ways=True,
+    heals_within_s=HEALS_NEVER,
+    leg=some(Leg, source_kind="pod"),
+    route=some(PodRoute, node=the.leg.source_node, pod=the.leg.source, destination=the.leg.target_address),
+    interface=some(
+        PodInterface,
+        node=the.leg.source_node,
+        pod=the.leg.source,
+        family=the.leg.family,
+        interface=the.leg.source_interface,
+        found=True,
+        entered=True,
+    ),
+)
+def pod_routes_astray(leg: Leg, route: PodRoute, interface: PodInterface) -> Text | None:
+    if leg.source == leg.target:  # a pod reaches itself by its loopback device
+        return None
+    if not route.found:
+        return _refused(leg, route, interface)
+    if route.device == "lo":
+        return say("{pod} takes {address} for an address of its own.", pod=leg.source, address=leg.target_address)
+    if route.device != interface.pod_device:
+        return say(
+            "inside {pod} the route {prefix} via {next_hop} sends packets to {address} out by {device}; {interface} is "
+            "the pod's interface of Calico."
+            if route.next_hop
+            else "inside {pod} the route {prefix} sends packets to {address} out by {device}; {interface} is the pod's "
+            "interface of Calico.",
+            pod=leg.source,
+            prefix=route.prefix,
+            next_hop=route.next_hop,
+            address=leg.target_address,
+            device=route.device,
+            interface=interface.pod_device,
+        )
+    if route.source and route.source != leg.source_address:
+        return say(
+            "{pod} sends packets to {address} under {source}, as its route {prefix} has it, and not under its own "
+            "address {own}: its node takes them for forged.",
+            pod=leg.source,
+            address=leg.target_address,
+            source=route.source,
+            prefix=route.prefix,
+            own=leg.source_address,
+        )
+    return None
+
+
+def _refused(leg: Leg, route: PodRoute, interface: PodInterface) -> Text | None:
+    if route.error in SWALLOWS:
+        return say(
+            "inside {pod} a route or rule of type {type} swallows packets to {address}.",
+            pod=leg.source,
+            type=SWALLOWS[route.error],
+            address=leg.target_address,
+        )
+    if route.error == "ENETUNREACH" and interface.pod_default_next_hop:
+        return say(
+            "inside {pod} no route leads to {address}, although there is a default route via {gateway}: a routing rule "
+            "is in its way.",
+            pod=leg.source,
+            address=leg.target_address,
+            gateway=interface.pod_default_next_hop,
+        )
+    return None
