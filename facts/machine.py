@@ -14,6 +14,7 @@ class NodeAddress(Fact, frozen=True, kw_only=True):
     address: str
     found: bool
     device: str = ""  # where none holds it: the one it belongs on, as far as anything tells
+    duplicate: bool = False  # IPv6: somebody else on the network has it, so that the kernel does not use it
     others: tuple[str, ...] = ()  # "eth0 172.30.0.11": the node's other addresses of this family, no pod's or tunnel's
 
 

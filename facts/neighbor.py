@@ -24,3 +24,5 @@ class FdbEntry(Fact, frozen=True, kw_only=True):
     mac: str
     found: bool
     peer: str = ""  # outer IP address
+    port: int = -1  # UDP port and VNI, where the entry has others than its device; else -1
+    vni: int = -1

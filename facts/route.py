@@ -21,6 +21,8 @@ class RouteLookup(Fact, frozen=True, kw_only=True):
     prefix: str = ""  # 10.244.218.64/26; 0.0.0.0/0 is the default route
     next_hop: str = ""  # "" for a link-scope route
     device: str = ""
+    # Of an entry with several next hops (multipath) all of them, "172.30.0.1 dev eth0"; above stands the one it took.
+    several: tuple[str, ...] = ()
     table: int = -1
     protocol: int = -1
     scope: int = -1

@@ -14,4 +14,5 @@ class Sysctl(Fact, frozen=True, kw_only=True):
     value: str = ""
     device: str = ""  # cali123, vxlan.calico, all; "" for a switch of the whole node
     family: int = 4  # net.ipv4 or net.ipv6
+    unlike: tuple[str, ...] = ()  # ip_forward: devices on the way whose own forwarding is another
     switch: str = ""  # of that device: forwarding (for IPv6 force_forwarding), disable_ipv6, proxy_arp, rp_filter

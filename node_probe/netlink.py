@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -39,8 +39,8 @@ IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_PORT, IFLA_VXLAN_LO
 IFLA_VXLAN_COLLECT_METADATA = 25
 IFA_ADDRESS, IFA_LOCAL, IFA_F_DADFAILED = 1, 2, 0x08
 RTA_DST, RTA_SRC, RTA_IIF, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC = 1, 2, 3, 4, 5, 6, 7
-RTA_TABLE, RTA_VIA = 15, 18
-NDA_DST, NDA_LLADDR, NDA_IFINDEX = 1, 2, 8
+RTA_MULTIPATH, RTA_TABLE, RTA_VIA = 9, 15, 18
+NDA_DST, NDA_LLADDR, NDA_PORT, NDA_VNI, NDA_IFINDEX = 1, 2, 6, 7, 8
 RTM_GETRULE, FRA_PRIORITY, FRA_FWMARK, FRA_TABLE, FRA_FWMASK, FIB_RULE_INVERT = 34, 6, 10, 15, 16, 0x2
 FRA_IP_PROTO, FRA_SPORT, FRA_DPORT = 22, 23, 24
 RTM_GETNEIGHTBL, NDTA_THRESH3, NDTA_CONFIG, NDTA_STATS = 66, 4, 5, 7
@@ -71,14 +71,16 @@ NEIGHBOR_STATES = {
     64: "NOARP",
     NUD_PERMANENT: "PERMANENT",
 }
-# The error of a lookup that ended in an entry of this type; a `throw` entry only sends the kernel on to the next table.
-REFUSALS = {errno.EINVAL: 6, errno.EHOSTUNREACH: 7, errno.EACCES: 8}
+# The error of a lookup that ended in an entry of this type. A `throw` entry sends the kernel on to the next table, and
+# that seldom has a way.
+REFUSALS = {errno.EINVAL: 6, errno.EHOSTUNREACH: 7, errno.EACCES: 8, errno.ENETUNREACH: 9}
 
 HEADER = struct.Struct("=IHHII")
 LINK = struct.Struct("=BxHiII")
 ROUTE = struct.Struct("=BBBBBBBBI")
 NEIGHBOR = struct.Struct("=BxxxiHBB")
 ATTRIBUTE = struct.Struct("=HH")
+NEXT_HOP = struct.Struct("=HBBi")
 U32, S32, PORT = struct.Struct("=I"), struct.Struct("=i"), struct.Struct("!H")
 
 
@@ -146,6 +148,7 @@ class Route:
     metric: int
     onlink: bool
     preferred_source: str  # what the kernel's own packets carry; "" for an input lookup
+    several: tuple[tuple[str, int], ...] = ()  # of an entry with several: each next hop and its device
 
     @property
     def prefix(self) -> str:
@@ -160,6 +163,9 @@ class Entry:
     address: str
     mac: str
     state: str
+    # Of a forwarding entry with a UDP port or VNI of its own, another one than its device's; else -1.
+    port: int = -1
+    vni: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,10 +341,12 @@ class Netlink(_Socket):
         return replace(found, next_hop=taken.next_hop, device=taken.device, onlink=found.onlink or taken.onlink)
 
     def refusing_route(self, destination: str, error: int, *, beaten: int = -1) -> Route | None:
-        """The blackhole (EINVAL), unreachable (EHOSTUNREACH) or prohibit (EACCES) entry that refused a lookup, if any.
+        """The blackhole (EINVAL), unreachable (EHOSTUNREACH), prohibit (EACCES) or throw (ENETUNREACH) entry that
+        refused a lookup, if any.
 
         A lookup does not name the entry that refuses it, so the entries of that type are read: few, and picked by the
-        kernel. beaten: prefix length up to which the main table has a better entry, and so refuses nothing.
+        kernel. beaten: prefix length up to which the main table has a better entry, and so refuses nothing. What
+        another table throws back is for the main one to lead on.
         """
         if error not in REFUSALS:
             return None
@@ -347,7 +355,8 @@ class Netlink(_Socket):
         covering = [
             one
             for one in self._dump(RTM_GETROUTE, request, _routes)
-            if _covers(one, packed) and (one.table != RT_TABLE_MAIN or one.length > beaten)
+            if _covers(one, packed)
+            and (one.length > beaten if one.table == RT_TABLE_MAIN else error != errno.ENETUNREACH)
         ]
         return max(covering, key=lambda r: (r.table == RT_TABLE_MAIN, r.length, -r.metric), default=None)
 
@@ -544,7 +553,17 @@ def _routes(payload: bytes) -> Route:
         metric=_u32(has, RTA_PRIORITY, 0),
         onlink=bool(flags & RTNH_F_ONLINK),
         preferred_source=_unpack(has[RTA_PREFSRC]) if RTA_PREFSRC in has else "",
+        several=tuple(_next_hops(has.get(RTA_MULTIPATH, b""))),
     )
+
+
+def _next_hops(data: bytes) -> Iterator[tuple[str, int]]:
+    while data:
+        length, _, _, device = NEXT_HOP.unpack_from(data)
+        has = _attributes(data[:length], NEXT_HOP.size)
+        gateway = has.get(RTA_GATEWAY) or has.get(RTA_VIA, b"\0\0")[2:]
+        yield _unpack(gateway) if gateway else "", device
+        data = data[(length + 3) & ~3 :]
 
 
 def _listener(payload: bytes) -> Bound:
@@ -608,4 +627,6 @@ def _entry(payload: bytes) -> Entry:
         address=_unpack(has[NDA_DST]) if NDA_DST in has else "",
         mac=has.get(NDA_LLADDR, b"").hex(":"),
         state="|".join(name for bit, name in NEIGHBOR_STATES.items() if state & bit),  # an FDB entry is NOARP|PERMANENT
+        port=PORT.unpack(has[NDA_PORT])[0] if NDA_PORT in has else -1,
+        vni=_u32(has, NDA_VNI, -1),
     )

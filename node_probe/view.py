@@ -213,6 +213,7 @@ class View:
             prefix=route.prefix,
             next_hop=route.next_hop,
             device=self.netlink.link(index=route.device).name if route.device > 0 else "",
+            several=tuple(f"{hop} dev {self.netlink.link(index=index).name}".strip() for hop, index in route.several),
             table=route.table,
             protocol=route.protocol,
             scope=route.scope,

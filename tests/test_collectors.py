@@ -342,6 +342,11 @@ def test_a_node_that_does_not_forward() -> None:
     assert only(facts, RouteLookup, destination=DB, incoming="").found
     assert only(facts, RouteLookup, destination=DB, incoming=CART_INTERFACE).error == "EHOSTUNREACH"
 
+    nodes.sysctl("a", "net/ipv4/ip_forward", "1")
+    nodes.sysctl("a", "net/ipv4/conf/eth0/forwarding", "0")
+    switch = only(look(), Sysctl, name="net.ipv4.ip_forward")
+    assert (switch.value, switch.unlike) == ("1", ("eth0",))
+
 
 @in_namespaces
 def test_an_address_no_device_holds_leaves_the_uplink_unknown() -> None:
@@ -426,7 +431,9 @@ def test_a_pods_own_way_to_what_it_sends_to() -> None:
     nodes = TwoNodes()
     send = (from_cart("icmp"), from_cart("tcp", port=8080), from_cart("icmp", STRANGER))
     eth0 = {"next_hop": GATEWAY, "device": "eth0"}
-    route = PodRoute(node="node-a", pod="shop/cart", destination=DB, found=True, prefix="0.0.0.0/0", **eth0)
+    route = PodRoute(
+        node="node-a", pod="shop/cart", destination=DB, found=True, prefix="0.0.0.0/0", source=CART, **eth0
+    )
     to_stranger = msgspec.structs.replace(route, destination=STRANGER)
     assert of(look(send=send), PodRoute) == [route, to_stranger]
 

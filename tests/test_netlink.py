@@ -97,6 +97,7 @@ def test_the_matching_entry_of_a_route_is_found() -> None:
         several = kernel.route("10.9.1.1")
         assert several.prefix == "10.9.0.0/16" and several.next_hop in ("172.30.0.12", "172.30.0.13")
         assert several.preferred_source == NODE["a"]
+        assert several.several == tuple((one["gateway"], kernel.link("eth0").index) for one in two)
 
 
 @in_namespaces
@@ -107,6 +108,7 @@ def test_refused_lookups_are_told_apart() -> None:
             ("blackhole", "10.7.0.0/16", "EINVAL"),
             ("unreachable", "10.8.0.0/16", "EHOSTUNREACH"),
             ("prohibit", "10.9.0.0/16", "EACCES"),
+            ("throw", "10.10.0.0/16", "ENETUNREACH"),
         ):
             nodes.at("a", lambda ip, kind=kind, target=target: ip.route("add", dst=target, type=kind, proto=4))
             address = target.replace("0.0/16", "3.3")
@@ -131,6 +133,10 @@ def test_neighbors_and_forwarding_entries() -> None:
         entry = kernel.neighbor(tunnel, BLOCK["b"])
         assert (entry.address, entry.mac, entry.state) == (BLOCK["b"], MAC["b"], "PERMANENT")
         assert kernel.fdb(tunnel, MAC["b"]).address == NODE["b"]
+        assert (kernel.fdb(tunnel, MAC["b"]).port, kernel.fdb(tunnel, MAC["b"]).vni) == (-1, -1)
+        other = {"ifindex": tunnel, "lladdr": MAC["b"], "dst": NODE["b"], "port": 8472, "vni": 77, "state": 128}
+        nodes.at("a", lambda ip: (ip.fdb("del", ifindex=tunnel, lladdr=MAC["b"]), ip.fdb("append", **other)))
+        assert (kernel.fdb(tunnel, MAC["b"]).port, kernel.fdb(tunnel, MAC["b"]).vni) == (8472, 77)
         assert refusal(lambda: kernel.neighbor(tunnel, "10.244.3.0")) == "ENOENT"
         assert refusal(lambda: kernel.fdb(tunnel, "66:00:00:00:00:99")) == "ENOENT"
         nodes.at("a", lambda ip: ip.neigh("add", dst="10.244.3.0", ifindex=tunnel, state=32))  # FAILED

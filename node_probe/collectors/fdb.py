@@ -19,13 +19,21 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
             yield FdbEntry(node=ask.node, device=ask.tunnel_device, mac=mac, found=False)
             continue
         try:
-            peer = view.netlink.fdb(tunnel.index, mac).address
+            entry = view.netlink.fdb(tunnel.index, mac)
         except NetlinkError as error:
             if error.name != "ENOENT":
                 raise
             yield FdbEntry(node=ask.node, device=ask.tunnel_device, mac=mac, found=False)
         else:
-            yield FdbEntry(node=ask.node, device=ask.tunnel_device, mac=mac, found=True, peer=peer)
+            yield FdbEntry(
+                node=ask.node,
+                device=ask.tunnel_device,
+                mac=mac,
+                found=True,
+                peer=entry.address,
+                port=entry.port,
+                vni=entry.vni,
+            )
 
 
 def _macs(ask: NodeAsk, view: View) -> list[str]:

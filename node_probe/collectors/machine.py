@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 from itertools import islice
 
 from facts import Fact, ForeignVxlan, ForeignVxlans, MacSharers, NeighborTable, NodeAddress, NodeAsk, RoutingRules
+from node_probe.netlink import Device
 from node_probe.view import FAMILIES, OWN, View
 
 SHOWN = 8  # addresses, rules
@@ -43,7 +45,15 @@ def _address(ask: NodeAsk, view: View) -> NodeAddress:
         address=ask.uplink_address,
         found=view.uplink(ask) is not None,
         device=home.name if home else "",
+        duplicate=home is not None and _is_duplicate(ask, view, home),
         others=tuple(f"{device.name} {address}" for device, address in islice(view.others(ask), SHOWN)),
+    )
+
+
+def _is_duplicate(ask: NodeAsk, view: View, home: Device) -> bool:
+    return ask.family == 6 and any(
+        one.duplicate and ip_address(one.address) == ip_address(ask.uplink_address)
+        for one in view.netlink.addresses(home.index, FAMILIES[6])
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from facts import Fact, NodeAsk, Sysctl
 from node_probe.view import View
 
@@ -23,7 +25,7 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
     whether IPv6 is disabled on the tunnel device, the uplink and each local pod's interface, or forwarded anyway."""
     family = ask.family
     if family == 4:
-        yield _sysctl(ask, "ip_forward")
+        yield _forwarding(ask, view)
     devices = [("all", EVERY)]
     if ask.tunnel_device:
         devices.append((ask.tunnel_device, TUNNEL))
@@ -35,6 +37,14 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
     for device, switches in devices:
         for switch in switches[family]:
             yield _sysctl(ask, "conf", device, switch)
+
+
+def _forwarding(ask: NodeAsk, view: View) -> Sysctl:
+    """The node's switch, which only sets the devices' own; with the uplink, where that one's is another."""
+    node, uplink = _sysctl(ask, "ip_forward"), view.home(ask)
+    if uplink is None or _sysctl(ask, "conf", uplink.name, "forwarding").value in (node.value, ""):
+        return node
+    return msgspec.structs.replace(node, unlike=(uplink.name,))
 
 
 def _sysctl(ask: NodeAsk, *path: str) -> Sysctl:
