@@ -87,6 +87,35 @@ SHAPES = {
 }
 
 
+NET1 = """
+ip.link('add', ifname='net1', kind='bridge', state='up')
+ip.addr('add', index=at('net1'), address='192.168.9.2', prefixlen=24)
+"""
+IN_THE_POD = {
+    "a second network that has all the pods' addresses for its own": (
+        NET1 + "ip.route('add', dst='10.0.0.0/8', gateway='192.168.9.1', oif=at('net1'))"
+    ),
+    "a rule": "ip.rule('add', priority=10, action='unreachable', dst='10.244.0.0', dst_len=16)",
+    "a source address that is not the pod's": (
+        "ip.addr('add', index=at('eth0'), address='10.9.9.9', prefixlen=32)\n"
+        "ip.route('replace', dst='0.0.0.0/0', gateway='169.254.1.1', oif=at('eth0'), prefsrc='10.9.9.9')"
+    ),
+}
+
+
+UNDONE = "for one in ip.link_lookup(ifname='net1'): ip.link('del', index=one)\nip.flush_rules(priority=10)"
+
+
+@pytest.mark.parametrize("what", IN_THE_POD)
+async def test_a_pod_s_own_routes_lead_astray(lab: Lab, what: str) -> None:
+    try:
+        by_hand(lab, "shop/cart", IN_THE_POD[what])
+        diagnosis = await answered(lab)
+    finally:
+        by_hand(lab, "shop/cart", UNDONE)
+    assert [(cause.rule, cause.node) for cause in diagnosis.causes] == [("pod_routes_astray", "node-a")], diagnosis
+
+
 VIA_GATEWAY = "ip.route('add', dst='0.0.0.0/0', gateway='172.30.0.1', oif=at('eth0'), table=100)\n"
 WEB = "10.244.174.130"
 WITHIN_NODE = {
@@ -202,6 +231,15 @@ async def test_a_tunnel_where_none_is_needed_is_the_wrong_device(two_subnets: La
     by_hand(two_subnets, "node-a", script)
     diagnosis = await answered(two_subnets)
     assert [(cause.rule, cause.node) for cause in diagnosis.causes] == [("route_wrong_device", "node-a")], diagnosis
+
+
+async def test_an_uplink_that_does_not_forward_stops_what_comes_in_without_a_tunnel(two_subnets: Lab) -> None:
+    two_subnets.heal()
+    by_hand(two_subnets, "node-b", "open('/proc/sys/net/ipv4/conf/eth0/forwarding', 'w').write('0')")
+    diagnosis = await answered(two_subnets)
+    assert [(cause.rule, cause.node) for cause in diagnosis.causes] == [("ip_forwarding_off", "node-b")], diagnosis
+    through_the_tunnel = await answered(two_subnets, "shop/mail shop/db 5432/tcp")
+    assert through_the_tunnel.verdict == "healthy", through_the_tunnel
 
 
 # ---- where BIRD's routes are as right as any other

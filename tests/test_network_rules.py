@@ -11,10 +11,12 @@ from facts import (
     CalicoNode,
     Diagnosis,
     Fact,
+    FdbEntry,
     Link,
     LinkAddresses,
     Neighbor,
     PodInterface,
+    PodRoute,
     ProbeResult,
     RouteLookup,
     RoutingRules,
@@ -37,6 +39,8 @@ BLOCK_B = NODES["node-b"][3]
 BY_GATEWAY = {"next_hop": "172.30.0.1", "device": "eth0", "onlink": False}
 BY_TABLE = {**BY_GATEWAY, "prefix": "0.0.0.0/0", "table": 100}
 STATIC = {"found": True, "mac": "02:00:00:00:00:99", "state": "PERMANENT"}
+NOWHERE = {"found": False, "error": "ENETUNREACH", "device": "", "next_hop": ""}
+RIGHT_WAY, WRONG_WAY = f"{NODES['node-b'][1]} dev {DEVICE}", "172.30.0.1 dev eth0"
 REFUSED = {"found": False, "error": "EINVAL", "type": "", "prefix": "", "device": "", "next_hop": "", "table": -1}
 
 Changes = list[tuple[type[Fact], dict[str, Any], dict[str, Any]]]
@@ -78,6 +82,29 @@ WOUNDS: list[tuple[str, str, str, int, Changes]] = [
     ),
     ("pod_route_wrong_device", "node-b", "forward", 95, [(RouteLookup, AT_B, {"device": "cali5", "metric": 0})]),
     ("pod_route_wrong_device", "node-b", "forward", 0, [(RouteLookup, AT_B, {"device": "eth0", "metric": 0})]),
+    (
+        "pod_route_wrong_device", "node-b", "forward", 0,  # one of somebody's for the pod alone; Felix's is still there
+        [(RouteLookup, AT_B, {"found": False, "error": "EINVAL", "type": "blackhole", "device": "", "metric": 0})],
+    ),
+    (
+        "route_blackholed", "node-a", "forward", 0,
+        [(RouteLookup, A_TO_B, NOWHERE | {"type": "throw", "prefix": SLASH_32, "protocol": 3})],
+    ),
+    (
+        "route_missing", "node-a", "forward", 95,  # the block's own route would win over a shorter one that throws
+        [(RouteLookup, A_TO_B, NOWHERE | {"type": "throw", "prefix": "10.0.0.0/8", "protocol": 3})],
+    ),
+    ("route_wrong_next_hop", "node-a", "forward", 95, [(RouteLookup, A_TO_B, {"several": (RIGHT_WAY, WRONG_WAY)})]),
+    ("fdb_entry_wrong_node", "node-a", "forward", -1, [(FdbEntry, {"node": "node-a"}, {"port": 8472})]),
+    ("fdb_entry_wrong_node", "node-b", "reverse", -1, [(FdbEntry, {"node": "node-b"}, {"vni": 4097})]),
+    ("pod_routes_astray", "node-a", "both", 0, [(PodRoute, {"pod": CART[0]}, {"device": "net1"})]),
+    ("pod_routes_astray", "node-b", "both", 0, [(PodRoute, {"pod": DB[0]}, {"source": "10.9.9.9"})]),
+    ("pod_routes_astray", "node-b", "both", 0, [(PodRoute, {"pod": DB[0]}, NOWHERE | {"error": "EACCES"})]),
+    ("pod_routes_astray", "node-a", "both", 0, [(PodRoute, {"pod": CART[0]}, NOWHERE)]),  # its default route is there
+    (
+        "pod_default_route_missing", "node-a", "both", 0,
+        [(PodRoute, {"pod": CART[0]}, NOWHERE), (PodInterface, {"pod": CART[0]}, {"pod_default_next_hop": ""})],
+    ),
     (
         "pod_neighbor_wrong", "node-b", "forward", 0,
         [(PodInterface, {"pod": DB[0]}, {"pod_mac": "aa:bb:cc:dd:ee:ff"}), (Neighbor, POD_NEIGHBOR, STATIC)],

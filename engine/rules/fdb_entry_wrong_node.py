@@ -1,6 +1,7 @@
-"""The peer's MAC is sent to an address that is not the peer's node: another node, or nobody, gets the frames."""
+"""The peer's MAC is sent to an address that is not the peer's node, or past its tunnel: others, or nobody, get the
+frames."""
 
-from engine.rule import HEALS_ENTRY, Text, cause, say, some, the
+from engine.rule import HEALS_ENTRY, NOT_FELIX, Finding, Text, cause, say, some, the
 from facts import FdbEntry, Leg
 
 
@@ -17,9 +18,11 @@ from facts import FdbEntry, Leg
         FdbEntry, node=the.leg.source_node, device=the.leg.tunnel_device, mac=the.leg.target_tunnel_mac, found=True
     ),
 )
-def fdb_entry_wrong_node(leg: Leg, entry: FdbEntry) -> Text | None:
-    if not leg.target_node_address or entry.peer == leg.target_node_address:
+def fdb_entry_wrong_node(leg: Leg, entry: FdbEntry) -> Text | Finding | None:
+    if not leg.target_node_address:
         return None
+    if entry.peer == leg.target_node_address:
+        return _to_another_tunnel(leg, entry)
     return say(
         "{node} sends frames for {mac} to {sent_to}; {peer} is {peer_address}.",
         node=entry.node,
@@ -27,4 +30,26 @@ def fdb_entry_wrong_node(leg: Leg, entry: FdbEntry) -> Text | None:
         sent_to=entry.peer or say("nowhere"),
         peer=leg.target_node,
         peer_address=leg.target_node_address,
+    )
+
+
+def _to_another_tunnel(leg: Leg, entry: FdbEntry) -> Finding | None:
+    """Whether Felix looks at more of an entry than its address nobody has seen, so nothing is promised."""
+    port = entry.port if entry.port not in (-1, leg.vxlan_port) else 0
+    vni = entry.vni if entry.vni not in (-1, leg.vni) else 0
+    if not port and not vni:
+        return None
+    return Finding(
+        say(
+            "the entry for {mac} on {device} of {node} has {own} of its own; {peer} takes UDP port {port} and VNI "
+            "{vni}.",
+            mac=entry.mac,
+            device=entry.device,
+            node=entry.node,
+            own=say("UDP port {port}", port=port) if port else say("VNI {vni}", vni=vni),
+            peer=leg.target_node,
+            port=leg.vxlan_port,
+            vni=leg.vni,
+        ),
+        heals_within_s=NOT_FELIX,
     )

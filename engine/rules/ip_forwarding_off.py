@@ -4,6 +4,7 @@ from engine.rule import HEALS_NEVER, Finding, Text, cause, listed, say, some, th
 from facts import Leg, Sysctl
 
 TUNNELS = ("vxlan", "ipip", "wireguard")
+BARE = ("direct", "host", "outside")  # whose packets, or their answers, come in by the uplink as they are
 
 
 @cause(
@@ -45,6 +46,13 @@ def ip_forwarding_off(leg: Leg, node: Sysctl, pod: Sysctl, tunnel: Sysctl) -> Te
             node=node.node,
             value=node.value,
             devices=listed([entry.device for entry in stopped]),
+        )
+    if node.value == "1" and node.unlike and leg.encapsulation in BARE:
+        return say(
+            "net.ipv4.conf.{device}.forwarding is 0 on {node}, although net.ipv4.ip_forward is 1: what comes in by "
+            "{device} is not forwarded.",
+            device=node.unlike[0],
+            node=node.node,
         )
     if node.value == "0":
         return Finding(

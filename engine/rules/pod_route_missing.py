@@ -24,10 +24,12 @@ from facts import Leg, RouteLookup
     route=some(RouteLookup, node=the.leg.target_node, destination=the.leg.target_address, source="", incoming=""),
 )
 def pod_route_missing(leg: Leg, route: RouteLookup) -> Text | None:
-    if route.found and route.prefix == host(leg.target_address):
+    if route.prefix == host(leg.target_address):  # one that leads elsewhere, or nowhere: pod_route_wrong_device
         return None
     if route.type == "blackhole":
         instead = say("the blackhole {prefix} answers", prefix=route.prefix or say("of its own block"))
+    elif route.type and not route.found:
+        instead = say("{type} {prefix} answers", type=route.type, prefix=route.prefix)
     elif route.found:
         instead = say("{prefix} by {device} is used", prefix=route.prefix, device=route.device)
     else:

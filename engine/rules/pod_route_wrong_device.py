@@ -1,14 +1,17 @@
-"""The pod's /32 on its own node leads to another interface than the pod's: a stranger gets its packets, or nobody."""
+"""The pod's /32 on its own node leads elsewhere than to the pod's interface: a stranger gets its packets, or nobody."""
 
 from engine.prefix import host
 from engine.rule import HEALS_ENTRY, HEALS_NEVER, Finding, cause, say, some, the
 from facts import CalicoNode, Leg, PodInterface, RouteLookup
 
+FELIX = 80  # the protocol of its own routes; it removes those it does not want
+
 
 @cause(
-    title="The pod's own node sends its packets to another interface",
+    title="The pod's own node leads its packets elsewhere",
     severity="breaks",
-    remedy="Delete this route (ip route del, with its device and metric); Felix's own has the pod's interface.",
+    remedy="Delete this route (ip route del, with its type, device and metric) or address (ip addr del), and find who "
+    "added it; Felix's own route has the pod's interface.",
     after=["pod_not_running", "routing_rule_diverts"],
     at=the.leg.target_node,
     stage="target node",
@@ -24,13 +27,36 @@ from facts import CalicoNode, Leg, PodInterface, RouteLookup
         interface=the.leg.target_interface,
         found=True,
     ),
-    route=some(
-        RouteLookup, node=the.leg.target_node, destination=the.leg.target_address, source="", incoming="", found=True
-    ),
+    route=some(RouteLookup, node=the.leg.target_node, destination=the.leg.target_address, source="", incoming=""),
 )
 def pod_route_wrong_device(leg: Leg, node: CalicoNode, pod: PodInterface, route: RouteLookup) -> Finding | None:
-    if route.prefix != host(leg.target_address) or not route.device or route.device == pod.interface:
+    if route.prefix != host(leg.target_address):
         return None
+    if not route.found:
+        return Finding(
+            say(
+                "{node} answers packets to {pod} with {type} {prefix}, a route that wins over Felix's to {interface}.",
+                node=route.node,
+                pod=leg.target,
+                type=route.type,
+                prefix=route.prefix,
+                interface=pod.interface,
+            ),
+            heals_within_s=HEALS_ENTRY if route.protocol == FELIX else HEALS_NEVER,
+        )
+    if not route.device or route.device == pod.interface:
+        return None
+    if route.type == "local":
+        return Finding(
+            say(
+                "{node} takes {address} for an address of its own; {pod} is behind {interface}.",
+                node=route.node,
+                address=leg.target_address,
+                pod=leg.target,
+                interface=pod.interface,
+            ),
+            heals_within_s=HEALS_NEVER,
+        )
     felix_s = route.device.startswith(tuple(filter(None, node.interface_prefix.split(","))))
     return Finding(
         say(

@@ -1,11 +1,11 @@
-"""A blackhole, unreachable or prohibit route swallows the flow on the sender's own node."""
+"""A blackhole, unreachable, prohibit or throw route swallows the flow on the sender's own node."""
 
 from engine.lending import swallowed_by_lender
-from engine.prefix import covers_less
+from engine.prefix import covers_less, covers_more
 from engine.rule import HEALS_ENTRY, HEALS_NEVER, Finding, Text, cause, say, some, the
 from facts import Allocation, Leg, RouteLookup
 
-SWALLOWS = {"blackhole", "unreachable", "prohibit"}
+SWALLOWS = {"blackhole", "unreachable", "prohibit", "throw"}
 FELIX = 80  # the protocol of its own routes; it removes those it does not want
 
 
@@ -33,6 +33,8 @@ FELIX = 80  # the protocol of its own routes; it removes those it does not want
 def route_blackholed(leg: Leg, route: RouteLookup, held: Allocation) -> Text | Finding | None:
     if route.type not in SWALLOWS or swallowed_by_lender(leg, held, route):
         return None
+    if route.type == "throw" and covers_more(route.prefix, leg.target_block):
+        return None  # the block's own route would win over it: route_missing
     text = say(
         "{node} answers packets to {address} with {type} {prefix}."
         if route.prefix

@@ -44,7 +44,8 @@ def route_missing(leg: Leg, route: RouteLookup, held: Allocation) -> Text | None
             expected=_expected(leg),
         )
     if not route.found:
-        if route.error != "ENETUNREACH":
+        thrown = route.type == "throw" and not covers_more(route.prefix, leg.target_block)  # route_blackholed
+        if route.error != "ENETUNREACH" or thrown:
             return None
         return say(
             "{node} has no route to {address} at all; expected {block} via {expected}.",

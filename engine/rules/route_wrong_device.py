@@ -40,6 +40,8 @@ from facts import Leg, RouteLookup
 def route_wrong_device(leg: Leg, route: RouteLookup) -> Text | None:
     if not route.found or not route.device or covers_more(route.prefix, leg.target_block):
         return None
+    if route.several:  # route_wrong_next_hop
+        return None
     tunnelled = route.device == leg.tunnel_device
     if tunnelled == (leg.expected_device == leg.tunnel_device):
         return None

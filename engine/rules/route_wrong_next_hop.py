@@ -40,6 +40,8 @@ FELIX = 80  # the protocol of its routes by the uplink
     ),
 )
 def route_wrong_next_hop(leg: Leg, route: RouteLookup) -> Text | None:
+    if route.several:
+        return _by_several_ways(leg, route)
     tunnelled = route.device == leg.tunnel_device
     if tunnelled != (leg.expected_device == leg.tunnel_device) or covers_more(route.prefix, leg.target_block):
         return None
@@ -60,3 +62,27 @@ def route_wrong_next_hop(leg: Leg, route: RouteLookup) -> Text | None:
         peer=leg.target_node,
         expected=leg.expected_next_hop,
     )
+
+
+def _by_several_ways(leg: Leg, route: RouteLookup) -> Text | None:
+    """Which of them a packet takes its addresses decide, or its ports; Felix writes one."""
+    if not leg.expected_next_hop or covers_more(route.prefix, leg.target_block):
+        return None
+    wrong = [one for one in route.several if not _right(leg, one)]
+    if not wrong:
+        return None
+    return say(
+        "{node} sends {prefix} by several ways at once ({ways}), and not all of them lead to {peer}, which is "
+        "{expected}: some packets take a wrong one.",
+        node=route.node,
+        prefix=route.prefix,
+        ways=", ".join(route.several),
+        peer=leg.target_node,
+        expected=leg.expected_next_hop,
+    )
+
+
+def _right(leg: Leg, way: str) -> bool:
+    next_hop, _, device = way.partition(" dev ")
+    tunnelled = device == leg.tunnel_device
+    return next_hop == leg.expected_next_hop and tunnelled == (leg.expected_device == leg.tunnel_device)
