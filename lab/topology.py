@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
-from lab import ipip
+from lab import ipip, traffic_control
 from lab.intent import (
     IPIP_DEVICE,
     IPIP_OVERHEAD,
@@ -168,6 +169,9 @@ class Topology:
         for node in self.nodes.values():
             node.kernel.flush_firewall()
             self._shape_node(node)
+            with node.kernel.namespace.entered():
+                for _, device in socket.if_nameindex():
+                    traffic_control.clear(device)
         for pod in self.pods.values():
             pod.kernel.flush_firewall()
             self._shape_pod(pod)

@@ -23,6 +23,7 @@ from node_probe.firewall.trace import Following
 from node_probe.netlink import Netlink
 from node_probe.stages import Stages
 from node_probe.tap import Tap
+from node_probe.traffic_control import Queues
 from node_probe.view import View
 
 log = logging.getLogger(__name__)
@@ -77,12 +78,14 @@ class Prober:
         tap = Tap(ask)
         following = Following(ask, self._log, self._trace, partial(view.on_the_way, ask))
         stages = Stages(ask, view)
+        queues = Queues(ask, view)
         tracing = Tracing(wanted=bool(ask.trace) and self._trace != "off")
         try:
             # First: a tap that is open tells the peers to send.
             await asyncio.gather(
                 following.arm((time.monotonic() + deadline) / 2),
                 stages.open(),
+                queues.open(),
                 tracing.open(),
             )
             tap.open()
@@ -95,7 +98,9 @@ class Prober:
                 await tap.end()
             await tap.look(deadline - (RULES_S if ask.trace else 0))
             dropped = await tracing.reasons(self.node)
-            followed = stages.sightings(tap) + await following.facts(deadline, all_sent=tap.all_sent())
+            met = stages.sightings(tap)
+            followed = met + await following.facts(deadline, all_sent=tap.all_sent())
+            followed += await queues.facts(met, following.at_devices())
             told = await health
             return facts + tap.sightings() + followed + dropped + told
         finally:

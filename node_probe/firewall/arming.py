@@ -76,7 +76,7 @@ class OwnTable:
         """
         self.name = name
         self.at_devices: tuple[str, ...] = ()  # of AT_DEVICES
-        self._devices = tuple(devices)
+        self.devices = tuple(devices)
         content = list(_content(self.name, wanted, family))
         self._socket = netfilter()
         try:
@@ -86,14 +86,14 @@ class OwnTable:
             raise
 
     def _put(self, content: list[tuple[int, int, bytes]], wanted: Sequence[Followed], family: int) -> None:
-        kinds = (tuple(AT_DEVICES), (COMES_IN, CAME_IN)) if self._devices else ()
+        kinds = (tuple(AT_DEVICES), (COMES_IN, CAME_IN)) if self.devices else ()
         refused = OSError()
         for self._owned in (True, False):
             table = text(TABLE_NAME, self.name) + (u32(TABLE_FLAGS, OWNED) if self._owned else b"")
             for self.at_devices in (*kinds, ()):
                 parts = {FAMILIES[family]: [(NEW_TABLE, CREATE, table), *content]}
                 if self.at_devices:
-                    more = _at_devices(self.name, wanted, family, self._devices, self.at_devices)
+                    more = _at_devices(self.name, wanted, family, self.devices, self.at_devices)
                     parts[NETDEV] = [(NEW_TABLE, CREATE, table), *more]
                 self._families = tuple(parts)
                 try:
@@ -108,7 +108,7 @@ class OwnTable:
     def chains_at_devices(self) -> Iterator[tuple[str, str]]:
         """Name and hook, "ingress" or "egress", of each."""
         for kind in self.at_devices:
-            for device in self._devices:
+            for device in self.devices:
                 yield kind + device, "egress" if AT_DEVICES[kind][0] else "ingress"
 
     def close(self) -> None:
