@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 from engine.rule import CauseRule
@@ -10,7 +11,12 @@ from facts.flow import STAGES
 
 def depths(rules: Iterable[CauseRule]) -> dict[str, int]:
     """Failure mode -> most steps from one that is nobody's echo. An edge that closes a circle does not count."""
-    roots = {rule.name: (*rule.after, *rule.after_peer) for rule in rules}
+    return dict(_depths(tuple(sorted((rule.name, (*rule.after, *rule.after_peer)) for rule in rules))))
+
+
+@functools.cache  # of the same rules for every answer
+def _depths(rules: tuple[tuple[str, tuple[str, ...]], ...]) -> dict[str, int]:
+    roots = dict(rules)
     found: dict[str, int] = {}
 
     def depth(name: str, on_the_way: tuple[str, ...]) -> int:
@@ -21,7 +27,7 @@ def depths(rules: Iterable[CauseRule]) -> dict[str, int]:
             )
         return found[name]
 
-    for name in sorted(roots):
+    for name in roots:
         depth(name, ())
     return found
 

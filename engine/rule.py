@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -72,6 +73,16 @@ class Pattern:
 
     kind: type[Fact]
     terms: tuple[tuple[str, str | Ref], ...]
+
+    @functools.cached_property
+    def constants(self) -> tuple[tuple[str, str], ...]:
+        """Fields that equal a text, as `as_text` writes it."""
+        return tuple((name, value) for name, value in self.terms if not isinstance(value, Ref))
+
+    @functools.cached_property
+    def joins(self) -> tuple[tuple[str, str, str], ...]:
+        """Fields that equal one of an earlier fact: the name here, the other's alias, the name there."""
+        return tuple((name, value.alias, value.field) for name, value in self.terms if isinstance(value, Ref))
 
 
 def some(kind: type[Fact], /, **fields: str | bool | int | Ref) -> Pattern:

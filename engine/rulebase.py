@@ -399,14 +399,16 @@ def unknown(value: object) -> bool:
 def _holds(pattern: Pattern, fact: Fact, bound: Mapping[str, Fact]) -> bool:
     if type(fact) is not pattern.kind:
         return False
-    for name, wanted in pattern.terms:
+    for name, wanted in pattern.constants:
         value = getattr(fact, name)
-        text = value if type(value) is str else as_text(value)
-        if isinstance(wanted, Ref):
-            other = getattr(bound[wanted.alias], wanted.field)
-            if text != (other if type(other) is str else as_text(other)) or unknown(value) or unknown(other):
+        if (value if type(value) is str else as_text(value)) != wanted:
+            return False
+    for name, alias, field_there in pattern.joins:
+        value, other = getattr(fact, name), getattr(bound[alias], field_there)
+        if type(value) is type(other):
+            if value != other or unknown(value):
                 return False
-        elif text != wanted:
+        elif as_text(value) != as_text(other) or unknown(value) or unknown(other):
             return False
     return True
 
@@ -414,7 +416,7 @@ def _holds(pattern: Pattern, fact: Fact, bound: Mapping[str, Fact]) -> bool:
 def concerns(rule: CauseRule, fact: Fact) -> bool:
     """Is this a fact the rule's first condition is about? Only constants count: better one rule too many."""
     _, first = rule.patterns[0]
-    return all(as_text(getattr(fact, name)) == wanted for name, wanted in first.terms if not isinstance(wanted, Ref))
+    return all(as_text(getattr(fact, name)) == wanted for name, wanted in first.constants)
 
 
 def _by_kind(facts: Mapping[str, Fact]) -> dict[type[Fact], list[tuple[str, Fact]]]:

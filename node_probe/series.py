@@ -182,9 +182,10 @@ def _back(one: Met) -> bool:
 def _identities(count: int, known: Collection[bytes] = ()) -> list[bytes]:
     """Each with a port of its own, where packets have one, which none of those that are known has."""
     taken = set(map(syn.port_of, known))
-    free = [port for port in range(syn.PORTS) if syn.LOWEST_PORT + port not in taken]
+    some = random.sample(range(syn.PORTS), count + len(taken))
+    free = [port for port in some if syn.LOWEST_PORT + port not in taken][:count]
     above = [int.from_bytes(new_identity(), "big") // syn.PORTS * syn.PORTS for _ in range(count)]
-    return [(high + port).to_bytes(4, "big") for high, port in zip(above, random.sample(free, count), strict=True)]
+    return [(high + port).to_bytes(4, "big") for high, port in zip(above, free, strict=True)]
 
 
 async def _run(identities: Sequence[bytes], ask: NodeAsk, probe: SendProbe, view: View, pod: LocalPod | None) -> _Run:
