@@ -10,7 +10,7 @@ import msgspec
 from engine import passage, rulebase, services, trains
 from engine.bypass import bypasses
 from engine.opinions import about_lost, opinions
-from engine.order import depths, place
+from engine.order import depths, loses_at, place
 from engine.path import paths
 from engine.rule import HEALS_NEVER, CauseRule
 from engine.sights import Track, tracks
@@ -78,12 +78,13 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
         told = [cause for cause in told if not rules[cause.rule].silent_while_well]
     told = _last_resorts(told, rules, lost=lost, waiting=waiting)
     stuck = {cause.node for cause in told if cause.rule == FELIX_STUCK}
-    causes = [_with_felix(cause, rules[cause.rule], evaluation.facts, stuck) for cause in _ordered(told, rules)]
+    followed = tracks(legs, evaluation.facts)
+    ordered = _ordered(told, rules, followed)
+    causes = [_with_felix(cause, rules[cause.rule], evaluation.facts, stuck) for cause in ordered]
     breaking = tuple(cause for cause in causes if cause.severity != "warns")
     warnings = tuple(cause for cause in causes if cause.severity == "warns")
     blind = _blind(evaluation, unjudged, withheld, breaking)
     well = _well(legs, probes, breaking, blind, evaluation.facts)
-    followed = tracks(legs, evaluation.facts)
     if breaking:
         some_lost = services.lost(evaluation.facts) or trains.loses(deciding, evaluation.facts)
         despite = "" if some_lost else _probes_despite_cause(legs, probes, breaking)
@@ -182,16 +183,17 @@ def _last_resorts(
     ]
 
 
-def _ordered(causes: Iterable[Cause], rules: dict[str, CauseRule]) -> list[Cause]:
-    """As a person should work through them: breaking first, then what the whole cluster suffers from, the way there
-    before the way back, what other failures can follow from, the path."""
+def _ordered(causes: Iterable[Cause], rules: dict[str, CauseRule], followed: Sequence[Track]) -> list[Cause]:
+    """As a person should work through them: breaking first, then what the whole cluster suffers from, what is where
+    packets were seen to get lost, the way there before the way back, what other failures can follow from, the path."""
 
     depth = depths(rules.values())
 
-    def key(cause: Cause) -> tuple[int, bool, bool, int, int, str, str]:
+    def key(cause: Cause) -> tuple[int, bool, bool, bool, int, int, str, str]:
         return (
             SEVERITIES.index(cause.severity),
             cause.node != "",
+            not any(loses_at(track, cause) for track in followed),
             cause.leg == "reverse",
             depth[cause.rule],
             place(cause.stage),

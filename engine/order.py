@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from engine.rule import CauseRule
-from facts.flow import STAGES
+from facts import Cause
+from facts.flow import STAGES, mirrored
+
+if TYPE_CHECKING:
+    from engine.sights import Track
 
 
 def depths(rules: Iterable[CauseRule]) -> dict[str, int]:
@@ -35,3 +40,13 @@ def _depths(rules: tuple[tuple[str, tuple[str, ...]], ...]) -> dict[str, int]:
 def place(stage: str) -> int:
     """Where on its leg; what has no place on it (a pod, a pool) comes first."""
     return STAGES.index(stage) if stage else -1
+
+
+def loses_at(track: Track, cause: Cause) -> bool:
+    """Is it where the packets of this leg were seen to get lost, or one stage behind that? A policy of a pod ends them
+    before they come to its veth."""
+    direction = track.leg.direction
+    if not track.missing or cause.flow not in (track.leg.flow, "") or cause.leg not in (direction, "both"):
+        return False
+    stage = mirrored(cause.stage) if cause.leg == "both" and direction == "reverse" else cause.stage
+    return bool(stage) and place(track.last_good) < place(stage) <= place(track.missing) + 1

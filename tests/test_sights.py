@@ -15,7 +15,7 @@ from engine.diagnosis import diagnose
 from engine.path import paths, stages_of
 from engine.plan import expected_legs
 from engine.sights import Track, strangers, tracks
-from facts import Bystander, Fact, Leg, LegPath, Link, PodInterface, ProbeResult, StageSighting, Sysctl
+from facts import Bystander, Fact, Leg, LegPath, Link, Neighbor, PodInterface, ProbeResult, StageSighting, Sysctl
 from tests.scene import CART, DB, WEB, change, healthy
 
 BOTH = ("forward", "reverse")
@@ -313,3 +313,17 @@ def test_nothing_is_ok_that_was_not_seen_and_nothing_bad_but_behind_what_was(dat
             assert hop.state != "bad" or (number == last + 1 and hop.met == 0)
         if path.first_bad:
             assert path.lost and any(one.seen > 0 or one.enclosed for one in facts)
+
+
+def test_the_cause_that_is_where_packets_were_lost_comes_first() -> None:
+    """What others can follow from comes before it only where nobody saw them get lost."""
+    facts = change(silent(), Neighbor, {"node": "node-a"}, mac="66:00:00:00:00:99")
+    facts = change(facts, Sysctl, {"node": "node-b", "switch": "forwarding"}, value="0")
+    legs = both_legs()
+    blind = diagnose(facts)
+    seen = diagnose([*facts, *until(legs, "forward", "source node")])
+    behind = diagnose([*facts, *until(legs, "forward", "target tunnel")])
+    modes = ["ip_forwarding_off", "neighbor_wrong_mac"]
+    assert [cause.rule for cause in blind.causes] == modes
+    assert [cause.rule for cause in seen.causes] == modes[::-1]
+    assert [cause.rule for cause in behind.causes] == modes
