@@ -41,6 +41,30 @@ KEPT = 100
 Progress = Callable[[str], Awaitable[None]]
 
 
+class Outage(msgspec.Struct, frozen=True, kw_only=True):
+    """Rounds one after the other in which packets were lost. Times are ISO 8601, UTC."""
+
+    began: str
+    ended: str = ""  # of the first good round again; "": it was not over
+    sent: int
+    lost: int
+
+
+class Watched(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the packets of a flow that was watched, of the asked kind."""
+
+    seconds: float
+    rounds: int
+    packets: tuple[str, ...]  # kinds, such as "tcp 5432"
+    sent: int
+    lost: int
+    rtt_us: int = -1  # of those that came back: the median of the rounds' medians
+    rtt_most_us: int = -1
+    first_lost: str = ""  # when the first round began of which a packet was lost; "": none was
+    last_lost: str = ""
+    outages: tuple[Outage, ...] = ()
+
+
 class Investigation(msgspec.Struct, frozen=True, kw_only=True):
     """One question with its answer and everything the answer rests on."""
 
@@ -51,6 +75,7 @@ class Investigation(msgspec.Struct, frozen=True, kw_only=True):
     started: str  # ISO 8601, UTC
     elapsed_ms: int
     diagnosis: Diagnosis
+    watched: Watched | None = None
     saved: str = ""  # file it can be read from again; "" when no state directory is configured
     not_saved: str = ""  # why saving failed
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bot.errors import UserError
-from bot.investigate import Investigation, Progress, investigate, save
+from bot.investigate import Investigation, Outage, Progress, Watched, investigate, save
 from bot.reply import evidence
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
@@ -50,8 +50,16 @@ class Look(NamedTuple):
     """What became of the packets of one look."""
 
     at: float  # time.monotonic()
-    clock: str  # UTC
+    when: datetime.datetime  # UTC
     trains: tuple[Train, ...]  # of the asked kind
+
+    @property
+    def clock(self) -> str:
+        return f"{self.when:%H:%M:%S}"
+
+    @property
+    def iso(self) -> str:
+        return self.when.isoformat(timespec="seconds")
 
     @property
     def sent(self) -> int:
@@ -106,9 +114,9 @@ async def watch(
     looks: list[Look] = []
     asked = 1
     while not stop.is_set() and time.monotonic() - began < seconds:
-        due = time.monotonic() + EVERY_S
+        due, when = time.monotonic() + EVERY_S, datetime.datetime.now(datetime.UTC)
         seen = await probes.ask(asks, addresses)
-        looks.append(_look(seen, answer.diagnosis.facts, silent))
+        looks.append(_look(seen, answer.diagnosis.facts, silent, when))
         if progress is not None:
             await progress(_so_far(looks, time.monotonic() - began, seconds))
         changed = looks[-1].bad != (looks[-2].bad if len(looks) > 1 else bad is not None)
@@ -132,6 +140,7 @@ async def watch(
     final = msgspec.structs.replace(
         last,
         elapsed_ms=round((time.monotonic() - began) * 1000),
+        watched=_watched(looks, time.monotonic() - began),
         diagnosis=msgspec.structs.replace(
             judged,
             summary=say("{first} {next}", first=summary, next=told) if summary else told,
@@ -147,7 +156,7 @@ def _loses(diagnosis: Diagnosis) -> bool:
     return any(passage.loses(leg, probes) for leg in legs)
 
 
-def _look(seen: Iterable[Fact], known: Sequence[Fact], silent: Collection[Kind]) -> Look:
+def _look(seen: Iterable[Fact], known: Sequence[Fact], silent: Collection[Kind], when: datetime.datetime) -> Look:
     """silent: kinds of packets that nobody answers, and that says nothing."""
     legs = [leg for leg in known if isinstance(leg, Leg) and leg.direction == "forward"]
     counted = [one for one in map(_counted, seen) if one is not None and _kind(one) not in silent]
@@ -156,8 +165,7 @@ def _look(seen: Iterable[Fact], known: Sequence[Fact], silent: Collection[Kind])
         of_leg = trains.of(leg, counted)
         asked = [one for one in of_leg if leg.port_asked and one.protocol == leg.protocol]
         found += asked or [one for one in of_leg if one.protocol == "icmp"]
-    clock = datetime.datetime.now(datetime.UTC).strftime("%H:%M:%S")
-    return Look(time.monotonic(), clock, tuple(dict.fromkeys(found)))
+    return Look(time.monotonic(), when, tuple(dict.fromkeys(found)))
 
 
 def _counted(fact: Fact) -> Train | None:
@@ -177,6 +185,8 @@ def _counted(fact: Fact) -> Train | None:
         back=fact.answered,
         sent_again=0,
         back_again=0,
+        rtt_us=fact.rtt_us,
+        rtt_most_us=fact.rtt_us,
     )
 
 
@@ -249,27 +259,53 @@ def _told(looks: Sequence[Look], passed: float) -> str:
     return in_turn([whole, *map(_outage, _outages(looks)[:TOLD])])
 
 
-class Outage(NamedTuple):
+def _watched(looks: Sequence[Look], passed: float) -> Watched:
+    rtts = sorted(one.rtt_us for look in looks for one in look.trains if one.rtt_us >= 0)
+    longest = [one.rtt_most_us for look in looks for one in look.trains]
+    lost = [look.iso for look in looks if look.lost]
+    return Watched(
+        seconds=round(passed, 1),
+        rounds=len(looks),
+        packets=tuple(sorted({trains.kind(one) for look in looks for one in look.trains})),
+        sent=sum(look.sent for look in looks),
+        lost=sum(look.lost for look in looks),
+        rtt_us=rtts[(len(rtts) - 1) // 2] if rtts else -1,
+        rtt_most_us=max(longest, default=-1),
+        first_lost=lost[0] if lost else "",
+        last_lost=lost[-1] if lost else "",
+        outages=tuple(
+            Outage(
+                began=one.looks[0].iso,
+                ended=one.after.iso if one.after else "",
+                sent=sum(look.sent for look in one.looks),
+                lost=sum(look.lost for look in one.looks),
+            )
+            for one in _outages(looks)
+        ),
+    )
+
+
+class Bad(NamedTuple):
     """Bad looks one after the other."""
 
     looks: list[Look]
     after: Look | None  # the first good one again; None: it was not over
 
 
-def _outages(looks: Sequence[Look]) -> list[Outage]:
-    found: list[Outage] = []
+def _outages(looks: Sequence[Look]) -> list[Bad]:
+    found: list[Bad] = []
     for look in looks:
         going_on = found and found[-1].after is None
         if look.bad and going_on:
             found[-1].looks.append(look)
         elif look.bad:
-            found.append(Outage([look], None))
+            found.append(Bad([look], None))
         elif going_on:
             found[-1] = found[-1]._replace(after=look)
     return found
 
 
-def _outage(one: Outage) -> str:
+def _outage(one: Bad) -> str:
     told = {
         "clock": one.looks[0].clock,
         "lost": sum(look.lost for look in one.looks),

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 
 from bot import watch as watching
 from bot.errors import UserError
 from bot.investigate import Investigation
+from bot.reply import json as contract
 from bot.settings import from_environment
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
@@ -42,6 +46,13 @@ async def look(lab: Lab, seconds: int, *, words: str = PAIR, on: dict[int, objec
         return await ask(question, cluster=cluster, probes=probes, worker=worker(), progress=progress)
 
 
+def watched_in(answer: Investigation) -> Any:
+    """`watch` of the JSON that is printed, which is what the schema promises."""
+    document = json.loads(contract.render(answer))
+    jsonschema.validate(document, json.loads((Path(HERE) / "bot/reply/schema.json").read_text()))
+    return document["watch"]
+
+
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "EVERY_S", 1.0)
@@ -55,6 +66,10 @@ async def test_a_healthy_flow_stays_healthy_and_says_how_many_packets_passed(lab
         and "packets (tcp 5432) were lost." in answer.diagnosis.summary
     )
     assert answer.elapsed_ms >= 5000
+    counted = watched_in(answer)
+    assert counted["rounds"] >= 3 and counted["sent"] == 10 * counted["rounds"] and counted["lost"] == 0
+    assert (counted["packets"], counted["first_lost"], counted["outages"]) == (["tcp 5432"], "", [])
+    assert 0 < counted["rtt_us"] <= counted["rtt_most_us"] and counted["seconds"] >= 5
 
 
 async def test_it_ends_when_the_flow_breaks_and_says_what_has_changed(lab: Lab) -> None:
@@ -76,6 +91,10 @@ async def test_what_was_lost_for_a_while_is_told_though_nothing_explains_it(lab:
     answer = await look(lab, 14, on={2: by_hand, 4: lab.heal})
     assert answer.diagnosis.verdict == "unknown", answer.diagnosis
     assert " UTC on, for " in answer.diagnosis.summary
+    counted = watched_in(answer)
+    (outage,) = counted["outages"]
+    assert 0 < outage["lost"] == counted["lost"] < counted["sent"]
+    assert answer.started < outage["began"] == counted["first_lost"] <= counted["last_lost"] < outage["ended"]
 
 
 async def test_pings_that_a_policy_drops_do_not_make_a_good_flow_bad(lab: Lab) -> None:
@@ -93,6 +112,7 @@ async def test_a_cause_that_is_there_at_once_needs_no_watching(lab: Lab) -> None
     answer = await look(lab, 60)
     assert [cause.rule for cause in answer.diagnosis.causes] == ["route_missing"]
     assert "Watched" not in answer.diagnosis.summary
+    assert watched_in(answer) is None
 
 
 def test_ctrl_c_answers_with_what_was_seen(lab: Lab) -> None:

@@ -35,6 +35,7 @@ def document(investigation: Investigation) -> dict[str, Any]:
         "checked": [_checked(one) for one in diagnosis.checked],
         "blind": [_blind(one) for one in diagnosis.blind],
         "path": [_path(one) for one in diagnosis.path],
+        "watch": msgspec.to_builtins(investigation.watched),
         "facts": [_fact(one) for one in diagnosis.facts],
     }
 
