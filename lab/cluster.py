@@ -26,7 +26,7 @@ from lab.apiserver.store import Event, Store
 from lab.errors import LabError
 from lab.felix import DEVICE_TICK_S, REFRESH_S, Felix
 from lab.firewall import READS as FIREWALL_READS
-from lab.firewall import Firewall, Policies, node_state, policies
+from lab.firewall import Firewall, Policies, backend, node_state, policies
 from lab.intent import Object, Objects, PodRecord, intent
 from lab.kernel import DEFAULT, FAMILIES, MAIN, Kernel, Route
 from lab.kube_proxy import READS as KUBE_PROXY_READS
@@ -104,8 +104,9 @@ class Cluster:
             for family in node.interfaces:
                 self._felixes[name, family] = Felix(name, node.kernel, family)
                 address = str(node.interfaces[family].ip)
-                self._kube_proxies[name, family] = KubeProxy(node.kernel, family, address)
-                self._firewalls[name, family] = Firewall(node.kernel, family)
+                of_iptables = backend(families[family], name)
+                self._kube_proxies[name, family] = KubeProxy(node.kernel, family, address, of_iptables)
+                self._firewalls[name, family] = Firewall(node.kernel, family, of_iptables)
         self._program(families)
         self._furnish()
         self.topology.remember_switches()
@@ -158,12 +159,13 @@ class Cluster:
         for (name, family), felix in self._felixes.items():
             if name in families[family].nodes and name not in self._asleep:
                 felix.apply(intent(families[family], name, felix.applied.device, self.sketch.uplink_mtu))
-        for (name, family), firewall in self._firewalls.items():
-            if name in families[family].nodes and name not in self._asleep:
-                firewall.apply(node_state(families, name, family, self._policies))
+        # Felix puts its jumps before those of kube-proxy.
         for name, family in self._kube_proxies:
             if name not in self._behind:
                 self._serve_services(name, family, families, self._services.__getitem__)
+        for (name, family), firewall in self._firewalls.items():
+            if name in families[family].nodes and name not in self._asleep:
+                firewall.apply(node_state(families, name, family, self._policies))
 
     def _serve_services(
         self, node: str, family: int, families: Mapping[int, Objects], list_of: Callable[[str], list[Object]]
@@ -262,7 +264,7 @@ class Cluster:
         for kube_proxy in self._kube_proxies.values():
             kube_proxy.forget()
         for firewall in self._firewalls.values():
-            firewall.forget()
+            firewall.flushed()
         self._program(families)
         for (name, family), felix in self._felixes.items():
             self.topology.remove_foreign_routes(name, felix.applied.routes, family)

@@ -1,5 +1,5 @@
 """Turns a Service's address into an endpoint's on every node, as kube-proxy does in nftables mode; without it no
-ClusterIP of the lab would answer.
+ClusterIP of the lab would answer. In iptables mode its rules are those of kube_proxy_iptables.py.
 
 Table, chains and maps have the names and the shape of a running kube-proxy v1.34 (recorded, calico_truth_2.md 4).
 """
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from lab import nftables
+from lab import kube_proxy_iptables, nftables
+from lab.iptables import Tools
 from lab.kernel import Kernel, family_of
 from lab.nftables import Network, Table, key
 
@@ -114,7 +115,9 @@ def _usable(ends: list[tuple[Object, int]]) -> tuple[tuple[str, int], ...]:
 class KubeProxy:
     """Of one node. Blocking; in the thread that owns its kernel."""
 
-    def __init__(self, kernel: Kernel, family: int, node_address: str) -> None:
+    def __init__(self, kernel: Kernel, family: int, node_address: str, backend: str = "") -> None:
+        """backend: of iptables, "" for nftables. Raises NamespacesForbidden where the machine does not have it."""
+        self._tools = Tools(backend, family) if backend else None
         self._kernel = kernel
         self._family = family
         self._node_address = node_address
@@ -127,7 +130,9 @@ class KubeProxy:
             return
         table = Table(self._family, TABLE)
         with self._kernel.namespace.entered():
-            if wanted:
+            if self._tools:
+                kube_proxy_iptables.write(self._tools, wanted, cluster)
+            elif wanted:
                 _fill(table, wanted, self._node_address, ip_network(cluster))
                 table.write()
             else:

@@ -1,7 +1,7 @@
 """Policies that need every word a rule of the lab's firewall can have; without them a word could be written wrongly.
 
-`python -m tests.firewall_zoo`, in the network namespace of a node, turns each table into the next and prints
-{case: nft's listing}.
+`python -m tests.firewall_zoo [legacy | nft]`, in the network namespace of a node, turns each table into the next and
+prints what it then holds, by case: nft's listing, or that of a backend of iptables.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from dataclasses import replace
 from typing import Any
 
 from facts import LabelledEndpoint, NetworkSet, Policy, Tier, policy_kinds
-from lab import nftables
+from lab import iptables, nftables
 from lab.firewall.chains import Node, rendered, rendered_arp
+from lab.firewall.in_iptables import InIptables
 from lab.firewall.policies import Policies, programmed
 from lab.firewall.words import Ruleset
 
@@ -57,7 +58,7 @@ CALICO: dict[str, Any] = {
             "action": "Deny",
             "protocol": "TCP",
             "source": {"nets": ["1.0.0.0/8", "2.0.0.0/8"], "notNets": ["1.1.0.0/16"], "notSelector": "has(x)"},
-            "destination": {"ports": [80, "100:200", "web"], "notPorts": [150, "web"]},
+            "destination": {"ports": [80, "100:200", "web", *range(300, 330, 2)], "notPorts": [150, "web"]},
         },
         {
             "action": "Deny",
@@ -88,18 +89,18 @@ GROUP = [
 ]
 
 
-def cases() -> Iterator[tuple[str, Ruleset]]:
+def cases(*, in_iptables: bool = False) -> Iterator[tuple[str, Ruleset]]:
     for family in (4, 6):
         for denies in ("Drop", "Reject"):
             for version in ((3, 32), (3, 29), (3, 28)):
-                node = _node(family, version, denies)
+                node = _node(family, version, denies, in_iptables)
                 yield f"IPv{family} {denies} {version}", rendered(node)
-                if family == 4:
+                if family == 4 and not in_iptables:
                     yield f"ARP {denies} {version}", rendered_arp(node)
 
 
-def _node(family: int, version: tuple[int, int], denies: str) -> Node:
-    made = programmed(_known(), NODE, family, version, denies)
+def _node(family: int, version: tuple[int, int], denies: str, in_iptables: bool) -> Node:
+    made = programmed(_known(), NODE, family, version, denies, iptables=in_iptables)
     pods = [
         replace(chains, interface=f"cali{name[-1]}", profiles=("kns.shop", "ksa.shop.default"), address="10.244.0.5")
         for name, chains in made.pods.items()
@@ -115,6 +116,7 @@ def _node(family: int, version: tuple[int, int], denies: str) -> Node:
         pools=("10.244.0.0/16", "fd00:10:244::/48"),
         masked=("10.244.0.0/16", "fd00:10:244::/48"),
         denies=denies,
+        iptables=in_iptables,
         to_host="DROP",
         pods=tuple(pods),
         hosts=tuple(made.hosts),
@@ -155,7 +157,20 @@ def _endpoints() -> Iterator[LabelledEndpoint]:
         yield policy_kinds.host_endpoint({"metadata": {"name": f"host {interface}"}, "spec": spec}, {})
 
 
-def main() -> None:
+def by_iptables(backend: str) -> dict[str, dict[str, dict[str, list[str]]]]:
+    """Rules of each case, by table and chain, as the kernel holds them."""
+    found = {}
+    written: dict[int, Ruleset] = {}
+    writers = {family: InIptables(backend, family) for family in TABLE_FAMILIES}
+    for name, ruleset in cases(in_iptables=True):
+        writers[ruleset.family].write(ruleset, written.get(ruleset.family))
+        written[ruleset.family] = ruleset
+        found[name] = iptables.Tools(backend, ruleset.family).listed()
+    return found
+
+
+def by_nftables() -> dict[str, str]:
+    """nft's listing of each case."""
     found = {}
     written: dict[tuple[int, bool], Ruleset] = {}
     for name, ruleset in cases():
@@ -165,7 +180,12 @@ def main() -> None:
         family = "arp" if ruleset.arp else TABLE_FAMILIES[ruleset.family]
         words = ["nft", "-n", "list", "table", family, ruleset.name]
         found[name] = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    json.dump(found, sys.stdout)
+    return found
+
+
+def main() -> None:
+    backend = "".join(sys.argv[1:])
+    json.dump(by_iptables(backend) if backend else by_nftables(), sys.stdout)
 
 
 if __name__ == "__main__":

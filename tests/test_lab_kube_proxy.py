@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from lab import kube_proxy_iptables
 from lab.kube_proxy import Port, _chain, _endpoint_chain, _refusal, ports
+from tests.recorded_firewall import files
 from tests.recordings import load
 
 RECORDED = "v3.32.1/loose"
+CLUSTER = "10.244.0.0/16"
+# A chain of kubelet's, one by which kube-proxy learns of a flush, and a rule that only counts what the next one takes.
+NOT_SAID = re.compile(r" -m nfacct --nfacct-name  ct_state_invalid_dropped_pkts| --reject-with icmp-port-unreachable")
+LEFT_OUT = ("KUBE-FIREWALL", "KUBE-PROXY-CANARY", "localhost_nps_accepted_pkts")
 # As `nft list table ip kube-proxy` printed it: map service-ips, and the chains of the endpoints behind each.
 SERVED = {
     "service-BMW57UXU-default/svc-ok/tcp/web": {
@@ -58,3 +66,29 @@ def test_a_local_policy_serves_a_nodes_own_endpoints(node: str, inside: int, out
 
 def test_there_is_nothing_of_a_family_no_service_has() -> None:
     assert of_node("node-a", family=6) == []
+
+
+def test_in_iptables_mode_its_rules_are_those_of_the_recorded_node() -> None:
+    made = of_node("node-a")
+    wanted = {
+        "filter": {**kube_proxy_iptables.JUMPS["filter"], **kube_proxy_iptables.refusals(made)},
+        "nat": {**kube_proxy_iptables.JUMPS["nat"], **kube_proxy_iptables.translations(made, CLUSTER)},
+    }
+    assert {table: {name: sorted(rules) for name, rules in chains.items()} for table, chains in wanted.items()} == (
+        recorded_chains(files()["services/trace/node-a/iptables-nft-save.txt"])
+    )
+
+
+def recorded_chains(saved: str) -> dict[str, dict[str, list[str]]]:
+    """kube-proxy's own, in no order (it is that of Services), without what is left out."""
+    found: dict[str, dict[str, list[str]]] = {"filter": {}, "nat": {}}
+    table = ""
+    for line in saved.splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        elif (opened := re.match(r":(KUBE-\S+)", line)) and table in found and opened[1] not in LEFT_OUT:
+            found[table].setdefault(opened[1], [])
+        elif table in found and not any(word in line for word in ("cali", *LEFT_OUT)):
+            for name, rule in re.findall(r"^\[\d+:\d+\] -A (\S+) (.*)", line):
+                found[table].setdefault(name, []).append(NOT_SAID.sub("", rule))
+    return {table: {name: sorted(rules) for name, rules in chains.items()} for table, chains in found.items()}

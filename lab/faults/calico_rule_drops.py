@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lab import nftables
 from lab.cluster import Cluster
 from lab.faults import Wound
+from lab.firewall import words
 
 WHERE = ("source", "target")
 FAMILIES = (4, 6)
@@ -17,5 +17,5 @@ def inflict(cluster: Cluster, wound: Wound) -> None:
     interface = cluster.pod(wound.pod, wound.family).interface
     for way in ("tw", "fw"):
         chain = f"filter-cali-{way}-{interface}"
-        changes.insert(chain, nftables.counted(), nftables.decide("drop"), comment=COMMENT)
+        changes.insert(chain, action=words.decide("drop"), comment=COMMENT)
     wall.amend(changes)

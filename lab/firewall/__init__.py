@@ -1,6 +1,7 @@
 """Felix's firewall on every node of the lab; without it policy and firewall faults could not be inflicted and traced.
 
-chains.py has the chains of any node, policies.py those of policies, words.py what a rule can say.
+chains.py has the chains of any node, policies.py those of policies, words.py what a rule can say. They are written to
+nftables here, or to iptables (in_iptables.py) where Calico's settings say which of its two backends Felix is to use.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from facts.flow import TUNNEL_DEVICES
-from lab import nftables
+from lab import iptables, nftables
 from lab.firewall.chains import ARP_TABLE, TABLE, EndpointChains, Node, rendered, rendered_arp
+from lab.firewall.changes import Changes
+from lab.firewall.in_iptables import InIptables
 from lab.firewall.policies import Policies, Programmed, programmed
 from lab.firewall.reading import READS, policies
 from lab.firewall.words import Ruleset
@@ -18,7 +21,18 @@ from lab.intent import Objects, PodRecord
 from lab.kernel import Kernel
 from lab.nftables import Table
 
-__all__ = ["ARP_TABLE", "READS", "TABLE", "Firewall", "Policies", "node_state", "policies"]
+__all__ = ["ARP_TABLE", "NFTABLES", "READS", "TABLE", "Firewall", "Policies", "backend", "node_state", "policies"]
+
+NFTABLES = "nftables"
+BACKENDS = {"Legacy": iptables.LEGACY, "NFT": iptables.NFT}
+
+
+def backend(objects: Objects, name: str) -> str:
+    """Of iptables, "legacy" or "nft"; "" where a node's Felix is to write to nftables, as it also does in a lab where
+    it is to find out by itself."""
+    if objects.setting(name, "nftablesMode", "Auto") == "Enabled":
+        return ""
+    return BACKENDS.get(str(objects.setting(name, "iptablesBackend", "Auto")), "")
 
 
 def node_state(families: Mapping[int, Objects], name: str, family: int, known: Policies) -> Node:
@@ -49,7 +63,8 @@ def node_state(families: Mapping[int, Objects], name: str, family: int, known: P
         masked=tuple(str(pool.network) for pool in objects.pools if pool.nat_outgoing),
         prefixes=tuple(str(objects.setting(name, "interfacePrefix", "cali")).split(",")),
         to_host=str(objects.setting(name, "defaultEndpointToHostAction", "Accept")).upper(),
-        denies=str(objects.setting(name, "nftablesFilterDenyAction", "Drop")).capitalize(),
+        denies=_denies(objects, name),
+        iptables=bool(backend(objects, name)),
         pods=tuple(_pod(pod, made, first.get(pod.full_name, "")) for pod in pods.values()),
         hosts=tuple(made.hosts),
         policies=tuple(made.chains),
@@ -60,8 +75,13 @@ def node_state(families: Mapping[int, Objects], name: str, family: int, known: P
 def _of_policies(known: Policies, name: str, objects: Objects) -> Programmed:
     if known == Policies():
         return Programmed()
-    denies = str(objects.setting(name, "nftablesFilterDenyAction", "Drop")).capitalize()
-    return programmed(known, name, objects.family, objects.version, denies)
+    in_iptables = bool(backend(objects, name))
+    return programmed(known, name, objects.family, objects.version, _denies(objects, name), iptables=in_iptables)
+
+
+def _denies(objects: Objects, name: str) -> str:
+    of = "iptables" if backend(objects, name) else "nftables"
+    return str(objects.setting(name, f"{of}FilterDenyAction", "Drop")).capitalize()
 
 
 def _pod(pod: PodRecord, made: Programmed, address: str) -> EndpointChains:
@@ -73,33 +93,37 @@ def _pod(pod: PodRecord, made: Programmed, address: str) -> EndpointChains:
 class Firewall:
     """Of one node and family. Blocking; in the thread that owns its kernel."""
 
-    def __init__(self, kernel: Kernel, family: int) -> None:
+    def __init__(self, kernel: Kernel, family: int, backend: str = "") -> None:
+        """backend: of iptables, "" for nftables. Raises NamespacesForbidden where the machine does not have it."""
         self._kernel = kernel
         self._family = family
+        self._iptables: InIptables | None = None
+        if backend:
+            with kernel.namespace.entered():
+                self._iptables = InIptables(backend, family)
         self._wanted: Node | None = None
         self._written: list[Ruleset] = []  # [] when nobody knows what is there
+
+    @property
+    def filter(self) -> str:
+        """nftables | iptables-nft | iptables-legacy: where Felix writes."""
+        return self._iptables.filter if self._iptables else NFTABLES
 
     def apply(self, node: Node) -> None:
         """Writes what has changed since the last time, and nothing else. Raises OSError."""
         if node == self._wanted and self._written:
             return
-        rulesets = [rendered(node)]
-        if self._family == 4 and node.version >= (3, 32):
-            rulesets.append(rendered_arp(node))
+        ruleset = rendered(node)
+        # Against ARP Felix writes to nftables in every mode.
+        arp = [rendered_arp(node)] if self._family == 4 and node.version >= (3, 32) else []
+        of_nftables = arp if self._iptables else [ruleset, *arp]
+        before = self._written[1:] if self._iptables else self._written
         with self._kernel.namespace.entered():
-            if not self._amended(rulesets):
-                nftables.write(*(one.table() for one in rulesets))
-        self._wanted, self._written = node, rulesets
-
-    def _amended(self, rulesets: list[Ruleset]) -> bool:
-        """False when the table is not as it was left: Felix then writes all of it."""
-        if len(self._written) != len(rulesets):
-            return False
-        try:
-            nftables.amend(*(one.table(before) for one, before in zip(rulesets, self._written, strict=True)))
-        except OSError:
-            return False
-        return True
+            if not _amended(of_nftables, before):
+                nftables.write(*(one.table() for one in of_nftables))
+            if self._iptables:
+                self._iptables.write(ruleset, self._written[0] if self._written else None)
+        self._wanted, self._written = node, [ruleset, *arp]
 
     def refresh(self) -> None:
         """Felix's resync: whatever somebody did to the table, it is as wanted again. Raises OSError."""
@@ -108,21 +132,42 @@ class Firewall:
             self.apply(self._wanted)
 
     def forget(self) -> None:
-        """Somebody flushed the firewall."""
+        """Nobody knows any more what is there."""
         self._written = []
+
+    def flushed(self) -> None:
+        """Somebody flushed nftables: with it goes what iptables-legacy has of anybody. Raises OSError."""
+        self.forget()
+        if self._iptables:
+            with self._kernel.namespace.entered():
+                self._iptables.flush()
 
     # ---- for faults
 
-    def changes(self) -> Table:
-        """Felix's table, to gather what is to be inserted, emptied or taken out; `amend` does it."""
-        return Table(self._family, TABLE)
+    def changes(self) -> Changes:
+        """To gather what is to be inserted, emptied or taken out of Felix's chains and sets; `amend` does it."""
+        return Changes()
 
-    def amend(self, changes: Table) -> None:
+    def amend(self, changes: Changes) -> None:
         """Behind Felix's back: it finds out when it looks again. Raises OSError."""
         with self._kernel.namespace.entered():
-            changes.amend()
+            if self._iptables:
+                self._iptables.amend(changes, self._written[0])
+            else:
+                changes.table(self._family).amend()
 
     def write_beside(self, foreign: Table) -> None:
         """A table of somebody else, which Felix never touches. Raises OSError."""
         with self._kernel.namespace.entered():
             foreign.write()
+
+
+def _amended(rulesets: list[Ruleset], written: list[Ruleset]) -> bool:
+    """False when the tables are not as they were left: Felix then writes all of them."""
+    if len(written) != len(rulesets):
+        return False
+    try:
+        nftables.amend(*(one.table(before) for one, before in zip(rulesets, written, strict=True)))
+    except OSError:
+        return False
+    return True

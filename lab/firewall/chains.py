@@ -1,4 +1,4 @@
-"""The chains Felix programs on a node in nftables mode; without them nothing in the lab could be denied.
+"""The chains Felix programs on a node, called as in nftables mode; without them nothing in the lab could be denied.
 
 Names, order, comments and mark bits are those of a running Calico v3.32.1 (recorded, calico_truth_2.md), and of older
 ones as calico.md 4.2 tells them. What a chain holds for policies is made in lab/firewall/policies.py.
@@ -6,14 +6,13 @@ ones as calico.md 4.2 tells them. What a chain holds for policies is made in lab
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
+from os.path import commonprefix
 
 from lab.firewall import words
-from lab.firewall.words import Chain, Dispatch, Networks, Rule, Ruleset, Served, Word, networks
+from lab.firewall.words import Chain, Dispatch, Networks, Rule, Ruleset, Served, Word, digest, networks
 from lab.nftables import ESTABLISHED, INVALID, RELATED
 
 TABLE, ARP_TABLE = "calico", "calico-arp"
@@ -23,6 +22,7 @@ HOST_WAYS = ("from-host-endpoint", "to-host-endpoint", "from-hep-forward", "to-h
 DEFAULT_ALLOW = "projectcalico-default-allow"
 INTO = {"ingress": "i", "egress": "o"}
 OF_EGRESS_POLICIES = ("filter-cali-po-", "filter-cali-go-")
+DISPATCHES = {"filter-cali-from-wl-dispatch": "filter-cali-fw-", "filter-cali-to-wl-dispatch": "filter-cali-tw-"}
 EVERY_INTERFACE = "any-interface-at-all"  # of a host endpoint "*"
 
 
@@ -98,6 +98,7 @@ class Node:
     prefixes: tuple[str, ...] = ("cali",)  # of pods' interfaces
     to_host: str = "ACCEPT"  # defaultEndpointToHostAction: ACCEPT, DROP, RETURN
     denies: str = "Drop"  # or Reject
+    iptables: bool = False  # instead of nftables
     pods: tuple[EndpointChains, ...] = ()
     hosts: tuple[EndpointChains, ...] = ()
     policies: tuple[Chain, ...] = ()
@@ -105,19 +106,13 @@ class Node:
 
 
 def rendered(node: Node) -> Ruleset:
-    """The table `ip calico` or `ip6 calico` of that node."""
+    """The table `ip calico` or `ip6 calico` of that node; in iptables mode all of its tables, with chains for maps."""
     chains = _Chains(node)
     return Ruleset(
         family=node.family,
         name=TABLE,
         sets=(*_sets(node), *node.sets),
-        maps=tuple(
-            Dispatch(
-                f"filter-cali-{way}-wl-dispatch",
-                tuple((pod.interface, f"filter-cali-{letter}w-{pod.interface}") for pod in node.pods),
-            )
-            for way, letter in (("from", "f"), ("to", "t"))
-        ),
+        maps=() if node.iptables else tuple(Dispatch(name, chains.ways(name)) for name in DISPATCHES),
         chains=tuple(_hashed(chain) for chain in chains.all()),
     )
 
@@ -140,10 +135,6 @@ def rendered_arp(node: Node) -> Ruleset:
 def set_name(family: int, identity: str) -> str:
     """Felix's name of an IP set: "all-vxlan-net", or "s:..." of a selector."""
     return f"cali{family}0{identity.replace(':', '-')}"
-
-
-def digest(text: str, length: int) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode()[:length]
 
 
 # ---- words every chain uses
@@ -271,7 +262,8 @@ class _Chains:
     def _raw(self) -> list[Chain]:
         from_pod = words.marked(self.marks.scratch0, self.marks.scratch0)
         not_from_pod = words.marked(self.marks.scratch0, 0)
-        untracked = [Rule((self._vxlan(),), words.untracked())] if self.node.vxlan else []
+        vxlan = words.udp_port(self.node.vxlan_port)
+        untracked = [Rule((vxlan,), words.untracked())] if self.node.vxlan else []
         prerouting = [
             self.fresh,
             *untracked,
@@ -464,13 +456,36 @@ class _Chains:
             Chain("filter-cali-FORWARD", forward),
             Chain("filter-cali-OUTPUT", outgoing),
             Chain("filter-cali-wl-to-host", tuple(to_host)),
-            Chain("filter-cali-from-wl-dispatch", self._dispatched("iifname", "filter-cali-from-wl-dispatch")),
-            Chain("filter-cali-to-wl-dispatch", self._dispatched("oifname", "filter-cali-to-wl-dispatch")),
+            *self._dispatched("filter-cali-from-wl-dispatch"),
+            *self._dispatched("filter-cali-to-wl-dispatch"),
             Chain("filter-cali-cidr-block"),
         ]
 
-    def _dispatched(self, word: str, name: str) -> tuple[Rule, ...]:
-        return _dispatch(word, name), Rule((), self.deny, "Unknown interface")
+    def ways(self, dispatch: str) -> tuple[tuple[str, str], ...]:
+        """From interfaces of pods to their chains."""
+        return tuple((pod.interface, DISPATCHES[dispatch] + pod.interface) for pod in self.node.pods)
+
+    def _dispatched(self, name: str) -> list[Chain]:
+        unknown = Rule((), self.deny, "Unknown interface")
+        incoming = name == "filter-cali-from-wl-dispatch"
+        if not self.node.iptables:
+            return [Chain(name, (_dispatch("iifname" if incoming else "oifname", name), unknown))]
+        by = words.came_by if incoming else words.leaves_by
+        ways = dict(sorted(self.ways(name)))
+        known = commonprefix(list(ways))  # noqa: RUF071 - of names
+        begins: dict[str, list[str]] = {}
+        for interface in ways:
+            begins.setdefault(interface[: len(known) + 1], []).append(interface)
+        found: list[Chain] = []
+        first: list[Rule] = []
+        for begin, interfaces in begins.items():
+            rules = [Rule((by(one),), words.decide("goto", ways[one])) for one in interfaces]
+            if len(rules) > 1:  # which of many pods it is is found in two steps
+                branch = f"{name}-{begin[len(known) :]}"
+                found.append(Chain(branch, (*rules, unknown)))
+                rules = [Rule((by(f"{begin}*"),), words.decide("goto", branch))]
+            first += rules
+        return [Chain(name, (*first, unknown)), *found]
 
     # ---- endpoints
 

@@ -13,8 +13,8 @@ from itertools import groupby
 
 from facts import LabelledEndpoint, NetworkSet, Policy, PolicyPeer, PolicyRule, Tier, selector
 from lab.firewall import words
-from lab.firewall.chains import EVERY_INTERFACE, INTO, Dialect, EndpointChains, TierOf, digest, jump, set_name
-from lab.firewall.words import Chain, Networks, Rule, Served, Word, networks
+from lab.firewall.chains import EVERY_INTERFACE, INTO, Dialect, EndpointChains, TierOf, jump, set_name
+from lab.firewall.words import Chain, Networks, Rule, Served, Word, digest, networks
 from lab.nftables import Network
 
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132, "udplite": 136}
@@ -51,9 +51,11 @@ class Programmed:
     sets: list[Networks | Served] = field(default_factory=list)
 
 
-def programmed(known: Policies, node: str, family: int, version: tuple[int, int], denies: str = "Drop") -> Programmed:
+def programmed(
+    known: Policies, node: str, family: int, version: tuple[int, int], denies: str = "Drop", *, iptables: bool = False
+) -> Programmed:
     """For the endpoints on that node. `pods` have neither interface nor profiles yet."""
-    return _Renderer(known, family, version, denies).of_node(node)
+    return _Renderer(known, family, version, denies, words.MOST_PORTS if iptables else 0).of_node(node)
 
 
 def identity(policy: Policy, version: tuple[int, int]) -> str:
@@ -84,7 +86,11 @@ def _old_name(policy: Policy) -> str:
 class _Renderer:
     """Of one node and family."""
 
-    def __init__(self, known: Policies, family: int, version: tuple[int, int], denies: str) -> None:
+    def __init__(
+        self, known: Policies, family: int, version: tuple[int, int], denies: str, most_ports: int = 0
+    ) -> None:
+        """most_ports: of one match, a range is two; 0: any number."""
+        self.most_ports = most_ports
         self.known = known
         self.family = family
         self.version = version
@@ -377,8 +383,8 @@ class _Matches:
         numbers = tuple(sorted({span for one in listed if (span := _span(one))}))
         named = [one for one in listed if not _span(one)]
         choice: Alternatives = []
-        if numbers:
-            choice.append(words.port(self.protocol, side, _apart(numbers), equal=inside))
+        for some in _packs(_apart(numbers), self.renderer.most_ports):
+            choice.append(words.port(self.protocol, side, some, equal=inside))
         for one in named:
             name = self.renderer.named_port(one, self.protocol, peer, namespace)
             choice.append(words.served_in_set(self.family, side, self.protocol, name, inside=inside))
@@ -532,6 +538,19 @@ def _apart(spans: Sequence[tuple[int, int]]) -> words.Ports:
         else:
             found.append((first, last))
     return tuple(found)
+
+
+def _packs(spans: words.Ports, most: int) -> Iterator[words.Ports]:
+    pack: list[tuple[int, int]] = []
+    room = most
+    for first, last in spans:
+        room -= 1 if first == last else 2
+        if most and room < 0:
+            yield tuple(pack)
+            pack, room = [], most - (1 if first == last else 2)
+        pack.append((first, last))
+    if pack:
+        yield tuple(pack)
 
 
 def _any_bit(bits: int) -> Word:

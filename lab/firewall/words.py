@@ -1,12 +1,15 @@
-"""What a rule can say, each as nft prints it and as the kernel takes it; without it the lab's chains could be written
-and never compared with those of a running Calico.
+"""What a rule can say, each as nft and iptables-save print it and as the kernel takes it; without it the lab's chains
+could be written and never compared with those of a running Calico.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 import struct
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, ip_network
 from typing import Any
 
@@ -16,8 +19,21 @@ from lab.nftables import Network, Table
 TCP, UDP, SCTP, ICMP, ICMPV6, IPIP = 6, 17, 132, 1, 58, 4
 WITH_PORTS = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
 SIDES = {"source": "saddr", "destination": "daddr"}
-LONGEST_COMMENT = 128
+SIDES_OF_SETS = {"source": "src", "destination": "dst"}
+LONGEST_COMMENT = 128  # of nft
+IPTABLES_ORDER = ("-s ", "-d ", "-i ", "-o ", "-p ")  # these come before all comments
+NAMED = re.compile(r"(name=\S+) (.+)")
+LONGEST_CHAIN = 28  # of iptables
+HASHED_CHAIN = re.compile(r"(cali-(?:[pg][io]|pr[io]|[tf][wh]|[tf]hfw)-)(.+)")
+LAYER = re.compile(r"(raw|mangle|nat|filter)-(.+)")
 PORT_OFFSETS = {"source": 0, "destination": 2}
+
+# By their numbers iptables prints those without a name of its own; where there is /etc/protocols, by that.
+IPTABLES_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 50: "esp", 51: "ah", 58: "ipv6-icmp", 132: "sctp", 136: "udplite"}
+IPTABLES_STATES = {nftables.INVALID: "INVALID", nftables.NEW: "NEW", nftables.RELATED: "RELATED",
+                   nftables.ESTABLISHED: "ESTABLISHED"}  # fmt: skip
+MOST_PORTS = 15  # of one multiport match; a range is two
+OF_SELECTORS = re.compile(r"(cali[46]0(?:s|n|svc))-")
 
 Expressions = Callable[[Table], list[bytes]]
 Ports = tuple[tuple[int, int], ...]  # (first, last)
@@ -29,6 +45,7 @@ class Word:
 
     text: str
     make: Expressions = field(compare=False, repr=False)
+    saved: tuple[str, ...] = field(default=(), compare=False)  # for iptables: "-p udp", "-m multiport --dports 4789"
 
 
 # ---- matches
@@ -39,6 +56,7 @@ def protocol(number: int, *, equal: bool = True) -> Word:
     return Word(
         f"meta l4proto {_unless(equal)}{number}",
         lambda table: [nftables.meta(nftables.L4PROTO), nftables.compared(value, equal=equal)],
+        (f"{_not(equal)}-p {IPTABLES_PROTOCOLS.get(number, number)}",),
     )
 
 
@@ -56,7 +74,17 @@ def port(number: int, side: str, ranges: Ports, *, equal: bool = True) -> Word:
             compare = table.one_of_ports(ranges, inside=equal)
         return [*nftables.protocol(number), load, compare]
 
-    return Word(f"{WITH_PORTS[number]} {'sport' if side == 'source' else 'dport'} {_unless(equal)}{several}", make)
+    span = ",".join(str(first) if first == last else f"{first}:{last}" for first, last in ranges)
+    return Word(
+        f"{WITH_PORTS[number]} {'sport' if side == 'source' else 'dport'} {_unless(equal)}{several}",
+        make,
+        (f"-p {WITH_PORTS[number]}", f"-m multiport {_not(equal)}--{side[0]}ports {span}"),
+    )
+
+
+def udp_port(number: int) -> Word:
+    """As iptables says it of a single destination."""
+    return replace(port(UDP, "destination", ((number, number),)), saved=("-p udp", f"-m udp --dport {number}"))
 
 
 def icmp(family: int, kind: int, code: int = -1, *, equal: bool = True) -> Word:
@@ -73,7 +101,10 @@ def icmp(family: int, kind: int, code: int = -1, *, equal: bool = True) -> Word:
                 ]
         return made
 
-    return Word(text, make)
+    module, option = ("icmp", "icmp-type") if family == 4 else ("icmp6", "icmpv6-type")
+    which = f"{kind}/{code}" if code >= 0 else f"{kind}"
+    saved = (f"-p {IPTABLES_PROTOCOLS[number]}", f"-m {module} {_not(equal)}--{option} {which}")
+    return Word(text, make, saved)
 
 
 def net(side: str, network: Network, *, inside: bool = True) -> Word:
@@ -85,13 +116,15 @@ def net(side: str, network: Network, *, inside: bool = True) -> Word:
             return [table.address(side), nftables.compared(network.network_address.packed, equal=inside)]
         return table.within(side, network, inside=inside)
 
-    return Word(f"{_ip(family)} {SIDES[side]} {_unless(inside)}{shown}", make)
+    saved = (f"{_not(inside)}-{side[0]} {network}",)
+    return Word(f"{_ip(family)} {SIDES[side]} {_unless(inside)}{shown}", make, saved)
 
 
 def in_set(family: int, side: str, name: str, *, inside: bool = True) -> Word:
     return Word(
         f"{_ip(family)} {SIDES[side]} {_unless(inside)}@{name}",
         lambda table: [table.address(side), nftables.lookup(0, name, verdict=False, inverted=not inside)],
+        (f"-m set {_not(inside)}--match-set {ipset(name)} {SIDES_OF_SETS[side]}",),
     )
 
 
@@ -108,7 +141,12 @@ def served_in_set(family: int, side: str, number: int, name: str, *, inside: boo
             nftables.lookup(0, name, verdict=False, inverted=not inside),
         ]
 
-    return Word(f"{_ip(family)} {SIDES[side]} . meta l4proto . {named_port} {_unless(inside)}@{name}", make)
+    which = SIDES_OF_SETS[side]
+    return Word(
+        f"{_ip(family)} {SIDES[side]} . meta l4proto . {named_port} {_unless(inside)}@{name}",
+        make,
+        (f"-p {WITH_PORTS[number]}", f"-m set {_not(inside)}--match-set {ipset(name)} {which},{which}"),
+    )
 
 
 def came_by(name: str) -> Word:
@@ -122,7 +160,8 @@ def leaves_by(name: str) -> Word:
 
 def _interface(word: str, what: int, name: str) -> Word:
     value = name[:-1].encode() if name.endswith("*") else nftables.interface(name)
-    return Word(f'{word} "{name}"', lambda table: [nftables.meta(what), nftables.compared(value)])
+    saved = f"{'-i' if what == nftables.INCOMING else '-o'} {name.replace('*', '+')}"
+    return Word(f'{word} "{name}"', lambda table: [nftables.meta(what), nftables.compared(value)], (saved,))
 
 
 def marked(bits: int, value: int, *, equal: bool = True) -> Word:
@@ -131,6 +170,7 @@ def marked(bits: int, value: int, *, equal: bool = True) -> Word:
     return Word(
         f"meta mark & 0x{bits:08x} {'==' if equal else '!='} 0x{value:08x}",
         lambda table: [nftables.meta(nftables.MARK), nftables.masked(bits), compared],
+        (f"-m mark {_not(equal)}--mark {value:#x}/{bits:#x}",),
     )
 
 
@@ -143,6 +183,7 @@ def tracked(*states: int) -> Word:
             nftables.masked(bits),
             nftables.compared(bytes(4), equal=False),
         ],
+        (f"-m conntrack --ctstate {','.join(IPTABLES_STATES[one] for one in IPTABLES_STATES if one in states)}",),
     )
 
 
@@ -155,7 +196,9 @@ def translated(*, yes: bool) -> Word:
             return [load, nftables.masked(nftables.TRANSLATED), nftables.compared(bytes(4), equal=False)]
         return [load, nftables.compared(struct.pack("=I", nftables.TRANSLATED), equal=False)]
 
-    return Word(f"ct status {_unless(yes)}0x{nftables.TRANSLATED:x}", make)
+    return Word(
+        f"ct status {_unless(yes)}0x{nftables.TRANSLATED:x}", make, (f"-m conntrack {_not(yes)}--ctstate DNAT",)
+    )
 
 
 def node_has(side: str, *, leaving: bool = False, yes: bool = True) -> Word:
@@ -167,6 +210,7 @@ def node_has(side: str, *, leaving: bool = False, yes: bool = True) -> Word:
     return Word(
         f"fib {SIDES[side]}{' . oif' if leaving else ''} type {_unless(yes)}{nftables.LOCAL}",
         lambda table: [nftables.fib(flags, nftables.FIB_TYPE), compared],
+        (f"-m addrtype {_not(yes)}--{SIDES_OF_SETS[side]}-type LOCAL{' --limit-iface-out' if leaving else ''}",),
     )
 
 
@@ -176,6 +220,7 @@ def no_way_back() -> Word:
     return Word(
         "fib saddr . mark . iif oif 0",
         lambda table: [nftables.fib(flags, nftables.FIB_OUTGOING), nftables.compared(bytes(4))],
+        ("-m rpfilter --validmark --invert",),
     )
 
 
@@ -198,35 +243,48 @@ def _arp(offset: int, length: int) -> bytes:
 
 def decide(verdict: str, chain: str = "") -> Word:
     """accept, drop, return, continue; jump and goto to a chain."""
-    return Word(f"{verdict} {chain}".rstrip(), lambda table: [nftables.decide(verdict, chain)])
+    saved = f"-{'g' if verdict == 'goto' else 'j'} {iptables_chain(chain)[1] if chain else verdict.upper()}"
+    return Word(
+        f"{verdict} {chain}".rstrip(),
+        lambda table: [nftables.decide(verdict, chain)],
+        () if verdict == "continue" else (saved,),
+    )
 
 
 def refuse() -> Word:
     """As `nft` prints a plain reject."""
-    return Word("reject", lambda table: [table.refused()])
+    return Word("reject", lambda table: [table.refused()], ("-j REJECT",))
 
 
 def set_mark(bits: int) -> Word:
-    return Word(f"meta mark set meta mark | 0x{bits:08x}", lambda table: nftables.new_mark(0xFFFFFFFF & ~bits, bits))
+    return Word(
+        f"meta mark set meta mark | 0x{bits:08x}",
+        lambda table: nftables.new_mark(0xFFFFFFFF & ~bits, bits),
+        (f"-j MARK --set-xmark {bits:#x}/{bits:#x}",),
+    )
 
 
 def clear_mark(bits: int, put: int = 0) -> Word:
     """Bits of the mark are cleared, then some of them set."""
     keep = 0xFFFFFFFF & ~bits
     text = f"meta mark set meta mark & 0x{keep | put:08x}" + (f" | 0x{put:08x}" if put else "")
-    return Word(text, lambda table: nftables.new_mark(keep, put))
+    return Word(text, lambda table: nftables.new_mark(keep, put), (f"-j MARK --set-xmark {put:#x}/{bits:#x}",))
 
 
 def untracked() -> Word:
-    return Word("notrack", lambda table: [nftables.untracked()])
+    return Word("notrack", lambda table: [nftables.untracked()], ("-j NOTRACK",))
 
 
 def masqueraded() -> Word:
-    return Word("masquerade fully-random", lambda table: [nftables.masqueraded()])
+    return Word("masquerade fully-random", lambda table: [nftables.masqueraded()], ("-j MASQUERADE --random-fully",))
 
 
 def logged(prefix: str) -> Word:
-    return Word(f'log prefix "{prefix}" level notice', lambda table: [nftables.logged(prefix)])
+    return Word(
+        f'log prefix "{prefix}" level notice',
+        lambda table: [nftables.logged(prefix)],
+        (f'-j LOG --log-prefix "{prefix}" --log-level 5',),
+    )
 
 
 def dispatched(word: str, name: str) -> Word:
@@ -252,6 +310,20 @@ class Rule:
         """As `nft --numeric list` prints it, without the counter's numbers and without its handle."""
         words = [one.text for one in self.matches] + (["counter"] if self.counts else []) + [self.action.text]
         return " ".join(words) + (f' comment "{self.comment}"' if self.comment else "")
+
+    @property
+    def saved(self) -> str:
+        """As `iptables-save` prints it, behind `-A CHAIN`."""
+        parts = list(dict.fromkeys(part for one in self.matches for part in one.saved))
+        ahead = [part for option in IPTABLES_ORDER for part in parts if part.removeprefix("! ").startswith(option)]
+        comments = [f'-m comment --comment "{one}"' for one in self._comments()]
+        return " ".join([*ahead, *comments, *(part for part in parts if part not in ahead), *self.action.saved])
+
+    def _comments(self) -> Iterator[str]:
+        """Those that nft has in one."""
+        hashed, _, rest = self.comment.partition(";")
+        named = NAMED.fullmatch(rest.strip())
+        yield from filter(None, (hashed, *(named.groups() if named else (rest.strip(),))))
 
     def expressions(self, table: Table) -> list[bytes]:
         made = [expression for one in self.matches for expression in one.make(table)]
@@ -363,9 +435,32 @@ def networks(family: int, members: Iterable[str]) -> tuple[Network, ...]:
     return tuple(mine)
 
 
+def ipset(name: str) -> str:
+    """A set's name as the tool `ipset` knows it."""
+    return OF_SELECTORS.sub(r"\1:", name)
+
+
+def iptables_chain(name: str) -> tuple[str, str]:
+    """(table, chain) of what is called TABLE-CHAIN in nftables mode."""
+    layered = LAYER.fullmatch(name)
+    assert layered, name
+    table, chain = layered.groups()
+    if len(chain) > LONGEST_CHAIN and (parts := HASHED_CHAIN.fullmatch(chain)):
+        chain = f"{parts[1]}_{digest(parts[2], LONGEST_CHAIN)}"[:LONGEST_CHAIN]
+    return table, chain
+
+
+def digest(text: str, length: int) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode()[:length]
+
+
 def _ip(family: int) -> str:
     return "ip" if family == 4 else "ip6"
 
 
 def _unless(equal: bool) -> str:
     return "" if equal else "!= "
+
+
+def _not(equal: bool) -> str:
+    return "" if equal else "! "

@@ -31,6 +31,23 @@ calico_3_33 = _of_version("v3.33.0", "Calico 3.33.")
 calico_3_34 = _of_version("v3.34.0", "Calico 3.34.")
 
 
+def _of_iptables(backend: str, text: str, conflicts: str = "") -> Variant:
+    def change(drawing: Drawing) -> None:
+        drawing.one("FelixConfiguration", "default")["spec"].update(nftablesMode="Disabled", iptablesBackend=backend)
+
+    return Variant(
+        f"iptables-{backend.lower()}", text, kind="iptables", conflicts=frozenset(conflicts.split()), objects=change
+    )
+
+
+iptables_legacy = _of_iptables("Legacy", "Calico and kube-proxy write to iptables-legacy.")
+iptables_nft = _of_iptables(
+    "NFT",
+    "Calico and kube-proxy write to iptables-nft.",
+    conflicts="docker ufw leftover-chains",  # here these are tables of the same name
+)
+
+
 @sketched()
 def native_api(sketch: Sketch) -> Sketch:
     """Calico's objects are stored as projectcalico.org/v3."""
