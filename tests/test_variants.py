@@ -27,11 +27,17 @@ MEANT_FOR_EACH_OTHER = (
     "kube-proxy-ipvs",
     "service-on-every-node",
 )  # without a Service nobody would ask for its address
+# A machine may give no TUN devices...
 WITH_TUN = (
     "ipip",
     "ipip+dualstack+two-subnets+calico-3.33+uplink-bond0",
     "ipip+host-local+calico-3.33+host-network-pods",
-)  # a machine may give no TUN devices
+)
+# ...and have no programs for iptables and IP sets.
+WITH_TOOLS = (
+    "iptables-legacy+dualstack+policies-in-force+host-endpoints+docker",
+    "iptables-nft+dualstack+policies-in-force+host-endpoints+firewalld+calico-3.29",
+)
 AT_ONCE = 4
 PORT = "8080/tcp"
 
@@ -40,7 +46,7 @@ def packs(variants: Iterable[Variant]) -> list[str]:
     """Each variant in the first pack that has room and combines with it."""
     found = [[VARIANTS[name] for name in MEANT_FOR_EACH_OTHER]]
     for variant in variants:
-        if variant in found[0] or variant.name in WITH_TUN:
+        if variant in found[0] or variant.name in ("ipip", "iptables-legacy", "iptables-nft"):
             continue
         for pack in found:
             if len(pack) < TOGETHER and all(variant.combines_with(one) for one in pack):
@@ -48,7 +54,7 @@ def packs(variants: Iterable[Variant]) -> list[str]:
                 break
         else:
             found.append([variant])
-    return [*WITH_TUN, *("+".join(one.name for one in pack) for pack in found)]
+    return [*WITH_TUN, *WITH_TOOLS, *("+".join(one.name for one in pack) for pack in found)]
 
 
 def questions(lab: Lab) -> list[str]:
