@@ -9,6 +9,48 @@ import pytest
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
 
+# The files that take a worker of `make test` longest, as `pytest --durations=0` tells. One that is begun last would be
+# waited for by all others.
+LONGEST_FIRST = (
+    "test_answers_refused",
+    "test_cases",
+    "test_lab",
+    "test_host_firewalls_on_lab",
+    "test_answers_on_lab",
+    "test_variants",
+    "test_answers_iptables",
+    "test_network_on_lab",
+    "test_answers_dualstack",
+    "test_less_sight",
+    "test_answers_policies",
+    "test_demo",
+    "test_recorded_states",
+    "test_recorded_objects_on_lab",
+    "test_services_on_lab",
+    "test_lab_policies",
+    "test_answers_crosssubnet",
+    "test_answers_ipip",
+    "test_stages",
+    "test_watch",
+    "test_recorded_ways",
+    "test_capture",
+    "test_engine_oracle",
+    "test_lab_felix",
+    "test_other_ends",
+    "test_firewall_trace",
+    "test_policies_on_lab",
+    "test_between_nodes",
+    "test_bot_slack",
+    "test_allocations_on_lab",
+    "test_slack_page",
+    "test_collectors",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
 
 @pytest.fixture(scope="session")
 def shared_lab() -> Iterator[Lab]:

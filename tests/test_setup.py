@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONGEST_FIRST
+
 ROOT = Path(__file__).resolve().parents[1]
 COREUTILS = ("dirname", "sh", "sed", "tee", "touch", "rm", "tail", "env")
 
@@ -77,3 +79,8 @@ def test_without_the_venv_module(bare: Path) -> None:
     script(bare / "bin" / "cc", "exit 0")
     script(bare / "bin" / "python3", f'case "$2" in *ensurepip*) exit 1;; *) exec {sys.executable} "$@";; esac')
     assert_one_line(set_up(bare), "python3-venv")
+
+
+def test_the_files_that_are_to_be_begun_first_are_there() -> None:
+    """A long one that was renamed would come last, and everybody would wait for it."""
+    assert [name for name in LONGEST_FIRST if not (ROOT / "tests" / f"{name}.py").exists()] == []
