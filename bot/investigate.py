@@ -19,7 +19,7 @@ from bot.sources.policies import policies
 from bot.sources.probes import Probes
 from bot.words import parse
 from engine.large import large
-from engine.plan import plan, second
+from engine.plan import inside, plan, second
 from engine.sights import strangers
 from engine.trains import trains
 from engine.worker import Worker
@@ -111,6 +111,11 @@ async def investigate(
             followed, about = await asyncio.gather(probes.ask(again, addresses), policies(cluster, known))
             seen += [*kept(again, followed), *about]
             seen += await bystanders(cluster, strangers(known, seen))
+            if within := inside(known, seen):
+                pods = listed(list(dict.fromkeys(name for ask in within for name in ask.inside)))
+                await _tell(progress, say("following packets inside {pods}", pods=pods))
+                entered = await probes.ask(within, addresses)
+                seen += [fact for fact in entered if isinstance(fact, RuleDrop) and fact.pod]
         else:
             seen = await unenforced.compared(
                 known,

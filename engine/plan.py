@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -11,7 +11,7 @@ from engine.deductions.flow import FAMILIES, address_of, flows
 from engine.deductions.leg import legs
 from engine.deductions.service_flow import service_flows
 from engine.ends import sides
-from engine.passage import is_lost, loses, loses_large_only
+from engine.passage import is_lost, loses, loses_large_only, sent
 from engine.services import sender, sends
 from facts import (
     Backend,
@@ -26,7 +26,9 @@ from facts import (
     OwnPort,
     ProbeResult,
     Question,
+    RuleDrop,
     SendProbe,
+    StageSighting,
     Trace,
     Watch,
     Way,
@@ -88,6 +90,49 @@ def second(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
     for family in FAMILIES:
         _follow_services(asks, known, probes, nodes, family)
     return asks
+
+
+def inside(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
+    """What to ask a third time of packets that were met in a pod's own network, or ought to have been, and no further,
+    and no rule of a node ended: the same again, followed through the rules inside of these pods.
+
+    seen: with what the second look met.
+    """
+    probes, met = _all(seen, ProbeResult), [one for one in _all(seen, StageSighting) if one.pod and not one.train]
+    ended = {frozenset((one.source_address, one.target_address)) for one in _all(seen, RuleDrop)}
+    lost = [
+        leg
+        for leg in expected_legs(known)
+        if leg.direction == "forward"
+        and loses(leg, probes)
+        and frozenset((leg.source_address, leg.target_address)) not in ended
+    ]
+    pods = {leg.flow: tuple(_lost_inside(leg, probes, met)) for leg in lost[:MOST_FOLLOWED]}
+    asks = following(known, [leg for leg in lost[:MOST_FOLLOWED] if pods[leg.flow]])
+    names = {name for found in pods.values() for name in found}
+    return [
+        msgspec.structs.replace(ask, inside=tuple(pod.name for pod in ask.local_pods if pod.name in names))
+        for ask in asks
+    ]
+
+
+def _lost_inside(leg: Leg, probes: Sequence[ProbeResult], met: Sequence[StageSighting]) -> Iterator[str]:
+    """Of both ends the pods in which a forward leg's packets or their answers were seen last, or should have been first."""
+    ends = {False: (leg.source_address, leg.target_address), True: (leg.target_address, leg.source_address)}
+
+    def seen(pod: str, going: str, *, reply: bool) -> int:
+        found = [one.seen for one in met if (one.pod, one.reply) == (pod, reply) and one.going in (going, "")
+                 and (one.source_address, one.target_address) == ends[reply]]  # fmt: skip
+        return max(found, default=-1)
+
+    if leg.source_kind == "pod" and (
+        seen(leg.source, "out", reply=False) == 0 or seen(leg.source, "in", reply=True) > 0
+    ):
+        yield leg.source
+    refused = any(one.outcome == "refused" for one in sent(leg, probes))
+    if leg.target_kind == "pod" and seen(leg.target, "in", reply=False) > 0:
+        if refused or seen(leg.target, "out", reply=True) <= 0:
+            yield leg.target
 
 
 def passing(known: Sequence[Fact], forward: Sequence[Leg]) -> list[NodeAsk]:

@@ -173,6 +173,8 @@ def _every_kind(drop: RuleDrop, of: Blame, passing: PolicyAllows | None) -> bool
 
 def _stage(leg: Leg, drop: RuleDrop, of: Blame) -> str:
     """Where on the leg the rule stands."""
+    if drop.pod:
+        return "source pod" if drop.pod == leg.source else "target pod"
     there = stages_of(leg)
     ends = [end for end, node in (("source", leg.source_node), ("target", leg.target_node)) if node == drop.node] or [
         "source"

@@ -38,6 +38,7 @@ class RuleDrop(Fact, frozen=True, kw_only=True):
     port: int = 0
     reply: bool = False  # it answered a packet of the other leg: what was lost is the answer
     outer: bool = False  # it was met with the tunnel's header around it: node to node
+    pod: str = ""  # namespace/name of the pod in whose own network the rule stands; "": in the node's
     how: str  # "trace": the kernel named the rule; "counter": only this rule that drops counted while we sent
     packets: int = 1  # of ours
     backend: str  # one of BACKENDS

@@ -20,6 +20,7 @@ from node_probe.collectors import Collector, discover, felix
 from node_probe.drop_reasons import Tracing
 from node_probe.firewall.legacy import Log
 from node_probe.firewall.trace import Following
+from node_probe.firewall.within import Within
 from node_probe.netlink import Netlink
 from node_probe.stages import Stages
 from node_probe.tap import Tap
@@ -77,6 +78,7 @@ class Prober:
         health = asyncio.create_task(self._look(ask, view, patient, until, looking))
         tap = Tap(ask)
         following = Following(ask, self._log, self._trace, partial(view.on_the_way, ask))
+        within = Within(ask, view, self._trace)
         stages = Stages(ask, view)
         queues = Queues(ask, view)
         tracing = Tracing(wanted=bool(ask.trace) and self._trace != "off")
@@ -84,6 +86,7 @@ class Prober:
             # First: a tap that is open tells the peers to send.
             await asyncio.gather(
                 following.arm((time.monotonic() + deadline) / 2),
+                within.arm((time.monotonic() + deadline) / 2),
                 stages.open(),
                 queues.open(),
                 tracing.open(),
@@ -100,6 +103,7 @@ class Prober:
             dropped = await tracing.reasons(self.node)
             met = stages.sightings(tap)
             followed = met + await following.facts(deadline, all_sent=tap.all_sent())
+            followed += await within.facts(deadline)
             followed += await queues.facts(met, following.at_devices())
             told = await health
             return facts + tap.sightings() + followed + dropped + told
@@ -107,6 +111,7 @@ class Prober:
             tap.close()
             stages.close()
             following.close()
+            within.close()
             health.cancel()
             self._close_after(view, looking)
             self._finish(tracing.close())

@@ -303,3 +303,30 @@ async def test_who_gives_pods_packets_other_addresses_is_named_and_nobody_is_sai
     assert named(diagnosis) == [("nat_between_pods", node, f"{end} node")], diagnosis.summary
     assert said in diagnosis.causes[0].text and f"{tool.replace('6', '')}): -A " in diagnosis.causes[0].text
     assert not any(leg.lost for leg in diagnosis.path)
+
+
+WITHIN = [
+    ("shop/db", "-A INPUT -p tcp --dport 5432 -j DROP", "inside shop/db a rule drops tcp 5432 from", "forward"),
+    ("shop/db", "-A INPUT -p tcp -j REJECT", "inside shop/db a rule refuses tcp 5432 from", "forward"),
+    ("shop/cart", "-A OUTPUT -p tcp -j DROP", "inside shop/cart a rule drops tcp 5432 from", "forward"),
+    ("shop/cart", "-A INPUT -p tcp -j DROP", "inside shop/cart a rule drops the answers of shop/db", "reverse"),
+]
+
+
+@pytest.mark.parametrize(("family", "pod", "line", "said", "leg"), [(n, *one) for one in WITHIN for n in (4, 6)])
+async def test_a_rule_inside_a_pod_is_named_and_not_the_server(
+    shared: Lab, hosts: Hosts, family: int, pod: str, line: str, said: str, leg: str
+) -> None:
+    hosts.write(pod, TOOLS[family][0], line)
+    diagnosis = await answer(shared, family)
+    (cause,) = diagnosis.causes
+    assert (cause.rule, cause.leg) == ("pod_firewall_drops", leg), diagnosis.summary
+    assert cause.stage == ("source pod" if "OUTPUT" in line else "target pod")  # of the leg
+    assert cause.text.startswith(said) and ", iptables-nft): -A " in cause.text
+
+
+async def test_what_only_counts_inside_a_pod_is_named_too(shared: Lab, hosts: Hosts) -> None:
+    hosts.write("shop/db", "iptables-legacy", "-A INPUT -p tcp --dport 5432 -j DROP", "-A INPUT -p udp -j DROP")
+    diagnosis = await answer(shared, 4)
+    assert [cause.rule for cause in diagnosis.causes] == ["pod_firewall_drops"]
+    assert "Only rule 1 of chain INPUT" in diagnosis.causes[0].text

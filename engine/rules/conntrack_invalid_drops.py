@@ -35,7 +35,7 @@ DROPS = (
     blame=some(Blame, drop=the.stop.drop),
 )
 def conntrack_invalid_drops(stop: Stop, leg: Leg, drop: RuleDrop, blame: Blame) -> Finding | None:
-    if not invalid(blame, drop):
+    if not invalid(blame, drop) or drop.pod:
         return None
     said = say(
         "{node} drops {packets} as invalid: it has not seen the packets that these answer."
