@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from engine import passage, rulebase, services, trains
+from engine import passage, routes_taken, rulebase, services, trains
 from engine.bypass import bypasses
 from engine.opinions import about_lost, opinions
 from engine.order import depths, loses_at, place
@@ -49,6 +49,10 @@ OBSTACLES = {
     "be read: both pods' interfaces and fresh packets are judged, routes are not",
     "pool": "no IP pool of Calico holds the address of {target}, so another plugin gives out addresses and carries "
     "packets to it: both pods' interfaces and fresh packets are judged, routes are not",
+    "pool_gone": "no IP pool holds the address of {target} any more, although a block of Calico's IPAM does: the pool was "
+    "deleted while pods had addresses of it. Calico then takes back the nodes' tunnel addresses, and nodes lose their "
+    "routes to each other, until the pool is created again as it was: both pods' interfaces and fresh packets are "
+    "judged, routes are not",
     "subnet": "how packets travel from {source} to {target} depends on their nodes' subnets, and annotation "
     "projectcalico.org/IPv4Address does not tell both",
     "node": "no annotation tells under which address the node {source} itself sends into its IPIP or WireGuard tunnel: "
@@ -389,6 +393,7 @@ def _judged(
     seen, policies = [], ""
     if passage.loses(leg, probes):
         seen = [track.told or "" for track in followed if track.leg.flow == leg.flow]
+        seen.append(routes_taken.told(leg, facts))
         policies = in_turn((about_lost(facts, leg), passage.dropped(leg, facts)))
     elif doubtful:
         policies = passage.dropped(leg, facts)

@@ -75,6 +75,7 @@ def _side(
             side,
             interface=endpoint.interface,
             block=allocation.block or (range_of(node, allocation.address) if node else ""),
+            in_block=bool(allocation.block),
             vxlan_mode=allocation.vxlan_mode,
             ipip_mode=allocation.ipip_mode,
             nat_outgoing=allocation.nat_outgoing,

@@ -88,6 +88,7 @@ class Side(Fact, frozen=True, kw_only=True):
     wireguard_address: str = ""
     wireguard_block: str = ""
     block: str = ""  # that holds the address
+    in_block: bool = False  # it is one of Calico's IPAM
     vxlan_mode: str = ""  # of the pool that holds the address; "" when no pool does
     ipip_mode: str = ""
     vni: int = 4096
@@ -135,7 +136,8 @@ class Leg(Fact, frozen=True, kw_only=True):
     route_by: str = ""  # who writes it, when routed: "felix" one for each block; "bgp" any that leads there
     route_owner: str = ""  # who is told to write it: "felix" | "bird" | "both" | "nobody"; "" where that is not known
     # Why the encapsulation is "unknown": "ebpf" | "windows" | "driver" | "settings" (FelixConfiguration could not be
-    # read) | "pools" (nor could they) | "pool" (none holds the address) | "subnet" | "node".
+    # read) | "pools" (nor could they) | "pool" (none holds the address) | "pool_gone" (none does any more, but a block of
+    # Calico's IPAM) | "subnet" | "node".
     obstacle: str = ""
     expected_next_hop: str = ""  # of Felix's route; "" when unknown
     expected_device: str = ""  # the tunnel device; "" for the uplink, whose name only the node knows

@@ -8,6 +8,7 @@ import pytest
 
 from engine.diagnosis import diagnose
 from facts import (
+    Allocation,
     BlockClaim,
     CalicoNode,
     CalicoService,
@@ -16,6 +17,7 @@ from facts import (
     Diagnosis,
     Endpoint,
     Fact,
+    FdbEntry,
     FelixHealth,
     GarbageCollector,
     LeakedAddresses,
@@ -29,6 +31,7 @@ from facts import (
 from tests.other_ways import plain
 from tests.scene import CART, DB, change, healthy
 
+BY_DEFAULT_ROUTE = {"prefix": "0.0.0.0/0", "next_hop": "172.30.0.1", "device": "eth0", "protocol": 3}
 LOST = {"answered": 0, "outcome": "silence", "rtt_us": -1}
 LOOPS = {"seen": True, "starts": 3, "watched_ms": 2100, "age_s": 0}
 
@@ -106,6 +109,24 @@ def test_services_that_crash_loop_are_told_beside_the_tunnel_address_they_do_not
     diagnosis = diagnose([*bare, loop])
     assert only(diagnosis).rule == "tunnel_address_missing"
     assert "give it no tunnel address" in warned(diagnosis)["node_services_crash_looping"]
+
+
+def test_a_node_that_no_pool_selects_any_more_has_no_tunnel_address() -> None:
+    """Its peers withdrew what they had for it, as they should: that is not for Felix to repair."""
+    left = change(healthy(), CalicoNode, {"name": "node-b"}, tunnel_address="", vxlan_expected=False)
+    left = change(left, FdbEntry, {"node": "node-a"}, found=False, peer="")
+    diagnosis = diagnose(change(left, RouteLookup, {"node": "node-a", "destination": DB[2]}, **BY_DEFAULT_ROUTE))
+    assert (only(diagnosis).rule, only(diagnosis).node) == ("tunnel_address_missing", "node-b")
+    assert "nodeSelector" in only(diagnosis).text
+
+
+def test_a_pool_that_was_deleted_under_its_pods_is_no_other_plugin_s() -> None:
+    bare = change(healthy(), Allocation, {"address": DB[2]}, pool="", vxlan_mode="", ipip_mode="")
+    said = [str(blind.reason) for blind in diagnose(bare).blind if blind.look == "encapsulation"]
+    assert said and "was deleted" in said[0]
+    elsewhere = change(bare, Allocation, {"address": DB[2]}, found=False, block="", block_node="")
+    said = [str(blind.reason) for blind in diagnose(elsewhere).blind if blind.look == "encapsulation"]
+    assert said and "another plugin" in said[0]
 
 
 def test_typha_is_a_warning_of_the_whole_cluster() -> None:

@@ -394,6 +394,18 @@ def test_keys_that_may_not_be_read_cast_no_doubt_on_packets_that_come_back() -> 
     assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
 
 
+def test_a_route_that_may_be_right_is_told_where_packets_are_lost() -> None:
+    """BIRD runs and its sessions are up: nobody can be accused, and yet a person wants to know where the packets went."""
+    well = hand_written.without_routes(plain(), "node-a")
+    assert "no route of its own" not in diagnose(well).summary
+    diagnosis = diagnose(lost(well))
+    assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
+    assert "node-a has no route of its own for 10.244.218.64/26" in diagnosis.summary
+    assert "0.0.0.0/0 via 172.30.0.1 dev eth0" in diagnosis.summary
+    silent = Neighbor(node="node-a", device="eth0", address="172.30.0.1", found=True, state="INCOMPLETE")
+    assert "Nobody answers for 172.30.0.1" in diagnose([*lost(well), silent]).summary
+
+
 @pytest.mark.parametrize("mode", hand_written.MODES)
 def test_a_case_no_lab_can_record_is_what_its_generator_writes(mode: str) -> None:
     """Edited by hand it would drift from the healthy flow it wounds."""

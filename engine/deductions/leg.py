@@ -65,7 +65,9 @@ def obstacle(sender: Side, receiver: Side) -> str:
         return ""
     if not (sender.wireguard_key and receiver.wireguard_key):
         if not receiver.vxlan_mode:
-            return "pool" if receiver.pools_read else "pools"
+            if not receiver.pools_read:
+                return "pools"
+            return "pool_gone" if receiver.in_block else "pool"
         by_subnet = "CrossSubnet" in (receiver.vxlan_mode, receiver.ipip_mode)
         if by_subnet and not (sender.node_subnet and receiver.node_address):
             return "subnet"
