@@ -315,6 +315,24 @@ def test_a_rule_at_a_device_is_named_with_its_device(place: str, six: bool) -> N
 
 
 @needs("nft")
+@pytest.mark.parametrize("six", [False, True], ids=["ipv4", "ipv6"])
+@in_namespaces
+def test_without_any_tool_beside_the_probe_the_rule_is_named_all_the_same(six: bool) -> None:
+    nodes = TwoNodes(dual=six)
+    _, db, _ = of_family(six)
+    ip, version = ("ip6", 6) if six else ("ip", 4)
+    nodes.b.run(lambda: guard(f'{ip} daddr {db} tcp dport {PORT} counter drop comment "no way"'))
+    os.environ["PATH"] = ""
+    facts = answers(nodes, *(at_devices(follow(one, "tcp", PORT, six=six)) for one in ("a", "b")))
+    (drop,) = drops(facts)
+    assert (drop.node, drop.table, drop.chain, drop.hook, drop.number) == ("node-b", "corp", "guard", "forward", 1)
+    conditions = f"meta nfproto ipv{version} {ip} daddr {db} meta l4proto tcp th dport {PORT}"
+    assert drop.text == f'{conditions} counter drop comment "no way"'
+    assert (drop.comment, drop.backend, drop.packets) == ("no way", "nft", 2)
+    assert blind(facts) == []
+
+
+@needs("nft")
 @in_namespaces
 def test_a_chain_for_both_families_at_a_device_is_named_too() -> None:
     nodes = TwoNodes()
@@ -752,4 +770,6 @@ async def test_packets_to_a_service_are_followed_into_what_kube_proxy_does_with_
     facts = (await ask_lab(lab.environment(), f"{told['source']} {told['target']}")).diagnosis.facts
     (drop,) = drops(facts)
     assert (drop.node, drop.table, drop.verdict) == ("node-a", "kube-proxy", "reject")
+    name, _, port = told["target"].partition(" ")
+    assert drop.map == "no-endpoint-services" and drop.element.startswith(f"{name.removeprefix('svc/')}:"), port
     assert drop.packets == way(facts, "a", drop.source_address).dropped > 0

@@ -94,7 +94,8 @@ class Ruleset:
         and name of their map, of those maps that were read."""
         self.chains = {chain.key: chain for chain in chains}
         self.unread = tuple(unread)
-        self._elements = {(*named, one.key): one for named, ones in (elements or {}).items() for one in ones}
+        self.elements = elements or {}
+        self._elements = {(*named, one.key): one for named, ones in self.elements.items() for one in ones}
         self._by_handle = {
             (*chain.key, rule.handle): rule
             for chain in self.chains.values()
@@ -105,6 +106,10 @@ class Ruleset:
     def chain(self, backend: str, family: str, table: str, name: str) -> Chain | None:
         """The chain an event tells of; None: it was not listed."""
         return self.chains.get((layer(backend), family, table, name))
+
+    def besides(self, chains: Iterable[Chain]) -> Ruleset:
+        """The same with these chains, too."""
+        return Ruleset([*self.chains.values(), *chains], self.unread, self.elements)
 
     def element(self, chain: Chain, name: str, key: tuple[str, ...]) -> Element | None:
         """Of the map of that name that a rule of this chain looks into; None: there is none, or it was not read."""

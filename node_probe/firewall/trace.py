@@ -247,7 +247,7 @@ class Following:
         keys = [key for key in (*wanted(lost), *rewrites.wanted(altered)) if key[2] != self._name]
         if lost or keys:
             read = await asyncio.to_thread(reading.read, self._ask.family, deadline, wanted=keys)
-            rules = Ruleset([*read.chains.values(), *own], read.unread)
+            rules = read.besides(own)
             for sentence in read.unread:
                 self._trouble(sentence)
         found: list[Fact] = []
