@@ -136,7 +136,7 @@ class Leg(Fact, frozen=True, kw_only=True):
     route_by: str = ""  # who writes it, when routed: "felix" one for each block; "bgp" any that leads there
     route_owner: str = ""  # who is told to write it: "felix" | "bird" | "both" | "nobody"; "" where that is not known
     # Why the encapsulation is "unknown": "ebpf" | "windows" | "driver" | "settings" (FelixConfiguration could not be
-    # read) | "pools" (nor could they) | "pool" (none holds the address) | "pool_gone" (none does any more, but a block of
+    # read) | "pools" (nor could they) | "pool" (none holds the address) | "pool_gone" (none any more, but a block of
     # Calico's IPAM) | "subnet" | "node".
     obstacle: str = ""
     expected_next_hop: str = ""  # of Felix's route; "" when unknown

@@ -395,7 +395,7 @@ def test_keys_that_may_not_be_read_cast_no_doubt_on_packets_that_come_back() -> 
 
 
 def test_a_route_that_may_be_right_is_told_where_packets_are_lost() -> None:
-    """BIRD runs and its sessions are up: nobody can be accused, and yet a person wants to know where the packets went."""
+    """BIRD runs and its sessions are up: nobody can be accused, and a person wants to know where packets went."""
     well = hand_written.without_routes(plain(), "node-a")
     assert "no route of its own" not in diagnose(well).summary
     diagnosis = diagnose(lost(well))
