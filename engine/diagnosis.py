@@ -50,9 +50,9 @@ OBSTACLES = {
     "pool": "no IP pool of Calico holds the address of {target}, so another plugin gives out addresses and carries "
     "packets to it: both pods' interfaces and fresh packets are judged, routes are not",
     "pool_gone": "no IP pool holds the address of {target} any more, although a block of Calico's IPAM does: the pool "
-    "was deleted while pods had addresses of it. Calico then takes back the nodes' tunnel addresses, and nodes lose their "
-    "routes to each other, until the pool is created again as it was: both pods' interfaces and fresh packets are "
-    "judged, routes are not",
+    "was deleted while pods had addresses of it. Calico then takes back the nodes' tunnel addresses, and nodes lose "
+    "their routes to each other, until the pool is created again as it was: both pods' interfaces and fresh packets "
+    "are judged, routes are not",
     "subnet": "how packets travel from {source} to {target} depends on their nodes' subnets, and annotation "
     "projectcalico.org/IPv4Address does not tell both",
     "node": "no annotation tells under which address the node {source} itself sends into its IPIP or WireGuard tunnel: "
