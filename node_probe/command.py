@@ -124,7 +124,9 @@ async def _serve(node: str, host: str, port: int, context: ssl.SSLContext, trace
         sweep()
     drop_reasons.sweep()
     # No access log: at fifty questions a second it would be all there is to read.
-    runner = web.AppRunner(application(prober, capture=capture), access_log=None, shutdown_timeout=GRACE_S)
+    app = application(prober, capture=capture)
+    # Whoever hangs up, or dies, is answered no further: what is open for a question is closed with it.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE_S, handler_cancellation=True)
     await runner.setup()
     try:
         if runner.server is None:

@@ -170,6 +170,9 @@ class Captures:
             return web.Response(status=500, text=f"On {ask.node} nothing can be captured: {error}.\n")
         except (ConnectionError, TimeoutError):  # hung up: what was captured until then is with the bot
             captured += ", then it was hung up"
+        except asyncio.CancelledError:
+            captured += ", then it was hung up"
+            raise
         finally:
             log.info("audit: captured %s, of %s", captured, _described(ask))
         return response

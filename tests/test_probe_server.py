@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from facts import Blind, Fact, NodeAsk, RouteLookup, Sysctl, decode
+from facts import Blind, Fact, NodeAsk, RouteLookup, Sysctl, Trace, Watch, decode
+from facts.capture import CaptureAsk
 from node_probe import certs, server
 from node_probe.answer import Prober
 from node_probe.collectors import Collector
 from node_probe.view import View
 from tests.namespaces import in_namespaces
-from tests.two_nodes import DB, TwoNodes, ask
+from tests.two_nodes import CART, DB, NODE, TwoNodes, ask
 
 ROOT = Path(__file__).parents[1]
 
@@ -232,6 +233,54 @@ def test_it_serves_until_it_is_told_to_stop(directory: Path, end: signal.Signals
         process.kill()
         process.wait()
         process.stderr.close()
+
+
+ASKS = """
+import ssl, sys, urllib.request
+context = ssl.create_default_context(cafile=sys.argv[1] + "/ca.crt")
+context.check_hostname = False
+context.load_cert_chain(sys.argv[1] + "/bot.crt", sys.argv[1] + "/bot.key")
+urllib.request.urlopen(urllib.request.Request(sys.argv[2], data=sys.stdin.buffer.read()), context=context)
+"""
+
+
+@pytest.mark.parametrize("way", ["facts", "capture"])
+@in_namespaces
+def test_when_the_bot_is_killed_nothing_stays_open_for_its_question(tmp_path: Path, way: str) -> None:
+    """Long before the question's own deadline: nobody waits for the answer any more."""
+    TwoNodes()
+    certs.make(tmp_path)
+    trace = Trace(source=CART, target=DB, protocol="icmp")
+    watch = Watch(way="in", encapsulation="direct", source=CART, target=DB, peer=NODE["b"])
+    question: Any = ask(read=False, felix=False, trace=(trace,), watch=(watch,), patience_ms=20_000, deadline_ms=30_000)
+    if way == "capture":
+        question = CaptureAsk(node="node-a", pairs=((CART, DB),), seconds=30)
+    process = program("--node", "node-a", "--listen", "127.0.0.1:0", CALICO_WHY_CERTS=str(tmp_path))
+    assert process.stderr is not None
+    bot = None
+    try:
+        port = int(process.stderr.readline().rsplit(":", 1)[1])
+        argv = [sys.executable, "-c", ASKS, str(tmp_path), f"https://127.0.0.1:{port}/v1/{way}"]
+        bot = subprocess.Popen(argv, stdin=subprocess.PIPE)
+        assert bot.stdin is not None
+        bot.stdin.write(msgspec.json.encode(question))
+        bot.stdin.close()
+        until_sockets(lambda count: count > 0, process)
+        bot.kill()
+        bot.wait()
+        until_sockets(lambda count: count == 0, process)
+    finally:
+        for one in (process, *filter(None, [bot])):
+            one.kill()
+            one.wait()
+        process.stderr.close()
+
+
+def until_sockets(enough: Callable[[int], bool], process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 15
+    while not enough(len(Path("/proc/thread-self/net/packet").read_text().splitlines()) - 1):
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.01)
 
 
 def test_without_another_word_it_is_reached_by_both_families(directory: Path) -> None:
