@@ -197,9 +197,11 @@ async def _run(identities: Sequence[bytes], ask: NodeAsk, probe: SendProbe, view
             opened.enter_context(one)
         run = _Run(sockets[0], probe, min(patience(ask), TRAIN_PATIENCE_S))
         opened.callback(run.close)
-        for identity in identities:
+        began = time.monotonic()
+        for number, identity in enumerate(identities):
+            # Who was kept from running catches up: a busy node makes no train longer.
+            await asyncio.sleep(max(0.0, began + number * probe.every_ms / 1000 - time.monotonic()))
             run.send(identity)
-            await asyncio.sleep(probe.every_ms / 1000)
         await run.wait(view.deadline - RESERVE_S)
         return run
 
