@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from engine.deductions.flow import address_of
+from engine.own_routes import astray
 from engine.passage import all_answered, told
 from facts import (
     Backend,
@@ -13,6 +14,8 @@ from facts import (
     Endpoint,
     Fact,
     Leg,
+    PodInterface,
+    PodRoute,
     ProbeResult,
     Question,
     SendProbe,
@@ -71,6 +74,8 @@ def judged(facts: Sequence[Fact], verdict: str, summary: str) -> tuple[str, str]
             )
         elif all_answered(tried):
             well.append(_answers(port, tried))
+        elif own := _astray(facts, port):
+            unsure += [_answers(port, tried), own]
         elif verdict != "healthy":
             unsure.append(_answers(port, tried))
         else:
@@ -105,6 +110,15 @@ def answers(facts: Sequence[Fact]) -> str:
 
 def _answers(port: ServicePort, tried: ProbeResult) -> Text:
     return say("{address} of {service}: {met}.", address=port.address, service=port.service, met=told([tried]))
+
+
+def _astray(facts: Sequence[Fact], port: ServicePort) -> Text | None:
+    """Do the client's own routes keep packets to the Service's address from its node, where kube-proxy waits?"""
+    source = sender(facts)
+    pod = source.name if source else ""
+    routes = [one for one in _all(facts, PodRoute) if (one.pod, one.destination) == (pod, port.address)]
+    inside = [one for one in _all(facts, PodInterface) if (one.pod, one.family, one.entered) == (pod, port.family, True)]
+    return astray(routes[0], inside[0]) if routes and inside else None
 
 
 def _wanted(facts: Sequence[Fact]) -> list[ServicePort]:

@@ -17,6 +17,7 @@ from facts import (
     Endpoint,
     Fact,
     Listener,
+    PodRoute,
     ProbeResult,
     Question,
     ServicePort,
@@ -116,6 +117,16 @@ def test_where_only_its_own_address_fails_kube_proxy_is_what_to_look_at(answered
     assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
     assert f"{ADDRESS} of {SERVICE}: tcp 80 {answered} of 4" in diagnosis.summary
     assert "answers directly" in diagnosis.summary and "on node-a, usually kube-proxy" in diagnosis.summary
+
+
+def test_a_client_that_sends_the_services_address_elsewhere_is_not_kube_proxys_fault() -> None:
+    away = PodRoute(
+        node="node-a", pod=CART[0], destination=ADDRESS, found=True, prefix="10.96.0.0/12", device="net1",
+        next_hop="192.168.9.1",
+    )  # fmt: skip
+    diagnosis = diagnose([*scene(service(), backend(), tried(0, "silence")), away])
+    assert "kube-proxy" not in diagnosis.summary
+    assert "10.96.0.0/12 via 192.168.9.1 sends packets to" in diagnosis.summary and "net1" in diagnosis.summary
 
 
 def test_an_endpoint_behind_a_policy_is_no_fault_of_the_service() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+from engine.own_routes import astray
 from engine.rule import HEALS_NEVER, Text, cause, say, some, the
 from facts import Leg, PodInterface, PodRoute
-
-# What a lookup's error says of the entry or rule it ended in.
-SWALLOWS = {"EINVAL": "blackhole", "EHOSTUNREACH": "unreachable", "EACCES": "prohibit"}
 
 
 @cause(
@@ -44,51 +42,16 @@ SWALLOWS = {"EINVAL": "blackhole", "EHOSTUNREACH": "unreachable", "EACCES": "pro
 def pod_routes_astray(leg: Leg, route: PodRoute, interface: PodInterface) -> Text | None:
     if leg.source == leg.target:  # a pod reaches itself by its loopback device
         return None
-    if not route.found:
-        return _refused(leg, route, interface)
-    if route.device == "lo":
-        return say("{pod} takes {address} for an address of its own.", pod=leg.source, address=leg.target_address)
-    if route.device != interface.pod_device:
-        return say(
-            "inside {pod} the route {prefix} via {next_hop} sends packets to {address} out by {device}; {interface} is "
-            "the pod's interface of Calico."
-            if route.next_hop
-            else "inside {pod} the route {prefix} sends packets to {address} out by {device}; {interface} is the pod's "
-            "interface of Calico.",
-            pod=leg.source,
-            prefix=route.prefix,
-            next_hop=route.next_hop,
-            address=leg.target_address,
-            device=route.device,
-            interface=interface.pod_device,
-        )
-    if route.source and route.source != leg.source_address:
-        return say(
-            "{pod} sends packets to {address} under {source}, as its route {prefix} has it, and not under its own "
-            "address {own}: its node takes them for forged.",
-            pod=leg.source,
-            address=leg.target_address,
-            source=route.source,
-            prefix=route.prefix,
-            own=leg.source_address,
-        )
-    return None
-
-
-def _refused(leg: Leg, route: PodRoute, interface: PodInterface) -> Text | None:
-    if route.error in SWALLOWS:
-        return say(
-            "inside {pod} a route or rule of type {type} swallows packets to {address}.",
-            pod=leg.source,
-            type=SWALLOWS[route.error],
-            address=leg.target_address,
-        )
-    if route.error == "ENETUNREACH" and interface.pod_default_next_hop:
-        return say(
-            "inside {pod} no route leads to {address}, although there is a default route via {gateway}: a routing rule "
-            "is in its way.",
-            pod=leg.source,
-            address=leg.target_address,
-            gateway=interface.pod_default_next_hop,
-        )
-    return None
+    if told := astray(route, interface):
+        return told
+    if not route.found or route.source in ("", leg.source_address):
+        return None
+    return say(
+        "{pod} sends packets to {address} under {source}, as its route {prefix} has it, and not under its own address "
+        "{own}: its node takes them for forged.",
+        pod=leg.source,
+        address=leg.target_address,
+        source=route.source,
+        prefix=route.prefix,
+        own=leg.source_address,
+    )
