@@ -117,7 +117,8 @@ def _astray(facts: Sequence[Fact], port: ServicePort) -> Text | None:
     source = sender(facts)
     pod = source.name if source else ""
     routes = [one for one in _all(facts, PodRoute) if (one.pod, one.destination) == (pod, port.address)]
-    inside = [one for one in _all(facts, PodInterface) if (one.pod, one.family, one.entered) == (pod, port.family, True)]
+    entered = (pod, port.family, True)
+    inside = [one for one in _all(facts, PodInterface) if (one.pod, one.family, one.entered) == entered]
     return astray(routes[0], inside[0]) if routes and inside else None
 
 
