@@ -19,9 +19,11 @@ class Taker(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrafficControl(Fact, frozen=True, kw_only=True):
-    """Fresh packets of a leg came to a device's traffic control, and nobody met them behind it."""
+    """Fresh packets of a leg came to a device's traffic control, and nobody met them behind it. Inside of a pod that
+    sends them they are counted as they were sent."""
 
     node: str
+    pod: str = ""  # namespace/name of the pod inside of which the device is; "": the node's own
     device: str
     going: str  # "in": behind the tap, before all rules | "out": behind all rules, before the tap
     source_address: str  # of the leg: what the packets carry inside of any tunnel

@@ -104,7 +104,7 @@ class Prober:
             met = stages.sightings(tap)
             followed = met + await following.facts(deadline, all_sent=tap.all_sent())
             followed += await within.facts(deadline)
-            followed += await queues.facts(met, following.at_devices())
+            followed += await queues.facts(followed, following.at_devices())
             told = await health
             return facts + tap.sightings() + followed + dropped + told
         finally:

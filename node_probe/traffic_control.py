@@ -9,18 +9,21 @@ behind, tc has taken. Its own lists and counters tell which part of it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import platform
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
-from facts import Fact, NodeAsk, StageSighting, Taker, Trace, TrafficControl
+from facts import Fact, NodeAsk, RuleDrop, StageSighting, Taker, Trace, TrafficControl
 from node_probe.firewall.arming import COMES_IN, WENT_OUT
 from node_probe.firewall.trace import AtDevices
+from node_probe.namespaces import CannotEnter
 from node_probe.netlink import Netlink, NetlinkError
 from node_probe.nfnetlink import attributes
 from node_probe.view import View
@@ -43,6 +46,9 @@ OF_ADDRESSES = {0x0800: range(12, 20), 0x86DD: range(8, 40)}  # where they stand
 # linux/bpf.h
 BPF = {"x86_64": 321, "aarch64": 280}
 PROG_QUERY, ATTACHED, MOST_PROGRAMS = 16, {"in": 46, "out": 47}, 32
+
+POD_DEVICE = "eth0"
+_Where = tuple[str, str]  # pod, "" for the node, and device
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -83,7 +89,7 @@ class Queues:
     def __init__(self, ask: NodeAsk, view: View) -> None:
         self._ask = ask
         self._view = view
-        self._before: dict[str, _Listing] = {}
+        self._before: dict[_Where, _Listing] = {}
 
     async def open(self) -> None:
         """Never raises: where nobody can look, nothing is said of it."""
@@ -97,34 +103,72 @@ class Queues:
         """sightings: with the StageSightings of this look. followed: what was met at the devices' own hooks."""
         met = [one for one in sightings if isinstance(one, StageSighting)]
         lost = [fact for one in followed for fact in _lost(self._ask.node, one, met)]
-        if not any(one.device in self._before for one in lost):
+        ended = {one.pod for one in sightings if isinstance(one, RuleDrop)}
+        lost += [one for one in self._within(met) if one.pod not in ended]
+        if not any((one.pod, one.device) in self._before for one in lost):
             return []
         try:
             now = await asyncio.to_thread(self._listed)
         except OSError:
             return []
         found = [
-            _told(one, self._before[one.device], now[one.device])
+            _told(one, self._before[one.pod, one.device], now[one.pod, one.device])
             for one in lost
-            if one.device in self._before and one.device in now
+            if (one.pod, one.device) in self._before.keys() & now.keys()
         ]
         return [fact for fact in found if fact.takers]
 
-    def _listed(self) -> dict[str, _Listing]:
+    def _within(self, met: Sequence[StageSighting]) -> Iterator[TrafficControl]:
+        """Where nobody saw a pod's packets leave the pod itself."""
+        for trace in self._ask.trace:
+            kind = trace.target, trace.protocol, trace.port
+            for probe in self._ask.send:
+                of_leg = [
+                    one
+                    for one in met
+                    if (one.pod, one.source_address, one.target_address) == (probe.pod, trace.source, trace.target)
+                ]
+                sent = probe.pod and not trace.reply and kind == (probe.target, probe.protocol, probe.port)
+                if sent and of_leg and all(one.seen == 0 and one.enclosed for one in of_leg):
+                    yield TrafficControl(
+                        node=self._ask.node,
+                        pod=probe.pod,
+                        device=POD_DEVICE,
+                        going="out",
+                        source_address=trace.source,
+                        target_address=trace.target,
+                        protocol=trace.protocol,
+                        port=trace.port,
+                        packets=probe.count,
+                    )
+
+    def _listed(self) -> dict[_Where, _Listing]:
         devices: dict[int, str] = {}
         for name in self._view.on_the_way(self._ask):
             device = self._view.device(name)
             if device is not None and device.up and device.lower_up:  # else it sends nothing, and others say so
                 devices[device.index] = name
-        found: dict[str, _Listing] = {}
-        with _Socket() as wire:
-            disciplines = wire.disciplines()
-            for index, name in devices.items():
-                found[name] = _Listing(
-                    {(one.kind, one.handle): one.drops for one in disciplines if one.device == index},
-                    {going: [*_programs(index, going), *wire.takers(index, going)] for going in BLOCKS},
-                )
+        found = {("", name): one for name, one in _listings(devices).items()}
+        for pod in self._ask.local_pods:
+            if any(probe.pod == pod.name for probe in self._ask.send):
+                with contextlib.suppress(CannotEnter):
+                    entered = self._view.enter(pod)
+                    own = entered.run(partial(_listings, {entered.device.index: entered.device.name}))
+                    found |= {(pod.name, name): one for name, one in own.items()}
         return found
+
+
+def _listings(devices: Mapping[int, str]) -> dict[str, _Listing]:
+    """Of the network the calling thread is in. Raises OSError."""
+    with _Socket() as wire:
+        disciplines = wire.disciplines()
+        return {
+            name: _Listing(
+                {(one.kind, one.handle): one.drops for one in disciplines if one.device == index},
+                {going: [*_programs(index, going), *wire.takers(index, going)] for going in BLOCKS},
+            )
+            for index, name in devices.items()
+        }
 
 
 def _lost(node: str, one: AtDevices, met: Sequence[StageSighting]) -> Iterator[TrafficControl]:

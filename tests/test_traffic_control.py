@@ -82,6 +82,20 @@ def test_traffic_control_that_lets_packets_pass_is_not_blamed_for_what_is_lost_b
 
 
 @needs("tc")
+@pytest.mark.parametrize("protocol", ["icmp", "tcp", "udp"])
+@in_namespaces
+def test_a_program_inside_of_the_pod_that_sends_is_told_and_one_that_lets_pass_is_not(protocol: str) -> None:
+    nodes = TwoNodes()
+    nodes.cart.run(lambda: program("eth0", "egress", PASS))
+    assert taken(nodes, protocol) == []
+    nodes.cart.run(lambda: run("tc", "qdisc", "del", "dev", "eth0", "clsact"))
+    nodes.cart.run(lambda: program("eth0", "egress", DROP))
+    (fact,) = taken(nodes, protocol)
+    assert (fact.node, fact.pod, fact.device, fact.going) == ("node-a", "shop/cart", "eth0", "out")
+    assert fact.drops >= fact.packets == 2 and [one.how for one in fact.takers] == ["decide"]
+
+
+@needs("tc")
 @in_namespaces
 def test_a_queue_that_takes_no_packet_of_that_size_is_told_with_its_count() -> None:
     nodes = TwoNodes()

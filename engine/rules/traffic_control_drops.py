@@ -38,13 +38,19 @@ def _is_proved(taken: TrafficControl, leg: Leg) -> bool:
     if taken.going == "in" and taken.packets:
         return True
     own = taken.device in (leg.source_interface, leg.target_interface)
-    hidden = taken.going == "out" and not own and not taken.outer and leg.encapsulation in HIDING
+    hidden = taken.going == "out" and not own and not taken.pod and not taken.outer and leg.encapsulation in HIDING
     return counted and not hidden
 
 
 def _said(taken: TrafficControl, leg: Leg) -> Text:
     number = f"{taken.protocol} {taken.port}" if taken.port else taken.protocol
     words = {"packet": number, "source": leg.source, "target": leg.target, "node": taken.node, "device": taken.device}
+    if taken.pod:
+        return say(
+            "{packet} from {source} to {target} is sent, and traffic control (tc) of {device} inside of the pod takes "
+            "it before it leaves.",
+            **words,
+        )
     if taken.going == "in":
         return say(
             "{packet} from {source} to {target} comes in by {device} of {node}, and traffic control (tc) takes it "
@@ -74,6 +80,8 @@ def _by(taken: TrafficControl) -> Text:
 
 
 def _stage(taken: TrafficControl, leg: Leg) -> str:
+    if taken.pod:
+        return "source pod"
     if taken.device == leg.source_interface:
         return "source veth"
     if taken.device == leg.target_interface:
