@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from bot import unenforced
 from engine.bypass import STOOD_S, doubted
 from engine.diagnosis import diagnose
-from engine.plan import expected_legs
+from engine.plan import expected_legs, plan
 from facts import (
     Blind,
     CalicoFirewall,
@@ -29,9 +30,12 @@ from facts import (
     StageSighting,
 )
 from tests.policy_world import calico_policy
+from tests.recorded_answers import alive, cluster_of, known
+from tests.recorded_states import recorded
 from tests.scene import ADDRESS6, CART, DB, change, healthy
 from tests.test_policy_in_answers import ends, into_db
 from tests.test_recorded_policies import DROPPED, FLOWS, asked
+from tests.test_recorded_states import STATES, is_shut, passing, pods_of
 
 DENY = into_db({"action": "Deny", "protocol": "TCP"}, {"action": "Allow"})
 NO_EGRESS = calico_policy("cart", "shop", selector="app == 'cart'", types=["Egress"], egress=[])
@@ -165,6 +169,24 @@ async def test_of_all_flows_recorded_between_pods_only_those_that_were_dropped_w
     by_host = flow["set"].startswith("16")
     dropped = flow["result"] == DROPPED and between_pods and not by_host
     assert bool(doubted([*facts, passed])) == dropped
+
+
+@pytest.mark.parametrize("name", [name for name in STATES if "/policy-" in name])
+async def test_of_the_pods_of_a_recorded_cluster_with_policies_only_those_that_were_shut_would_raise_doubt(
+    name: str, tmp_path: Path
+) -> None:
+    """Pings between all of them are said to have been answered."""
+    state, recording = STATES[name], recorded(name)
+    wrong = []
+    async with cluster_of(recording, tmp_path) as cluster:
+        for source, target in permutations(pods_of(recording), 2):
+            facts = await known(cluster, source.name, target.name)
+            about = await unenforced.read(cluster, facts)
+            seen = [fact for ask in plan(facts) for fact in recording.answer(ask, passing, alive(ask.node))]
+            found = doubted([*facts, *seen, *about])
+            if bool(found) != is_shut(state, source, target):
+                wrong.append((source.name, target.name, found))
+    assert wrong == []
 
 
 async def test_no_healthy_answer_waits_long_for_the_policies(monkeypatch: pytest.MonkeyPatch) -> None:
