@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
 import pytest
 
-from facts import TrafficControl
+from engine.diagnosis import diagnose
+from facts import Fact, FirewallTrace, ProbeResult, Question, StageSighting, Taker, TrafficControl, from_builtins
 from tests.namespaces import in_namespaces
 from tests.test_firewall_trace import PORT, answers, at_devices, drops, follow, guard, needs, of_family, run
 from tests.two_nodes import CART_INTERFACE, DB_INTERFACE, TUNNEL, TUNNEL6, TwoNodes, echo
@@ -67,12 +74,16 @@ def test_a_program_of_tc_that_drops_is_told_where_it_does(place: str, protocol: 
     assert one.how == "decide" and "pref 7 bpf handle 0x1 direct-action" in one.text
 
 
+def letting_pass(device: str, direction: str, _: Any) -> None:
+    program(device, direction, PASS)
+
+
 @needs("tc", "nft")
 @in_namespaces
 def test_traffic_control_that_lets_packets_pass_is_not_blamed_for_what_is_lost_behind_it() -> None:
     nodes = TwoNodes()
     for node, direction, device, _, _ in PLACES.values():
-        nodes.at(node, lambda _, device=device, direction=direction: program(device, direction, PASS))
+        nodes.at(node, partial(letting_pass, device, direction))
     assert taken(nodes, "icmp") == []
     nodes.b.run(lambda: guard("ip daddr 10.244.2.2 drop"))
     assert taken(nodes, "icmp") == [] == taken(nodes, "tcp")
@@ -119,3 +130,57 @@ def test_a_filter_that_sends_packets_elsewhere_is_told_with_where() -> None:
     (fact,) = taken(nodes, "icmp")
     (one,) = fact.takers
     assert (one.how, one.to, one.any_kind, fact.packets, fact.drops) == ("redirect", "ifb0", True, 2, 2)
+
+
+# -- what is said of it
+
+RECORDED = json.loads((Path(__file__).parent / "cases" / "traffic_control_drops.json").read_text())["recordings"]
+
+
+def said(where: int, **changes: Any) -> list[tuple[str, str]]:
+    """Failure mode and severity of all that the engine tells of the recorded facts, but for these changes to tc's."""
+    facts = [from_builtins(one) for one in RECORDED[where]["facts"]]
+    changed = [msgspec.structs.replace(one, **changes) if isinstance(one, TrafficControl) else one for one in facts]
+    diagnosis = diagnose(changed)
+    return [(cause.rule, cause.severity) for cause in (*diagnosis.causes, *diagnosis.warnings)]
+
+
+BREAKS = [("traffic_control_drops", "breaks")]
+SENT_AROUND = Taker(text="filter", how="redirect", to="ifb0")
+
+
+@pytest.mark.parametrize(
+    ("where", "changes", "expected"),
+    [
+        (0, {}, BREAKS),
+        (0, {"drops": 0}, BREAKS),  # nothing else stands between the two that looked
+        (0, {"packets": 0, "drops": 0}, []),  # they may have been a server's refusal, which is not followed
+        (0, {"protocol": "icmp", "port": 0}, []),  # not what was asked about
+        (1, {}, BREAKS),
+        (1, {"drops": 1}, []),  # behind tc there is a driver
+        (1, {"drops": 0, "takers": (SENT_AROUND,)}, []),
+        (1, {"device": "eth0"}, BREAKS),
+    ],
+)
+def test_only_what_is_proved_is_told(where: int, changes: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    assert said(where, **changes) == expected
+
+
+def test_where_no_port_was_asked_a_program_may_be_about_pings_alone() -> None:
+    pings = {"protocol": "icmp", "port": 0}
+    facts = [from_builtins(one) for one in RECORDED[0]["facts"]]
+
+    def told(**changes: Any) -> list[tuple[str, str]]:
+        changed: list[Fact] = []
+        for fact in facts:
+            if isinstance(fact, TrafficControl):
+                changed.append(msgspec.structs.replace(fact, **pings, **changes))
+            elif isinstance(fact, Question):
+                changed.append(msgspec.structs.replace(fact, protocol="", port=0))
+            elif not isinstance(fact, ProbeResult | StageSighting | FirewallTrace):
+                changed.append(fact)
+        diagnosis = diagnose(changed)
+        return [(cause.rule, cause.severity) for cause in (*diagnosis.causes, *diagnosis.warnings)]
+
+    assert told() == [("traffic_control_drops", "warns")]
+    assert told(takers=(Taker(text="filter", how="drop", any_kind=True),)) == BREAKS
