@@ -56,7 +56,7 @@ async def compared(
     if not reading.done():
         return [*seen, _blind(say("the policies could not be read in time: whether they are enforced is not known"))]
     about = reading.result()
-    legs = doubted([*known, *seen, *about])
+    legs = await asyncio.to_thread(doubted, [*known, *seen, *about])
     if not legs:
         return [*seen, *_blinds(about)]
     if progress is not None:

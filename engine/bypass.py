@@ -26,6 +26,7 @@ def may_be_told(leg: Leg) -> bool:
         and (leg.source_kind, leg.target_kind) == ("pod", "pod")
         and leg.source != leg.target
         and not leg.obstacle
+        and bool(leg.source_block and leg.target_block)  # else another plugin may have made them, by a name of its own
     )
 
 

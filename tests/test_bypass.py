@@ -15,6 +15,7 @@ from engine.bypass import STOOD_S, doubted
 from engine.diagnosis import diagnose
 from engine.plan import expected_legs, plan
 from facts import (
+    Allocation,
     Blind,
     CalicoFirewall,
     CalicoNode,
@@ -22,6 +23,7 @@ from facts import (
     Diagnosis,
     Endpoint,
     Fact,
+    LabelledEndpoint,
     NetworkSet,
     PoliciesRead,
     Policy,
@@ -32,7 +34,7 @@ from facts import (
 from tests.policy_world import calico_policy
 from tests.recorded_answers import alive, cluster_of, known
 from tests.recorded_states import recorded
-from tests.scene import ADDRESS6, CART, DB, change, healthy
+from tests.scene import ADDRESS6, CART, DB, WEB, change, healthy
 from tests.test_policy_in_answers import ends, into_db
 from tests.test_recorded_policies import DROPPED, FLOWS, asked
 from tests.test_recorded_states import STATES, is_shut, passing, pods_of
@@ -114,6 +116,17 @@ def test_nothing_is_told_where_it_is_not_sure_that_the_kernel_let_pass_what_is_d
 def test_nothing_is_told_where_the_kernels_rules_are_not_what_carries_policies(fields: dict[str, Any]) -> None:
     facts = change(healthy(), CalicoNode, {"name": "node-b"}, **fields)
     assert warned(told(DENY, ARRIVED, of=facts)) == []
+
+
+def test_nothing_is_told_of_pods_whose_addresses_another_plugin_gave_out() -> None:
+    """Their interfaces may have other names, and then Felix's rules are about nobody."""
+    within = calico_policy("web", "shop", selector="app == 'web'", types=["Ingress"], ingress=[])
+    web = LabelledEndpoint(name=WEB[0], node=WEB[1], addresses=(WEB[2],), namespace="shop", labels=(("app", "web"),))
+    about = [*ends(), web, within, READ]
+    facts = healthy(CART, WEB)
+    assert [leg.encapsulation for leg in doubted([*facts, *about])] == ["local"]
+    strange = change(facts, Allocation, {"address": WEB[2]}, found=False, block="", vxlan_mode="", pool="")
+    assert doubted([*strange, *about]) == []
 
 
 def test_a_node_that_is_asked_about_is_never_said_to_let_anything_pass() -> None:

@@ -1,7 +1,7 @@
 """Looks up the policies about both ends of a question; without it a packet a policy drops would only be a lost one.
 
-It reads whole lists, so it is made while others look at the nodes. What it keeps is small: policies that select one of
-the ends, and network sets that hold one of their addresses.
+It reads whole lists, so it is made while others look at the nodes, and in threads, for their answers are timed. What it
+keeps is small: policies that select one of the ends, and network sets that hold one of their addresses.
 """
 
 from __future__ import annotations
@@ -68,11 +68,7 @@ async def policies(cluster: Cluster, known: Sequence[Fact]) -> list[Fact]:
         _of_all(reader, base),
         reader.listed(f"{base}/tiers", "tiers"),
     )
-    about = [
-        one
-        for one in (*(one for found in of_namespaces for one in found), *of_all)
-        if any(policy.about(one, endpoint) for endpoint in endpoints)
-    ]
+    about = await asyncio.to_thread(_about, [*(one for found in of_namespaces for one in found), *of_all], endpoints)
     version = next((one.version for one in known if isinstance(one, CalicoSettings)), "")
     if since(version, ADMIN_SINCE, unknown=False) and not since(version, ADMIN_UNTIL, unknown=True):
         await asyncio.gather(*(_unjudged(reader, kind) for kind in ADMIN_KINDS))
@@ -89,6 +85,10 @@ async def policies(cluster: Cluster, known: Sequence[Fact]) -> list[Fact]:
         missing=missing, names_first=names_first, told=len(found), staged_read=not reader.staged_refused
     )
     return [*found, read, *(_blind(look, why) for look, why in reader.refused.items())]
+
+
+def _about(found: Iterable[Policy], endpoints: Sequence[LabelledEndpoint]) -> list[Policy]:
+    return [one for one in found if any(policy.about(one, endpoint) for endpoint in endpoints)]
 
 
 async def _unjudged(reader: _Reader, kind: str) -> None:
@@ -206,12 +206,11 @@ async def _translated(reader: _Reader, *looks: tuple[str, str, _Translation]) ->
     aside = reader.aside()
     found = await asyncio.gather(*((reader if look else aside).listed(path, look) for path, look, _ in looks))
     told = [
-        one
+        await asyncio.to_thread((reader if look else aside).told, translate, listed, look)
         for (_, look, translate), listed in zip(looks, found, strict=True)
-        for one in (reader if look else aside).told(translate, listed, look)
     ]
     reader.staged_refused |= bool(aside.refused)
-    return [one for one in told if one is not None]
+    return [one for translated in told for one in translated if one is not None]
 
 
 async def _with_services(reader: _Reader, about: Sequence[Policy], ends: _Ends) -> list[Policy]:
@@ -311,10 +310,15 @@ async def _sets(reader: _Reader, base: str, ends: _Ends) -> list[NetworkSet]:
     )
     found: list[NetworkSet] = []
     for look, listed in (("globalnetworksets", of_all), ("networksets", of_namespaces)):
-        for one in reader.told(policy_kinds.network_set, listed, look):
-            if any(policy.contains(one, address) for address in ends.addresses):
-                found.append(await _with_namespace(reader, one))
+        for one in await asyncio.to_thread(_holding, reader, listed, look, ends):
+            found.append(await _with_namespace(reader, one))
     return found
+
+
+def _holding(reader: _Reader, listed: Sequence[Object], look: str, ends: _Ends) -> list[NetworkSet]:
+    """Those that hold one of the asked addresses, of what may be thousands of networks."""
+    told = reader.told(policy_kinds.network_set, listed, look)
+    return [one for one in told if any(policy.contains(one, address) for address in ends.addresses)]
 
 
 async def _with_namespace(reader: _Reader, one: NetworkSet) -> NetworkSet:
