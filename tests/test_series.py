@@ -9,7 +9,7 @@ import pytest
 
 from facts import Blind, Fact, ProbeResult, SendProbe, Train
 from lab.wire import TCP, UDP, drop_by_port, drop_some_udp
-from node_probe import packets
+from node_probe import packets, series
 from tests.namespaces import in_namespaces
 from tests.test_packets import send
 from tests.two_nodes import DB, DB6, NODE, STRANGER, TwoNodes, echo, from_cart
@@ -31,7 +31,7 @@ def full(facts: list[Fact]) -> ProbeResult:
 
 
 def train(protocol: str, **changes: int) -> Train:
-    (fact,) = send(from_cart(protocol, count=20, **changes), patience_ms=300)  # type: ignore[arg-type]
+    (fact,) = send(from_cart(protocol, **({"count": 20} | changes)), patience_ms=300)  # type: ignore[arg-type]
     assert isinstance(fact, Train), fact
     return fact
 
@@ -67,6 +67,19 @@ def test_a_good_path_brings_both_trains_back() -> None:
         assert (one.sent, one.back, one.sent_again, one.back_again, one.retried) == (20, 20, 20, 20, 0)
         assert (one.lost, one.outcome, one.lost_ports) == (0, "", ())
         assert 0 < one.rtt_us <= one.rtt_most_us or port == 81
+
+
+@in_namespaces
+def test_a_train_alone_is_sent_once_each_packet_with_a_port_of_its_own() -> None:
+    nodes = TwoNodes()
+    echo(nodes.db, 8080)
+    nodes.b.run(lambda: drop_by_port("eth0", UDP))
+    one = train("tcp", port=8080, count=32, every_ms=1, once=True)
+    assert (one.sent, one.sent_again, one.back_again, one.retried) == (32, 0, 0, 0)
+    assert 0 < one.back < 32 and one.once, "one of two cables is broken: some take the other"
+    assert len(set(one.lost_ports)) == min(one.lost, series.PORTS_TOLD) and all(
+        port >= 61440 for port in one.lost_ports
+    )
 
 
 @in_namespaces

@@ -15,9 +15,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from facts import Fact, LocalPod, NodeAsk, StageSighting, Trace, encode
+from facts import Fact, LocalPod, NodeAsk, StageSighting, Trace, Train, encode
 from facts.fact import decode
 from lab.client import Lab
+from lab.wire import drop_some_udp
 from node_probe.answer import Prober
 from node_probe.stages import Stages
 from node_probe.tap import Tap
@@ -43,6 +44,7 @@ from tests.two_nodes import (
     TwoNodes,
     ask,
     echo,
+    from_cart,
 )
 
 NOWHERE = "172.30.0.99"
@@ -250,6 +252,36 @@ def test_a_flood_between_the_same_pods_neither_hides_nor_adds_a_packet() -> None
 
 
 @needs("nft")
+@in_namespaces
+def test_the_packets_of_trains_are_counted_where_they_are_met_and_no_others_with_them() -> None:
+    """Also while connections are opened between the same pods to the same port."""
+    nodes = TwoNodes()
+    echo(nodes.db, PORT)
+    nodes.b.run(lambda: drop_some_udp("eth0", 4789, 3))  # behind the look at the card, before the tunnel
+    asks = [
+        msgspec.structs.replace(one, trace=tuple(msgspec.structs.replace(each, train=True) for each in one.trace))
+        for one in (asked("a", "tcp", PORT), asked("b", "tcp", PORT))
+    ]
+    trains = from_cart("tcp", port=PORT, count=30, every_ms=2)
+    asks[0] = msgspec.structs.replace(asks[0], send=(trains, from_cart("tcp", port=PORT, count=20)))
+    facts = answers(nodes, *asks)
+    (train,) = [one for one in facts if isinstance(one, Train)]
+    sent, lost = train.sent + train.sent_again + train.retried, train.lost + train.retried - train.retried_back
+    assert lost >= 10
+    met = {place[:5]: place[5] for place in places(facts)}
+    before = [("node-a", "shop/cart", "eth0", "out", ""), ("node-a", "", CART_INTERFACE, "in", ""),
+              ("node-a", "", TUNNEL, "out", ""), ("node-a", "", "eth0", "out", "vxlan"),
+              ("node-b", "", "eth0", "in", "vxlan")]  # fmt: skip
+    assert {place: met[place] for place in before} == dict.fromkeys(before, sent)
+    behind = (
+        ("node-b", "", TUNNEL, "in", ""),
+        ("node-b", "", DB_INTERFACE, "out", ""),
+        ("node-b", "shop/db", "eth0", "in", ""),
+    )
+    assert {place: met[place] for place in behind} == dict.fromkeys(behind, sent - lost)
+    assert {place[5] for place in places(facts, reply=True)} == {sent - lost}
+
+
 @in_namespaces
 def test_old_answers_that_a_server_repeats_are_none_to_todays_packets() -> None:
     """What was answered and lost a minute ago is sent again and again, and would look like a way that works."""

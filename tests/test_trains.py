@@ -20,7 +20,9 @@ from facts import (
     StageSighting,
     Train,
 )
+from lab.client import Lab
 from node_probe.packets import MOST
+from tests.asking import ask as ask_lab
 from tests.scene import CART, DB, change, healthy
 from tests.test_sights import both_legs, passed
 
@@ -317,3 +319,16 @@ def test_a_rule_that_ends_some_of_a_train_is_named_and_a_limit_is_not_accused(
     assert {cause.rule for cause in (*diagnosis.causes, *diagnosis.warnings)} == {"packets_lost_now_and_then"}
     told = (*diagnosis.causes, *diagnosis.warnings)[0]
     assert told.node == "node-b" and said in told.text and rule in told.text
+
+
+async def test_what_a_cable_loses_now_and_then_is_placed_between_both_cards(lab: Lab) -> None:
+    """Wherever both nodes looked on all the time: on a busy machine one may begin too late."""
+    lab.inflict("packets_lost_now_and_then")
+    for _ in range(5):
+        diagnosis = (await ask_lab(lab.environment(), "shop/cart shop/db 5432/tcp")).diagnosis
+        (cause,) = diagnosis.causes
+        assert (cause.rule, cause.node) == ("packets_lost_now_and_then", "node-a")
+        if cause.stage:
+            break
+    assert (cause.stage, cause.leg) == ("underlay", "forward")
+    assert " of them were seen at eth0 of node-a, and " in cause.text and " at eth0 of node-b." in cause.text
