@@ -64,9 +64,7 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     """The verdict on everything seen for one question. Raises engine.rulebase.EngineFault when the engine fails."""
     rulebook = rulebase.load()
     rules = {rule.name: rule for rule in rulebook.rules if isinstance(rule, CauseRule)}
-    judged = [*facts, *opinions(facts)]
-    judged = stopped_for_size([*judged, *stops(judged), *bypasses(judged)])
-    judged += trains.losses(judged)
+    judged = prepared(facts)
     evaluation = rulebook.evaluate(judged)
     unjudged = _unjudged(evaluation)
     legs = [fact for fact in evaluation.facts if isinstance(fact, Leg)]
@@ -114,6 +112,13 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
         path=paths(legs, breaking, blind, well, followed, lost=verdict == "unknown"),
         facts=evaluation.facts,
     )
+
+
+def prepared(facts: Sequence[Fact]) -> list[Fact]:
+    """What the rules are given: the facts, and what no rule of theirs could bring together."""
+    found = [*facts, *opinions(facts)]
+    found = stopped_for_size([*found, *stops(found), *bypasses(found)])
+    return [*found, *trains.losses(found)]
 
 
 def _merged(causes: Iterable[Cause]) -> list[Cause]:

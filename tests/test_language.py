@@ -21,10 +21,8 @@ from bot.reply.text import LABEL, WIDTH, render
 from bot.reply.wording import width
 from bot.second_look import second_look
 from engine import rulebase
-from engine.diagnosis import diagnose
-from engine.opinions import opinions
+from engine.diagnosis import diagnose, prepared
 from engine.rule import CauseRule
-from engine.stops import stops
 from facts import say
 from fixes.request import Phase
 from lab.slack.validation import validate_message
@@ -115,8 +113,7 @@ def first_recordings() -> list[Any]:
 @pytest.mark.parametrize(("mode", "recording"), first_recordings())
 def test_every_recorded_wound_is_told_in_chinese(mode: str, recording: dict[str, Any]) -> None:
     facts = facts_of(recording)
-    judged = [*facts, *opinions(facts)]
-    found = rulebase.load().evaluate([*judged, *stops(judged)]).causes
+    found = rulebase.load().evaluate(prepared(facts)).causes
     assert mode in {cause.rule for cause in found}
     for cause in found:
         for said in (zh(cause.title), zh(cause.text, cause.message), zh(cause.remedy)):
