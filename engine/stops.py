@@ -13,6 +13,7 @@ from engine.opinions import opinions, told
 from engine.passage import asked, loses_large_only
 from engine.path import stages_of
 from engine.plan import expected_legs
+from engine.trains import BY_CHANCE
 from facts import (
     Blame,
     Blind,
@@ -63,10 +64,11 @@ def stops(facts: Sequence[Fact]) -> list[Fact]:
         policies, legs, found = _all(facts, Policy), expected_legs(facts), list[Fact]()
         both, probes = _both_families(facts), _all(facts, ProbeResult)
         large = {leg.flow for leg in legs if leg.direction == "forward" and loses_large_only(leg, probes)}
+        partly = {_place(drop) for drop in dropped if drop.partly}
         for drop in dropped:
             of = blame(drop, policies)
             found.append(of)
-            if drop.partly:
+            if drop.partly or (BY_CHANCE.search(drop.text) and _place(drop) in partly):
                 continue  # packets of the kind pass: engine.trains says what that may be
             for leg in legs:
                 by_size = leg.flow in large and _is_of(drop, leg, "icmp", 0)
@@ -76,6 +78,10 @@ def stops(facts: Sequence[Fact]) -> list[Fact]:
     except Exception as error:  # what was seen beside it must not be lost with it
         failed = say("naming what dropped packets failed: {error}", error=f"{type(error).__name__}: {error}")
         return [Blind(look="firewall", reason=failed, minor=True)]
+
+
+def _place(drop: RuleDrop) -> tuple[str, str, str, str, int]:
+    return drop.node, drop.backend, drop.table, drop.chain, drop.number
 
 
 def stopped_for_size(facts: Sequence[Fact]) -> list[Fact]:

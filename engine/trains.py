@@ -217,10 +217,11 @@ def _placed(
     way = steps(forward, back, facts)
     rule = next((one for one in facts if isinstance(one, RuleDrop) and one.partly and _ends(one, forward, train)), None)
     if rule:
-        limit = blames[rule.id].what == "limit" if rule.id in blames else False
         text = f"{rule.text} {rule.marked_by}"
-        by_chance = (train.same_lost_again or bool(BY_CHANCE.search(text))) and not limit
-        why = "rule" if by_chance else "limit" if limit or LIMITS.search(text) else "some_rule"
+        limit = (rule.id in blames and blames[rule.id].what == "limit") or bool(LIMITS.search(text))
+        by_chance = train.same_lost_again or bool(BY_CHANCE.search(text))
+        of_pings = forward.port_asked and train.protocol == "icmp" and "icmp" in text  # and they were not asked about
+        why = "limit" if limit else "rule" if by_chance and not of_pings else "some_rule"
         direction = "reverse" if rule.reply else "forward"
         named = rule_of(rule).message
         return msgspec.structs.replace(loss, leg=direction, node=rule.node, why=why, drop=rule.id, rule=named)

@@ -26,13 +26,13 @@ from facts import Leg, Train, TrainLoss
 def packets_lost_now_and_then(loss: TrainLoss, train: Train, leg: Leg) -> Finding:
     if loss.why not in ON_THE_WAY:
         return Finding(_warning(loss, leg), severity="warns")
-    text = told(_lost(train, leg), _where(loss), _port(train))
+    text = told(_lost(loss, train, leg), _where(loss), _port(train))
     return Finding(text, stage=loss.stage, other_leg=loss.leg == "reverse")
 
 
-def _lost(train: Train, leg: Leg) -> Text:
+def _lost(loss: TrainLoss, train: Train, leg: Leg) -> Text:
     names = {"source": leg.source, "target": leg.target, "share": share(train)}
-    if not train.same_lost_again:
+    if not train.same_lost_again or loss.rule:
         return say("packets from {source} to {target} are lost now and then ({share}).", **names)
     return say(
         "packets from {source} to {target} are lost now and then ({share}), and it is always the same ones: those "

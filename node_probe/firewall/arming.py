@@ -55,6 +55,7 @@ AT_DEVICES = {COMES_IN: (0, FIRST), CAME_IN: (0, LAST), GOES_OUT: (1, FIRST), WE
 ETHERTYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
 FOLLOWED = "follow_"
 AT_ONCE, EACH_SECOND = 20, 20  # packets of one trace; of a busy flow no more are followed
+OF_TRAINS = 240  # at once, of what is known to be our own: a limit ends the last of them
 # linux/netfilter/nf_tables.h
 NEW_TABLE, GET_TABLE, DELETE_TABLE, NEW_CHAIN = 0, 1, 2, 3
 CREATE, APPEND = 0x400, 0x800
@@ -155,7 +156,7 @@ def _content(table: str, wanted: Sequence[Followed], family: int) -> Iterator[tu
     for name, (hook, priority) in CHAINS.items():
         yield _chain(table, name, hook, priority)
     for number, one in enumerate(wanted):
-        yield from _following(table, number)
+        yield from _following(table, number, one)
         for hook in MARKS_AT:
             yield from _marks(table, hook, number, one, hook, family)
 
@@ -169,15 +170,16 @@ def _at_devices(
             at = nested(4, u32(1, hook), u32(2, priority & 0xFFFFFFFF), text(3, device))
             yield NEW_CHAIN, CREATE, text(1, table) + text(3, kind + device) + at + text(7, "filter")
     for number, one in enumerate(wanted):
-        yield from _following(table, number)
+        yield from _following(table, number, one)
         for device in devices:
             yield from _marks(table, COMES_IN + device, number, one, "prerouting", family, of_any=True)
 
 
-def _following(table: str, number: int) -> Iterator[tuple[int, int, bytes]]:
+def _following(table: str, number: int, one: Followed) -> Iterator[tuple[int, int, bytes]]:
     chain = f"{FOLLOWED}{number}"
     yield _chain(table, chain)
-    yield _rule(table, chain, [_limit(), _immediate(b"\x01"), _expression("meta", u32(2, NFTRACE), u32(3, REGISTER))])
+    limit = _limit(OF_TRAINS if one.trace.train else AT_ONCE)
+    yield _rule(table, chain, [limit, _immediate(b"\x01"), _expression("meta", u32(2, NFTRACE), u32(3, REGISTER))])
 
 
 def _marks(
@@ -231,5 +233,5 @@ def _immediate(value: bytes) -> bytes:
     return _expression("immediate", u32(1, REGISTER), nested(2, attribute(1, value)))
 
 
-def _limit() -> bytes:
-    return _expression("limit", u64(1, EACH_SECOND), u64(2, 1), u32(3, AT_ONCE), u32(4, 0))
+def _limit(at_once: int) -> bytes:
+    return _expression("limit", u64(1, EACH_SECOND), u64(2, 1), u32(3, at_once), u32(4, 0))
