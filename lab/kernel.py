@@ -190,7 +190,7 @@ class Kernel:
     # ---- writing
 
     def set_link(self, name: str, **settings: Any) -> None:
-        """`up=True`, `mac=`, `mtu=`, `master=` (a device's name)."""
+        """`up=True`, `mac=`, `mtu=`, `txqlen=`, `master=` (a device's name)."""
         named: dict[str, Any] = {}
         if "up" in settings:
             named["state"] = "up" if settings["up"] else "down"
@@ -198,6 +198,8 @@ class Kernel:
             named["address"] = settings["mac"]
         if "mtu" in settings:
             named["mtu"] = settings["mtu"]
+        if "txqlen" in settings:
+            named["txqlen"] = settings["txqlen"]
         if "master" in settings:
             named["master"] = self.index(settings["master"])
         self._ask("link", "set", index=self.index(name), **named)

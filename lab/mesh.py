@@ -12,7 +12,7 @@ from collections.abc import Mapping
 PROTOCOLS = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}  # by family
 ECHO = {4: (8, 0), 6: (128, 129)}  # request and reply
 TRIES = 3
-PAUSE_S = 0.15
+PAUSE_S = 0.1  # in which none was answered
 
 
 async def unanswered(
@@ -49,7 +49,9 @@ async def unanswered(
             for source, target in list(waiting):
                 with contextlib.suppress(OSError):  # no route: it stays among the unanswered
                     sockets[source].sendto(_echo_request(request, number), (addresses[target], 0))
-            if waiting:
+            before = -1
+            while waiting and len(waiting) != before:
+                before = len(waiting)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(done.wait(), PAUSE_S)
             if not waiting:

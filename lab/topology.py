@@ -51,6 +51,8 @@ SWITCHES = {
     "ipv4": ("rp_filter", "forwarding", "proxy_arp", "route_localnet", "accept_local", "arp_ignore"),
     "ipv6": ("forwarding", "proxy_ndp", "disable_ipv6"),
 }
+# A permanent neighbor is somebody's doing; one that did not answer is asked again only a second later.
+BY_SOMEBODY = ("PERMANENT", "INCOMPLETE", "FAILED")
 RULES = {4: {(0, LOCAL), (32766, MAIN), (32767, 253)}, 6: {(0, LOCAL), (32766, MAIN)}}
 WITHOUT_COLLISIONS = ("default", "all")  # a lab's addresses are nobody else's: no second of waiting for objections
 
@@ -164,17 +166,19 @@ class Topology:
                             Path(name).write_text(value)
 
     def restore(self) -> None:
-        """Puts back whatever somebody took away, and removes what somebody added."""
-        self.underlay.flush_firewall()
+        """Puts back whatever somebody took away, and removes what somebody added, but for firewalls."""
         for node in self.nodes.values():
-            node.kernel.flush_firewall()
             self._shape_node(node)
             with node.kernel.namespace.entered():
                 for _, device in socket.if_nameindex():
                     traffic_control.clear(device)
         for pod in self.pods.values():
-            pod.kernel.flush_firewall()
             self._shape_pod(pod)
+
+    def kernels(self) -> list[Kernel]:
+        """Of every machine, the underlay's among them."""
+        nodes, pods = self.nodes.values(), self.pods.values()
+        return [self.underlay, *(node.kernel for node in nodes), *(pod.kernel for pod in pods)]
 
     def _add_node(self, name: str, interfaces: dict[int, Interface], uplink: str, tunnel: str) -> None:
         for family, interface in interfaces.items():
@@ -246,7 +250,7 @@ class Topology:
             own = [str(node.interfaces[family])] if family in node.interfaces else []
             _set_addresses(kernel, uplink_name, own, family)
             for address, _, _, state in kernel.neighbors(uplink_name, family):
-                if state == "PERMANENT":
+                if state in BY_SOMEBODY:
                     kernel.delete_neighbor(uplink_name, address)
             for priority, table, _ in kernel.rules(family):
                 if (priority, table) not in RULES[family]:
@@ -309,6 +313,8 @@ class Topology:
                 host.set_link(interface, mtu=pod.mtu)
             if not outer.up:
                 host.set_link(interface, up=True)
+            if outer.txqlen:  # of a queue that somebody put there, and that is gone
+                host.set_link(interface, txqlen=0)
         if f"{POD_GATEWAY6}/64" not in host.addresses(interface, 6):
             host.namespace.set_sysctl(f"ipv6/conf/{interface}/disable_ipv6", "0")
             host.add_address(interface, f"{POD_GATEWAY6}/64")
@@ -326,10 +332,10 @@ class Topology:
         _only_routes(inside, (default,) if 6 in own else (), 6)
         for family in (4, 6):
             for address, device, _, state in inside.neighbors(family=family):
-                if state == "PERMANENT":
+                if state in BY_SOMEBODY:
                     inside.delete_neighbor(device, address)
             for address, _, _, state in host.neighbors(interface, family):
-                if state == "PERMANENT":
+                if state in BY_SOMEBODY:
                     host.delete_neighbor(interface, address)
 
     def remove_foreign_routes(self, node: str, wanted: Iterable[Route], family: int) -> None:
