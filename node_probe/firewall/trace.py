@@ -334,7 +334,7 @@ class Following:
             if looks:  # else it was followed before it came here
                 self._by_id[identity] = self._new(int(chain.removeprefix(arming.FOLLOWED)), looks, behind)
             return
-        met = self._by_id.get(identity) or (self._met_before(looks, chain) if own and looks else None)
+        met = self._by_id.get(identity) or (self._met_before(looks) if own and looks else None)
         if met is None or not kind or self._events >= MOST:
             return
         self._events += 1
@@ -361,11 +361,10 @@ class Following:
             )
         )
 
-    def _met_before(self, looks: bytes, chain: str) -> _Packet | None:
-        """The same packet under another number: at each member of a bond it has one, and where it was made longer on
-        its way out."""
-        leaves = chain.startswith((arming.GOES_OUT, arming.WENT_OUT))
-        alike = (one for one in reversed(self._packets) if one.identity == looks and (leaves or not one.entered))
+    def _met_before(self, looks: bytes) -> _Packet | None:
+        """The same packet under another number: it has one at each member of a bond or bridge, and where it was made
+        longer on its way out."""
+        alike = (packet for packet in reversed(self._packets) if packet.identity == looks)
         return next((one for one in alike if all(event.verdict != "drop" for event in one.events)), None)
 
     def _new(self, follows: int, looks: bytes, behind: bytes) -> _Packet:
