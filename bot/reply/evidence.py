@@ -49,6 +49,7 @@ from facts import (
     RuleRewrite,
     ServicePort,
     Sighting,
+    StageSighting,
     Sysctl,
     TrafficControl,
     Train,
@@ -482,6 +483,18 @@ def _sighting(fact: Sighting, legs: Sequence[Leg]) -> Said | None:
     return what, say("some") if fact.enclosed and not fact.seen else "", seen
 
 
+def _stage_sighting(fact: StageSighting, legs: Sequence[Leg]) -> Said | None:
+    if fact.seen < 0:
+        return None
+    what = say(
+        "packets from {source} to {target} in {place}",
+        source=fact.source_address,
+        target=fact.target_address,
+        place=fact.pod or fact.node,
+    )
+    return what, "", say("{count} by {device}", count=fact.seen, device=fact.device) if fact.seen else NOTHING
+
+
 def _node_address(fact: NodeAddress, legs: Sequence[Leg]) -> Said | None:
     held = fact.device if fact.found else NOTHING
     return say("device with {address}", address=fact.address), "" if fact.found else say("a device"), held
@@ -581,6 +594,7 @@ _TELL: dict[type[Fact], Callable[[Any, Sequence[Leg]], Said | None]] = {
     WireguardDevice: _wireguard,
     WireguardPeer: _wireguard_peer,
     Sighting: _sighting,
+    StageSighting: _stage_sighting,
     NodeAddress: _node_address,
     ForeignVxlans: _foreign_vxlans,
     MacSharers: _mac_sharers,
