@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from facts import Blind, Cause, Hop, Leg, LegPath
-from facts.flow import STAGES, mirrored
+from facts.flow import STAGES, TUNNEL_DEVICES, mirrored
 
 if TYPE_CHECKING:
     from engine.sights import Track
@@ -71,6 +71,19 @@ def _path(
         first_bad=stages[bad] if bad >= 0 else "",
         lost=(track.told if track else None) or "",
     )
+
+
+def stage_at(leg: Leg, node: str, device: str, *, outer: bool = False, pod: str = "") -> str:
+    """The stage in which packets of a leg pass a device of a node, or of a pod that is named."""
+    if pod:
+        return "source pod" if pod == leg.source else "target pod"
+    if device == leg.source_interface and not outer:
+        return "source veth"
+    if device == leg.target_interface and not outer:
+        return "target veth"
+    end = "source" if node == leg.source_node else "target"
+    of_tunnel = outer or device in TUNNEL_DEVICES.values()
+    return f"{end} tunnel" if of_tunnel and leg.crosses else f"{end} node"
 
 
 def stages_of(leg: Leg) -> tuple[str, ...]:

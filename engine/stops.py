@@ -11,7 +11,7 @@ import msgspec
 from engine.attribution import blame
 from engine.opinions import opinions, told
 from engine.passage import asked, loses_large_only
-from engine.path import stages_of
+from engine.path import stage_at, stages_of
 from engine.plan import expected_legs
 from engine.trains import BY_CHANCE
 from facts import (
@@ -31,7 +31,6 @@ from facts import (
     say,
 )
 from facts.firewall import CalicoFirewall
-from facts.flow import TUNNEL_DEVICES
 
 F = TypeVar("F", bound=Fact)
 
@@ -179,8 +178,8 @@ def _every_kind(drop: RuleDrop, of: Blame, passing: PolicyAllows | None) -> bool
 
 def _stage(leg: Leg, drop: RuleDrop, of: Blame) -> str:
     """Where on the leg the rule stands."""
-    if drop.pod:
-        return "source pod" if drop.pod == leg.source else "target pod"
+    if drop.pod or drop.device:
+        return stage_at(leg, drop.node, drop.device, outer=drop.outer, pod=drop.pod)
     there = stages_of(leg)
     ends = [end for end, node in (("source", leg.source_node), ("target", leg.target_node)) if node == drop.node] or [
         "source"
@@ -189,11 +188,8 @@ def _stage(leg: Leg, drop: RuleDrop, of: Blame) -> str:
     if (of.endpoint == "pod" or of.what.startswith("unknown_interface")) and of.what != "own_host":
         inward = of.direction == "ingress" or of.what == "unknown_interface_to"
         wanted = "target veth" if inward else "source veth"
-    elif drop.device and not drop.outer and drop.device in (leg.source_interface, leg.target_interface):
-        wanted = "source veth" if drop.device == leg.source_interface else "target veth"
     else:
-        of_tunnel = drop.outer or drop.device in TUNNEL_DEVICES.values()
-        wanted = f"{end} tunnel" if of_tunnel else f"{end} node"
+        wanted = f"{end} tunnel" if drop.outer else f"{end} node"
     return next((one for one in (wanted, f"{end} node", "source node") if one in there), wanted)
 
 

@@ -1,9 +1,9 @@
 """Traffic control (tc) of a device takes packets where no firewall's rule, no route and no trace tells of them."""
 
 from engine.dropped import told
+from engine.path import stage_at
 from engine.rule import NOT_FELIX, Finding, Text, cause, joined, say, some, the
 from facts import Leg, TrafficControl
-from facts.flow import TUNNEL_DEVICES
 
 HIDING = ("outside", "host")  # natOutgoing gives packets another address on their way out
 
@@ -27,8 +27,9 @@ def traffic_control_drops(taken: TrafficControl, leg: Leg) -> Finding | None:
         return None
     every_kind = leg.port_asked or taken.outer or all(one.any_kind for one in taken.takers)
     beside = "" if every_kind else say("Only pings were sent, and it may be about them alone: ask again with the port.")
+    stage = stage_at(leg, taken.node, taken.device, outer=taken.outer, pod=taken.pod)
     text = told(_said(taken, leg), _by(taken), beside)
-    return Finding(text, stage=_stage(taken, leg), severity="" if every_kind else "warns")
+    return Finding(text, stage=stage, severity="" if every_kind else "warns")
 
 
 def _is_proved(taken: TrafficControl, leg: Leg) -> bool:
@@ -77,14 +78,3 @@ def _by(taken: TrafficControl) -> Text:
             taker=one.text,
         )
     return say("All that can take packets there is: {taker}.", taker=one.text)
-
-
-def _stage(taken: TrafficControl, leg: Leg) -> str:
-    if taken.pod:
-        return "source pod"
-    if taken.device == leg.source_interface:
-        return "source veth"
-    if taken.device == leg.target_interface:
-        return "target veth"
-    end = "source" if taken.node == leg.source_node else "target"
-    return f"{end} tunnel" if taken.outer or taken.device in TUNNEL_DEVICES.values() else f"{end} node"
