@@ -117,7 +117,7 @@ def inside(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
 
 
 def _lost_inside(leg: Leg, probes: Sequence[ProbeResult], met: Sequence[StageSighting]) -> Iterator[str]:
-    """Of both ends the pods in which a forward leg's packets or their answers were seen last, or should have been first."""
+    """Of both ends the pods in which the packets of a leg or their answers were seen last, or should have been first."""
     ends = {False: (leg.source_address, leg.target_address), True: (leg.target_address, leg.source_address)}
 
     def seen(pod: str, going: str, *, reply: bool) -> int:

@@ -31,8 +31,8 @@ def nat_between_pods(rewrite: RuleRewrite, leg: Leg) -> Finding | None:
     """A last resort: what else keeps packets from the target does so under any address."""
     if CALICO in rewrite.chain:
         return None
-    stage = "source node" if rewrite.node == leg.source_node else "target node"
-    return Finding(told(_changed(rewrite, leg), _rule(rewrite), _owner(rewrite)), stage=stage)
+    text = told(_changed(rewrite, leg), _rule(rewrite), _owner(rewrite))
+    return Finding(text) if rewrite.node == leg.source_node else Finding(text, stage="target node")
 
 
 def _changed(rewrite: RuleRewrite, leg: Leg) -> Text:
