@@ -105,6 +105,7 @@ async def test_what_is_said_of_packets_is_what_they_met(lab: Lab, case: str) -> 
             deadline = time.monotonic() + SETTLED_S
             while True:  # until the rules are those of the policies
                 found = (await ask(lab.environment(), f"{source} {target} {port}/tcp")).diagnosis
+                assert "policy_bypassed" not in {one.rule for one in found.warnings}, "Felix was only on its way"
                 if answered(found, "tcp", source) == (pair in working):
                     break
                 assert time.monotonic() < deadline, f"{pair}: {found.summary}"
@@ -120,7 +121,7 @@ def answered(found: Diagnosis, protocol: str, source: str) -> bool:
 
 def check(found: Diagnosis, source: str, works: bool) -> None:
     """Of each kind of packet: it came back if, and only if, nothing is said to drop it."""
-    if works:  # no packet of the asked kind is lost, so nobody asked what the policies say
+    if works:  # no packet of the asked kind is lost, so nothing is told of what the policies say
         assert not any(isinstance(one, PoliciesRead) for one in found.facts)
         return
     said = [one for one in found.facts if isinstance(one, PolicyOpinion) and one.leg == "forward"]
