@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -29,6 +28,7 @@ from facts import (
     NeighborTable,
     NodeAddress,
     NodeAsk,
+    PeerGateway,
     PodInterface,
     PodRoute,
     ProbeResult,
@@ -50,6 +50,7 @@ COLLECTORS: Mapping[type[Fact], str] = {
     FelixHealth: "felix",
     Link: "link",
     Neighbor: "neighbor",
+    PeerGateway: "neighbor",
     PodInterface: "pod",
     PodRoute: "pod",
     Listener: "pod",
@@ -101,19 +102,15 @@ async def without_each_resource(lab: Lab, words: str) -> tuple[Diagnosis, dict[s
     memory = _Memory({}, {})
     whole = await _answer(lab.environment(), words, memory)
     assert isinstance(whole, Diagnosis), whole
-    resources = sorted({_resource(path) for path, _ in memory.told} - STAGED)
-    environments = [lab.environment(denied=[resource]) for resource in resources]
-    answers = await asyncio.gather(
-        *(
-            _answer(environment, words, memory, resource)
-            for environment, resource in zip(environments, resources, strict=True)
-        )
-    )
-    return whole, dict(zip(resources, answers, strict=True))
+    resources = {_resource(path) for path, _ in memory.told} - STAGED
+    return whole, {
+        resource: await _answer(lab.environment(denied=[resource]), words, memory, resource)
+        for resource in sorted(resources)
+    }
 
 
 class _Memory(NamedTuple):
-    """What was answered: by probes, and by the API server to somebody who may read everything."""
+    """What is answered: by probes, and by the API server to somebody who may read everything."""
 
     seen: dict[NodeAsk, list[Fact]]
     told: dict[tuple[str, tuple[tuple[str, str | int], ...]], tuple[int, bytes]]
@@ -154,7 +151,7 @@ class _Remembering(Probes):
         super().__init__(settings)  # type: ignore[arg-type]
         self._remembered = remembered
 
-    async def _one(self, ask: NodeAsk, address: str, mark: str) -> list[Fact]:
+    async def _one(self, ask: NodeAsk, *how: str) -> list[Fact]:
         if ask not in self._remembered:
-            self._remembered[ask] = await super()._one(ask, address, mark)
+            self._remembered[ask] = await super()._one(ask, *how)
         return self._remembered[ask]
