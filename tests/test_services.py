@@ -9,7 +9,7 @@ import pytest
 
 from bot.reply import evidence, text
 from engine.diagnosis import diagnose
-from engine.plan import plan
+from engine.plan import TRAIN, plan
 from facts import (
     Allocation,
     Backend,
@@ -276,7 +276,12 @@ def test_the_clients_node_tries_the_services_address_beside_the_endpoint() -> No
     assert (source.node, target.node) == ("node-a", "node-b")
     wanted = {(probe.pod, probe.target, probe.port, probe.count) for probe in source.send if probe.protocol == "tcp"}
     cart = CART[0]
-    assert wanted == {(cart, DB[2], TARGET_PORT, 2), (cart, ADDRESS, PORT, 4), (cart, "10.244.99.200", TARGET_PORT, 2)}
+    assert wanted == {
+        (cart, DB[2], TARGET_PORT, 2),
+        (cart, DB[2], TARGET_PORT, TRAIN),
+        (cart, ADDRESS, PORT, 4),
+        (cart, "10.244.99.200", TARGET_PORT, 2),
+    }
     assert ADDRESS not in {probe.target for probe in target.send}
 
 
