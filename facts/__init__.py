@@ -22,7 +22,7 @@ from facts.ipam import Allocation, BlockClaim, LeakedAddresses, Pool, PoolUsage
 from facts.link import Link, LinkAddresses
 from facts.machine import ForeignVxlan, ForeignVxlans, MacSharers, NeighborTable, NodeAddress, RoutingRules
 from facts.message import Message, Text, in_turn, joined, listed, say
-from facts.neighbor import FdbEntry, Neighbor
+from facts.neighbor import FdbEntry, Neighbor, PeerGateway
 from facts.pod import Listener, PodInterface, PodRoute
 from facts.policy import (
     POLICY_KINDS,
@@ -99,6 +99,7 @@ __all__ = [
     "NodeAddress",
     "NodeAsk",
     "OwnPort",
+    "PeerGateway",
     "PodInterface",
     "PodRoute",
     "PoliciesRead",

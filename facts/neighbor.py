@@ -26,3 +26,14 @@ class FdbEntry(Fact, frozen=True, kw_only=True):
     peer: str = ""  # outer IP address
     port: int = -1  # UDP port and VNI, where the entry has others than its device; else -1
     vni: int = -1
+
+
+class PeerGateway(Fact, frozen=True, kw_only=True):
+    """The router by which a node sends to another node's own address; only where there is one, in another subnet."""
+
+    node: str
+    peer: str  # node address of the other one
+    device: str
+    address: str  # of the router
+    mac: str = ""  # "" while unresolved
+    state: str = ""  # as in Neighbor; "" when the kernel has no entry

@@ -28,6 +28,7 @@ from facts import (
     Neighbor,
     NeighborTable,
     NodeAsk,
+    PeerGateway,
     PodInterface,
     PodRoute,
     RouteLookup,
@@ -331,6 +332,21 @@ def test_an_old_failure_of_the_peers_address_is_asked_again() -> None:
     nodes.at("a", lambda ip: ip.neigh("replace", dst="172.30.0.77", ifindex=uplink, state=32))
     nobody = (Way(destination=DB, expected_next_hop=BLOCK["b"], expected_peer="172.30.0.77"),)
     assert only(look(ways=nobody), Neighbor, address="172.30.0.77").state == "INCOMPLETE"
+
+
+@in_namespaces
+def test_a_router_on_the_way_to_a_peer() -> None:
+    nodes = TwoNodes()
+    uplink = nodes.index("a", "eth0")
+    beyond = (Way(destination=DB, expected_next_hop=BLOCK["b"], expected_peer="192.0.2.9"),)
+    nodes.at("a", lambda ip: ip.route("add", dst="192.0.2.9/32", gateway=NODE["b"], oif=uplink))
+    assert of(look(), PeerGateway) == [], "a peer in the same subnet needs none"
+    found = only(look(ways=beyond), PeerGateway)
+    assert (found.peer, found.address, found.device, found.state) == ("192.0.2.9", NODE["b"], "eth0", "REACHABLE")
+
+    nodes.at("a", lambda ip: ip.route("replace", dst="192.0.2.9/32", gateway="172.30.0.77", oif=uplink))
+    found = only(look(ways=beyond), PeerGateway)
+    assert (found.address, found.mac, found.state) == ("172.30.0.77", "", "INCOMPLETE")
 
 
 @in_namespaces

@@ -233,6 +233,16 @@ async def test_a_tunnel_where_none_is_needed_is_the_wrong_device(two_subnets: La
     assert [(cause.rule, cause.node) for cause in diagnosis.causes] == [("route_wrong_device", "node-a")], diagnosis
 
 
+async def test_a_node_whose_default_route_leads_to_a_router_that_nobody_is(two_subnets: Lab) -> None:
+    two_subnets.heal()
+    by_hand(two_subnets, "node-c", "ip.route('replace', dst='0.0.0.0/0', gateway='172.30.1.9', oif=at('eth0'))")
+    far = await answered(two_subnets, "shop/cart shop/mail 8080/tcp")
+    assert [(cause.rule, cause.node, cause.leg) for cause in far.causes] == [
+        ("underlay_gateway_silent", "node-c", "reverse")
+    ], far
+    assert (await answered(two_subnets)).verdict == "healthy"
+
+
 async def test_an_uplink_that_does_not_forward_stops_what_comes_in_without_a_tunnel(two_subnets: Lab) -> None:
     two_subnets.heal()
     by_hand(two_subnets, "node-b", "open('/proc/sys/net/ipv4/conf/eth0/forwarding', 'w').write('0')")

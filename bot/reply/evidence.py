@@ -39,6 +39,7 @@ from facts import (
     Neighbor,
     NeighborTable,
     NodeAddress,
+    PeerGateway,
     PodInterface,
     PodRoute,
     Pool,
@@ -117,6 +118,13 @@ def _neighbor(fact: Neighbor, legs: Sequence[Leg]) -> Said | None:
         seen = say("{what} ({why})", what=fact.mac or NOTHING, why=fact.state or say("no entry"))
         return what, say("learned") if fixed else say("an answer"), seen
     return what, leg.target_tunnel_mac if leg and leg.encapsulation == "vxlan" else "", fact.mac or NOTHING
+
+
+def _gateway(fact: PeerGateway, legs: Sequence[Leg]) -> Said | None:
+    what = say(
+        "router {address} on {device}, on the way to {peer}", address=fact.address, device=fact.device, peer=fact.peer
+    )
+    return what, say("an answer"), fact.mac or say("{what} ({why})", what=NOTHING, why=fact.state or say("no entry"))
 
 
 def _fdb(fact: FdbEntry, legs: Sequence[Leg]) -> Said | None:
@@ -560,6 +568,7 @@ def _rule_rewrite(fact: RuleRewrite, legs: Sequence[Leg]) -> Said | None:
 
 _TELL: dict[type[Fact], Callable[[Any, Sequence[Leg]], Said | None]] = {
     Neighbor: _neighbor,
+    PeerGateway: _gateway,
     FdbEntry: _fdb,
     RouteLookup: _route,
     RuleDrop: _rule_drop,

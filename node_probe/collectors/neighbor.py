@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 
-from facts import Fact, Neighbor, NodeAsk
+from facts import Fact, Neighbor, NodeAsk, PeerGateway, Way
 from node_probe.view import View
 
 UNRESOLVED = ("FAILED", "INCOMPLETE")
@@ -18,7 +18,7 @@ PAUSE_S = 0.005
 
 def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
     """Neighbor of each way's real next hops, of each expected one on the tunnel device, of each local pod on its
-    interface, and of each peer's node address on the uplink."""
+    interface, and of each peer's node address on the uplink; PeerGateway where a router is on the way there."""
     peers = dict.fromkeys(way.expected_peer for way in ask.ways if way.expected_peer)
     own = {ask.tunnel_device, *(pod.interface for pod in ask.local_pods)}
     for device, address in view.hops(ask):
@@ -30,12 +30,24 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
     if uplink is not None:
         for address in peers:
             yield _peer(ask.node, uplink.name, address, view)
+            yield from _gateway(ask.node, address, view)
 
 
 def _peer(node: str, device: str, address: str, view: View) -> Neighbor:
     """FAILED may be a memory of an hour ago: it counts when the kernel has a packet to send and still finds nobody."""
     seen = view.neighbor(node, device, address)
     return _asked(seen, view) if seen.state in UNRESOLVED else seen
+
+
+def _gateway(node: str, peer: str, view: View) -> Iterator[PeerGateway]:
+    """The router on the way to a peer, once the kernel has had a packet for it."""
+    way = view.lookups(node, Way(destination=peer))[0]
+    if not way.found or not way.next_hop:
+        return
+    seen = view.neighbor(node, way.device, way.next_hop)
+    if not seen.found or seen.state in UNRESOLVED:
+        seen = _asked(seen, view)
+    yield PeerGateway(node=node, peer=peer, device=way.device, address=way.next_hop, mac=seen.mac, state=seen.state)
 
 
 def _asked(seen: Neighbor, view: View) -> Neighbor:
