@@ -9,13 +9,13 @@ import json
 import os
 import sys
 from pathlib import Path
-from socket import AF_UNSPEC
 from typing import TYPE_CHECKING, Any
 
-from pyroute2.nftables.main import NFTables
-
-from lab.kernel import FAMILIES, LOCAL, MAIN, Kernel, Route
+from lab import dumps
+from lab.kernel import FAMILIES, IFA_ADDRESS, IFA_LOCAL, LOCAL, MAIN, Kernel, Route
 from lab.namespaces import NETNS_DIRECTORY, Namespace
+from node_probe.firewall.arming import GET_TABLE, NEW_TABLE, TABLE_NAME
+from node_probe.nfnetlink import DUMP, NFTABLES, attributes, dumped, message, netfilter
 
 if TYPE_CHECKING:
     from lab.client import Lab
@@ -71,11 +71,9 @@ def lines_of(kernel: Kernel) -> list[str]:
                 "learning": link.learning,
             }
         found.append(link_line(link.name, link.kind, flags, link.state, link.mtu, link.mac, link.txqlen, vxlan))
-    route = kernel.namespace.route
-    for message in route.get_addr(family=AF_UNSPEC):
-        address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-        scope = SCOPES.get(message["scope"], message["scope"])
-        found.append(f"addr {names[message['index']]} {address}/{message['prefixlen']} scope {scope}")
+    for (_, length, _, scope, index), has in kernel.namespace.reader.dump(dumps.ADDRESSES):
+        address = dumps.address(has.get(IFA_LOCAL) or has.get(IFA_ADDRESS))
+        found.append(f"addr {names[index]} {address}/{length} scope {SCOPES.get(scope, scope)}")
     for family in FAMILIES:
         found += [route_line(one) for one in kernel.routes(family)]
         found += [
@@ -86,11 +84,7 @@ def lines_of(kernel: Kernel) -> list[str]:
         found += [f"neigh {address} {device} {mac} {state}" for address, device, mac, state in entries]
     found += [f"fdb {mac} {device} {peer} {state}" for mac, device, peer, state in kernel.fdb()]
     with kernel.namespace.entered():
-        tables = NFTables(nfgen_family=AF_UNSPEC)
-        try:
-            found += [f"firewall table {table.get_attr('NFTA_TABLE_NAME')}" for table in tables.get_tables()]
-        finally:
-            tables.close()
+        found += [f"firewall table {name}" for name in _tables()]
         found.append(f"sysctl ipv4/ip_forward {_sysctl('ipv4/ip_forward')}")
         for group, settings in SYSCTLS.items():
             for interface in sorted(path.name for path in Path("/proc/sys/net", group).iterdir()):
@@ -101,8 +95,20 @@ def lines_of(kernel: Kernel) -> list[str]:
     return sorted(found)
 
 
+def _tables() -> list[str]:
+    """Of every family."""
+    with netfilter() as wire:
+        wire.send(message(NFTABLES << 8 | GET_TABLE, DUMP, 1, b""))
+        tables = [attributes(body) for _, body in dumped(wire, NFTABLES << 8 | NEW_TABLE)]
+    return [table[TABLE_NAME].rstrip(b"\0").decode() for table in tables]
+
+
 def _sysctl(name: str) -> str:
-    return Path("/proc/sys/net", name).read_text().strip()
+    descriptor = os.open(f"/proc/sys/net/{name}", os.O_RDONLY)
+    try:
+        return os.read(descriptor, 4096).decode().strip()
+    finally:
+        os.close(descriptor)
 
 
 def read(lab: Lab) -> dict[str, list[str]]:
