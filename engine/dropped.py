@@ -34,7 +34,7 @@ def rule_of(drop: RuleDrop) -> Text:
         named.append(
             say("It is about what goes out by {device} alone.", device=drop.device)
             if drop.hook == "egress"
-            else say("It is about what comes in by {device}, before all other rules of the node.", device=drop.device)
+            else say("It is about what comes in by {device}, before all other rules.", device=drop.device)
         )
     if drop.marked_by:
         text = _short(drop.marked_by)

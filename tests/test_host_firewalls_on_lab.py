@@ -325,6 +325,19 @@ async def test_a_rule_inside_a_pod_is_named_and_not_the_server(
     assert cause.text.startswith(said) and ", iptables-nft): -A " in cause.text
 
 
+@pytest.mark.parametrize(("pod", "hook"), [("shop/db", "ingress"), ("shop/cart", "egress")])
+async def test_a_rule_at_the_device_inside_a_pod_is_named_too(shared: Lab, hosts: Hosts, pod: str, hook: str) -> None:
+    if shutil.which("nft") is None:
+        pytest.skip("this machine has no nft")
+    chain = f"chain wall {{ type filter hook {hook} device eth0 priority 0; tcp dport 5432 drop\n}}"
+    done = shared.exec(pod, "nft", "-f", "-", input=f"table netdev hardening {{ {chain}\n}}\n")
+    assert done.returncode == 0, done.stderr
+    diagnosis = await answer(shared, 4)
+    (cause,) = diagnosis.causes
+    assert (cause.rule, cause.stage) == ("pod_firewall_drops", "target pod" if hook == "ingress" else "source pod")
+    assert "tcp dport 5432 drop" in cause.text and " by eth0" in cause.text
+
+
 async def test_what_only_counts_inside_a_pod_is_named_too(shared: Lab, hosts: Hosts) -> None:
     hosts.write("shop/db", "iptables-legacy", "-A INPUT -p tcp --dport 5432 -j DROP", "-A INPUT -p udp -j DROP")
     diagnosis = await answer(shared, 4)

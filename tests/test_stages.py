@@ -358,7 +358,7 @@ LOSSES = {  # (place, hook, device, rule, leg, last good stage, first bad one)
         "node-b", "ingress", "vxlan.calico", f"tcp dport 5432 {SPOILED}", "forward", "target tunnel", "target node",
     ),
     "within the target's pod": (
-        "shop/db", "ingress", "eth0", "tcp dport 5432 drop", "forward", "target veth", "target pod",
+        "shop/db", "ingress", "eth0", f"tcp dport 5432 {SPOILED}", "forward", "target veth", "target pod",
     ),
     "the answer, behind the pod's veth": (
         "node-b", "ingress", "DB", f"tcp sport 5432 {SPOILED}", "reverse", "source veth", "source node",

@@ -35,15 +35,16 @@ class _Pod:
     def run(self) -> None:
         """Never raises: a pod that cannot be entered is told of by whatever else goes there."""
         try:
-            self._view.enter(self._pod).run(lambda: asyncio.run(self._follow()))
+            entered = self._view.enter(self._pod)
+            entered.run(lambda: asyncio.run(self._follow(entered.device.name)))
         except (CannotEnter, OSError):
             pass
         finally:
             self.armed.set()
             self.done.set()
 
-    async def _follow(self) -> None:
-        following = Following(self._ask, Log(), self._mode)
+    async def _follow(self, device: str) -> None:
+        following = Following(self._ask, Log(), self._mode, lambda: [device])
         try:
             await following.arm(self._view.deadline - READING_S)
             self.armed.set()
