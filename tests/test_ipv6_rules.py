@@ -169,6 +169,10 @@ WOUNDS: list[tuple[str, str, str, int, Changes]] = [
         [(Sysctl, switch("node-a", TUNNEL6), {"found": False, "value": ""})],  # an MTU below 1280
     ),
     (
+        "node_address_stale", "node-b", "both", -1,  # held, and yet not used: somebody else has it
+        [(NodeAddress, {"node": "node-b", "address": NODES6["node-b"][0]}, {"duplicate": True})],
+    ),
+    (
         "uplink_ipv6_disabled", "node-a", "both", 0,
         [
             (Sysctl, switch("node-a", "eth0"), {"value": "1"}),
