@@ -63,7 +63,7 @@ async def compared(
         await progress(say("policies deny what passes: looking again in {seconds} s", seconds=STOOD_S))
     await asyncio.sleep(STOOD_S)  # what was written or taken away just now Felix has programmed by then
     asks = passing(known, legs)
-    found, later = await asyncio.gather(probes.ask(asks, dict(addresses)), read(cluster, known))
+    found, later = await asyncio.gather(probes.ask(asks, addresses), read(cluster, known))
     if any(loses(leg, [one for one in found if isinstance(one, ProbeResult)]) for leg in legs):
         return [*_renewed(seen, found), *kept(asks, found), *later]
     if set(later) != set(about):
