@@ -64,7 +64,8 @@ async def collect(ask: NodeAsk, view: View) -> AsyncIterator[Fact]:
     for probe, sending in single:
         twin = small.get(msgspec.structs.replace(probe, size=0)) if probe.size else None
         work.append(_searched(ask, probe, view, sending, twin) if twin else sending)
-    work += [or_blind(ask, probe, _train(ask, probe, view)) for probe in ask.send if probe.every_ms]
+    before = [sending for _, sending in single]
+    work += [_train_after(before, ask, probe, view) for probe in ask.send if probe.every_ms]
     for result in asyncio.as_completed(work):
         yield await result
 
@@ -134,6 +135,13 @@ async def _try(
 
 
 # -- trains
+
+
+async def _train_after(before: Collection[asyncio.Future[Fact]], ask: NodeAsk, probe: SendProbe, view: View) -> Fact:
+    """A limit of so many packets in a second must not end the single ones for the train beside them."""
+    if before:
+        await asyncio.wait(before, timeout=HEAD_START_S)
+    return await or_blind(ask, probe, _train(ask, probe, view))
 
 
 async def _train(ask: NodeAsk, probe: SendProbe, view: View) -> Train:
