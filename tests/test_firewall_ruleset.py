@@ -609,8 +609,9 @@ def test_a_rule_of_iptables_is_named_where_nft_is_not_installed(tmp_path: Path) 
 def test_rules_that_iptables_cannot_print_are_told_in_nfts_words(tmp_path: Path) -> None:
     """nft may write into iptables' chains, and iptables-nft-save may be too old for the rules, or not there."""
     run("iptables-nft-restore", text=OWN_RULES.format(source="10.0.0.0/24"))
-    run("nft", "insert", "rule", "ip", "filter", "cali-FORWARD", "meta", "cpu", "7", "counter", "drop")
     key = ("nft", "ip", "filter", "cali-FORWARD")
+    iptables = tools.read(4, time.monotonic() + 10, wanted=[key])
+    run("nft", "insert", "rule", "ip", "filter", "cali-FORWARD", "meta", "cpu", "7", "counter", "drop")
     own, *_ = tools.read(4, time.monotonic() + 10, wanted=[key]).chains[key].rules
     assert own.verdict == "drop" and own.handle > 0
     tmp_path.joinpath("nft").symlink_to(shutil.which("nft") or "")
@@ -618,6 +619,8 @@ def test_rules_that_iptables_cannot_print_are_told_in_nfts_words(tmp_path: Path)
     read = tools.read(4, time.monotonic() + 10, wanted=[key])
     assert read.unread == ("iptables-nft-save is not installed here, so its rules were not read",)
     assert [rule.verdict for rule in read.chains[key].rules] == ["drop", "drop", "reject", ""]
+    saved = [rule.comment for rule in iptables.chains[key].rules]
+    assert any(saved) and [rule.comment for rule in read.chains[key].rules[1:]] == saved
 
 
 FOREIGN = """table inet corp {

@@ -15,6 +15,8 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+import msgspec
+
 from node_probe.firewall import kernel
 from node_probe.firewall.legacy import holds_tables
 from node_probe.firewall.ruleset import (
@@ -75,7 +77,7 @@ def read(family: int, deadline: float, *, wanted: Iterable[Key] | None = None, l
         else:  # changed meanwhile, or not iptables-nft's after all: nft's own words, without comments
             as_nft.append(one)
     again, more = _run([_listing(*one) for one in as_nft if one in own], soon)
-    found |= _parsed(again, ip, only)
+    found |= {key: _commented(chain, by_kernel.get(key)) for key, chain in _parsed(again, ip, only).items()}
     unread |= more
     untold = [(NFT, *one) for one in as_nft if (NFT, *one) not in found or (one in own and not again)]
     if untold:
@@ -84,6 +86,17 @@ def read(family: int, deadline: float, *, wanted: Iterable[Key] | None = None, l
             unread = {name: why for name, why in unread.items() if "legacy" in name}
     chains = by_kernel | found | {key: by_kernel[key] for key in untold if key in by_kernel}
     return Ruleset(chains.values(), list(unread.values()), _elements(keys, chains))
+
+
+def _commented(chain: Chain, known: Chain | None) -> Chain:
+    """A chain of iptables in nft's words, which may leave out comments: with those that the kernel has."""
+    said = {rule.handle: rule for rule in known.rules} if known else {}
+    return chain.with_rules(
+        msgspec.structs.replace(rule, comment=said[rule.handle].comment, digest=said[rule.handle].digest)
+        if rule.handle in said and not rule.comment
+        else rule
+        for rule in chain.rules
+    )
 
 
 def _elements(keys: Collection[Key], chains: Mapping[Key, Chain]) -> dict[tuple[str, str, str], list[Element]]:
