@@ -29,11 +29,12 @@ class FdbEntry(Fact, frozen=True, kw_only=True):
 
 
 class PeerGateway(Fact, frozen=True, kw_only=True):
-    """The router by which a node sends to another node's own address; only where there is one, in another subnet."""
+    """The next hop by which a node sends to another node's own address; only where that is a router, or by another
+    device than the uplink."""
 
     node: str
     peer: str  # node address of the other one
     device: str
-    address: str  # of the router
+    address: str  # of the router; of the other node itself where there is none
     mac: str = ""  # "" while unresolved
     state: str = ""  # as in Neighbor; "" when the kernel has no entry

@@ -348,6 +348,10 @@ def test_a_router_on_the_way_to_a_peer() -> None:
     found = only(look(ways=beyond), PeerGateway)
     assert (found.address, found.mac, found.state) == ("172.30.0.77", "", "INCOMPLETE")
 
+    nodes.at("a", lambda ip: ip.route("add", dst=f"{NODE['b']}/32", oif=nodes.index("a", CART_INTERFACE), scope=253))
+    found = only(look(), PeerGateway)
+    assert (found.peer, found.address, found.device) == (NODE["b"], NODE["b"], CART_INTERFACE)
+
 
 @in_namespaces
 def test_a_node_that_does_not_forward() -> None:

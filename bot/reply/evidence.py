@@ -122,7 +122,7 @@ def _neighbor(fact: Neighbor, legs: Sequence[Leg]) -> Said | None:
 
 def _gateway(fact: PeerGateway, legs: Sequence[Leg]) -> Said | None:
     what = say(
-        "router {address} on {device}, on the way to {peer}", address=fact.address, device=fact.device, peer=fact.peer
+        "next hop {address} on {device}, on the way to {peer}", address=fact.address, device=fact.device, peer=fact.peer
     )
     return what, say("an answer"), fact.mac or say("{what} ({why})", what=NOTHING, why=fact.state or say("no entry"))
 

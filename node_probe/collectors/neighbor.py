@@ -18,7 +18,7 @@ PAUSE_S = 0.005
 
 def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
     """Neighbor of each way's real next hops, of each expected one on the tunnel device, of each local pod on its
-    interface, and of each peer's node address on the uplink; PeerGateway where a router is on the way there."""
+    interface, and of each peer's node address on the uplink; PeerGateway where the way there is another."""
     peers = dict.fromkeys(way.expected_peer for way in ask.ways if way.expected_peer)
     own = {ask.tunnel_device, *(pod.interface for pod in ask.local_pods)}
     for device, address in view.hops(ask):
@@ -30,7 +30,7 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
     if uplink is not None:
         for address in peers:
             yield _peer(ask.node, uplink.name, address, view)
-            yield from _gateway(ask.node, address, view)
+            yield from _gateway(ask.node, address, uplink.name, view)
 
 
 def _peer(node: str, device: str, address: str, view: View) -> Neighbor:
@@ -39,15 +39,15 @@ def _peer(node: str, device: str, address: str, view: View) -> Neighbor:
     return _asked(seen, view) if seen.state in UNRESOLVED else seen
 
 
-def _gateway(node: str, peer: str, view: View) -> Iterator[PeerGateway]:
-    """The router on the way to a peer, once the kernel has had a packet for it."""
+def _gateway(node: str, peer: str, uplink: str, view: View) -> Iterator[PeerGateway]:
+    """The next hop to a peer that is not met at the uplink itself, once the kernel has had a packet for it."""
     way = view.lookups(node, Way(destination=peer))[0]
-    if not way.found or not way.next_hop:
+    if way.type != "unicast" or not way.device or (way.device == uplink and not way.next_hop):
         return
-    seen = view.neighbor(node, way.device, way.next_hop)
+    seen = view.neighbor(node, way.device, way.next_hop or peer)
     if not seen.found or seen.state in UNRESOLVED:
         seen = _asked(seen, view)
-    yield PeerGateway(node=node, peer=peer, device=way.device, address=way.next_hop, mac=seen.mac, state=seen.state)
+    yield PeerGateway(node=node, peer=peer, device=way.device, address=seen.address, mac=seen.mac, state=seen.state)
 
 
 def _asked(seen: Neighbor, view: View) -> Neighbor:
