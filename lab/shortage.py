@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
 
 from lab.cluster import Cluster
+from lab.errors import LabError
 from lab.faults import Wound
 from lab.intent import Object
 from lab.objects import (
@@ -23,8 +24,11 @@ LATE = "late"
 
 
 def block_of(cluster: Cluster, node: str) -> Object:
-    """The first block affine to a node."""
-    return next(block for block in cluster.listed("ipamblocks") if block["spec"]["affinity"] == f"host:{node}")
+    """The first block affine to a node. Raises LabError where Calico's IPAM has none."""
+    for block in cluster.listed("ipamblocks"):
+        if block["spec"]["affinity"] == f"host:{node}":
+            return block
+    raise LabError(f"This fault needs a block of Calico's IPAM, and {node} of this lab has none.", 2)
 
 
 def one_pool_a_block(cluster: Cluster, selector: str) -> None:

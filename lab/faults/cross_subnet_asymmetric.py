@@ -5,11 +5,14 @@ from __future__ import annotations
 from lab.cluster import Cluster
 from lab.faults import Wound
 from lab.intent import ANNOTATION_ADDRESS, Object
+from lab.shortage import block_of
 
 WHERE = ("source", "target")
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
+    block_of(cluster, wound.node)  # without one nobody gives the tunnel an address
+
     def tunnel_between_subnets(pool: Object) -> None:
         pool["spec"]["vxlanMode"] = "CrossSubnet"
 
