@@ -28,6 +28,7 @@ from facts import (
     Question,
     RuleDrop,
     SendProbe,
+    ServicePort,
     StageSighting,
     Trace,
     Watch,
@@ -117,7 +118,7 @@ def inside(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
 
 
 def _lost_inside(leg: Leg, probes: Sequence[ProbeResult], met: Sequence[StageSighting]) -> Iterator[str]:
-    """Of both ends the pods in which the packets of a leg or their answers were seen last, or should have been first."""
+    """Of both ends the pods in which packets of a leg or their answers were seen last, or should have been first."""
     ends = {False: (leg.source_address, leg.target_address), True: (leg.target_address, leg.source_address)}
 
     def seen(pod: str, going: str, *, reply: bool) -> int:
@@ -130,9 +131,9 @@ def _lost_inside(leg: Leg, probes: Sequence[ProbeResult], met: Sequence[StageSig
     ):
         yield leg.source
     refused = any(one.outcome == "refused" for one in sent(leg, probes))
-    if leg.target_kind == "pod" and seen(leg.target, "in", reply=False) > 0:
-        if refused or seen(leg.target, "out", reply=True) <= 0:
-            yield leg.target
+    silent = refused or seen(leg.target, "out", reply=True) <= 0
+    if leg.target_kind == "pod" and seen(leg.target, "in", reply=False) > 0 and silent:
+        yield leg.target
 
 
 def passing(known: Sequence[Fact], forward: Sequence[Leg]) -> list[NodeAsk]:
@@ -172,7 +173,8 @@ def _follow_services(
     nodes: Mapping[tuple[str, int], CalicoNode],
     family: int,
 ) -> None:
-    """Packets to a Service's own address are followed on the sender's node, where kube-proxy sends them on."""
+    """Packets to a Service's own address are followed on the sender's node, where kube-proxy sends them on; those to a
+    nodePort also on the node that was asked, where it does so with them."""
     source = sender(known)
     if source is None or (source.node, family) not in nodes:
         return
@@ -201,6 +203,23 @@ def _follow_services(
             ]
         ),
     )
+    asked = {one.address: one.node for one in _all(known, ServicePort) if one.by_node_port and one.family == family}
+    for one in lost[:MOST_FOLLOWED]:
+        there = asked.get(one.target, source.node)
+        if there == source.node or (there, family) not in nodes:
+            continue
+        at = next((i for i, ask in enumerate(asks) if (ask.node, ask.family) == (there, family)), len(asks))
+        if at == len(asks):
+            asks.append(_follow(nodes[there, family], (), {}))
+        arriving = Trace(
+            source=address,
+            target=one.target,
+            protocol=one.protocol,
+            port=one.port,
+            translated=nodes[source.node, family].address if one.pod else "",
+            count=one.count,
+        )
+        asks[at] = msgspec.structs.replace(asks[at], trace=_unique([*asks[at].trace, arriving]))
 
 
 def _lost(sent: SendProbe, node: str, result: ProbeResult) -> bool:

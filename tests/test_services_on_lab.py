@@ -257,3 +257,17 @@ async def test_where_nothing_translates_the_address_it_is_said_so(services: Lab)
     assert (diagnosis.verdict, diagnosis.causes) == ("unknown", ())
     assert "usually kube-proxy" in diagnosis.summary and "node-a" in diagnosis.summary
     assert (await diagnosed(services, "pod-a2 svc-np")).verdict == "healthy"
+
+
+@pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not installed")
+@pytest.mark.parametrize("client", ["pod-a2", "node-a"])
+async def test_a_rule_that_drops_a_node_port_is_named_on_the_node_that_was_asked(services: Lab, client: str) -> None:
+    """A pod's packets come there under its node's address."""
+    rule = "table ip wall {\nchain in {\ntype filter hook prerouting priority -300\ntcp dport 30080 drop\n}\n}\n"
+    assert services.exec("node-c", "nft", "-f", "-", input=rule).returncode == 0
+    try:
+        diagnosis = await diagnosed(services, f"{client} node-c 30080/tcp")
+    finally:
+        services.exec("node-c", "nft", "delete", "table", "ip", "wall")
+    assert [(cause.rule, cause.node) for cause in diagnosis.causes] == [("host_firewall_drops_local", "node-c")]
+    assert "tcp dport 30080 drop" in diagnosis.causes[0].text
