@@ -11,7 +11,7 @@ demo:           ## a broken three-node cluster and an incident channel in the br
 
 test:           ## all tests
 	@.ci/venv dev
-	@exec .venv/bin/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@exec .venv/bin/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check:          ## style, types and the import arrow
 	@.ci/venv dev
