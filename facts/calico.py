@@ -37,7 +37,7 @@ class CalicoNode(Fact, frozen=True, kw_only=True):
     vxlan_expected: bool  # an enabled VXLAN pool selects this node
     ready: bool = True
     unready: str = ""  # reason and message of condition Ready when it is False or Unknown; "" when True or not said
-    pod_cidrs: tuple[str, ...] = ()  # spec.podCIDRs, where host-local IPAM takes addresses from; () without it
+    pod_cidrs: tuple[str, ...] = ()  # spec.podCIDRs: where host-local IPAM would take addresses from
     vni: int = 4096
     vxlan_port: int = 4789
     interface_prefix: str = "cali"

@@ -169,7 +169,9 @@ class Cluster:
                 task.cancel()
             await asyncio.gather(calico, group, return_exceptions=True)
 
-        known = [upkeep.as_told(node, agents.environments.get(node.name)) for found, _, _ in nodes for node in found]
+        known = [
+            upkeep.as_told(node, agents.environments.get(node.name, {})) for found, _, _ in nodes for node in found
+        ]
         prefixes = {node.name: node.interface_prefix for node in known}
         endpoints = [_endpoint(one, prefixes) for one in sides]
         addresses = [to for one in sides if one.routed for to in one.addresses]

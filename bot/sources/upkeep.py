@@ -82,28 +82,21 @@ def dataplane(version: str, felix: Object) -> str:
 
 
 def environment(pods: Sequence[Object]) -> dict[str, str]:
-    """Calico's settings out of the environment of a node's calico-node pod, the running one where there are two.
-
-    POD_CIDRS is "" where something else may say it.
-    """
-    containers = (max(pods, key=describe.runs).get("spec") or {}).get("containers") or ()
-    settings = [setting for container in containers for setting in container.get("env") or ()]
-    elsewhere = any(one.get("name") == POD_CIDRS and "value" not in one for one in settings)
-    return ({POD_CIDRS: ""} if elsewhere or any(one.get("envFrom") for one in containers) else {}) | {
+    """Calico's settings out of the environment of a node's calico-node pod, the running one where there are two."""
+    pod = max(pods, key=describe.runs)
+    return {
         str(setting["name"]).upper(): str(setting["value"])
-        for setting in settings
+        for container in (pod.get("spec") or {}).get("containers") or ()
+        for setting in container.get("env") or ()
         if str(setting.get("name")).upper().startswith(("FELIX_", BACKEND, POD_CIDRS)) and "value" in setting
     }
 
 
-def as_told(node: CalicoNode, environment: Mapping[str, str] | None) -> CalicoNode:
+def as_told(node: CalicoNode, environment: Mapping[str, str]) -> CalicoNode:
     """The node as its own Felix sees it: its environment goes before FelixConfiguration.
 
     Only what decides where to look. A VNI or port that one node alone is told is a fault, and not to be taken over.
-    environment: None where it is not known.
     """
-    if environment is None:
-        return node
     v6 = "V6" if node.family == 6 else ""
 
     def yes(name: str, otherwise: bool) -> bool:
@@ -115,8 +108,6 @@ def as_told(node: CalicoNode, environment: Mapping[str, str] | None) -> CalicoNo
 
     if yes(POD_CIDRS, False):
         node = _with_reckoned_addresses(node)
-    elif environment.get(POD_CIDRS) != "":
-        node = msgspec.structs.replace(node, pod_cidrs=())
     return msgspec.structs.replace(
         node,
         bpf=yes("FELIX_BPFENABLED", node.bpf),

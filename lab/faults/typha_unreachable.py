@@ -8,12 +8,15 @@ from lab.intent import Object
 from lab.objects import SYSTEM_NAMESPACE, calico_node_name
 
 WHERE = ("source",)  # of the whole cluster
+SETTING = "FELIX_TYPHAK8SSERVICENAME"
 SERVICE = "calico-typha"
 
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
     def use_typha(pod: Object) -> None:
-        pod["spec"]["containers"][0]["env"] = [{"name": "FELIX_TYPHAK8SSERVICENAME", "value": SERVICE}]
+        container = pod["spec"]["containers"][0]
+        told = [one for one in container.get("env", ()) if one["name"] != SETTING]
+        container["env"] = [*told, {"name": SETTING, "value": SERVICE}]
 
     for node in (wound.node, wound.peer):
         cluster.change("pods", calico_node_name(node), use_typha, SYSTEM_NAMESPACE)
