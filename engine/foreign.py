@@ -7,6 +7,8 @@ from engine.attribution import INVALID
 from engine.dropped import packets
 from facts import Blame, Leg, RuleDrop, Stop, Text, say
 
+# Failure modes in which somebody on the way may refuse packets in the target's name.
+REFUSING = ("host_firewall_drops_forward", "host_firewall_drops_local", "nat_between_pods", "pod_firewall_drops")
 LOCAL = ("input", "output")  # hooks of what the node itself takes or sends
 COMING, GOING = ("ingress", "prerouting"), ("postrouting", "egress")
 

@@ -343,3 +343,11 @@ async def test_what_only_counts_inside_a_pod_is_named_too(shared: Lab, hosts: Ho
     diagnosis = await answer(shared, 4)
     assert [cause.rule for cause in diagnosis.causes] == ["pod_firewall_drops"]
     assert "Only rule 1 of chain INPUT" in diagnosis.causes[0].text
+
+
+@pytest.mark.parametrize("node", ["node-a", "node-b"])
+async def test_who_refuses_on_the_way_is_not_taken_for_the_pod(shared: Lab, hosts: Hosts, node: str) -> None:
+    """Nothing listens on that port, and the packets do not come so far as to be told."""
+    hosts.write(node, "iptables-nft", "-A FORWARD -p tcp --dport 81 -j REJECT --reject-with tcp-reset")
+    diagnosis = await answer(shared, 4, "shop/cart shop/db 81/tcp")
+    assert [cause.rule for cause in diagnosis.causes] == ["host_firewall_drops_forward"], diagnosis.summary

@@ -2,6 +2,7 @@
 
 from ipaddress import ip_address
 
+from engine.foreign import REFUSING
 from engine.rule import NOT_FELIX, Finding, Text, cause, say, some, the
 from facts import Leg, Listener, ProbeResult
 
@@ -11,7 +12,8 @@ from facts import Leg, Listener, ProbeResult
     severity="breaks",
     one_family_suffices=True,
     remedy="Let the application listen on 0.0.0.0 (or on the pod's own address) instead of 127.0.0.1.",
-    after=["pod_not_running"],
+    after=["pod_not_running", *REFUSING],
+    after_peer=REFUSING,
     at=the.leg.target_node,
     stage="target pod",
     heals_within_s=NOT_FELIX,

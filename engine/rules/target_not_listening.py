@@ -1,5 +1,6 @@
 """The path is good and the target refuses: nothing listens on the asked port."""
 
+from engine.foreign import REFUSING
 from engine.rule import NOT_FELIX, Finding, Text, cause, say, some, the
 from facts import Leg, Listener, ProbeResult
 
@@ -9,7 +10,8 @@ from facts import Leg, Listener, ProbeResult
     severity="breaks",
     one_family_suffices=True,
     remedy="Look at the application: is it started, and does it listen on this port?",
-    after=["pod_not_running", "service_wrong_target_port"],
+    after=["pod_not_running", "service_wrong_target_port", *REFUSING],
+    after_peer=REFUSING,
     at=the.leg.target_node,
     stage="target pod",
     heals_within_s=NOT_FELIX,
