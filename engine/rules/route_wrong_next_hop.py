@@ -83,6 +83,6 @@ def _by_several_ways(leg: Leg, route: RouteLookup) -> Text | None:
 
 
 def _right(leg: Leg, way: str) -> bool:
-    next_hop, _, device = way.partition(" dev ")
-    tunnelled = device == leg.tunnel_device
-    return next_hop == leg.expected_next_hop and tunnelled == (leg.expected_device == leg.tunnel_device)
+    words = way.split()
+    tunnelled = words[-1] == leg.tunnel_device
+    return words[0] == leg.expected_next_hop and tunnelled == (leg.expected_device == leg.tunnel_device)
