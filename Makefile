@@ -9,6 +9,8 @@ demo:           ## a broken three-node cluster and an incident channel in the br
 	@.ci/venv run
 	@exec .venv/bin/python -m bot.cli demo $(if $(ONCE),--once) $(if $(FAULT),--fault $(FAULT))
 
+# Else each of a hundred labs, with a probe on every node, would compile itself anew.
+test: export PYTHONDONTWRITEBYTECODE =
 test:           ## all tests
 	@.ci/venv dev
 	@exec .venv/bin/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder $(ARGS)

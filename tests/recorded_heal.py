@@ -7,6 +7,7 @@ back. Put onto the recorded state before the wound, that is the whole cluster at
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -62,6 +63,7 @@ class Run:
         return f"default/{self.prefix}{node[-1]}{2 if node == self.second_on else 1}"
 
 
+@functools.cache  # of hundreds of kernels
 def runs() -> list[Run]:
     """All of them, in the order of the recordings."""
     return [*_kernel_runs(), *_datastore_runs()]

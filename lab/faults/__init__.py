@@ -7,6 +7,7 @@ wounds what belongs to one address family, and not to IPv4 alone, FAMILIES says 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
+@functools.cache
 def load(name: str) -> ModuleType:
     """Raises LabError for an unknown one."""
     if name not in names():
