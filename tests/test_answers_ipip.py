@@ -54,14 +54,14 @@ async def test_packets_of_pods_and_of_nodes_are_seen_wrapped(shared: Lab) -> Non
 
 @needs("nft")
 @pytest.mark.parametrize(
-    ("device", "rule", "last", "bad"),
+    ("device", "rule", "last", "bad", "mode"),
     [
-        ("eth0", "ip protocol 4 drop", "underlay", "target tunnel"),
-        ("tunl0", "tcp dport 5432 drop", "target tunnel", "target node"),
+        ("eth0", "ip protocol 4 drop", "underlay", "target tunnel", "host_firewall_drops_local"),
+        ("tunl0", "tcp dport 5432 drop", "target tunnel", "target node", "host_firewall_drops_forward"),
     ],
 )
-async def test_a_loss_nobody_can_explain_is_placed_by_what_was_seen_in_ipip(
-    shared: Lab, device: str, rule: str, last: str, bad: str
+async def test_a_rule_at_a_device_is_named_and_the_loss_placed_by_what_was_seen_in_ipip(
+    shared: Lab, device: str, rule: str, last: str, bad: str, mode: str
 ) -> None:
     done = shared.exec("node-b", "nft", "-f", "-", input=ruleset("ingress", device, rule))
     assert done.returncode == 0, done.stderr
@@ -69,7 +69,8 @@ async def test_a_loss_nobody_can_explain_is_placed_by_what_was_seen_in_ipip(
         diagnosis = (await ask(shared.environment(), "shop/cart shop/db 5432/tcp")).diagnosis
     finally:
         shared.exec("node-b", "nft", "delete", "table", "netdev", "corp")
-    assert (diagnosis.verdict, diagnosis.path[0].last_good, diagnosis.path[0].first_bad) == ("unknown", last, bad)
+    assert (diagnosis.path[0].last_good, diagnosis.path[0].first_bad) == (last, bad)
+    assert [(cause.rule, cause.node) for cause in diagnosis.causes] == [(mode, "node-b")]
 
 
 @pytest.mark.parametrize(("mode", "where"), WOUNDS)
