@@ -57,7 +57,7 @@ async def test_packets_of_pods_and_of_nodes_are_seen_wrapped(shared: Lab) -> Non
     ("device", "rule", "last", "bad", "mode"),
     [
         ("eth0", "ip protocol 4 drop", "underlay", "target tunnel", "host_firewall_drops_local"),
-        ("tunl0", "tcp dport 5432 drop", "target tunnel", "target node", "host_firewall_drops_forward"),
+        ("tunl0", "tcp dport 5432 drop", "underlay", "target tunnel", "host_firewall_drops_forward"),
     ],
 )
 async def test_a_rule_at_a_device_is_named_and_the_loss_placed_by_what_was_seen_in_ipip(
