@@ -183,12 +183,14 @@ def _last_resorts(
 
     waiting: nodes on which an asked pod is still to be created.
     """
-    explained = any(cause.severity != "warns" and not rules[cause.rule].last_resort for cause in causes)
+    explaining = [cause for cause in causes if cause.severity != "warns" and not rules[cause.rule].last_resort]
+    broken = {cause.flow for cause in explaining if cause.severity == "breaks"}
     return [
         msgspec.structs.replace(cause, severity="warns")
-        if rules[cause.rule].last_resort and (explained or not (lost or cause.node in waiting))
+        if rules[cause.rule].last_resort and (explaining or not (lost or cause.node in waiting))
         else cause
         for cause in causes
+        if not (rules[cause.rule].silent_where_explained and broken & {cause.flow, ""})
     ]
 
 
@@ -402,8 +404,7 @@ def _judged(
         policies = in_turn((about_lost(facts, leg), passage.dropped(leg, facts)))
     elif doubtful:
         policies = passage.dropped(leg, facts)
-    if doubtful or verdict != "healthy":
-        seen += [trains.told_first(leg, facts), trains.told(leg, facts)]
+    seen += [trains.told_first(leg, facts), trains.told(leg, facts)]
     return "unknown" if doubtful else verdict, in_turn((summary, *seen, policies))
 
 

@@ -154,6 +154,7 @@ class CauseRule(Rule):
     both_ways: bool = False  # it breaks the other leg as well
     last_resort: bool = False  # it breaks a flow only where packets are lost and nothing else explains that
     silent_while_well: bool = False  # where no packet is lost it is not even a warning
+    silent_where_explained: bool = False  # nor where something else breaks the flow
     one_family_suffices: bool = False  # a warning where the same two ends speak over the other family
     heals_within_s: int = NOT_FELIX
     healed_by_monitor: bool = False  # it is calico-node's monitor of addresses that repairs it, not Felix
@@ -203,6 +204,7 @@ def cause(
     both_ways: bool = False,
     last_resort: bool = False,
     silent_while_well: bool = False,
+    silent_where_explained: bool = False,
     one_family_suffices: bool = False,
     heals_within_s: int = NOT_FELIX,
     healed_by_monitor: bool = False,
@@ -215,6 +217,7 @@ def cause(
     after: failure modes of the same node whose echo this one may be; after_peer: those of the leg's other node.
     last_resort: told as a warning where fresh packets pass, or where something else explains why they do not.
     silent_while_well: not told at all where fresh packets pass.
+    silent_where_explained: not told at all where something else breaks the flow.
     one_family_suffices: told as a warning of a flow whose ends speak over the other address family.
     heals_within_s: HEALS_DEVICE, HEALS_ENTRY, HEALS_CHAIN, HEALS_NEVER, or NOT_FELIX when it is not Felix's.
     healed_by_monitor: calico-node itself repairs it within that time, beside Felix.
@@ -244,6 +247,7 @@ def cause(
             both_ways=both_ways,
             last_resort=last_resort,
             silent_while_well=silent_while_well,
+            silent_where_explained=silent_where_explained,
             one_family_suffices=one_family_suffices,
             heals_within_s=heals_within_s,
             healed_by_monitor=healed_by_monitor,

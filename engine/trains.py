@@ -170,7 +170,8 @@ def decides(train: Train, leg: Leg) -> bool:
 
 
 def losses(facts: Sequence[Fact]) -> list[Fact]:
-    """A TrainLoss for each leg whose trains of the asked kind lost packets, not by chance.
+    """A TrainLoss for each leg whose trains of the asked kind lost packets: one that is lost, and none of many that are
+    sent after it, may be lost anywhere.
 
     facts: with the Blame of each RuleDrop.
     """
@@ -195,8 +196,6 @@ def losses(facts: Sequence[Fact]) -> list[Fact]:
             )
             if lossy(one):
                 found.append(_placed(loss, one, leg, backs[leg.flow], facts, blames))
-            elif not one.once and loss.lost == 1 and not one.lost:
-                found.append(msgspec.structs.replace(loss, why="chance"))
     return found
 
 
@@ -283,7 +282,7 @@ def _lost_in(last: Step, behind: Step) -> str:
 
 
 def loses(legs: Sequence[Leg], facts: Sequence[Fact]) -> bool:
-    """Did trains of the asked kind lose packets of any of these flows, on the way and not by a limit or by chance?"""
+    """Did trains of the asked kind lose packets of any of these flows, on the way and not by a limit?"""
     flows = {leg.flow for leg in legs}
     return any(isinstance(one, TrainLoss) and one.why in ON_THE_WAY and one.flow in flows for one in facts)
 
@@ -291,11 +290,10 @@ def loses(legs: Sequence[Leg], facts: Sequence[Fact]) -> bool:
 def doubtful(leg: Leg, facts: Sequence[Fact]) -> bool:
     """Were so many packets of the asked kind lost that nobody can call the leg well, though others passed?
 
-    One that is lost, and none of many that are sent after it, may be lost anywhere; and what a limit of so many in a
-    second does, or a pod that answers not all pings, is told beside.
+    What a limit of so many in a second does, or a pod that answers not all pings, is told beside.
     """
     asked = [one for one in of(leg, facts) if decides(one, leg) and _some_back(one)]
-    known = [one.why for one in facts if isinstance(one, TrainLoss) and one.flow == leg.flow and one.why != "chance"]
+    known = [one.why for one in facts if isinstance(one, TrainLoss) and one.flow == leg.flow]
     if known:
         pings = all(one.protocol == "icmp" for one in asked)
         return any(why != "limit" and not (why == "target" and pings) for why in known)

@@ -102,4 +102,6 @@ class NodeAsk(msgspec.Struct, frozen=True, kw_only=True):
     inside: tuple[str, ...] = ()  # LocalPods of the ask in whose own networks the packets are followed as well
     patience_ms: int = 1000  # for the answer to a packet; a second at most
     deadline_ms: int = 2500  # the probe answers with what it has by then; the rest is Blind
-    mark: str = ""  # 16 hex digits, of all asks of one look: by them a node knows its peer's marks from other questions'
+    mark: str = (
+        ""  # 16 hex digits, of all asks of one look: by them a node knows its peer's marks from other questions'
+    )

@@ -108,7 +108,6 @@ LOST_BY = (
     "some_rule",  # a rule, which may do so because others let only so many pass
     "target",  # they came to the target, which did not answer all of them
     "nobody",  # all were met everywhere, and yet not all came back
-    "chance",  # one was lost, and none of many that were sent after it
 )
 
 

@@ -267,7 +267,10 @@ async def test_an_investigation_looks_plans_asks_and_judges_in_this_order(tmp_pa
 
     def diagnose(facts: list[Fact]) -> Diagnosis:
         steps.append("judge")
-        assert facts[: len(api)] == api and len(facts) == len(whole) + 1
+        seen = [*kernel, Blind(node="node-a", look="x", reason="y")]
+        assert facts[: len(api)] == api and facts[len(api) : len(whole) + 1] == seen
+        # This cluster tells no policies, which are read beside the probes.
+        assert [(type(one), one.minor) for one in facts[len(whole) + 1 :]] == [(Blind, True)]
         return Diagnosis(verdict="unknown")
 
     told: list[str] = []

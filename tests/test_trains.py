@@ -116,7 +116,7 @@ def test_a_node_may_answer_only_so_many_pings(kind: str, protocol: str, accused:
 def test_where_something_explains_the_loss_it_is_no_cause_of_its_own() -> None:
     facts = change(scene(train()), Neighbor, {"node": "node-a", "device": "vxlan.calico"}, mac="66:00:00:00:00:99")
     diagnosis = diagnose(facts)
-    assert "packets_lost_now_and_then" not in named(diagnosis) and diagnosis.verdict == "cause"
+    assert (diagnosis.verdict, named(diagnosis), diagnosis.warnings) == ("cause", ["neighbor_wrong_mac"], ())
 
 
 def test_trains_are_sent_where_some_packets_came_back_and_others_did_not() -> None:
@@ -159,12 +159,11 @@ def test_a_first_train_that_lost_some_is_looked_into_though_two_connections_came
     assert trains(known, [*known, first(0)]) == [] and trains(known, [*known, first(TRAIN)]) == []
 
 
-def test_one_packet_of_a_train_is_a_warning_with_its_numbers_and_no_cause() -> None:
+def test_one_lost_packet_accuses_nobody_and_is_told() -> None:
     diagnosis = diagnose([*healthy(), first(1), train(**WELL)])
-    assert (diagnosis.verdict, diagnosis.causes) == ("healthy", ())
-    (warning,) = diagnosis.warnings
-    assert (warning.rule, warning.severity) == ("packets_lost_now_and_then", "warns")
-    assert f"one of {TRAIN + 100} packets from shop/cart to shop/db was lost" in warning.text
+    assert (diagnosis.verdict, diagnosis.causes, diagnosis.warnings) == ("healthy", (), ())
+    assert f"Of {TRAIN} more packets (tcp 5432) that were sent beside them 1 were lost." in diagnosis.summary
+    assert "Of 100 packets sent after that (tcp 5432) 0 were lost." in diagnosis.summary
 
 
 @pytest.mark.parametrize(

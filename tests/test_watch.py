@@ -25,6 +25,8 @@ from bot.watch import ask
 from bot.words import watched
 from lab.client import Lab
 from tests.asking import worker
+from tests.test_firewall_trace import needs
+from tests.test_stages import SPOILED, ruleset
 
 PAIR = "shop/cart shop/db 5432/tcp"
 HERE = str(Path(__file__).parents[1])
@@ -80,13 +82,14 @@ async def test_it_ends_when_the_flow_breaks_and_says_what_has_changed(lab: Lab) 
     assert "Changed on node-a: neighbor " in answer.diagnosis.summary
 
 
+@needs("nft")
 async def test_what_was_lost_for_a_while_is_told_though_nothing_explains_it(lab: Lab) -> None:
-    """Within the pod, whose rules nobody reads. It is over when somebody looks closely: all the same it is not called
+    """Within the pod, without any rule. It is over when somebody looks closely: all the same it is not called
     healthy."""
+    rule = ruleset("ingress", "eth0", f"tcp dport 5432 {SPOILED}")
 
     def by_hand() -> None:
-        script = "from lab.wire import *\ndrop_protocol('eth0', 6)"
-        done = lab.exec("shop/db", "env", f"PYTHONPATH={HERE}", sys.executable, "-c", script)
+        done = lab.exec("shop/db", "nft", "-f", "-", input=rule)
         assert (done.returncode, done.stderr) == (0, "")
 
     answer = await look(lab, 14, on={2: by_hand, 4: lab.heal})

@@ -150,6 +150,11 @@ def _meaning(mode: CauseRule) -> str:
             "{meaning}; not told where packets pass, only a warning where something else explains their loss",
             meaning=meaning,
         )
+    if mode.silent_where_explained:
+        return say(
+            "{meaning}; only a warning where packets pass, not told where something else explains their loss",
+            meaning=meaning,
+        )
     return say("{meaning}; only a warning where packets pass or something else explains their loss", meaning=meaning)
 
 

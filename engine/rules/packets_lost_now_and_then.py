@@ -18,6 +18,7 @@ from facts import Leg, Train, TrainLoss
     after_peer=["nat_between_pods"],
     at=the.loss.node,
     last_resort=True,
+    silent_where_explained=True,  # packets of connections that were known before may still pass what ends all others
     heals_within_s=NOT_FELIX,
     loss=some(TrainLoss),
     train=some(Train, id=the.loss.train),
@@ -72,12 +73,6 @@ def _at(device: str, where: str) -> str:
 
 def _warning(loss: TrainLoss, leg: Leg) -> Text:
     names = {"lost": loss.lost, "sent": loss.sent, "source": leg.source, "target": leg.target, "node": loss.node}
-    if loss.why == "chance":
-        return say(
-            "one of {sent} packets from {source} to {target} was lost, and none of those that were sent after it: one "
-            "may be lost anywhere.",
-            **names,
-        )
     lost = say("of {sent} packets from {source} to {target} {lost} were lost.", **names)
     if loss.why == "target":
         return told(
