@@ -84,7 +84,7 @@ ELSEWHERE = {
         "tunnel_mtu_too_large",
         "no encapsulation",
     ): "pod_mtu_too_large",  # the uplink is too small for pods
-    ("route_blackholed", "one node"): "pod_route_missing",  # what is swallowed is the pod's own address
+    ("route_blackholed", "one node"): "pod_route_wrong_device",  # what is swallowed is the pod's own address
     ("route_shadowed", "one node"): "pod_route_wrong_device",
     ("route_wrong_device", "one subnet of CrossSubnet"): "route_wrong_next_hop",  # the uplink is right there
     ("tunnel_mtu_too_large", "one subnet of CrossSubnet"): "pod_mtu_too_large",
@@ -279,12 +279,12 @@ def _all_pairs(lab: Lab, task: Task) -> Result:
 
 def score(wanted: Sequence[Task]) -> list[Result]:
     """All answers, as many labs side by side as LABS; each is printed when its lab is done."""
-    of_variant: dict[str, list[Task]] = defaultdict(list)
+    of_labs: dict[tuple[str, bool], list[Task]] = defaultdict(list)  # healthy is what nobody has wounded before
     for task in wanted:
-        of_variant[task.variant].append(task)
+        of_labs[task.variant, bool(task.wounds)].append(task)
     jobs = [
         (variant, group[start : start + AT_ONCE])
-        for variant, group in of_variant.items()
+        for (variant, _), group in of_labs.items()
         for start in range(0, len(group), AT_ONCE)
     ]
     found: list[Result] = []
