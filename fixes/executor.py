@@ -1,15 +1,14 @@
-"""Does on its node what was approved, at most once; without it an approval would change nothing, or change it twice."""
+"""Does what was approved, at most once; without it an approval would change nothing, or change it twice."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
 
 from fixes.approvers import Approvers
-from fixes.kernel import Kernel
-from fixes.kind import EvidenceChanged, Kind, kinds
+from fixes.hands import Hands
+from fixes.kind import EvidenceChanged, TooSoon
 from fixes.request import FixRequest, Phase, Refused, moment
 from fixes.store import FixStore, StoreError
 
@@ -21,30 +20,21 @@ RETRIES_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 
 
 class Executor:
-    """One per node, one request at a time.
+    """One for each node and one for the cluster, one request at a time.
 
-    The order that makes it at most once: Running is written by compare-and-swap first, then the kernel, then the
+    The order that makes it at most once: Running is written by compare-and-swap first, then the change, then the
     result. Whoever finds Running does not act: another one is at it, or it died and nobody knows how far it came.
     """
 
-    def __init__(
-        self,
-        node: str,
-        store: FixStore,
-        kernel: Kernel,
-        approvers: Approvers,
-        known: Mapping[str, Kind] | None = None,
-    ) -> None:
-        self.node = node
+    def __init__(self, hands: Hands, store: FixStore, approvers: Approvers) -> None:
+        self._hands = hands
         self._store = store
-        self._kernel = kernel
         self._approvers = approvers
-        self._kinds = kinds() if known is None else known
 
     async def run(self) -> None:
         """Until cancelled. A connection that breaks is made anew, and everything is read again then."""
         async for seen, request in self._store.watch():
-            if seen == "deleted" or request.spec.node != self.node:
+            if seen == "deleted" or not self._hands.mine(request):
                 continue
             if request.status.phase not in (Phase.APPROVED, Phase.RUNNING):
                 continue
@@ -75,7 +65,7 @@ class Executor:
     async def handle(self, name: str) -> FixRequest:
         """Bring one request as far as it goes. Raises StoreError and request.Refused."""
         request = await self._store.get(name)
-        if request.spec.node != self.node:
+        if not self._hands.mine(request):
             return request
         if request.status.phase is Phase.RUNNING:
             return await self._settle(request)
@@ -84,27 +74,24 @@ class Executor:
         return request
 
     async def _execute(self, request: FixRequest) -> FixRequest:
-        kind = self._kinds.get(request.spec.kind)
-        if kind is None or kind.executes_on != "node":
-            return await self._end(request, Phase.FAILED, f"{self.node} does not know the fix {request.spec.kind!r}.")
         if refusal := self._approvers.refusal(request):
             return await self._end(request, Phase.FAILED, f"Nothing was done: {refusal}.")
         try:
-            await asyncio.to_thread(kind.holds, self._kernel, request.spec.arguments)
+            await self._hands.holds(request.spec)
         except EvidenceChanged as changed:
             return await self._end(request, Phase.STALE, f"Nothing was done: {changed} Ask again.")
         except Exception as error:  # or the same request would end this process again after every restart
             log.exception("%s cannot be checked", request.name)
             return await self._end(request, Phase.FAILED, f"Nothing was done: {error or type(error).__name__}.")
-        running = await self._store.transition(request.name, Phase.RUNNING, message=f"by the fixer of {self.node}")
+        running = await self._store.transition(request.name, Phase.RUNNING, message=f"by the fixer of {self._hands.name}")
         if running.status.phase is not Phase.RUNNING:  # too late, or not what was approved
             return running
         try:
-            await asyncio.to_thread(kind.execute, self._kernel, request.spec.arguments)
-            right, text = await asyncio.to_thread(kind.verify, self._kernel, request.spec.arguments)
+            await self._hands.execute(request.spec)
+            right, text = await self._hands.verify(request.spec)
         except Exception as error:  # whatever it is: it was tried once, and that has to be said
             log.exception("%s failed", request.name)
-            return await self._end(request, Phase.FAILED, f"It failed on {self.node}: {error or type(error).__name__}.")
+            return await self._end(request, Phase.FAILED, f"It failed on {self._hands.name}: {error or type(error).__name__}.")
         return await self._end(request, Phase.VERIFIED if right else Phase.NOT_FIXED, text)
 
     async def _settle(self, request: FixRequest) -> FixRequest:
@@ -117,12 +104,8 @@ class Executor:
                 request = await self._store.get(request.name)
         if request.status.phase is not Phase.RUNNING:
             return request
-        kind = self._kinds.get(request.spec.kind)
         try:
-            if kind is None:
-                right, text = False, f"{self.node} does not know the fix {request.spec.kind!r}."
-            else:
-                right, text = await asyncio.to_thread(kind.verify, self._kernel, request.spec.arguments)
+            right, text = await self._hands.verify(request.spec)
         except Exception as error:
             log.exception("%s cannot be read", request.name)
             right, text = False, f"It cannot be read: {error or type(error).__name__}."

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from facts import Cause, Fact, Leg, Neighbor
 from fixes.kernel import Kernel
-from fixes.kind import EvidenceChanged, Kind
+from fixes.kind import EvidenceChanged, NodeKind
 from node_probe.netlink import Entry
 
 MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -75,6 +75,11 @@ def holds(kernel: Kernel, arguments: Mapping[str, str]) -> None:
         raise EvidenceChanged(f"{address} on {device} is {now or 'unresolved'} now; it was {seen or 'unresolved'}.")
 
 
+def preview(kernel: Kernel, arguments: Mapping[str, str]) -> list[str]:
+    device, address, mac = _check(arguments)
+    return [f"ip neigh replace {address} lladdr {mac} dev {device} nud permanent"]
+
+
 def execute(kernel: Kernel, arguments: Mapping[str, str]) -> None:
     kernel.replace_neighbor(*_check(arguments))
 
@@ -108,13 +113,14 @@ def _check(arguments: Mapping[str, str]) -> tuple[str, str, str]:
     return device, address, mac
 
 
-KIND = Kind(
+KIND = NodeKind(
     name="replace_neighbor",
     title=title,
     blast_radius=blast_radius,
     undo=undo,
     propose=propose,
     holds=holds,
+    preview=preview,
     execute=execute,
     verify=verify,
 )
