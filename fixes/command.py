@@ -12,6 +12,7 @@ import sys
 
 from fixes.approvers import Approvers
 from fixes.executor import Executor
+from fixes.hands import NodeHands
 from fixes.kernel import Kernel
 from fixes.store import StoreError, connect
 
@@ -41,7 +42,7 @@ async def _serve(node: str, kubeconfig: str, namespace: str, approvers: Approver
     if not approvers.entries:
         log.warning("CALICO_WHY_APPROVERS is empty: nobody may approve, so nothing will ever be done on %s.", node)
     async with connect(kubeconfig, namespace) as store:
-        work = asyncio.ensure_future(Executor(node, store, Kernel(), approvers).run())
+        work = asyncio.ensure_future(Executor(NodeHands(node, Kernel()), store, approvers).run())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, work.cancel)

@@ -9,7 +9,7 @@ import logging
 from fixes.approvers import Approvers
 from fixes.hands import Hands
 from fixes.kind import EvidenceChanged, TooSoon
-from fixes.request import FixRequest, Phase, Refused, moment
+from fixes.request import FixRequest, Phase, Refused, expired, moment
 from fixes.store import FixStore, StoreError
 
 log = logging.getLogger(__name__)
@@ -30,28 +30,49 @@ class Executor:
         self._hands = hands
         self._store = store
         self._approvers = approvers
+        self._turn = asyncio.Lock()
+        self._works: set[asyncio.Task[None]] = set()
+        self._later: dict[str, asyncio.TimerHandle] = {}
+        self._stopping = False
 
     async def run(self) -> None:
-        """Until cancelled. A connection that breaks is made anew, and everything is read again then."""
-        async for seen, request in self._store.watch():
-            if seen == "deleted" or not self._hands.mine(request):
-                continue
-            if request.status.phase not in (Phase.APPROVED, Phase.RUNNING):
-                continue
-            work = asyncio.ensure_future(self._handle_patiently(request.name))
-            try:
-                await asyncio.shield(work)
-            except asyncio.CancelledError:
-                # Told to stop in the middle of it: a change that was begun is ended and said, if that is quick.
-                await asyncio.wait({work}, timeout=STOP_S)
+        """Until cancelled. A connection that breaks is made anew, and everything is read again then.
+
+        So is after a restart whatever waited for its second look: it is Approved still.
+        """
+        try:
+            async for seen, request in self._store.watch():
+                if seen == "deleted" or not self._hands.mine(request):
+                    continue
+                if request.status.phase in (Phase.APPROVED, Phase.RUNNING):
+                    await asyncio.shield(self._begin(request.name))
+        finally:
+            # Told to stop in the middle of it: a change that was begun is ended and said, if that is quick.
+            self._stopping = True
+            for waiting in self._later.values():
+                waiting.cancel()
+            if self._works:
+                await asyncio.wait(self._works, timeout=STOP_S)
+            for work in self._works:
                 work.cancel()
-                raise
+
+    def _begin(self, name: str) -> asyncio.Task[None]:
+        work = asyncio.create_task(self._handle_patiently(name))
+        self._works.add(work)
+        work.add_done_callback(self._works.discard)
+        return work
 
     async def _handle_patiently(self, name: str) -> None:
         """Nothing tells again of a missed approval until the watch is made anew, so a broken look is repeated."""
         for delay in RETRIES_S:
             try:
-                await self.handle(name)
+                async with self._turn:
+                    if not self._stopping:
+                        await self.handle(name)
+                return
+            except TooSoon as soon:
+                log.info("%s: %s", name, soon)
+                self._come_back(name, soon.wait_s)
                 return
             except Refused as refused:  # somebody else moved it meanwhile
                 log.info("%s: %s", name, refused.sentence)
@@ -62,8 +83,14 @@ class Executor:
                     return
                 await asyncio.sleep(delay)
 
+    def _come_back(self, name: str, wait_s: float) -> None:
+        """Look at it again then; others have their turn meanwhile."""
+        if name in self._later:  # a watch that was made anew tells of it once more
+            self._later[name].cancel()
+        self._later[name] = asyncio.get_running_loop().call_later(wait_s, self._begin, name)
+
     async def handle(self, name: str) -> FixRequest:
-        """Bring one request as far as it goes. Raises StoreError and request.Refused."""
+        """Bring one request as far as it goes. Raises StoreError, Refused, and TooSoon when nothing is due yet."""
         request = await self._store.get(name)
         if not self._hands.mine(request):
             return request
@@ -74,16 +101,22 @@ class Executor:
         return request
 
     async def _execute(self, request: FixRequest) -> FixRequest:
+        if expired(request.spec, self._store.now()):
+            return await self._end(request, Phase.EXPIRED, "")
         if refusal := self._approvers.refusal(request):
             return await self._end(request, Phase.FAILED, f"Nothing was done: {refusal}.")
         try:
             await self._hands.holds(request.spec)
         except EvidenceChanged as changed:
             return await self._end(request, Phase.STALE, f"Nothing was done: {changed} Ask again.")
+        except TooSoon as soon:
+            left = (moment(request.spec.expires_at) - self._store.now()).total_seconds()
+            raise TooSoon(str(soon), max(0.0, min(soon.wait_s, left))) from None
         except Exception as error:  # or the same request would end this process again after every restart
             log.exception("%s cannot be checked", request.name)
             return await self._end(request, Phase.FAILED, f"Nothing was done: {error or type(error).__name__}.")
-        running = await self._store.transition(request.name, Phase.RUNNING, message=f"by the fixer of {self._hands.name}")
+        by = f"by the fixer of {self._hands.name}"
+        running = await self._store.transition(request.name, Phase.RUNNING, message=by)
         if running.status.phase is not Phase.RUNNING:  # too late, or not what was approved
             return running
         try:
@@ -91,7 +124,8 @@ class Executor:
             right, text = await self._hands.verify(request.spec)
         except Exception as error:  # whatever it is: it was tried once, and that has to be said
             log.exception("%s failed", request.name)
-            return await self._end(request, Phase.FAILED, f"It failed on {self._hands.name}: {error or type(error).__name__}.")
+            why = error or type(error).__name__
+            return await self._end(request, Phase.FAILED, f"It failed on {self._hands.name}: {why}.")
         return await self._end(request, Phase.VERIFIED if right else Phase.NOT_FIXED, text)
 
     async def _settle(self, request: FixRequest) -> FixRequest:

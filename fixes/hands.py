@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from fixes.calico import Calico
 from fixes.kernel import Kernel
 from fixes.kind import ClusterKind, Kind, NodeKind, kinds
 from fixes.request import FixRequest, Spec
+
+if TYPE_CHECKING:
+    from fixes.calico import Calico
 
 
 class Hands(Protocol):
