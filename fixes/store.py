@@ -71,6 +71,11 @@ class FixStore:
         self.namespace = namespace
         self.now = now
 
+    @property
+    def api(self) -> client.ApiClient:
+        """For what stands beside the requests: the audit trail, the switch."""
+        return self._api
+
     async def create(self, spec: Spec) -> FixRequest:
         """A new Pending request."""
         request = FixRequest(name=new_name(), spec=spec)
