@@ -73,6 +73,20 @@ class LeakedAddresses(Fact, frozen=True, kw_only=True):
     examples: tuple[str, ...] = ()  # "10.244.1.7 (shop/old, node-b)", the first few by address
 
 
+class LeakedAddress(Fact, frozen=True, kw_only=True):
+    """One of them, with all that releasing it rests on (calico.md 2.3)."""
+
+    address: str
+    block: str
+    handle: str
+    sequence: str  # its sequence number: 61 bits, which not every reader of JSON keeps whole
+    owner: str  # fixes.release.fingerprint of the allocation's attribute
+    pod: str  # namespace/name
+    seen_at: str  # RFC 3339, UTC
+    again_after_s: int = 900  # when to look again: kube-controllers' leakGracePeriod, or longer
+    no_route_on: tuple[str, ...] = ()  # every node of the cluster, once all were asked and none has a route to it
+
+
 class BlockClaim(Fact, frozen=True, kw_only=True):
     """A BlockAffinity that names another node than the IPAMBlock itself, which alone is believed."""
 
