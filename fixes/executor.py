@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import logging
 
-from fixes.approvers import Approvers
+from fixes.approvers import RBAC, Approvers
+from fixes.audit import Audit, AuditError
 from fixes.hands import Hands
 from fixes.kind import EvidenceChanged, TooSoon
+from fixes.limits import Switch
 from fixes.request import FixRequest, Phase, Refused, expired, moment
 from fixes.store import FixStore, StoreError
 
@@ -30,6 +32,8 @@ class Executor:
         self._hands = hands
         self._store = store
         self._approvers = approvers
+        self._switch = Switch(store)
+        self._audit = Audit(store, f"fixer of {hands.name}")
         self._turn = asyncio.Lock()
         self._works: set[asyncio.Task[None]] = set()
         self._later: dict[str, asyncio.TimerHandle] = {}
@@ -103,7 +107,7 @@ class Executor:
     async def _execute(self, request: FixRequest) -> FixRequest:
         if expired(request.spec, self._store.now()):
             return await self._end(request, Phase.EXPIRED, "")
-        if refusal := self._approvers.refusal(request):
+        if refusal := self._approvers.refusal(request) or await self._withdrawn(request):
             return await self._end(request, Phase.FAILED, f"Nothing was done: {refusal}.")
         try:
             await self._hands.holds(request.spec)
@@ -115,10 +119,16 @@ class Executor:
         except Exception as error:  # or the same request would end this process again after every restart
             log.exception("%s cannot be checked", request.name)
             return await self._end(request, Phase.FAILED, f"Nothing was done: {error or type(error).__name__}.")
+        # As late as can be: whoever switches fixes off means the very next one.
+        if refusal := await self._switch.refusal(request):
+            return await self._end(request, Phase.FAILED, f"Nothing was done: {refusal}.")
         by = f"by the fixer of {self._hands.name}"
         running = await self._store.transition(request.name, Phase.RUNNING, message=by)
         if running.status.phase is not Phase.RUNNING:  # too late, or not what was approved
+            await self._record(running)
             return running
+        if unwritten := await self._record(running):  # what cannot be written down is not done
+            return await self._end(request, Phase.FAILED, f"Nothing was done: {unwritten}")
         try:
             await self._hands.execute(request.spec)
             right, text = await self._hands.verify(request.spec)
@@ -127,6 +137,13 @@ class Executor:
             why = error or type(error).__name__
             return await self._end(request, Phase.FAILED, f"It failed on {self._hands.name}: {why}.")
         return await self._end(request, Phase.VERIFIED if right else Phase.NOT_FIXED, text)
+
+    async def _withdrawn(self, request: FixRequest) -> str:
+        """Why an approval by RBAC counts no more, "" where it does and for every other. Raises StoreError."""
+        by = request.status.approved_by
+        if by is None or by.entry != RBAC or await self._store.may_approve(by):
+            return ""
+        return f"the cluster's RBAC does not let {by.id} approve (the verb approve on fixrequests.calico-why.io)"
 
     async def _settle(self, request: FixRequest) -> FixRequest:
         """Running, and not by this process: read the world and say what is so. Nothing is run again."""
@@ -152,6 +169,7 @@ class Executor:
             try:
                 ended = await self._store.transition(request.name, phase, message=message)
                 log.info("%s: %s. %s", request.name, ended.status.phase, ended.status.message)
+                await self._record(ended)
                 return ended
             except StoreError as error:
                 if error.missing:
@@ -159,3 +177,16 @@ class Executor:
                 log.warning("%s is %s, which cannot be written yet: %s", request.name, phase, error.sentence)
                 await asyncio.sleep(delay)
         return await self._store.transition(request.name, phase, message=message)
+
+    async def _record(self, request: FixRequest) -> str:
+        """Why it is not in the audit trail, "" once it is. Of an end the bot writes later what is missing there."""
+        why = ""
+        for delay in RETRIES_S[:3]:
+            try:
+                await self._audit.follow(request)
+                return ""
+            except AuditError as error:
+                log.warning("%s is not in the audit trail: %s", request.name, error.sentence)
+                why = error.sentence
+                await asyncio.sleep(delay)
+        return why

@@ -76,7 +76,8 @@ class Person(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     name: str = ""
     via: str  # "slack" | "kubectl"
-    entry: str = ""  # of an approver: the entry of the approver list that allowed it (an id, a group id)
+    entry: str = ""  # of an approver: the entry of the approver list that allowed it (an id, a group id), or "rbac"
+    groups: tuple[str, ...] = ()  # of an approver by RBAC: the Kubernetes groups, to ask RBAC once more
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):

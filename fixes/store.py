@@ -160,6 +160,44 @@ class FixStore:
         name = review.status.user_info.username
         return Person(id=name, name=name, via="kubectl")
 
+    async def right_to_approve(self) -> tuple[str, ...] | None:
+        """This client's Kubernetes groups where RBAC lets it approve here, None where it does not."""
+        review = await self._call(
+            client.AuthorizationV1Api(self._api).create_self_subject_access_review(
+                {
+                    "apiVersion": "authorization.k8s.io/v1",
+                    "kind": "SelfSubjectAccessReview",
+                    "spec": {"resourceAttributes": self._approving()},
+                },
+                **_limits(),
+            )
+        )
+        if not review.status.allowed:
+            return None
+        who = await self._call(
+            client.AuthenticationV1Api(self._api).create_self_subject_review(
+                {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}, **_limits()
+            )
+        )
+        return tuple(who.status.user_info.groups or ())
+
+    async def may_approve(self, person: Person) -> bool:
+        """Whether RBAC lets this Kubernetes user approve here, now."""
+        review = await self._call(
+            client.AuthorizationV1Api(self._api).create_subject_access_review(
+                {
+                    "apiVersion": "authorization.k8s.io/v1",
+                    "kind": "SubjectAccessReview",
+                    "spec": {"resourceAttributes": self._approving(), "user": person.id, "groups": list(person.groups)},
+                },
+                **_limits(),
+            )
+        )
+        return bool(review.status.allowed)
+
+    def _approving(self) -> dict[str, str]:
+        return {"verb": "approve", "group": GROUP, "resource": PLURAL, "namespace": self.namespace}
+
     async def _changes(self, version: str) -> AsyncGenerator[tuple[Seen, FixRequest]]:
         watch = Watch()
         stream = watch.stream(
