@@ -28,6 +28,10 @@ class Entry(NamedTuple):
     kind: str = ""
     cluster: str = ""
 
+    @property
+    def kubernetes(self) -> bool:
+        return self.who.startswith(KUBERNETES)
+
 
 def parse(text: str) -> Entry | None:
     """None for what can be nobody."""
@@ -39,7 +43,7 @@ def parse(text: str) -> Entry | None:
 class Approvers:
     """Slack user ids, Slack user group ids and `kubernetes:<username>`, each for one kind or cluster where it says so.
 
-    No entry means nobody. cluster: this one's name, as entries write it. rbac: whether RBAC's verb `approve` counts, too.
+    No entry means nobody. cluster: this one's name, as entries write it. rbac: RBAC's verb `approve` counts, too.
     """
 
     entries: frozenset[str] = frozenset()

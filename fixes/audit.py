@@ -316,8 +316,8 @@ def _failed(error: ApiException) -> AuditError:
 
 def _unreachable(error: Exception) -> AuditError:
     return AuditError(
-        f"The API server cannot be reached ({error or type(error).__name__}), so the audit trail can neither be read nor "
-        "written. Check the kubeconfig and the network, then try again."
+        f"The API server cannot be reached ({error or type(error).__name__}), so the audit trail can neither be read "
+        "nor written. Check the kubeconfig and the network, then try again."
     )
 
 

@@ -163,15 +163,15 @@ def _begun_since(request: FixRequest, since: datetime) -> bool:
 
 def _failed(error: ApiException) -> StoreError:
     return StoreError(
-        f"The API server answered {error.status} ({error.reason}) about the ConfigMap {NAME}, which says whether fixes are "
-        "on, so nothing is done. Grant get, create and update on it."
+        f"The API server answered {error.status} ({error.reason}) about the ConfigMap {NAME}, which says whether fixes "
+        "are on, so nothing is done. Grant get, create and update on it."
     )
 
 
 def _unreachable(error: Exception) -> StoreError:
     return StoreError(
-        f"The API server cannot be reached ({error or type(error).__name__}), so nobody knows whether fixes are on, and "
-        "nothing is done. Check the kubeconfig and the network, then try again."
+        f"The API server cannot be reached ({error or type(error).__name__}), so nobody knows whether fixes are on, "
+        "and nothing is done. Check the kubeconfig and the network, then try again."
     )
 
 

@@ -33,6 +33,7 @@ VALUE = 2000
 
 APPROVE = "fix_approve"
 REJECT = "fix_reject"
+REASON = "fix_reason"  # the form that asks why, its block and its field
 CHOOSE = "why_choose"  # action_id "why_choose:0", value the words of a new question
 
 MARKS = {"cause": ":x:", "healthy": ":white_check_mark:", "unknown": ":grey_question:"}
@@ -374,6 +375,25 @@ def _buttons(name: str, title: str, blast_radius: str, language: Language) -> Bl
                 "value": name,
             },
         ],
+    }
+
+
+def reason_form(name: str, about: str, longest: int, language: Language = ENGLISH) -> Mapping[str, Any]:
+    """The modal that asks why a request is rejected. about: comes back with the answer, and nobody sees it."""
+    asked = {
+        "type": "input",
+        "block_id": REASON,
+        "label": _plain(language(say("Why not? Everybody can read it.")), 150),
+        "element": {"type": "plain_text_input", "action_id": REASON, "max_length": longest},
+    }
+    return {
+        "type": "modal",
+        "callback_id": REASON,
+        "private_metadata": about,
+        "title": _plain(f"{language(say('Reject'))} {name}", 24),
+        "submit": _plain(language(say("Reject")), 24),
+        "close": _plain(language(say("Not now")), 24),
+        "blocks": [asked],
     }
 
 

@@ -1,0 +1,80 @@
+"""The audit trail and single requests in words, for Slack and terminals; without it only kubectl would have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from bot.approvals import outcome
+from bot.errors import UserError
+from fixes.audit import Audit, Line, exported, told, verify
+from fixes.request import IN_WORDS, FixRequest
+from fixes.store import FixStore
+
+SHOWN = 30  # records in one answer
+USAGE = "audit [fx-NAME] | audit verify [sha256:HEAD]"
+
+
+async def audit(store: FixStore, words: Sequence[str], *, jsonl: bool = False, shown: int = SHOWN) -> tuple[bool, str]:
+    """What `audit WORDS` answers, and whether it is good news: False where the trail is broken.
+
+    shown: how many of the newest records are told, 0 for all. Raises StoreError, and UserError for other words.
+    """
+    trail = Audit(store, "reader")
+    if words[:1] == ["verify"] and len(words) <= 2:
+        requests = await store.all()
+        lines = await trail.read()  # after the requests: what is in them is in here
+        wrong = verify(lines, requests, words[1] if len(words) == 2 else "")
+        return not wrong, "\n".join(wrong) if wrong else _whole(lines)
+    if len(words) > 1:
+        raise UserError(f"The words are: {USAGE}.")
+    lines = await trail.read(words[0] if words else "")
+    if jsonl:
+        return True, "\n".join(map(exported, lines))
+    if not lines:
+        return True, f"There is no record of {words[0]}." if words else "The audit trail is empty."
+    left = len(lines) - shown if shown else 0
+    return True, "\n".join([*([f"… {left} older ones"] if left > 0 else []), *map(told, lines[-shown:])])
+
+
+def request(one: FixRequest) -> str:
+    """All of a request: everything that is on its card, what was asked, what it rests on, what happened to it."""
+    spec = one.spec
+    evidence = [
+        f"  {item.id}  {msgspec.json.encode(item.fact, order='deterministic').decode()}" for item in spec.evidence
+    ]
+    rows = [
+        ("", f"{one.name}  {spec.title}"),
+        ("is", outcome(one)),
+        ("kind", spec.kind),
+        ("node", spec.node),
+        ("cluster", spec.cluster),
+        *(("with", f"{name}={value}") for name, value in sorted(spec.arguments.items())),
+        ("blast radius", spec.blast_radius),
+        ("undo", spec.undo),
+        (
+            "asked by",
+            f"{spec.requested_by.name or spec.requested_by.id} ({spec.requested_by.via}) at {spec.requested_at}",
+        ),
+        ("question", spec.question),
+        ("investigation", spec.investigation),
+        ("valid until", spec.expires_at),
+        ("digest", spec.digest),
+    ]
+    lines = [f"{label + ':':<15}{text}" if label else text for label, text in rows if text]
+    lines += ["evidence:", *evidence]
+    for event in one.status.history:
+        by = f" by {event.by.name or event.by.id} ({event.by.entry or event.by.via})" if event.by else ""
+        said = f": {event.message}" if event.message else ""
+        lines.append(f"{event.at}  {IN_WORDS[event.phase]}{by}{said}")
+    if look := one.status.second_look:
+        lines.append(f"{look.at}  second look: {look.text}")
+    return "\n".join(lines)
+
+
+def _whole(lines: Sequence[Line]) -> str:
+    if not lines:
+        return "The audit trail is empty, and nothing is missing in it."
+    last = lines[-1]
+    return f"The audit trail is whole: {len(lines)} records, its head is {last.name} {last.spec['hash']}."
