@@ -30,7 +30,7 @@ HELP = "carry out approved fixes, of one node (NET_ADMIN) or of the cluster (no 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--node", help="name of the node this runs on, as Kubernetes knows it")
-    which.add_argument("--cluster", action="store_true", help="fixes in Calico's objects; of several replicas one works")
+    which.add_argument("--cluster", action="store_true", help="Calico's objects instead; of several replicas one works")
     parser.add_argument("--kubeconfig", help="kubeconfig file ($KUBECONFIG; without one: in-cluster configuration)")
     parser.add_argument("--namespace", help="namespace of the fix requests (calico-why, $CALICO_WHY_NAMESPACE)")
 
@@ -70,5 +70,5 @@ async def _work(node: str, store: FixStore, approvers: Approvers) -> None:
         return
     # A container that is started again keeps its host name: it is another holder all the same.
     holder = f"{socket.gethostname()}_{secrets.token_hex(4)}"
-    cluster = Executor(ClusterHands(Calico(store.api)), store, approvers)
-    await Lease(store.api, store.namespace, holder).run(cluster.run)
+    hands = ClusterHands(Calico(store.api))
+    await Lease(store.api, store.namespace, holder).run(lambda: Executor(hands, store, approvers).run())

@@ -142,9 +142,10 @@ async def _release(calico: Calico, wanted: _Wanted) -> None:
     for _ in range(ATTEMPTS):
         # The block is read first: whoever takes an address of it after that makes the write below a conflict.
         block, _ = await _block(calico, wanted)
+        after = await _after(calico, wanted, block)
         await _nobody_uses_it(calico, wanted)
         try:
-            await calico.replace("ipamblocks", await _after(calico, wanted, block))
+            await calico.replace("ipamblocks", after)
             return
         except Conflict:
             continue
