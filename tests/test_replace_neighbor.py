@@ -18,7 +18,15 @@ KIND = kinds()["replace_neighbor"]
 assert isinstance(KIND, NodeKind)
 WRONG = "66:00:00:00:00:99"
 PEER = BLOCK["b"]  # the tunnel address of node b is the first of its block
-ARGUMENTS = {"device": TUNNEL, "vni": "4096", "address": PEER, "mac": MAC["b"], "seen": WRONG, "peer": "node-b"}
+ARGUMENTS = {
+    "device": TUNNEL,
+    "vni": "4096",
+    "address": PEER,
+    "mac": MAC["b"],
+    "seen": WRONG,
+    "peer": "node-b",
+    "felix_s": "95",
+}
 
 LEG = Leg(
     direction="forward",
@@ -138,7 +146,7 @@ def test_the_rules_propose_exactly_this() -> None:
         KIND.holds(kernel, proposed)
         assert KIND.title(proposed, cause.node) == f"Replace the neighbor {PEER} on node-a"
         assert "node-a -> node-b" in KIND.blast_radius(proposed, cause.node)
-        assert "Felix" in KIND.undo(proposed, cause.node)
+        assert "Felix would do the same within 95 s if it were alive" in KIND.undo(proposed, cause.node)
 
 
 def a_cause(*evidence: Fact, node: str = "node-a") -> Cause:

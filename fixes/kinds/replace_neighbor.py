@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Mapping, Sequence
 
 from facts import Cause, Fact, Leg, Neighbor
+from fixes import evidence, form
 from fixes.kernel import Kernel
 from fixes.kind import EvidenceChanged, NodeKind
 from node_probe.netlink import Entry
-
-MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
-DEVICE = re.compile(r"[^\s/]{1,15}")
 
 
 def title(arguments: Mapping[str, str], node: str) -> str:
@@ -24,22 +20,20 @@ def blast_radius(arguments: Mapping[str, str], node: str) -> str:
 
 
 def undo(arguments: Mapping[str, str], node: str) -> str:
-    return f"Not needed: {arguments['mac']} is what Felix itself would write for {arguments['peer']}."
+    said = f"Not needed: {arguments['mac']} is what Felix itself would write for {arguments['peer']}."
+    return f"{said} {evidence.felix(arguments)}"
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
-    """device, its vni, address, mac (as it should be), seen ("" for no entry), peer (node behind it)."""
-    evidence = [fact for fact in facts if fact.id in cause.evidence]
-    leg = next((fact for fact in evidence if isinstance(fact, Leg)), None)
+    """device, its vni, address, mac (as it should be), seen ("" for no entry), peer (node behind it), felix_s."""
+    leg = evidence.first(Leg, cause, facts)
     if leg is None:
         return None
     entry = next(
         (
             fact
-            for fact in evidence
-            if isinstance(fact, Neighbor)
-            and (fact.node, fact.device, fact.address)
-            == (leg.source_node, leg.tunnel_device, leg.target_tunnel_address)
+            for fact in evidence.of(Neighbor, cause, facts)
+            if (fact.node, fact.device, fact.address) == (leg.source_node, leg.tunnel_device, leg.target_tunnel_address)
         ),
         None,
     )
@@ -52,6 +46,7 @@ def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
         "mac": leg.target_tunnel_mac,
         "seen": entry.mac if entry.found else "",
         "peer": leg.target_node,
+        "felix_s": str(cause.heals_within_s),
     }
     try:
         _check(arguments)
@@ -103,14 +98,7 @@ def _right(entry: Entry | None, mac: str) -> bool:
 
 def _check(arguments: Mapping[str, str]) -> tuple[str, str, str]:
     """device, address, mac, each of its own form. Raises ValueError: nothing else may reach a kernel."""
-    device, address, mac = (arguments.get(name, "") for name in ("device", "address", "mac"))
-    if not DEVICE.fullmatch(device) or device in (".", ".."):
-        raise ValueError(f"{device!r} is not the name of a network device")
-    if not MAC.fullmatch(mac) or mac == "00:00:00:00:00:00" or int(mac[:2], 16) & 1:
-        raise ValueError(f"{mac!r} is not the MAC address of one device")
-    if ipaddress.ip_address(address).is_multicast:
-        raise ValueError(f"{address} is a multicast address")
-    return device, address, mac
+    return form.device(arguments), form.address(arguments), form.mac(arguments)
 
 
 KIND = NodeKind(
