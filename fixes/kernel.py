@@ -23,7 +23,6 @@ from node_probe.netlink import (
     Netlink,
     NetlinkError,
     Route,
-    replace_neighbor,
 )
 
 SYSCTL = Path("/proc/sys")
@@ -52,7 +51,10 @@ def way(prefix: str, next_hop: str, device: str, metric: int) -> str:
 
 
 class Kernel:
-    """The kernel of this process's network namespace. Every method blocks for a millisecond and raises OSError."""
+    """The kernel of this process's network namespace. Every method blocks for a millisecond and raises OSError.
+
+    Not for a thread whose event loop runs.
+    """
 
     def device(self, name: str) -> Device | None:
         """The device of this name, None when there is none."""
@@ -89,8 +91,9 @@ class Kernel:
             return [one for family in (socket.AF_INET, socket.AF_INET6) for one in netlink.neighbors(family, index)]
 
     def replace_neighbor(self, device: str, address: str, mac: str) -> None:
-        """Write a PERMANENT entry, whatever is there now."""
-        replace_neighbor(device, address, mac)
+        """`ip neigh replace ADDRESS lladdr MAC dev DEVICE nud permanent`"""
+        with _writing() as (ip, netlink):
+            ip.neigh("replace", ifindex=netlink.link(device).index, dst=address, lladdr=mac, state=NUD_PERMANENT)
 
     def delete_neighbor(self, device: str, address: str) -> None:
         """`ip neigh del ADDRESS dev DEVICE`"""
@@ -203,6 +206,7 @@ def _written(route: Route) -> dict[str, Any]:
 @contextlib.contextmanager
 def _writing() -> Generator[tuple[Any, Netlink]]:
     """pyroute2's socket to write by, and ours to read by; what the kernel refuses is an OSError like any other."""
+    # Here, not above: whoever only proposes fixes or shows them must not carry these twenty megabytes.
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError as Refused
 

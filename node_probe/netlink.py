@@ -1,7 +1,7 @@
 """What one network namespace's kernel says about one thing at a time; without it nothing below the API could be seen.
 
 Reading is done with structs over one socket: a targeted get costs microseconds and does not grow with the tables.
-pyroute2, which takes twenty megabytes, is loaded only by a process that writes (the fixer); the probe never does.
+Nothing here writes.
 """
 
 from __future__ import annotations
@@ -432,25 +432,6 @@ class Sockets(_Socket):
                 if family in one.families and not one.address.startswith("127.") and one.address != "::1":
                     found.add(port)
         return sorted(port for port in found if port < FIRST_OF_CLIENTS)
-
-
-def replace_neighbor(device: str, address: str, mac: str) -> None:
-    """`ip neigh replace ADDRESS lladdr MAC dev DEVICE nud permanent` in the calling thread's network namespace.
-
-    Blocks for a millisecond; not for a thread whose event loop runs. Raises NetlinkError: ENODEV no such device, EPERM
-    not allowed.
-    """
-    # Here, not above: the probe shares this file, never writes, and must not carry the library.
-    from pyroute2 import IPRoute
-    from pyroute2.netlink.exceptions import NetlinkError as Refused
-
-    with Netlink() as reader:
-        index = reader.link(device).index
-    try:
-        with IPRoute() as kernel:
-            kernel.neigh("replace", ifindex=index, dst=address, lladdr=mac, state=NUD_PERMANENT)
-    except Refused as refused:
-        raise NetlinkError(refused.code, os.strerror(refused.code)) from refused
 
 
 def _pack(address: str) -> tuple[int, bytes]:

@@ -3,6 +3,7 @@ there."""
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -230,6 +231,21 @@ def test_frames_that_go_to_another_node_are_sent_right_again() -> None:
 
 
 # Neighbors
+
+
+@in_namespaces
+def test_a_neighbor_is_replaced_for_good() -> None:
+    nodes, kernel = TwoNodes(), Kernel()
+    learned = {"dst": BLOCK["b"], "lladdr": WRONG, "ifindex": nodes.index("a", TUNNEL), "state": 4}
+    nodes.at("a", lambda ip: ip.neigh("replace", **learned))
+    asyncio.run(asyncio.to_thread(kernel.replace_neighbor, TUNNEL, BLOCK["b"], MAC["b"]))  # as the fixer calls it
+    entry = kernel.neighbor(TUNNEL, BLOCK["b"])
+    assert entry is not None and (entry.mac, entry.state) == (MAC["b"], "PERMANENT")
+    kernel.replace_neighbor(TUNNEL, OTHER_BLOCK, MAC["b"])
+    made = kernel.neighbor(TUNNEL, OTHER_BLOCK)
+    assert made is not None and made.state == "PERMANENT"
+    with pytest.raises(OSError, match=r"[Dd]evice"):
+        kernel.replace_neighbor("vxlan.other", BLOCK["b"], MAC["b"])
 
 
 @in_namespaces
