@@ -172,6 +172,9 @@ class App:
     async def _on_command(self, ack: AsyncAck, body: Body) -> None:
         if body.get("team_id") != self._me.team:
             await ack(text=self._language(say(OWN_ONLY)))
+            stranger = Person(id=str(body.get("user_id") or "?"), via="slack")
+            words = f"{COMMAND} {str(body.get('text') or '')[:100]}: {OWN_ONLY}"
+            self._spawn(self._approvals.note_refusal("", words, stranger), "a stranger's command")
             return
         try:
             said = speech.understand(str(body.get("text") or ""))

@@ -81,6 +81,7 @@ async def test_strangers_are_refused_by_word_and_click_and_that_is_written_down(
             assert await until_in_trail(room, request.name, "refused by U0EVE", word, "another workspace")
         await room.slack.slash("eve", ROOM, f"/calico approve {request.name}")
         await room.whisper("eve", "my own workspace")
+        assert await until_in_trail(room, "refused by U0EVE", f"/calico approve {request.name}")
         assert (await room.store.get(request.name)).status.phase is Phase.PENDING
 
 

@@ -10,10 +10,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
-from fixes.audit import REFUSED, Audit, AuditError, Line, Record, exported, hash_of, name_of, told, verify
+from fixes.audit import REFUSED, START, Audit, AuditError, Line, Record, exported, hash_of, name_of, told, verify
 from fixes.request import FixRequest, Person, Phase, advance
 from fixes.store import FixStore
 from tests.fix_cluster import NAMESPACE, FixCluster, fix_cluster
@@ -154,5 +156,40 @@ async def test_without_a_trail_or_the_right_to_it_the_sentence_says_what_to_do(
             await Audit(store, "bot").append(Record(event=REFUSED))
     cluster.objects.delete("customresourcedefinitions.apiextensions.k8s.io", TRAIL)
     async with cluster.store() as store:
-        with pytest.raises(AuditError, match="kubectl apply -f auditrecord.yaml"):
+        with pytest.raises(AuditError, match=r"kubectl apply -f auditrecord\.yaml"):
             await Audit(store, "bot").append(Record(event=REFUSED))
+
+
+def a_trail(texts: list[str]) -> list[Line]:
+    """A whole one, made without a cluster."""
+    lines: list[Line] = []
+    for number, text in enumerate(texts, 1):
+        previous = str(lines[-1].spec["hash"]) if lines else START
+        spec = {"number": number, "previous": previous, "at": "now", "event": REFUSED, "writer": "bot", "text": text}
+        lines.append(Line(name_of(number), spec | {"hash": hash_of(spec)}))
+    return lines
+
+
+@given(st.lists(st.text(), min_size=2, max_size=8), st.data())
+def test_whatever_is_done_to_a_trail_is_noticed_but_a_shorter_end_needs_its_head(
+    texts: list[str], data: st.DataObject
+) -> None:
+    lines = a_trail(texts)
+    head = str(lines[-1].spec["hash"])
+    assert verify(lines, head=head) == []
+    at = data.draw(st.integers(0, len(lines) - 1))
+    field = data.draw(st.sampled_from(sorted(lines[at].spec)))
+    edited = {**lines[at].spec, field: data.draw(st.one_of(st.text(), st.integers()))}
+    if edited != lines[at].spec:
+        assert verify([*lines[:at], Line(lines[at].name, edited), *lines[at + 1 :]])
+        again = edited | {"hash": hash_of(edited)}
+        if again != lines[at].spec:  # a hash that was edited and made right again
+            assert verify([*lines[:at], Line(lines[at].name, again), *lines[at + 1 :]], head=head)
+    assert verify([*lines[:at], *lines[at + 1 :]], head=head)
+    cut = verify(lines[:-1], head=head)
+    assert len(cut) == 1
+    assert "its end was cut off" in cut[0]
+    other = data.draw(st.integers(0, len(lines) - 1).filter(lambda number: number != at))
+    swapped = list(lines)
+    swapped[at], swapped[other] = Line(lines[at].name, lines[other].spec), Line(lines[other].name, lines[at].spec)
+    assert verify(swapped)

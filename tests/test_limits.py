@@ -55,8 +55,8 @@ class Scene:
         return await Executor(self.hands, self.store, approvers or Approvers(frozenset({"U0BO"}))).handle(request.name)
 
     def configure(self, **data: str) -> None:
-        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME, "namespace": NAMESPACE}, "data": data}
-        self.cluster.objects.create(body)
+        metadata = {"name": NAME, "namespace": NAMESPACE}
+        self.cluster.objects.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
 
 
 @pytest.fixture
@@ -182,5 +182,6 @@ async def test_a_group_for_one_kind_lets_no_other_be_done(scene: Scene) -> None:
     approvers = Approvers(frozenset({"release_ip:S0NETOPS"}))
     by = Person(id="U0BO", via="slack", entry="release_ip:S0NETOPS")
     refused = await scene.handled(by, approvers)
-    assert "not on the list of approvers (CALICO_WHY_APPROVERS) of this fixer for replace_neighbor" in refused.status.message
+    words = "not on the list of approvers (CALICO_WHY_APPROVERS) of this fixer for replace_neighbor"
+    assert words in refused.status.message
     assert (await scene.handled(by, approvers, kind="release_ip")).status.phase is Phase.VERIFIED
