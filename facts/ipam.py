@@ -82,7 +82,6 @@ class LeakedAddress(Fact, frozen=True, kw_only=True):
     sequence: str  # its sequence number: 61 bits, which not every reader of JSON keeps whole
     owner: str  # fixes.release.fingerprint of the allocation's attribute
     pod: str  # namespace/name
-    seen_at: str  # RFC 3339, UTC
     again_after_s: int = 900  # when to look again: kube-controllers' leakGracePeriod, or longer
     no_route_on: tuple[str, ...] = ()  # every node of the cluster, once all were asked and none has a route to it
 

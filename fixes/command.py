@@ -69,6 +69,6 @@ async def _work(node: str, store: FixStore, approvers: Approvers) -> None:
         await Executor(NodeHands(node, Kernel()), store, approvers).run()
         return
     # A container that is started again keeps its host name: it is another holder all the same.
-    holder = f"{socket.gethostname()}_{secrets.token_hex(4)}"
+    holder = f"{socket.gethostname()}_{os.getpid()}_{secrets.token_hex(4)}"
     hands = ClusterHands(Calico(store.api))
     await Lease(store.api, store.namespace, holder).run(lambda: Executor(hands, store, approvers).run())

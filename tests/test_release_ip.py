@@ -54,13 +54,12 @@ def arguments_for(model: Model, address: str = ADDRESS, **changes: str) -> dict[
         sequence=str(held.sequence),
         owner=fingerprint(held.attribute),
         pod=f"{secondary.get('namespace', 'shop')}/{secondary.get('pod', 'gone')}",
-        seen_at=stamp(SEEN_AT),
         no_route_on=NODES,
     )
     cause = Cause(rule="ip_leaked", title="", text="", evidence=(fact.id,))
     arguments = KIND.propose(cause, [fact])
     assert arguments is not None
-    return arguments | changes
+    return arguments | {"seen_at": stamp(SEEN_AT)} | changes
 
 
 def run(writer: Any) -> Any:
@@ -338,7 +337,6 @@ def test_without_the_nodes_answers_it_is_not_proposed() -> None:
         sequence="1",
         owner="x",
         pod="shop/gone",
-        seen_at=stamp(SEEN_AT),
     )
     assert KIND.propose(Cause(rule="ip_leaked", title="", text="", evidence=(fact.id,)), [fact]) is None
     with pytest.raises(ValueError, match="no_route_on"):

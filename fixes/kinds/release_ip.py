@@ -63,7 +63,10 @@ def nodes_asked(names: Iterable[str]) -> str:
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
-    """The first of the cause's leaked addresses that no asked node has a route to."""
+    """The first of the cause's leaked addresses that no asked node has a route to.
+
+    `seen_at`, the first of the two looks (P1), is when the request is made.
+    """
     for fact in facts:
         if not isinstance(fact, LeakedAddress) or fact.id not in cause.evidence or not fact.no_route_on:
             continue
@@ -74,7 +77,6 @@ def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
             "sequence": fact.sequence,
             "owner": fact.owner,
             "pod": fact.pod,
-            "seen_at": fact.seen_at,
             "again_after_s": str(fact.again_after_s),
             "no_route_on": nodes_asked(fact.no_route_on),
         }
