@@ -25,6 +25,7 @@ from node_probe.netlink import (
     Route,
 )
 
+NUD_STALE = 4  # linux/neighbour.h
 SYSCTL = Path("/proc/sys")
 FELIX_S = 2.0
 
@@ -94,6 +95,11 @@ class Kernel:
         """`ip neigh replace ADDRESS lladdr MAC dev DEVICE nud permanent`"""
         with _writing() as (ip, netlink):
             ip.neigh("replace", ifindex=netlink.link(device).index, dst=address, lladdr=mac, state=NUD_PERMANENT)
+
+    def relearn_neighbor(self, device: str, address: str, mac: str) -> None:
+        """`ip neigh replace ADDRESS lladdr MAC dev DEVICE nud stale`: the kernel checks it when it next needs it."""
+        with _writing() as (ip, netlink):
+            ip.neigh("replace", ifindex=netlink.link(device).index, dst=address, lladdr=mac, state=NUD_STALE)
 
     def delete_neighbor(self, device: str, address: str) -> None:
         """`ip neigh del ADDRESS dev DEVICE`"""

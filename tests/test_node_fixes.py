@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from engine.rule import CauseRule, Ref, as_text
-from facts import Allocation, CalicoNode, Cause, Fact, Leg, Lost, ProbeResult, Sighting, Way
+from facts import Allocation, CalicoNode, Cause, Fact, Leg, Link, Lost, Neighbor, ProbeResult, Sighting, Way
 from fixes.kernel import Kernel
 from fixes.kind import EvidenceChanged, NodeKind, TooSoon, kinds
 from fixes.request import stamp
@@ -246,6 +246,47 @@ def test_a_neighbor_is_replaced_for_good() -> None:
     assert made is not None and made.state == "PERMANENT"
     with pytest.raises(OSError, match=r"[Dd]evice"):
         kernel.replace_neighbor("vxlan.other", BLOCK["b"], MAC["b"])
+
+
+@in_namespaces
+def test_what_somebody_wrote_for_a_pod_becomes_the_kernels_to_check() -> None:
+    nodes, kernel = TwoNodes(), Kernel()
+    pod = nodes.index("a", CART_INTERFACE)
+
+    def write(state: int, mac: str = WRONG) -> None:
+        nodes.at("a", lambda ip: ip.neigh("replace", ifindex=pod, dst=CART, lladdr=mac, state=state))
+
+    write(PERMANENT)
+    kind, arguments = proposed("pod_neighbor_wrong", TO_CART)
+    own = nodes.at("cart", lambda ip: ip.link("get", ifname="eth0")[0].get("IFLA_ADDRESS"))
+    assert (arguments["device"], arguments["mac"], arguments["peer"]) == (CART_INTERFACE, own, "shop/cart")
+    assert kind.preview(kernel, arguments) == [f"ip neigh replace {CART} lladdr {own} dev {CART_INTERFACE} nud stale"]
+    write(4)  # STALE: the next packet would have the kernel ask
+    assert "the kernel checks it itself" in refusal(kind, arguments)
+    write(PERMANENT, "66:00:00:00:00:77")
+    assert "is 66:00:00:00:00:77 now" in refusal(kind, arguments)
+    assert "nothing learns there" in refusal(kind, {**arguments, "device": TUNNEL})
+    write(PERMANENT)
+    mended("pod_neighbor_wrong", TO_CART)
+    entry = kernel.neighbor(CART_INTERFACE, CART)
+    assert entry is not None and entry.state != "PERMANENT"
+
+
+@in_namespaces
+def test_what_somebody_wrote_for_the_peers_node_becomes_the_kernels_to_check() -> None:
+    nodes, kernel = TwoNodes(), Kernel()
+    uplink = nodes.index("a", "eth0")
+    own = nodes.at("b", lambda ip: ip.link("get", ifname="eth0")[0].get("IFLA_ADDRESS"))
+    nodes.at("a", lambda ip: ip.neigh("replace", ifindex=uplink, dst=NODE["b"], lladdr=WRONG, state=PERMANENT))
+    peer = Link(node="node-b", device="eth0", found=True, up=True, mac=own, node_address=NODE["b"])
+    back = Neighbor(node="node-b", device="eth0", address=NODE["a"], found=True, mac="66:00:00:00:00:01", state="STALE")
+    question = {"ways": (Way(destination=DB, source=CART, incoming=CART_INTERFACE, expected_peer=NODE["b"]),)}
+    arguments = mended("underlay_neighbor_wrong", LEG, NODE_A, peer, back, **question)
+    assert (arguments["device"], arguments["address"], arguments["mac"]) == ("eth0", NODE["b"], own)
+    undo = of_kind("replace_neighbor").undo(arguments, "node-a")
+    assert undo.startswith(f"ip neigh replace {NODE['b']} lladdr {WRONG} dev eth0 nud permanent.")
+    entry = kernel.neighbor("eth0", NODE["b"])
+    assert entry is not None and entry.state != "PERMANENT"
 
 
 @in_namespaces
