@@ -120,7 +120,7 @@ class Approvals:
         return None if phase is to else await self.decide(name, to, person, shown=shown)
 
     async def turn(self, on: bool, person: Person, reason: str = "") -> Decision:
-        """Switch all fixes on or off. Raises StoreError when that could not be done, or not be written down."""
+        """Switch all fixes on or off. Raises StoreError when that could not be done."""
         try:
             by = await self._granted(person, SWITCH)
         except GroupsUnknown as unknown:
@@ -133,10 +133,16 @@ class Approvals:
             await self.note_refusal("", f"switch {'on' if on else 'off'}: {refused}", person)
             return Decision(False, refused)
         await self._switch.turn(on, by, reason)
-        await self._audit.append(Record(event=f"switched {'on' if on else 'off'}", by=by, text=reason))
-        if on:
-            return Decision(True, say("Fixes are on. What is approved is done."))
-        return Decision(True, say("Fixes are off. Nothing that is not being executed right now will be done."))
+        done = say(
+            "Fixes are on. What is approved is done."
+            if on
+            else "Fixes are off. Nothing that is not being executed right now will be done."
+        )
+        try:
+            await self._audit.append(Record(event=f"switched {'on' if on else 'off'}", by=by, text=reason))
+        except AuditError as error:
+            return Decision(True, say("{done} It is not in the audit trail: {why}", done=done, why=error.sentence))
+        return Decision(True, done)
 
     async def note_refusal(
         self, name: str, text: str, person: Person, shown: Shown | None = None, request: FixRequest | None = None

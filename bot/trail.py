@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import msgspec
@@ -12,6 +13,7 @@ from fixes.audit import Audit, Line, exported, told, verify
 from fixes.request import IN_WORDS, FixRequest
 from fixes.store import FixStore
 
+WRITTEN_IN_S = 2.0
 SHOWN = 30  # records in one answer
 USAGE = "audit [fx-NAME] | audit verify [sha256:HEAD]"
 
@@ -23,9 +25,16 @@ async def audit(store: FixStore, words: Sequence[str], *, jsonl: bool = False, s
     """
     trail = Audit(store, "reader")
     if words[:1] == ["verify"] and len(words) <= 2:
+        head = words[1] if len(words) == 2 else ""
         requests = await store.all()
-        lines = await trail.read()  # after the requests: what is in them is in here
-        wrong = verify(lines, requests, words[1] if len(words) == 2 else "")
+        lines = await trail.read()
+        wrong = verify(lines, requests, head)
+        if (
+            wrong
+        ):  # a step is written down right after it was taken: of a step that was just taken, it is looked for twice
+            await asyncio.sleep(WRITTEN_IN_S)
+            lines = await trail.read()
+            wrong = verify(lines, requests, head)
         return not wrong, "\n".join(wrong) if wrong else _whole(lines)
     if len(words) > 1:
         raise UserError(f"The words are: {USAGE}.")

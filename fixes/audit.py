@@ -113,14 +113,12 @@ class Audit:
         raise AuditError("The audit trail is being written by others all the time; nothing was added to it. Try again.")
 
     def _spec(self, record: Record) -> dict[str, Any]:
-        text = record.text.encode("utf-8", "replace").decode()
-        said = msgspec.structs.replace(record, text=text if len(text) <= TEXT_MAX else text[: TEXT_MAX - 1] + "…")
         spec = {
             "number": self._number + 1,
             "previous": self._hash,
             "at": stamp(self._store.now()),
             "writer": self._writer,
-            **msgspec.to_builtins(said),
+            **_said(record),
         }
         return spec | {"hash": hash_of(spec)}
 
@@ -278,8 +276,16 @@ def _breaks(lines: Sequence[Line]) -> list[str]:
 
 
 def _agrees(spec: Mapping[str, Any], record: Record) -> bool:
-    said = msgspec.to_builtins(record)
-    return all(spec.get(field) == said.get(field) for field in ("event", "by", "digest", "request"))
+    said = _said(record)
+    return all(spec.get(field) == said.get(field) for field in ("event", "by", "digest", "request", "text"))
+
+
+def _said(record: Record) -> dict[str, Any]:
+    """A record's own fields as they are written, lists and all as JSON has them."""
+    text = record.text.encode("utf-8", "replace").decode()
+    short = msgspec.structs.replace(record, text=text if len(text) <= TEXT_MAX else text[: TEXT_MAX - 1] + "…")
+    said: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(short))
+    return said
 
 
 def told(line: Line) -> str:

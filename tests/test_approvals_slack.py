@@ -146,4 +146,6 @@ async def test_a_trail_that_takes_nothing_stops_no_answer_and_is_logged(
         assert (await room.store.get(request.name)).status.phase is Phase.PENDING
         await room.ask("/calico audit", "bo")
         await room.whisper("bo", "kubectl apply -f auditrecord.yaml")
+        await room.ask("/calico fixes off", "bo")
+        await room.whisper("bo", "Fixes are off. Nothing that is not being executed right now will be done. It is not in")
     assert "This cluster has no audit trail" in caplog.text
