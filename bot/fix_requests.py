@@ -8,7 +8,7 @@ import msgspec
 
 from bot.investigate import Investigation
 from facts import Cause, Diagnosis
-from fixes.kind import Kind, kinds
+from fixes.kind import ClusterKind, Kind, kinds
 from fixes.request import LIFETIME, Evidence, FixRequest, Person, Spec, digest, document, expired, stamp
 from fixes.store import FixStore
 
@@ -26,7 +26,7 @@ async def requested(investigation: Investigation, store: FixStore, requested_by:
     """The same as FixRequests."""
     proposals = [
         proposal
-        for cause in investigation.diagnosis.causes
+        for cause in (*investigation.diagnosis.causes, *_warnings(investigation.diagnosis))
         if (proposal := _proposal(cause, investigation, store, requested_by))
     ]
     if not proposals:
@@ -37,6 +37,11 @@ async def requested(investigation: Investigation, store: FixStore, requested_by:
         change = _change(spec)
         found[change] = open_ones.get(change) or found.get(change) or await store.create(spec)
     return list(found.values())
+
+
+def _warnings(diagnosis: Diagnosis) -> list[Cause]:
+    """What only warns is mended in the cluster's objects alone: a node's fix would change a path that works."""
+    return [cause for cause in diagnosis.warnings if isinstance(kinds().get(cause.fix), ClusterKind)]
 
 
 def _change(spec: Spec) -> str:

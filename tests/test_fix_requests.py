@@ -92,7 +92,7 @@ async def test_what_must_be_seen_twice_lives_until_after_the_second_look(tmp_pat
 )
 async def test_every_recorded_wound_that_can_be_mended_is_asked_for(tmp_path: Path, mode: str, fix: str) -> None:
     diagnosis = recorded(mode)
-    (cause,) = (one for one in diagnosis.causes if one.rule == mode)
+    (cause,) = (one for one in (*diagnosis.causes, *diagnosis.warnings) if one.rule == mode)
     async with fix_cluster(tmp_path) as cluster, cluster.store(now=lambda: NOW) as store:
         (request,) = [
             one for one in await requested(investigation(diagnosis), store, ANA) if one.spec.kind == fix
