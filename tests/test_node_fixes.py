@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -47,7 +48,7 @@ from tests.two_nodes import (
 
 OTHER_BLOCK = "10.244.3.0"  # of a third node
 WRONG = "66:00:00:00:00:99"
-BOOT, NTF_SELF = 3, 2
+BOOT, NTF_SELF, AF_INET6 = 3, 2, socket.AF_INET6
 
 LEG = Leg(
     direction="forward",
@@ -116,6 +117,8 @@ NODE_A = CalicoNode(
     tunnel_mac=MAC["a"],
     vxlan_expected=True,
 )
+NODE6_A = msgspec.structs.replace(NODE_A, family=6, address=NODE6["a"], subnet="fd00:172:30::/64")
+FOREIGN, FOREIGN6 = (msgspec.structs.replace(leg, flow="f") for leg in (LEG, LEG6))
 LOST = Lost(flow="f", direction="forward")
 
 
@@ -228,6 +231,22 @@ def test_frames_that_go_to_another_node_are_sent_right_again() -> None:
     lead_to(NODE["b"], port=8472)  # the right node, but not its tunnel
     assert mended("fdb_entry_wrong_node", LEG)["seen"] == f"{NODE['b']} port 8472"
     assert Kernel().forwarding(TUNNEL, MAC["b"]) == FELIX_S
+
+
+@in_namespaces
+def test_entries_of_an_ipv6_tunnel_too() -> None:
+    nodes, kernel = TwoNodes(dual=True), Kernel()
+    tunnel = nodes.index("a", TUNNEL6)
+    nodes.at("a", lambda ip: ip.fdb("del", ifindex=tunnel, lladdr=MAC6["b"], dst=NODE6["b"]))
+    mended("fdb_entry_missing", LEG6, question=ask6())
+    assert kernel.forwarding(TUNNEL6, MAC6["b"]) == Entry(address=NODE6["b"], mac=MAC6["b"], state="PERMANENT")
+    nodes.at("a", lambda ip: ip.neigh("del", family=AF_INET6, ifindex=tunnel, dst=BLOCK6["b"]))
+    mended("neighbor_missing", LEG6, question=ask6())
+    nodes.at("a", lambda ip: ip.link("set", index=tunnel, address=WRONG))
+    kernel.replace_neighbor(TUNNEL6, BLOCK6["b"], MAC6["b"])
+    mended("vxlan_device_mac_wrong", LEG6, question=ask6())
+    entry = kernel.neighbor(TUNNEL6, BLOCK6["b"])
+    assert entry is not None and entry.mac == MAC6["b"]
 
 
 # Neighbors
@@ -411,6 +430,17 @@ def test_a_switch_is_set_back(switch: str, name: str, rule: str) -> None:
 
 
 @in_namespaces
+def test_ipv6_has_one_switch_for_the_whole_node() -> None:
+    nodes = TwoNodes(dual=True)
+    nodes.sysctl("a", "net/ipv6/conf/all/forwarding", "0")
+    switch = "net.ipv6.conf.all.forwarding"
+    leg = msgspec.structs.replace(LEG6, forwarding=switch)
+    arguments = mended("ip_forwarding_off", leg, question=ask6())
+    assert (arguments["name"], arguments["value"]) == (switch, "1")
+    assert "router advertisements" in of_kind("set_sysctl").blast_radius(arguments, "node-a")
+
+
+@in_namespaces
 def test_of_several_switches_none_is_proposed() -> None:
     nodes = TwoNodes()
     for device in (TUNNEL, CART_INTERFACE):
@@ -551,17 +581,17 @@ def test_ipv6_routes_have_the_metric_of_the_kernel() -> None:
     block = f"{BLOCK6['b']}/122"
     before = kernel.way(DB6).route
     assert before is not None
-    nodes.at("a", lambda ip: ip.route("del", family=10, dst=block))
-    facts = [LEG6, HELD6, NODE_A, *look(ask6())]
-    cause = judged("route_missing", facts)
-    assert cause is not None
-    kind = of_kind(cause.fix)
-    arguments = kind.propose(cause, facts)
-    assert arguments is not None
-    arguments |= {"now": "yes", "version": "v3.29.0"}
-    kind.holds(kernel, arguments)
-    kind.execute(kernel, arguments)
-    assert kind.verify(kernel, arguments)[0]
+    nodes.at("a", lambda ip: ip.route("del", family=AF_INET6, dst=block))
+    before_mtu = msgspec.structs.replace(LEG6, calico_version="v3.29.0")  # as the nodes of this test are programmed
+    mended("route_missing", before_mtu, HELD6, NODE_A, question=ask6())
+    assert kernel.way(DB6).route == before
+    assert before.metric == 1024
+    uplink = nodes.index("a", "eth0")
+    foreign = {"family": AF_INET6, "dst": f"{DB6}/128", "gateway": NODE6["b"], "oif": uplink, "proto": BOOT}
+    nodes.at("a", lambda ip: ip.route("add", **foreign))
+    mended("foreign_route_to_pod", FOREIGN6, NODE6_A, HELD6, LOST, question=ask6())
+    nodes.at("a", lambda ip: ip.route("add", family=AF_INET6, dst=f"{DB6}/128", type="blackhole", proto=BOOT))
+    mended("route_blackholed", FOREIGN6, HELD6, question=ask6())
     assert kernel.way(DB6).route == before
 
 
@@ -622,9 +652,6 @@ def test_a_way_that_changed_since_is_left_alone() -> None:
     nodes.at("a", lambda ip: ip.route("add", dst=f"{DB}/32", gateway=NODE["b"], oif=uplink))
     seen = f"{DB}/32 via {NODE['b']} dev eth0 metric 0"
     assert "would win over the route that is to be written" in refusal(kind, {**arguments, "seen": seen, "now": "yes"})
-
-
-FOREIGN = msgspec.structs.replace(LEG, flow="f")
 
 
 @in_namespaces

@@ -48,8 +48,8 @@ def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
     if leg is None or cause.node != leg.source_node:
         return None
     entries = [leg.source_interface] + [leg.tunnel_device] * (leg.encapsulation in TUNNELS)
-    off = [one for one in switches if one.value == "0" and (not one.device or one.device in entries)]
-    whole = [one for one in off if not one.device]  # it sets those of the devices with itself
+    off = [one for one in switches if one.value == "0" and (one.name in OF_THE_NODE or one.device in entries)]
+    whole = [one for one in off if one.name in OF_THE_NODE]  # it sets those of the devices with itself
     unlike = [f"net.ipv4.conf.{device}.forwarding" for one in switches for device in one.unlike]
     names = [one.name for one in whole] or [one.name for one in off] or unlike
     if len(names) != 1:
