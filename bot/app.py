@@ -20,7 +20,7 @@ from slack_bolt.context.ack.async_ack import AsyncAck
 from slack_bolt.request.async_request import AsyncBoltRequest
 
 from bot import speech, trail
-from bot.approvals import Approvals, GroupCache, Shown, listing
+from bot.approvals import Approvals, GroupCache, Shown
 from bot.captures import Captures, Capturing
 from bot.cards import Cards
 from bot.conversation import Conversation, Investigate
@@ -34,7 +34,6 @@ from bot.second_look import second_look
 from bot.slack import SLACK_API, Identity, Slack, escape_but_mentions, web_client
 from facts import say
 from fixes.approvers import Approvers
-from fixes.limits import Switch
 from fixes.request import NAME, Person, Phase
 from fixes.store import FixStore, StoreError
 
@@ -412,7 +411,7 @@ class App:
             turned = await self._approvals.turn(rest[0] == "on", person, reason)
             return escape_but_mentions(self._language(turned.sentence))
         if not rest:
-            return escape(listing(await self._store.all(), await Switch(self._store).read()))
+            return escape(await trail.fixes(self._store))
         if rest[0] == "show" and len(rest) == 2 and NAME.fullmatch(rest[1]):
             return escape(trail.request(await self._store.get(rest[1])))
         raise UserError(f"The words are: {speech.HELP['fixes']}.")

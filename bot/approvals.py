@@ -12,7 +12,7 @@ import msgspec
 from facts import say
 from fixes.approvers import KUBERNETES, RBAC, SLACK_GROUP, Approvers, Entry
 from fixes.audit import REFUSED, Audit, AuditError, Record
-from fixes.limits import Limits, Switch
+from fixes.limits import Switch
 from fixes.request import IN_WORDS, NAME, FixRequest, Person, Phase, Refused, advance, last_event
 from fixes.store import FixStore, StoreError
 
@@ -241,12 +241,11 @@ class Approvals:
         return say("nobody may, because the list of approvers (CALICO_WHY_APPROVERS) is empty.")
 
 
-def listing(requests: Sequence[FixRequest], limits: Limits) -> str:
+def listing(requests: Sequence[FixRequest]) -> str:
     """The newest requests, one line each; the same text in Slack and in a terminal."""
-    off = [f"Now {why}."] if (why := limits.off()) else []
     if not requests:
-        return "\n".join([*off, "There are no fix requests."])
-    lines = off + [f"{one.name}  {one.spec.title}: {outcome(one)}" for one in requests[:SHOWN]]
+        return "There are no fix requests."
+    lines = [f"{one.name}  {one.spec.title}: {outcome(one)}" for one in requests[:SHOWN]]
     if left := len(requests) - SHOWN:
         lines += [f"… and {left} older ones"] if left > 0 else []
     return "\n".join(lines)

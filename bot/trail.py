@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bot.approvals import outcome
+from bot.approvals import listing, outcome
 from bot.errors import UserError
 from fixes.audit import Audit, Line, exported, told, verify
+from fixes.limits import Switch
 from fixes.request import IN_WORDS, FixRequest
-from fixes.store import FixStore
+from fixes.store import FixStore, StoreError
 
 WRITTEN_IN_S = 2.0
 SHOWN = 30  # records in one answer
@@ -45,6 +46,16 @@ async def audit(store: FixStore, words: Sequence[str], *, jsonl: bool = False, s
         return True, f"There is no record of {words[0]}." if words else "The audit trail is empty."
     left = len(lines) - shown if shown else 0
     return True, "\n".join([*([f"… {left} older ones"] if left > 0 else []), *map(told, lines[-shown:])])
+
+
+async def fixes(store: FixStore) -> str:
+    """All requests, and first of all whether fixes are off. Raises StoreError."""
+    try:
+        why = (await Switch(store).read()).off()
+        switch = f"Now {why}.\n" if why else ""
+    except StoreError as error:  # who may read the requests need not be let read the switch
+        switch = f"{error.sentence}\n"
+    return switch + listing(await store.all())
 
 
 def request(one: FixRequest) -> str:

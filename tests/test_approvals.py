@@ -17,7 +17,6 @@ from bot import cli
 from bot.approvals import GROUP_CACHE_S, Approvals, GroupCache, GroupsUnknown, listing
 from fixes.approvers import Approvers
 from fixes.audit import Audit, told, verify
-from fixes.limits import Limits
 from fixes.request import LIFETIME, Card, Person, Phase
 from fixes.store import FixStore
 from tests.fix_cluster import NAMESPACE, FixCluster, fix_cluster
@@ -227,18 +226,18 @@ def test_the_environment_names_the_approvers() -> None:
 
 
 async def test_the_list_tells_where_each_request_is(scene: Scene) -> None:
-    assert listing([], Limits()) == "There are no fix requests."
+    assert listing([]) == "There are no fix requests."
     first = await scene.store.create(a_spec())
     scene.now += timedelta(seconds=5)
     second = await scene.store.create(a_spec(scene.now))
     await scene.approvals().decide(first.name, Phase.REJECTED, BO, reason="in a change freeze")
-    assert listing(await scene.store.all(), Limits()).splitlines() == [
+    assert listing(await scene.store.all()).splitlines() == [
         f"{second.name}  Replace the neighbor 10.244.218.64 on node-a: waiting for approval",
         f"{first.name}  Replace the neighbor 10.244.218.64 on node-a: rejected by U0BO at 2026-11-22T22:04:05Z: "
         "in a change freeze",
     ]
     many = [msgspec.structs.replace(first, name=f"fx-{number}") for number in range(25)]
-    assert listing(many, Limits()).endswith("… and 5 older ones")
+    assert listing(many).endswith("… and 5 older ones")
 
 
 # -- the same in a terminal -------------------------------------------------------------------------------------------
@@ -334,6 +333,13 @@ async def test_the_switch_and_the_trail_in_a_terminal(scene: Scene, monkeypatch:
     assert (status, "Fixes are off" in said) == (0, True), said
     status, said = await terminal("fixes", "--kubeconfig", cleo)
     assert said.startswith("Now fixes are switched off by bo at ")
+    blind = scene.cluster.kubeconfig("blind", denied=frozenset({("get", "", "configmaps")}))
+    status, said = await terminal("fixes", "--kubeconfig", blind)
+    assert (status, "Grant get, create and update on it." in said, "There are no fix requests" in said) == (
+        0,
+        True,
+        True,
+    )
     assert (await terminal("fixes", "on", "--kubeconfig", bo))[0] == 0
     status, said = await terminal("audit", "--kubeconfig", cleo)
     assert [line.split("  ")[3].split(" [")[0] for line in said.splitlines()][1:] == [

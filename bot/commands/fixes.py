@@ -6,7 +6,6 @@ import argparse
 import asyncio
 
 from bot import settings as connection
-from bot.approvals import listing
 from bot.errors import UserError
 
 HELP = "fixes [show fx-NAME | off | on]: what was asked to be changed, and where it is"
@@ -34,8 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
 async def _told(settings: connection.Settings, name: str | None) -> str:
     from bot.terminal import opened
-    from bot.trail import request
-    from fixes.limits import Switch
+    from bot.trail import fixes, request
 
     async with opened(settings) as store:
-        return request(await store.get(name)) if name else listing(await store.all(), await Switch(store).read())
+        return request(await store.get(name)) if name else await fixes(store)
