@@ -54,3 +54,10 @@ def number(arguments: Arguments, name: str) -> int:
     if not NUMBER.fullmatch(value):
         raise ValueError(f"{name} {value!r} is not a number")
     return int(value)
+
+
+def complete(arguments: Arguments, *names: str) -> None:
+    """Each of these is said, if only to be empty."""
+    for name in names:
+        if name not in arguments:
+            raise ValueError(f"{name} is not said")

@@ -712,6 +712,7 @@ def test_a_foreign_route_that_is_felix_to_remove_or_the_only_one_stays() -> None
 # Words of requests that people, or programs, made by hand
 
 GOOD = {
+    "replace_neighbor": {"device": TUNNEL, "vni": "4096", "mac": MAC["b"], "address": BLOCK["b"]},
     "replace_fdb_entry": {
         "device": TUNNEL, "vni": "4096", "mac": MAC["b"], "address": NODE["b"], "seen": "", "peer": "node-b"
     },
@@ -780,6 +781,18 @@ def test_words_that_are_not_of_their_form_reach_no_kernel(name: str, changes: di
     for step in (kind.holds, kind.preview, kind.execute, kind.verify):
         with pytest.raises(ValueError, match=r" is not | is a multicast|does not appear|has host bits"):
             step(Nobody(), {**GOOD[name], **changes})
+
+
+LATER = ("peer", "version", "seen_at", "again_after_s")  # told to people, or asked for when the kernel was looked at
+
+
+@pytest.mark.parametrize(
+    ("name", "left_out"), [(name, word) for name in GOOD for word in GOOD[name] if word not in LATER]
+)
+def test_a_word_that_is_left_out_is_missed(name: str, left_out: str) -> None:
+    kind, words = of_kind(name), {word: value for word, value in GOOD[name].items() if word != left_out}
+    with pytest.raises(ValueError, match=r" is not | does not appear"):
+        kind.holds(Nobody(), words)
 
 
 class Nobody(Kernel):

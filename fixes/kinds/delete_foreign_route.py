@@ -133,6 +133,7 @@ def _told(arguments: Mapping[str, str]) -> str:
 
 def _check(arguments: Mapping[str, str]) -> None:
     """All is of its own form. Raises ValueError: nothing else may reach a kernel."""
+    form.complete(arguments, "device", "next_hop")
     destination, block = form.prefix(arguments, "destination"), form.prefix(arguments, "block")
     address = form.address(arguments)
     inner, outer = ipaddress.ip_network(destination), ipaddress.ip_network(block)

@@ -49,8 +49,8 @@ def holds(kernel: Kernel, arguments: Mapping[str, str]) -> None:
     tunnel = kernel.device(device)
     if tunnel is None:
         raise EvidenceChanged(f"There is no device {device} any more.")
-    if (tunnel.kind, str(tunnel.vni)) != ("vxlan", arguments.get("vni")):
-        raise EvidenceChanged(f"{device} is not the VXLAN device with VNI {arguments.get('vni')} any more.")
+    if (tunnel.kind, str(tunnel.vni)) != ("vxlan", arguments["vni"]):
+        raise EvidenceChanged(f"{device} is not the VXLAN device with VNI {arguments['vni']} any more.")
     if not kernel.sums(device):
         raise EvidenceChanged(f"{SUMS} of {device} is off already: somebody else spoils the sums.")
 

@@ -56,12 +56,12 @@ def holds(kernel: Kernel, arguments: Mapping[str, str]) -> None:
     tunnel = kernel.device(device)
     if tunnel is None:
         raise EvidenceChanged(f"There is no device {device} any more.")
-    if (tunnel.kind, str(tunnel.vni)) != ("vxlan", arguments.get("vni")):
-        raise EvidenceChanged(f"{device} is not the VXLAN device with VNI {arguments.get('vni')} any more.")
+    if (tunnel.kind, str(tunnel.vni)) != ("vxlan", arguments["vni"]):
+        raise EvidenceChanged(f"{device} is not the VXLAN device with VNI {arguments['vni']} any more.")
     entry = kernel.forwarding(device, mac)
     if _right(entry, tunnel, address):
         raise EvidenceChanged(f"{device} sends {mac} to {address} already; there is nothing left to do.")
-    now, seen = _of(entry), arguments.get("seen", "")
+    now, seen = _of(entry), arguments["seen"]
     if now != seen:
         raise EvidenceChanged(f"{device} sends {mac} to {now or 'nobody'} now; it was {seen or 'nobody'}.")
 
@@ -102,6 +102,8 @@ def _told(address: str, port: int, vni: int) -> str:
 
 def _check(arguments: Mapping[str, str]) -> tuple[str, str, str]:
     """device, mac, address, each of its own form. Raises ValueError: nothing else may reach a kernel."""
+    form.complete(arguments, "seen")
+    form.number(arguments, "vni")
     return form.device(arguments), form.mac(arguments), form.address(arguments)
 
 

@@ -245,6 +245,7 @@ def _protocol(route: Route) -> str:
 
 def _check(arguments: Mapping[str, str]) -> tuple[str, str]:
     """destination, address; all is of its own form. Raises ValueError: nothing else may reach a kernel."""
+    form.complete(arguments, "device", "own", "next_hop", "seen")
     destination, address = form.prefix(arguments, "destination"), form.address(arguments)
     by = arguments.get("by", "")
     if by not in BY:

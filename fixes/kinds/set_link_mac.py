@@ -54,8 +54,8 @@ def holds(kernel: Kernel, arguments: Mapping[str, str]) -> None:
     tunnel = kernel.device(device)
     if tunnel is None:
         raise EvidenceChanged(f"There is no device {device} any more.")
-    if (tunnel.kind, str(tunnel.vni)) != ("vxlan", arguments.get("vni")):
-        raise EvidenceChanged(f"{device} is not the VXLAN device with VNI {arguments.get('vni')} any more.")
+    if (tunnel.kind, str(tunnel.vni)) != ("vxlan", arguments["vni"]):
+        raise EvidenceChanged(f"{device} is not the VXLAN device with VNI {arguments['vni']} any more.")
     if tunnel.mac == mac:
         raise EvidenceChanged(f"{device} is {mac} already; there is nothing left to do.")
     if tunnel.mac != arguments["seen"]:
@@ -96,6 +96,7 @@ def _written(kernel: Kernel, device: str) -> list[tuple[str, str]]:
 def _check(arguments: Mapping[str, str]) -> tuple[str, str]:
     """device, mac, each of its own form. Raises ValueError: nothing else may reach a kernel."""
     form.mac(arguments, "seen")
+    form.number(arguments, "vni")
     return form.device(arguments), form.mac(arguments)
 
 
