@@ -20,13 +20,14 @@ from fixes.executor import Executor
 from fixes.hands import NodeHands
 from fixes.kernel import Kernel
 from fixes.kind import Kind, NodeKind, TooSoon, kinds
-from fixes.request import FixRequest, Person, Phase, Spec, stamp
+from fixes.request import FixRequest, Person, Phase, Spec, moment, stamp
 from fixes.store import FixStore
 from tests.fix_cluster import FixCluster, fix_cluster
 from tests.fix_samples import ANA, BO, a_spec
 from tests.namespaces import in_namespaces
+from tests.test_node_fixes import GOOD
 from tests.test_replace_neighbor import ARGUMENTS, PEER, WRONG, wound
-from tests.two_nodes import MAC, TUNNEL, TwoNodes
+from tests.two_nodes import BLOCK, DB, MAC, TUNNEL, TwoNodes
 
 ROOT = Path(__file__).parents[1]
 APPROVERS = Approvers(frozenset({"U0BO", "S0NETOPS", "kubernetes:bo"}))
@@ -238,6 +239,28 @@ async def test_a_second_look_never_comes_after_the_deadline(tmp_path: Path) -> N
         running = asyncio.ensure_future(Executor(hands, store, APPROVERS).run())
         await until(store, request.name, Phase.EXPIRED)
         assert kernel.changes == 0
+        running.cancel()
+
+
+@in_namespaces
+async def test_a_route_is_put_back_at_its_second_look_and_not_when_it_came_back_by_itself(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (nodes, _, store):
+        kernel = Kernel()
+        block = f"{BLOCK['b']}/26"
+        before = kernel.way(DB).route
+        assert before is not None
+        nodes.at("a", lambda ip: ip.route("del", dst=block))
+        arguments = {**GOOD["replace_route"], "seen": str(kernel.way(DB)), "version": "v3.29.0"}
+        due = datetime.now(UTC) + timedelta(seconds=2)
+        arguments["seen_at"] = stamp(due - timedelta(seconds=95))
+        change = {"kind": "replace_route", "arguments": arguments}
+        request = await approved(store, **change)
+        running = asyncio.ensure_future(an_executor(store, kernel).run())
+        done = await until(store, request.name, Phase.VERIFIED)
+        assert moment(done.status.started_at) >= moment(stamp(due))
+        assert kernel.way(DB).route == before
+        again = await until(store, (await approved(store, **change)).name, Phase.STALE)
+        assert "there is nothing left to do" in again.status.message
         running.cancel()
 
 
