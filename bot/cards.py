@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 from datetime import timedelta
 
 from bot.errors import UserError
@@ -21,6 +22,7 @@ from fixes.store import FixStore, StoreError
 
 log = logging.getLogger(__name__)
 
+MOVER_S = 1.0  # whoever moved a request writes that down; this is for what was left out
 RECENT = timedelta(hours=24)  # older ends were drawn long ago
 
 
@@ -148,6 +150,7 @@ class Cards:
 
     async def _written_down(self, request: FixRequest) -> None:
         try:
+            await asyncio.sleep(random.uniform(0.5, 1.0) * MOVER_S)  # replicas need not all write at once
             while self._written.get(request.name) != len(request.status.history):
                 await self._audit.follow(request)
                 self._written[request.name] = len(request.status.history)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,18 +13,19 @@ import msgspec
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
-from fixes.request import GROUP, IN_WORDS, NAME, VERSION, FixRequest, Person, Phase, stamp
+from fixes.request import GROUP, IN_WORDS, VERSION, FixRequest, Person, Phase, stamp
 from fixes.store import CALL_TIMEOUT_S, FixStore, StoreError
 
 PLURAL = "auditrecords"
 KIND = "AuditRecord"
-LABEL = f"{GROUP}/request"
 START = "sha256:" + "0" * 64  # what the first record names as its predecessor
 REFUSED = "refused"
 PUBLISHED = "published"
 PAGE = 500
+AHEAD = 64  # records that are read one by one, before all are
 ATTEMPTS = 256  # each lost one is somebody else's record
 TEXT_MAX = 1000
+NUMBERED = re.compile(r"a-[0-9]{10}")
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -59,13 +61,13 @@ class Audit:
         self._store = store
         self._writer = writer
         self._number, self._hash = 0, ""  # the newest record known here; "" before anything was read
+        self._keys: set[str] = set()  # of all records up to that one
         self._writing = asyncio.Lock()
 
     async def append(self, record: Record) -> Line | None:
         """The record as it was written at the end of the trail; None when one with its key is there already."""
         async with self._writing:
-            await self._begin()
-            return await self._append(record, await self._keys(record.request) if record.key else set())
+            return await self._append(record)
 
     async def follow(self, request: FixRequest) -> None:
         """Everything that the request's status says happened is in the trail afterwards, each once.
@@ -73,43 +75,37 @@ class Audit:
         Whoever moves a request calls this, and whoever sees one moved: what one could not write any more, another does.
         """
         async with self._writing:
-            await self._begin()
-            known = await self._keys(request.name)
             for record in events(request):
-                await self._append(record, known)
+                await self._append(record)
 
     async def read(self, request: str = "") -> list[Line]:
-        """All records, oldest first, or those of one request (by what they say, not by their label)."""
+        """All records, oldest first, or those of one request."""
         lines = [line for line in await self._list() if not request or line.spec.get("request") == request]
         return sorted(lines, key=lambda line: line.name)
 
     # -- the end of the chain ---------------------------------------------------------------------------------------
 
-    async def _append(self, record: Record, known: set[str]) -> Line | None:
+    async def _append(self, record: Record) -> Line | None:
         """Creating the next number is the compare-and-swap: who comes second reads on and tries the one after.
 
-        known: the keys of this request up to the newest record known here; kept up to date.
+        Every record before it was read here, so a key that is not known then is nowhere.
         """
+        if not self._hash:
+            await self._read_all()
         for _ in range(ATTEMPTS):
-            if record.key and record.key in known:
+            if record.key and record.key in self._keys:
                 return None
             spec = self._spec(record)
             body = {
                 "apiVersion": f"{GROUP}/{VERSION}",
                 "kind": KIND,
-                "metadata": {
-                    "name": name_of(spec["number"]),
-                    "namespace": self._store.namespace,
-                    **({"labels": {LABEL: record.request}} if NAME.fullmatch(record.request) else {}),
-                },
+                "metadata": {"name": name_of(spec["number"]), "namespace": self._store.namespace},
                 "spec": spec,
             }
             if await self._create(body):
-                self._number, self._hash = spec["number"], spec["hash"]
+                self._know(spec)
                 return Line(name_of(spec["number"]), spec)
             await self._read_on()
-            if record.key:
-                known |= await self._keys(record.request)
         raise AuditError("The audit trail is being written by others all the time; nothing was added to it. Try again.")
 
     def _spec(self, record: Record) -> dict[str, Any]:
@@ -122,45 +118,38 @@ class Audit:
         }
         return spec | {"hash": hash_of(spec)}
 
-    async def _begin(self) -> None:
-        if not self._hash:
-            self._hash = START
-            try:
-                await self._read_on()
-            except BaseException:
-                self._hash = ""
-                raise
-
     async def _read_on(self) -> None:
-        """Find the newest record from the newest known one: in ever larger steps, then halving the last of them."""
-        last, step, newest = self._number, 1, None
-        while found := await self._get(last + step):
-            last, step, newest = last + step, step * 2, found
-        beyond = last + step
-        while beyond - last > 1:
-            middle = (last + beyond) // 2
-            if found := await self._get(middle):
-                last, newest = middle, found
-            else:
-                beyond = middle
-        if newest is not None:
-            self._number, self._hash = last, str(newest.get("spec", {}).get("hash", ""))
+        """The records that others have written; whoever lags far behind reads all anew."""
+        for _ in range(AHEAD):
+            found = await self._get(self._number + 1)
+            if found is None:
+                return
+            self._know(found.get("spec") or {})
+        await self._read_all()
+
+    async def _read_all(self) -> None:
+        self._number, self._hash = 0, START
+        for line in sorted(await self._list(), key=lambda line: line.name):
+            if not NUMBERED.fullmatch(line.name):
+                continue
+            # After one that somebody took out the trail goes on: that it is missing, `verify` says.
+            self._number = int(line.name[2:]) - 1
+            self._know(line.spec)
+
+    def _know(self, spec: Mapping[str, Any]) -> None:
+        self._number, self._hash = self._number + 1, str(spec.get("hash", START))
+        if key := spec.get("key"):
+            self._keys.add(str(key))
 
     # -- calls ------------------------------------------------------------------------------------------------------
 
-    async def _keys(self, request: str) -> set[str]:
-        selector = f"{LABEL}={request}" if NAME.fullmatch(request) else ""
-        return {str(line.spec["key"]) for line in await self._list(selector) if line.spec.get("key")}
-
-    async def _list(self, selector: str = "") -> list[Line]:
+    async def _list(self) -> list[Line]:
         found: list[Line] = []
         further = ""
         while True:
-            asked: dict[str, Any] = {"label_selector": selector} if selector else {}
-            if further:
-                asked["_continue"] = further
+            more = {"_continue": further} if further else {}
             answer = await self._call(
-                self._objects.list_namespaced_custom_object(**self._at, limit=PAGE, **asked, **_patience())
+                self._objects.list_namespaced_custom_object(**self._at, limit=PAGE, **more, **_patience())
             )
             found += [Line(str(item["metadata"]["name"]), item.get("spec") or {}) for item in answer.get("items", [])]
             further = answer["metadata"].get("continue") or ""
@@ -241,12 +230,8 @@ def verify(lines: Sequence[Line], requests: Sequence[FixRequest] = (), head: str
     requests: all there are; each event in their status has to be in the trail. head: a hash that was published.
     """
     wrong = _breaks(sorted(lines, key=lambda line: line.name))[:1]
-    numbers = {line.name for line in lines}
-    last = max((int(line.name[2:]) for line in lines if line.name[2:].isdigit()), default=0)
-    missing = [name_of(number) for number in range(1, last + 1) if name_of(number) not in numbers]
-    if missing:
-        shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
-        wrong.append(f"Missing: {shown}.")
+    if missing := _missing(lines):
+        wrong.append(f"Missing: {', '.join(missing)}.")
     if head and head not in {line.spec.get("hash") for line in lines}:
         wrong.append(f"The published head {head} is not in the trail: its end was cut off, or all of it was rewritten.")
     kept = {str(line.spec["key"]): line for line in lines if line.spec.get("key")}
@@ -272,6 +257,19 @@ def _breaks(lines: Sequence[Line]) -> list[str]:
         elif line.spec.get("number") != number or line.name != name_of(number):
             found.append(f"The chain breaks at {line.name}: it is not record {number}, which its place says.")
         before, after = str(line.spec.get("hash")), line.name
+    return found
+
+
+def _missing(lines: Sequence[Line]) -> list[str]:
+    """The gaps in the numbers, each as a name or as the first and the last of them."""
+    found = []
+    before = 0
+    for number in sorted(int(line.name[2:]) for line in lines if NUMBERED.fullmatch(line.name)):
+        if number == before + 2:
+            found.append(name_of(before + 1))
+        elif number > before + 2:
+            found.append(f"{name_of(before + 1)} to {name_of(number - 1)}")
+        before = number
     return found
 
 
