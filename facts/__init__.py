@@ -18,7 +18,7 @@ from facts.firewall import (
     Stop,
 )
 from facts.flow import DERIVED, Arrival, Flow, Leg, Lost, Question, Room, Side
-from facts.ipam import Allocation, BlockClaim, LeakedAddress, LeakedAddresses, Pool, PoolUsage
+from facts.ipam import Allocation, BlockClaim, LeakedAddresses, Pool, PoolUsage
 from facts.link import Link, LinkAddresses
 from facts.machine import ForeignVxlan, ForeignVxlans, MacSharers, NeighborTable, NodeAddress, RoutingRules
 from facts.message import Message, Text, in_turn, joined, listed, say
@@ -83,7 +83,6 @@ __all__ = [
     "GarbageCollector",
     "Hop",
     "LabelledEndpoint",
-    "LeakedAddress",
     "LeakedAddresses",
     "Leg",
     "LegPath",

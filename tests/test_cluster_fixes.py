@@ -12,8 +12,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from bot.sources.upkeep import leaked
 from facts import BlockClaim, CalicoPod, Cause, Pool
 from fixes.approvers import Approvers
 from fixes.calico import CLASSIC, NATIVE, ApiError, Calico, Conflict
@@ -227,6 +229,30 @@ async def test_others_take_addresses_while_leaks_are_released(tmp_path: Path) ->
         for one in leaks:
             assert holding(block["spec"], one["address"]).handle != one["handle"]
         assert await calico.get("ipamhandles", leaks[1]["handle"]) is None, "two addresses, counted down twice"
+
+
+async def test_what_the_bot_reads_of_a_leak_is_what_the_fixer_finds(tmp_path: Path) -> None:
+    """The recorded blocks, their leaks as facts, the request of them, and the fixer's own look."""
+    kind = kind_of("release_ip")
+    async with scene(tmp_path) as (cluster, _, calico):
+        recorded_leaks(cluster)
+        a_pod(cluster, "other", "node-a", "10.245.0.65")
+        nodes, pods = await calico.list("nodes"), await calico.list("pods")
+        specs = [one["spec"] for one in await calico.list("ipamblocks") if one["metadata"]["name"] == "10-245-0-64-26"]
+        pool = Pool(name="small", cidr="10.245.0.0/25", block_size=26)
+        found = leaked(pool, "node-a", specs, specs, pods, nodes, now=datetime.now(UTC))
+        # p-a1's allocation is older than the pod that has its address, and the pods of the recording are not here.
+        assert (found.address, found.block, found.pod) == ("10.245.0.66", "10.245.0.64/26", "default/p-a2")
+        cause = Cause(rule="ip_leaked", title="", text="", evidence=(found.id,))
+        assert kind.propose(cause, [found]) is None, "no node was asked yet"
+        asked = msgspec.structs.replace(found, no_route_on=("node-a", "node-b", "node-c"))
+        cause = Cause(rule="ip_leaked", title="", text="", evidence=(asked.id,))
+        arguments = kind.propose(cause, [asked])
+        assert arguments is not None
+        calico.now = lambda: datetime(2030, 1, 1, tzinfo=UTC)
+        await kind.holds(calico, arguments | {"seen_at": "2029-12-31T00:00:00Z"})
+        await kind.execute(calico, arguments | {"seen_at": "2029-12-31T00:00:00Z"})
+        assert (await kind.verify(calico, arguments | {"seen_at": "2029-12-31T00:00:00Z"}))[0] is True
 
 
 # ---- the other kinds

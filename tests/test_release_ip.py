@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from facts import Cause, LeakedAddress
+from facts import Cause, LeakedAddresses
 from fixes.calico import ApiError, Object
 from fixes.kind import EvidenceChanged, TooSoon
 from fixes.kinds.release_ip import KIND, nodes_asked
@@ -47,7 +47,11 @@ def arguments_for(model: Model, address: str = ADDRESS, **changes: str) -> dict[
     held = holding(model.block, address)
     assert held.attribute is not None
     secondary = held.attribute.get("secondary") or {}
-    fact = LeakedAddress(
+    fact = LeakedAddresses(
+        pool="small",
+        node="node-a",
+        count=1,
+        examined=1,
         address=address,
         block=CIDR,
         handle=held.handle,
@@ -330,7 +334,11 @@ def test_without_the_nodes_answers_it_is_not_proposed() -> None:
     """P5: nobody asked the nodes for a route to it."""
     model = a_model()
     arguments = arguments_for(model)
-    fact = LeakedAddress(
+    fact = LeakedAddresses(
+        pool="small",
+        node="node-a",
+        count=1,
+        examined=1,
         address=ADDRESS,
         block=CIDR,
         handle=GONE,

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
-from facts import Cause, Fact, LeakedAddress
+from facts import Cause, Fact, LeakedAddresses
 from fixes.calico import ApiError, Calico, Conflict, Object, difference
 from fixes.kind import ClusterKind, EvidenceChanged, TooSoon
 from fixes.release import Holding, counted_down, fingerprint, holding, released, wrong
@@ -63,24 +63,23 @@ def nodes_asked(names: Iterable[str]) -> str:
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
-    """The first of the cause's leaked addresses that no asked node has a route to.
+    """The first of the cause's leaked addresses, where every node was asked and none has a route to it.
 
     `seen_at`, the first of the two looks (P1), is when the request is made.
     """
-    for fact in facts:
-        if not isinstance(fact, LeakedAddress) or fact.id not in cause.evidence or not fact.no_route_on:
-            continue
-        return {
-            "address": fact.address,
-            "block": fact.block,
-            "handle": fact.handle,
-            "sequence": fact.sequence,
-            "owner": fact.owner,
-            "pod": fact.pod,
-            "again_after_s": str(fact.again_after_s),
-            "no_route_on": nodes_asked(fact.no_route_on),
-        }
-    return None
+    leaked = next((fact for fact in facts if isinstance(fact, LeakedAddresses) and fact.id in cause.evidence), None)
+    if leaked is None or not leaked.address or not leaked.no_route_on:
+        return None
+    return {
+        "address": leaked.address,
+        "block": leaked.block,
+        "handle": leaked.handle,
+        "sequence": leaked.sequence,
+        "owner": leaked.owner,
+        "pod": leaked.pod,
+        "again_after_s": str(leaked.grace_s or GRACE_S),
+        "no_route_on": nodes_asked(leaked.no_route_on),
+    }
 
 
 async def holds(calico: Calico, arguments: Mapping[str, str]) -> None:
