@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from fixes.store import FixStore
 from tests.fix_cluster import NAMESPACE, FixCluster, fix_cluster
 from tests.fix_samples import ANA, BO, NOW, a_request, a_spec
 
+ROOT = Path(__file__).parents[1]
 TRAIL = "auditrecords.calico-why.io"
 
 
@@ -65,6 +67,40 @@ async def test_what_happened_is_written_once_by_however_many_saw_it(cluster: Fix
         assert lines[3].spec["digest"] == request.spec.digest
         assert "Approved by U0BO" in told(lines[1])
         assert json.loads(exported(lines[3]))["text"] == "It is right now."
+
+
+async def test_writers_killed_anywhere_leave_no_gap_and_nothing_twice(cluster: FixCluster) -> None:
+    kubeconfig = cluster.kubeconfig()
+
+    async def writer() -> asyncio.subprocess.Process:
+        command = (sys.executable, "-m", "tests.audit_writer", kubeconfig)
+        process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+        return process
+
+    async with cluster.store() as store:
+        last = Audit(store, "last")
+        writers = [await writer() for _ in range(3)]
+        for killed in range(3):
+            before = len(await last.read())
+            await asyncio.gather(*(lived(store) for _ in range(8)))
+            async with asyncio.timeout(20):
+                while len(await last.read()) == before:
+                    pass
+            writers[killed].kill()  # while they write, wherever they are
+            await writers[killed].wait()
+            if killed == 0:
+                writers.append(await writer())
+        requests = await store.all()
+        for request in requests:
+            await last.follow(request)
+        writers[3].kill()
+        await writers[3].wait()
+        lines = await last.read()
+    assert verify(lines, requests) == []
+    assert len(lines) == 4 * len(requests) == 96
+    assert len({line.spec["writer"] for line in lines}) > 1, "they took turns"
 
 
 async def test_a_new_writer_finds_the_end_of_a_long_trail(cluster: FixCluster) -> None:
