@@ -454,6 +454,69 @@ async def test_what_somebody_else_did_meanwhile_is_stale(tmp_path: Path) -> None
         assert ended.status.phase is Phase.STALE and "enabled already" in ended.status.message
 
 
+class Broken(Calico):
+    """An API server that goes away before the read, or the write, that a test names."""
+
+    broken_at = ""
+
+    async def _send(self, method: str, path: str, *rest: Any, **more: Any) -> tuple[int, Object]:
+        if self.broken_at and f"{method} {path}".startswith(self.broken_at):
+            raise ApiError("The API server cannot be reached.")
+        return await super()._send(method, path, *rest, **more)
+
+
+async def test_what_was_done_and_cannot_be_read_did_not_fail(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (cluster, store, _):
+        create(cluster, CLASSIC, "IPPool", "blue", cidr="10.9.0.0/16", disabled=True)
+        calico = Broken(store.api, environment={})
+
+        class Gone(ClusterHands):
+            async def verify(self, spec: Any) -> tuple[bool, str]:
+                calico.broken_at = "GET"
+                return await super().verify(spec)
+
+        request = await store.create(a_spec(datetime.now(UTC), **pool_spec()))
+        await store.transition(request.name, Phase.APPROVED, by=BO)
+        ended = await Executor(Gone(calico), store, APPROVERS).handle(request.name)
+        assert ended.status.phase is Phase.UNKNOWN and ended.status.message.startswith("It was done;")
+        assert cluster.objects.get("ippools", "blue")["spec"]["disabled"] is False
+
+
+async def test_an_address_is_released_though_its_handle_cannot_be_written(tmp_path: Path) -> None:
+    kind = kind_of("release_ip")
+    async with scene(tmp_path) as (cluster, store, _):
+        recorded_leaks(cluster)
+        calico = Broken(store.api, environment={}, now=lambda: datetime(2030, 1, 1, tzinfo=UTC))
+        arguments = await leak(calico, "10.245.0.67", "10.245.0.64/26", datetime(2029, 12, 31, tzinfo=UTC))
+        calico.broken_at = f"PUT /apis/{CLASSIC}/ipamhandles"
+        await kind.execute(calico, arguments)
+        right, said = await kind.verify(calico, arguments)
+        assert right and said.startswith("10.245.0.67 is free now. Its handle counts more")
+        assert await calico.get("ipamhandles", arguments["handle"]) is not None
+
+
+async def test_an_answer_that_was_lost_is_read_again(tmp_path: Path) -> None:
+    """The write was made, its answer never came: it counts; one that was not made does not."""
+
+    class Deaf(Calico):
+        async def _send(self, method: str, path: str, *rest: Any, **more: Any) -> tuple[int, Object]:
+            answer = await super()._send(method, path, *rest, **more)
+            if method == "PUT":
+                raise ApiError("The API server cannot be reached (connection lost).")
+            return answer
+
+    async with scene(tmp_path) as (cluster, store, _):
+        create(cluster, CLASSIC, "IPPool", "blue", cidr="10.9.0.0/16", disabled=True)
+        await kind_of("enable_pool").execute(Deaf(store.api, environment={}), {"pool": "blue", "cidr": "10.9.0.0/16"})
+        assert cluster.objects.get("ippools", "blue")["spec"]["disabled"] is False
+        never = Broken(store.api, environment={})
+        never.broken_at = "PUT"
+        found = await never.get("ippools", "blue")
+        assert found is not None
+        with pytest.raises(ApiError, match="cannot be reached"):
+            await never.replace("ippools", {**found, "spec": {**found["spec"], "disabled": True}})
+
+
 async def until(true: Callable[[], Awaitable[bool]]) -> None:
     """Wait for a state; it fails after half a minute."""
     async with asyncio.timeout(30):
