@@ -10,7 +10,7 @@ from kubernetes.aio import client
 from kubernetes.aio.watch import Watch
 
 from fixes.audit import Audit, Line, told, verify
-from fixes.request import Phase
+from fixes.request import FixRequest, Phase
 from lab.slack.workspace import View
 from tests.test_bot_slack import ROOM, Room, room
 
@@ -147,5 +147,29 @@ async def test_a_trail_that_takes_nothing_stops_no_answer_and_is_logged(
         await room.ask("/calico audit", "bo")
         await room.whisper("bo", "kubectl apply -f auditrecord.yaml")
         await room.ask("/calico fixes off", "bo")
-        await room.whisper("bo", "Fixes are off. Nothing that is not being executed right now will be done. It is not in")
+        await room.whisper(
+            "bo", "Fixes are off. Nothing that is not being executed right now will be done. It is not in"
+        )
     assert "This cluster has no audit trail" in caplog.text
+
+
+async def test_where_judging_takes_too_long_the_form_opens_and_the_answer_is_judged(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with room.bot():
+        await room.ask()
+        request, thread, ts = await room.card()
+        answering = asyncio.Event()
+        get = room.store.get
+
+        async def slow(name: str) -> FixRequest:
+            await answering.wait()
+            return await get(name)
+
+        monkeypatch.setattr(room.store, "get", slow)
+        await room.slack.click("cleo", ROOM, ts, "fix_reject")
+        form = await room.form("cleo")  # Slack would refuse it after 3 s
+        answering.set()
+        await room.slack.submit_view("cleo", form.id, {"fix_reason": "I do not like it"})
+        await room.whisper("cleo", "You may not reject this", thread)
+        assert (await room.store.get(request.name)).status.phase is Phase.PENDING
