@@ -37,7 +37,7 @@ class Cards:
         self._approvers = approvers
         self._look = look
         self._language = language
-        self._drawn: dict[str, tuple[str, str, bool]] = {}  # name -> (ts, phase, with a second look) as the card shows
+        self._drawn: dict[str, tuple[str, str, bool, bool]] = {}  # name -> what the card shows (_shows)
         self._drawing: dict[str, asyncio.Lock] = {}
         self._timers: dict[str, asyncio.Task[None]] = {}
         self._looks: dict[str, asyncio.Task[None]] = {}
@@ -201,6 +201,7 @@ class Cards:
             log.warning("the second look at %s is not told: %s", request.name, error.sentence)
 
 
-def _shows(request: FixRequest, card: Card) -> tuple[str, str, bool]:
+def _shows(request: FixRequest, card: Card) -> tuple[str, str, bool, bool]:
     """What tells two drawings of a request apart."""
-    return card.ts, str(request.status.phase), request.status.second_look is not None
+    status = request.status
+    return card.ts, str(status.phase), status.second_look is not None, bool(status.preview)

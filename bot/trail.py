@@ -83,6 +83,7 @@ def request(one: FixRequest) -> str:
         ("digest", spec.digest),
     ]
     lines = [f"{label + ':':<15}{text}" if label else text for label, text in rows if text]
+    lines += ["writes:", *(f"  {line}" for line in one.status.preview)] if one.status.preview else []
     lines += ["evidence:", *evidence]
     for event in one.status.history:
         by = f" by {event.by.name or event.by.id} ({event.by.entry or event.by.via})" if event.by else ""

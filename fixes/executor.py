@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 STOP_S = 5.0
 BUSY_S = 3.0  # a change takes milliseconds
+MOST, LONGEST = 200, 1000  # lines of a preview, and characters of each: the schema's
 RETRIES_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 
 
@@ -48,7 +49,8 @@ class Executor:
             async for seen, request in self._store.watch():
                 if seen == "deleted" or not self._hands.mine(request):
                     continue
-                if request.status.phase in (Phase.APPROVED, Phase.RUNNING):
+                waits_to_be_seen = request.status.phase is Phase.PENDING and not request.status.preview
+                if waits_to_be_seen or request.status.phase in (Phase.APPROVED, Phase.RUNNING):
                     await asyncio.shield(self._begin(request.name))
         finally:
             # Told to stop in the middle of it: a change that was begun is ended and said, if that is quick.
@@ -102,7 +104,23 @@ class Executor:
             return await self._settle(request)
         if request.status.phase is Phase.APPROVED:
             return await self._execute(request)
+        if request.status.phase is Phase.PENDING and not request.status.preview:
+            return await self._preview(request)
         return request
+
+    async def _preview(self, request: FixRequest) -> FixRequest:
+        """Show those who decide exactly what would be written. It changes nothing else, and nothing waits for it."""
+        if expired(request.spec, self._store.now()):
+            return request
+        try:
+            lines = await self._hands.preview(request.spec)
+        except EvidenceChanged as changed:
+            lines = [f"Nothing, as it is now: {changed}"]
+        except Exception as error:  # it is said again, and for good, when it is approved
+            log.info("%s cannot be shown: %s", request.name, error)
+            lines = [f"Nothing: {error or type(error).__name__}."]
+        shown = [line[:LONGEST] for line in lines[:MOST]]
+        return await self._store.note_preview(request.name, shown or ["Nothing."])
 
     async def _execute(self, request: FixRequest) -> FixRequest:
         if expired(request.spec, self._store.now()):
@@ -131,11 +149,16 @@ class Executor:
             return await self._end(request, Phase.FAILED, f"Nothing was done: {unwritten}")
         try:
             await self._hands.execute(request.spec)
-            right, text = await self._hands.verify(request.spec)
         except Exception as error:  # whatever it is: it was tried once, and that has to be said
             log.exception("%s failed", request.name)
             why = error or type(error).__name__
             return await self._end(request, Phase.FAILED, f"It failed on {self._hands.name}: {why}.")
+        try:
+            right, text = await self._hands.verify(request.spec)
+        except Exception as error:  # it was done, so it did not fail
+            log.exception("%s cannot be verified", request.name)
+            why = error or type(error).__name__
+            return await self._end(request, Phase.UNKNOWN, f"It was done; what came of it cannot be read: {why}.")
         return await self._end(request, Phase.VERIFIED if right else Phase.NOT_FIXED, text)
 
     async def _withdrawn(self, request: FixRequest) -> str:

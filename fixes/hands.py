@@ -23,6 +23,8 @@ class Hands(Protocol):
 
     def mine(self, request: FixRequest) -> bool: ...
 
+    async def preview(self, spec: Spec) -> list[str]: ...
+
     async def holds(self, spec: Spec) -> None: ...
 
     async def execute(self, spec: Spec) -> None: ...
@@ -41,6 +43,9 @@ class NodeHands:
     def mine(self, request: FixRequest) -> bool:
         """Kinds it does not know are its node's, too: it is the one to say so."""
         return request.spec.node == self.name and not isinstance(self._kinds.get(request.spec.kind), ClusterKind)
+
+    async def preview(self, spec: Spec) -> list[str]:
+        return await asyncio.to_thread(self._kind(spec).preview, self._kernel, spec.arguments)
 
     async def holds(self, spec: Spec) -> None:
         await asyncio.to_thread(self._kind(spec).holds, self._kernel, spec.arguments)
@@ -69,6 +74,9 @@ class ClusterHands:
 
     def mine(self, request: FixRequest) -> bool:
         return isinstance(self._kinds.get(request.spec.kind), ClusterKind)
+
+    async def preview(self, spec: Spec) -> list[str]:
+        return await self._kind(spec).preview(self._calico, spec.arguments)
 
     async def holds(self, spec: Spec) -> None:
         await self._kind(spec).holds(self._calico, spec.arguments)

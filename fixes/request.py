@@ -140,6 +140,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     started_at: str = ""
     finished_at: str = ""
     message: str = ""
+    preview: tuple[str, ...] = ()  # exactly what would be written, by the fixer that would write it
     slack: Card | None = None
     second_look: SecondLook | None = None
     history: tuple[Event, ...] = ()

@@ -7,7 +7,7 @@ import contextlib
 import ipaddress
 import logging
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -118,6 +118,16 @@ class FixStore:
     async def place(self, name: str, card: Card) -> FixRequest:
         """Remember where in Slack the request is shown."""
         return await self._write(name, lambda current: msgspec.structs.replace(current.status, slack=card))
+
+    async def note_preview(self, name: str, lines: Sequence[str]) -> FixRequest:
+        """Remember what would be written, for those who decide; nothing is remembered once that was done."""
+
+        def step(current: FixRequest) -> Status:
+            if current.status.phase is not Phase.PENDING:
+                raise Refused(f"{name} was decided already.")
+            return msgspec.structs.replace(current.status, preview=tuple(lines))
+
+        return await self._write(name, step)
 
     async def note_second_look(self, name: str, look: SecondLook) -> FixRequest:
         """Remember what the question answered after the fix; the first answer stays."""

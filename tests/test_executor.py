@@ -20,7 +20,7 @@ from fixes.executor import Executor
 from fixes.hands import NodeHands
 from fixes.kernel import Kernel
 from fixes.kind import Kind, NodeKind, TooSoon, kinds
-from fixes.request import FixRequest, Person, Phase, Spec, moment, stamp
+from fixes.request import FixRequest, Person, Phase, Refused, Spec, moment, stamp
 from fixes.store import FixStore
 from tests.fix_cluster import FixCluster, fix_cluster
 from tests.fix_samples import ANA, BO, a_spec
@@ -119,6 +119,32 @@ async def test_pending_requests_and_those_of_other_nodes_are_left_alone(tmp_path
         assert (await executor.handle(pending.name)).status.phase is Phase.PENDING
         assert (await executor.handle(foreign.name)).status.phase is Phase.APPROVED
         assert kernel.changes == 0
+
+
+@in_namespaces
+async def test_what_would_be_written_is_shown_before_anybody_decides(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (_, _, store):
+        kernel = Counting()
+        executor = an_executor(store, kernel)
+        request = await store.create(spec())
+        running = asyncio.ensure_future(executor.run())
+        async with asyncio.timeout(20):
+            async for _, seen in store.watch():
+                if seen.status.preview:
+                    break
+        assert seen.status.preview == (f"ip neigh replace {PEER} lladdr {MAC['b']} dev {TUNNEL} nud permanent",)
+        assert seen.status.phase is Phase.PENDING
+        assert not seen.status.history
+        assert kernel.changes == 0
+        running.cancel()
+        await asyncio.wait({running})
+        strange = await store.create(spec(kind="reboot"))
+        assert (await an_executor(store, kernel).handle(strange.name)).status.preview == (
+            "Nothing: node-a does not know the fix 'reboot'.",
+        )
+        await store.transition(request.name, Phase.APPROVED, by=BO)
+        with pytest.raises(Refused, match="decided already"):
+            await store.note_preview(request.name, ["something else"])
 
 
 @in_namespaces
