@@ -39,8 +39,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         on_node = sum(one.spec.node == request.spec.node for one in recent)
         of_kind = sum(one.spec.kind == request.spec.kind for one in recent)
         if on_node >= self.per_node_per_hour:
+            where = request.spec.node or "the whole cluster"
             return (
-                f"{on_node} fixes were begun on {request.spec.node} within an hour, and {self.per_node_per_hour} are "
+                f"{on_node} fixes were begun on {where} within an hour, and {self.per_node_per_hour} are "
                 f"allowed (perNodePerHour in the ConfigMap {NAME})"
             )
         if of_kind >= self.per_kind_per_hour:
