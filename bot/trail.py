@@ -98,4 +98,5 @@ def _whole(lines: Sequence[Line]) -> str:
     if not lines:
         return "The audit trail is empty, and nothing is missing in it."
     last = lines[-1]
-    return f"The audit trail is whole: {len(lines)} records, its head is {last.name} {last.spec['hash']}."
+    records = "1 record" if len(lines) == 1 else f"{len(lines)} records"
+    return f"The audit trail is whole: {records}, its head is {last.name} {last.spec['hash']}."
