@@ -19,8 +19,8 @@ from slack_bolt.authorization import AuthorizeResult
 from slack_bolt.context.ack.async_ack import AsyncAck
 from slack_bolt.request.async_request import AsyncBoltRequest
 
-from bot import speech
-from bot.approvals import Approvals, GroupCache, listing
+from bot import speech, trail
+from bot.approvals import Approvals, GroupCache, Shown
 from bot.captures import Captures, Capturing
 from bot.cards import Cards
 from bot.conversation import Conversation, Investigate
@@ -34,7 +34,7 @@ from bot.second_look import second_look
 from bot.slack import SLACK_API, Identity, Slack, escape_but_mentions, web_client
 from facts import say
 from fixes.approvers import Approvers
-from fixes.request import Person, Phase
+from fixes.request import NAME, Person, Phase
 from fixes.store import FixStore, StoreError
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ CONNECTED_EVERY_S = 5.0
 RECONNECT_AFTER_S = 30.0
 GIVE_UP_AFTER_S = 180.0
 BODY_MAX = 1 << 20
+JUDGED_IN_S = 1.0  # of the 3 s in which a click may still open a form
+REASON_MAX = 300
 
 _TIMESTAMP = re.compile(r"[0-9]{10}")
 _SIGNATURE = re.compile(r"v0=[0-9a-f]{64}")
@@ -161,6 +163,7 @@ class App:
         app.event("app_mention", middleware=[self._accept_mention])(self._on_mention)
         app.action(blocks.APPROVE)(self._on_approve)
         app.action(blocks.REJECT)(self._on_reject)
+        app.view(blocks.REASON)(self._on_reason)
         app.action(re.compile(rf"{blocks.CHOOSE}:\d+"))(self._on_choose)
         app.error(self._on_error)
         return app
@@ -168,6 +171,9 @@ class App:
     async def _on_command(self, ack: AsyncAck, body: Body) -> None:
         if body.get("team_id") != self._me.team:
             await ack(text=self._language(say(OWN_ONLY)))
+            stranger = Person(id=str(body.get("user_id") or "?"), via="slack")
+            words = f"{COMMAND} {str(body.get('text') or '')[:100]}: {OWN_ONLY}"
+            self._spawn(self._approvals.note_refusal("", words, stranger), "a stranger's command")
             return
         try:
             said = speech.understand(str(body.get("text") or ""))
@@ -239,7 +245,11 @@ class App:
 
     async def _on_reject(self, ack: AsyncAck, body: Body) -> None:
         await ack()
-        self._spawn(self._click(body, Phase.REJECTED), "a rejection")
+        self._spawn(self._ask_reason(body), "a rejection")
+
+    async def _on_reason(self, ack: AsyncAck, body: Body) -> None:
+        await ack()
+        self._spawn(self._reject(body), "a rejection")
 
     async def _on_choose(self, ack: AsyncAck, body: Body) -> None:
         """One of the names that could have been meant: the same message becomes the answer to that."""
@@ -279,13 +289,68 @@ class App:
             return None
 
     async def _click(self, body: Body, to: Phase) -> None:
+        clicked = await self._clicked(body, to)
+        if clicked is not None:
+            name, place, shown = clicked
+            await self._decide(name, to, place, shown=shown)
+
+    async def _clicked(self, body: Body, to: Phase) -> tuple[str, Place, Shown] | None:
+        """What was clicked by whom; None when it was a stranger, who was told."""
         place, container = _place_of_click(body), body["container"]
-        if _team(body) != self._me.team:
-            others = say("People of another workspace decide nothing here. Nothing was changed.")
-            await self._tell(self._language(others), place)
+        name, shown = str(body["actions"][0].get("value") or ""), (container["channel_id"], container["message_ts"])
+        return None if await self._strange(body, name, to, place, shown) else (name, place, shown)
+
+    async def _strange(self, body: Body, name: str, to: Phase, place: Place, shown: Shown) -> bool:
+        """Whether another workspace's member did this, who is told, and whose try is in the audit trail."""
+        if _team(body) == self._me.team:
+            return False
+        others = say("People of another workspace decide nothing here. Nothing was changed.")
+        await self._tell(self._language(others), place)
+        await self._approvals.note_refusal(name, f"{to}: {others}", Person(id=place.user, via="slack"), shown)
+        return True
+
+    async def _ask_reason(self, body: Body) -> None:
+        """Who may not reject is told at once. Who may is asked why, and judged again when the answer comes."""
+        clicked = await self._clicked(body, Phase.REJECTED)
+        if clicked is None:
             return
-        name = str(body["actions"][0].get("value") or "")
-        await self._decide(name, to, place, shown=(container["channel_id"], container["message_ts"]))
+        name, place, shown = clicked
+        person = Person(id=place.user, via="slack")
+        try:
+            judging = self._approvals.refusal(name, Phase.REJECTED, person, shown=shown)
+            refused = await asyncio.wait_for(judging, JUDGED_IN_S)
+        except TimeoutError:
+            refused = None
+        except StoreError as error:
+            await self._tell(escape(error.sentence), place)
+            return
+        if refused is not None:
+            if refused.request is not None:
+                await self._cards.draw(refused.request)
+            await self._tell(escape_but_mentions(self._language(refused.sentence)), place)
+            return
+        about = msgspec.json.encode([name, *shown, place.thread]).decode()
+        try:
+            form = blocks.reason_form(name, about, REASON_MAX, self._language)
+            await self._slack.call(self._slack.client.views_open, trigger_id=body["trigger_id"], view=form)
+        except UserError as error:
+            words = say(
+                "{why} So you were not asked for a reason, and nothing was changed. In words: {command}",
+                why=error.sentence,
+                command=f"{COMMAND} reject {name}",
+            )
+            await self._tell(escape(self._language(words)), place)
+
+    async def _reject(self, body: Body) -> None:
+        name, channel, ts, thread = msgspec.json.decode(
+            body["view"]["private_metadata"], type=tuple[str, str, str, str]
+        )
+        place = Place(channel=channel, user=body["user"]["id"], thread=thread)
+        if await self._strange(body, name, Phase.REJECTED, place, (channel, ts)):
+            return
+        entered = body["view"]["state"]["values"][blocks.REASON][blocks.REASON].get("value") or ""
+        reason = " ".join(str(entered).split())[:REASON_MAX]
+        await self._decide(name, Phase.REJECTED, place, reason=reason, shown=(channel, ts))
 
     async def _decide(
         self, name: str, to: Phase, place: Place, *, reason: str = "", shown: tuple[str, str] | None = None
@@ -307,12 +372,12 @@ class App:
         """The words that are answered to one person at once."""
         if said.word == "help":
             await self._tell(escape(speech.help_text()), place)
-        elif said.word == "fixes":
+        elif said.word in ("fixes", "audit"):
             try:
-                lines = listing(await self._store.all())
-            except StoreError as error:
-                lines = error.sentence
-            await self._tell(escape(lines), place)
+                lines = await self._looked_up(said, place)
+            except (StoreError, UserError) as error:
+                lines = escape(error.sentence)
+            await self._tell(lines, place)
         elif said.word == "capture":
             await self._captures.take(
                 said.rest,
@@ -333,8 +398,23 @@ class App:
             which = say("Which one? {usage}", usage=speech.HELP[said.word])
             await self._tell(escape(self._language(which)), place)
         else:
-            to = Phase.APPROVED if said.word == "approve" else Phase.REJECTED
-            await self._decide(said.rest[0], to, place, reason=" ".join(said.rest[1:])[:300])
+            to = _DECISIONS[said.word]
+            await self._decide(said.rest[0], to, place, reason=" ".join(said.rest[1:])[:REASON_MAX])
+
+    async def _looked_up(self, said: speech.Said, place: Place) -> str:
+        """What `fixes` and `audit` answer, escaped. Raises StoreError, UserError."""
+        rest = list(said.rest)
+        if said.word == "audit":
+            return escape((await trail.audit(self._store, rest))[1])
+        if rest[:1] in (["off"], ["on"]):
+            person, reason = Person(id=place.user, via="slack"), " ".join(rest[1:])[:REASON_MAX]
+            turned = await self._approvals.turn(rest[0] == "on", person, reason)
+            return escape_but_mentions(self._language(turned.sentence))
+        if not rest:
+            return escape(await trail.fixes(self._store))
+        if rest[0] == "show" and len(rest) == 2 and NAME.fullmatch(rest[1]):
+            return escape(trail.request(await self._store.get(rest[1])))
+        raise UserError(f"The words are: {speech.HELP['fixes']}.")
 
     async def _tell(self, text: str, place: Place) -> None:
         await self._slack.whisper(
@@ -430,6 +510,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     user: str
     thread: str = ""
     response_url: str = ""
+
+
+_DECISIONS = {"approve": Phase.APPROVED, "reject": Phase.REJECTED, "cancel": Phase.CANCELLED}
 
 
 async def _read(request: web.Request) -> AsyncBoltRequest:

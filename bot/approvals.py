@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -9,14 +10,23 @@ from dataclasses import dataclass
 import msgspec
 
 from facts import say
-from fixes.approvers import KUBERNETES, SLACK_GROUP, Approvers
-from fixes.request import IN_WORDS, NAME, FixRequest, Person, Phase, Refused, last_event
+from fixes.approvers import KUBERNETES, RBAC, SLACK_GROUP, Approvers, Entry
+from fixes.audit import REFUSED, Audit, AuditError, Record
+from fixes.limits import Switch
+from fixes.request import IN_WORDS, NAME, FixRequest, Person, Phase, Refused, advance, last_event
 from fixes.store import FixStore, StoreError
+
+log = logging.getLogger(__name__)
 
 GROUP_CACHE_S = 60.0
 SHOWN = 20  # requests listed in one answer
+SHOWN_NAME = 40  # characters of what was taken for a name
+
+SWITCH = "switch"  # as a kind in the list of approvers: who may switch all fixes off and on
 
 Members = Callable[[str], Awaitable[frozenset[str]]]
+Right = Callable[[], Awaitable[tuple[str, ...] | None]]  # FixStore.right_to_approve
+Shown = tuple[str, str]  # channel and ts of the message that was clicked
 
 
 class GroupsUnknown(Exception):
@@ -56,20 +66,118 @@ class Decision:
 
 
 class Approvals:
-    """Decides on requests in `store`. One `decide` is one click or one word."""
+    """Decides on requests in `store`. One `decide` is one click or one word, and is in the audit trail afterwards."""
 
-    def __init__(self, store: FixStore, approvers: Approvers, members: Members = no_groups) -> None:
+    def __init__(
+        self,
+        store: FixStore,
+        approvers: Approvers,
+        members: Members = no_groups,
+        right: Right | None = None,
+        writer: str = "bot",
+    ) -> None:
+        """right: for a terminal, where the API server knows who asks. writer: as it stands in the audit trail."""
         self._store = store
         self._approvers = approvers
         self._members = members
+        self._right = right if approvers.rbac else None
+        self._switch = Switch(store)
+        self._audit = Audit(store, writer)
 
     async def decide(
-        self, name: str, to: Phase, person: Person, *, reason: str = "", shown: tuple[str, str] | None = None
+        self, name: str, to: Phase, person: Person, *, reason: str = "", shown: Shown | None = None
     ) -> Decision:
-        """Approve or reject (`to`) the request. Never raises for a refusal, only StoreError when nothing can be read.
+        """Approve, reject or cancel (`to`) the request. Never raises for a refusal, only StoreError when nothing can be
+        read.
 
         shown: channel and ts of the message that was clicked; a request speaks through its own card only.
         """
+        decision = await self._decide(name, to, person, reason, shown)
+        if not decision.changed:
+            await self.note_refusal(name, f"{IN_WORDS[to]}: {decision.sentence}", person, shown, decision.request)
+        if decision.request is not None:
+            try:
+                await self._audit.follow(decision.request)
+            except AuditError as error:  # the fixer insists on it before it does anything
+                log.warning("%s is not in the audit trail yet: %s", name, error.sentence)
+        return decision
+
+    async def refusal(self, name: str, to: Phase, person: Person, *, shown: Shown | None = None) -> Decision | None:
+        """Why this person cannot decide so now, None when they can: for a click that is asked more before it decides.
+
+        Raises StoreError.
+        """
+        judged = await self._judge(name, to, person, shown)
+        if isinstance(judged, Decision):
+            await self.note_refusal(name, f"{IN_WORDS[to]}: {judged.sentence}", person, shown, judged.request)
+            return judged
+        request, by = judged
+        try:
+            phase = advance(request, to, now=self._store.now(), by=by).phase
+        except Refused as refused:
+            await self.note_refusal(name, f"{IN_WORDS[to]}: {refused.sentence}", person, shown, request)
+            return Decision(False, refused.sentence, request)
+        return None if phase is to else await self.decide(name, to, person, shown=shown)
+
+    async def turn(self, on: bool, person: Person, reason: str = "") -> Decision:
+        """Switch all fixes on or off. Raises StoreError when that could not be done."""
+        try:
+            by = await self._granted(person, SWITCH)
+        except GroupsUnknown as unknown:
+            return Decision(False, say("Slack did not say who may switch fixes off and on ({why}).", why=unknown))
+        if by is None:
+            refused = say(
+                "You may not switch fixes off and on: {who_may} Nothing was changed.",
+                who_may=self.who_may(person.via, SWITCH),
+            )
+            await self.note_refusal("", f"switch {'on' if on else 'off'}: {refused}", person)
+            return Decision(False, refused)
+        await self._switch.turn(on, by, reason)
+        done = say(
+            "Fixes are on. What is approved is done."
+            if on
+            else "Fixes are off. Nothing that is not being executed right now will be done."
+        )
+        try:
+            await self._audit.append(Record(event=f"switched {'on' if on else 'off'}", by=by, text=reason))
+        except AuditError as error:
+            return Decision(True, say("{done} It is not in the audit trail: {why}", done=done, why=error.sentence))
+        return Decision(True, done)
+
+    async def note_refusal(
+        self, name: str, text: str, person: Person, shown: Shown | None = None, request: FixRequest | None = None
+    ) -> None:
+        """Somebody tried what they may not, or what is none of ours. Never raises: it was refused in any case."""
+        record = Record(
+            event=REFUSED,
+            request=name[:SHOWN_NAME],
+            digest=request.spec.digest if request else "",
+            by=person,
+            place="/".join(shown) if shown else "",
+            text=text,
+        )
+        try:
+            await self._audit.append(record)
+        except AuditError as error:
+            log.warning("not in the audit trail: %s: %s: %s", person.id, text, error.sentence)
+
+    async def _decide(self, name: str, to: Phase, person: Person, reason: str, shown: Shown | None) -> Decision:
+        judged = await self._judge(name, to, person, shown)
+        if isinstance(judged, Decision):
+            return judged
+        _, by = judged
+        try:
+            request = await self._store.transition(name, to, by=by, message=reason)
+        except Refused as refused:
+            return Decision(False, refused.sentence, await self._store.get(name))
+        if request.status.phase is to:
+            return Decision(True, f"{name} is {IN_WORDS[to]}.", request)
+        return Decision(False, f"{name} is {IN_WORDS[request.status.phase]}. {request.status.message}", request)
+
+    async def _judge(
+        self, name: str, to: Phase, person: Person, shown: Shown | None
+    ) -> Decision | tuple[FixRequest, Person]:
+        """The request, and the person with what lets them decide on it; or why they may not."""
         if not NAME.fullmatch(name):
             wrong = say("{name} is not the name of a fix request; they look like fx-7k2pabcd.", name=_short(name))
             return Decision(False, wrong)
@@ -82,52 +190,55 @@ class Approvals:
         if shown and request.status.slack and shown != (request.status.slack.channel, request.status.slack.ts):
             stale = say("This is not the card of {name}, so it decides nothing. Use its newest card.", name=name)
             return Decision(False, stale, request)
+        own = self._approvers.same_person(request, person)
+        if own and to is Phase.CANCELLED:
+            return request, person
         try:
-            entry = await self.entry(person)
+            by = await self._granted(person, request.spec.kind)
         except GroupsUnknown as unknown:
             silent = say(
                 "Slack did not say who may approve ({why}), so nobody may for now; nothing was changed. "
                 "Try again, or in a terminal: {command}",
                 why=unknown,
-                command=f"calico-why approve {name}",
+                command=f"calico-why {_WORDS[to]} {name}",
             )
             return Decision(False, silent, request)
-        if not entry:
-            refused = say(
-                "You may not approve this: {who_may} Nothing was changed."
-                if to is Phase.APPROVED
-                else "You may not reject this: {who_may} Nothing was changed.",
-                who_may=self.who_may(person.via),
-            )
+        if by is None:
+            refused = say(_MAY_NOT[to], who_may=self.who_may(person.via, request.spec.kind))
             return Decision(False, refused, request)
-        if to is Phase.APPROVED and self._approvers.same_person(request, person) and not self._approvers.allow_self:
-            own = say("You asked for {name}, so somebody else has to approve it. Nothing was changed.", name=name)
-            return Decision(False, own, request)
-        by = msgspec.structs.replace(person, entry=entry)
-        try:
-            request = await self._store.transition(name, to, by=by, message=reason)
-        except Refused as refused:
-            return Decision(False, refused.sentence, await self._store.get(name))
-        if request.status.phase is to:
-            return Decision(True, f"{name} is {IN_WORDS[to]}.", request)
-        return Decision(False, f"{name} is {IN_WORDS[request.status.phase]}. {request.status.message}", request)
+        if own and to is Phase.APPROVED and not self._approvers.allow_self:
+            alone = say("You asked for {name}, so somebody else has to approve it. Nothing was changed.", name=name)
+            return Decision(False, alone, request)
+        return request, by
 
-    async def entry(self, person: Person) -> str:
-        """The entry of the list that lets this person decide, "" for none. Raises GroupsUnknown."""
-        if entry := self._approvers.own_entry(person):
-            return entry
+    async def entry(self, person: Person, kind: str) -> str:
+        """The entry of the list that lets this person decide on this kind, "" for none. Raises GroupsUnknown."""
+        by = await self._granted(person, kind)
+        return by.entry if by else ""
+
+    async def _granted(self, person: Person, kind: str) -> Person | None:
+        if entry := self._approvers.own_entry(person, kind):
+            return msgspec.structs.replace(person, entry=entry)
         if person.via == "slack":
-            for group in self._approvers.groups:
-                if person.id in await self._members(group):
-                    return group
-        return ""
+            for group in self._approvers.groups(kind):
+                if person.id in await self._members(group.who):
+                    return msgspec.structs.replace(person, entry=group.text)
+        elif self._right is not None and (groups := await self._right()) is not None:
+            return msgspec.structs.replace(person, entry=RBAC, groups=groups)
+        return None
 
-    def who_may(self, via: str) -> str:
+    def who_may(self, via: str, kind: str) -> str:
         """A sentence for people: who is on the list."""
-        if not self._approvers.entries:
-            return say("nobody may, because the list of approvers (CALICO_WHY_APPROVERS) is empty.")
-        names = sorted(_mention(entry) if via == "slack" else entry for entry in self._approvers.entries)
-        return say("{names} may.", names=", ".join(names))
+        names = sorted(
+            {_mention(entry) if via == "slack" else entry.who for entry in self._approvers.entries_for(kind)}
+        )
+        if via != "slack" and self._right is not None:
+            names.append(say("whom RBAC gives the verb approve on fixrequests.calico-why.io"))
+        if names:
+            return say("{names} may.", names=", ".join(names))
+        if self._approvers.entries:
+            return say("nobody may: no entry of the list of approvers (CALICO_WHY_APPROVERS) counts for this.")
+        return say("nobody may, because the list of approvers (CALICO_WHY_APPROVERS) is empty.")
 
 
 def listing(requests: Sequence[FixRequest]) -> str:
@@ -150,11 +261,19 @@ def outcome(request: FixRequest) -> str:
     )
 
 
-def _mention(entry: str) -> str:
-    if entry.startswith(KUBERNETES):
-        return entry.removeprefix(KUBERNETES)
-    return f"<!subteam^{entry}>" if SLACK_GROUP.fullmatch(entry) else f"<@{entry}>"
+_MAY_NOT = {
+    Phase.APPROVED: "You may not approve this: {who_may} Nothing was changed.",
+    Phase.REJECTED: "You may not reject this: {who_may} Nothing was changed.",
+    Phase.CANCELLED: "You may not cancel this: who asked for it may, and {who_may} Nothing was changed.",
+}
+_WORDS = {Phase.APPROVED: "approve", Phase.REJECTED: "reject", Phase.CANCELLED: "cancel"}
+
+
+def _mention(entry: Entry) -> str:
+    if entry.kubernetes:
+        return entry.who.removeprefix(KUBERNETES)
+    return f"<!subteam^{entry.who}>" if SLACK_GROUP.fullmatch(entry.who) else f"<@{entry.who}>"
 
 
 def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:39] + "…")
+    return repr(text if len(text) <= SHOWN_NAME else text[: SHOWN_NAME - 1] + "…")

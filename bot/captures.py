@@ -86,7 +86,7 @@ class Captures:
         entry = "everybody"
         if wanted.payload or self._capturing.allowed != "headers":
             try:
-                entry = await self._approvals.entry(Person(id=user, via="slack"))
+                entry = await self._approvals.entry(Person(id=user, via="slack"), "capture")
             except GroupsUnknown as unknown:
                 log.info("audit: capture %s by %s in %s: refused, %s", wanted, user, channel, unknown)
                 return say(
@@ -98,7 +98,7 @@ class Captures:
                     "You may not capture whole packets: {who_may} Headers you may: leave out --payload."
                     if self._capturing.allowed == "headers"
                     else "You may not capture: {who_may}",
-                    who_may=self._approvals.who_may("slack"),
+                    who_may=self._approvals.who_may("slack", "capture"),
                 )
         log.info("audit: capture %s by %s in %s: allowed by %s", wanted, user, channel, entry)
         return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 from datetime import timedelta
 
 from bot.errors import UserError
@@ -13,12 +14,15 @@ from bot.reply import blocks
 from bot.reply.blocks import Message, escape
 from bot.second_look import Look
 from bot.slack import Slack
-from fixes.approvers import KUBERNETES, Approvers
+from facts import say
+from fixes.approvers import Approvers
+from fixes.audit import PUBLISHED, Audit, Record
 from fixes.request import WAITING, Card, FixRequest, Phase, Refused, SecondLook, document, expired, moment, stamp
 from fixes.store import FixStore, StoreError
 
 log = logging.getLogger(__name__)
 
+MOVER_S = 1.0  # whoever moved a request writes that down; this is for what was left out
 RECENT = timedelta(hours=24)  # older ends were drawn long ago
 
 
@@ -33,10 +37,13 @@ class Cards:
         self._approvers = approvers
         self._look = look
         self._language = language
-        self._drawn: dict[str, tuple[str, str, bool]] = {}  # name -> (ts, phase, with a second look) as the card shows
+        self._drawn: dict[str, tuple[str, str, bool, bool]] = {}  # name -> what the card shows (_shows)
         self._drawing: dict[str, asyncio.Lock] = {}
         self._timers: dict[str, asyncio.Task[None]] = {}
         self._looks: dict[str, asyncio.Task[None]] = {}
+        self._audit = Audit(store, "bot")
+        self._written: dict[str, int] = {}  # name -> events of its history that are in the audit trail
+        self._writing: dict[str, asyncio.Task[None]] = {}
 
     async def _keep_true(self, request: FixRequest) -> None:
         try:
@@ -51,7 +58,9 @@ class Cards:
         return blocks.fix_card(
             document(request, self._store.namespace),
             self._store.now(),
-            approvers=sorted(one for one in self._approvers.entries if not one.startswith(KUBERNETES)),
+            approvers=sorted(
+                {entry.who for entry in self._approvers.entries_for(request.spec.kind) if not entry.kubernetes}
+            ),
             four_eyes=not self._approvers.allow_self,
             language=self._language,
         )
@@ -88,10 +97,12 @@ class Cards:
             async for seen, request in self._store.watch():
                 if seen == "deleted":
                     self._forget(request.name)
-                elif request.status.slack is not None and self._matters(request):
-                    await self._keep_true(request)
+                elif self._matters(request):
+                    self._write_down(request)
+                    if request.status.slack is not None:
+                        await self._keep_true(request)
         finally:
-            for task in (*self._timers.values(), *self._looks.values()):
+            for task in (*self._timers.values(), *self._looks.values(), *self._writing.values()):
                 task.cancel()
 
     def _matters(self, request: FixRequest) -> bool:
@@ -104,6 +115,7 @@ class Cards:
     def _forget(self, name: str) -> None:
         self._drawn.pop(name, None)
         self._drawing.pop(name, None)
+        self._written.pop(name, None)
         if timer := self._timers.pop(name, None):
             timer.cancel()
 
@@ -127,6 +139,39 @@ class Cards:
             log.warning("%s has expired, which cannot be written: %s", request.name, error.sentence)
         finally:
             self._timers.pop(request.name, None)
+
+    def _write_down(self, request: FixRequest) -> None:
+        """Whoever moved it writes that into the audit trail; what died before it did, or is none of ours, does not."""
+        if self._written.get(request.name) == len(request.status.history) or request.name in self._writing:
+            return
+        task = asyncio.ensure_future(self._written_down(request))
+        self._writing[request.name] = task
+        task.add_done_callback(lambda _: self._writing.pop(request.name, None))
+
+    async def _written_down(self, request: FixRequest) -> None:
+        try:
+            await asyncio.sleep(random.uniform(0.5, 1.0) * MOVER_S)  # replicas need not all write at once
+            while self._written.get(request.name) != len(request.status.history):
+                await self._audit.follow(request)
+                self._written[request.name] = len(request.status.history)
+                request = await self._store.get(request.name)
+            if not request.open and request.status.slack is not None:
+                await self._publish(request, request.status.slack)
+        except (StoreError, UserError) as error:
+            log.warning("the audit trail of %s: %s", request.name, error.sentence)
+
+    async def _publish(self, request: FixRequest, card: Card) -> None:
+        """Where the trail stood at the end of this request, in its thread: who rewrites the trail rewrites not that."""
+        record = Record(
+            event=PUBLISHED,
+            key=f"{request.name}/published",
+            request=request.name,
+            digest=request.spec.digest,
+            place=f"{card.channel}/{card.thread}",
+        )
+        if line := await self._audit.append(record):
+            head = say("Audit trail: {record} {hash}", record=line.name, hash=line.spec["hash"])
+            await self._slack.post(card.channel, Message(text=escape(self._language(head)), blocks=[]), card.thread)
 
     def _look_again(self, request: FixRequest) -> None:
         if (
@@ -156,6 +201,7 @@ class Cards:
             log.warning("the second look at %s is not told: %s", request.name, error.sentence)
 
 
-def _shows(request: FixRequest, card: Card) -> tuple[str, str, bool]:
+def _shows(request: FixRequest, card: Card) -> tuple[str, str, bool, bool]:
     """What tells two drawings of a request apart."""
-    return card.ts, str(request.status.phase), request.status.second_look is not None
+    status = request.status
+    return card.ts, str(status.phase), status.second_look is not None, bool(status.preview)

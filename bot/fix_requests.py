@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import msgspec
 
 from bot.investigate import Investigation
 from facts import Cause, Diagnosis
-from fixes.kind import Kind, kinds
+from fixes.kind import ClusterKind, Kind, kinds
 from fixes.request import LIFETIME, Evidence, FixRequest, Person, Spec, digest, document, expired, stamp
 from fixes.store import FixStore
 
@@ -24,16 +26,28 @@ async def requested(investigation: Investigation, store: FixStore, requested_by:
     """The same as FixRequests."""
     proposals = [
         proposal
-        for cause in investigation.diagnosis.causes
+        for cause in (*investigation.diagnosis.causes, *_warnings(investigation.diagnosis))
         if (proposal := _proposal(cause, investigation, store, requested_by))
     ]
     if not proposals:
         return []
-    open_ones = {one.spec.digest: one for one in await store.all() if one.open and not expired(one.spec, store.now())}
+    open_ones = {_change(one.spec): one for one in await store.all() if one.open and not expired(one.spec, store.now())}
     found: dict[str, FixRequest] = {}
     for spec in proposals:
-        found[spec.digest] = open_ones.get(spec.digest) or found.get(spec.digest) or await store.create(spec)
+        change = _change(spec)
+        found[change] = open_ones.get(change) or found.get(change) or await store.create(spec)
     return list(found.values())
+
+
+def _warnings(diagnosis: Diagnosis) -> list[Cause]:
+    """What only warns is mended in the cluster's objects alone: a node's fix would change a path that works."""
+    return [cause for cause in diagnosis.warnings if isinstance(kinds().get(cause.fix), ClusterKind)]
+
+
+def _change(spec: Spec) -> str:
+    """The same for the same change on the same evidence, whenever that was seen."""
+    arguments = {name: value for name, value in spec.arguments.items() if name != "seen_at"}
+    return digest(spec.kind, spec.node, arguments, spec.evidence)
 
 
 def _proposal(cause: Cause, investigation: Investigation, store: FixStore, requested_by: Person) -> Spec | None:
@@ -55,6 +69,10 @@ def _spec(
     node = cause.node
     evidence = _evidence(cause, investigation.diagnosis)
     now = store.now()
+    lifetime = LIFETIME
+    if "again_after_s" in arguments:  # it must be seen twice (fixes.looks), and the second look be approved in time
+        arguments = {"seen_at": stamp(now), **arguments}
+        lifetime += timedelta(seconds=int(arguments["again_after_s"]))
     return Spec(
         kind=kind.name,
         node=node,
@@ -66,7 +84,7 @@ def _spec(
         undo=kind.undo(arguments, node),
         requested_by=requested_by,
         requested_at=stamp(now),
-        expires_at=stamp(now + LIFETIME),
+        expires_at=stamp(now + lifetime),
         investigation=investigation.id,
         question=investigation.asked,
         cluster=investigation.cluster,

@@ -13,6 +13,7 @@ import msgspec
 
 from bot import unenforced
 from bot.followed import kept
+from bot.leaks import with_routes
 from bot.sources.bystanders import bystanders
 from bot.sources.kubernetes import Cluster
 from bot.sources.policies import policies
@@ -135,6 +136,7 @@ async def investigate(
         await _tell(progress, say("sending more packets from {nodes}", nodes=places))
         seen += _more(await probes.ask(more, addresses), seen)
 
+    known = await with_routes(cluster, probes, known)
     await _tell(progress, say("judging"))
     diagnosis = await asyncio.to_thread(worker.diagnose, [*known, *seen])
 

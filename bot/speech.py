@@ -16,9 +16,11 @@ HELP = {
     "capture": "capture POD POD [PORT/tcp|udp] [--seconds N] [--packets N] [--payload]   the packets between the two, "
     "as a file",
     "policy": "policy POD|NODE|IP POD|SERVICE|NODE|IP [PORT/tcp|udp]   what the policies let pass, nothing is sent",
-    "fixes": "fixes   the fix requests and where they are",
+    "fixes": "fixes [show fx-NAME | off [REASON] | on]   the fix requests, all of one; stop them all",
     "approve": "approve fx-NAME   have a fix carried out",
     "reject": "reject fx-NAME [REASON]   refuse it",
+    "cancel": "cancel fx-NAME [REASON]   take it back",
+    "audit": "audit [fx-NAME | verify]   who asked, decided, was refused and did what",
     "help": "help   this list",
 }
 

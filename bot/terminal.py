@@ -26,15 +26,33 @@ async def opened(settings: Settings) -> AsyncGenerator[FixStore]:
 
 
 def decide(args: argparse.Namespace, to: Phase) -> int:
-    """Approve or reject as the Kubernetes user of the kubeconfig, by the same rules as a click in Slack."""
+    """Approve, reject or cancel as the Kubernetes user of the kubeconfig, by the same rules as a click in Slack."""
     return asyncio.run(_decide(args.name, to, " ".join(getattr(args, "reason", [])), from_arguments(args)))
+
+
+def turn(settings: Settings, on: bool, reason: str) -> int:
+    """Switch all fixes on or off as the Kubernetes user of the kubeconfig."""
+    return asyncio.run(_turn(settings, on, reason))
+
+
+async def _turn(settings: Settings, on: bool, reason: str) -> int:
+    async with opened(settings) as store:
+        decision = await _approvals(store).turn(on, await store.whoami(), reason)
+    if not decision.changed:
+        raise UserError(decision.sentence, status=COULD_NOT_JUDGE)
+    print(decision.sentence)
+    return 0
 
 
 async def _decide(name: str, to: Phase, reason: str, settings: Settings) -> int:
     async with opened(settings) as store:
         person = await store.whoami()
-        decision = await Approvals(store, Approvers.from_environment()).decide(name, to, person, reason=reason)
+        decision = await _approvals(store).decide(name, to, person, reason=reason)
     if not decision.changed:
         raise UserError(decision.sentence, status=COULD_NOT_JUDGE)
     print(f"{decision.sentence} You are {person.id}. Where it is: calico-why fixes")
     return 0
+
+
+def _approvals(store: FixStore) -> Approvals:
+    return Approvals(store, Approvers.from_environment(), right=store.right_to_approve, writer="terminal")

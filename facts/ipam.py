@@ -71,6 +71,15 @@ class LeakedAddresses(Fact, frozen=True, kw_only=True):
     examined: int  # allocations to pods in the pool's blocks
     oldest_s: int = -1  # age of the oldest, by its allocation's own time; -1 when none says
     examples: tuple[str, ...] = ()  # "10.244.1.7 (shop/old, node-b)", the first few by address
+    # The first of them, with all that releasing it rests on (calico.md 2.3); "" where none has leaked.
+    address: str = ""
+    block: str = ""
+    handle: str = ""
+    sequence: str = ""  # its sequence number: 61 bits, which not every reader of JSON keeps whole
+    owner: str = ""  # fixes.release.fingerprint of what IPAM holds it for
+    pod: str = ""  # namespace/name
+    grace_s: int = 900  # how long kube-controllers, too, would look on before they free it
+    no_route_on: tuple[str, ...] = ()  # every node of the cluster, where all were asked and none has a route to its pod
 
 
 class BlockClaim(Fact, frozen=True, kw_only=True):

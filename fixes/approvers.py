@@ -4,21 +4,52 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fixes.request import FixRequest, Person
 
 SLACK_GROUP = re.compile(r"S[A-Z0-9]{2,}")
 KUBERNETES = "kubernetes:"
+RBAC = "rbac"  # the entry of who may by the verb `approve` on fixrequests.calico-why.io
+
+# [KIND][@CLUSTER]:WHO, such as release_ip:S0123, @prod:U0BO, set_link_up@prod:kubernetes:bo
+_ENTRY = re.compile(
+    r"(?:(?!kubernetes:)(?P<kind>[a-z][a-z0-9_]*)?(?:@(?P<cluster>.+?))?:)?(?P<who>kubernetes:.+|[USW][A-Z0-9]+)"
+)
+
+
+class Entry(NamedTuple):
+    """One entry of the list. text: as it was written; kind, cluster: "" for all."""
+
+    text: str
+    who: str
+    kind: str = ""
+    cluster: str = ""
+
+    @property
+    def kubernetes(self) -> bool:
+        return self.who.startswith(KUBERNETES)
+
+
+def parse(text: str) -> Entry | None:
+    """None for what can be nobody."""
+    found = _ENTRY.fullmatch(text)
+    return Entry(text, found["who"], found["kind"] or "", found["cluster"] or "") if found else None
 
 
 @dataclass(frozen=True)
 class Approvers:
-    """Slack user ids, Slack user group ids and `kubernetes:<username>`; none means nobody."""
+    """Slack user ids, Slack user group ids and `kubernetes:<username>`, each for one kind or cluster where it says so.
+
+    No entry means nobody. cluster: this one's name, as entries write it. rbac: RBAC's verb `approve` counts, too.
+    """
 
     entries: frozenset[str] = frozenset()
     allow_self: bool = False
+    cluster: str = ""
+    rbac: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Approvers:
@@ -26,16 +57,31 @@ class Approvers:
         return cls(
             entries=frozenset(word.strip() for word in words if word.strip()),
             allow_self=environment.get("CALICO_WHY_ALLOW_SELF_APPROVAL", "") == "1",
+            cluster=environment.get("CALICO_WHY_CLUSTER", ""),
+            rbac=environment.get("CALICO_WHY_RBAC_APPROVAL", "") != "0",
         )
 
     @property
-    def groups(self) -> tuple[str, ...]:
-        return tuple(sorted(entry for entry in self.entries if SLACK_GROUP.fullmatch(entry)))
+    def unreadable(self) -> tuple[str, ...]:
+        """Entries that let nobody in because they cannot be meant."""
+        return tuple(sorted(text for text in self.entries if parse(text) is None))
 
-    def own_entry(self, person: Person) -> str:
+    def entries_for(self, kind: str) -> tuple[Entry, ...]:
+        """Those that count here for this kind, the wider ones first."""
+        found = (entry for text in self.entries if (entry := parse(text)))
+        here = (entry for entry in found if entry.kind in ("", kind) and entry.cluster in ("", self.cluster))
+        return tuple(sorted(here, key=lambda entry: (entry.kind, entry.cluster, entry.who)))
+
+    def groups(self, kind: str) -> tuple[Entry, ...]:
+        """Those of them that name a Slack user group."""
+        return tuple(entry for entry in self.entries_for(kind) if SLACK_GROUP.fullmatch(entry.who))
+
+    def own_entry(self, person: Person, kind: str) -> str:
         """The entry that names this person itself, "" when none does."""
-        entry = person.id if person.via == "slack" else KUBERNETES + person.id
-        return entry if entry in self.entries and not SLACK_GROUP.fullmatch(entry) else ""
+        who = person.id if person.via == "slack" else KUBERNETES + person.id
+        return _text(
+            entry for entry in self.entries_for(kind) if entry.who == who and not SLACK_GROUP.fullmatch(entry.who)
+        )
 
     def same_person(self, request: FixRequest, person: Person) -> bool:
         asked = request.spec.requested_by
@@ -44,14 +90,22 @@ class Approvers:
     def refusal(self, request: FixRequest) -> str:
         """Why the recorded approval does not count here, "" when it does.
 
-        A fixer cannot ask Slack who is in a group, but it can insist that the group is on its own list.
+        A fixer cannot ask Slack who is in a group, but it can insist that the group is on its own list. Of an approval
+        by RBAC it asks the API server besides (`FixStore.may_approve`).
         """
         by = request.status.approved_by
         if by is None:
             return "nobody approved it"
         if self.same_person(request, by) and not self.allow_self:
             return f"{by.id} asked for it, and somebody else has to approve"
-        through_group = by.via == "slack" and by.entry in self.groups
-        if not through_group and not self.own_entry(by):
-            return f"{by.id} is not on the list of approvers (CALICO_WHY_APPROVERS) of this node's fixer"
+        if by.entry == RBAC and by.via == "kubectl":
+            return "" if self.rbac else "an approval by RBAC does not count here (CALICO_WHY_RBAC_APPROVAL)"
+        kind = request.spec.kind
+        through_group = by.via == "slack" and by.entry in {entry.text for entry in self.groups(kind)}
+        if not through_group and not self.own_entry(by, kind):
+            return f"{by.id} is not on the list of approvers (CALICO_WHY_APPROVERS) of this fixer for {kind}"
         return ""
+
+
+def _text(entries: Iterable[Entry]) -> str:
+    return next((entry.text for entry in entries), "")

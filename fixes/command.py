@@ -1,4 +1,8 @@
-"""`calico-why fixer --node NAME`: the only program here that changes a node; it watches, and listens on no socket."""
+"""`calico-why fixer`: the only program here that changes anything; it watches, and listens on no socket.
+
+`--node NAME` changes that node's kernel, `--cluster` changes objects of the cluster. Of several replicas of the latter
+one works at a time.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +11,26 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import signal
+import socket
 import sys
 
 from fixes.approvers import Approvers
+from fixes.calico import Calico
 from fixes.executor import Executor
+from fixes.hands import ClusterHands, NodeHands
 from fixes.kernel import Kernel
-from fixes.store import StoreError, connect
+from fixes.lease import Lease
+from fixes.store import FixStore, StoreError, connect
 
-HELP = "carry out approved fixes on this node (NET_ADMIN; no listening socket)"
+HELP = "carry out approved fixes, of one node (NET_ADMIN) or of the cluster (no listening socket)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--node", required=True, help="name of the node this runs on, as Kubernetes knows it")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--node", help="name of the node this runs on, as Kubernetes knows it")
+    which.add_argument("--cluster", action="store_true", help="Calico's objects instead; of several replicas one works")
     parser.add_argument("--kubeconfig", help="kubeconfig file ($KUBECONFIG; without one: in-cluster configuration)")
     parser.add_argument("--namespace", help="namespace of the fix requests (calico-why, $CALICO_WHY_NAMESPACE)")
 
@@ -29,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     kubeconfig = args.kubeconfig or os.environ.get("KUBECONFIG", "")
     namespace = args.namespace or os.environ.get("CALICO_WHY_NAMESPACE") or "calico-why"
     try:
-        asyncio.run(_serve(args.node, kubeconfig, namespace, Approvers.from_environment()))
+        asyncio.run(_serve(args.node or "", kubeconfig, namespace, Approvers.from_environment()))
     except StoreError as error:
         print(error.sentence, file=sys.stderr)
         return 3
@@ -37,14 +48,27 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _serve(node: str, kubeconfig: str, namespace: str, approvers: Approvers) -> None:
+    """node: "" for the cluster's fixer."""
     log = logging.getLogger(__name__)
-    if not approvers.entries:
-        log.warning("CALICO_WHY_APPROVERS is empty: nobody may approve, so nothing will ever be done on %s.", node)
+    if not approvers.entries and not approvers.rbac:
+        log.warning("CALICO_WHY_APPROVERS is empty: nobody may approve, so nothing will ever be done.")
+    for entry in approvers.unreadable:
+        log.warning("CALICO_WHY_APPROVERS: %r lets nobody in: it is no Slack id, group id or kubernetes:NAME.", entry)
     async with connect(kubeconfig, namespace) as store:
-        work = asyncio.ensure_future(Executor(node, store, Kernel(), approvers).run())
+        work = asyncio.ensure_future(_work(node, store, approvers))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, work.cancel)
-        log.info("Watching for approved fixes of %s in namespace %s.", node, namespace)
+        log.info("Watching for approved fixes of %s in namespace %s.", node or "the cluster", namespace)
         with contextlib.suppress(asyncio.CancelledError):
             await work
+
+
+async def _work(node: str, store: FixStore, approvers: Approvers) -> None:
+    if node:
+        await Executor(NodeHands(node, Kernel()), store, approvers).run()
+        return
+    # A container that is started again keeps its host name: it is another holder all the same.
+    holder = f"{socket.gethostname()}_{os.getpid()}_{secrets.token_hex(4)}"
+    hands = ClusterHands(Calico(store.api))
+    await Lease(store.api, store.namespace, holder).run(lambda: Executor(hands, store, approvers).run())

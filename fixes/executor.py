@@ -1,67 +1,84 @@
-"""Does on its node what was approved, at most once; without it an approval would change nothing, or change it twice."""
+"""Does what was approved, at most once; without it an approval would change nothing, or change it twice."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
 
-from fixes.approvers import Approvers
-from fixes.kernel import Kernel
-from fixes.kind import EvidenceChanged, Kind, kinds
-from fixes.request import FixRequest, Phase, Refused, moment
+from fixes.approvers import RBAC, Approvers
+from fixes.audit import Audit, AuditError
+from fixes.hands import Hands
+from fixes.kind import EvidenceChanged, TooSoon
+from fixes.limits import Switch
+from fixes.request import FixRequest, Phase, Refused, expired, moment
 from fixes.store import FixStore, StoreError
 
 log = logging.getLogger(__name__)
 
 STOP_S = 5.0
 BUSY_S = 3.0  # a change takes milliseconds
+MOST, LONGEST = 200, 1000  # lines of a preview, and characters of each: the schema's
 RETRIES_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 
 
 class Executor:
-    """One per node, one request at a time.
+    """One for each node and one for the cluster, one request at a time.
 
-    The order that makes it at most once: Running is written by compare-and-swap first, then the kernel, then the
+    The order that makes it at most once: Running is written by compare-and-swap first, then the change, then the
     result. Whoever finds Running does not act: another one is at it, or it died and nobody knows how far it came.
     """
 
-    def __init__(
-        self,
-        node: str,
-        store: FixStore,
-        kernel: Kernel,
-        approvers: Approvers,
-        known: Mapping[str, Kind] | None = None,
-    ) -> None:
-        self.node = node
+    def __init__(self, hands: Hands, store: FixStore, approvers: Approvers) -> None:
+        self._hands = hands
         self._store = store
-        self._kernel = kernel
         self._approvers = approvers
-        self._kinds = kinds() if known is None else known
+        self._switch = Switch(store)
+        self._audit = Audit(store, f"fixer of {hands.name}")
+        self._turn = asyncio.Lock()
+        self._works: set[asyncio.Task[None]] = set()
+        self._later: dict[str, asyncio.TimerHandle] = {}
+        self._stopping = False
 
     async def run(self) -> None:
-        """Until cancelled. A connection that breaks is made anew, and everything is read again then."""
-        async for seen, request in self._store.watch():
-            if seen == "deleted" or request.spec.node != self.node:
-                continue
-            if request.status.phase not in (Phase.APPROVED, Phase.RUNNING):
-                continue
-            work = asyncio.ensure_future(self._handle_patiently(request.name))
-            try:
-                await asyncio.shield(work)
-            except asyncio.CancelledError:
-                # Told to stop in the middle of it: a change that was begun is ended and said, if that is quick.
-                await asyncio.wait({work}, timeout=STOP_S)
+        """Until cancelled. A connection that breaks is made anew, and everything is read again then.
+
+        So is after a restart whatever waited for its second look: it is Approved still.
+        """
+        try:
+            async for seen, request in self._store.watch():
+                if seen == "deleted" or not self._hands.mine(request):
+                    continue
+                waits_to_be_seen = request.status.phase is Phase.PENDING and not request.status.preview
+                if waits_to_be_seen or request.status.phase in (Phase.APPROVED, Phase.RUNNING):
+                    await asyncio.shield(self._begin(request.name))
+        finally:
+            # Told to stop in the middle of it: a change that was begun is ended and said, if that is quick.
+            self._stopping = True
+            for waiting in self._later.values():
+                waiting.cancel()
+            if self._works:
+                await asyncio.wait(self._works, timeout=STOP_S)
+            for work in self._works:
                 work.cancel()
-                raise
+
+    def _begin(self, name: str) -> asyncio.Task[None]:
+        work = asyncio.create_task(self._handle_patiently(name))
+        self._works.add(work)
+        work.add_done_callback(self._works.discard)
+        return work
 
     async def _handle_patiently(self, name: str) -> None:
         """Nothing tells again of a missed approval until the watch is made anew, so a broken look is repeated."""
         for delay in RETRIES_S:
             try:
-                await self.handle(name)
+                async with self._turn:
+                    if not self._stopping:
+                        await self.handle(name)
+                return
+            except TooSoon as soon:
+                log.info("%s: %s", name, soon)
+                self._come_back(name, soon.wait_s)
                 return
             except Refused as refused:  # somebody else moved it meanwhile
                 log.info("%s: %s", name, refused.sentence)
@@ -72,40 +89,84 @@ class Executor:
                     return
                 await asyncio.sleep(delay)
 
+    def _come_back(self, name: str, wait_s: float) -> None:
+        """Look at it again then; others have their turn meanwhile."""
+        if name in self._later:  # a watch that was made anew tells of it once more
+            self._later[name].cancel()
+        self._later[name] = asyncio.get_running_loop().call_later(wait_s, self._begin, name)
+
     async def handle(self, name: str) -> FixRequest:
-        """Bring one request as far as it goes. Raises StoreError and request.Refused."""
+        """Bring one request as far as it goes. Raises StoreError, Refused, and TooSoon when nothing is due yet."""
         request = await self._store.get(name)
-        if request.spec.node != self.node:
+        if not self._hands.mine(request):
             return request
         if request.status.phase is Phase.RUNNING:
             return await self._settle(request)
         if request.status.phase is Phase.APPROVED:
             return await self._execute(request)
+        if request.status.phase is Phase.PENDING and not request.status.preview:
+            return await self._preview(request)
         return request
 
+    async def _preview(self, request: FixRequest) -> FixRequest:
+        """Show those who decide exactly what would be written. It changes nothing else, and nothing waits for it."""
+        if expired(request.spec, self._store.now()):
+            return request
+        try:
+            lines = await self._hands.preview(request.spec)
+        except EvidenceChanged as changed:
+            lines = [f"Nothing, as it is now: {changed}"]
+        except Exception as error:  # it is said again, and for good, when it is approved
+            log.info("%s cannot be shown: %s", request.name, error)
+            lines = [f"Nothing: {error or type(error).__name__}."]
+        shown = [line[:LONGEST] for line in lines[:MOST]]
+        return await self._store.note_preview(request.name, shown or ["Nothing."])
+
     async def _execute(self, request: FixRequest) -> FixRequest:
-        kind = self._kinds.get(request.spec.kind)
-        if kind is None or kind.executes_on != "node":
-            return await self._end(request, Phase.FAILED, f"{self.node} does not know the fix {request.spec.kind!r}.")
-        if refusal := self._approvers.refusal(request):
+        if expired(request.spec, self._store.now()):
+            return await self._end(request, Phase.EXPIRED, "")
+        if refusal := self._approvers.refusal(request) or await self._withdrawn(request):
             return await self._end(request, Phase.FAILED, f"Nothing was done: {refusal}.")
         try:
-            await asyncio.to_thread(kind.holds, self._kernel, request.spec.arguments)
+            await self._hands.holds(request.spec)
         except EvidenceChanged as changed:
             return await self._end(request, Phase.STALE, f"Nothing was done: {changed} Ask again.")
+        except TooSoon as soon:
+            left = (moment(request.spec.expires_at) - self._store.now()).total_seconds()
+            raise TooSoon(str(soon), max(0.0, min(soon.wait_s, left))) from None
         except Exception as error:  # or the same request would end this process again after every restart
             log.exception("%s cannot be checked", request.name)
             return await self._end(request, Phase.FAILED, f"Nothing was done: {error or type(error).__name__}.")
-        running = await self._store.transition(request.name, Phase.RUNNING, message=f"by the fixer of {self.node}")
+        # As late as can be: whoever switches fixes off means the very next one.
+        if refusal := await self._switch.refusal(request):
+            return await self._end(request, Phase.FAILED, f"Nothing was done: {refusal}.")
+        by = f"by the fixer of {self._hands.name}"
+        running = await self._store.transition(request.name, Phase.RUNNING, message=by)
         if running.status.phase is not Phase.RUNNING:  # too late, or not what was approved
+            await self._record(running)
             return running
+        if unwritten := await self._record(running):  # what cannot be written down is not done
+            return await self._end(request, Phase.FAILED, f"Nothing was done: {unwritten}")
         try:
-            await asyncio.to_thread(kind.execute, self._kernel, request.spec.arguments)
-            right, text = await asyncio.to_thread(kind.verify, self._kernel, request.spec.arguments)
+            await self._hands.execute(request.spec)
         except Exception as error:  # whatever it is: it was tried once, and that has to be said
             log.exception("%s failed", request.name)
-            return await self._end(request, Phase.FAILED, f"It failed on {self.node}: {error or type(error).__name__}.")
+            why = error or type(error).__name__
+            return await self._end(request, Phase.FAILED, f"It failed on {self._hands.name}: {why}.")
+        try:
+            right, text = await self._hands.verify(request.spec)
+        except Exception as error:  # it was done, so it did not fail
+            log.exception("%s cannot be verified", request.name)
+            why = error or type(error).__name__
+            return await self._end(request, Phase.UNKNOWN, f"It was done; what came of it cannot be read: {why}.")
         return await self._end(request, Phase.VERIFIED if right else Phase.NOT_FIXED, text)
+
+    async def _withdrawn(self, request: FixRequest) -> str:
+        """Why an approval by RBAC counts no more, "" where it does and for every other. Raises StoreError."""
+        by = request.status.approved_by
+        if by is None or by.entry != RBAC or await self._store.may_approve(by):
+            return ""
+        return f"the cluster's RBAC does not let {by.id} approve (the verb approve on fixrequests.calico-why.io)"
 
     async def _settle(self, request: FixRequest) -> FixRequest:
         """Running, and not by this process: read the world and say what is so. Nothing is run again."""
@@ -117,12 +178,8 @@ class Executor:
                 request = await self._store.get(request.name)
         if request.status.phase is not Phase.RUNNING:
             return request
-        kind = self._kinds.get(request.spec.kind)
         try:
-            if kind is None:
-                right, text = False, f"{self.node} does not know the fix {request.spec.kind!r}."
-            else:
-                right, text = await asyncio.to_thread(kind.verify, self._kernel, request.spec.arguments)
+            right, text = await self._hands.verify(request.spec)
         except Exception as error:
             log.exception("%s cannot be read", request.name)
             right, text = False, f"It cannot be read: {error or type(error).__name__}."
@@ -135,6 +192,7 @@ class Executor:
             try:
                 ended = await self._store.transition(request.name, phase, message=message)
                 log.info("%s: %s. %s", request.name, ended.status.phase, ended.status.message)
+                await self._record(ended)
                 return ended
             except StoreError as error:
                 if error.missing:
@@ -142,3 +200,16 @@ class Executor:
                 log.warning("%s is %s, which cannot be written yet: %s", request.name, phase, error.sentence)
                 await asyncio.sleep(delay)
         return await self._store.transition(request.name, phase, message=message)
+
+    async def _record(self, request: FixRequest) -> str:
+        """Why it is not in the audit trail, "" once it is. Of an end the bot writes later what is missing there."""
+        why = ""
+        for delay in RETRIES_S[:3]:
+            try:
+                await self._audit.follow(request)
+                return ""
+            except AuditError as error:
+                log.warning("%s is not in the audit trail: %s", request.name, error.sentence)
+                why = error.sentence
+                await asyncio.sleep(delay)
+        return why

@@ -76,7 +76,8 @@ class Person(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     name: str = ""
     via: str  # "slack" | "kubectl"
-    entry: str = ""  # of an approver: the entry of the approver list that allowed it (an id, a group id)
+    entry: str = ""  # of an approver: the entry of the approver list that allowed it (an id, a group id), or "rbac"
+    groups: tuple[str, ...] = ()  # of an approver by RBAC: the Kubernetes groups, to ask RBAC once more
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +140,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     started_at: str = ""
     finished_at: str = ""
     message: str = ""
+    preview: tuple[str, ...] = ()  # exactly what would be written, by the fixer that would write it
     slack: Card | None = None
     second_look: SecondLook | None = None
     history: tuple[Event, ...] = ()

@@ -7,7 +7,7 @@ import contextlib
 import ipaddress
 import logging
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -71,6 +71,11 @@ class FixStore:
         self.namespace = namespace
         self.now = now
 
+    @property
+    def api(self) -> client.ApiClient:
+        """For what stands beside the requests: the audit trail, the switch."""
+        return self._api
+
     async def create(self, spec: Spec) -> FixRequest:
         """A new Pending request."""
         request = FixRequest(name=new_name(), spec=spec)
@@ -114,6 +119,16 @@ class FixStore:
         """Remember where in Slack the request is shown."""
         return await self._write(name, lambda current: msgspec.structs.replace(current.status, slack=card))
 
+    async def note_preview(self, name: str, lines: Sequence[str]) -> FixRequest:
+        """Remember what would be written, for those who decide; nothing is remembered once that was done."""
+
+        def step(current: FixRequest) -> Status:
+            if current.status.phase is not Phase.PENDING:
+                raise Refused(f"{name} was decided already.")
+            return msgspec.structs.replace(current.status, preview=tuple(lines))
+
+        return await self._write(name, step)
+
     async def note_second_look(self, name: str, look: SecondLook) -> FixRequest:
         """Remember what the question answered after the fix; the first answer stays."""
 
@@ -154,6 +169,44 @@ class FixStore:
         )
         name = review.status.user_info.username
         return Person(id=name, name=name, via="kubectl")
+
+    async def right_to_approve(self) -> tuple[str, ...] | None:
+        """This client's Kubernetes groups where RBAC lets it approve here, None where it does not."""
+        review = await self._call(
+            client.AuthorizationV1Api(self._api).create_self_subject_access_review(
+                {
+                    "apiVersion": "authorization.k8s.io/v1",
+                    "kind": "SelfSubjectAccessReview",
+                    "spec": {"resourceAttributes": self._approving()},
+                },
+                **_limits(),
+            )
+        )
+        if not review.status.allowed:
+            return None
+        who = await self._call(
+            client.AuthenticationV1Api(self._api).create_self_subject_review(
+                {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}, **_limits()
+            )
+        )
+        return tuple(who.status.user_info.groups or ())
+
+    async def may_approve(self, person: Person) -> bool:
+        """Whether RBAC lets this Kubernetes user approve here, now."""
+        review = await self._call(
+            client.AuthorizationV1Api(self._api).create_subject_access_review(
+                {
+                    "apiVersion": "authorization.k8s.io/v1",
+                    "kind": "SubjectAccessReview",
+                    "spec": {"resourceAttributes": self._approving(), "user": person.id, "groups": list(person.groups)},
+                },
+                **_limits(),
+            )
+        )
+        return bool(review.status.allowed)
+
+    def _approving(self) -> dict[str, str]:
+        return {"verb": "approve", "group": GROUP, "resource": PLURAL, "namespace": self.namespace}
 
     async def _changes(self, version: str) -> AsyncGenerator[tuple[Seen, FixRequest]]:
         watch = Watch()

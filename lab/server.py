@@ -130,7 +130,8 @@ class Server:
         """With the API objects the lab starts from."""
         store = Store()
         install(store, group)
-        store.create(yaml.safe_load(Path(request.__file__).with_name("fixrequest.yaml").read_text()))
+        for definition in ("fixrequest.yaml", "auditrecord.yaml"):
+            store.create(yaml.safe_load(Path(request.__file__).with_name(definition).read_text()))
         entries = [*entries, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "calico-why"}}]
         present = {entry["metadata"]["name"] for entry in store.list("namespaces")}
         for entry in entries:

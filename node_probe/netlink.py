@@ -1,7 +1,7 @@
 """What one network namespace's kernel says about one thing at a time; without it nothing below the API could be seen.
 
 Reading is done with structs over one socket: a targeted get costs microseconds and does not grow with the tables.
-pyroute2, which takes twenty megabytes, is loaded only by a process that writes (the fixer); the probe never does.
+Nothing here writes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_PORT, IFLA_VXLAN_LO
 IFLA_VXLAN_COLLECT_METADATA = 25
 IFA_ADDRESS, IFA_LOCAL, IFA_F_DADFAILED = 1, 2, 0x08
 RTA_DST, RTA_SRC, RTA_IIF, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC = 1, 2, 3, 4, 5, 6, 7
-RTA_MULTIPATH, RTA_TABLE, RTA_VIA = 9, 15, 18
+RTA_METRICS, RTA_MULTIPATH, RTA_TABLE, RTA_VIA, RTAX_MTU = 8, 9, 15, 18, 2
 NDA_DST, NDA_LLADDR, NDA_PORT, NDA_VNI, NDA_IFINDEX = 1, 2, 6, 7, 8
 RTM_GETRULE, FRA_PRIORITY, FRA_FWMARK, FRA_TABLE, FRA_FWMASK, FIB_RULE_INVERT = 34, 6, 10, 15, 16, 0x2
 FRA_IP_PROTO, FRA_SPORT, FRA_DPORT = 22, 23, 24
@@ -149,6 +149,7 @@ class Route:
     onlink: bool
     preferred_source: str  # what the kernel's own packets carry; "" for an input lookup
     several: tuple[tuple[str, int], ...] = ()  # of an entry with several: each next hop and its device
+    mtu: int = 0  # 0: its device's
 
     @property
     def prefix(self) -> str:
@@ -360,10 +361,14 @@ class Netlink(_Socket):
         ]
         return max(covering, key=lambda r: (r.table == RT_TABLE_MAIN, r.length, -r.metric), default=None)
 
-    def default_route(self, family: int = socket.AF_INET) -> Route | None:
-        """The default route of the main table. Reads the whole table: meant for a pod's, which has two entries."""
+    def routes(self, family: int) -> list[Route]:
+        """The main table. Reads the whole of it, which grows with the cluster: for a fix, not for a look."""
         request = ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + _attribute(RTA_TABLE, U32.pack(RT_TABLE_MAIN))
-        found = [r for r in self._dump(RTM_GETROUTE, request, _routes) if r.length == 0]
+        return self._dump(RTM_GETROUTE, request, _routes)
+
+    def default_route(self, family: int = socket.AF_INET) -> Route | None:
+        """The default route of the main table. Meant for a pod's, which has two entries."""
+        found = [route for route in self.routes(family) if route.length == 0]
         return min(found, key=lambda r: r.metric, default=None)
 
     def neighbor(self, index: int, address: str) -> Entry:
@@ -427,25 +432,6 @@ class Sockets(_Socket):
                 if family in one.families and not one.address.startswith("127.") and one.address != "::1":
                     found.add(port)
         return sorted(port for port in found if port < FIRST_OF_CLIENTS)
-
-
-def replace_neighbor(device: str, address: str, mac: str) -> None:
-    """`ip neigh replace ADDRESS lladdr MAC dev DEVICE nud permanent` in the calling thread's network namespace.
-
-    Blocks for a millisecond; not for a thread whose event loop runs. Raises NetlinkError: ENODEV no such device, EPERM
-    not allowed.
-    """
-    # Here, not above: the probe shares this file, never writes, and must not carry the library.
-    from pyroute2 import IPRoute
-    from pyroute2.netlink.exceptions import NetlinkError as Refused
-
-    with Netlink() as reader:
-        index = reader.link(device).index
-    try:
-        with IPRoute() as kernel:
-            kernel.neigh("replace", ifindex=index, dst=address, lladdr=mac, state=NUD_PERMANENT)
-    except Refused as refused:
-        raise NetlinkError(refused.code, os.strerror(refused.code)) from refused
 
 
 def _pack(address: str) -> tuple[int, bytes]:
@@ -554,6 +540,7 @@ def _routes(payload: bytes) -> Route:
         onlink=bool(flags & RTNH_F_ONLINK),
         preferred_source=_unpack(has[RTA_PREFSRC]) if RTA_PREFSRC in has else "",
         several=tuple(_next_hops(has.get(RTA_MULTIPATH, b""))),
+        mtu=_u32(_attributes(has.get(RTA_METRICS, b"")), RTAX_MTU, 0),
     )
 
 

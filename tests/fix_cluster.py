@@ -16,7 +16,7 @@ from lab.apiserver import ApiServer, Store, User
 from lab.apiserver.kubeconfig import kubeconfig
 
 NAMESPACE = "calico-why"
-CRD = Path(__file__).parents[1] / "fixes" / "fixrequest.yaml"
+CRDS = [Path(__file__).parents[1] / "fixes" / name for name in ("fixrequest.yaml", "auditrecord.yaml")]
 
 
 @dataclass
@@ -49,7 +49,8 @@ async def fix_cluster(directory: Path, *, with_crd: bool = True) -> AsyncGenerat
     objects = Store()
     objects.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     if with_crd:
-        objects.create(yaml.safe_load(CRD.read_text()))
+        for path in CRDS:
+            objects.create(yaml.safe_load(path.read_text()))
     server = ApiServer(objects, tokens={})
     try:
         yield FixCluster(server, objects, await server.start(), directory)

@@ -23,6 +23,7 @@ FRAME = (
     "bot/approvals.py",
     "bot/capture.py",
     "bot/captures.py",
+    "bot/cards.py",
     "bot/conversation.py",
     "bot/followed.py",
     "bot/investigate.py",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fixes.approvers import Approvers
 from fixes.executor import Executor
+from fixes.hands import NodeHands
 from fixes.kernel import Kernel
 from fixes.store import connect
 from tests.fix_cluster import NAMESPACE
@@ -32,7 +33,8 @@ class Stuck(Kernel):
 
 async def main(kubeconfig: str, record: str, when: str) -> None:
     async with connect(kubeconfig, NAMESPACE) as store:
-        await Executor("node-a", store, Stuck(Path(record), when), Approvers(frozenset({"U0BO"}))).run()
+        hands = NodeHands("node-a", Stuck(Path(record), when))
+        await Executor(hands, store, Approvers(frozenset({"U0BO"}))).run()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 from collections.abc import AsyncIterator
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import timedelta
@@ -15,6 +16,7 @@ import pytest
 from bot import cli
 from bot.approvals import GROUP_CACHE_S, Approvals, GroupCache, GroupsUnknown, listing
 from fixes.approvers import Approvers
+from fixes.audit import Audit, told, verify
 from fixes.request import LIFETIME, Card, Person, Phase
 from fixes.store import FixStore
 from tests.fix_cluster import NAMESPACE, FixCluster, fix_cluster
@@ -22,6 +24,7 @@ from tests.fix_samples import ANA, NOW, a_spec
 
 BO = Person(id="U0BO", via="slack")
 CLEO = Person(id="U0CLEO", via="slack")
+NO_APPROVING = frozenset({("approve", "calico-why.io", "fixrequests")})
 MEMBERS = {"S0NETOPS": frozenset({"U0ANA", "U0BO"})}
 
 
@@ -40,6 +43,12 @@ class Scene:
 
     def approvals(self, *entries: str, allow_self: bool = False) -> Approvals:
         return Approvals(self.store, Approvers(frozenset(entries or ["S0NETOPS"]), allow_self), members)
+
+    async def trail(self) -> list[str]:
+        """The records, as they are told, and the trail is whole."""
+        lines = await Audit(self.store, "reader").read()
+        assert verify(lines, await self.store.all()) == []
+        return [told(line) for line in lines]
 
     def written(self, name: str) -> object:
         return self.cluster.objects.get("fixrequests.calico-why.io", name, NAMESPACE)
@@ -132,6 +141,45 @@ async def test_a_button_speaks_for_the_card_it_is_on(scene: Scene) -> None:
     assert (await approvals.decide(request.name, Phase.APPROVED, BO, shown=("C1", "1.1"))).changed
 
 
+async def test_every_try_is_in_the_trail(scene: Scene) -> None:
+    """Denials, forged names, copied cards, a list that does not name them, a content that is not what was digested."""
+    request = await scene.store.create(a_spec())
+    await scene.store.place(request.name, Card(channel="C1", thread="1.0", ts="1.1"))
+    approvals = scene.approvals()
+    await approvals.decide("fx-../../secrets", Phase.APPROVED, BO)
+    await approvals.decide("fx-aaaaaaaa", Phase.APPROVED, BO, shown=("C1", "1.1"))
+    await approvals.decide(request.name, Phase.APPROVED, BO, shown=("C1", "9.9"))
+    await approvals.decide(request.name, Phase.APPROVED, CLEO)
+    await approvals.decide(request.name, Phase.APPROVED, ANA)
+    assert await approvals.refusal(request.name, Phase.REJECTED, BO) is None
+    assert await approvals.refusal(request.name, Phase.REJECTED, CLEO) is not None
+    forged = await scene.store.create(msgspec.structs.replace(a_spec(), arguments={"device": "eth0"}))
+    await approvals.decide(forged.name, Phase.APPROVED, BO)
+    await approvals.decide(request.name, Phase.APPROVED, BO)
+    said = await scene.trail()
+    for line, (who, what) in zip(
+        said,
+        [
+            ("refused by U0BO", "'fx-../../secrets' is not the name"),
+            ("refused by U0BO", "I do not know a fix request fx-aaaaaaaa"),
+            ("refused by U0BO", "This is not the card of"),
+            ("Pending by U0ANA", "Replace the neighbor"),
+            ("refused by U0CLEO", "approved: You may not approve this"),
+            ("refused by U0ANA", "somebody else has to approve"),
+            ("refused by U0CLEO", "rejected: You may not reject this"),
+            ("refused by U0BO", "stale: what it rests on has changed"),
+            ("Pending by U0ANA", "Replace the neighbor"),
+            ("Stale", "not what it was when it was made"),
+            ("Approved by U0BO (S0NETOPS)", ""),
+        ],
+        strict=True,
+    ):
+        assert who in line and what in line, line
+    lines = await Audit(scene.store, "reader").read()
+    assert lines[2].spec["place"] == "C1/9.9"
+    assert lines[4].spec["digest"] == request.spec.digest
+
+
 async def test_groups_are_a_minute_old_at_most_and_never_guessed() -> None:
     now, reads = 0.0, 0
     known: frozenset[str] | None = frozenset({"U0BO"})
@@ -169,12 +217,12 @@ async def test_where_slack_does_not_say_who_is_in_the_group_nobody_may(scene: Sc
 def test_the_environment_names_the_approvers() -> None:
     found = Approvers.from_environment({"CALICO_WHY_APPROVERS": " U1, S0NETOPS,,kubernetes:system:serviceaccount:a:b "})
     assert found.entries == {"U1", "S0NETOPS", "kubernetes:system:serviceaccount:a:b"}
-    assert found.groups == ("S0NETOPS",)
+    assert [group.who for group in found.groups("replace_neighbor")] == ["S0NETOPS"]
     assert not found.allow_self
     assert Approvers.from_environment({}).entries == frozenset()
     assert Approvers.from_environment({"CALICO_WHY_ALLOW_SELF_APPROVAL": "1"}).allow_self
     posing = Person(id="S0NETOPS", via="slack")  # nobody's user id; an entry for a group lets no single person in
-    assert Approvers(frozenset({"S0NETOPS"})).own_entry(posing) == ""
+    assert Approvers(frozenset({"S0NETOPS"})).own_entry(posing, "replace_neighbor") == ""
 
 
 async def test_the_list_tells_where_each_request_is(scene: Scene) -> None:
@@ -213,7 +261,8 @@ async def test_a_kubernetes_user_approves_in_a_terminal(scene: Scene, monkeypatc
     ana = Person(id="ana", via="kubectl")
     request = await scene.store.create(a_spec(scene.store.now(), requested_by=ana))
     for user, sentence in (("ana", "somebody else has to approve"), ("cleo", "You may not approve this")):
-        status, said = await terminal("approve", request.name, "--kubeconfig", scene.cluster.kubeconfig(user))
+        config = scene.cluster.kubeconfig(user, denied=NO_APPROVING)
+        status, said = await terminal("approve", request.name, "--kubeconfig", config)
         assert (status, sentence in said) == (3, True), said
     status, said = await terminal("fixes", "--kubeconfig", scene.cluster.kubeconfig("cleo"))
     assert (status, "waiting for approval" in said) == (0, True), said
@@ -223,6 +272,89 @@ async def test_a_kubernetes_user_approves_in_a_terminal(scene: Scene, monkeypatc
     assert now.status.approved_by == Person(id="bo", name="bo", via="kubectl", entry="kubernetes:bo")
     status, said = await terminal("reject", request.name, "too", "late", "--kubeconfig", scene.cluster.kubeconfig("bo"))
     assert (status, "already approved (by bo" in said) == (3, True), said
+
+
+async def test_in_a_terminal_rbac_says_who_may_and_is_asked_by_the_fixer_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CALICO_WHY_APPROVERS", raising=False)
+    scene.store.now = type(scene.store)(scene.store.api, NAMESPACE).now
+    request = await scene.store.create(a_spec(scene.store.now()))
+    config = scene.cluster.kubeconfig("bo", groups=("netops", "system:authenticated"))
+    monkeypatch.setenv("CALICO_WHY_RBAC_APPROVAL", "0")
+    status, said = await terminal("approve", request.name, "--kubeconfig", config)
+    assert (status, "nobody may, because the list" in said) == (3, True), said
+    monkeypatch.delenv("CALICO_WHY_RBAC_APPROVAL")
+    denied = scene.cluster.kubeconfig("cleo", denied=NO_APPROVING)
+    status, said = await terminal("approve", request.name, "--kubeconfig", denied)
+    assert (status, "whom RBAC gives the verb approve on fixrequests.calico-why.io may" in said) == (3, True), said
+    status, said = await terminal("approve", request.name, "--kubeconfig", config)
+    assert status == 0, said
+    by = (await scene.store.get(request.name)).status.approved_by
+    assert by == Person(id="bo", name="bo", via="kubectl", entry="rbac", groups=("netops", "system:authenticated"))
+
+
+async def test_whoever_asked_takes_it_back_and_nobody_else_who_may_not_approve(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALICO_WHY_APPROVERS", "kubernetes:bo")
+    scene.store.now = type(scene.store)(scene.store.api, NAMESPACE).now
+    ana = Person(id="ana", via="kubectl")
+    first, second = [await scene.store.create(a_spec(scene.store.now(), requested_by=ana)) for _ in range(2)]
+    by = {user: scene.cluster.kubeconfig(user, denied=NO_APPROVING) for user in ("ana", "bo", "cleo")}
+    status, said = await terminal("cancel", first.name, "--kubeconfig", by["cleo"])
+    assert (status, "You may not cancel this: who asked for it may, and" in said) == (3, True), said
+    status, said = await terminal("cancel", first.name, "wrong", "node", "--kubeconfig", by["ana"])
+    assert (status, f"{first.name} is cancelled" in said) == (0, True), said
+    assert (await terminal("approve", second.name, "--kubeconfig", by["bo"]))[0] == 0
+    assert (await terminal("cancel", second.name, "--kubeconfig", by["bo"]))[0] == 0, "approved, and not begun"
+    status, said = await terminal("approve", first.name, "--kubeconfig", by["bo"])
+    assert (status, "already cancelled (by ana" in said) == (3, True), said
+    status, said = await terminal("fixes", "show", first.name, "--kubeconfig", by["cleo"])
+    for sentence in (
+        "Replace the neighbor 10.244.218.64 on node-a",
+        "cancelled by ana (kubectl): wrong node",
+        "mac=66:89:3a:22:7a:ac",
+        "shop/cart shop/db 5432/tcp",
+        'neighbor-1  {"fact":"Neighbor","mac":"66:00:00:00:00:99"}',
+        first.spec.digest,
+        first.spec.expires_at,
+    ):
+        assert sentence in said
+
+
+async def test_the_switch_and_the_trail_in_a_terminal(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALICO_WHY_APPROVERS", "switch:kubernetes:bo")
+    scene.store.now = type(scene.store)(scene.store.api, NAMESPACE).now
+    bo, cleo = [scene.cluster.kubeconfig(user, denied=NO_APPROVING) for user in ("bo", "cleo")]
+    status, said = await terminal("fixes", "off", "--kubeconfig", cleo)
+    assert (status, "You may not switch fixes off and on" in said) == (3, True), said
+    status, said = await terminal("fixes", "off", "--reason", "freeze", "--kubeconfig", bo)
+    assert (status, "Fixes are off" in said) == (0, True), said
+    status, said = await terminal("fixes", "--kubeconfig", cleo)
+    assert said.startswith("Now fixes are switched off by bo at ")
+    blind = scene.cluster.kubeconfig("blind", denied=frozenset({("get", "", "configmaps")}))
+    status, said = await terminal("fixes", "--kubeconfig", blind)
+    assert (status, "Grant get, create and update on it." in said, "There are no fix requests" in said) == (
+        0,
+        True,
+        True,
+    )
+    assert (await terminal("fixes", "on", "--kubeconfig", bo))[0] == 0
+    status, said = await terminal("audit", "--kubeconfig", cleo)
+    assert [line.split("  ")[3].split(" [")[0] for line in said.splitlines()][1:] == [
+        "switched off by bo (switch:kubernetes:bo): freeze",
+        "switched on by bo (switch:kubernetes:bo)",
+    ]
+    assert "refused by cleo: switch off: You may not" in said.splitlines()[0]
+    status, said = await terminal("audit", "verify", "--kubeconfig", cleo)
+    head = (await Audit(scene.store, "reader").read())[-1].spec["hash"]
+    assert (status, said) == (0, f"The audit trail is whole: 3 records, its head is a-0000000003 {head}.\n")
+    status, said = await terminal("audit", "--jsonl", "--kubeconfig", cleo)
+    assert [json.loads(line)["number"] for line in said.splitlines()] == [1, 2, 3]
+    scene.cluster.objects.delete("auditrecords.calico-why.io", "a-0000000003", NAMESPACE)
+    status, said = await terminal("audit", "verify", head, "--kubeconfig", cleo)
+    assert (status, f"The published head {head} is not in the trail" in said) == (3, True), said
 
 
 async def test_terminal_errors_are_sentences(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ from fixes.approvers import Approvers
 from fixes.request import FixRequest, Phase
 from fixes.store import FixStore
 from lab.slack import LocalSlack
+from lab.slack.workspace import View
 from tests.answers import well, wrong_mac
 from tests.fix_cluster import FixCluster, fix_cluster
 
@@ -125,6 +126,11 @@ class Room:
         delivery = await self.slack.slash(user, ROOM, text)
         assert delivery.result == "ok"
         return delivery
+
+    async def form(self, user: str) -> View:
+        """The form that is open before this user."""
+        views = self.slack.workspace.open_views
+        return (await self.slack.wait_for(lambda: views(self.slack.user_id(user))))[0]
 
     def posted(self, text: str, thread: str | None = None) -> dict[str, Any] | None:
         return next((one for one in self.slack.messages(ROOM, thread) if text in _all_text(one)), None)
@@ -240,6 +246,9 @@ async def test_a_bot_of_another_language_answers_and_asks_for_approval_in_it(roo
         assert card is not None
         assert room.buttons(parent["ts"], card["ts"]) == ["fix_approve", "fix_reject"]
         await room.slack.click("bo", ROOM, card["ts"], "fix_reject")
+        form = await room.form("bo")
+        assert form.content["title"]["text"].startswith("拒绝 fx-")
+        await room.slack.submit_view("bo", form.id, {"fix_reason": "变更冻结"})
         assert await room.slack.wait_for(lambda: room.posted("由 <@U0BO> 拒绝", parent["ts"]))
 
 
@@ -334,9 +343,13 @@ async def test_a_rejection_is_said_on_the_card(room: Room) -> None:
         await room.ask()
         request, thread, ts = await room.card()
         await room.slack.click("bo", ROOM, ts, "fix_reject")
+        form = await room.form("bo")
+        assert (await room.slack.submit_view("bo", form.id, {})).result != "ok", "a reason is asked for, not offered"
+        await room.slack.submit_view("bo", form.id, {"fix_reason": "in a change freeze <!channel>"})
         card = await room.slack.wait_for(lambda: room.posted("rejected", thread))
         assert card is not None
         assert "rejected by <@U0BO>" in _all_text(card)
+        assert "in a change freeze &lt;!channel&gt;" in _all_text(card)
         assert room.buttons(thread, ts) == []
         assert (await room.store.get(request.name)).status.phase is Phase.REJECTED
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,17 @@ import pytest
 
 from fixes.approvers import Approvers
 from fixes.executor import Executor
+from fixes.hands import NodeHands
 from fixes.kernel import Kernel
-from fixes.request import FixRequest, Person, Phase, Spec
+from fixes.kind import Kind, NodeKind, TooSoon, kinds
+from fixes.request import FixRequest, Person, Phase, Refused, Spec, moment, stamp
 from fixes.store import FixStore
 from tests.fix_cluster import FixCluster, fix_cluster
 from tests.fix_samples import ANA, BO, a_spec
 from tests.namespaces import in_namespaces
+from tests.test_node_fixes import GOOD
 from tests.test_replace_neighbor import ARGUMENTS, PEER, WRONG, wound
-from tests.two_nodes import MAC, TUNNEL, TwoNodes
+from tests.two_nodes import BLOCK, DB, MAC, TUNNEL, TwoNodes
 
 ROOT = Path(__file__).parents[1]
 APPROVERS = Approvers(frozenset({"U0BO", "S0NETOPS", "kubernetes:bo"}))
@@ -59,6 +63,11 @@ async def approved(store: FixStore, by: Person = BO, **changes: Any) -> FixReque
     return await store.transition(request.name, Phase.APPROVED, by=by)
 
 
+def an_executor(store: FixStore, kernel: Kernel, approvers: Approvers = APPROVERS) -> Executor:
+    """The one of node-a."""
+    return Executor(NodeHands("node-a", kernel), store, approvers)
+
+
 async def until(store: FixStore, name: str, *phases: Phase) -> FixRequest:
     async with asyncio.timeout(20):
         async for _, request in store.watch():
@@ -72,7 +81,7 @@ async def test_an_approved_request_is_executed_once_and_verified(tmp_path: Path)
     async with scene(tmp_path) as (_, _, store):
         kernel = Counting()
         request = await approved(store)
-        running = asyncio.ensure_future(Executor("node-a", store, kernel, APPROVERS).run())
+        running = asyncio.ensure_future(an_executor(store, kernel).run())
         done = await until(store, request.name, Phase.VERIFIED)
         assert done.status.message == f"{PEER} on {TUNNEL} is {MAC['b']} now."
         assert [event.phase for event in done.status.history] == [Phase.APPROVED, Phase.RUNNING, Phase.VERIFIED]
@@ -94,7 +103,7 @@ async def test_of_many_executors_one_executes(tmp_path: Path) -> None:
     async with scene(tmp_path) as (_, _, store):
         kernel = Counting()
         request = await approved(store)
-        executors = [Executor("node-a", store, kernel, APPROVERS) for _ in range(6)]
+        executors = [an_executor(store, kernel) for _ in range(6)]
         await asyncio.gather(*(one.handle(request.name) for one in executors), return_exceptions=True)
         assert kernel.changes == 1
         assert (await store.get(request.name)).status.phase is Phase.VERIFIED
@@ -104,7 +113,7 @@ async def test_of_many_executors_one_executes(tmp_path: Path) -> None:
 async def test_pending_requests_and_those_of_other_nodes_are_left_alone(tmp_path: Path) -> None:
     async with scene(tmp_path) as (_, _, store):
         kernel = Counting()
-        executor = Executor("node-a", store, kernel, APPROVERS)
+        executor = an_executor(store, kernel)
         pending = await store.create(spec())
         foreign = await approved(store, node="node-b")
         assert (await executor.handle(pending.name)).status.phase is Phase.PENDING
@@ -113,12 +122,38 @@ async def test_pending_requests_and_those_of_other_nodes_are_left_alone(tmp_path
 
 
 @in_namespaces
+async def test_what_would_be_written_is_shown_before_anybody_decides(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (_, _, store):
+        kernel = Counting()
+        executor = an_executor(store, kernel)
+        request = await store.create(spec())
+        running = asyncio.ensure_future(executor.run())
+        async with asyncio.timeout(20):
+            async for _, seen in store.watch():
+                if seen.status.preview:
+                    break
+        assert seen.status.preview == (f"ip neigh replace {PEER} lladdr {MAC['b']} dev {TUNNEL} nud permanent",)
+        assert seen.status.phase is Phase.PENDING
+        assert not seen.status.history
+        assert kernel.changes == 0
+        running.cancel()
+        await asyncio.wait({running})
+        strange = await store.create(spec(kind="reboot"))
+        assert (await an_executor(store, kernel).handle(strange.name)).status.preview == (
+            "Nothing: node-a does not know the fix 'reboot'.",
+        )
+        await store.transition(request.name, Phase.APPROVED, by=BO)
+        with pytest.raises(Refused, match="decided already"):
+            await store.note_preview(request.name, ["something else"])
+
+
+@in_namespaces
 async def test_evidence_that_changed_makes_it_stale(tmp_path: Path) -> None:
     async with scene(tmp_path) as (nodes, _, store):
         kernel = Counting()
         request = await approved(store)
         wound(nodes, "66:00:00:00:00:77")
-        after = await Executor("node-a", store, kernel, APPROVERS).handle(request.name)
+        after = await an_executor(store, kernel).handle(request.name)
         assert after.status.phase is Phase.STALE
         assert "is 66:00:00:00:00:77 now" in after.status.message
         assert "Ask again" in after.status.message
@@ -132,7 +167,7 @@ async def test_an_approval_that_does_not_count_here_is_not_executed(tmp_path: Pa
     posing = Person(id="U0CLEO", via="kubectl", entry="S0NETOPS")  # a Slack group says nothing about a Kubernetes user
     async with scene(tmp_path) as (nodes, _, store):
         kernel = Counting()
-        executor = Executor("node-a", store, kernel, APPROVERS)
+        executor = an_executor(store, kernel)
         for by in (stranger, other_group, posing):
             after = await executor.handle((await approved(store, by)).name)
             assert after.status.phase is Phase.FAILED
@@ -143,7 +178,7 @@ async def test_an_approval_that_does_not_count_here_is_not_executed(tmp_path: Pa
         after = await executor.handle(own.name)
         assert after.status.phase is Phase.FAILED
         assert "somebody else has to approve" in after.status.message
-        nobody = Executor("node-a", store, kernel, Approvers())
+        nobody = an_executor(store, kernel, Approvers())
         assert (await nobody.handle((await approved(store)).name)).status.phase is Phase.FAILED
         assert kernel.changes == 0
         for by in (Person(id="U0CLEO", via="slack", entry="S0NETOPS"), Person(id="bo", via="kubectl")):
@@ -157,7 +192,7 @@ async def test_an_approval_that_comes_too_late_to_the_node_expires(tmp_path: Pat
         kernel = Counting()
         request = await approved(store)
         store.now = lambda: datetime.now(UTC) + timedelta(minutes=16)
-        after = await Executor("node-a", store, kernel, APPROVERS).handle(request.name)
+        after = await an_executor(store, kernel).handle(request.name)
         assert after.status.phase is Phase.EXPIRED
         assert kernel.changes == 0
 
@@ -174,17 +209,85 @@ async def test_a_change_that_does_not_stay_or_is_refused_is_said(tmp_path: Path)
             raise PermissionError(1, "Operation not permitted")
 
     async with scene(tmp_path) as (_, _, store):
-        after = await Executor("node-a", store, Undone(), APPROVERS).handle((await approved(store)).name)
+        after = await an_executor(store, Undone()).handle((await approved(store)).name)
         assert after.status.phase is Phase.NOT_FIXED
         assert f"is {WRONG}" in after.status.message
-        after = await Executor("node-a", store, Refusing(), APPROVERS).handle((await approved(store)).name)
+        after = await an_executor(store, Refusing()).handle((await approved(store)).name)
         assert after.status.phase is Phase.FAILED
         assert "Operation not permitted" in after.status.message
-        strange = await Executor("node-a", store, Counting(), APPROVERS).handle(
-            (await approved(store, kind="reboot")).name
-        )
+        strange = await an_executor(store, Counting()).handle((await approved(store, kind="reboot")).name)
         assert strange.status.phase is Phase.FAILED
         assert "does not know the fix 'reboot'" in strange.status.message
+
+
+def of_two_looks(due: dict[str, datetime]) -> Mapping[str, Kind]:
+    """The kinds there are, and one like replace_neighbor whose second look is due then."""
+    once = kinds()["replace_neighbor"]
+    assert isinstance(once, NodeKind)
+
+    def holds(kernel: Kernel, arguments: Mapping[str, str]) -> None:
+        once.holds(kernel, arguments)
+        left = (due["second look"] - datetime.now(UTC)).total_seconds()
+        if left > 0:
+            raise TooSoon(f"The second look is due in {left:.0f} s.", left)
+
+    return {**kinds(), "twice": dataclasses.replace(once, name="twice", holds=holds)}
+
+
+@in_namespaces
+async def test_a_second_look_is_waited_for_and_others_have_their_turn_meanwhile(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (_, _, store):
+        kernel = Counting()
+        due = {"second look": datetime.now(UTC) + timedelta(hours=1)}
+        hands = NodeHands("node-a", kernel, of_two_looks(due))
+        twice = await approved(store, kind="twice")
+        running = asyncio.ensure_future(Executor(hands, store, APPROVERS).run())
+        strange = await approved(store, kind="reboot")
+        await until(store, strange.name, Phase.FAILED)
+        assert (await store.get(twice.name)).status.phase is Phase.APPROVED
+        assert kernel.changes == 0
+        running.cancel()
+        await asyncio.wait({running})
+        due["second look"] = datetime.now(UTC) + timedelta(seconds=0.5)
+        running = asyncio.ensure_future(Executor(hands, store, APPROVERS).run())  # restarted: it is not forgotten
+        await until(store, twice.name, Phase.VERIFIED)
+        assert datetime.now(UTC) >= due["second look"]
+        assert kernel.changes == 1
+        running.cancel()
+
+
+@in_namespaces
+async def test_a_second_look_never_comes_after_the_deadline(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (_, _, store):
+        kernel = Counting()
+        hands = NodeHands("node-a", kernel, of_two_looks({"second look": datetime.now(UTC) + timedelta(hours=1)}))
+        request = await approved(store, kind="twice", expires_at=stamp(datetime.now(UTC) + timedelta(seconds=3)))
+        running = asyncio.ensure_future(Executor(hands, store, APPROVERS).run())
+        await until(store, request.name, Phase.EXPIRED)
+        assert kernel.changes == 0
+        running.cancel()
+
+
+@in_namespaces
+async def test_a_route_is_put_back_at_its_second_look_and_not_when_it_came_back_by_itself(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (nodes, _, store):
+        kernel = Kernel()
+        block = f"{BLOCK['b']}/26"
+        before = kernel.way(DB).route
+        assert before is not None
+        nodes.at("a", lambda ip: ip.route("del", dst=block))
+        arguments = {**GOOD["replace_route"], "seen": str(kernel.way(DB)), "version": "v3.29.0"}
+        due = datetime.now(UTC) + timedelta(seconds=2)
+        arguments["seen_at"] = stamp(due - timedelta(seconds=95))
+        change = {"kind": "replace_route", "arguments": arguments}
+        request = await approved(store, **change)
+        running = asyncio.ensure_future(an_executor(store, kernel).run())
+        done = await until(store, request.name, Phase.VERIFIED)
+        assert moment(done.status.started_at) >= moment(stamp(due))
+        assert kernel.way(DB).route == before
+        again = await until(store, (await approved(store, **change)).name, Phase.STALE)
+        assert "there is nothing left to do" in again.status.message
+        running.cancel()
 
 
 @pytest.mark.parametrize(("when", "end"), [("before", Phase.UNKNOWN), ("after", Phase.VERIFIED)])
@@ -204,7 +307,7 @@ def test_killed_between_running_and_done_it_is_not_run_again(tmp_path: Path, whe
                 os.kill(fixer.pid, signal.SIGKILL)
                 await fixer.wait()
             kernel = Counting()
-            running = asyncio.ensure_future(Executor("node-a", store, kernel, APPROVERS).run())
+            running = asyncio.ensure_future(an_executor(store, kernel).run())
             after = await until(store, request.name, Phase.UNKNOWN, Phase.VERIFIED)
             running.cancel()
             assert after.status.phase is end

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from bot.fix_requests import request_fixes, requested
+from engine.diagnosis import diagnose
+from engine.rule import CauseRule
+from engine.rulebase import load
+from facts import Diagnosis, from_builtins
+from fixes.kind import kinds
 from fixes.request import LIFETIME, Person, Phase, digest_of, moment
-from tests.answers import WRONG_MAC, no_engine, unseen, well, wrong_mac
+from tests.answers import WRONG_MAC, investigation, no_engine, unseen, well, wrong_mac
 from tests.fix_cluster import fix_cluster
 from tests.fix_samples import ANA, BO
 
+CASES = Path(__file__).parent / "cases"
 NOW = datetime(2026, 11, 22, 22, 4, tzinfo=UTC)
 
 
@@ -57,3 +64,39 @@ async def test_other_answers_ask_for_nothing(tmp_path: Path, answer: object) -> 
         assert callable(answer)
         assert await request_fixes(answer(), store, ANA) == []
         assert await store.all() == []
+
+
+def recorded(mode: str) -> Diagnosis:
+    """Of the first recording of this failure mode."""
+    case = json.loads((CASES / f"{mode}.json").read_text())
+    return diagnose([from_builtins(one) for one in case["recordings"][0]["facts"]])
+
+
+async def test_what_must_be_seen_twice_lives_until_after_the_second_look(tmp_path: Path) -> None:
+    now = NOW
+    async with fix_cluster(tmp_path) as cluster, cluster.store(now=lambda: now) as store:
+        (first,) = await requested(investigation(recorded("route_missing")), store, ANA)
+        assert first.spec.kind == "replace_route"
+        assert moment(first.spec.arguments["seen_at"]) == NOW
+        between = timedelta(seconds=int(first.spec.arguments["again_after_s"]))
+        assert between > timedelta(seconds=90)
+        assert moment(first.spec.expires_at) == NOW + between + LIFETIME
+        assert first.spec.digest == digest_of(first.spec)
+        now = NOW + timedelta(minutes=1)
+        (again,) = await requested(investigation(recorded("route_missing")), store, ANA)
+        assert again.name == first.name, "asked again, the same route is the same request: it is seen since then"
+
+
+@pytest.mark.parametrize(
+    ("mode", "fix"), [(rule.name, rule.fix) for rule in load().rules if isinstance(rule, CauseRule) and rule.fix]
+)
+async def test_every_recorded_wound_that_can_be_mended_is_asked_for(tmp_path: Path, mode: str, fix: str) -> None:
+    diagnosis = recorded(mode)
+    (cause,) = (one for one in (*diagnosis.causes, *diagnosis.warnings) if one.rule == mode)
+    async with fix_cluster(tmp_path) as cluster, cluster.store(now=lambda: NOW) as store:
+        (request,) = [
+            one for one in await requested(investigation(diagnosis), store, ANA) if one.spec.kind == fix
+        ]  # and so the API server takes it: its schema has limits
+        assert request.spec.node == cause.node
+        assert request.spec.title and request.spec.blast_radius and request.spec.undo
+        assert request.spec.kind in kinds()

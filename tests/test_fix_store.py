@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -17,6 +18,7 @@ from fixes.request import (
     GROUP,
     LIFETIME,
     PLURAL,
+    TRANSITIONS,
     VERSION,
     Card,
     FixRequest,
@@ -64,6 +66,46 @@ async def test_of_twelve_approvals_at_once_one_wins(cluster: FixCluster) -> None
             assert [event.phase for event in now.status.history] == [Phase.APPROVED]
             losers = [one for one in results if isinstance(one, Refused)]
             assert all("already approved (by U" in loser.sentence for loser in losers)
+
+
+async def test_the_api_server_itself_takes_no_step_outside_the_table(cluster: FixCluster) -> None:
+    """Whoever writes past this product, with kubectl and all rights, is held to the same table."""
+    way = {
+        phase: steps
+        for steps in (
+            (Phase.PENDING,),
+            *((Phase.PENDING, end) for end in TRANSITIONS[Phase.PENDING]),
+            (Phase.PENDING, Phase.APPROVED, Phase.RUNNING),
+            *((Phase.PENDING, Phase.APPROVED, Phase.RUNNING, end) for end in TRANSITIONS[Phase.RUNNING]),
+        )
+        for phase in steps[-1:]
+    }
+    assert set(way) == set(Phase)
+    async with cluster.store(now=lambda: NOW) as store:
+        objects = client.CustomObjectsApi(store.api)
+
+        async def write(name: str, status: dict[str, object]) -> bool:
+            at = (GROUP, VERSION, NAMESPACE, PLURAL, name)
+            body = {**await objects.get_namespaced_custom_object(*at), "status": status}
+            try:
+                await objects.replace_namespaced_custom_object_status(*at, body=body)
+            except ApiException as error:
+                assert error.status == 422, error
+                return False
+            return True
+
+        by = {"id": "U0BO", "via": "slack", "entry": "U0BO"}
+        for before, after in itertools.product(Phase, Phase):
+            name = (await store.create(a_spec())).name
+            for step in way[before][1:]:
+                assert await write(name, {"phase": str(step), "approvedBy": by})
+            allowed = after in TRANSITIONS[before] or after is before
+            assert await write(name, {"phase": str(after), "approvedBy": by}) == allowed, (before, after)
+        name = (await store.create(a_spec())).name
+        assert not await write(name, {"phase": "Approved"}), "approved by nobody"
+        assert await write(name, {"phase": "Approved", "approvedBy": by})
+        assert not await write(name, {"phase": "Approved", "approvedBy": {**by, "id": "U0EVE"}})
+        assert not await write(name, {}), "an approval that was never given would wait for one again"
 
 
 async def test_approve_and_reject_at_once_end_in_one_of_them(cluster: FixCluster) -> None:

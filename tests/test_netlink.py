@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import socket
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 from node_probe.collectors.pod import listening, printed
-from node_probe.netlink import Bound, Netlink, NetlinkError, Route, Sockets, replace_neighbor
+from node_probe.netlink import Bound, Netlink, NetlinkError, Route, Sockets
 from tests.namespaces import in_namespaces
 from tests.two_nodes import (
     AF_INET6,
@@ -229,22 +228,6 @@ def test_a_device_that_carries_no_ipv6_and_an_address_somebody_else_has() -> Non
             time.sleep(0.01)
         refused = [one.address for one in kernel.addresses(uplink, AF_INET6) if one.duplicate]
         assert refused == [NODE6["b"]]
-
-
-@in_namespaces
-def test_a_neighbor_is_replaced_for_good() -> None:
-    nodes = TwoNodes()
-    with Netlink() as kernel:
-        tunnel = kernel.link(TUNNEL).index
-        nodes.at(
-            "a", lambda ip: ip.neigh("replace", dst=BLOCK["b"], lladdr="66:00:00:00:00:99", ifindex=tunnel, state=4)
-        )
-        asyncio.run(asyncio.to_thread(replace_neighbor, TUNNEL, BLOCK["b"], MAC["b"]))  # as an async fixer calls it
-        entry = kernel.neighbor(tunnel, BLOCK["b"])
-        assert (entry.mac, entry.state) == (MAC["b"], "PERMANENT")
-        replace_neighbor(TUNNEL, "10.244.3.0", MAC["b"])
-        assert kernel.neighbor(tunnel, "10.244.3.0").state == "PERMANENT", "an absent one is made"
-        assert refusal(lambda: replace_neighbor("vxlan.other", BLOCK["b"], MAC["b"])) == "ENODEV"
 
 
 @in_namespaces

@@ -108,6 +108,19 @@ def test_a_pending_card_can_be_approved_and_says_by_whom_and_until_when() -> Non
     assert "nobody: no approvers are configured" in said(blocks.fix_card(request(), NOW))
 
 
+def test_a_card_shows_exactly_what_would_be_written() -> None:
+    command = "ip neigh replace 10.244.218.64 lladdr 66:89:3a:22:7a:ac dev vxlan.calico nud permanent"
+    card = blocks.fix_card(request(preview=[command]), NOW)
+    accepted(card)
+    assert "*Writes:*" in said(card) and command in said(card)
+    assert "more lines" not in said(card)
+    assert "*Writes:*" not in said(blocks.fix_card(request(), NOW)), "nobody has looked yet"
+    long = blocks.fix_card(request(preview=[f"+ line {number}" for number in range(100)]), NOW)
+    accepted(long)
+    assert "+ line 11" in said(long) and "+ line 12" not in said(long)
+    assert "88 more lines: `fixes show fx-abcd2345`" in said(long)
+
+
 @pytest.mark.parametrize(
     ("card", "told"),
     [
@@ -196,6 +209,7 @@ def test_no_name_breaks_a_message_or_mentions_anybody(name: str, count: int) -> 
     card = request(history=[event("Approved", name, name), event(name, name)] * 20)
     for part in ("title", "blastRadius", "undo", "requestedAt", "node"):
         card["spec"][part] = name
+    card["status"]["preview"] = [name] * count
     card["status"]["secondLook"] = {"verdict": name, "text": name, "at": name}
     error = UserError(name or "-", word=name, choices=[name] * count)
     messages = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import logging
 import os
 import signal
@@ -115,6 +116,8 @@ async def _serve(
     approvers = Approvers.from_environment()
     if not approvers.entries:
         log.warning("CALICO_WHY_APPROVERS is empty: fixes are proposed, and nobody may approve them.")
+    for entry in approvers.unreadable:
+        log.warning("CALICO_WHY_APPROVERS: %r lets nobody in: it is no Slack id, group id or kubernetes:NAME.", entry)
     if settings.state is None:
         log.warning("CALICO_WHY_STATE is not set: a question accepted just before a restart of the bot is lost.")
     try:
@@ -151,6 +154,8 @@ async def _serve(
             async def judge(asked: Asked) -> SecondOpinion:
                 return await second_opinion(asked, cluster=cluster)
 
+            if not approvers.cluster:
+                approvers = dataclasses.replace(approvers, cluster=cluster.name)
             app = App(
                 slack,
                 investigate=ask,

@@ -27,12 +27,14 @@ BLOCKS = 48
 CELL = 160
 TABLE = 7_000
 TABLE_ROWS = 15  # what is wrong stands first; the rest is for --verbose
+PREVIEWED = 12  # lines of what would be written
 BUTTONS = 20
 BUTTON_TEXT = 75
 VALUE = 2000
 
 APPROVE = "fix_approve"
 REJECT = "fix_reject"
+REASON = "fix_reason"  # the form that asks why, its block and its field
 CHOOSE = "why_choose"  # action_id "why_choose:0", value the words of a new question
 
 MARKS = {"cause": ":x:", "healthy": ":white_check_mark:", "unknown": ":grey_question:"}
@@ -320,12 +322,30 @@ def fix_card(
             else say("May approve: {people}", people=allowed)
         )
         few += [language(decide), language(say("Until {time}", time=when(str(spec.get("expiresAt")))))]
-    blocks = [_lines([f"*{escape(title)}*", state], language), _lines(about, language), _context(few)]
+    blocks = [
+        _lines([f"*{escape(title)}*", state], language),
+        _lines(about, language),
+        *_preview(status, name, language),
+        _context(few),
+    ]
     if story := _story(status, str(spec.get("node") or ""), language):
         blocks.append(_lines(story, language))
     if open_until:
         blocks.append(_buttons(name, title, str(spec.get("blastRadius") or ""), language))
     return _message(f"{title}: {state.split(': ', 1)[-1]}", blocks, language, request=name)
+
+
+def _preview(status: Mapping[str, Any], name: str, language: Language) -> list[Block]:
+    """What the fixer would write, as far as it fits on a card."""
+    lines = [str(line) for line in status.get("preview") or ()]
+    if not lines:
+        return []
+    text = "\n".join(map(printable, lines[:PREVIEWED]))
+    blocks = [_section(language(say("*Writes:*"))), _preformatted(text.strip() or "-")]
+    if (rest := len(lines) - PREVIEWED) > 0:
+        more = say("{count} more lines: {command}", count=rest, command=code(f"fixes show {name}"))
+        blocks.append(_context([language(more)]))
+    return blocks
 
 
 def _story(status: Mapping[str, Any], node: str, language: Language) -> list[str]:
@@ -374,6 +394,25 @@ def _buttons(name: str, title: str, blast_radius: str, language: Language) -> Bl
                 "value": name,
             },
         ],
+    }
+
+
+def reason_form(name: str, about: str, longest: int, language: Language = ENGLISH) -> Mapping[str, Any]:
+    """The modal that asks why a request is rejected. about: comes back with the answer, and nobody sees it."""
+    asked = {
+        "type": "input",
+        "block_id": REASON,
+        "label": _plain(language(say("Why not? Everybody can read it.")), 150),
+        "element": {"type": "plain_text_input", "action_id": REASON, "max_length": longest},
+    }
+    return {
+        "type": "modal",
+        "callback_id": REASON,
+        "private_metadata": about,
+        "title": _plain(f"{language(say('Reject'))} {name}", 24),
+        "submit": _plain(language(say("Reject")), 24),
+        "close": _plain(language(say("Not now")), 24),
+        "blocks": [asked],
     }
 
 

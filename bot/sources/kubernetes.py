@@ -26,6 +26,7 @@ from facts import (
     CalicoSettings,
     Endpoint,
     Fact,
+    GarbageCollector,
     Pool,
     PoolUsage,
     Question,
@@ -724,7 +725,11 @@ class Cluster:
             return found
         before, after, now = [_spec(one) for one in blocks], [_spec(one) for one in again], datetime.now(UTC)
         leaks = [upkeep.leaked(pool, node, before, after, pods, nodes, now=now) for pool in full]
-        return [*found, *leaks, *(await self._garbage_collector(pods, base) if any(one.count for one in leaks) else ())]
+        if not any(one.count for one in leaks):
+            return [*found, *leaks]
+        about = await self._garbage_collector(pods, base)
+        grace_s = next((one.grace_s for one in about if isinstance(one, GarbageCollector)), 0)
+        return [*found, *(msgspec.structs.replace(one, grace_s=grace_s or one.grace_s) for one in leaks), *about]
 
     async def _garbage_collector(self, pods: Sequence[Object], base: str) -> list[Fact]:
         blind: list[Blind] = []

@@ -17,6 +17,7 @@ from bot.sources.ipam import WINDOWS_RESERVED
 from bot.sources.names import seconds
 from facts import Allocation, BlockClaim, CalicoNode, CalicoSettings, GarbageCollector, LeakedAddresses, Pool, Typha
 from facts.version import release
+from fixes.release import fingerprint
 
 Object = Mapping[str, Any]
 
@@ -212,6 +213,7 @@ def leaked(
     ]
     found.sort(key=lambda one: ip_address(one[0]))
     ages = [age for _, about in found if (age := _age(about, now)) >= 0]
+    first = _first(*found[0]) if found else {}
     return LeakedAddresses(
         pool=pool.name,
         node=node,
@@ -219,11 +221,24 @@ def leaked(
         examined=len(before),
         oldest_s=max(ages, default=-1),
         examples=tuple(f"{address} ({_placed(about)})" for address, about in found[:SHOWN]),
+        **first,
     )
 
 
+def _first(address: str, about: Object) -> dict[str, Any]:
+    """What releasing it rests on."""
+    return {
+        "address": address,
+        "block": str(about["block"]),
+        "handle": str(about["handle_id"]).split("\r")[0],
+        "sequence": str(about["sequence"]),
+        "owner": fingerprint({key: value for key, value in about.items() if key not in ("sequence", "block")}),
+        "pod": _owner(about),
+    }
+
+
 def _allocations(pool: Pool, blocks: Iterable[Object]) -> dict[str, Object]:
-    """address -> attribute (with its sequence number) of each that is a pod's."""
+    """address -> attribute (with its sequence number and block) of each that is a pod's."""
     network = ip_network(pool.cidr)
     found: dict[str, Object] = {}
     for spec in blocks:
@@ -234,7 +249,8 @@ def _allocations(pool: Pool, blocks: Iterable[Object]) -> dict[str, Object]:
         numbers: Object = spec.get("sequenceNumberForAllocation") or {}
         for ordinal, index in enumerate(spec.get("allocations") or ()):
             if index is not None and 0 <= index < len(attributes) and _is_pods(attributes[index]):
-                found[str(cidr[ordinal])] = {**attributes[index], "sequence": numbers.get(str(ordinal))}
+                number = numbers.get(str(ordinal), 0)
+                found[str(cidr[ordinal])] = {**attributes[index], "sequence": number, "block": spec["cidr"]}
     return found
 
 

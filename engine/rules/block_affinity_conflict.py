@@ -14,6 +14,7 @@ CLAIMS = ("confirmed", "")  # pending ones come and go, and are not announced
     remedy="Delete the BlockAffinity of the node that the block itself does not name, once no pod of that node has an "
     "address of the block: `kubectl delete blockaffinities.crd.projectcalico.org NODE-BLOCK` (without `crd.` where "
     "Calico keeps its objects in projectcalico.org/v3).",
+    fix="delete_block_affinity",
     at=the.claim.node,
     stage="source node",
     heals_within_s=HEALS_NEVER,

@@ -11,6 +11,7 @@ from facts import Leg, ProbeResult, Sighting
     "of the uplink: ethtool -K DEVICE tx off; undo: the same with on) and ask again. If it helps, set "
     "featureDetectOverride: ChecksumOffloadBroken=true in the FelixConfiguration and look for a newer driver; if not, "
     "or if it was off already (ethtool -k), a device between the nodes spoils them.",
+    fix="disable_checksum_offload",
     at=the.leg.source_node,
     stage="underlay",
     heals_within_s=NOT_FELIX,

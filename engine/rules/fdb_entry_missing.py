@@ -8,6 +8,7 @@ from facts import FdbEntry, Leg
     title="No forwarding entry for the peer's tunnel MAC",
     severity="breaks",
     remedy="Put the entry back (bridge fdb replace), as Felix would at its next refresh.",
+    fix="replace_fdb_entry",
     after=[
         "vxlan_device_missing",
         "vxlan_device_down",

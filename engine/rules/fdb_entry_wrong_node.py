@@ -9,6 +9,7 @@ from facts import FdbEntry, Leg
     title="Frames for the peer are sent to the wrong node",
     severity="breaks",
     remedy="Replace the entry (bridge fdb replace), as Felix would at its next refresh.",
+    fix="replace_fdb_entry",
     after=["vxlan_device_missing", "vxlan_device_down", "vxlan_mac_duplicate"],
     at=the.leg.source_node,
     stage="source tunnel",

@@ -8,6 +8,7 @@ from facts import FelixHealth
     title="Felix is not ready",
     severity="warns",
     remedy="Look at the log of this node's calico-node pod; if it does not say why, restart the pod.",
+    fix="restart_calico_node",
     after=["calico_node_missing", "felix_stuck"],
     at=the.health.node,
     heals_within_s=NOT_FELIX,

@@ -11,6 +11,7 @@ LONGEST_REST_S = 100  # observed on a running Calico: an idle Felix applies some
     severity="warns",
     remedy="Read the log of this node's calico-node pod: what it cannot program stands there (xtables lock, a failing "
     "iptables, nft or ipset binary); then restart the pod.",
+    fix="restart_calico_node",
     after=["calico_node_missing"],
     at=the.service.node,
     heals_within_s=NOT_FELIX,

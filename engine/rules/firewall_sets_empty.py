@@ -12,6 +12,7 @@ NFTABLES = "nftables"
     severity="breaks",
     remedy="Find who deletes Calico's tables (`nft flush ruleset` in a script, a restart of firewalld or of "
     "nftables.service). Restarting calico-node on this node fills its maps and sets at once.",
+    fix="restart_calico_node",
     at=the.firewall.node,
     stage="source veth",
     both_ways=True,

@@ -17,6 +17,7 @@ BY_HAND = (2, 3, 4)
     title="Somebody else's route leads packets to the target astray",
     severity="breaks",
     remedy="Find who wrote it (a routing daemon, a script, another network plugin) and delete it: ip route del.",
+    fix="delete_foreign_route",
     after=["routing_rule_diverts"],
     at=the.leg.source_node,
     stage="source node",

@@ -11,6 +11,7 @@ BARE = ("direct", "host", "outside")  # whose packets, or their answers, come in
     title="The node does not forward packets",
     severity="breaks",
     remedy="Set the switch to 1 and find what set it to 0 (a sysctl.d file, a hardening tool).",
+    fix="set_sysctl",
     at=the.leg.source_node,
     stage="source node",
     both_ways=True,

@@ -11,6 +11,7 @@ from facts import LeakedAddresses, PoolUsage, Text
     "saw them. By hand: two reports some minutes apart (`calicoctl ipam check -o FILE`), the second while the "
     "datastore is locked (`calicoctl datastore migrate lock`, later `unlock`), then `calicoctl ipam release "
     "--from-report=FILE --from-report=FILE`. Never where nodes have IPv6 tunnels: it takes their addresses for leaked.",
+    fix="release_ip",
     after=["ipam_gc_stuck"],
     at=the.leaked.node,
     heals_within_s=NOT_FELIX,

@@ -8,6 +8,7 @@ from facts import Leg, PodInterface
     title="The pod's interface on its node is down",
     severity="breaks",
     remedy="Set it up (ip link set ... up) or recreate the pod; Felix never does it.",
+    fix="set_link_up",
     after=["pod_not_running", "pod_interface_missing"],
     at=the.leg.source_node,
     stage="source veth",

@@ -10,6 +10,7 @@ STATIC = {"PERMANENT", "NOARP"}  # any other entry is checked by the kernel itse
     title="The pod's own node has a wrong MAC for it",
     severity="breaks",
     remedy="Delete the entry (ip neigh del); the kernel learns the right one from the pod with the next packet.",
+    fix="replace_neighbor",
     after=["pod_not_running"],
     at=the.leg.target_node,
     stage="target veth",

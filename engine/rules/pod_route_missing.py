@@ -9,6 +9,7 @@ from facts import Leg, RouteLookup
     title="The pod's own node has no route to it",
     severity="breaks",
     remedy="If Felix on this node is alive it will come back by itself; if not, restart its calico-node pod.",
+    fix="replace_route",
     after=[
         "ipv6_disabled",
         "pod_interface_missing",

@@ -9,6 +9,7 @@ from facts import Allocation, CalicoNode, Leg, Pool
     severity="breaks",
     remedy="Enable the pool again (or add another VXLAN pool for these nodes): tunnel addresses and routes are back "
     "within seconds. Disabling a pool does not only stop new addresses.",
+    fix="enable_pool",
     stage="target tunnel",
     both_ways=True,
     heals_within_s=HEALS_NEVER,

@@ -8,6 +8,7 @@ from facts import Leg, PodInterface, Sysctl
     title="The node does not answer for the pod's gateway",
     severity="breaks",
     remedy="Set proxy_arp of the pod's interface to 1 and find what set it to 0 (a sysctl.d file, a hardening tool).",
+    fix="set_sysctl",
     at=the.leg.source_node,
     stage="source veth",
     both_ways=True,

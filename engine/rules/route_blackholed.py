@@ -13,6 +13,7 @@ FELIX = 80  # the protocol of its own routes; it removes those it does not want
     title="A route on the sender's node swallows packets to the target",
     severity="breaks",
     remedy="Find who added it and delete it (ip route del); Felix removes only entries of its own protocol (80).",
+    fix="delete_foreign_route",
     after=[
         "vxlan_device_missing",
         "vxlan_device_down",

@@ -10,6 +10,7 @@ from facts import Allocation, Leg, RouteLookup
     title="No route to the target's block",
     severity="breaks",
     remedy="If Felix on this node is alive it will come back by itself; if not, restart its calico-node pod.",
+    fix="replace_route",
     after=[
         "ipv6_disabled",
         "uplink_ipv6_disabled",

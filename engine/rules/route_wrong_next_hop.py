@@ -11,6 +11,7 @@ FELIX = 80  # the protocol of its routes by the uplink
     title="The route to the target leads to the wrong node",
     severity="breaks",
     remedy="Replace the route by one via the right tunnel address; Felix does the same at its next refresh.",
+    fix="replace_route",
     after=[
         "vxlan_device_missing",
         "vxlan_device_down",

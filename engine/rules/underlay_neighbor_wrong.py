@@ -19,6 +19,7 @@ STATIC = {"PERMANENT", "NOARP"}  # what the network itself answers may be anothe
     remedy="Delete a static entry (ip neigh del); where the address does not resolve, look at the network between the "
     "nodes: VLAN, switch port, ARP filtering; over IPv6 also at the nodes' own firewalls, which must let neighbor "
     "discovery (ICMPv6) pass.",
+    fix="replace_neighbor",
     at=the.leg.source_node,
     stage="underlay",
     heals_within_s=NOT_FELIX,

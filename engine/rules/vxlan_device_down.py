@@ -8,6 +8,7 @@ from facts import Leg, Link
     title="The VXLAN device is down",
     severity="breaks",
     remedy="Set it up (ip link set vxlan.calico up); if it goes down again, find who else manages devices here.",
+    fix="set_link_up",
     after=["vxlan_device_missing", "vxlan_device_conflict"],
     at=the.leg.source_node,
     stage="source tunnel",

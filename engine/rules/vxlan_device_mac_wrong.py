@@ -11,6 +11,7 @@ HEALS_SINCE = (3, 30)  # before, Felix did not look at the MAC of a device that 
     title="The VXLAN device has the wrong MAC",
     severity="breaks",
     remedy="Set the device's MAC back, or restart the calico-node pod of this node; look for udev MACAddressPolicy.",
+    fix="set_link_mac",
     after=["vxlan_device_missing"],
     at=the.leg.source_node,
     stage="source tunnel",

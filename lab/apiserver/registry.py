@@ -115,6 +115,7 @@ REVIEWS: tuple[Resource, ...] = (
     _builtin(
         "authorization.k8s.io", "v1", "selfsubjectrulesreviews", "SelfSubjectRulesReview", False, verbs=("create",)
     ),
+    _builtin("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", False, verbs=("create",)),
 )
 
 

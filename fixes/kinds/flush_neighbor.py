@@ -1,0 +1,87 @@
+"""Makes the kernel ask anew who has an address; what somebody wrote, or Felix, it would not ask for and so is left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from facts import Cause, Fact
+from fixes import form
+from fixes.kernel import Kernel
+from fixes.kind import EvidenceChanged, NodeKind
+
+LEARNED = frozenset({"REACHABLE", "STALE", "DELAY", "PROBE"})
+
+
+def title(arguments: Mapping[str, str], node: str) -> str:
+    return f"Flush the neighbor {arguments['address']} on {node}"
+
+
+def blast_radius(arguments: Mapping[str, str], node: str) -> str:
+    return f"{node}, one entry on {arguments['device']}: the next packet waits until the kernel has asked again."
+
+
+def undo(arguments: Mapping[str, str], node: str) -> str:
+    return "Not needed: the kernel learns the entry anew. This is not Felix's business."
+
+
+def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
+    """Never of itself: the kernel checks what it learned, so no failure mode is about such an entry. To be asked for:
+
+    device (no VXLAN device), address, seen (the MAC that is taken for wrong).
+    """
+    return None
+
+
+def holds(kernel: Kernel, arguments: Mapping[str, str]) -> None:
+    device, address, seen = _check(arguments)
+    link = kernel.device(device)
+    if link is None:
+        raise EvidenceChanged(f"There is no device {device} any more.")
+    if link.kind == "vxlan":
+        raise ValueError(f"nothing relearns a neighbor on {device}; replace it (replace_neighbor)")
+    entry = kernel.neighbor(device, address)
+    if entry is None or not entry.mac:
+        raise EvidenceChanged(f"{address} on {device} is unresolved now; it was {seen}.")
+    if entry.state not in LEARNED:
+        raise EvidenceChanged(f"{address} on {device} is {entry.state}; only an entry the kernel learned is flushed.")
+    if entry.mac != seen:
+        raise EvidenceChanged(f"{address} on {device} is {entry.mac} now; it was {seen}.")
+
+
+def preview(kernel: Kernel, arguments: Mapping[str, str]) -> list[str]:
+    device, address, _ = _check(arguments)
+    return [f"ip neigh del {address} dev {device}"]
+
+
+def execute(kernel: Kernel, arguments: Mapping[str, str]) -> None:
+    device, address, _ = _check(arguments)
+    kernel.delete_neighbor(device, address)
+
+
+def verify(kernel: Kernel, arguments: Mapping[str, str]) -> tuple[bool, str]:
+    """Gone, being asked for, or learned anew as another: all of them are what was wanted."""
+    device, address, seen = _check(arguments)
+    entry = kernel.neighbor(device, address)
+    if entry is None or not entry.mac:
+        return True, f"{address} on {device} is asked for anew with the next packet."
+    if entry.mac != seen:
+        return True, f"{address} on {device} is {entry.mac} now."
+    return False, f"{address} on {device} is {seen} ({entry.state}) again: somebody answers with it."
+
+
+def _check(arguments: Mapping[str, str]) -> tuple[str, str, str]:
+    """device, address, seen, each of its own form. Raises ValueError: nothing else may reach a kernel."""
+    return form.device(arguments), form.address(arguments), form.mac(arguments, "seen")
+
+
+KIND = NodeKind(
+    name="flush_neighbor",
+    title=title,
+    blast_radius=blast_radius,
+    undo=undo,
+    propose=propose,
+    holds=holds,
+    preview=preview,
+    execute=execute,
+    verify=verify,
+)

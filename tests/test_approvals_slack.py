@@ -1,0 +1,175 @@
+"""Deciding in a local Slack, over both transports: judged again at every step, and all of it in the audit trail."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from kubernetes.aio import client
+from kubernetes.aio.watch import Watch
+
+from fixes.audit import Audit, Line, told, verify
+from fixes.request import FixRequest, Phase
+from lab.slack.workspace import View
+from tests.test_bot_slack import ROOM, Room, room
+
+__all__ = ["room"]
+
+
+async def trail(room: Room) -> list[str]:
+    """The records, as they are told."""
+    lines = await Audit(room.store, "reader").read()
+    assert verify(lines) == []
+    return [told(line) for line in lines]
+
+
+async def until_in_trail(room: Room, *words: str) -> str:
+    """The first record with all these words in it, once it is there."""
+    at = ("calico-why.io", "v1alpha1", room.store.namespace, "auditrecords")
+    listing = client.CustomObjectsApi(room.store.api).list_namespaced_custom_object
+    async with asyncio.timeout(10), Watch() as watch:
+        async for event in watch.stream(listing, *at):
+            line = told(Line(event["object"]["metadata"]["name"], event["object"]["spec"]))
+            if all(word in line for word in words):
+                return line
+    raise AssertionError
+
+
+async def asked_why(room: Room, user: str = "bo") -> tuple[str, str, str, View]:
+    """A card whose Reject this user clicked: the request, thread and ts of the card, and the form that opened."""
+    await room.ask()
+    request, thread, ts = await room.card()
+    await room.slack.click(user, ROOM, ts, "fix_reject")
+    return request.name, thread, ts, await room.form(user)
+
+
+async def test_who_was_asked_why_is_judged_again_when_the_answer_comes(room: Room) -> None:
+    async with room.bot():
+        name, thread, ts, form = await asked_why(room)
+        await room.slack.click("bo", ROOM, ts, "fix_approve")
+        await room.slack.wait_for(lambda: room.buttons(thread, ts) == [])
+        await room.slack.submit_view("bo", form.id, {"fix_reason": "too risky"})
+        await room.whisper("bo", "already approved", thread)
+        assert (await room.store.get(name)).status.phase is Phase.APPROVED
+        assert await until_in_trail(room, "refused by U0BO", "rejected: ", "already approved")
+
+
+async def test_an_answer_that_comes_too_late_decides_nothing(room: Room) -> None:
+    async with room.bot():
+        name, thread, _, form = await asked_why(room)
+        room.store.now = lambda: datetime.now(UTC) + timedelta(minutes=16)
+        await room.slack.submit_view("bo", form.id, {"fix_reason": "too risky"})
+        await room.whisper("bo", "expired", thread)
+        assert (await room.store.get(name)).status.phase is Phase.EXPIRED
+
+
+async def test_a_rejection_without_an_answer_decides_nothing(room: Room) -> None:
+    async with room.bot():
+        name, thread, ts, _ = await asked_why(room)
+        assert (await room.store.get(name)).status.phase is Phase.PENDING
+        assert room.buttons(thread, ts) == ["fix_approve", "fix_reject"]
+
+
+async def test_strangers_are_refused_by_word_and_click_and_that_is_written_down(room: Room) -> None:
+    async with room.bot():
+        await room.ask()
+        request, thread, ts = await room.card()
+        for action, word in (("fix_approve", "Approved"), ("fix_reject", "Rejected")):
+            await room.slack.click("eve", ROOM, ts, action)
+            await room.whisper("eve", "another workspace", thread)
+            assert await until_in_trail(room, request.name, "refused by U0EVE", word, "another workspace")
+        await room.slack.slash("eve", ROOM, f"/calico approve {request.name}")
+        await room.whisper("eve", "my own workspace")
+        assert await until_in_trail(room, "refused by U0EVE", f"/calico approve {request.name}")
+        assert (await room.store.get(request.name)).status.phase is Phase.PENDING
+
+
+async def test_the_end_of_a_request_puts_the_head_of_the_trail_in_its_thread_once(room: Room) -> None:
+    async with room.bot() as _, room.bot():  # two replicas see it end
+        await room.ask()
+        request, thread, ts = await room.card()
+        await room.slack.click("bo", ROOM, ts, "fix_approve")
+        await room.slack.wait_for(lambda: room.buttons(thread, ts) == [])
+        await room.store.transition(request.name, Phase.RUNNING)
+        await room.store.transition(request.name, Phase.NOT_FIXED, message="It is still wrong.")
+        said = await room.slack.wait_for(lambda: room.posted("Audit trail: ", thread))
+        assert said is not None
+        lines = await Audit(room.store, "reader").read()
+        events = [line.spec["event"] for line in lines]
+        assert events == ["Pending", "Approved", "Running", "NotFixed", "published"]
+        assert said["text"] == f"Audit trail: {lines[-1].name} {lines[-1].spec['hash']}"
+        assert verify(lines, await room.store.all(), str(lines[-1].spec["hash"])) == []
+    async with room.bot():  # and so does the one after a restart
+        await room.ask("/calico audit verify", "cleo")
+        await room.whisper("cleo", "The audit trail is whole: 5 records")
+    posted = [one for one in room.slack.messages(ROOM, thread) if "Audit trail: " in one["text"]]
+    assert len(posted) == 1
+
+
+async def test_words_switch_cancel_show_and_audit(room: Room) -> None:
+    async with room.bot():
+        await room.ask()
+        request, thread, ts = await room.card()
+        await room.ask("/calico fixes off a <!channel> freeze", "cleo")
+        await room.whisper("cleo", "You may not switch fixes off and on: <!subteam^S0NETOPS> may.")
+        await room.ask("/calico fixes off change freeze", "bo")
+        await room.whisper("bo", "Fixes are off.")
+        await room.ask("/calico fixes", "cleo")
+        await room.whisper("cleo", "Now fixes are switched off by U0BO at")
+        await room.ask("/calico fixes on", "bo")
+        await room.whisper("bo", "Fixes are on.")
+        await room.ask(f"/calico fixes show {request.name}", "cleo")
+        await room.whisper("cleo", request.spec.digest)
+        await room.ask("/calico fixes burn", "cleo")
+        await room.whisper("cleo", "The words are: fixes")
+        await room.ask(f"/calico cancel {request.name}", "cleo")
+        await room.whisper("cleo", "You may not cancel this: who asked for it may")
+        await room.ask(f"/calico cancel {request.name} wrong node", "ana")  # who asked; nobody else may but an approver
+        await room.whisper("ana", f"{request.name} is cancelled")
+        await room.slack.wait_for(lambda: room.buttons(thread, ts) == [])
+        await until_in_trail(room, "Cancelled by U0ANA: wrong node")
+        await room.ask(f"/calico audit {request.name}", "cleo")
+        await room.whisper("cleo", "Cancelled by U0ANA: wrong node")
+        assert "switched off by U0BO (S0NETOPS): change freeze [bot]" in "\n".join(await trail(room))
+
+
+async def test_a_trail_that_takes_nothing_stops_no_answer_and_is_logged(
+    room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    room.cluster.objects.delete("customresourcedefinitions.apiextensions.k8s.io", "auditrecords.calico-why.io")
+    async with room.bot():
+        await room.ask()
+        request, thread, ts = await room.card()
+        await room.slack.click("cleo", ROOM, ts, "fix_approve")
+        await room.whisper("cleo", "You may not approve", thread)
+        assert (await room.store.get(request.name)).status.phase is Phase.PENDING
+        await room.ask("/calico audit", "bo")
+        await room.whisper("bo", "kubectl apply -f auditrecord.yaml")
+        await room.ask("/calico fixes off", "bo")
+        await room.whisper(
+            "bo", "Fixes are off. Nothing that is not being executed right now will be done. It is not in"
+        )
+    assert "This cluster has no audit trail" in caplog.text
+
+
+async def test_where_judging_takes_too_long_the_form_opens_and_the_answer_is_judged(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with room.bot():
+        await room.ask()
+        request, thread, ts = await room.card()
+        answering = asyncio.Event()
+        get = room.store.get
+
+        async def slow(name: str) -> FixRequest:
+            await answering.wait()
+            return await get(name)
+
+        monkeypatch.setattr(room.store, "get", slow)
+        await room.slack.click("cleo", ROOM, ts, "fix_reject")
+        form = await room.form("cleo")  # Slack would refuse it after 3 s
+        answering.set()
+        await room.slack.submit_view("cleo", form.id, {"fix_reason": "I do not like it"})
+        await room.whisper("cleo", "You may not reject this", thread)
+        assert (await room.store.get(request.name)).status.phase is Phase.PENDING
