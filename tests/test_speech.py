@@ -47,7 +47,11 @@ def test_nothing_said_is_a_call_for_help() -> None:
         ("wyh shop/cart shop/db", "Did you mean `why shop/cart shop/db`?"),
         ("fixs", "Did you mean `fixes`?"),
         ("shop/cart shop/db 53/udp", "Did you mean `why shop/cart shop/db 53/udp`?"),
-        ("flush", "I do not know 'flush'. I know why, capture, policy, fixes, approve, reject, cancel, audit, help; try `help`."),
+        (
+            "flush",
+            "I do not know 'flush'. I know why, capture, policy, fixes, approve, reject, cancel, audit, help; try "
+            "`help`.",
+        ),
         ("why shop/cart", "only 'shop/cart' was said"),
         ("why shop/cart shop/db watch 9000", "from 5 to 600"),
         ("why $(reboot) shop/db", "why shop/cart shop/db"),
