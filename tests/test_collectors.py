@@ -255,6 +255,18 @@ def test_missing_neighbor_and_forwarding_entry_are_facts() -> None:
 
 
 @in_namespaces
+def test_what_the_default_entry_carries_is_not_called_missing() -> None:
+    nodes = TwoNodes()
+    tunnel = nodes.index("a", TUNNEL)
+    nodes.at("a", lambda ip: ip.fdb("del", ifindex=tunnel, lladdr=MAC["b"]))
+    nodes.at("a", lambda ip: ip.fdb("append", ifindex=tunnel, lladdr="00:00:00:00:00:00", dst=NODE["b"], state=128))
+    facts = look()
+    assert not of(facts, FdbEntry)
+    assert [(one.node, one.look) for one in of(facts, Blind)] == [("node-a", "fdb")]
+    assert "all-zero entry" in of(facts, Blind)[0].reason
+
+
+@in_namespaces
 def test_blackhole_no_route_and_unreachable_are_different() -> None:
     nodes = TwoNodes()
     nodes.at("a", lambda ip: ip.route("add", dst=f"{DB}/32", type="blackhole", proto=4))

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from facts import Fact, FdbEntry, NodeAsk
+from facts import Blind, Fact, FdbEntry, NodeAsk, say
 from node_probe.netlink import NetlinkError
 from node_probe.view import View
+
+DEFAULT = "00:00:00:00:00:00"
 
 
 def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
@@ -23,6 +25,14 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
         except NetlinkError as error:
             if error.name != "ENOENT":
                 raise
+            if _has_default(view, tunnel.index):
+                reason = say(
+                    "{device} sends frames for {mac} by its all-zero entry, which may lead to several nodes",
+                    device=ask.tunnel_device,
+                    mac=mac,
+                )
+                yield Blind(node=ask.node, look="fdb", reason=reason)
+                continue
             yield FdbEntry(node=ask.node, device=ask.tunnel_device, mac=mac, found=False)
         else:
             yield FdbEntry(
@@ -34,6 +44,17 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
                 port=entry.port,
                 vni=entry.vni,
             )
+
+
+def _has_default(view: View, tunnel: int) -> bool:
+    """A VXLAN device without an entry for a MAC takes the one for 00:00:00:00:00:00, where it has that."""
+    try:
+        view.netlink.fdb(tunnel, DEFAULT)
+    except NetlinkError as error:
+        if error.name != "ENOENT":
+            raise
+        return False
+    return True
 
 
 def _macs(ask: NodeAsk, view: View) -> list[str]:
