@@ -213,6 +213,25 @@ async def test_another_person_approves_after_being_asked(browser: str, slack: Lo
     assert app.actions.empty()
 
 
+async def test_a_question_opened_right_after_another_was_denied_is_heard(
+    browser: str, slack: LocalSlack, app: App
+) -> None:
+    await app.post(card())
+    async with sitting(browser, slack, "U0BO") as page:
+        await page.text(action(blocks.APPROVE))
+        await page.evaluate(
+            f"""(() => {{
+                const approve = document.querySelector("{action(blocks.APPROVE)}");
+                approve.click();
+                document.querySelector("#confirm-no").click();
+                approve.click();
+            }})()"""
+        )
+        await page.click("#confirm-yes")
+        assert (await next_of(app.actions))["user"]["id"] == "U0BO"
+    assert app.actions.empty()
+
+
 async def test_a_fix_is_approved_with_the_keyboard_alone(browser: str, slack: LocalSlack, app: App) -> None:
     await app.post(card())
     async with sitting(browser, slack, "U0BO") as page:

@@ -12,17 +12,21 @@ export function confirmed(confirm, names) {
   const text = el("div", { id: "confirm-text" }, confirm.text && renderText(confirm.text, names));
   dialog.replaceChildren(el("h2", { id: "confirm-title" }, confirm.title?.text ?? "Are you sure?"), text, el("div", { class: "dialog-foot" }, no, yes));
   return new Promise((resolve) => {
-    yes.addEventListener("click", () => dialog.close("yes"));
-    no.addEventListener("click", () => dialog.close(""));
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
-    dialog.returnValue = "";
+    const answer = (given) => {
+      resolve(given);
+      dialog.close();
+    };
+    yes.addEventListener("click", () => answer(true));
+    no.addEventListener("click", () => answer(false));
+    // The event comes a task after the closing: by then the next question may be open, which it does not answer.
+    dialog.onclose = () => dialog.open || resolve(false);
     dialog.showModal();
   });
 }
 
 /** Closes an open question as if it had been denied: what it asked about is for another person, or gone. */
 export function dropQuestion() {
-  byId("confirm").close("");
+  byId("confirm").close();
 }
 
 /**
