@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
+from engine.rule import some, the
 from facts import Leg, Link, Neighbor, Sighting
+
+# Conditions: what left the one node and came in at the other of a leg's packets, and the card they should come in by.
+LEFT = some(
+    Sighting,
+    node=the.leg.source_node,
+    way="out",
+    source_address=the.leg.source_address,
+    target_address=the.leg.target_address,
+)
+ARRIVED = some(
+    Sighting,
+    node=the.leg.target_node,
+    way="in",
+    source_address=the.leg.source_address,
+    target_address=the.leg.target_address,
+)
+CARD = some(Link, node=the.leg.target_node, node_address=the.leg.target_node_address, found=True)
 
 STATIC = ("PERMANENT", "NOARP")
 MARGIN_MS = 200  # in which a probe that listens says so four times

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from engine.rule import derive, some, the
+from engine.between import CARD
+from engine.rule import derive, some
 from facts import Arrival, Leg, Link
 
 
 @derive(
     leg=some(Leg, crosses=True, encapsulation="direct"),
-    uplink=some(Link, node=the.leg.target_node, node_address=the.leg.target_node_address, found=True),
+    uplink=CARD,
 )
 def arrival_without_tunnel(leg: Leg, uplink: Link) -> list[Arrival]:
     return [Arrival(flow=leg.flow, direction=leg.direction, node=leg.target_node, device=uplink.device)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.between import UNRESOLVED
+from engine.between import ARRIVED, LEFT, UNRESOLVED
 from engine.rule import derive, some, the
 from facts import Leg, Lost, Neighbor, RouteLookup, Sighting
 
@@ -11,20 +11,8 @@ from facts import Leg, Lost, Neighbor, RouteLookup, Sighting
     leg=some(Leg, crosses=True, encapsulation="direct", route_by="bgp"),
     route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
     hop=some(Neighbor, node=the.leg.source_node, device=the.route.device, found=True),
-    left=some(
-        Sighting,
-        node=the.leg.source_node,
-        way="out",
-        source_address=the.leg.source_address,
-        target_address=the.leg.target_address,
-    ),
-    arrived=some(
-        Sighting,
-        node=the.leg.target_node,
-        way="in",
-        source_address=the.leg.source_address,
-        target_address=the.leg.target_address,
-    ),
+    left=LEFT,
+    arrived=ARRIVED,
 )
 def lost_at_hop(leg: Leg, route: RouteLookup, hop: Neighbor, left: Sighting, arrived: Sighting) -> list[Lost]:
     if hop.address != (route.next_hop or route.destination) or hop.state not in UNRESOLVED:

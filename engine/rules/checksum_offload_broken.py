@@ -1,5 +1,6 @@
 """A card or driver that sums wrongly spoils TCP and UDP and leaves ping alone; the receiver's kernel drops them."""
 
+from engine.between import ARRIVED
 from engine.rule import NOT_FELIX, Finding, Text, cause, say, some, the
 from facts import Leg, ProbeResult, Sighting
 
@@ -16,13 +17,7 @@ from facts import Leg, ProbeResult, Sighting
     stage="underlay",
     heals_within_s=NOT_FELIX,
     leg=some(Leg, crosses=True),
-    arrived=some(
-        Sighting,
-        node=the.leg.target_node,
-        way="in",
-        source_address=the.leg.source_address,
-        target_address=the.leg.target_address,
-    ),
+    arrived=ARRIVED,
     tried=some(ProbeResult),
 )
 def checksum_offload_broken(leg: Leg, arrived: Sighting, tried: ProbeResult) -> Text | Finding | None:

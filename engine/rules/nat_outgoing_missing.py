@@ -1,5 +1,6 @@
 """A pod's own address means nothing outside of the cluster: what leaves under it is not answered."""
 
+from engine.between import LEFT
 from engine.rule import HEALS_CHAIN, HEALS_NEVER, Finding, cause, say, some, the
 from facts import Allocation, Leg, ProbeResult, Sighting
 
@@ -14,13 +15,7 @@ from facts import Allocation, Leg, ProbeResult, Sighting
     heals_within_s=HEALS_NEVER,
     leg=some(Leg, direction="forward", encapsulation="outside", source_kind="pod"),
     allocation=some(Allocation, address=the.leg.source_address),
-    left=some(
-        Sighting,
-        node=the.leg.source_node,
-        way="out",
-        source_address=the.leg.source_address,
-        target_address=the.leg.target_address,
-    ),
+    left=LEFT,
     tried=some(
         ProbeResult, node=the.leg.source_node, pod=the.leg.source, target_address=the.leg.target_address, size=0
     ),

@@ -2,6 +2,7 @@
 
 import re
 
+from engine.between import ARRIVED
 from engine.rule import NOT_FELIX, Text, cause, say, some, the
 from facts import CalicoNode, Leg, NodeAddress, ProbeResult, Sighting
 
@@ -25,13 +26,7 @@ ENDS_HERE = re.compile(
     leg=some(Leg, crosses=True),
     node=some(CalicoNode, name=the.leg.target_node, family=the.leg.family),
     held=some(NodeAddress, node=the.leg.target_node, address=the.leg.target_node_address),
-    arrived=some(
-        Sighting,
-        node=the.leg.target_node,
-        way="in",
-        source_address=the.leg.source_address,
-        target_address=the.leg.target_address,
-    ),
+    arrived=ARRIVED,
     used=some(
         ProbeResult, node=the.leg.source_node, pod="", target_address=the.leg.target_node_address, protocol="icmp"
     ),

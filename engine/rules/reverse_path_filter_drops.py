@@ -1,5 +1,6 @@
 """A strict reverse path filter drops what comes in by one device when the way back leads out by another."""
 
+from engine.between import ARRIVED
 from engine.rule import HEALS_NEVER, Finding, Text, cause, say, some, the
 from facts import Arrival, Leg, RouteLookup, Sighting
 
@@ -29,13 +30,7 @@ STRICT = 1
         source=the.leg.source_address,
         incoming=the.arrival.device,
     ),
-    seen=some(
-        Sighting,
-        node=the.leg.target_node,
-        way="in",
-        source_address=the.leg.source_address,
-        target_address=the.leg.target_address,
-    ),
+    seen=ARRIVED,
     delivered=some(
         RouteLookup, node=the.leg.target_node, destination=the.leg.target_address, source="", incoming=""
     ),

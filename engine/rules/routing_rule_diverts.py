@@ -1,5 +1,6 @@
 """A policy routing rule sends the pod's packets elsewhere than `ip route` on its node would have it."""
 
+from engine.between import LEFT
 from engine.rule import HEALS_NEVER, Finding, Text, cause, say, some, the
 from facts import Arrival, Leg, RouteLookup, RoutingRules, Sighting
 
@@ -33,13 +34,7 @@ SWALLOWS = {"blackhole", "unreachable", "prohibit"}
         source=the.leg.target_address,
         incoming=the.arrival.device,
     ),
-    left=some(
-        Sighting,
-        node=the.leg.source_node,
-        way="out",
-        source_address=the.leg.source_address,
-        target_address=the.leg.target_address,
-    ),
+    left=LEFT,
     rules=some(RoutingRules, node=the.leg.source_node, family=the.leg.family),
 )
 def routing_rule_diverts(

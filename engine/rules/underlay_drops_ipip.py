@@ -1,6 +1,6 @@
 """IP protocol 4 is closed between two nodes that reach each other otherwise; some clouds carry no such thing."""
 
-from engine.between import swallowed
+from engine.between import ARRIVED, CARD, LEFT, swallowed
 from engine.rule import NOT_FELIX, Text, cause, say, some, the
 from facts import Leg, Link, Sighting
 
@@ -14,21 +14,9 @@ from facts import Leg, Link, Sighting
     stage="underlay",
     heals_within_s=NOT_FELIX,
     leg=some(Leg, encapsulation="ipip", crosses=True),
-    left=some(
-        Sighting,
-        node=the.leg.source_node,
-        way="out",
-        source_address=the.leg.source_address,
-        target_address=the.leg.target_address,
-    ),
-    arrived=some(
-        Sighting,
-        node=the.leg.target_node,
-        way="in",
-        source_address=the.leg.source_address,
-        target_address=the.leg.target_address,
-    ),
-    card=some(Link, node=the.leg.target_node, node_address=the.leg.target_node_address, found=True),
+    left=LEFT,
+    arrived=ARRIVED,
+    card=CARD,
 )
 def underlay_drops_ipip(leg: Leg, left: Sighting, arrived: Sighting, card: Link) -> Text | None:
     if not swallowed(leg, left, arrived, card):

@@ -1,6 +1,6 @@
 """Without a tunnel the network sees pods' own addresses, and one that checks where packets come from drops them."""
 
-from engine.between import swallowed
+from engine.between import ARRIVED, CARD, LEFT, swallowed
 from engine.rule import NOT_FELIX, Text, cause, say, some, the
 from facts import Leg, Link, RouteLookup, Sighting
 
@@ -22,21 +22,9 @@ ROUTING = (12, 80)  # protocols of routes that BIRD and Felix write: to where so
     heals_within_s=NOT_FELIX,
     leg=some(Leg, encapsulation="direct", crosses=True),
     route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
-    left=some(
-        Sighting,
-        node=the.leg.source_node,
-        way="out",
-        source_address=the.leg.source_address,
-        target_address=the.leg.target_address,
-    ),
-    arrived=some(
-        Sighting,
-        node=the.leg.target_node,
-        way="in",
-        source_address=the.leg.source_address,
-        target_address=the.leg.target_address,
-    ),
-    card=some(Link, node=the.leg.target_node, node_address=the.leg.target_node_address, found=True),
+    left=LEFT,
+    arrived=ARRIVED,
+    card=CARD,
 )  # fmt: skip
 def underlay_drops_unencapsulated(
     leg: Leg, route: RouteLookup, left: Sighting, arrived: Sighting, card: Link

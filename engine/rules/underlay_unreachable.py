@@ -1,6 +1,6 @@
 """Two nodes that live and do not reach each other at all, by tunnel, ping or otherwise: what lies between them."""
 
-from engine.between import UNRESOLVED, dead, kept_wrong, unanswerable
+from engine.between import ARRIVED, LEFT, UNRESOLVED, dead, kept_wrong, unanswerable
 from engine.rule import NOT_FELIX, Text, cause, say, some, the
 from facts import Leg, Link, Neighbor, ProbeResult, Sighting
 
@@ -17,20 +17,8 @@ from facts import Leg, Link, Neighbor, ProbeResult, Sighting
     stage="underlay",
     heals_within_s=NOT_FELIX,
     leg=some(Leg, crosses=True),
-    left=some(
-        Sighting,
-        node=the.leg.source_node,
-        way="out",
-        source_address=the.leg.source_address,
-        target_address=the.leg.target_address,
-    ),
-    arrived=some(
-        Sighting,
-        node=the.leg.target_node,
-        way="in",
-        source_address=the.leg.source_address,
-        target_address=the.leg.target_address,
-    ),
+    left=LEFT,
+    arrived=ARRIVED,
     answer_left=some(
         Sighting,
         node=the.leg.target_node,

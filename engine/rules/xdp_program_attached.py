@@ -1,7 +1,7 @@
 """A program on a network card (XDP) decides on packets before the kernel and any look of the probe's: what is lost
 there looks as if the network had lost it."""
 
-from engine.between import sent
+from engine.between import ARRIVED, CARD, LEFT, sent
 from engine.rule import NOT_FELIX, Text, cause, listed, say, some, the
 from facts import Leg, Link, Sighting
 
@@ -16,21 +16,9 @@ from facts import Leg, Link, Sighting
     silent_while_well=True,
     heals_within_s=NOT_FELIX,
     leg=some(Leg, crosses=True),
-    left=some(
-        Sighting,
-        node=the.leg.source_node,
-        way="out",
-        source_address=the.leg.source_address,
-        target_address=the.leg.target_address,
-    ),
-    arrived=some(
-        Sighting,
-        node=the.leg.target_node,
-        way="in",
-        source_address=the.leg.source_address,
-        target_address=the.leg.target_address,
-    ),
-    card=some(Link, node=the.leg.target_node, node_address=the.leg.target_node_address, found=True),
+    left=LEFT,
+    arrived=ARRIVED,
+    card=CARD,
     tunnel=some(Link, node=the.leg.target_node, device=the.leg.tunnel_device),
 )
 def xdp_program_attached(leg: Leg, left: Sighting, arrived: Sighting, card: Link, tunnel: Link) -> Text | None:
