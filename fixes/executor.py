@@ -149,10 +149,11 @@ class Executor:
             return await self._end(request, Phase.FAILED, f"Nothing was done: {unwritten}")
         try:
             await self._hands.execute(request.spec)
+        except EvidenceChanged as changed:  # Stale is for what never ran
+            return await self._end(request, Phase.FAILED, f"Nothing was written: {changed} Ask again.")
         except Exception as error:  # whatever it is: it was tried once, and that has to be said
             log.exception("%s failed", request.name)
-            why = error or type(error).__name__
-            return await self._end(request, Phase.FAILED, f"It failed on {self._hands.name}: {why}.")
+            return await self._broken(request, f"It failed on {self._hands.name}: {error or type(error).__name__}.")
         try:
             right, text = await self._hands.verify(request.spec)
         except Exception as error:  # it was done, so it did not fail
@@ -160,6 +161,16 @@ class Executor:
             why = error or type(error).__name__
             return await self._end(request, Phase.UNKNOWN, f"It was done; what came of it cannot be read: {why}.")
         return await self._end(request, Phase.VERIFIED if right else Phase.NOT_FIXED, text)
+
+    async def _broken(self, request: FixRequest, failure: str) -> FixRequest:
+        """An error alone does not tell how far it came: the answer to a write may be lost, not the write."""
+        try:
+            right, text = await self._hands.verify(request.spec)
+        except Exception as error:
+            log.exception("%s cannot be read", request.name)
+            unread = f"What came of it cannot be read: {error or type(error).__name__}."
+            return await self._end(request, Phase.UNKNOWN, f"{failure} {unread}")
+        return await self._end(request, Phase.VERIFIED if right else Phase.FAILED, f"{failure} {text}")
 
     async def _withdrawn(self, request: FixRequest) -> str:
         """Why an approval by RBAC counts no more, "" where it does and for every other. Raises StoreError."""

@@ -20,7 +20,10 @@ Arguments = Mapping[str, str]
 
 
 class EvidenceChanged(Exception):
-    """The world is no longer what the request rests on. Its text says what was found instead."""
+    """The world is no longer what the request rests on. Its text says what was found instead.
+
+    Nothing was written then: no kind raises it once it has written.
+    """
 
 
 class TooSoon(Exception):

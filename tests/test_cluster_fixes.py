@@ -454,6 +454,26 @@ async def test_what_somebody_else_did_meanwhile_is_stale(tmp_path: Path) -> None
         assert ended.status.phase is Phase.STALE and "enabled already" in ended.status.message
 
 
+async def test_what_somebody_else_did_in_the_last_moment_is_told_as_nothing_written(tmp_path: Path) -> None:
+    """Between the last look and the write: a request that runs is not Stale any more."""
+    async with scene(tmp_path) as (cluster, store, _):
+        create(cluster, CLASSIC, "IPPool", "blue", cidr="10.9.0.0/16", disabled=True)
+
+        class Overtaken(Calico):
+            async def replace(self, resource: str, changed: Object) -> Object:
+                there = cluster.objects.get("ippools", "blue")
+                cluster.objects.update({**there, "spec": {**there["spec"], "disabled": False, "by": "another"}})
+                return await super().replace(resource, changed)
+
+        request = await store.create(a_spec(datetime.now(UTC), **pool_spec()))
+        await store.transition(request.name, Phase.APPROVED, by=BO)
+        hands = ClusterHands(Overtaken(store.api, environment={}))
+        ended = await Executor(hands, store, APPROVERS).handle(request.name)
+        assert ended.status.phase is Phase.FAILED
+        assert ended.status.message.startswith("Nothing was written: Pool blue is enabled already;")
+        assert cluster.objects.get("ippools", "blue")["spec"]["by"] == "another"
+
+
 class Broken(Calico):
     """An API server that goes away before the read, or the write, that a test names."""
 

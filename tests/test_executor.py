@@ -22,6 +22,7 @@ from fixes.kernel import Kernel
 from fixes.kind import Kind, NodeKind, TooSoon, kinds
 from fixes.request import FixRequest, Person, Phase, Refused, Spec, moment, stamp
 from fixes.store import FixStore
+from node_probe.netlink import Entry
 from tests.fix_cluster import FixCluster, fix_cluster
 from tests.fix_samples import ANA, BO, a_spec
 from tests.namespaces import in_namespaces
@@ -218,6 +219,51 @@ async def test_a_change_that_does_not_stay_or_is_refused_is_said(tmp_path: Path)
         strange = await an_executor(store, Counting()).handle((await approved(store, kind="reboot")).name)
         assert strange.status.phase is Phase.FAILED
         assert "does not know the fix 'reboot'" in strange.status.message
+
+
+@in_namespaces
+async def test_what_changes_in_the_last_moment_ends_as_failed_with_nothing_written(tmp_path: Path) -> None:
+    """Between the last look and the write: it runs already, so it is not Stale, and says that nothing was done."""
+    once = kinds()["replace_neighbor"]
+    assert isinstance(once, NodeKind)
+
+    def execute(kernel: Kernel, arguments: Mapping[str, str]) -> None:
+        Kernel().replace_neighbor(TUNNEL, PEER, "66:00:00:00:00:98")
+        once.holds(kernel, arguments)
+        once.execute(kernel, arguments)
+
+    async with scene(tmp_path) as (_, _, store):
+        kernel = Counting()
+        hands = NodeHands("node-a", kernel, {once.name: dataclasses.replace(once, execute=execute)})
+        ended = await Executor(hands, store, APPROVERS).handle((await approved(store)).name)
+        assert [event.phase for event in ended.status.history][-2:] == [Phase.RUNNING, Phase.FAILED]
+        assert ended.status.message.startswith(f"Nothing was written: {PEER} on {TUNNEL} is 66:00:00:00:00:98 now;")
+        assert kernel.changes == 0
+
+
+@in_namespaces
+async def test_an_error_after_the_write_is_not_taken_for_a_failure(tmp_path: Path) -> None:
+    class Deaf(Counting):
+        """The write is made, and its answer lost."""
+
+        def replace_neighbor(self, device: str, address: str, mac: str) -> None:
+            super().replace_neighbor(device, address, mac)
+            raise TimeoutError("no answer")
+
+    class Blind(Deaf):
+        def neighbor(self, device: str, address: str) -> Entry | None:
+            if self.changes:
+                raise OSError("no netlink any more")
+            return super().neighbor(device, address)
+
+    async with scene(tmp_path) as (_, _, store):
+        blind = await an_executor(store, Blind()).handle((await approved(store)).name)
+        assert blind.status.phase is Phase.UNKNOWN
+        assert blind.status.message.endswith("What came of it cannot be read: no netlink any more.")
+        await asyncio.to_thread(Kernel().replace_neighbor, TUNNEL, PEER, WRONG)
+        ended = await an_executor(store, Deaf()).handle((await approved(store)).name)
+        assert ended.status.phase is Phase.VERIFIED
+        assert ended.status.message == f"It failed on node-a: no answer. {PEER} on {TUNNEL} is {MAC['b']} now."
 
 
 def of_two_looks(due: dict[str, datetime]) -> Mapping[str, Kind]:
