@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 
 from bot.investigate import Investigation
 from facts import Cause, Diagnosis
 from fixes.kind import ClusterKind, Kind, kinds
-from fixes.request import LIFETIME, Evidence, FixRequest, Person, Spec, digest, document, expired, stamp
+from fixes.request import LIFETIME, Evidence, FixRequest, Person, Phase, Spec, digest, document, expired, stamp
 from fixes.store import FixStore
 
 
 async def request_fixes(investigation: Investigation, store: FixStore, requested_by: Person) -> list[dict[str, object]]:
     """Custom resources of the requests for this answer, one for each cause that a kind of fix can mend; [] for none.
 
-    An open request for exactly the same change on the same evidence is given instead of a second one.
+    A request for exactly the same change that waits or is being done is given instead of a second one.
     Raises fixes.store.StoreError (it has a `sentence`).
     """
     return [document(one, store.namespace) for one in await requested(investigation, store, requested_by)]
@@ -31,7 +31,8 @@ async def requested(investigation: Investigation, store: FixStore, requested_by:
     ]
     if not proposals:
         return []
-    open_ones = {_change(one.spec): one for one in await store.all() if one.open and not expired(one.spec, store.now())}
+    # The newest first: of two the older one is kept, whose card hangs longer.
+    open_ones = {_change(one.spec): one for one in await store.all() if _lives(one, store.now())}
     found: dict[str, FixRequest] = {}
     for spec in proposals:
         change = _change(spec)
@@ -44,10 +45,16 @@ def _warnings(diagnosis: Diagnosis) -> list[Cause]:
     return [cause for cause in diagnosis.warnings if isinstance(kinds().get(cause.fix), ClusterKind)]
 
 
+def _lives(request: FixRequest, now: datetime) -> bool:
+    """Somebody may still decide on it, or it is being done."""
+    return request.open and (request.status.phase is Phase.RUNNING or not expired(request.spec, now))
+
+
 def _change(spec: Spec) -> str:
-    """The same for the same change on the same evidence, whenever that was seen."""
+    """The same for the same change. What its evidence must still show stands in the arguments; how old a leak is or how
+    many packets were lost may be another a minute later."""
     arguments = {name: value for name, value in spec.arguments.items() if name != "seen_at"}
-    return digest(spec.kind, spec.node, arguments, spec.evidence)
+    return digest(spec.kind, spec.node, arguments, ())
 
 
 def _proposal(cause: Cause, investigation: Investigation, store: FixStore, requested_by: Person) -> Spec | None:

@@ -6,13 +6,14 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bot.fix_requests import request_fixes, requested
 from engine.diagnosis import diagnose
 from engine.rule import CauseRule
 from engine.rulebase import load
-from facts import Diagnosis, from_builtins
+from facts import Diagnosis, Neighbor, from_builtins
 from fixes.kind import kinds
 from fixes.request import LIFETIME, Person, Phase, digest_of, moment
 from tests.answers import WRONG_MAC, investigation, no_engine, unseen, well, wrong_mac
@@ -56,6 +57,35 @@ async def test_the_same_answer_is_asked_for_once_while_it_is_open(tmp_path: Path
         now = NOW + LIFETIME + timedelta(seconds=1)  # expired, though nobody has written it down yet
         (third,) = await requested(wrong_mac(), store, ANA)
         assert third.name not in (first.name, second.name)
+
+
+async def test_what_differs_from_look_to_look_makes_no_second_request(tmp_path: Path) -> None:
+    """A leak is older a minute later, and packets are counted anew; the change that is asked for is the same."""
+    first_answer = wrong_mac()
+    facts = [
+        msgspec.structs.replace(one, state="STALE") if isinstance(one, Neighbor) else one
+        for one in first_answer.diagnosis.facts
+    ]
+    changed = [one.id for one in facts]
+    ids = dict(zip((one.id for one in first_answer.diagnosis.facts), changed, strict=True))
+    causes = tuple(
+        msgspec.structs.replace(one, evidence=tuple(ids[name] for name in one.evidence))
+        for one in first_answer.diagnosis.causes
+    )
+    diagnosis = msgspec.structs.replace(first_answer.diagnosis, facts=tuple(facts), causes=causes)
+    later = msgspec.structs.replace(first_answer, diagnosis=diagnosis)
+    now = NOW
+    async with fix_cluster(tmp_path) as cluster, cluster.store(now=lambda: now) as store:
+        (first,) = await requested(first_answer, store, ANA)
+        (again,) = await requested(later, store, ANA)
+        assert again.name == first.name
+        await store.transition(first.name, Phase.APPROVED, by=BO)
+        assert [one.name for one in await requested(later, store, ANA)] == [first.name]
+        await store.transition(first.name, Phase.RUNNING)
+        now = NOW + LIFETIME + timedelta(seconds=1)  # what is being done does not expire
+        assert [one.name for one in await requested(later, store, ANA)] == [first.name]
+        await store.transition(first.name, Phase.VERIFIED)
+        assert [one.name for one in await requested(later, store, ANA)] != [first.name]
 
 
 @pytest.mark.parametrize("answer", [well, unseen, no_engine])
