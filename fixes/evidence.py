@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from facts import Cause, Fact
@@ -17,6 +17,15 @@ def of(kind: type[F], cause: Cause, facts: Sequence[Fact]) -> list[F]:
 
 def first(kind: type[F], cause: Cause, facts: Sequence[Fact]) -> F | None:
     return next(iter(of(kind, cause, facts)), None)
+
+
+def checked(arguments: dict[str, str], check: Callable[[Mapping[str, str]], object]) -> dict[str, str] | None:
+    """The arguments, None where one is not of its form (`check` raises ValueError): its fixer would refuse them."""
+    try:
+        check(arguments)
+    except ValueError:
+        return None
+    return arguments
 
 
 def felix(arguments: Mapping[str, str]) -> str:

@@ -37,11 +37,7 @@ def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
     if leg.encapsulation != "vxlan" or leg.expected_device != leg.tunnel_device:
         return None
     arguments = {"device": leg.tunnel_device, "vni": str(leg.vni)}
-    try:
-        _check(arguments)
-    except ValueError:
-        return None
-    return arguments
+    return evidence.checked(arguments, _check)
 
 
 def holds(kernel: Kernel, arguments: Mapping[str, str]) -> None:

@@ -48,11 +48,7 @@ def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
     if found is None or (found["vni"] == "" and not found["seen"]) or found["seen"] == found["mac"]:
         return None
     arguments = {**found, "felix_s": str(cause.heals_within_s)}
-    try:
-        _check(arguments)
-    except ValueError:
-        return None
-    return arguments
+    return evidence.checked(arguments, _check)
 
 
 def _of_tunnel(leg: Leg, cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:

@@ -71,11 +71,7 @@ def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
         "felix_port": str(node.felix_health_port if node else 9099),
         "again_after_s": str(max(REFRESH_S, refresh + 5)),
     }
-    try:
-        _check(arguments)
-    except ValueError:
-        return None
-    return arguments
+    return evidence.checked(arguments, _check)
 
 
 def _to_pod(leg: Leg) -> dict[str, str]:

@@ -39,11 +39,7 @@ def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
     else:
         return None
     arguments["felix_s"] = str(cause.heals_within_s)
-    try:
-        _check(arguments)
-    except ValueError:
-        return None
-    return arguments
+    return evidence.checked(arguments, _check)
 
 
 def holds(kernel: Kernel, arguments: Mapping[str, str]) -> None:

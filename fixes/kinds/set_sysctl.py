@@ -56,11 +56,7 @@ def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
         return None
     value = OF_THE_NODE.get(names[0], "1")
     arguments = {"name": names[0], "value": value, "seen": "0", "felix_s": str(cause.heals_within_s)}
-    try:
-        _check(arguments)
-    except ValueError:
-        return None
-    return arguments
+    return evidence.checked(arguments, _check)
 
 
 def holds(kernel: Kernel, arguments: Mapping[str, str]) -> None:
