@@ -1,6 +1,6 @@
 """What was seen, declared once: every other package speaks in these nouns. Imports nobody."""
 
-from facts.ask import LocalPod, NodeAsk, OwnPort, SendProbe, Trace, Watch, Way
+from facts.ask import Answering, LocalPod, NodeAsk, OwnPort, SendProbe, Trace, Watch, Way
 from facts.backend import Backend, ServicePort
 from facts.bgp import BgpPeer, Bird
 from facts.calico import CalicoNode, CalicoPod, CalicoSettings, FelixHealth
@@ -37,7 +37,7 @@ from facts.policy import (
     PolicyRule,
     Tier,
 )
-from facts.reachability import DropReason, DropReasons, ProbeResult, Train, TrainLoss
+from facts.reachability import DropReason, DropReasons, LargeLoss, ProbeResult, Train, TrainLoss
 from facts.route import RouteLookup
 from facts.service import CalicoService, GarbageCollector, Typha
 from facts.sighting import Bystander, Sighting, StageSighting
@@ -53,6 +53,7 @@ __all__ = [
     "POLICY_KINDS",
     "AddressHolders",
     "Allocation",
+    "Answering",
     "Arrival",
     "Backend",
     "BgpPeer",
@@ -83,6 +84,7 @@ __all__ = [
     "GarbageCollector",
     "Hop",
     "LabelledEndpoint",
+    "LargeLoss",
     "LeakedAddresses",
     "Leg",
     "LegPath",

@@ -46,6 +46,9 @@ class SendProbe(msgspec.Struct, frozen=True, kw_only=True):
     count: int = 2
     every_ms: int = 0  # else a train: `count` packets this far apart, then as many new ones, with those lost once more
     once: bool = False  # of a train: the first one alone
+    # Of TCP or UDP, of `size` or as large as a connection of these two would use, and what a server ignores: "there"
+    # they are sent, "back" small ones are, and the target's probe (Answering) answers them in that size.
+    large: str = ""
 
 
 class Watch(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +60,15 @@ class Watch(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     peer: str  # node address of the other end; "" outside of the cluster, where nobody looks on
     port: int = 0  # UDP port of the tunnel
+
+
+class Answering(msgspec.Struct, frozen=True, kw_only=True):
+    """Where packets of this question's that were sent to see whether large ones pass (SendProbe.large) are answered by
+    the probe itself, beside the server, which ignores them."""
+
+    pod: str  # namespace/name of a LocalPod of the same ask; "" the node itself
+    address: str  # they are sent to
+    protocol: str  # "tcp" or "udp"
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +88,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     count: int = 0  # of a forward leg's packets that are sent meanwhile, by this node or the other; 0: not known
     unaltered: bool = False  # between two pods: nobody is to give them other addresses, and whoever does is told
     train: bool = False  # of TCP only what belongs to a train; else every first packet of a connection, and its answer
+    large: bool = False  # only what belongs to SendProbe.large
 
 
 class NodeAsk(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +112,7 @@ class NodeAsk(msgspec.Struct, frozen=True, kw_only=True):
     felix_metrics_port: int = 0  # 0: Felix is not asked how far it is
     read: bool = True  # read what the kernel holds, too; without it packets are sent and looked at, nothing else
     trace: tuple[Trace, ...] = ()
+    answering: tuple[Answering, ...] = ()
     inside: tuple[str, ...] = ()  # LocalPods of the ask in whose own networks the packets are followed as well
     patience_ms: int = 1000  # for the answer to a packet; a second at most
     deadline_ms: int = 2500  # the probe answers with what it has by then; the rest is Blind

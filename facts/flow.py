@@ -5,7 +5,7 @@ from __future__ import annotations
 from facts.fact import Fact
 from facts.firewall import Blame, Stop
 from facts.policy import PolicyAllows, PolicyBypass, PolicyOpinion
-from facts.reachability import TrainLoss
+from facts.reachability import LargeLoss, TrainLoss
 
 # Where a packet of a leg can be, in order. A cause names the first bad one; the one before it is the last good one.
 STAGES = (
@@ -195,4 +195,18 @@ class Lost(Fact, frozen=True, kw_only=True):
 
 
 # What follows from other facts: nobody sees it, and nobody need keep it.
-DERIVED = (Arrival, Blame, Flow, Leg, Lost, PolicyAllows, PolicyBypass, PolicyOpinion, Room, Side, Stop, TrainLoss)
+DERIVED = (
+    Arrival,
+    Blame,
+    Flow,
+    LargeLoss,
+    Leg,
+    Lost,
+    PolicyAllows,
+    PolicyBypass,
+    PolicyOpinion,
+    Room,
+    Side,
+    Stop,
+    TrainLoss,
+)

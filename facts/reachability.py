@@ -28,15 +28,25 @@ class ProbeResult(Fact, frozen=True, kw_only=True):
     # 0: smaller ones than it are lost, too, and larger ones pass.
     passes: int = -1
     stops: int = -1  # bytes of the smallest one that was not
+    answers: bool = False  # what has that size are answers, which the target's probe sent from the asked port
     by_rule: bool = False  # a rule of a firewall ended full-size ones for their size (engine.stops)
+    alone: bool = False  # as large ones of another kind came back on the same way: it is no MTU (engine.large)
 
     def lost_for_its_size(self, small: ProbeResult) -> bool:
         """All of these are lost and all of the small ones on the same way came back: only their size differs.
 
-        Of TCP, whose first packets carry no data as a rule, only where smaller ones with data came back, too.
+        Of TCP, whose first packets carry no data as a rule, only where smaller ones with data came back, too. Of UDP,
+        whose small ones a server need not answer, only by what the target's probe answered.
         """
-        by_size = self.passes > 0 if self.protocol == "tcp" else self.passes != 0
-        return self.answered == 0 and small.answered == small.sent > 0 and by_size
+        if self.protocol != "icmp":
+            well = self.protocol == "udp" or small.answered == small.sent > 0
+            return self.stalls and well
+        return self.answered == 0 and small.answered == small.sent > 0 and self.passes != 0
+
+    @property
+    def stalls(self) -> bool:
+        """Of a size, of TCP or UDP: none of these came back, and smaller ones that differ in nothing else did."""
+        return self.size > 0 and self.answered == 0 and self.passes > 0
 
 
 class Train(Fact, frozen=True, kw_only=True):
@@ -99,6 +109,19 @@ class TrainLoss(Fact, frozen=True, kw_only=True):
     next_where: str = ""  # and where some were missing
     next_device: str = ""
     next_met: int = -1
+
+
+class LargeLoss(Fact, frozen=True, kw_only=True):
+    """Full-size packets of the asked port, or answers of that size, are lost where smaller ones pass, and as large ones
+    of another kind do, and no rule of a firewall was seen to end them."""
+
+    tried: str  # id of the ProbeResult
+    flow: str
+    leg: str  # "forward" | "reverse": of answers
+    node: str  # that the sentence is about
+    stage: str = ""  # of facts.flow.STAGES; "": not known
+    seen: Message | None = None  # how far they came, as a sentence
+    pings: int = 0  # bytes of the pings that pass; 0: none were answered
 
 
 LOST_BY = (

@@ -15,6 +15,7 @@ from typing import Any, cast
 from facts import Blind, Fact, NodeAsk
 from facts.capture import CaptureAsk, CaptureLine
 from node_probe import packets, series
+from node_probe.answering import Answers
 from node_probe.capture import Capture
 from node_probe.collectors import Collector, discover, felix
 from node_probe.drop_reasons import Tracing
@@ -80,6 +81,7 @@ class Prober:
         following = Following(ask, self._log, self._trace, partial(view.on_the_way, ask))
         within = Within(ask, view, self._trace)
         stages = Stages(ask, view)
+        answers = Answers(ask, view)
         queues = Queues(ask, view)
         tracing = Tracing(wanted=bool(ask.trace) and self._trace != "off")
         try:
@@ -88,6 +90,7 @@ class Prober:
                 following.arm((time.monotonic() + deadline) / 2),
                 within.arm((time.monotonic() + deadline) / 2),
                 stages.open(),
+                answers.open(),
                 queues.open(),
                 tracing.open(),
             )
@@ -110,6 +113,7 @@ class Prober:
         finally:
             tap.close()
             stages.close()
+            answers.close()
             following.close()
             within.close()
             health.cancel()

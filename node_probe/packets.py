@@ -9,9 +9,10 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Any
 
 from facts import Blind, Fact, LocalPod, NodeAsk, ProbeResult, SendProbe
 from node_probe import syn
@@ -161,7 +162,7 @@ async def _send(ask: NodeAsk, probe: SendProbe, view: View) -> Fact:
         timeout = max(0.0, min(patience(ask), view.deadline - time.monotonic() - RESERVE_S))
         met = await asyncio.gather(*(attempt(one, probe, size, timeout) for one in sockets))
         source = next((name for name in map(own_address, sockets) if name), pod.address if pod else "")
-    return _result(ask.node, probe, source, size if probe.size else 0, met)
+    return result(ask.node, probe, source, size if probe.size else 0, met)
 
 
 def sender(ask: NodeAsk, probe: SendProbe) -> LocalPod | None:
@@ -202,7 +203,7 @@ def _sockets(probe: SendProbe) -> list[socket.socket]:
             one = opened.enter_context(_socket(probe, family))
             one.setblocking(False)
             one.setsockopt(family.level, family.receive_errors, 1)
-            if probe.size:
+            if probe.size or probe.large:
                 for option, value in family.whole:
                     one.setsockopt(family.level, option, value)
             if probe.protocol == "icmp":
@@ -213,7 +214,7 @@ def _sockets(probe: SendProbe) -> list[socket.socket]:
 
 
 def _socket(probe: SendProbe, family: Family) -> socket.socket:
-    if probe.protocol == "tcp" and probe.size:
+    if probe.protocol == "tcp" and (probe.size or probe.large):
         return syn.open_socket(family.number)
     protocol = family.icmp if probe.protocol == "icmp" else 0
     return socket.socket(family.number, TYPES[probe.protocol], protocol)
@@ -244,13 +245,18 @@ def _headers(probe: SendProbe) -> int:
 
 
 async def attempt(one: socket.socket, probe: SendProbe, size: int, timeout: float, identity: bytes = b"") -> Met:
-    """One packet from a socket of `open_sockets`. identity: of an echo, four bytes; else a new one.
+    """One packet from a socket of `open_sockets`. identity: of an echo, four bytes; else a new one."""
+    return await met_by(one, probe, _exchange(one, probe, family_of(probe), size, identity), timeout)
+
+
+async def met_by(one: socket.socket, probe: SendProbe, exchanging: Coroutine[Any, Any, None], timeout: float) -> Met:
+    """What the packet met that this sends by the socket, and that is answered when it returns.
 
     A probe that was itself kept from running still finds what has come meanwhile: a timeout is no silence.
     """
     began = time.perf_counter()
     family = family_of(probe)
-    exchange = asyncio.ensure_future(_exchange(one, probe, family, size, identity))
+    exchange = asyncio.ensure_future(exchanging)
     try:
         await asyncio.wait({exchange}, timeout=timeout)
         if not exchange.done():
@@ -402,7 +408,8 @@ def own_address(one: socket.socket) -> str:
     return "" if address in ("0.0.0.0", "::") else address
 
 
-def _result(node: str, probe: SendProbe, source: str, size: int, met: Sequence[Met]) -> ProbeResult:
+def result(node: str, probe: SendProbe, source: str, size: int, met: Sequence[Met]) -> ProbeResult:
+    """What packets of one kind met, as a fact. size: 0 for small ones."""
     answered = sorted(one.rtt_us for one in met if one.outcome == "answered")
     told = max(met, key=lambda one: TELLING.index(one.outcome))
     return ProbeResult(

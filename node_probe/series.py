@@ -8,12 +8,13 @@ import errno
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Sequence
+from typing import Any
 
 import msgspec
 
 from facts import Fact, LocalPod, NodeAsk, ProbeResult, SendProbe, Train
-from node_probe import syn
+from node_probe import large, syn
 from node_probe.filters import SO_TIMESTAMPNS, met_ns
 from node_probe.packets import (
     MOST,
@@ -38,13 +39,10 @@ from node_probe.packets import (
     sender,
     smallest,
 )
+from node_probe.sizes import longest_miss, search
 from node_probe.view import View
 
 HEAD_START_S = 0.1  # for full-size packets to come back before others are tried
-SIZES = 12  # tried at a time: as many again divide what lies between those that pass and those that do not
-MISS_S = 0.15  # at least, and this many round trips of a small packet: then a packet of the search has not passed
-MISS_RTTS = 10
-LONGEST_MISS_S = 0.3
 PORTS_TOLD = 20
 HEADERS_ALONE = 1  # byte: no packet is smaller than its headers
 TRAIN_PATIENCE_S = 0.5  # a server's kernel repeats its answer after a second: that one would hide the loss
@@ -52,22 +50,27 @@ ENOUGH = 128  # bytes of an answer
 
 
 async def collect(ask: NodeAsk, view: View) -> AsyncIterator[Fact]:
-    """A ProbeResult or a Train for each SendProbe, all at the same time; Blind for those that cannot be sent."""
+    """A ProbeResult or a Train for each SendProbe, all at the same time; Blind for those that cannot be sent, and
+    nothing for large ones of which nothing can be said."""
     wanted = sum(probe.count * (2 if probe.every_ms and not probe.once else 1) for probe in ask.send)
     if wanted > MOST or any(probe.count < 1 for probe in ask.send):
         raise ValueError(
             f"{wanted} packets were asked for, at least one of each kind; a probe sends at most {MOST} at a time"
         )
-    single = [(probe, asyncio.ensure_future(send(ask, probe, view))) for probe in ask.send if not probe.every_ms]
+    plain = [probe for probe in ask.send if not (probe.every_ms or probe.large)]
+    single = [(probe, asyncio.ensure_future(send(ask, probe, view))) for probe in plain]
     small = {probe: sending for probe, sending in single if probe.protocol != "udp" and not probe.size}
-    work = []
+    free = large.ports()
+    full = [asyncio.ensure_future(large.full_size(ask, probe, view, free)) for probe in ask.send if probe.large]
+    work: list[Awaitable[Fact | None]] = [*full]
     for probe, sending in single:
         twin = small.get(msgspec.structs.replace(probe, size=0)) if probe.size else None
         work.append(_searched(ask, probe, view, sending, twin) if twin else sending)
-    before = [sending for _, sending in single]
+    before = [*(sending for _, sending in single), *full]
     work += [_train_after(before, ask, probe, view) for probe in ask.send if probe.every_ms]
     for result in asyncio.as_completed(work):
-        yield await result
+        if found := await result:
+            yield found
 
 
 # -- the largest size that passes
@@ -87,9 +90,8 @@ async def _searched(
     if not well or (full.done() and _came_back(full.result())):
         return await full
     assert isinstance(passing, ProbeResult)
-    miss = min(LONGEST_MISS_S, max(MISS_S, MISS_RTTS * passing.rtt_us / 1e6))
     try:
-        passes, stops = await _search(ask, probe, view, miss)
+        passes, stops = await _search(ask, probe, view, longest_miss(passing.rtt_us))
     except (OSError, ValueError):  # whatever keeps these from being sent, keeps the full-size ones too, and they say so
         return await full
     met = await full
@@ -103,21 +105,15 @@ def _came_back(fact: Fact) -> bool:
 
 
 async def _search(ask: NodeAsk, probe: SendProbe, view: View, miss: float) -> tuple[int, int]:
-    """The largest size that passes and the smallest that does not, each seen twice; (0, 0) where it is not sizes that
-    decide, (-1, -1) where time ran out. Some 40 packets for an MTU of 1500."""
+    """The largest size that passes, and the smallest that does not."""
     pod = sender(ask, probe)
-    passes = smallest(probe)
-    _, stops = await _try((), ask, probe, view, pod, miss)
-    while stops - passes > 1:
-        if view.deadline - time.monotonic() < miss + 2 * RESERVE_S:
-            return -1, -1
-        wide = stops - passes
-        between = {passes + wide * place // (SIZES + 1) for place in range(1, SIZES + 1)} - {passes}
-        answered, _ = await _try(sorted(between), ask, probe, view, pod, miss)
-        passes = max(passes, *answered) if answered else passes
-        stops = min([stops, *(size for size in between - answered if size > passes)])
-    answered, _ = await _try((passes, stops, stops), ask, probe, view, pod, miss)
-    return (passes, stops) if answered == {passes} else (0, 0)
+
+    async def tried(sizes: Sequence[int]) -> set[int]:
+        answered, _ = await _try(sizes, ask, probe, view, pod, miss)
+        return answered
+
+    _, full = await _try((), ask, probe, view, pod, miss)
+    return await search(tried, smallest(probe), full, view.deadline, miss)
 
 
 async def _try(
@@ -137,7 +133,7 @@ async def _try(
 # -- trains
 
 
-async def _train_after(before: Collection[asyncio.Future[Fact]], ask: NodeAsk, probe: SendProbe, view: View) -> Fact:
+async def _train_after(before: Collection[asyncio.Future[Any]], ask: NodeAsk, probe: SendProbe, view: View) -> Fact:
     """A limit of so many packets in a second must not end the single ones for the train beside them."""
     if before:
         await asyncio.wait(before, timeout=HEAD_START_S)
@@ -190,7 +186,7 @@ def _back(one: Met) -> bool:
 def _identities(count: int, known: Collection[bytes] = ()) -> list[bytes]:
     """Each with a port of its own, where packets have one, which none of those that are known has."""
     taken = set(map(syn.port_of, known))
-    some = random.sample(range(syn.PORTS), count + len(taken))
+    some = random.sample(range(syn.PORTS - syn.LARGE_PORTS), count + len(taken))
     free = [port for port in some if syn.LOWEST_PORT + port not in taken][:count]
     above = [int.from_bytes(new_identity(), "big") // syn.PORTS * syn.PORTS for _ in range(count)]
     return [(high + port).to_bytes(4, "big") for high, port in zip(above, free, strict=True)]

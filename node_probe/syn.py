@@ -25,6 +25,7 @@ SYN, RST, ACK = 0x02, 0x04, 0x10
 LOWEST_PORT, PORTS = 0xF000, 0x1000  # the kernel gives out none of these by itself
 IPV6_CHECKSUM, CHECKSUM_AT = 7, 16
 ENOUGH = 128  # bytes of an answer
+LARGE_PORTS = 0x400  # the highest of them: SendProbe.large has these, trains the others
 
 
 class Reset(Exception):
@@ -49,22 +50,26 @@ def port_of(identity: bytes) -> int:
     return LOWEST_PORT + int.from_bytes(identity, "big") % PORTS
 
 
-async def knock(one: socket.socket, target: str, port: int, data: bytes, identity: bytes) -> None:
-    """Returns when a packet with this data was answered. Raises Reset, OSError.
+async def knock(
+    one: socket.socket, target: str, port: int, data: bytes, identity: bytes, *, mss: int = MSS, begins: bytes = b""
+) -> Segment:
+    """Returns what answered a packet with this data. Raises Reset, OSError.
 
-    identity: four bytes, its sequence number. The port it is sent from comes of it, too.
+    identity: four bytes, its sequence number. The port it is sent from comes of it, too. mss: that it announces.
+    begins: with this the data of an answer begins; else any counts that has no data, as a server's.
     """
     attach(one, _only_to(port_of(identity), six=one.family == socket.AF_INET6))
     one.connect((target, 0))  # what comes from others is not for this socket
-    one.send(packet(one, target, port, data, identity))
+    one.send(packet(one, target, port, data, identity, mss))
     sequence = int.from_bytes(identity, "big")
     while True:
         answer = read(one, await asyncio.get_running_loop().sock_recv(one, ENOUGH))
         if answer.source == port and answer.about in ((sequence + 1) % 2**32, (sequence + 1 + len(data)) % 2**32):
             if answer.refuses:
                 raise Reset
-            if answer.flags & (SYN | ACK) == SYN | ACK:
-                return
+            ours = answer.data.startswith(begins) if begins else not answer.data
+            if answer.flags & (SYN | ACK) == SYN | ACK and ours:
+                return answer
 
 
 def listen(one: socket.socket, target: str) -> None:
@@ -78,8 +83,11 @@ class Segment(NamedTuple):
 
     source: int  # ports
     target: int
+    number: int
     about: int  # the next byte that its sender expects
     flags: int
+    mss: int  # that it announces; 0: none
+    data: bytes
 
     @property
     def refuses(self) -> bool:
@@ -89,24 +97,41 @@ class Segment(NamedTuple):
 def read(one: socket.socket, answer: bytes) -> Segment:
     """one: the socket it came by."""
     start = 0 if one.family == socket.AF_INET6 else (answer[0] & 0xF) * 4  # IPv6's header stays with the kernel
-    source, target, _, about, _, flags, _, _, _ = HEADER.unpack_from(answer, start)
-    return Segment(source, target, about, flags)
+    source, target, number, about, words, flags, _, _, _ = HEADER.unpack_from(answer, start)
+    behind = start + (words >> 4) * 4
+    mss = _announced(answer[start + HEADER.size : behind])
+    return Segment(source, target, number, about, flags, mss, answer[behind:])
 
 
-def packet(one: socket.socket, target: str, port: int, data: bytes, identity: bytes) -> bytes:
+def _announced(options: bytes) -> int:
+    while options and options[0]:  # 0: the end of them
+        if options[0] == 1:  # nothing
+            options = options[1:]
+        elif len(options) < 2 or options[1] < 2:
+            break
+        elif options[0] == OPTIONS[0]:
+            return int.from_bytes(options[2:4], "big")
+        else:
+            options = options[options[1] :]
+    return 0
+
+
+def packet(one: socket.socket, target: str, port: int, data: bytes, identity: bytes, mss: int = MSS) -> bytes:
     """What `one`, a connected socket, is to send."""
-    own_port, sum_up = port_of(identity), one.family == socket.AF_INET
-    source = one.getsockname()[0]
-    options = OPTIONS + struct.pack("!H", MSS)
-    words = LENGTH // 4 << 4
+    own = Segment(port_of(identity), port, int.from_bytes(identity, "big"), 0, SYN, mss, data)
+    return written(one, target, own)
+
+
+def written(one: socket.socket, target: str, segment: Segment) -> bytes:
+    """The segment as `one` is to send it, a socket that has an address."""
 
     def whole(total: int) -> bytes:
-        number = int.from_bytes(identity, "big")
-        return HEADER.pack(own_port, port, number, 0, words, SYN, WINDOW, total, 0) + options + data
+        head = (segment.source, segment.target, segment.number, segment.about, LENGTH // 4 << 4, segment.flags)
+        return HEADER.pack(*head, WINDOW, total, 0) + OPTIONS + struct.pack("!H", segment.mss) + segment.data
 
-    if not sum_up:
-        return whole(0)
-    ends = socket.inet_aton(source) + socket.inet_aton(target)
+    if one.family == socket.AF_INET6:
+        return whole(0)  # the kernel sums up itself
+    ends = socket.inet_aton(one.getsockname()[0]) + socket.inet_aton(target)
     blank = whole(0)
     return whole(checksum(ends + struct.pack("!HH", socket.IPPROTO_TCP, len(blank)) + blank))
 

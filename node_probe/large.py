@@ -1,0 +1,197 @@
+"""Full-size packets of the asked port, there and back; without them a rule that drops only large ones of TCP or UDP
+would go unseen, for pings pass.
+
+What is sent is what a server ignores (syn.py), or a datagram of this program's own text. Two small ones come first: by
+what answers them it is known how large a packet the two ends would use, and that whoever is on the way lets data in a
+first packet pass. Only then a large one that is lost says something. What is to come back in full size, and any
+datagram, is answered by the probe at the target (answering.py): a server need not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from facts import Fact, LocalPod, NodeAsk, ProbeResult, SendProbe
+from node_probe import syn
+from node_probe.namespaces import CannotEnter
+from node_probe.netlink import NetlinkError
+from node_probe.packets import (
+    LARGEST,
+    RESERVE_S,
+    SMALL,
+    Met,
+    family_of,
+    met_by,
+    new_identity,
+    open_sockets,
+    own_address,
+    patience,
+    result,
+    sender,
+)
+from node_probe.sizes import longest_miss, search
+from node_probe.view import View
+
+REPLY = b"calico-why reply, please ignore."  # as long as SMALL
+ASKED = struct.Struct("!8sH")  # behind SMALL: whose question it is; how large the answer is to be, 0: small
+TOLD = struct.Struct("!8sH")  # behind REPLY: whose question it is; the largest packet that the target could answer with
+HEADERS = {"tcp": syn.LENGTH, "udp": 8}
+BARE_TCP = 20  # what MSS reckons with
+HEAD_START_S = 0.1  # for full-size packets to come back before others are tried
+TRIES, TRY_S = 3, 0.3  # of the small ones: who answers at the target may be a little late
+
+
+def nonce(ask: NodeAsk) -> bytes:
+    """By which the probes of both ends know what belongs to one question."""
+    with contextlib.suppress(ValueError):
+        if len(found := bytes.fromhex(ask.mark)) == ASKED.size - 2:
+            return found
+    return bytes(ASKED.size - 2)
+
+
+def text_of(start: bytes, behind: bytes, length: int) -> bytes:
+    """So many bytes of data, at least these two parts."""
+    data = start + behind
+    return data + (SMALL * (max(0, length - len(data)) // len(SMALL) + 1))[: max(0, length - len(data))]
+
+
+def smallest(probe: SendProbe) -> int:
+    return family_of(probe).header + HEADERS[probe.protocol] + len(SMALL) + ASKED.size
+
+
+def ports() -> Iterator[int]:
+    """Each once, and no train's."""
+    return iter(random.sample(range(syn.PORTS - syn.LARGE_PORTS, syn.PORTS), syn.LARGE_PORTS))
+
+
+@dataclass
+class _Exchanges:
+    """Sends single packets for one SendProbe."""
+
+    ask: NodeAsk
+    probe: SendProbe
+    view: View
+    pod: LocalPod | None
+    ports: Iterator[int]
+    mtu: int = 0
+    source: str = ""
+    fits: int = 0  # bytes of the largest packet that the other end takes, or sends, as it told
+
+    @property
+    def back(self) -> bool:
+        return self.probe.large == "back"
+
+    async def run(self, sizes: Sequence[int], timeout: float) -> list[Met]:
+        """One packet of each of these sizes, or one that asks for an answer of that size; 0: as small as can be."""
+        with contextlib.ExitStack() as opened:
+            each = msgspec.structs.replace(self.probe, count=len(sizes))
+            sockets, self.mtu = await asyncio.to_thread(open_sockets, each, self.pod, self.view)
+            for one in sockets:
+                opened.enter_context(one)
+            timeout = max(0.0, min(timeout, self.view.deadline - time.monotonic() - RESERVE_S))
+            sent = [
+                met_by(one, self.probe, self._exchange(one, size), timeout)
+                for one, size in zip(sockets, sizes, strict=True)
+            ]
+            met = await asyncio.gather(*sent)
+            self.source = next((name for name in map(own_address, sockets) if name), self.source)
+        return met
+
+    async def _exchange(self, one: socket.socket, size: int) -> None:
+        family = family_of(self.probe)
+        headers = family.header + HEADERS[self.probe.protocol]
+        wanted = size if self.back else 0
+        asked = ASKED.pack(nonce(self.ask), wanted)
+        data = text_of(SMALL, asked, 0 if self.back else size - headers)
+        mine = REPLY + nonce(self.ask)
+        if self.probe.protocol == "udp":
+            one.connect((self.probe.target, self.probe.port))
+            one.send(data)
+            while not (said := await asyncio.get_running_loop().sock_recv(one, LARGEST)).startswith(mine):
+                pass  # the server's own answer
+            self._told(said)
+            return
+        mss = max(1, self.mtu - family.header - BARE_TCP)
+        identity = (int.from_bytes(new_identity(), "big") // syn.PORTS * syn.PORTS + next(self.ports)).to_bytes(
+            4, "big"
+        )
+        begins = mine if self.back else b""
+        answer = await syn.knock(one, self.probe.target, self.probe.port, data, identity, mss=mss, begins=begins)
+        if self.back:
+            self._told(answer.data)
+        else:
+            self.fits = answer.mss + family.header + BARE_TCP if answer.mss else self.mtu
+
+    def _told(self, data: bytes) -> None:
+        _, self.fits = TOLD.unpack_from(data, len(REPLY))
+
+
+async def full_size(ask: NodeAsk, probe: SendProbe, view: View, free: Iterator[int]) -> Fact | None:
+    """A ProbeResult of full-size packets; None where they could not be tried, or smaller ones with data do not come
+    back either.
+
+    probe: of a size of its own it is sent in that size alone, and nothing before it.
+    """
+    try:
+        exchanges = _Exchanges(ask, probe, view, sender(ask, probe), free)
+        return await _full_size(exchanges)
+    except (CannotEnter, NetlinkError, ValueError, OSError):
+        return None  # whatever keeps these from being sent, keeps small ones too, and they say so
+
+
+async def _full_size(exchanges: _Exchanges) -> Fact | None:
+    ask, probe = exchanges.ask, exchanges.probe
+    size, rtt_us = probe.size, 0
+    if not size:
+        for _ in range(TRIES):
+            met = await exchanges.run([0] * probe.count, TRY_S)
+            took = [one.rtt_us for one in met if one.outcome == "answered"]
+            if took:
+                break
+            if any(one.outcome != "silence" for one in met):
+                return None  # somebody objects, and small ones tell of it
+        else:
+            return None
+        rtt_us = min(took)
+        size = min(exchanges.mtu, exchanges.fits)
+        if size <= smallest(probe):
+            return None
+    full = asyncio.ensure_future(exchanges.run([size] * probe.count, patience(ask)))
+    passes = stops = -1
+    if not probe.size:
+        await asyncio.wait({full}, timeout=HEAD_START_S)
+        if not (full.done() and _some_back(full.result())):
+            passes, stops = await _searched(exchanges, size, rtt_us)
+    met = await full
+    found = result(ask.node, probe, exchanges.source, size, met)
+    assert isinstance(found, ProbeResult)
+    if _some_back(met):
+        passes = stops = -1
+    return msgspec.structs.replace(found, answers=exchanges.back, passes=passes, stops=stops)
+
+
+async def _searched(exchanges: _Exchanges, size: int, rtt_us: int) -> tuple[int, int]:
+    """The largest size that passes, and the smallest that does not."""
+    miss = longest_miss(rtt_us)
+
+    async def tried(sizes: Sequence[int]) -> set[int]:
+        met = await exchanges.run(sizes, miss)
+        return {one for one, found in zip(sizes, met, strict=True) if found.outcome == "answered"}
+
+    try:
+        return await search(tried, smallest(exchanges.probe), size, exchanges.view.deadline, miss)
+    except (OSError, ValueError):
+        return -1, -1
+
+
+def _some_back(met: Sequence[Met]) -> bool:
+    return any(one.outcome == "answered" for one in met)
