@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from bot.errors import UserError
 from bot.investigate import investigate
-from bot.settings import from_environment
+from bot.settings import Settings, from_environment
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import NOT_A_PROBES, Probes
 from facts import (
@@ -40,8 +40,12 @@ from facts import (
     WireguardDevice,
     WireguardPeer,
 )
+from lab.apiserver import User
 from lab.client import Lab
 from tests.asking import worker
+from tests.recorded import served
+from tests.recorded_kernel import Recording
+from tests.recorded_wounds import RecordedProbes
 
 # Which look of a node's probe yields which kinds; any other kind is the only one of its look.
 COLLECTORS: Mapping[type[Fact], str] = {
@@ -91,6 +95,8 @@ def without_each_look(facts: Sequence[Fact]) -> Iterator[tuple[Blind, list[Fact]
 # Nothing depends on them: Felix does not program staged policies.
 STAGED = {"stagednetworkpolicies", "stagedkubernetesnetworkpolicies", "stagedglobalnetworkpolicies"}
 
+Told = dict[tuple[str, tuple[tuple[str, str | int], ...]], tuple[int, bytes]]  # what was asked for -> status, body
+
 
 async def without_each_resource(lab: Lab, words: str) -> tuple[Diagnosis, dict[str, Diagnosis | UserError]]:
     """The answer to `why WORDS`, and those of users to whom the API server refuses one of the resources it reads each;
@@ -99,38 +105,55 @@ async def without_each_resource(lab: Lab, words: str) -> tuple[Diagnosis, dict[s
     The probes are asked the same thing once: what they see does not depend on who asks. So is the API server, for what
     it refuses nobody.
     """
-    memory = _Memory({}, {})
-    whole = await _answer(lab.environment(), words, memory)
+    seen: dict[NodeAsk, list[Fact]] = {}
+
+    def user(denied: str) -> tuple[Settings, Probes]:
+        settings = from_environment(lab.environment(denied=[denied] if denied else ()))
+        return settings, _Remembering(settings, seen)
+
+    return await _each_refused(user, words)
+
+
+async def without_each_resource_of(
+    recording: Recording, answer: Callable[[NodeAsk], list[Fact]], words: str, directory: Path
+) -> tuple[Diagnosis, dict[str, Diagnosis | UserError]]:
+    """The same of a recorded cluster, whose objects the lab's API server serves. answer: what probes tell there."""
+    async with served(recording.objects, directory) as world:
+
+        def user(denied: str) -> tuple[Settings, Probes]:
+            refused = User(f"without-{denied}", denied=frozenset({("*", "*", denied)}))
+            world.server.tokens = {**world.server.tokens, refused.name: refused}
+            settings = world.settings(token=refused.name)
+            return settings, RecordedProbes(settings, answer)
+
+        return await _each_refused(user, words)
+
+
+async def _each_refused(
+    user: Callable[[str], tuple[Settings, Probes]], words: str
+) -> tuple[Diagnosis, dict[str, Diagnosis | UserError]]:
+    """user: of whom this resource is refused; of whom nothing is for ""."""
+    told: Told = {}
+    whole = await _answer(*user(""), words, told)
     assert isinstance(whole, Diagnosis), whole
-    resources = {_resource(path) for path, _ in memory.told} - STAGED
-    return whole, {
-        resource: await _answer(lab.environment(denied=[resource]), words, memory, resource)
-        for resource in sorted(resources)
-    }
-
-
-class _Memory(NamedTuple):
-    """What is answered: by probes, and by the API server to somebody who may read everything."""
-
-    seen: dict[NodeAsk, list[Fact]]
-    told: dict[tuple[str, tuple[tuple[str, str | int], ...]], tuple[int, bytes]]
+    resources = {_resource(path) for path, _ in told} - STAGED
+    return whole, {resource: await _answer(*user(resource), words, told, resource) for resource in sorted(resources)}
 
 
 async def _answer(
-    environment: Mapping[str, str], words: str, memory: _Memory, denied: str = ""
+    settings: Settings, probes: Probes, words: str, told: Told, denied: str = ""
 ) -> Diagnosis | UserError:
-    """denied: the resource that this user may not read."""
-    settings = from_environment(environment)
-    async with Cluster(settings) as cluster, _Remembering(settings, memory.seen) as probes:
+    """denied: the resource that this user may not read. told: what the API server answers whoever may read all."""
+    async with Cluster(settings) as cluster, probes:
         send = cluster.api._send
 
         async def remembering(path: str, query: dict[str, str | int]) -> tuple[int, bytes]:
             if _resource(path) == denied:
                 return await send(path, query)
             asked = path, tuple(query.items())
-            if asked not in memory.told:
-                memory.told[asked] = await send(path, query)
-            return memory.told[asked]
+            if asked not in told:
+                told[asked] = await send(path, query)
+            return told[asked]
 
         cluster.api._send = remembering  # type: ignore[method-assign]
         try:
@@ -147,8 +170,8 @@ def _resource(path: str) -> str:
 
 
 class _Remembering(Probes):
-    def __init__(self, settings: object, remembered: dict[NodeAsk, list[Fact]]) -> None:
-        super().__init__(settings)  # type: ignore[arg-type]
+    def __init__(self, settings: Settings, remembered: dict[NodeAsk, list[Fact]]) -> None:
+        super().__init__(settings)
         self._remembered = remembered
 
     async def _one(self, ask: NodeAsk, *how: str) -> list[Fact]:

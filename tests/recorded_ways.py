@@ -27,6 +27,7 @@ TUNNELS = {4: TUNNEL, 6: "projectcalico.org/IPv6VXLANTunnelAddr"}
 HANDLES = {4: "vxlan-tunnel-addr-", 6: "vxlan-v6-tunnel-addr-"}
 UPLINK, BOND = "eth0", "bond0"
 WIREGUARD = {4: "wireguard.cali", 6: "wg-v6.cali"}
+PUBLIC_KEY = "projectcalico.org/WireguardPublicKey"
 WIREGUARD_PORT = {4: 51820, 6: 51821}
 WIREGUARD_MTU = {4: 1440, 6: 1420}
 WIREGUARD_TABLE = {4: "1", 6: "2"}
@@ -94,8 +95,7 @@ def wireguard(without: str = "") -> Way:
             of_tunnels = {address: node for node, address in owned.items()} | _tunnels(recording, family)
             leads = {node: _leads(recording, node, family) | of_tunnels for node in recording.nodes}
             for node, address in owned.items():
-                suffix = "V6" if family == 6 else ""
-                annotate(recording, node, f"projectcalico.org/WireguardPublicKey{suffix}", _key(node))
+                annotate(recording, node, f"{PUBLIC_KEY}{_suffix(family)}", _key(node))
                 annotate(recording, node, f"projectcalico.org/IPv{family}WireguardInterfaceAddr", address)
                 _encrypt(recording.nodes[node], family, address, leads[node], {*members} - {node})
             recording.programs.append(_keys(recording, family, leads, members))
@@ -226,7 +226,7 @@ def _take(recording: Recording, node: str, family: int) -> str:
     blocks = _blocks(recording, family)
     spec = next((one for one in blocks if one["affinity"] == f"host:{node}"), blocks[0])
     handle = f"wireguard-{'v6-' if family == 6 else ''}tunnel-addr-{node}"
-    kind = f"wireguard{'V6' if family == 6 else ''}TunnelAddress"
+    kind = f"wireguard{_suffix(family)}TunnelAddress"
     ordinal = spec["unallocated"].pop(0)
     spec["attributes"].append({"handle_id": handle, "secondary": {"node": node, "type": kind}})
     spec["allocations"][ordinal] = len(spec["attributes"]) - 1
@@ -408,6 +408,7 @@ def _key(node: str) -> str:
 def _keys(
     recording: Recording, family: int, leads: dict[str, dict[str, str]], members: list[str]
 ) -> Callable[[NodeAsk], list[Fact]]:
+    """Each device has its node's key, and of its peers those that their annotations announce."""
     addresses = {
         node: str(ip_interface(_annotation(recording, node, ADDRESSES[family])).ip) for node in recording.nodes
     }
@@ -416,23 +417,32 @@ def _keys(
         if not ask.wireguard_keys or ask.family != family:
             return []
         device, port = WIREGUARD[family], WIREGUARD_PORT[family]
+        announced = {_annotation(recording, node, f"{PUBLIC_KEY}{_suffix(family)}"): node for node in members}
         found: list[Fact] = [
             WireguardDevice(node=ask.node, device=device, found=True, public_key=_key(ask.node), port=port)
         ]
-        for peer in members:
+        for key in ask.wireguard_keys:
+            peer = announced.get(key, "")
+            if not peer:
+                found.append(WireguardPeer(node=ask.node, device=device, public_key=key, found=False))
+                continue
             allowed = tuple(
                 dst if "/" in dst else f"{dst}/{ip_address(dst).max_prefixlen}" for dst in _of(leads, ask, peer)
             )
-            if _key(peer) in ask.wireguard_keys:
-                found.append(
-                    WireguardPeer(
-                        node=ask.node, device=device, public_key=_key(peer), found=True, handshake_s=40,
-                        endpoint=f"{addresses[peer]}:{port}", allowed=allowed,
-                    )
-                )  # fmt: skip
+            found.append(
+                WireguardPeer(
+                    node=ask.node, device=device, public_key=key, found=True, handshake_s=40,
+                    endpoint=f"{addresses[peer]}:{port}", allowed=allowed,
+                )
+            )  # fmt: skip
         return found
 
     return told
+
+
+def _suffix(family: int) -> str:
+    """Of WireGuard's names of a family."""
+    return "V6" if family == 6 else ""
 
 
 def _of(leads: dict[str, dict[str, str]], ask: NodeAsk, peer: str) -> list[str]:

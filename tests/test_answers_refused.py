@@ -6,18 +6,21 @@ others are asked about in tests/test_answers_on_lab.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from bot.errors import UserError
-from facts import CalicoNode
+from facts import CalicoNode, Diagnosis
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from lab.faults import families, load, names, needs, variant
-from tests.asking import words_for
-from tests.less_sight import without_each_resource
+from tests.asking import told, words_for
+from tests.hand_written import ONLY_TOLD
+from tests.less_sight import without_each_resource, without_each_resource_of
+from tests.recorded_wounds import PAIR, wounded
 from tests.test_answers_on_lab import named_first
 from tests.test_less_sight import weakened
 
@@ -43,18 +46,32 @@ def labs(shared_lab: Lab) -> Iterator[Callable[[str], Lab]]:
         yield of
 
 
-@pytest.mark.parametrize("mode", names())
+@pytest.mark.parametrize("mode", [mode for mode in names() if not needs(mode)])
 async def test_a_resource_the_api_server_refuses_is_told_and_blames_nobody_else(
     labs: Callable[[str], Lab], mode: str
 ) -> None:
     """Each resource the answer rests on; policies too, which are read wherever packets are lost."""
-    if needs(mode):
-        pytest.skip(f"{mode} needs {needs(mode)}, which no lab has; its case is written by hand")
     lab = labs(variant(mode))
     inflicted = lab.inflict(mode, where=load(mode).WHERE[0], family=families(mode)[0])
     words = words_for(inflicted)
     whole, answers = await without_each_resource(lab, words)
     named_first(whole, mode, inflicted["node"])
+    only_weakened(words, mode, whole, answers)
+
+
+@pytest.mark.parametrize("node", PAIR)
+@pytest.mark.parametrize("mode", [mode for mode in names() if needs(mode)])
+async def test_so_it_is_with_the_wounds_that_no_lab_can_have(mode: str, node: str, tmp_path: Path) -> None:
+    """A recorded cluster is wounded instead; its objects are served, and read, as any lab's are."""
+    hurt = wounded(mode, node)
+    words = " ".join(PAIR.values())
+    whole, answers = await without_each_resource_of(hurt.recording, hurt.answer, words, tmp_path)
+    assert whole.verdict == ("unknown" if mode in ONLY_TOLD else "cause"), whole.summary
+    assert [(cause.rule, cause.node) for cause in told(whole, mode)] == [(mode, node)]
+    only_weakened(words, mode, whole, answers)
+
+
+def only_weakened(words: str, mode: str, whole: Diagnosis, answers: Mapping[str, Diagnosis | UserError]) -> None:
     assert set(answers) >= READ_EACH_TIME
     nodes = {fact.name for fact in whole.facts if isinstance(fact, CalicoNode)}
     of_node = bool(nodes & set(words.split()))

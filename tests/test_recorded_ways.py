@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from facts import Diagnosis
-from tests.recorded_answers import cluster_of, judged, known
+from bot.errors import UserError
+from facts import Diagnosis, Fact, NodeAsk
+from tests.less_sight import without_each_resource_of
+from tests.recorded_answers import alive, cluster_of, judged, known
 from tests.recorded_kernel import Recording
 from tests.recorded_states import recorded
 from tests.recorded_ways import BIRD, FELIX, Way, bonded, changed, ebpf, host_local, ipip, plain, wireguard
@@ -91,6 +93,32 @@ async def test_a_healthy_cluster_that_no_kernel_here_can_be_is_called_healthy(na
     ]
     assert odd == []
     assert len(found) >= 30
+
+
+@pytest.mark.parametrize("source", ["pod", "node"])
+@pytest.mark.parametrize("name", CLUSTERS)
+async def test_nobody_there_is_accused_by_somebody_who_may_not_read_everything(
+    name: str, source: str, tmp_path: Path
+) -> None:
+    """Each resource of the API refused in turn."""
+    state, ways = CLUSTERS[name]
+    recording = changed(recorded(state), ways)
+    pods = {pod.node: pod.name for pod in pods_of(recording) if pod.address}
+    words = f"{pods['node-a'] if source == 'pod' else 'node-a'} {pods['node-b']}"
+
+    def seen(ask: NodeAsk) -> list[Fact]:
+        return recording.answer(ask, passing, alive(ask.node))
+
+    whole, answers = await without_each_resource_of(recording, seen, words, tmp_path)
+    assert (whole.verdict, whole.causes, whole.warnings) == ("healthy", (), ())
+    for resource, one in answers.items():
+        if isinstance(one, UserError):
+            assert resource in one.sentence
+            continue
+        assert (one.causes, one.warnings) == ((), ()), (resource, one.summary)
+        assert one.verdict == "unknown" or all(blind.minor for blind in one.blind), (resource, one.blind)
+        told_of = [blind for blind in one.blind if resource in f"{blind.look} {blind.reason}"]
+        assert told_of or (resource, source) == ("services", "node"), resource  # what is a node is no Service
 
 
 @pytest.mark.parametrize("state", [ALWAYS, DUALSTACK, OLDER])
