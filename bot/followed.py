@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from facts import (
     Blind,
     DropReasons,
@@ -31,10 +33,15 @@ def kept(asks: Sequence[NodeAsk], seen: Sequence[Fact]) -> list[Fact]:
             failed = next((fact.reason for fact in own if isinstance(fact, Blind) and fact.look == "probe"), "")
             unable = say("its probe is of a version that follows no packets through the firewall")
             told = [Blind(node=ask.node, look="firewall trace", reason=failed or unable, minor=True)]
+        met = [fact for fact in own if isinstance(fact, StageSighting | TrafficControl | DropReasons)]
+        if any(one.large for one in ask.trace):  # of these it is known that they are the large ones
+            found += [fact for fact in told if isinstance(fact, RuleDrop)]
+            found += [msgspec.structs.replace(fact, large=True) for fact in met if isinstance(fact, StageSighting)]
+            continue
         if any(one.size for one in ask.send):  # smaller ones are sent beside them: only a rule that dropped one tells
             found += [fact for fact in told if isinstance(fact, RuleDrop)]
             continue
-        found += [*told, *(fact for fact in own if isinstance(fact, StageSighting | TrafficControl | DropReasons))]
+        found += [*told, *met]
     return list(dict.fromkeys(found))
 
 

@@ -19,8 +19,8 @@ from bot.sources.kubernetes import Cluster
 from bot.sources.policies import policies
 from bot.sources.probes import Probes
 from bot.words import parse
-from engine.large import large
 from engine.plan import inside, plan, second
+from engine.settling import ASKS_EVERY_S, looking_for_gateway
 from engine.sights import strangers
 from engine.trains import trains
 from engine.worker import Worker
@@ -29,7 +29,6 @@ from facts import (
     Diagnosis,
     DropReasons,
     Fact,
-    ProbeResult,
     RuleDrop,
     StageSighting,
     Train,
@@ -105,6 +104,10 @@ async def investigate(
     reading = asyncio.create_task(unenforced.read(cluster, known))
     try:
         seen = await probes.ask(asks, addresses)
+        if looking := looking_for_gateway(seen):
+            await _tell(progress, say("waiting until {pods} found the gateway", pods=listed(looking)))
+            await asyncio.sleep(ASKS_EVERY_S)
+            seen = await probes.ask(asks, addresses)
         if again := second(known, seen):
             places = listed(list(dict.fromkeys(ask.node for ask in again)))
             await _tell(progress, say("following packets through the firewalls of {nodes}", nodes=places))
@@ -131,7 +134,7 @@ async def investigate(
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
 
-    if more := [*trains(known, seen), *large(known, seen)]:
+    if more := trains(known, seen):
         places = listed(list(dict.fromkeys(ask.node for ask in more)))
         await _tell(progress, say("sending more packets from {nodes}", nodes=places))
         seen += _more(await probes.ask(more, addresses), seen)
@@ -164,7 +167,7 @@ def _more(seen: Sequence[Fact], before: Sequence[Fact]) -> list[Fact]:
             found.append(msgspec.structs.replace(fact, partly=True))
         elif isinstance(fact, DropReasons):
             found += [] if fact.node in told else [fact]
-        elif isinstance(fact, Train) or (isinstance(fact, ProbeResult) and fact.protocol == "tcp" and fact.size > 0):
+        elif isinstance(fact, Train):
             found.append(fact)
     return found
 

@@ -78,8 +78,8 @@ def _renewed(seen: Sequence[Fact], found: Sequence[Fact]) -> list[Fact]:
     return [last.get(_kind(one), one) if isinstance(one, ProbeResult) else one for one in seen]
 
 
-def _kind(one: ProbeResult) -> tuple[str, str, str, str, int, int]:
-    return one.node, one.pod, one.target_address, one.protocol, one.port, one.size
+def _kind(one: ProbeResult) -> tuple[str, str, str, str, int, int, bool]:
+    return one.node, one.pod, one.target_address, one.protocol, one.port, one.size, one.answers
 
 
 def _blinds(about: Sequence[Fact]) -> list[Fact]:

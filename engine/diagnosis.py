@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from engine import passage, routes_taken, rulebase, services, trains
+from engine import large, passage, routes_taken, rulebase, services, trains
 from engine.bypass import bypasses
 from engine.opinions import about_lost, opinions
 from engine.order import depths, loses_at, place
@@ -80,7 +80,7 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
         told = [cause for cause in told if not rules[cause.rule].silent_while_well]
     told = _last_resorts(told, rules, lost=lost, waiting=waiting)
     stuck = {cause.node for cause in told if cause.rule == FELIX_STUCK}
-    followed = tracks(legs, evaluation.facts)
+    followed = [*tracks(legs, evaluation.facts), *tracks(legs, evaluation.facts, large=True)]
     ordered = _ordered(told, rules, followed)
     causes = [_with_felix(cause, rules[cause.rule], evaluation.facts, stuck) for cause in ordered]
     breaking = tuple(cause for cause in causes if cause.severity != "warns")
@@ -117,8 +117,8 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
 def prepared(facts: Sequence[Fact]) -> list[Fact]:
     """What the rules are given: the facts, and what no rule of theirs could bring together."""
     found = [*facts, *opinions(facts)]
-    found = stopped_for_size([*found, *stops(found), *bypasses(found)])
-    return [*found, *trains.losses(found)]
+    found = large.marked(stopped_for_size([*found, *stops(found), *bypasses(found)]))
+    return [*found, *trains.losses(found), *large.losses(found)]
 
 
 def _merged(causes: Iterable[Cause]) -> list[Cause]:

@@ -1,69 +1,86 @@
-"""Where pings are not answered, or a rule drops large ones, whether large packets pass is to be seen by TCP; without it
-a policy about pings would hide that an MTU is wrong, or look like a wrong one."""
+"""Large packets of one kind alone that are lost: no MTU, for as large ones of another kind pass; without it a filter
+that eats large TCP would be taken for a narrow network, and so would a firewall's rule about large pings."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
+
+import msgspec
 
 from engine import passage
 from engine.plan import expected_legs
-from facts import CalicoNode, Fact, Leg, LocalPod, NodeAsk, PodInterface, ProbeResult, RuleDrop, SendProbe
-
-PATIENCE_MS = 900  # a lost packet's size is searched for meanwhile; a kernel sends no such packet again
-
-
-def large(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
-    """What to ask once more of flows whose TCP connections pass and whose pings, or large ones, do not. One each."""
-    probes = [fact for fact in seen if isinstance(fact, ProbeResult)]
-    dropped = {
-        frozenset((fact.source_address, fact.target_address))
-        for fact in seen
-        if isinstance(fact, RuleDrop) and fact.protocol == "icmp"
-    }
-    nodes = {(fact.name, fact.family): fact for fact in known if isinstance(fact, CalicoNode)}
-    found = []
-    for leg in expected_legs(known):
-        size = _size(leg, seen)
-        node = nodes.get((leg.source_node, leg.family))
-        if size and node and _only_tcp_passes(leg, probes, dropped):
-            small = SendProbe(pod=leg.source, target=leg.target_address, protocol="tcp", port=leg.port)
-            pod = LocalPod(name=leg.source, address=leg.source_address, interface=leg.source_interface)
-            found.append(
-                NodeAsk(
-                    node=node.name,
-                    family=node.family,
-                    felix=False,
-                    read=False,
-                    tunnel_device="",
-                    uplink_address=node.address,
-                    local_pods=(pod,),
-                    send=(
-                        small,
-                        SendProbe(pod=leg.source, target=leg.target_address, protocol="tcp", port=leg.port, size=size),
-                    ),
-                    patience_ms=PATIENCE_MS,
-                )
-            )
-    return found
+from engine.sights import Track, tracks
+from facts import Fact, LargeLoss, Leg, ProbeResult
 
 
-def _only_tcp_passes(leg: Leg, probes: Sequence[ProbeResult], dropped: Collection[frozenset[str]]) -> bool:
-    """dropped: the ends whose pings a rule ended."""
-    if leg.direction != "forward" or not leg.port_asked or leg.protocol != "tcp":
-        return False
-    small = [one for one in passage.sent(leg, probes) if not one.size]
-    pings = [one for one in small if one.protocol == "icmp"]
-    tried = [one for one in small if (one.protocol, one.port) == (leg.protocol, leg.port)]
-    by_rule = frozenset((leg.source_address, leg.target_address)) in dropped and passage.loses_large_only(leg, probes)
-    none = bool(by_rule) or not any(one.answered for one in pings)
-    return bool(pings and tried) and none and all(map(passage.all_answered, tried))
+def marked(facts: Sequence[Fact]) -> list[Fact]:
+    """The facts, with full-size packets told of which as large ones of another kind came back on the same way, and
+    those that say nothing of an MTU because pings do."""
+    probes = [fact for fact in facts if isinstance(fact, ProbeResult)]
+    told: dict[ProbeResult, ProbeResult] = {}
+    for leg in [one for one in expected_legs(facts) if one.direction == "forward"]:
+        pinged = _pinged(leg, probes)
+        for one in [one for one in passage.sent(leg, probes) if one.size]:
+            alone = not one.answered and _others_pass(one, leg, probes)
+            told[one] = msgspec.structs.replace(one, alone=alone, beside=pinged and one.port > 0)
+    return [told.get(fact, fact) if isinstance(fact, ProbeResult) else fact for fact in facts]
 
 
-def _size(leg: Leg, seen: Sequence[Fact]) -> int:
-    """What both pods take; 0 where that is not known. Larger ones a connection would not use either."""
-    sizes = {
-        fact.pod: fact.pod_mtu
-        for fact in seen
-        if isinstance(fact, PodInterface) and fact.family == leg.family and fact.entered and fact.pod_mtu > 0
-    }
-    return min(sizes.get(leg.source, 0), sizes.get(leg.target, 0))
+def _pinged(leg: Leg, probes: Sequence[ProbeResult]) -> bool:
+    return any(one.answered for one in passage.sent(leg, probes) if one.protocol == "icmp")
+
+
+def _others_pass(lost: ProbeResult, leg: Leg, probes: Sequence[ProbeResult]) -> bool:
+    """A ping goes there and its answer back in the same size, so it proves both ways, and both are to be proved of it.
+    Where pings say nothing, the one way of the asked port proves that the other is no narrower."""
+    of_port = passage.large_of_port(leg, probes)
+    if lost.protocol == "icmp":
+        return {one.answers for one in of_port if one.size >= lost.size and one.answered} == {False, True}
+    if _pinged(leg, probes):
+        return _pings(leg, probes, lost.size) > 0
+    return any(one.answered for one in of_port)
+
+
+def _pings(leg: Leg, probes: Sequence[ProbeResult], size: int) -> int:
+    """Bytes of pings, as large at least, that came back from either end; 0 where none did."""
+    between = {(leg.source, leg.target_address), (leg.target, leg.source_address)}
+    passed = [
+        one.size if one.answered == one.sent > 0 else one.passes
+        for one in probes
+        if one.protocol == "icmp" and one.size and (one.pod, one.target_address) in between
+    ]
+    return max((one for one in passed if one >= size), default=0)
+
+
+def losses(facts: Sequence[Fact]) -> Iterator[Fact]:
+    """A LargeLoss for each kind of large packets of which others as large pass: of another kind, or the other way.
+
+    facts: as `marked` gives them, with what rules ended.
+    """
+    legs = expected_legs(facts)
+    probes = [fact for fact in facts if isinstance(fact, ProbeResult)]
+    followed = tracks(legs, facts, large=True)
+    for leg in legs:
+        if leg.direction != "forward":
+            continue
+        for one in passage.large_of_port(leg, probes):
+            if one.stalls and one.alone and not one.by_rule:
+                yield _placed(one, leg, _of(one, leg, followed), _pings(leg, probes, one.size))
+
+
+def _of(lost: ProbeResult, leg: Leg, followed: Sequence[Track]) -> Track | None:
+    direction = "reverse" if lost.answers else "forward"
+    return next((one for one in followed if (one.leg.flow, one.leg.direction) == (leg.flow, direction)), None)
+
+
+def _placed(lost: ProbeResult, leg: Leg, track: Track | None, pings: int) -> LargeLoss:
+    ends = (leg.target_node, leg.source_node) if lost.answers else (leg.source_node, leg.target_node)
+    return LargeLoss(
+        tried=lost.id,
+        flow=leg.flow,
+        leg="reverse" if lost.answers else "forward",
+        node=ends[track is not None and track.first_bad.startswith("target")],
+        stage=track.first_bad if track else "",
+        seen=track.told.message if track and track.told else None,
+        pings=pings,
+    )

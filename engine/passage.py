@@ -47,12 +47,28 @@ def loses(leg: Leg, probes: Sequence[ProbeResult]) -> bool:
     return any(is_lost(one) for one in wanted(leg, probes) if not one.size)
 
 
-def loses_large_only(leg: Leg, probes: Sequence[ProbeResult]) -> int:
-    """Bytes of the pings that were lost on a leg for nothing but their size; 0 where none were, or who has no room for
-    them says so: no firewall does."""
-    pings = [one for one in sent(leg, probes) if one.protocol == "icmp" and one.outcome != "too_big"]
-    small = next((one for one in pings if not one.size), None)
-    return next((one.size for one in pings if small and one.size and one.lost_for_its_size(small)), 0)
+def large_of_port(leg: Leg, probes: Sequence[ProbeResult]) -> list[ProbeResult]:
+    """What became of full-size packets of the asked port, and of answers of that size; empty where nobody knows."""
+    return [one for one in wanted(leg, probes) if leg.port_asked and one.size and one.port == leg.port]
+
+
+def loses_large_only(leg: Leg, probes: Sequence[ProbeResult]) -> list[ProbeResult]:
+    """What was lost on a leg for nothing but its size: of the asked port, else pings. Empty where nothing was, or who
+    has no room for it says so: no firewall does."""
+    every = sent(leg, probes)
+
+    def lost(some: Sequence[ProbeResult]) -> list[ProbeResult]:
+        small = [one for one in some if not one.size]
+        large = [one for one in some if one.size and one.outcome != "too_big"]
+        return [one for one in large if any(map(one.lost_for_its_size, small))]
+
+    of_port = [one for one in every if leg.port_asked and (one.protocol, one.port) == (leg.protocol, leg.port)]
+    return lost(of_port) or lost([one for one in every if one.protocol == "icmp"])
+
+
+def stalls(leg: Leg, probes: Sequence[ProbeResult]) -> bool:
+    """Are large packets of the asked port, or answers to small ones, lost where smaller ones are known to pass?"""
+    return any(one.stalls for one in large_of_port(leg, probes))
 
 
 def is_lost(probe: ProbeResult) -> bool:
@@ -75,8 +91,8 @@ def judged(
     small = [one for one in wanted(forward, probes) if not one.size]
     full = [one for one in every if one.size and one.protocol == "icmp"]
     ping = [one for one in every if one.protocol == "icmp" and not one.size]
-    by_tcp = [one for one in every if one.size and one.protocol == "tcp"]
-    proved = forward.port_asked and bool(by_tcp) and all(map(all_answered, by_tcp))  # whatever pings meet
+    of_port = large_of_port(forward, probes)
+    proved = not all(one.answers for one in of_port) and all(map(all_answered, of_port))  # whatever pings meet
     met = told(every)
     ends = {"source": forward.source, "target": forward.target}
     if not small:
@@ -104,7 +120,7 @@ def judged(
     fits = max((one.size for one in back if one.protocol == "icmp" and all_answered(one)), default=0)
     lost = [one for one in full if not all_answered(one)]
     too_large = not proved and any(one.answered for one in ping) and any(not 0 < fits < one.size for one in lost)
-    if too_large or any(one.lost_for_its_size(other) for one in by_tcp for other in small):
+    if too_large or any(one.lost_for_its_size(other) for one in of_port for other in small):
         return "unknown", say("Small packets pass and full-size ones do not: {met}.", met=met)
     if not full:
         return "unknown", say("Small packets pass ({met}); no full-size one could be sent.", met=met)
@@ -125,9 +141,8 @@ def judged(
 def told(probes: Sequence[ProbeResult]) -> str:
     """`tcp 5432 2 of 2 answered, icmp 2 of 2, icmp 1450 bytes 0 of 2 (silence)`."""
     parts = []
-    for one in sorted(probes, key=lambda p: (p.protocol == "icmp", p.protocol, p.port, p.size)):
-        kind = f"{one.protocol} {one.port}" if one.port else one.protocol
-        name = say("{kind} {size} bytes", kind=kind, size=one.size) if one.size else kind
+    for one in sorted(probes, key=lambda p: (p.protocol == "icmp", p.protocol, p.port, p.size, p.answers)):
+        name = packets(one)
         parts.append(
             say("{packets} {answered} of {sent} answered", packets=name, answered=one.answered, sent=one.sent)
             if one.answered == one.sent and one.outcome not in ("error", "unreachable")
@@ -140,6 +155,15 @@ def told(probes: Sequence[ProbeResult]) -> str:
             )
         )
     return joined(parts)
+
+
+def packets(one: ProbeResult) -> str:
+    """`tcp 5432`, `icmp 1450 bytes`, `tcp 5432 answers of 1450 bytes`."""
+    kind = f"{one.protocol} {one.port}" if one.port else one.protocol
+    if not one.size:
+        return kind
+    template = "{kind} answers of {size} bytes" if one.answers else "{kind} {size} bytes"
+    return say(template, kind=kind, size=one.size)
 
 
 def dropped(leg: Leg, facts: Sequence[Fact]) -> str:

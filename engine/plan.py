@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -11,9 +11,10 @@ from engine.deductions.flow import FAMILIES, address_of, flows
 from engine.deductions.leg import legs
 from engine.deductions.service_flow import service_flows
 from engine.ends import sides
-from engine.passage import is_lost, loses, loses_large_only, sent
+from engine.passage import is_lost, loses, loses_large_only, sent, stalls
 from engine.services import sender, sends
 from facts import (
+    Answering,
     Backend,
     CalicoNode,
     CalicoSettings,
@@ -74,23 +75,28 @@ def plan(facts: Sequence[Fact]) -> list[NodeAsk]:
 
 def second(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
     """What to ask once more where fresh packets of the asked kind were lost: the same packets again, followed through
-    the firewalls of both nodes; full-size pings where only these were lost. Empty where none was lost.
+    the firewalls of both nodes; full-size ones where only these were lost. Empty where none was lost.
 
     known, seen: what the API said and the probes did. One NodeAsk for each node and family, source nodes first.
     """
     probes = _all(seen, ProbeResult)
     expected = expected_legs(known)
     forward = [leg for leg in expected if leg.direction == "forward"]
-    lost = [leg for leg in forward if loses(leg, probes)][:MOST_FOLLOWED]
-    sizes: dict[str, int] = {}
+    lost = [leg for leg in forward if loses(leg, probes) and not stalls(leg, probes)][:MOST_FOLLOWED]
+    large: dict[str, list[ProbeResult]] = {}
     if not lost:  # else what is small is followed, of the same flow or another
-        sizes = {leg.flow: size for leg in forward if (size := loses_large_only(leg, probes))}
-        lost = [leg for leg in forward if leg.flow in sizes][:MOST_FOLLOWED]
+        large = _large(forward, probes)
+        lost = [leg for leg in forward if leg.flow in large][:MOST_FOLLOWED]
     nodes = {(node.name, node.family): node for node in _all(known, CalicoNode)}
-    asks = _followed(expected, lost, nodes, sizes)
+    asks = _followed(expected, lost, nodes, large)
     for family in FAMILIES:
         _follow_services(asks, known, probes, nodes, family)
     return asks
+
+
+def _large(forward: Sequence[Leg], probes: Sequence[ProbeResult]) -> dict[str, list[ProbeResult]]:
+    """By flow what it loses for nothing but its size."""
+    return {leg.flow: lost for leg in forward if (lost := loses_large_only(leg, probes))}
 
 
 def inside(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
@@ -101,15 +107,18 @@ def inside(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
     """
     probes, met = _all(seen, ProbeResult), [one for one in _all(seen, StageSighting) if one.pod and not one.train]
     ended = {frozenset((one.source_address, one.target_address)) for one in _all(seen, RuleDrop)}
+    expected = expected_legs(known)
+    forward = [leg for leg in expected if leg.direction == "forward"]
+    large = _large(forward, probes) if any(one.large for one in met) else {}
     lost = [
         leg
-        for leg in expected_legs(known)
-        if leg.direction == "forward"
-        and loses(leg, probes)
+        for leg in forward
+        if (loses(leg, probes) or leg.flow in large)
         and frozenset((leg.source_address, leg.target_address)) not in ended
     ]
     pods = {leg.flow: tuple(_lost_inside(leg, probes, met)) for leg in lost[:MOST_FOLLOWED]}
-    asks = following(known, [leg for leg in lost[:MOST_FOLLOWED] if pods[leg.flow]])
+    nodes = {(node.name, node.family): node for node in _all(known, CalicoNode)}
+    asks = _followed(expected, [leg for leg in lost[:MOST_FOLLOWED] if pods[leg.flow]], nodes, large)
     names = {name for found in pods.values() for name in found}
     return [
         msgspec.structs.replace(ask, inside=tuple(pod.name for pod in ask.local_pods if pod.name in names))
@@ -154,13 +163,13 @@ def _followed(
     expected: Sequence[Leg],
     forward: Sequence[Leg],
     nodes: Mapping[tuple[str, int], CalicoNode],
-    sizes: Mapping[str, int],
+    large: Mapping[str, Sequence[ProbeResult]],
 ) -> list[NodeAsk]:
     flows = dict.fromkeys(leg.flow for leg in forward)
     legs = [leg for leg in expected if leg.flow in flows]
     places = dict.fromkeys((pick(leg), leg.family) for pick in (_sender, _receiver) for leg in forward)
     return [
-        _follow(nodes[name, family], [leg for leg in legs if leg.family == family], sizes)
+        _follow(nodes[name, family], [leg for leg in legs if leg.family == family], large)
         for name, family in places
         if (name, family) in nodes
     ]
@@ -227,8 +236,8 @@ def _lost(sent: SendProbe, node: str, result: ProbeResult) -> bool:
     return met == (node, sent.pod, sent.target, sent.protocol, sent.port) and is_lost(result)
 
 
-def _follow(node: CalicoNode, legs: Sequence[Leg], sizes: Mapping[str, int]) -> NodeAsk:
-    """sizes: of the flows whose full-size pings are followed."""
+def _follow(node: CalicoNode, legs: Sequence[Leg], large: Mapping[str, Sequence[ProbeResult]]) -> NodeAsk:
+    """large: of the flows whose full-size packets are followed, what these met."""
     leaving = [leg for leg in legs if leg.source_node == node.name]
     arriving = [leg for leg in legs if leg.target_node == node.name]
     sending, sent = ([leg for leg in some if leg.direction == "forward"] for some in (leaving, arriving))
@@ -243,11 +252,12 @@ def _follow(node: CalicoNode, legs: Sequence[Leg], sizes: Mapping[str, int]) -> 
             [_sending_pod(leg) for leg in sending if leg.source_kind == "pod"]
             + [_asked_pod(leg) for leg in sent if leg.target_kind == "pod"]
         ),
-        send=_unique([_probe(leg, sizes.get(leg.flow, 0)) for leg in sending]),
+        send=_unique([probe for leg in sending for probe in _again(leg, large.get(leg.flow, ()))]),
+        answering=_unique([_answering(leg) for leg in sent if any(one.port for one in large.get(leg.flow, ()))]),
         # By its marks the target's node tells that it follows, and knows when the last packet has come. Of the other
         # legs, on which nobody sends, nobody would say so.
         watch=_unique([*_marked("out", sending), *_marked("in", sent)]),
-        trace=_unique([_trace(node, leg, sizes.get(leg.flow, 0)) for leg in dict.fromkeys((*leaving, *arriving))]),
+        trace=_unique([_trace(node, leg, large.get(leg.flow, ())) for leg in dict.fromkeys((*leaving, *arriving))]),
         patience_ms=SECOND_PATIENCE_MS,
     )
 
@@ -261,9 +271,10 @@ def _marked(way: str, legs: Iterable[Leg]) -> list[Watch]:
     ]
 
 
-def _trace(node: CalicoNode, leg: Leg, size: int) -> Trace:
+def _trace(node: CalicoNode, leg: Leg, large: Sequence[ProbeResult]) -> Trace:
     tunnelled = leg.encapsulation in TUNNELS
-    probe = _probe(leg, size)
+    probes = _again(leg, large)
+    probe = probes[0]
     return Trace(
         source=leg.source_address,
         target=leg.target_address,
@@ -276,7 +287,8 @@ def _trace(node: CalicoNode, leg: Leg, size: int) -> Trace:
         else "",
         tunnel_port=_tunnel_port(leg),
         translated=_translated(node, leg),
-        count=probe.count if leg.direction == "forward" else 0,
+        count=sum(one.count for one in probes) if leg.direction == "forward" else 0,
+        large=bool(probe.large),
         unaltered=leg.source_kind == leg.target_kind == "pod",
     )
 
@@ -288,11 +300,27 @@ def _translated(node: CalicoNode, leg: Leg) -> str:
     return leg.target_node_address if leg.target_kind == "pod" and leg.source_kind != "pod" else ""
 
 
-def _probe(leg: Leg, size: int) -> SendProbe:
-    """A small packet of the asked kind, or of any where none was asked; a ping of `size` bytes where that is given."""
+def _again(leg: Leg, large: Sequence[ProbeResult]) -> list[SendProbe]:
+    """A small packet of the asked kind, or of any where none was asked; where large ones were lost, such ones."""
     pod = leg.source if leg.source_kind == "pod" else ""
-    protocol, port = (leg.protocol, leg.port) if leg.port_asked and not size else ("icmp", 0)
-    return SendProbe(pod=pod, target=leg.target_address, protocol=protocol, port=port, size=size)
+    protocol, port = (leg.protocol, leg.port) if leg.port_asked else ("icmp", 0)
+    found = [
+        SendProbe(
+            pod=pod,
+            target=leg.target_address,
+            protocol=one.protocol,
+            port=one.port,
+            size=one.size,
+            large="" if not one.port else "back" if one.answers else "there",
+        )
+        for one in large
+    ]
+    return found or [SendProbe(pod=pod, target=leg.target_address, protocol=protocol, port=port)]
+
+
+def _answering(leg: Leg) -> Answering:
+    pod = leg.target if leg.target_kind == "pod" else ""
+    return Answering(pod=pod, address=leg.target_address, protocol=leg.protocol)
 
 
 def _ask_services(
@@ -374,6 +402,7 @@ def _ask(node: CalicoNode, device: str, legs: Sequence[Leg], *, felix: bool) -> 
         local_pods=_unique(pods),
         own_ports=_unique([_own_port(leg) for leg in arriving if leg.target_kind == "node" and _port_asked(leg)]),
         send=_unique(sends),
+        answering=_unique([_answering(leg) for leg in arriving if _large_asked(leg)]),
         watch=_unique(
             [_watch("out", leg) for leg in leaving if leg.crosses or _bare(leg)]
             + [_watch("in", leg) for leg in arriving if leg.crosses]
@@ -423,6 +452,7 @@ def _way_out(leg: Leg) -> Way:
         destination=leg.target_address,
         source=leg.source_address if from_pod else "",
         incoming=leg.source_interface if from_pod else "",
+        **_ports(leg),
         expected_next_hop=leg.target_tunnel_address if tunnelled else "",
         expected_mac=leg.target_tunnel_mac if tunnelled else "",
         expected_peer=leg.target_node_address if leg.crosses or leg.route_by == "felix" else "",
@@ -433,7 +463,20 @@ def _way_in(leg: Leg) -> Way:
     if not leg.crosses:
         return Way(destination=leg.target_address)
     tunnel = leg.expected_device
-    return Way(destination=leg.target_address, source=leg.source_address, incoming=tunnel, by_uplink=not tunnel)
+    return Way(
+        destination=leg.target_address,
+        source=leg.source_address,
+        incoming=tunnel,
+        by_uplink=not tunnel,
+        **_ports(leg),
+    )
+
+
+def _ports(leg: Leg) -> dict[str, Any]:
+    """What is known of the packets of a leg beside their addresses: an answer comes from the port that was asked."""
+    if not leg.port_asked:
+        return {"protocol": "icmp"}
+    return {"protocol": leg.protocol, "target_port" if leg.direction == "forward" else "source_port": leg.port}
 
 
 def _local_pod(leg: Leg) -> LocalPod:
@@ -477,10 +520,19 @@ def _probes(leg: Leg) -> list[SendProbe]:
         SendProbe(pod=pod, target=leg.target_address, protocol="icmp", size=-1),
     ]
     if leg.port_asked and leg.direction == "forward":
-        probes.append(SendProbe(pod=pod, target=leg.target_address, protocol=leg.protocol, port=leg.port))
+        asked = SendProbe(pod=pod, target=leg.target_address, protocol=leg.protocol, port=leg.port)
+        probes.append(asked)
+        if _large_asked(leg):
+            probes += [msgspec.structs.replace(asked, large=way) for way in ("there", "back")]
     if _leaves(leg):  # does the outside answer the node itself?
-        probes += [msgspec.structs.replace(probe, pod="") for probe in probes if not probe.size]
+        probes += [msgspec.structs.replace(probe, pod="") for probe in probes if not (probe.size or probe.large)]
     return probes
+
+
+def _large_asked(leg: Leg) -> bool:
+    """Are full-size packets of the asked port sent? Not to what is outside: what its networks let pass in a first
+    packet of a connection, and in which size, is not the cluster's."""
+    return leg.port_asked and leg.direction == "forward" and leg.target_kind != "outside"
 
 
 def _train(leg: Leg) -> list[SendProbe]:

@@ -62,7 +62,7 @@ def stops(facts: Sequence[Fact]) -> list[Fact]:
     try:
         policies, legs, found = _all(facts, Policy), expected_legs(facts), list[Fact]()
         both, probes = _both_families(facts), _all(facts, ProbeResult)
-        large = {leg.flow for leg in legs if leg.direction == "forward" and loses_large_only(leg, probes)}
+        large = {leg.flow: loses_large_only(leg, probes) for leg in legs if leg.direction == "forward"}
         partly = {_place(drop) for drop in dropped if drop.partly}
         for drop in dropped:
             of = blame(drop, policies)
@@ -70,7 +70,7 @@ def stops(facts: Sequence[Fact]) -> list[Fact]:
             if drop.partly or (BY_CHANCE.search(drop.text) and _place(drop) in partly):
                 continue  # packets of the kind pass: engine.trains says what that may be
             for leg in legs:
-                by_size = leg.flow in large and _is_of(drop, leg, "icmp", 0)
+                by_size = any(_ended(drop, leg, one) for one in large.get(leg.flow, ()))
                 if by_size or _is_of(drop, leg, *asked(leg)):
                     found.append(_stop(facts, both, leg, drop, of, large_only=by_size))
         return found
@@ -84,19 +84,36 @@ def _place(drop: RuleDrop) -> tuple[str, str, str, str, int]:
 
 
 def stopped_for_size(facts: Sequence[Fact]) -> list[Fact]:
-    """The facts, with full-size pings that a rule ended told from those that a narrow place lost."""
+    """The facts, with full-size packets that a rule ended told from those that a narrow place lost."""
     stopped = {one.drop for one in _all(facts, Stop) if one.large_only}
-    ends = {  # of the pings; their answers may have been what was dropped
-        (one.target_address, one.source_address) if one.reply else (one.source_address, one.target_address)
-        for one in _all(facts, RuleDrop)
-        if one.id in stopped
-    }
+    drops = [one for one in _all(facts, RuleDrop) if one.id in stopped]
     return [
         msgspec.structs.replace(one, by_rule=True)
-        if isinstance(one, ProbeResult) and one.size and (one.source_address, one.target_address) in ends
+        if isinstance(one, ProbeResult) and one.size and any(_explains(drop, one) for drop in drops)
         else one
         for one in facts
     ]
+
+
+def _explains(drop: RuleDrop, large: ProbeResult) -> bool:
+    """Did the rule end these, or does it end their like?"""
+    ends = drop.source_address, drop.target_address
+    if (large.source_address, large.target_address) != (ends[::-1] if drop.reply else ends):
+        return False
+    if large.protocol == drop.protocol:  # of pings it may have been the answers
+        return large.protocol == "icmp" or large.answers == drop.reply
+    return _about_any_kind(drop)
+
+
+def _ended(drop: RuleDrop, leg: Leg, large: ProbeResult) -> bool:
+    """Are what the rule ended on this leg these full-size packets?"""
+    return _is_of(drop, leg, large.protocol, large.port) and (not large.port or drop.reply == large.answers)
+
+
+def _about_any_kind(drop: RuleDrop) -> bool:
+    """As far as the rule's words say. One about a tunnel's packets does not know what is in them."""
+    asks = REFUSES_WITH.sub("", drop.text)  # an answer by ICMP or TCP is no condition
+    return drop.outer or not OF_ONE_KIND.search(f"{asks} {drop.marked_by}")
 
 
 def behind(facts: Sequence[Fact], causes: Sequence[Cause]) -> str:
@@ -149,6 +166,7 @@ def _both_families(facts: Sequence[Fact]) -> Sequence[Fact]:
 def _stop(
     facts: Sequence[Fact], both: Sequence[Fact], leg: Leg, drop: RuleDrop, of: Blame, *, large_only: bool
 ) -> Stop:
+    by_pings = large_only and drop.protocol == "icmp"
     passing = next((one for one in _all(facts, PolicyAllows) if (one.flow, one.leg) == (leg.flow, leg.direction)), None)
     filters = [one for one in _all(facts, CalicoFirewall) if (one.node, one.family) == (drop.node, leg.family)]
     return Stop(
@@ -157,7 +175,7 @@ def _stop(
         flow=leg.flow,
         leg=leg.direction,
         stage=_stage(leg, drop, of),
-        decisive=((leg.port_asked or leg.node_port > 0) and not large_only) or _every_kind(drop, of, passing),
+        decisive=((leg.port_asked or leg.node_port > 0) and not by_pings) or _every_kind(drop, of, passing),
         opinion=next((one.verdict for one in _opinions(facts, leg, drop, of)), ""),
         allowed=passing.allowed if passing else (),
         forgets=tuple(dict.fromkeys(_forgets(both, leg, drop, of))),
@@ -171,9 +189,7 @@ def _every_kind(drop: RuleDrop, of: Blame, passing: PolicyAllows | None) -> bool
     """Only pings were sent. Would packets of every kind have ended there?"""
     if of.what in BY_POLICY:
         return passing is not None and not passing.allowed and not passing.doubtful
-    asks = REFUSES_WITH.sub("", drop.text)  # an answer by ICMP or TCP is no condition
-    # A rule about a tunnel's packets does not know what is in them.
-    return of.what in OF_EVERY_KIND or drop.outer or not OF_ONE_KIND.search(f"{asks} {drop.marked_by}")
+    return of.what in OF_EVERY_KIND or _about_any_kind(drop)
 
 
 def _stage(leg: Leg, drop: RuleDrop, of: Blame) -> str:

@@ -141,7 +141,7 @@ class Stop(Fact, frozen=True, kw_only=True):
     forgets: tuple[str, ...] = ()  # policies that were consulted and allow the same over the other address family
     filters: tuple[str, ...] = ()  # the node's packet filters with Calico's rules, as CalicoFirewall.backends
     empty: bool = False  # of nftables: its maps know no pod at all
-    large_only: bool = False  # full-size pings ended there, and small ones pass
+    large_only: bool = False  # full-size packets ended there, and small ones pass
 
 
 class CalicoFirewall(Fact, frozen=True, kw_only=True):

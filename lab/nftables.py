@@ -273,6 +273,11 @@ def compared(value: bytes, *, equal: bool = True) -> bytes:
     return _expression("cmp", _u32(1, FIRST), _u32(2, 0 if equal else 1), _nested(3, _attribute(1, value)))
 
 
+def above(value: bytes) -> bytes:
+    """Is what was loaded more than this, as the network writes numbers?"""
+    return _expression("cmp", _u32(1, FIRST), _u32(2, 4), _nested(3, _attribute(1, value)))
+
+
 def of_family(family: int) -> list[bytes]:
     """Is it a packet of this IP version?"""
     return [_expression("meta", _u32(1, FIRST), _u32(2, PROTOCOL)), compared(ETHERTYPES[family])]

@@ -16,6 +16,7 @@ import sys
 from lab.nftables import (
     TRANSPORT_HEADER,
     Table,
+    above,
     compared,
     counted_off,
     decide,
@@ -27,7 +28,7 @@ from lab.nftables import (
 )
 
 VXLAN_HEADERS = 8 + 8 + 14  # from the outer UDP header to the inner IP header
-PROTOCOL_AT, IPV4_HEADER = 9, 20
+PROTOCOL_AT, IPV4_HEADER, IPV6_HEADER = 9, 20, 40
 ICMP, TCP, UDP = 1, 6, 17
 TCP_FLAGS, TCP_CHECKSUM = 13, 16
 SYN, ECHO_REQUEST = 0x02, 8
@@ -71,6 +72,17 @@ def drop_some_requests_in_vxlan(device: str, port: int, every: int) -> None:
         some = [counted_off(every), compared(bytes(4)), decide("drop")]
         table.rule("in", *of_family(4), *_is_udp_to(port), *kind, *request, *some)
     table.write()
+
+
+def drop_large_in_vxlan(device: str, port: int, number: int, most: int, family: int = 4) -> None:
+    """What comes in by `device` in this protocol inside of VXLAN, with more bytes than `most` in its own IP packet, is
+    swallowed. Raises OSError."""
+    at, length = (PROTOCOL_AT, 2) if family == 4 else (6, 4)
+    kind = [loaded(TRANSPORT_HEADER, VXLAN_HEADERS + at, 1), compared(bytes([number]))]
+    # IPv6 counts without its own header.
+    size = (most - (0 if family == 4 else IPV6_HEADER)).to_bytes(2, "big")
+    large = [loaded(TRANSPORT_HEADER, VXLAN_HEADERS + length, 2), above(size)]
+    _put(_table(device, family), *_is_udp_to(port), *kind, *large, decide("drop"))
 
 
 def drop_by_port(device: str, number: int) -> None:

@@ -11,8 +11,9 @@ from ipaddress import ip_address
 import msgspec
 
 from facts import Trace
+from node_probe.large import REPLY
 from node_probe.packets import SMALL
-from node_probe.syn import LOWEST_PORT
+from node_probe.syn import LENGTH, LOWEST_PORT
 
 MOST = 16  # traces of an ask
 NETWORK, TRANSPORT = 1, 2
@@ -26,7 +27,7 @@ NEXT_HEADER = {4: 9, 6: 6}
 HEADER = {4: 20, 6: 40}
 # From the end of the outer IP header to the inner packet: UDP, VXLAN and the inner Ethernet header; nothing.
 INSIDE = {"vxlan": 8 + 8 + 14, "ipip": 0}
-OURS = SMALL[:16]  # a load takes sixteen bytes
+OURS, OUR_REPLY = SMALL[:16], REPLY[:16]  # a load takes sixteen bytes
 TRAIN_PORTS = (LOWEST_PORT >> 8).to_bytes(1, "big")  # no lower port has all of these bits
 
 
@@ -139,11 +140,18 @@ def _as_seen(trace: Trace) -> list[Trace]:
 
 
 def _kind(trace: Trace, family: int) -> list[Bytes]:
-    """A fresh packet of the asked kind, or the first answer to one; of pings and datagrams only this program's."""
+    """A fresh packet of the asked kind, or the first answer to one; of pings, datagrams and large ones only this
+    program's own."""
     if trace.protocol == "icmp":
         kind = (ECHO_REPLY if trace.reply else ECHO_REQUEST)[family]
         return [Bytes(TRANSPORT, 0, bytes([kind])), Bytes(TRANSPORT, 8, OURS)]
     port = Bytes(TRANSPORT, 0 if trace.reply else 2, trace.port.to_bytes(2, "big"))
+    if trace.large:
+        flags = SYN_ACK if trace.reply else SYN
+        text = OUR_REPLY if trace.reply else OURS
+        if trace.protocol == "udp":
+            return [port, Bytes(TRANSPORT, 8, text)]
+        return [port, Bytes(TRANSPORT, 13, bytes([flags]), bytes([TCP_FLAGS])), Bytes(TRANSPORT, LENGTH, text)]
     if trace.protocol == "tcp":
         flags = SYN_ACK if trace.reply else SYN
         own = [Bytes(TRANSPORT, 2 if trace.reply else 0, TRAIN_PORTS, TRAIN_PORTS)] if trace.train else []

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from engine.diagnosis import diagnose
-from engine.large import large
-from facts import Diagnosis, Fact, Link, PodInterface, ProbeResult
+from engine.plan import plan
+from facts import Diagnosis, Fact, Link, PodInterface, ProbeResult, Question
 from tests.other_ways import ipip, plain, wireguard
 from tests.scene import CART, DB, DEVICE, change, healthy
 
@@ -111,19 +111,26 @@ def without_pings() -> list[Fact]:
     return change(healthy(), ProbeResult, {"protocol": "icmp", "target_address": DB[2]}, **LOST)
 
 
-def test_large_packets_by_tcp_are_asked_for_where_pings_are_not_answered() -> None:
-    known = healthy()
-    assert large(known, known) == [], "not where pings are"
-    (ask,) = large(known, without_pings())
-    assert (ask.node, ask.read, ask.felix) == ("node-a", False, False)
-    assert [(one.protocol, one.port, one.size) for one in ask.send] == [("tcp", 5432, 0), ("tcp", 5432, 1450)]
-    assert large(known, change(without_pings(), ProbeResult, {"protocol": "tcp"}, **LOST)) == [], (
-        "nor where TCP is lost"
-    )
-    smaller = change(without_pings(), PodInterface, {"pod": DB[0]}, pod_mtu=1400)
-    assert [one.send[1].size for one in large(known, smaller)] == [1400], "as large as a connection would use"
-    unknown = change(without_pings(), PodInterface, {"pod": DB[0]}, pod_mtu=-1)
-    assert large(known, unknown) == []
+def asked(known: list[Fact]) -> list[tuple[str, str, str, int, str]]:
+    """Where full-size packets of a port are sent from, and where they are answered by a probe."""
+    asks = plan(known)
+    sent = [(ask.node, one.pod, one.protocol, one.port, one.large) for ask in asks for one in ask.send if one.large]
+    answered = [(ask.node, one.pod, one.protocol, 0, one.address) for ask in asks for one in ask.answering]
+    return [*sent, *answered]
+
+
+def test_full_size_packets_of_the_asked_port_belong_to_every_question_with_one() -> None:
+    """Pings of that size say nothing of a rule about large TCP, or are not answered at all."""
+    assert asked(healthy()) == [
+        ("node-a", CART[0], "tcp", 5432, "there"),
+        ("node-a", CART[0], "tcp", 5432, "back"),
+        ("node-b", DB[0], "tcp", 0, DB[2]),
+    ]
+    assert asked(healthy(port=0)) == []
+    by_udp = change(healthy(), Question, {}, protocol="udp", port=53)
+    assert [one[2:] for one in asked(by_udp)] == [("udp", 53, "there"), ("udp", 53, "back"), ("udp", 0, DB[2])]
+    both = asked(healthy(families=(4, 6)))
+    assert len(both) == 6 and len({one[4] for one in both if not one[3]}) == 2, "each family has its own"
 
 
 def test_what_they_meet_is_the_answer_that_pings_do_not_give() -> None:

@@ -37,7 +37,14 @@ from facts import Leg, PodInterface, ProbeResult, Room
     ),
     way=some(Room, flow=the.leg.flow, direction="forward", node=the.leg.source_node),
     back=some(Room, flow=the.leg.flow, direction="reverse", node=the.leg.target_node),
-    full=some(ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, size=the.here.pod_mtu),
+    full=some(
+        ProbeResult,
+        pod=the.leg.source,
+        target_address=the.leg.target_address,
+        size=the.here.pod_mtu,
+        answers=False,
+        beside=False,
+    ),
     small=some(
         ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, protocol=the.full.protocol, size=0
     ),
@@ -51,7 +58,7 @@ def path_mtu_too_small(
     full: ProbeResult,
     small: ProbeResult,
 ) -> Text | None:
-    if full.by_rule or not full.lost_for_its_size(small):
+    if full.by_rule or full.alone or not full.lost_for_its_size(small):
         return None
     # The target's own side may be narrower by right: it was made before an MTU change, or its node has another uplink.
     if full.size > min(there.mtu, there.pod_mtu, _takes(way), _takes(back)):

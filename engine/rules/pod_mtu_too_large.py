@@ -24,7 +24,14 @@ from facts import Leg, PodInterface, ProbeResult, Room
         entered=True,
     ),
     room=some(Room, flow=the.leg.flow, direction=the.leg.direction, node=the.leg.source_node),
-    full=some(ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, size=the.interface.pod_mtu),
+    full=some(
+        ProbeResult,
+        pod=the.leg.source,
+        target_address=the.leg.target_address,
+        size=the.interface.pod_mtu,
+        answers=False,
+        beside=False,
+    ),
     small=some(
         ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, protocol=the.full.protocol, size=0
     ),
@@ -43,7 +50,7 @@ def pod_mtu_too_large(
         node=room.node,
         tunnel_mtu=room.size,
     )
-    if not full.lost_for_its_size(small):
+    if full.alone or not full.lost_for_its_size(small):
         return Finding(say("{too_large}.", too_large=too_large), severity="warns")
     lost = say("{too_large}: packets of {size} bytes do not pass, small ones do.", too_large=too_large, size=full.size)
     return Finding(with_largest(lost, full))

@@ -29,7 +29,14 @@ NAMES = {"vxlan": "VXLAN", "ipip": "IPIP", "wireguard": "WireGuard"}
         found=True,
         entered=True,
     ),
-    full=some(ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, size=the.interface.pod_mtu),
+    full=some(
+        ProbeResult,
+        pod=the.leg.source,
+        target_address=the.leg.target_address,
+        size=the.interface.pod_mtu,
+        answers=False,
+        beside=False,
+    ),
     small=some(
         ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, protocol=the.full.protocol, size=0
     ),
@@ -53,7 +60,7 @@ def tunnel_mtu_too_large(
         most=most,
     )
     # A pod with a smaller MTU than the tunnel's lives well with it.
-    if interface.pod_mtu <= most or not full.lost_for_its_size(small):
+    if interface.pod_mtu <= most or full.alone or not full.lost_for_its_size(small):
         return Finding(say("{too_large}.", too_large=too_large), severity="warns")
     lost = say(
         "{too_large}. Packets of {size} bytes from {pod} do not pass, small ones do.",
