@@ -1,0 +1,327 @@
+"""Prints what became of N approvals while bots and fixers were killed; exit status 1 when a figure is wrong.
+
+usage: python -m benchmarks.trial [-n N] [--seed S] [--kills K] [--bots B] [--keep DIRECTORY]
+
+Nothing outside of its own namespaces is touched. `docs/decisions/034-trial.md` says what the figures mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks.trial.cluster import NAMESPACE, Cluster
+from benchmarks.trial.judge import Seen, audit, cards, denied, judge
+from benchmarks.trial.kernel import Kernels
+from benchmarks.trial.people import APPROVERS, KNOWN, People, parts
+from benchmarks.trial.processes import Killer, Process
+from benchmarks.trial.targets import NODES, SHARES, Target
+from bot import fix_requests
+from fixes.audit import Audit
+from fixes.request import ENDS, Phase
+from fixes.store import connect
+from lab.apiserver.kubeconfig import kubeconfig
+from lab.namespaces import (
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    MS_PRIVATE,
+    MS_REC,
+    mount,
+    new_user_namespace,
+    unshare,
+)
+from lab.slack import LocalSlack
+from lab.slack.config import User, load_config
+from tests.two_nodes import NODE
+
+ROOT = Path(__file__).parents[2]
+AT_ONCE = 12  # questions
+SETTLED_S = 90.0
+TOLD_S = 10.0
+MOMENTS = 22  # about so many to one request
+FAULTY = ("chat.update", "chat.postMessage", "views.open", "*")
+
+
+class Trial:
+    """One run. `run` gives the lines of the table and whether all figures are right."""
+
+    def __init__(self, arguments: argparse.Namespace, directory: Path) -> None:
+        self._arguments, self._directory = arguments, directory
+        fix_requests.LIFETIME = timedelta(seconds=arguments.lifetime)  # of those that are made by hand here
+        self._parts = parts(arguments.seed, arguments.n, SHARES)
+        self._effects: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
+        self._undone: set[tuple[str, int]] = set()
+        every = MOMENTS * len(self._parts) / max(1, arguments.kills)
+        self._killer = Killer(arguments.seed, arguments.kills, every)
+        targets = [part.target for part in self._parts]
+        self._kernels = Kernels(self._kernel_written)
+        self._kernels.wound([target for target in targets if target.node])
+        self._cluster = Cluster(targets, self._effect, self._killer.moment)
+        self._began = time.monotonic()
+
+    async def run(self) -> tuple[list[str], bool]:
+        self._kernels.watch()
+        config = load_config()
+        config.users.append(User(id="U0DANA", name="dana", real_name="Dana Ruiz"))
+        config.groups[0].members.append("U0DANA")
+        config.channels[0].members.append("U0DANA")
+        (self._directory / "nodes").write_bytes(msgspec.json.encode(self._cluster.nodes))
+        async with contextlib.AsyncExitStack() as stack:
+            slack = await stack.enter_async_context(LocalSlack(config=config))
+            slack._api.calls = _Calls(lambda: self._killer.moment("bot"))
+            await stack.enter_async_context(self._cluster.served(NODE["a"]))
+            denied_approving = frozenset({("approve", "calico-why.io", "fixrequests")})
+            self._cluster.user("kube-eve", denied=denied_approving)
+            stores = {}
+            for user in ("mallory", "kube-bo", "kube-rbac", "judge"):
+                rights: dict[str, Any] = {"denied": denied_approving} if user == "mallory" else {}
+                stores[user] = await stack.enter_async_context(connect(self._kubeconfig(user, **rights), NAMESPACE))
+            self._killer.processes = self._programs(slack)
+            running = [asyncio.ensure_future(one.run()) for one in self._killer.processes]
+            people = People(self._arguments.seed, slack, self._cluster, self._kernels, self._directory, stores)
+            telling = asyncio.ensure_future(self._tell())
+            try:
+                await slack.wait_for(lambda: slack.connections >= self._arguments.bots, 60)
+                await people.play(self._parts, AT_ONCE, self._arguments.lifetime)
+                await self._cluster.until(self._all_ended, self._arguments.lifetime + SETTLED_S)
+                self._killer.end()
+                return await self._judged(slack, people, stores["judge"])
+            finally:
+                telling.cancel()
+                for one in self._killer.processes:
+                    one.stop()
+                await asyncio.gather(*running, return_exceptions=True)
+
+    # ---- what is killed
+
+    def _programs(self, slack: LocalSlack) -> list[Process]:
+        python = sys.executable
+        bots = {
+            "SLACK_API_URL": slack.base_url,
+            "SLACK_BOT_TOKEN": slack.bot_token,
+            "SLACK_APP_TOKEN": slack.app_token,
+            "CALICO_WHY_TRIAL_LIFETIME_S": str(self._arguments.lifetime),
+        }
+        found = [
+            self._process(
+                f"bot-{number}",
+                "bot",
+                (python, "-m", "benchmarks.trial.bot", str(self._directory)),
+                bots | {"CALICO_WHY_STATE": str(self._directory / f"state-{number}")},
+            )
+            for number in range(self._arguments.bots)
+        ]
+        fixer = (python, "-m", "bot.cli", "fixer")
+        for node in NODES:
+            namespace = self._kernels.descriptors.get(node, -1)
+            found.append(self._process(node, "node fixer", (*fixer, "--node", node), {}, namespace))
+        for number in range(2):
+            found.append(self._process(f"cluster-{number}", "cluster fixer", (*fixer, "--cluster"), {}))
+        return found
+
+    def _process(
+        self, name: str, role: str, command: tuple[str, ...], more: Mapping[str, str], namespace: int = -1
+    ) -> Process:
+        kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
+        environment = {
+            **kept,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONDONTWRITEBYTECODE": os.environ.get("PYTHONDONTWRITEBYTECODE", ""),
+            "KUBECONFIG": self._kubeconfig(name),
+            "CALICO_WHY_NAMESPACE": NAMESPACE,
+            "CALICO_WHY_APPROVERS": APPROVERS,
+            "CALICO_WHY_PEOPLE": KNOWN,
+            "CALICO_WHY_CLUSTER": "trial",
+            **more,
+        }
+        return Process(name, role, command, environment, self._directory / f"{name}.log", namespace)
+
+    def _kubeconfig(self, user: str, **rights: Any) -> str:
+        path = self._directory / f"kubeconfig-{user}"
+        path.write_text(kubeconfig(self._cluster.url, self._cluster.user(user, **rights), cluster="trial"))
+        return str(path)
+
+    # ---- what is seen
+
+    def _kernel_written(self, target: Target) -> None:
+        self._effect(target)
+        self._killer.moment(target.node)
+        if (target.kind, target.number) in self._cluster.undo:
+            self._cluster.undo.discard((target.kind, target.number))
+            self._kernels.undo(target)
+
+    def _effect(self, target: Target) -> None:
+        key = (target.kind, target.number)
+        self._effects[key].append(time.monotonic())
+        if key in self._cluster.undo:
+            self._undone.add(key)
+
+    def _all_ended(self) -> bool:
+        return all(not request.open for request in self._cluster.requests.values())
+
+    async def _tell(self) -> None:
+        while True:
+            await asyncio.sleep(TOLD_S)
+            requests = self._cluster.requests.values()
+            ended = sum(not one.open for one in requests)
+            kills = ", ".join(f"{role} {count}" for role, count in self._killer.counts.items())
+            took = time.strftime("%M:%S", time.gmtime(time.monotonic() - self._began))
+            print(
+                f"{took}  {ended} of {len(self._parts)} requests have ended; killed: {kills or 'none'}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    # ---- the end
+
+    async def _judged(self, slack: LocalSlack, people: People, store: Any) -> tuple[list[str], bool]:
+        requests = self._cluster.requests
+        messages = slack.workspace.messages
+        approvers = [slack.group_id("netops")]
+        trail = Audit(store, "judge")
+
+        async def settled() -> bool:
+            """All cards drawn, all looked at again, all in the trail: what was killed before it could, others do."""
+            if cards(requests, messages, approvers, store) or not self._all_ended():
+                return False
+            if any(
+                one.status.phase is Phase.VERIFIED and one.status.slack and not one.status.second_look
+                for one in requests.values()
+            ):
+                return False
+            return not audit(await trail.read(), list(requests.values()), list(messages.values()))
+
+        until = time.monotonic() + SETTLED_S
+        while not await settled() and time.monotonic() < until:
+            await self._cluster.until(lambda: False, 1.0)
+        kinds_of = {_key(part.target): part.target for part in self._parts}
+        target_of = {name: _target(request, kinds_of, people) for name, request in requests.items()}
+        seen = Seen(
+            requests=requests,
+            target_of=target_of,
+            since=self._cluster.since,
+            effects=self._effects,
+            undone=frozenset(self._undone),
+            kills={
+                **{node: self._kills(node) for node in NODES},
+                "": sorted(at for number in range(2) for at in self._kills(f"cluster-{number}")),
+            },
+        )
+        wrong = judge(seen)
+        wrong.lost += people.lost
+        lines = await trail.read()
+        wrong.cards += cards(requests, messages, approvers, store)
+        wrong.audit += audit(lines, list(requests.values()), list(messages.values()))
+        broken = [f"{one.name} ended by itself {one.died} times" for one in self._killer.processes if one.died]
+        if self._kernels.blind:
+            broken.append("the kernel's events were more than could be read: not all writes were seen")
+        refused = sorted({f"{one.method}: {one.error}" for one in slack.calls if one.error not in _TAKEN})
+        broken += [f"Slack refused {one}" for one in refused]
+        return self._table(wrong, people, broken, denied(lines), len(lines))
+
+    def _kills(self, name: str) -> list[float]:
+        return next(one.kills for one in self._killer.processes if one.name == name)
+
+    def _table(
+        self, wrong: Any, people: People, broken: list[str], refusals: int, records: int
+    ) -> tuple[list[str], bool]:
+        requests = self._cluster.requests.values()
+        ends = Counter(str(one.status.phase) for one in requests)
+        approved = sum((one.name, "Approved") in self._cluster.since for one in requests)
+        took = time.strftime("%M:%S", time.gmtime(time.monotonic() - self._began))
+        kills = ", ".join(f"{role} {count}" for role, count in self._killer.counts.items())
+        figures = {
+            "executed twice": wrong.twice,
+            "lost": wrong.lost,
+            "executed without an allowed approver": wrong.not_allowed,
+            "ended untruly": wrong.untrue,
+            "cards untrue at the end": wrong.cards,
+            "audit trail broken": wrong.audit,
+            "silent clicks": people.silent,
+            "programs broken": broken,
+        }
+        lines = [
+            f"seed {self._arguments.seed}: {approved} approvals in {len(requests)} requests, {took}",
+            f"killed with -9: {kills or 'none'}",
+            "ended: " + ", ".join(f"{phase} {ends[str(phase)]}" for phase in sorted(ENDS) if ends[str(phase)]),
+            f"written: {sum(map(len, self._effects.values()))}; audit records: {records}, of refusals: {refusals}",
+            "people: " + ", ".join(f"{word} {count}" for word, count in people.asked.items()),
+            *(f"{name + ':':<40}{len(found)}" for name, found in figures.items()),
+            *(f"  {name}: {one}" for name, found in figures.items() for one in found[:10]),
+        ]
+        return lines, not any(figures.values())
+
+
+_TAKEN = {"", "ratelimited", "internal_error", "used_url", "expired_trigger_id"}
+
+
+class _Calls(list[Any]):
+    """The calls of Slack, of which only refused ones are kept; each is a moment in which something may die."""
+
+    def __init__(self, moment: Any) -> None:
+        super().__init__()
+        self._moment = moment
+
+    def append(self, call: Any) -> None:
+        self[:] = [one for one in self if one.error or one.at > call.at - 30]
+        super().append(call)
+        self._moment()
+
+
+def _key(target: Target) -> tuple[str, int]:
+    return target.kind, target.number
+
+
+def _target(request: Any, known: Mapping[tuple[str, int], Target], people: People) -> tuple[str, int]:
+    """Whose request it is: there may be two for one wrong thing, when somebody asked twice."""
+    for key, target in known.items():
+        if request.spec.kind == target.kind and people.arguments(target).items() <= request.spec.arguments.items():
+            return key
+    raise LookupError(f"{request.name} is for nothing that was wrong: {request.spec.arguments}")
+
+
+def isolate() -> None:
+    """This process becomes root of namespaces of its own: nothing it writes reaches the machine's."""
+    if os.geteuid() != 0:
+        new_user_namespace()
+    unshare(CLONE_NEWNS | CLONE_NEWNET)
+    mount("none", "/", "", MS_REC | MS_PRIVATE)
+    mount("tmpfs", "/run", "tmpfs", 0, "mode=755")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.trial", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
+    parser.add_argument("-n", type=int, default=100, help="approvals (100)")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of kills and people (the time)")
+    parser.add_argument("--kills", type=int, default=-1, help="how many (one to seven approvals)")
+    parser.add_argument("--bots", type=int, default=2, help="replicas of the bot (2)")
+    parser.add_argument("--lifetime", type=float, default=60, help="seconds in which a request may be decided (60)")
+    parser.add_argument("--keep", type=Path, help="directory for the logs of all programs")
+    arguments = parser.parse_args()
+    if arguments.kills < 0:
+        arguments.kills = arguments.n // 7
+    isolate()
+    with tempfile.TemporaryDirectory(prefix="calico-why-trial-") as directory:
+        where = arguments.keep or Path(directory)
+        where.mkdir(parents=True, exist_ok=True)
+        lines, well = asyncio.run(Trial(arguments, where).run())
+    print("\n".join(lines))
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
