@@ -40,6 +40,7 @@ VXLAN_OVERHEAD = {4: 50, 6: 70}
 V6_METRIC = 1024  # the kernel's, for a route that names none
 ANNOTATION_ADDRESS = {4: "projectcalico.org/IPv4Address", 6: "projectcalico.org/IPv6Address"}
 ANNOTATION_TUNNEL = {4: "projectcalico.org/IPv4VXLANTunnelAddr", 6: "projectcalico.org/IPv6VXLANTunnelAddr"}
+ANNOTATION_FAKE = "kwok.x-k8s.io/node"
 ANNOTATION_IPIP = "projectcalico.org/IPv4IPIPTunnelAddr"
 ANNOTATION_TUNNEL_MAC = {4: "projectcalico.org/VXLANTunnelMACAddr", 6: "projectcalico.org/VXLANTunnelMACAddrV6"}
 ANNOTATION_INTERFACES = "projectcalico.org/Interfaces"
@@ -73,6 +74,7 @@ class NodeRecord:
     mac: str
     uplink: str = UPLINK  # the device that holds the address
     ipip: str = ""  # address of its tunl0
+    fake: bool = False  # an object of the API and no machine, as KWOK's nodes are
 
     @property
     def address(self) -> str:
@@ -341,6 +343,7 @@ def _node(entry: Object, family: int) -> NodeRecord:
         mac=annotations.get(ANNOTATION_TUNNEL_MAC[family]) or tunnel_mac(metadata["name"], family),
         ipip=annotations.get(ANNOTATION_IPIP, "") if family == 4 else "",
         uplink=_holder(annotations.get(ANNOTATION_INTERFACES, "[]"), str(interface.ip) if interface else ""),
+        fake=annotations.get(ANNOTATION_FAKE) == "fake",
     )
 
 

@@ -114,7 +114,7 @@ class Topology:
         self._switches: dict[str, dict[str, str]] = {}
 
     def build(self, families: Mapping[int, Objects]) -> None:
-        """Makes a namespace for every node that has an address and every pod on it. Raises OSError."""
+        """Makes a namespace for every node that has an address and is no fake, and every pod on it. Raises OSError."""
         underlay = self.underlay
         _expect_no_collisions(underlay)
         underlay.set_link("lo", up=True)
@@ -125,7 +125,7 @@ class Topology:
             interfaces = {
                 family: interface for family, seen in families.items() if (interface := seen.nodes[name].interface)
             }
-            if interfaces:
+            if interfaces and not families[4].nodes[name].fake:
                 uplinks = [families[family].nodes[name].uplink for family in interfaces]
                 self._add_node(name, interfaces, uplinks[0], families[4].nodes[name].ipip)
         pods: dict[str, PodRecord] = {}

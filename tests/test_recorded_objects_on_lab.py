@@ -6,7 +6,10 @@ tests/test_recorded_states.py judges the recorded kernels of every state; here o
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 from itertools import pairwise, permutations
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +20,7 @@ from bot.sources.probes import Probes
 from facts import Diagnosis
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
+from lab.intent import ANNOTATION_FAKE
 from tests.asking import worker
 from tests.recorded_states import recorded
 from tests.recordings import unpacked
@@ -78,3 +82,31 @@ async def test_every_pair_gets_the_verdict_that_was_true(name: str) -> None:
         if diagnosis.verdict != verdict or len(named) != bool(modes) or not named <= modes:
             wrong.append(told(source.name, target.name, diagnosis))
     assert wrong == []
+
+
+async def test_two_of_two_hundred_nodes_are_as_well_as_two_of_three(tmp_path: Path) -> None:
+    """The others have blocks, tunnel addresses and entries in every table of the two, and no machine."""
+    state = "v3.32.1/scale/200-nodes"
+    pods = pods_of(recorded(state))
+    shutil.copytree(unpacked(state), tmp_path, dirs_exist_ok=True)
+    listed = tmp_path / "k8s" / "nodes.json"
+    nodes = json.loads(listed.read_text())
+    for one in nodes["items"]:
+        if one["metadata"]["name"] not in {pod.node for pod in pods}:
+            one["metadata"]["annotations"][ANNOTATION_FAKE] = "fake"
+    listed.write_text(json.dumps(nodes))
+    assert len(nodes["items"]) == 202 and len({pod.node for pod in pods}) == 2
+    try:
+        lab = await asyncio.to_thread(Lab.up, objects=tmp_path, fixers=False)
+    except NamespacesForbidden as error:
+        pytest.skip(error.sentence)
+    ends = [*pods, *(Pod(pod.node, pod.node, "") for pod in pods)]
+    pairs = [(source, target) for source, target in permutations(ends, 2) if source.node != target.node]
+    with lab:
+        answers = await asked(lab, pairs)
+    odd = [
+        told(source.name, target.name, one)
+        for (source, target), one in zip(pairs, answers, strict=True)
+        if one.verdict != "healthy" or one.warnings or one.blind
+    ]
+    assert odd == []
