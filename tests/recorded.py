@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -14,7 +13,7 @@ from bot.sources.kubernetes import Cluster
 from lab.apiserver import ApiServer, Store, User
 from lab.apiserver.calico_definitions import install
 from lab.apiserver.kubeconfig import kubeconfig
-from tests.recordings import load
+from tests.recordings import changeable, load
 
 Object = dict[str, Any]
 GROUPS = {"crd.projectcalico.org": "crd.projectcalico.org/v1", "projectcalico.org": "projectcalico.org/v3"}
@@ -24,14 +23,14 @@ def objects(state: str) -> list[Object]:
     """All Kubernetes and Calico objects of a recording such as "v3.32.1/healthy", to be changed at will."""
     files = load(state)
     listed = sorted(name for name in files if name.startswith(("k8s/", "cr/")))
-    return [copy.deepcopy(one) for name in listed for one in files[name]["items"]]
+    return [changeable(one) for name in listed for one in files[name]["items"]]
 
 
 def native(resource: Object) -> Object:
     """A Calico resource as the native store of group projectcalico.org/v3 keeps it."""
     if resource["apiVersion"] != GROUPS["crd.projectcalico.org"]:
         return resource
-    made = copy.deepcopy(resource)
+    made = changeable(resource)
     made["apiVersion"] = GROUPS["projectcalico.org"]
     made["kind"] = {"IPAMConfig": "IPAMConfiguration"}.get(made["kind"], made["kind"])
     kept = json.loads(made["metadata"].get("annotations", {}).pop("projectcalico.org/metadata", "{}"))

@@ -6,7 +6,6 @@ The probe's own collectors look; only what they read with is a recording. What w
 from __future__ import annotations
 
 import contextlib
-import copy
 import errno
 import functools
 import os
@@ -24,7 +23,7 @@ from node_probe.collectors.neighbor import UNRESOLVED
 from node_probe.namespaces import CannotEnter, Inside
 from node_probe.netlink import Address, Device, Entry, NeighborTable, Netlink, NetlinkError, Route
 from node_probe.view import View
-from tests.recordings import load
+from tests.recordings import changeable, load
 
 TABLES = {"default": 253, "main": 254, "local": 255}
 PROTOCOLS = {"kernel": 2, "boot": 3, "static": 4}
@@ -61,7 +60,7 @@ class Kernel:
 
     def __init__(self, files: dict[str, Any], directory: str) -> None:
         def read(name: str) -> list[Object]:
-            found: list[Object] = copy.deepcopy(files.get(f"{directory}/{name}.json", []))
+            found: list[Object] = changeable(files.get(f"{directory}/{name}.json", []))
             return [one for one in found if one]
 
         self.links = {one["ifname"]: one for one in read("ip-link")}
@@ -414,7 +413,7 @@ class Recording:
         }
         listed = [name for name in files if name.startswith(("k8s/", "cr/"))]
         self.state = state
-        self.objects: list[Object] = [copy.deepcopy(one) for name in sorted(listed) for one in files[name]["items"]]
+        self.objects: list[Object] = [changeable(one) for name in sorted(listed) for one in files[name]["items"]]
         nodes = {name.split("/")[0] for name in files if name.startswith("node-")}
         self.nodes = {node: Kernel(files, node) for node in sorted(nodes)}
         pods = {name.split("/")[1] for name in files if name.startswith("pods/")}

@@ -6,13 +6,12 @@ except where a state says so.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 from tests.recorded_kernel import Object, Recording
-from tests.recordings import load, states
+from tests.recordings import changeable, load, states
 
 TUNNEL, ADDRESS = "projectcalico.org/IPv4VXLANTunnelAddr", "projectcalico.org/IPv4Address"
 SMALL_POOL = "v3.32.1/exhaustion/6-strict-off"  # the cluster with one pool of 128 addresses
@@ -78,7 +77,7 @@ def _ordinal(spec: Object, address: str) -> int:
 def replace(recording: Recording, items: list[Object]) -> None:
     """These instead of all objects of their kind."""
     kinds = {one["kind"] for one in items}
-    recording.objects[:] = [one for one in recording.objects if one["kind"] not in kinds] + copy.deepcopy(items)
+    recording.objects[:] = [one for one in recording.objects if one["kind"] not in kinds] + changeable(items)
 
 
 def _loose(name: str, version: str = "v3.32.1") -> list[Object]:
@@ -134,7 +133,7 @@ def _policies(mode: str, step: str) -> Recording:
     start = f"policy-{mode}/{shared.get(step, step)}/"
     for name, listed in load("v3.32.1/loose").items():
         if name.startswith(start):
-            found.objects += copy.deepcopy(listed["items"])
+            found.objects += changeable(listed["items"])
     return found
 
 

@@ -13,7 +13,9 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 PACKED = Path(__file__).parent / "fixtures" / "recordings"
 API_SERVER = "kubernetes-api/v1.34"  # exchanges with one, and what its watches said
@@ -44,6 +46,7 @@ LOOSE = (
 )
 
 Files = dict[str, Any]  # path below the state's directory -> parsed JSON, or text
+T = TypeVar("T")
 
 
 def states() -> list[str]:
@@ -57,6 +60,13 @@ def load(state: str) -> Files:
     """The files of a state; not to be changed. Raises FileNotFoundError for one that was not recorded."""
     found: Files = json.loads(gzip.decompress((PACKED / f"{state}.json.gz").read_bytes()))
     return found
+
+
+def changeable(recorded: T) -> T:
+    """A deep copy of what `load` gave, several times faster than copy.deepcopy: every state is copied when tests are
+    collected, by each worker."""
+    copied: T = msgspec.json.decode(msgspec.json.encode(recorded))
+    return copied
 
 
 @functools.cache
