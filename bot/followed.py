@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from facts import (
     Blind,
     DropReasons,
@@ -36,7 +34,7 @@ def kept(asks: Sequence[NodeAsk], seen: Sequence[Fact]) -> list[Fact]:
         met = [fact for fact in own if isinstance(fact, StageSighting | TrafficControl | DropReasons)]
         if any(one.large for one in ask.trace):  # of these it is known that they are the large ones
             found += [fact for fact in told if isinstance(fact, RuleDrop)]
-            found += [msgspec.structs.replace(fact, large=True) for fact in met if isinstance(fact, StageSighting)]
+            found += [fact for fact in met if not isinstance(fact, DropReasons)]
             continue
         if any(one.size for one in ask.send):  # smaller ones are sent beside them: only a rule that dropped one tells
             found += [fact for fact in told if isinstance(fact, RuleDrop)]

@@ -80,7 +80,7 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
         told = [cause for cause in told if not rules[cause.rule].silent_while_well]
     told = _last_resorts(told, rules, lost=lost, waiting=waiting)
     stuck = {cause.node for cause in told if cause.rule == FELIX_STUCK}
-    followed = [*tracks(legs, evaluation.facts), *tracks(legs, evaluation.facts, large=True)]
+    followed = [track for way in ("", "there", "back") for track in tracks(legs, evaluation.facts, large=way)]
     ordered = _ordered(told, rules, followed)
     causes = [_with_felix(cause, rules[cause.rule], evaluation.facts, stuck) for cause in ordered]
     breaking = tuple(cause for cause in causes if cause.severity != "warns")

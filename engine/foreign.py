@@ -69,7 +69,9 @@ def beside(stop: Stop) -> Text | str:
     """Of a rule that may be about pings alone, or let small ones pass."""
     if stop.large_only:
         return (
-            say("Only full-size packets end there: small ones pass.")
+            say("Only full-size packets end there, and answers of that size: small ones pass.")
+            if stop.answers_too and stop.decisive
+            else say("Only full-size packets end there: small ones pass.")
             if stop.decisive
             else say("Only full-size pings end there, and the rule may be about pings alone: small ones pass.")
         )

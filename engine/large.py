@@ -3,7 +3,7 @@ that eats large TCP would be taken for a narrow network, and so would a firewall
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -11,6 +11,7 @@ from engine import passage
 from engine.plan import expected_legs
 from engine.sights import Track, tracks
 from facts import Fact, LargeLoss, Leg, ProbeResult
+from facts.flow import mirrored
 
 
 def marked(facts: Sequence[Fact]) -> list[Fact]:
@@ -59,18 +60,26 @@ def losses(facts: Sequence[Fact]) -> Iterator[Fact]:
     """
     legs = expected_legs(facts)
     probes = [fact for fact in facts if isinstance(fact, ProbeResult)]
-    followed = tracks(legs, facts, large=True)
-    for leg in legs:
-        if leg.direction != "forward":
-            continue
-        for one in passage.large_of_port(leg, probes):
-            if one.stalls and one.alone and not one.by_rule:
-                yield _placed(one, leg, _of(one, leg, followed), _pings(leg, probes, one.size))
+    followed = {way: tracks(legs, facts, large=way) for way in ("there", "back")}
+    for leg in [leg for leg in legs if leg.direction == "forward"]:
+        found = [
+            _placed(one, leg, _of(one, leg, followed), _pings(leg, probes, one.size))
+            for one in passage.large_of_port(leg, probes)
+            if one.stalls and one.alone and not one.by_rule
+        ]
+        if len(found) == 2 and _in_one_place(*found):
+            found = [msgspec.structs.replace(one, answers_too=True) for one in found if one.leg == "forward"]
+        yield from found
 
 
-def _of(lost: ProbeResult, leg: Leg, followed: Sequence[Track]) -> Track | None:
-    direction = "reverse" if lost.answers else "forward"
-    return next((one for one in followed if (one.leg.flow, one.leg.direction) == (leg.flow, direction)), None)
+def _in_one_place(one: LargeLoss, other: LargeLoss) -> bool:
+    """As far as anybody knows."""
+    return not (one.stage and other.stage) or one.stage == mirrored(other.stage)
+
+
+def _of(lost: ProbeResult, leg: Leg, followed: Mapping[str, Sequence[Track]]) -> Track | None:
+    way, direction = ("back", "reverse") if lost.answers else ("there", "forward")
+    return next((one for one in followed[way] if (one.leg.flow, one.leg.direction) == (leg.flow, direction)), None)
 
 
 def _placed(lost: ProbeResult, leg: Leg, track: Track | None, pings: int) -> LargeLoss:

@@ -257,7 +257,13 @@ def _follow(node: CalicoNode, legs: Sequence[Leg], large: Mapping[str, Sequence[
         # By its marks the target's node tells that it follows, and knows when the last packet has come. Of the other
         # legs, on which nobody sends, nobody would say so.
         watch=_unique([*_marked("out", sending), *_marked("in", sent)]),
-        trace=_unique([_trace(node, leg, large.get(leg.flow, ())) for leg in dict.fromkeys((*leaving, *arriving))]),
+        trace=_unique(
+            [
+                _trace(node, leg, probe)
+                for leg in dict.fromkeys((*leaving, *arriving))
+                for probe in _again(leg, large.get(leg.flow, ()))
+            ]
+        ),
         patience_ms=SECOND_PATIENCE_MS,
     )
 
@@ -271,10 +277,9 @@ def _marked(way: str, legs: Iterable[Leg]) -> list[Watch]:
     ]
 
 
-def _trace(node: CalicoNode, leg: Leg, large: Sequence[ProbeResult]) -> Trace:
+def _trace(node: CalicoNode, leg: Leg, probe: SendProbe) -> Trace:
+    """probe: what is sent on the forward leg; of the other leg it is told by what kind of packets it answers."""
     tunnelled = leg.encapsulation in TUNNELS
-    probes = _again(leg, large)
-    probe = probes[0]
     return Trace(
         source=leg.source_address,
         target=leg.target_address,
@@ -287,8 +292,8 @@ def _trace(node: CalicoNode, leg: Leg, large: Sequence[ProbeResult]) -> Trace:
         else "",
         tunnel_port=_tunnel_port(leg),
         translated=_translated(node, leg),
-        count=sum(one.count for one in probes) if leg.direction == "forward" else 0,
-        large=bool(probe.large),
+        count=probe.count if leg.direction == "forward" else 0,
+        large=probe.large,
         unaltered=leg.source_kind == leg.target_kind == "pod",
     )
 

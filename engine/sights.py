@@ -153,11 +153,11 @@ def _rewritten(forward: Leg, facts: Sequence[Fact]) -> bool:
     return any(isinstance(fact, RuleRewrite) and (fact.source_address, fact.target_address) == ends for fact in facts)
 
 
-def tracks(legs: Sequence[Leg], facts: Sequence[Fact], *, large: bool = False) -> list[Track]:
+def tracks(legs: Sequence[Leg], facts: Sequence[Fact], *, large: str = "") -> list[Track]:
     """Of each flow whose packets were lost in this look: its forward leg, and where they came to its end the other one
     too. Nothing where nobody met one, or where all that was sent was answered and the answers came home.
 
-    large: of full-size packets of the asked port, where these alone were lost.
+    large: of packets that were sent to see whether full-size ones pass, as SendProbe.large.
     """
     seen = [fact for fact in facts if isinstance(fact, StageSighting) and not fact.train and fact.large == large]
     if not seen:

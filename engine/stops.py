@@ -64,6 +64,8 @@ def stops(facts: Sequence[Fact]) -> list[Fact]:
         both, probes = _both_families(facts), _all(facts, ProbeResult)
         large = {leg.flow: loses_large_only(leg, probes) for leg in legs if leg.direction == "forward"}
         partly = {_place(drop) for drop in dropped if drop.partly}
+        there = {(_place(drop), _ends(drop)) for drop in dropped if not drop.reply}
+        back = {(_place(drop), _ends(drop)) for drop in dropped if drop.reply}
         for drop in dropped:
             of = blame(drop, policies)
             found.append(of)
@@ -71,8 +73,12 @@ def stops(facts: Sequence[Fact]) -> list[Fact]:
                 continue  # packets of the kind pass: engine.trains says what that may be
             for leg in legs:
                 by_size = any(_ended(drop, leg, one) for one in large.get(leg.flow, ()))
+                rule = _place(drop), _ends(drop)
+                if by_size and drop.reply and rule in there:
+                    continue  # told with those it answers
                 if by_size or _is_of(drop, leg, *asked(leg)):
-                    found.append(_stop(facts, both, leg, drop, of, large_only=by_size))
+                    stop = _stop(facts, both, leg, drop, of, large_only=by_size)
+                    found.append(msgspec.structs.replace(stop, answers_too=by_size and not drop.reply and rule in back))
         return found
     except Exception as error:  # what was seen beside it must not be lost with it
         failed = say("naming what dropped packets failed: {error}", error=f"{type(error).__name__}: {error}")
@@ -83,10 +89,16 @@ def _place(drop: RuleDrop) -> tuple[str, str, str, str, int]:
     return drop.node, drop.backend, drop.table, drop.chain, drop.number
 
 
+def _ends(drop: RuleDrop) -> frozenset[str]:
+    return frozenset((drop.source_address, drop.target_address))
+
+
 def stopped_for_size(facts: Sequence[Fact]) -> list[Fact]:
     """The facts, with full-size packets that a rule ended told from those that a narrow place lost."""
     stopped = {one.drop for one in _all(facts, Stop) if one.large_only}
-    drops = [one for one in _all(facts, RuleDrop) if one.id in stopped]
+    dropped = _all(facts, RuleDrop)
+    rules = {(_place(one), _ends(one)) for one in dropped if one.id in stopped}
+    drops = [one for one in dropped if (_place(one), _ends(one)) in rules]
     return [
         msgspec.structs.replace(one, by_rule=True)
         if isinstance(one, ProbeResult) and one.size and any(_explains(drop, one) for drop in drops)

@@ -12,6 +12,9 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""  # IP address the packets carry; "" for the node's own
     incoming: str = ""  # interface they come in by (cali*), "" when the node itself sends them
     by_uplink: bool = False  # they come in by the uplink, whose name only the node knows
+    protocol: str = ""  # "icmp" | "tcp" | "udp", with the ports that are known: a routing rule may ask for them
+    source_port: int = 0
+    target_port: int = 0
     expected_next_hop: str = ""  # tunnel address of the peer
     expected_mac: str = ""  # MAC the peer's tunnel device should have
     expected_peer: str = ""  # node address of the peer
@@ -88,7 +91,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     count: int = 0  # of a forward leg's packets that are sent meanwhile, by this node or the other; 0: not known
     unaltered: bool = False  # between two pods: nobody is to give them other addresses, and whoever does is told
     train: bool = False  # of TCP only what belongs to a train; else every first packet of a connection, and its answer
-    large: bool = False  # only what belongs to SendProbe.large
+    large: str = ""  # only what belongs to such packets, as SendProbe.large
 
 
 class NodeAsk(msgspec.Struct, frozen=True, kw_only=True):

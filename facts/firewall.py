@@ -142,6 +142,7 @@ class Stop(Fact, frozen=True, kw_only=True):
     filters: tuple[str, ...] = ()  # the node's packet filters with Calico's rules, as CalicoFirewall.backends
     empty: bool = False  # of nftables: its maps know no pod at all
     large_only: bool = False  # full-size packets ended there, and small ones pass
+    answers_too: bool = False  # of these the same rule ended answers as well
 
 
 class CalicoFirewall(Fact, frozen=True, kw_only=True):

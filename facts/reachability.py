@@ -122,6 +122,7 @@ class LargeLoss(Fact, frozen=True, kw_only=True):
     node: str  # that the sentence is about
     stage: str = ""  # of facts.flow.STAGES; "": not known
     seen: Message | None = None  # how far they came, as a sentence
+    answers_too: bool = False  # answers are lost in the same place as well
     pings: int = 0  # bytes of the pings that pass; 0: none were answered
 
 

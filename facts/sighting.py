@@ -61,4 +61,4 @@ class StageSighting(Fact, frozen=True, kw_only=True):
     enclosed: bool = False  # this node looked on from before they were sent until after
     listened: bool = False  # the node at the other end said that it looks on before they were sent
     train: bool = False  # they are those of trains, of which some were lost
-    large: bool = False  # they are full-size ones of the asked port, or were sent to be answered in full size
+    large: str = ""  # they were sent to see whether full-size ones pass, as SendProbe.large

@@ -21,14 +21,18 @@ from facts import Answering, NodeAsk
 from node_probe import filters, syn
 from node_probe.checksum import checksum
 from node_probe.filters import BEHIND, INSTRUCTION, JEQ, RETURN, SNAP
-from node_probe.large import ASKED, BARE_TCP, HEADERS, REPLY, TOLD, nonce, text_of
+from node_probe.large import ASKED, BARE_TCP, HEADERS, TEXT, TEXTS, TOLD, nonce, text_of
 from node_probe.namespaces import CannotEnter
 from node_probe.netlink import NetlinkError
-from node_probe.packets import IPV4, IPV6, SMALL, Family
+from node_probe.packets import IPV4, IPV6, Family
 from node_probe.view import View
 
 MOST = 200  # answers of one ask: a probe is no flood
 AT_ONCE = 32
+ANSWERS = dict(TEXTS.values())
+COMMON = b"calico-why "  # they all begin with it
+# A rule of the target's own refuses the answer, no route leads back, or these are none of ours.
+UNANSWERED = (OSError, NetlinkError, struct.error, KeyError)
 PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 UDP_HEADER = struct.Struct("!HHHH")
 CHECKSUM_AT = {"tcp": 16, "udp": 6}
@@ -81,13 +85,13 @@ class Answers:
             if self._left <= 0:
                 return
             self._left -= 1
-            with contextlib.suppress(OSError, NetlinkError, struct.error):  # a rule of its own may refuse the answer
+            with contextlib.suppress(*UNANSWERED):
                 source = str(address[0])
                 one.sendto(answer(one, wanted.protocol, packet, source, self._nonce, mtu(source)), (source, 0))
 
 
 def answer(one: socket.socket, protocol: str, packet: bytes, source: str, mine: bytes, mtu: int) -> bytes:
-    """What answers a packet as it came by `one`. Raises struct.error for none of ours."""
+    """What answers a packet as it came by `one`. Raises struct.error, KeyError for none of ours."""
     family = IPV6 if one.family == socket.AF_INET6 else IPV4
     headers = family.header + HEADERS[protocol]
     start = 0 if family is IPV6 else (packet[0] & 0xF) * 4
@@ -100,8 +104,8 @@ def answer(one: socket.socket, protocol: str, packet: bytes, source: str, mine: 
     else:
         source_port, target_port, _, _ = UDP_HEADER.unpack_from(packet, start)
         data = packet[start + UDP_HEADER.size :]
-    _, size = ASKED.unpack_from(data, len(SMALL))
-    said = text_of(REPLY, TOLD.pack(mine, fits), min(size, fits) - headers)
+    _, size = ASKED.unpack_from(data, TEXT)
+    said = text_of(ANSWERS[data[:TEXT]], TOLD.pack(mine, fits), min(size, fits) - headers)
     if protocol == "udp":
         return _datagram(one, family, source, (target_port, source_port), said)
     number = int.from_bytes(os.urandom(4), "big")
@@ -142,7 +146,7 @@ def _socket(wanted: Answering, mine: bytes) -> socket.socket:
 def _ours(family: Family, protocol: str, mine: bytes) -> bytes:
     """Accepts what carries this question's number, and nothing else of what the target is sent."""
     start = HEADERS[protocol]
-    places = ((start, SMALL[:16]), (start + len(SMALL), mine))
+    places = ((start, COMMON), (start + TEXT, mine))
     if family is IPV4:
         return filters.program(
             False, [one for offset, value in places for one in filters.bytes_at(offset, value, behind=BEHIND)]

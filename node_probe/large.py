@@ -41,9 +41,14 @@ from node_probe.packets import (
 from node_probe.sizes import longest_miss, search
 from node_probe.view import View
 
-REPLY = b"calico-why reply, please ignore."  # as long as SMALL
-ASKED = struct.Struct("!8sH")  # behind SMALL: whose question it is; how large the answer is to be, 0: small
-TOLD = struct.Struct("!8sH")  # behind REPLY: whose question it is; the largest packet that the target could answer with
+# By way: what is sent, and what the probe at the target answers. They are told apart on their way.
+TEXTS = {
+    "there": (SMALL, b"calico-why reply, please ignore."),
+    "back": (b"calico-why fetch, please ignore.", b"calico-why bring, please ignore."),
+}
+TEXT = len(SMALL)  # each of them
+ASKED = struct.Struct("!8sH")  # behind it: whose question it is; how large the answer is to be, 0: small
+TOLD = struct.Struct("!8sH")  # behind that: whose question it is; the largest packet that the target could answer with
 HEADERS = {"tcp": syn.LENGTH, "udp": 8}
 BARE_TCP = 20  # what MSS reckons with
 HEAD_START_S = 0.1  # for full-size packets to come back before others are tried
@@ -65,7 +70,7 @@ def text_of(start: bytes, behind: bytes, length: int) -> bytes:
 
 
 def smallest(probe: SendProbe) -> int:
-    return family_of(probe).header + HEADERS[probe.protocol] + len(SMALL) + ASKED.size
+    return family_of(probe).header + HEADERS[probe.protocol] + TEXT + ASKED.size
 
 
 def ports() -> Iterator[int]:
@@ -111,8 +116,9 @@ class _Exchanges:
         headers = family.header + HEADERS[self.probe.protocol]
         wanted = size if self.back else 0
         asked = ASKED.pack(nonce(self.ask), wanted)
-        data = text_of(SMALL, asked, 0 if self.back else size - headers)
-        mine = REPLY + nonce(self.ask)
+        sends, answers = TEXTS[self.probe.large]
+        data = text_of(sends, asked, 0 if self.back else size - headers)
+        mine = answers + nonce(self.ask)
         if self.probe.protocol == "udp":
             one.connect((self.probe.target, self.probe.port))
             one.send(data)
@@ -132,7 +138,7 @@ class _Exchanges:
             self.fits = answer.mss + family.header + BARE_TCP if answer.mss else self.mtu
 
     def _told(self, data: bytes) -> None:
-        _, self.fits = TOLD.unpack_from(data, len(REPLY))
+        _, self.fits = TOLD.unpack_from(data, TEXT)
 
 
 async def full_size(ask: NodeAsk, probe: SendProbe, view: View, free: Iterator[int]) -> Fact | None:

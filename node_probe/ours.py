@@ -11,7 +11,7 @@ from ipaddress import ip_address
 import msgspec
 
 from facts import Trace
-from node_probe.large import REPLY
+from node_probe.large import TEXTS
 from node_probe.packets import SMALL
 from node_probe.syn import LENGTH, LOWEST_PORT
 
@@ -27,7 +27,8 @@ NEXT_HEADER = {4: 9, 6: 6}
 HEADER = {4: 20, 6: 40}
 # From the end of the outer IP header to the inner packet: UDP, VXLAN and the inner Ethernet header; nothing.
 INSIDE = {"vxlan": 8 + 8 + 14, "ipip": 0}
-OURS, OUR_REPLY = SMALL[:16], REPLY[:16]  # a load takes sixteen bytes
+AT_ONCE = 16  # bytes that a load takes
+OURS = SMALL[:AT_ONCE]
 TRAIN_PORTS = (LOWEST_PORT >> 8).to_bytes(1, "big")  # no lower port has all of these bits
 
 
@@ -88,6 +89,8 @@ def followed(traces: Sequence[Trace]) -> list[Followed]:
             raise ValueError(f"{trace.protocol} packets cannot be followed")
         if trace.encapsulation not in ("", "direct", *INSIDE, "wireguard"):
             raise ValueError(f"{trace.encapsulation} packets cannot be followed")
+        if trace.large not in ("", *TEXTS):
+            raise ValueError(f"large packets that go {trace.large!r} cannot be followed")
         found.append(Followed(trace, outer=False))
         if trace.encapsulation not in ("", "direct") and trace.peer:
             found.append(Followed(trace, outer=True))
@@ -120,7 +123,7 @@ def ends_of(packet: bytes, behind: bytes) -> tuple[str, str, int]:
 
 def answers(reply: Trace, trace: Trace) -> bool:
     """Are packets of the one leg answers to those of the other?"""
-    same = (reply.protocol, reply.port) == (trace.protocol, trace.port)
+    same = (reply.protocol, reply.port, reply.large) == (trace.protocol, trace.port, trace.large)
     return same and not trace.reply and (reply.source, reply.target) == (trace.target, trace.source)
 
 
@@ -148,7 +151,7 @@ def _kind(trace: Trace, family: int) -> list[Bytes]:
     port = Bytes(TRANSPORT, 0 if trace.reply else 2, trace.port.to_bytes(2, "big"))
     if trace.large:
         flags = SYN_ACK if trace.reply else SYN
-        text = OUR_REPLY if trace.reply else OURS
+        text = TEXTS[trace.large][trace.reply][:AT_ONCE]
         if trace.protocol == "udp":
             return [port, Bytes(TRANSPORT, 8, text)]
         return [port, Bytes(TRANSPORT, 13, bytes([flags]), bytes([TCP_FLAGS])), Bytes(TRANSPORT, LENGTH, text)]

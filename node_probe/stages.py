@@ -199,6 +199,7 @@ class Stages:
             target_address=trace.target,
             reply=trace.reply,
             seen=-1 if look.blocked else 0,
+            large=trace.large,
             enclosed=enclosed or bool(self._ask.send),  # who sends them looks on meanwhile
             listened=listened,
         )

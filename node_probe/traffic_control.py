@@ -121,14 +121,15 @@ class Queues:
     def _within(self, met: Sequence[StageSighting]) -> Iterator[TrafficControl]:
         """Where nobody saw a pod's packets leave the pod itself."""
         for trace in self._ask.trace:
-            kind = trace.target, trace.protocol, trace.port
+            kind = trace.target, trace.protocol, trace.port, trace.large
             for probe in self._ask.send:
                 of_leg = [
                     one
                     for one in met
                     if (one.pod, one.source_address, one.target_address) == (probe.pod, trace.source, trace.target)
+                    and one.large == trace.large
                 ]
-                sent = probe.pod and not trace.reply and kind == (probe.target, probe.protocol, probe.port)
+                sent = probe.pod and not trace.reply and kind == (probe.target, probe.protocol, probe.port, probe.large)
                 if sent and of_leg and all(one.seen == 0 and one.enclosed for one in of_leg):
                     yield TrafficControl(
                         node=self._ask.node,
@@ -139,6 +140,7 @@ class Queues:
                         target_address=trace.target,
                         protocol=trace.protocol,
                         port=trace.port,
+                        large=trace.large,
                         packets=probe.count,
                     )
 
@@ -179,6 +181,7 @@ def _lost(node: str, one: AtDevices, met: Sequence[StageSighting]) -> Iterator[T
         sight
         for sight in met
         if (sight.source_address, sight.target_address, sight.reply) == (trace.source, trace.target, trace.reply)
+        and sight.large == trace.large
         and sight.seen > 0
     ]
     here = [sight for sight in of_leg if not sight.pod and sight.encapsulation == around]
@@ -192,6 +195,7 @@ def _lost(node: str, one: AtDevices, met: Sequence[StageSighting]) -> Iterator[T
         port=trace.port,
         reply=trace.reply,
         outer=one.outer,
+        large=trace.large,
         packets=0,
     )
     gone_on = one.entered or any(sight.going == "out" and not sight.pod for sight in of_leg)

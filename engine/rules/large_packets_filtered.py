@@ -38,7 +38,8 @@ def large_packets_filtered(loss: LargeLoss, tried: ProbeResult, leg: Leg) -> Fin
         "not.",
         **words,
     )
-    return Finding(told(lost, _others(loss, answers=answers), *_seen(loss)), stage=loss.stage, other_leg=answers)
+    too = say("Answers of that size are lost as well.") if loss.answers_too else ""
+    return Finding(told(lost, too, _others(loss, answers=answers), *_seen(loss)), stage=loss.stage, other_leg=answers)
 
 
 def _others(loss: LargeLoss, *, answers: bool) -> Text:

@@ -27,9 +27,12 @@ def traffic_control_drops(taken: TrafficControl, leg: Leg) -> Finding | None:
         return None
     every_kind = leg.port_asked or taken.outer or all(one.any_kind for one in taken.takers)
     beside = "" if every_kind else say("Only pings were sent, and it may be about them alone: ask again with the port.")
+    if taken.large:
+        beside = say("Only full-size packets are taken: small ones pass.")
     stage = stage_at(leg, taken.node, taken.device, outer=taken.outer, pod=taken.pod)
     text = told(_said(taken, leg), _by(taken), beside)
-    return Finding(text, stage=stage, severity="" if every_kind else "warns")
+    severity = "degrades" if taken.large else "" if every_kind else "warns"
+    return Finding(text, stage=stage, severity=severity)
 
 
 def _is_proved(taken: TrafficControl, leg: Leg) -> bool:
