@@ -214,6 +214,8 @@ async def test_every_kind_has_a_table(client: Client) -> None:
         "networkpolicies": {"spec": {"podSelector": {"matchLabels": {"app": "db"}}}},
         "daemonsets": {"spec": {"template": {"spec": {"nodeSelector": {"os": "linux"}}}}},
         "events": {"involvedObject": {"kind": "Pod", "name": "p"}, "reason": "Killed", "message": "m "},
+        "validatingadmissionpolicies": {"spec": {"matchConstraints": {}, "validations": [{"expression": "true"}]}},
+        "validatingadmissionpolicybindings": {"spec": {"policyName": "sample", "validationActions": ["Deny"]}},
     }
     store = client.server.store
     for resource in store.registry:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lab.apiserver.errors import ApiError, Object, qualified
@@ -16,12 +16,16 @@ PUBLIC_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version", "/version
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who a token stands for. `denied` are (verb, group, resource) that are refused, "*" for any; a subresource is
-    written `pods/status`. Everything else is allowed."""
+    """Who a token stands for. `extra`: what else is known of it, such as the node of a pod's token.
+
+    `denied` are (verb, group, resource) that are refused, "*" for any; a subresource is written `pods/status`.
+    Everything else is allowed.
+    """
 
     name: str
     groups: tuple[str, ...] = ("system:masters", "system:authenticated")
     uid: str = ""
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     denied: frozenset[Denial] = frozenset()
 
     def info(self) -> Object:
@@ -29,7 +33,10 @@ class User:
         found: Object = {"username": self.name}
         if self.uid:
             found["uid"] = self.uid
-        return {**found, "groups": list(self.groups)}
+        found["groups"] = list(self.groups)
+        if self.extra:
+            found["extra"] = {key: list(told) for key, told in self.extra.items()}
+        return found
 
 
 ANONYMOUS = User(ANONYMOUS_NAME, groups=("system:unauthenticated",))

@@ -1,9 +1,10 @@
-"""Evaluates the CEL rules of CRDs; without it "immutable" would be a word in a schema and nothing more.
+"""Evaluates the CEL of CRDs and admission policies; without it "immutable" would be a word in a schema.
 
-A small part of the language, honestly: what it cannot read or does not know is refused when the CRD is created
-(`CelError` from `compile_rule`), never passed over. Known are literals, lists, member and index access, `has()`,
-`size()`, arithmetic on numbers and strings, comparisons, `in`, `&&`, `||`, `!`, `? :`, the string methods startsWith,
-endsWith, contains, matches, and the macros all, exists, exists_one, map and filter.
+A small part of the language, honestly: what it cannot read or does not know is refused when the CRD or policy is
+created (`CelError` from `compile_rule`), never passed over. Known are literals, lists, maps, member and index access,
+`has()`, `size()`, arithmetic on numbers and strings, comparisons, `in`, `&&`, `||`, `!`, `? :`, the string methods
+startsWith, endsWith, contains, matches, the macros all, exists, exists_one, map and filter, and the methods of a
+policy's `authorizer`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,14 @@ class CelError(Exception):
     """A rule that cannot be read, or (while evaluating) a value that is not there or of the wrong type."""
 
 
+class Answering:
+    """A value that an expression calls methods of, such as a policy's `authorizer`."""
+
+    def call(self, name: str, arguments: list[Any]) -> Any:
+        """Raises CelError for a method that it does not have."""
+        raise NotImplementedError
+
+
 class Rule(NamedTuple):
     """A compiled expression. `names` are the variables it speaks of."""
 
@@ -33,12 +42,21 @@ _TOKEN = re.compile(
       | (?P<raw>r'[^']*'|r"[^"]*")
       | (?P<string>'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")
       | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
-      | (?P<symbol>&&|\|\||==|!=|<=|>=|[-+*/%!<>?:.,()\[\]])
+      | (?P<symbol>&&|\|\||==|!=|<=|>=|[-+*/%!<>?:.,()\[\]{}])
     )""",
     re.VERBOSE,
 )
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
 _METHODS = {"startsWith": 1, "endsWith": 1, "contains": 1, "matches": 1, "size": 0}
+_METHODS_OF_AUTHORIZERS = {
+    "group": 1,
+    "resource": 1,
+    "subresource": 1,
+    "namespace": 1,
+    "name": 1,
+    "check": 1,
+    "allowed": 0,
+}
 _MACROS = frozenset({"all", "exists", "exists_one", "map", "filter"})
 
 
@@ -162,11 +180,12 @@ class _Parser:
             return _field(target, name)
         if name in _MACROS:
             return self.macro(target, name)
-        if name not in _METHODS:
+        wanted = (_METHODS | _METHODS_OF_AUTHORIZERS).get(name)
+        if wanted is None:
             raise CelError(f"the method {name}() is unknown here, in the rule {self.text!r}")
         arguments = self.arguments()
-        if len(arguments) != _METHODS[name]:
-            raise CelError(f"{name}() takes {_METHODS[name]} argument(s), in the rule {self.text!r}")
+        if len(arguments) != wanted:
+            raise CelError(f"{name}() takes {wanted} argument(s), in the rule {self.text!r}")
         return _method(target, name, arguments)
 
     def macro(self, target: Node, name: str) -> Node:
@@ -201,6 +220,8 @@ class _Parser:
                     self.expect(",")
                 entries.append(self.ternary())
             return lambda values: [entry(values) for entry in entries]
+        if self.accept("{"):
+            return self.map()
         if self.position >= len(self.tokens):
             raise CelError(f"the rule {self.text!r} ends too early")
         kind, word = self.tokens[self.position]
@@ -214,6 +235,16 @@ class _Parser:
         if kind == "name":
             return self.named(word)
         raise CelError(f"cannot read {word!r} in the rule {self.text!r}")
+
+    def map(self) -> Node:
+        pairs: list[tuple[Node, Node]] = []
+        while not self.accept("}"):
+            if pairs:
+                self.expect(",")
+            key = self.ternary()
+            self.expect(":")
+            pairs.append((key, self.ternary()))
+        return lambda values: {key(values): value(values) for key, value in pairs}
 
     def named(self, word: str) -> Node:
         if word in ("true", "false", "null"):
@@ -363,11 +394,13 @@ def _index(target: Node, index: Node) -> Node:
 def _method(target: Node, name: str, arguments: list[Node]) -> Node:
     def evaluate(values: Values) -> Any:
         found = target(values)
+        if isinstance(found, Answering):
+            return found.call(name, [argument(values) for argument in arguments])
         if name == "size":
             if not isinstance(found, str | list | dict):
                 raise CelError("no such overload: size()")
             return len(found)
-        word = arguments[0](values)
+        word = arguments[0](values) if name in _METHODS else None
         if not isinstance(found, str) or not isinstance(word, str):
             raise CelError(f"no such overload: {name}()")
         if name == "startsWith":

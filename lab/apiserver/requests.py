@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from lab.apiserver import protobuf
+from lab.apiserver.access import User
 from lab.apiserver.errors import ApiError, Object, bad_request, invalid
 from lab.apiserver.registry import Resource
 
@@ -92,6 +93,7 @@ class WriteOptions:
     manager_given: bool
     validation: str
     force: bool
+    user: User | None = None  # None: the lab itself, which no admission policy stops
 
 
 def write_options(query: Mapping[str, str], agent: str) -> WriteOptions:

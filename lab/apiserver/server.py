@@ -6,6 +6,7 @@ web.AppRunner(server.application())          # or: url = await server.start(); .
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import socket
 import ssl
@@ -130,9 +131,9 @@ class ApiServer:
             self._not_from_the_future(request)
             return self._one(request, resource, obj)
         if verb in ("delete", "deletecollection"):
-            return await self._delete(request, resource, target, verb)
+            return await self._delete(request, user, resource, target, verb)
         if verb in ("create", "update", "patch"):
-            return await self._write(request, resource, target, verb)
+            return await self._write(request, user, resource, target, verb)
         raise method_not_allowed()
 
     # ---- what is no resource -----------------------------------------------------------------------------------
@@ -326,8 +327,11 @@ class ApiServer:
 
     # ---- writing -----------------------------------------------------------------------------------------------
 
-    async def _write(self, request: web.Request, resource: Resource, target: Target, verb: str) -> web.Response:
+    async def _write(
+        self, request: web.Request, user: User, resource: Resource, target: Target, verb: str
+    ) -> web.Response:
         options = requests.write_options(request.query, request.headers.get("User-Agent", ""))
+        options = dataclasses.replace(options, user=user)
         body = await request.read()
         if verb != "create" and not target.name:
             raise method_not_allowed()
@@ -336,13 +340,15 @@ class ApiServer:
         written = write(resource, target, body, kind, options)
         return self._one(request, resource, written.obj, written.status, tuple(written.warnings))
 
-    async def _delete(self, request: web.Request, resource: Resource, target: Target, verb: str) -> web.Response:
+    async def _delete(
+        self, request: web.Request, user: User, resource: Resource, target: Target, verb: str
+    ) -> web.Response:
         body = await request.read()
         wanted = requests.delete_options(body, request.content_type)
         told = wanted.get("dryRun") or []
         dry_run = requests.write_options(request.query, "").dry_run or "All" in told
         if verb == "delete":
-            return _json(self._writer.delete(resource, target, wanted, dry_run))
+            return _json(self._writer.delete(resource, target, wanted, dry_run, user))
         selector = self._selector(request, resource, target)
         objects = [
             obj for obj in self.store.view(resource, target.namespace or None) if selector is None or selector(obj)
@@ -351,7 +357,7 @@ class ApiServer:
         for obj in objects:
             metadata = obj["metadata"]
             one = Target(target.group, target.version, target.plural, metadata.get("namespace", ""), metadata["name"])
-            self._writer.delete(resource, one, wanted, dry_run)
+            self._writer.delete(resource, one, wanted, dry_run, user)
         return self._many(request, resource, objects, {"resourceVersion": version})
 
 

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import NamedTuple
 
-from lab.apiserver import defaults, errors, fields, schema
+from lab.apiserver import admission, defaults, errors, fields, schema
 from lab.apiserver.errors import ApiError, Object
 from lab.apiserver.plain import copy, now
 from lab.apiserver.registry import Registry, Resource, resource_of_definition
@@ -177,6 +177,7 @@ class Store:
             resource_of_definition(stored)
             schema.check(stored)
             defaults.fill(target, stored)
+        admission.check(target, stored)
         if dry_run:
             return stored
         self._write("ADDED", target, key, stored, None)
@@ -332,6 +333,7 @@ class Store:
             stored["metadata"]["generation"] = kept.get("generation", 0) + 1
         if resource.key == DEFINITIONS:
             schema.check(stored)
+        admission.check(resource, stored)
         if dry_run:
             return stored
         if stored["metadata"].get("deletionTimestamp") and not stored["metadata"].get("finalizers"):

@@ -162,6 +162,14 @@ def _daemon_set(daemon_set: Object) -> list[Any]:
     return [*counts, selector or "<none>", _created(daemon_set)]
 
 
+def _admission_policy(policy: Object) -> list[Any]:
+    return [len(policy["spec"].get("validations") or []), "<unset>", _created(policy)]
+
+
+def _admission_binding(binding: Object) -> list[Any]:
+    return [binding["spec"]["policyName"], "<unset>", _created(binding)]
+
+
 def _definition(crd: Object) -> list[Any]:
     return [crd["metadata"].get("creationTimestamp", "")]
 
@@ -222,6 +230,14 @@ _BUILTIN: dict[tuple[str, str], tuple[tuple[Column, ...], Cells]] = {
     ("coordination.k8s.io", "leases"): (_columns("Holder", "Age"), _lease),
     ("discovery.k8s.io", "endpointslices"): (_columns("AddressType", "Ports", "Endpoints", "Age"), _slice),
     ("networking.k8s.io", "networkpolicies"): (_columns("Pod-Selector", "Age"), _policy),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicies"): (
+        _columns("#Validations", "ParamKind", "Age"),
+        _admission_policy,
+    ),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicybindings"): (
+        _columns("PolicyName", "ParamRef", "Age"),
+        _admission_binding,
+    ),
     ("apiextensions.k8s.io", "customresourcedefinitions"): (_columns("Created At"), _definition),
 }
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lab.apiserver import defaults, errors, fields, names, patch, schema
+from lab.apiserver import admission, defaults, errors, fields, names, patch, schema
+from lab.apiserver.access import User
 from lab.apiserver.errors import Object, bad_request
 from lab.apiserver.plain import copy
 from lab.apiserver.registry import Resource
@@ -145,9 +146,14 @@ class Writer:
         written = self._replace(resource, target, obj, found, options, owned=True)
         return Written(200, written.obj, warnings)
 
-    def delete(self, resource: Resource, target: Target, wanted: Object, dry_run: bool) -> Object:
+    def delete(
+        self, resource: Resource, target: Target, wanted: Object, dry_run: bool, user: User | None = None
+    ) -> Object:
         """DELETE of one object; `wanted` are DeleteOptions. Returns the object or a Status."""
         told = wanted.get("preconditions") or {}
+        if user is not None and (last := self.store.find(resource, target.name, target.namespace)) is not None:
+            place = (target.subresource, target.namespace, target.name)
+            admission.admit(self.store, user, admission.Write("DELETE", resource, *place, None, last, dry_run))
         last = self.store.delete(
             resource,
             target.name,
@@ -239,6 +245,7 @@ class Writer:
     def _create(self, resource: Resource, obj: Object, options: WriteOptions) -> Object:
         defaults.admit(resource, obj)
         self._check(resource, obj, None)
+        self._admit(resource, "", obj, None, options)
         return self.store.create(obj, resource, dry_run=options.dry_run)
 
     def _replace(
@@ -270,8 +277,19 @@ class Writer:
             fields.updated(resource, current, obj, options.manager, target.subresource)
         candidate = self.store.merged(resource, copy(obj), current, status_only)
         self._check(resource, candidate, current)
+        self._admit(resource, target.subresource, candidate, current, options)
         write = self.store.update_status if status_only else self.store.update
         return Written(200, write(obj, resource, dry_run=options.dry_run), warnings)
+
+    def _admit(
+        self, resource: Resource, subresource: str, obj: Object, old: Object | None, options: WriteOptions
+    ) -> None:
+        """Raises ApiError where an admission policy denies it."""
+        if options.user is not None:
+            place = (subresource, obj["metadata"].get("namespace", ""), obj["metadata"].get("name", ""))
+            operation = "CREATE" if old is None else "UPDATE"
+            write = admission.Write(operation, resource, *place, obj, old, options.dry_run)
+            admission.admit(self.store, options.user, write)
 
     @staticmethod
     def _check(resource: Resource, obj: Object, old: Object | None) -> None:
