@@ -14,7 +14,7 @@ from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
 from fixes.request import GROUP, IN_WORDS, VERSION, FixRequest, Person, Phase, stamp
-from fixes.store import CALL_TIMEOUT_S, FixStore, StoreError
+from fixes.store import CALL_TIMEOUT_S, FixStore, StoreError, denial
 
 PLURAL = "auditrecords"
 KIND = "AuditRecord"
@@ -313,6 +313,8 @@ def _failed(error: ApiException) -> AuditError:
         return AuditError(
             f"This cluster has no audit trail ({said}). Install it once: kubectl apply -f auditrecord.yaml"
         )
+    if why := denial(said):
+        return AuditError(why)
     if error.status in (401, 403):
         return AuditError(f"The API server does not allow it: {said}. Grant create, get and list on {PLURAL}.{GROUP}.")
     return AuditError(f"The audit trail: the API server answered {error.status}: {said}.")

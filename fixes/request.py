@@ -16,6 +16,7 @@ GROUP = "calico-why.io"
 VERSION = "v1alpha1"
 PLURAL = "fixrequests"
 KIND = "FixRequest"
+CAPTURE = "capture"  # the kind of request that changes nothing: a bot carries it out, and no fixer
 LIFETIME = timedelta(minutes=15)
 
 NAME = re.compile(r"fx-[a-z2-7]{8}")
@@ -122,6 +123,13 @@ class SecondLook(msgspec.Struct, frozen=True, kw_only=True):
     at: str
 
 
+class Waits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why an approved request is not done yet."""
+
+    text: str
+    until: str = ""  # when it goes on, RFC 3339; "" where somebody has to change something first
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of the audit trail that every request carries."""
 
@@ -141,6 +149,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     finished_at: str = ""
     message: str = ""
     preview: tuple[str, ...] = ()  # exactly what would be written, by the fixer that would write it
+    waits: Waits | None = None  # while it is approved, by the fixer that would begin it
     slack: Card | None = None
     second_look: SecondLook | None = None
     history: tuple[Event, ...] = ()
@@ -212,7 +221,7 @@ def advance(request: FixRequest, to: Phase, *, now: datetime, by: Person | None 
         raise Refused(f"{request.name} is {_already(request)}; nothing was changed.")
     if current.phase in WAITING:
         if expired(request.spec, now):
-            to, by, message = Phase.EXPIRED, None, f"Not decided and done by {request.spec.expires_at}."
+            to, by, message = Phase.EXPIRED, None, _overdue(request)
         elif to is Phase.EXPIRED:
             raise Refused(f"{request.name} has not expired yet; it is valid until {request.spec.expires_at}.")
         elif digest_of(request.spec) != request.spec.digest:
@@ -220,7 +229,7 @@ def advance(request: FixRequest, to: Phase, *, now: datetime, by: Person | None 
     if to in (Phase.APPROVED, Phase.REJECTED) and by is None:
         raise Refused(f"{request.name} can only be {IN_WORDS[to]} by a person.")
     at = stamp(now)
-    changes: dict[str, Any] = {"phase": to, "message": message}
+    changes: dict[str, Any] = {"phase": to, "message": message, "waits": None}
     if to is Phase.APPROVED:
         changes |= {"approved_by": by, "approved_at": at}
     if to is Phase.RUNNING:
@@ -234,6 +243,16 @@ def advance(request: FixRequest, to: Phase, *, now: datetime, by: Person | None 
 def last_event(request: FixRequest, phase: Phase) -> Event | None:
     """When and by whom the request came to this phase."""
     return next((event for event in reversed(request.status.history) if event.phase is phase), None)
+
+
+def _overdue(request: FixRequest) -> str:
+    """Why its time went by."""
+    deadline = request.spec.expires_at
+    if request.status.phase is Phase.PENDING:
+        return f"Nobody decided by {deadline}."
+    if waits := request.status.waits:
+        return f"It was approved, and not done by {deadline}: {waits.text.rstrip('.')}."
+    return f"It was approved, and nobody began it by {deadline}."
 
 
 def _already(request: FixRequest) -> str:

@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import logging
 import random
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ from fixes.request import (
     SecondLook,
     Spec,
     Status,
+    Waits,
     advance,
     document,
     new_name,
@@ -43,6 +45,8 @@ CALL_TIMEOUT_S = 15.0
 WATCH_S = 240  # the server ends a watch after this; a connection that died silently is noticed soon after
 BACKOFF_MAX_S = 15.0
 ATTEMPTS = 64  # each lost compare-and-swap is somebody else's write, and a request does not live through that many
+
+_DENIED = re.compile(r"ValidatingAdmissionPolicy '(?P<policy>[^']+)' with binding '[^']+' denied request: (?P<why>.+)")
 
 STATUS_FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(Status))
 
@@ -126,6 +130,16 @@ class FixStore:
             if current.status.phase is not Phase.PENDING:
                 raise Refused(f"{name} was decided already.")
             return msgspec.structs.replace(current.status, preview=tuple(lines))
+
+        return await self._write(name, step)
+
+    async def note_waits(self, name: str, waits: Waits) -> FixRequest:
+        """Remember why it is approved and not done yet, for its card and for the case that its time goes by."""
+
+        def step(current: FixRequest) -> Status:
+            if current.status.phase is not Phase.APPROVED:
+                raise Refused(f"{name} does not wait any more.")
+            return msgspec.structs.replace(current.status, waits=waits)
 
         return await self._write(name, step)
 
@@ -287,6 +301,8 @@ class FixStore:
                 f"This cluster does not know fix requests ({text}). Install them once: "
                 f"kubectl create namespace {self.namespace}; kubectl apply -f fixrequest.yaml"
             )
+        if why := denial(text):
+            return StoreError(why)
         if error.status in (401, 403):
             return StoreError(
                 f"The API server does not allow it: {text}. Grant it on {PLURAL}.{GROUP} and their status."
@@ -317,6 +333,14 @@ async def connect(kubeconfig: str, namespace: str) -> AsyncGenerator[FixStore]:
         configuration.client_session_kwargs = {"trust_env": False}
     async with client.ApiClient(configuration) as api:
         yield FixStore(api, namespace)
+
+
+def denial(text: str) -> str:
+    """What an admission policy says of the write that it denied, "" where none did."""
+    found = _DENIED.search(text)
+    if not found:
+        return ""
+    return f"The API server does not allow it: {found['why']} (ValidatingAdmissionPolicy {found['policy']})."
 
 
 def _own_kubeconfig() -> str:

@@ -16,7 +16,9 @@ from lab.apiserver import ApiServer, Store, User
 from lab.apiserver.kubeconfig import kubeconfig
 
 NAMESPACE = "calico-why"
-CRDS = [Path(__file__).parents[1] / "fixes" / name for name in ("fixrequest.yaml", "auditrecord.yaml")]
+FIXES = Path(__file__).parents[1] / "fixes"
+CRDS = [FIXES / name for name in ("fixrequest.yaml", "auditrecord.yaml")]
+POLICIES = FIXES / "admission.yaml"
 
 
 @dataclass
@@ -45,12 +47,17 @@ class FixCluster:
 
 
 @contextlib.asynccontextmanager
-async def fix_cluster(directory: Path, *, with_crd: bool = True) -> AsyncGenerator[FixCluster]:
+async def fix_cluster(
+    directory: Path, *, with_crd: bool = True, with_policies: bool = False
+) -> AsyncGenerator[FixCluster]:
     objects = Store()
     objects.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     if with_crd:
         for path in CRDS:
             objects.create(yaml.safe_load(path.read_text()))
+    if with_policies:
+        for policy in yaml.safe_load_all(POLICIES.read_text()):
+            objects.create(policy)
     server = ApiServer(objects, tokens={})
     try:
         yield FixCluster(server, objects, await server.start(), directory)
