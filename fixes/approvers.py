@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fixes.request import FixRequest, Person
+from fixes.request import FixRequest, Person, Phase, last_event
 
 SLACK_GROUP = re.compile(r"S[A-Z0-9]{2,}")
 KUBERNETES = "kubernetes:"
@@ -18,6 +18,10 @@ RBAC = "rbac"  # the entry of who may by the verb `approve` on fixrequests.calic
 _ENTRY = re.compile(
     r"(?:(?!kubernetes:)(?P<kind>[a-z][a-z0-9_]*)?(?:@(?P<cluster>.+?))?:)?(?P<who>kubernetes:.+|[USW][A-Z0-9]+)"
 )
+
+
+# SLACK_ID=KUBERNETES_NAME: one person
+_PERSON = re.compile(r"(?P<slack>[UW][A-Z0-9]+)=(?:kubernetes:)?(?P<name>.+)")
 
 
 class Entry(NamedTuple):
@@ -44,18 +48,20 @@ class Approvers:
     """Slack user ids, Slack user group ids and `kubernetes:<username>`, each for one kind or cluster where it says so.
 
     No entry means nobody. cluster: this one's name, as entries write it. rbac: RBAC's verb `approve` counts, too.
+    people: SLACK_ID=KUBERNETES_NAME, who is one person under both names.
     """
 
     entries: frozenset[str] = frozenset()
     allow_self: bool = False
     cluster: str = ""
     rbac: bool = False
+    people: frozenset[str] = frozenset()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Approvers:
-        words = environment.get("CALICO_WHY_APPROVERS", "").split(",")
         return cls(
-            entries=frozenset(word.strip() for word in words if word.strip()),
+            entries=_words(environment.get("CALICO_WHY_APPROVERS", "")),
+            people=_words(environment.get("CALICO_WHY_PEOPLE", "")),
             allow_self=environment.get("CALICO_WHY_ALLOW_SELF_APPROVAL", "") == "1",
             cluster=environment.get("CALICO_WHY_CLUSTER", ""),
             rbac=environment.get("CALICO_WHY_RBAC_APPROVAL", "") != "0",
@@ -63,8 +69,16 @@ class Approvers:
 
     @property
     def unreadable(self) -> tuple[str, ...]:
-        """Entries that let nobody in because they cannot be meant."""
-        return tuple(sorted(text for text in self.entries if parse(text) is None))
+        """What is wrong with entries that let nobody in, or make nobody known, because they cannot be meant."""
+        entries = sorted(text for text in self.entries if parse(text) is None)
+        people = sorted(text for text in self.people if not _PERSON.fullmatch(text))
+        return (
+            *(
+                f"CALICO_WHY_APPROVERS: {text!r} lets nobody in: it is no Slack id, group id or kubernetes:NAME"
+                for text in entries
+            ),
+            *(f"CALICO_WHY_PEOPLE: {text!r} makes nobody known: it is not SLACK_ID=KUBERNETES_NAME" for text in people),
+        )
 
     def entries_for(self, kind: str) -> tuple[Entry, ...]:
         """Those that count here for this kind, the wider ones first."""
@@ -83,9 +97,24 @@ class Approvers:
             entry for entry in self.entries_for(kind) if entry.who == who and not SLACK_GROUP.fullmatch(entry.who)
         )
 
-    def same_person(self, request: FixRequest, person: Person) -> bool:
+    def same_person(self, request: FixRequest, person: Person) -> bool | None:
+        """Whether this person asked for it; None where nobody can tell.
+
+        A Slack id is a person. A Kubernetes name is the one that `people` says, so without an entry there it may be
+        anybody in Slack; of two Kubernetes names, two.
+        """
         asked = request.spec.requested_by
-        return (asked.via, asked.id) == (person.via, person.id)
+        if (asked.via, asked.id) == (person.via, person.id) or self._names(asked) & self._names(person):
+            return True
+        in_kubernetes = person if asked.via == "slack" else asked
+        return None if asked.via != person.via and not self._names(in_kubernetes) else False
+
+    def _names(self, person: Person) -> frozenset[str]:
+        """The Slack ids of a person: who shares a Kubernetes name is one."""
+        known = [(found["slack"], found["name"]) for text in self.people if (found := _PERSON.fullmatch(text))]
+        own = {person.id} if person.via == "slack" else {slack for slack, name in known if name == person.id}
+        shared = {name for slack, name in known if slack in own}
+        return frozenset(own | {slack for slack, name in known if name in shared})
 
     def refusal(self, request: FixRequest) -> str:
         """Why the recorded approval does not count here, "" when it does.
@@ -96,15 +125,33 @@ class Approvers:
         by = request.status.approved_by
         if by is None:
             return "nobody approved it"
-        if self.same_person(request, by) and not self.allow_self:
-            return f"{by.id} asked for it, and somebody else has to approve"
+        said = last_event(request, Phase.APPROVED)
+        if said is None or said.by != by:  # or the audit trail would never name who approved
+            return f"its history does not say that {by.id} approved it"
         if by.entry == RBAC and by.via == "kubectl":
-            return "" if self.rbac else "an approval by RBAC does not count here (CALICO_WHY_RBAC_APPROVAL)"
+            if not self.rbac:
+                return "an approval by RBAC does not count here (CALICO_WHY_RBAC_APPROVAL)"
+            return self._alone(request, by)
         kind = request.spec.kind
         through_group = by.via == "slack" and by.entry in {entry.text for entry in self.groups(kind)}
         if not through_group and not self.own_entry(by, kind):
             return f"{by.id} is not on the list of approvers (CALICO_WHY_APPROVERS) of this fixer for {kind}"
-        return ""
+        return self._alone(request, by)
+
+    def _alone(self, request: FixRequest, by: Person) -> str:
+        """Why this is no second person's approval, "" where it is or need not be."""
+        same = False if self.allow_self else self.same_person(request, by)
+        if same is None:
+            asked = request.spec.requested_by.id
+            return (
+                f"nobody says whether {asked}, who asked for it, and {by.id}, who approved it, are one person "
+                "(CALICO_WHY_PEOPLE)"
+            )
+        return f"{by.id} asked for it, and somebody else has to approve" if same else ""
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(word.strip() for word in text.split(",") if word.strip())
 
 
 def _text(entries: Iterable[Entry]) -> str:

@@ -52,8 +52,8 @@ async def _serve(node: str, kubeconfig: str, namespace: str, approvers: Approver
     log = logging.getLogger(__name__)
     if not approvers.entries and not approvers.rbac:
         log.warning("CALICO_WHY_APPROVERS is empty: nobody may approve, so nothing will ever be done.")
-    for entry in approvers.unreadable:
-        log.warning("CALICO_WHY_APPROVERS: %r lets nobody in: it is no Slack id, group id or kubernetes:NAME.", entry)
+    for wrong in approvers.unreadable:
+        log.warning("%s.", wrong)
     async with connect(kubeconfig, namespace) as store:
         work = asyncio.ensure_future(_work(node, store, approvers))
         loop = asyncio.get_running_loop()

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from datetime import timedelta
 
 from fixes.approvers import RBAC, Approvers
 from fixes.audit import Audit, AuditError
 from fixes.hands import Hands
 from fixes.kind import EvidenceChanged, TooSoon
 from fixes.limits import Switch
-from fixes.request import FixRequest, Phase, Refused, expired, moment
+from fixes.request import FixRequest, Phase, Refused, Waits, expired, moment, stamp
 from fixes.store import FixStore, StoreError
 
 log = logging.getLogger(__name__)
 
 STOP_S = 5.0
 BUSY_S = 3.0  # a change takes milliseconds
-MOST, LONGEST = 200, 1000  # lines of a preview, and characters of each: the schema's
+HELD_S = 10.0  # after which a switch that held something back is read again
+MOST, LONGEST = 200, 1000  # lines of a preview, and characters of each, or of why it waits: the schema's
 RETRIES_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 
 
@@ -29,12 +31,18 @@ class Executor:
     result. Whoever finds Running does not act: another one is at it, or it died and nobody knows how far it came.
     """
 
-    def __init__(self, hands: Hands, store: FixStore, approvers: Approvers) -> None:
+    def __init__(
+        self, hands: Hands, store: FixStore, approvers: Approvers, *, worker: str = "", busy_s: float = BUSY_S
+    ) -> None:
+        """worker: as it is told, the fixer of its hands by default. busy_s: so long after it was begun, something may
+        still be done by another one."""
         self._hands = hands
+        self._worker = worker or f"fixer of {hands.name}"
+        self._busy_s = busy_s
         self._store = store
         self._approvers = approvers
         self._switch = Switch(store)
-        self._audit = Audit(store, f"fixer of {hands.name}")
+        self._audit = Audit(store, self._worker)
         self._turn = asyncio.Lock()
         self._works: set[asyncio.Task[None]] = set()
         self._later: dict[str, asyncio.TimerHandle] = {}
@@ -61,6 +69,8 @@ class Executor:
                 await asyncio.wait(self._works, timeout=STOP_S)
             for work in self._works:
                 work.cancel()
+            if self._works:  # what cannot go on says so, if that is quick
+                await asyncio.wait(self._works, timeout=STOP_S)
 
     def _begin(self, name: str) -> asyncio.Task[None]:
         work = asyncio.create_task(self._handle_patiently(name))
@@ -132,16 +142,19 @@ class Executor:
         except EvidenceChanged as changed:
             return await self._end(request, Phase.STALE, f"Nothing was done: {changed} Ask again.")
         except TooSoon as soon:
-            left = (moment(request.spec.expires_at) - self._store.now()).total_seconds()
-            raise TooSoon(str(soon), max(0.0, min(soon.wait_s, left))) from None
+            due = stamp(self._store.now() + timedelta(seconds=soon.wait_s))
+            raise await self._waits(request, Waits(text=str(soon)[:LONGEST], until=due), soon.wait_s) from None
         except Exception as error:  # or the same request would end this process again after every restart
             log.exception("%s cannot be checked", request.name)
             return await self._end(request, Phase.FAILED, f"Nothing was done: {error or type(error).__name__}.")
         # As late as can be: whoever switches fixes off means the very next one.
-        if refusal := await self._switch.refusal(request):
-            return await self._end(request, Phase.FAILED, f"Nothing was done: {refusal}.")
-        by = f"by the fixer of {self._hands.name}"
-        running = await self._store.transition(request.name, Phase.RUNNING, message=by)
+        try:
+            held = await self._switch.begin(request)
+        except StoreError as error:
+            held = error.sentence
+        if held:
+            raise await self._waits(request, Waits(text=held[:LONGEST]), HELD_S)
+        running = await self._store.transition(request.name, Phase.RUNNING, message=f"by the {self._worker}")
         if running.status.phase is not Phase.RUNNING:  # too late, or not what was approved
             await self._record(running)
             return running
@@ -161,6 +174,14 @@ class Executor:
             why = error or type(error).__name__
             return await self._end(request, Phase.UNKNOWN, f"It was done; what came of it cannot be read: {why}.")
         return await self._end(request, Phase.VERIFIED if right else Phase.NOT_FIXED, text)
+
+    async def _waits(self, request: FixRequest, waits: Waits, wait_s: float) -> TooSoon:
+        """Say in the request why it is not done yet, and when to come back: at its end at the latest."""
+        known = request.status.waits
+        if known is None or known.text != waits.text:
+            await self._store.note_waits(request.name, waits)
+        left = (moment(request.spec.expires_at) - self._store.now()).total_seconds()
+        return TooSoon(waits.text, max(0.0, min(wait_s, left)))
 
     async def _broken(self, request: FixRequest, failure: str) -> FixRequest:
         """An error alone does not tell how far it came: the answer to a write may be lost, not the write."""
@@ -183,18 +204,15 @@ class Executor:
         """Running, and not by this process: read the world and say what is so. Nothing is run again."""
         with contextlib.suppress(ValueError):  # of a time nobody can read
             begun = (self._store.now() - moment(request.status.started_at)).total_seconds()
-            if 0 <= begun < BUSY_S:
+            if 0 <= begun < self._busy_s:
                 # An old fixer and a new one overlap during an upgrade: it may be at it right now.
-                await asyncio.sleep(BUSY_S - begun)
-                request = await self._store.get(request.name)
-        if request.status.phase is not Phase.RUNNING:
-            return request
+                raise TooSoon(f"Another {self._worker} may be at it.", self._busy_s - begun)
         try:
             right, text = await self._hands.verify(request.spec)
         except Exception as error:
             log.exception("%s cannot be read", request.name)
             right, text = False, f"It cannot be read: {error or type(error).__name__}."
-        text = f"The fixer was restarted in between and did not run it again. {text}"
+        text = f"The {self._worker} was restarted in between and did not run it again. {text}"
         return await self._end(request, Phase.VERIFIED if right else Phase.UNKNOWN, text)
 
     async def _end(self, request: FixRequest, phase: Phase, message: str) -> FixRequest:

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import msgspec
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
-from fixes.request import FixRequest, Person, moment, stamp
+from fixes.request import CAPTURE, ENDS, FixRequest, Person, moment, stamp
 from fixes.store import CALL_TIMEOUT_S, FixStore, StoreError
 
 NAME = "calico-why-fixes"
 PER_NODE, PER_KIND = 20, 60  # fixes an hour; an incident needs a handful
 HOUR = timedelta(hours=1)
-ATTEMPTS = 16
+ATTEMPTS = 64  # each lost one is another fix that was begun
+BEGUN = "begun"  # in the ConfigMap's data: a line for each fix that was begun within the last hour
+NO_NODE = "-"
 CHANGED_BY, CHANGED_AT, REASON = "changedBy", "changedAt", "reason"
+
+
+class Begun(NamedTuple):
+    """A fix that was begun. node: "" for the whole cluster; at: RFC 3339."""
+
+    name: str
+    kind: str
+    node: str
+    at: str
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,13 +42,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     changed_at: str = ""
     reason: str = ""
 
-    def refusal(self, request: FixRequest, others: Sequence[FixRequest], now: datetime) -> str:
-        """Why this request may not be done now, "" when it may. others: all requests there are."""
+    def refusal(self, request: FixRequest, begun: Sequence[Begun]) -> str:
+        """Why this request may not be done now, "" when it may. begun: all others within the last hour."""
         if not self.enabled:
             return self.off()
-        recent = [one for one in others if one.name != request.name and _begun_since(one, now - HOUR)]
-        on_node = sum(one.spec.node == request.spec.node for one in recent)
-        of_kind = sum(one.spec.kind == request.spec.kind for one in recent)
+        # Captures, which change nothing, must not use up what is allowed of fixes.
+        alike = [one for one in begun if (one.kind == CAPTURE) == (request.spec.kind == CAPTURE)]
+        on_node = sum(one.node == request.spec.node for one in alike)
+        of_kind = sum(one.kind == request.spec.kind for one in alike)
         if on_node >= self.per_node_per_hour:
             where = request.spec.node or "the whole cluster"
             return (
@@ -74,13 +86,24 @@ class Switch:
         found = await self._read()
         return Limits() if found is None else limits(found.get("data") or {})
 
-    async def refusal(self, request: FixRequest) -> str:
-        """Why this request may not be done now, "" when it may.
+    async def begin(self, request: FixRequest) -> str:
+        """Count this request as begun and return ""; or why it may not be begun now.
 
-        A node's fixer does one after another, so its own count is exact; of one kind on several nodes at once, one more
-        than allowed may begin on each.
+        Written by compare-and-swap into the very object that has the switch and the limits: of all fixers that would
+        begin the last one allowed, one does, and once fixes are switched off none begins any more.
         """
-        return (await self.read()).refusal(request, await self._store.all(), self._store.now())
+        for _ in range(ATTEMPTS):
+            found = await self._read()
+            data: Mapping[str, str] = (found or {}).get("data") or {}
+            begun = _begun(data, await self._store.all(), self._store.now() - HOUR)
+            begun.pop(request.name, None)  # counted, and not begun: whoever did that died in between
+            if refusal := limits(data).refusal(request, list(begun.values())):
+                return refusal
+            own = Begun(request.name, request.spec.kind, request.spec.node, stamp(self._store.now()))
+            lines = [" ".join(one._replace(node=one.node or NO_NODE)) for one in (*begun.values(), own)]
+            if await self._write(found, {BEGUN: "\n".join(lines)}):
+                return ""
+        raise StoreError(f"The ConfigMap {NAME} is being changed by others all the time; nothing is begun.")
 
     async def turn(self, on: bool, by: Person, reason: str = "") -> Limits:
         """Switch all fixes on or off. Limits stay as they are."""
@@ -91,29 +114,29 @@ class Switch:
             REASON: reason,
         }
         for _ in range(ATTEMPTS):
-            found = await self._read()
-            if found is None:
-                body: dict[str, Any] = {
-                    "apiVersion": "v1",
-                    "kind": "ConfigMap",
-                    "metadata": {"name": NAME},
-                    "data": said,
-                }
-                call = self._core.create_namespaced_config_map(self._store.namespace, body, **_patience())
-            else:
-                body = {**found, "data": {**(found.get("data") or {}), **said}}
-                call = self._core.replace_namespaced_config_map(NAME, self._store.namespace, body, **_patience())
-            try:
-                await call
+            if await self._write(await self._read(), said):
                 return await self.read()
-            except ApiException as error:
-                if error.status != 409:
-                    raise _failed(error) from None
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise _unreachable(error) from None
         raise StoreError(
             f"The ConfigMap {NAME} is being changed by others all the time; it was not changed. Try again."
         )
+
+    async def _write(self, found: dict[str, Any] | None, data: Mapping[str, str]) -> bool:
+        """These into the data of what was read; False when somebody else wrote meanwhile."""
+        if found is None:
+            body: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME}, "data": data}
+            call = self._core.create_namespaced_config_map(self._store.namespace, body, **_patience())
+        else:
+            body = {**found, "data": {**(found.get("data") or {}), **data}}
+            call = self._core.replace_namespaced_config_map(NAME, self._store.namespace, body, **_patience())
+        try:
+            await call
+        except ApiException as error:
+            if error.status == 409:
+                return False
+            raise _failed(error) from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unreachable(error) from None
+        return True
 
     async def _read(self) -> dict[str, Any] | None:
         """As plain data; None where there is none."""
@@ -153,11 +176,30 @@ def _number(data: Mapping[str, str], key: str, default: int) -> int:
     return int(text)
 
 
-def _begun_since(request: FixRequest, since: datetime) -> bool:
-    if not request.status.started_at:
-        return False
+def _begun(data: Mapping[str, str], requests: Sequence[FixRequest], since: datetime) -> dict[str, Begun]:
+    """What was begun since then, by name: what was counted, and what says so of itself. Raises StoreError."""
+    never = {one.name for one in requests if one.status.phase in ENDS and not one.status.started_at}
+    found = {}
+    for line in data.get(BEGUN, "").splitlines():
+        words = line.split()
+        if len(words) != len(Begun._fields):
+            raise StoreError(
+                f"{BEGUN} in the ConfigMap {NAME} has the line {line!r}, which nobody can mean. Take it out; until "
+                "then nothing is done."
+            )
+        one = Begun(*words)
+        if one.name not in never and _after(one.at, since):
+            found[one.name] = one._replace(node="" if one.node == NO_NODE else one.node)
+    for request in requests:
+        if request.status.started_at and _after(request.status.started_at, since):
+            spec = request.spec
+            found[request.name] = Begun(request.name, spec.kind, spec.node, request.status.started_at)
+    return found
+
+
+def _after(at: str, since: datetime) -> bool:
     try:
-        return moment(request.status.started_at) > since
+        return moment(at) > since
     except (ValueError, TypeError):
         return True  # of a time nobody can read
 

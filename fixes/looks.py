@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
+from facts import CalicoNode
 from fixes import form
 from fixes.kind import TooSoon
 from fixes.request import moment
 
 REFRESH_S = 95  # one refresh of Felix (90 s), and what it takes; observed (calico_truth.md 2)
+
+
+def again_after(node: CalicoNode | None) -> str:
+    """Seconds between the two looks at what this node's Felix refreshes, as an argument."""
+    return str(max(REFRESH_S, (node.route_refresh_s if node else 0) + 5))
 
 
 def second_look(arguments: Mapping[str, str]) -> bool:
@@ -26,5 +32,5 @@ def second_look(arguments: Mapping[str, str]) -> bool:
         raise ValueError(f"seen_at {arguments['seen_at']!r} has no time zone")
     left = (due - datetime.now(UTC)).total_seconds()
     if left > 0:
-        raise TooSoon(f"It must still be so {between} s after the first look, in {left:.0f} s.", left)
+        raise TooSoon(f"The second look is at {due:%H:%M:%S} UTC, {between} s after the first.", left)
     return True

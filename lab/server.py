@@ -38,6 +38,7 @@ READY_S = 30.0
 PATIENCE_MS = 400  # for answers that one machine gives itself, in less than a millisecond where it is not busy
 # Who may approve in a lab where nobody says otherwise: the local Slack's operators, and whoever holds the kubeconfig.
 APPROVERS = "S0NETOPS,kubernetes:kubernetes-admin"
+PEOPLE = "U0CLEO=kubernetes-admin"  # who the latter is in the local Slack, so that what ana or bo ask for counts there
 Report = Callable[[dict[str, Any]], None]
 log = logging.getLogger("lab")
 
@@ -156,6 +157,7 @@ class Server:
             "CALICO_WHY_PATIENCE_MS": str(PATIENCE_MS),
             "CALICO_WHY_CLUSTER": self.directory.name,
             "CALICO_WHY_APPROVERS": os.environ.get("CALICO_WHY_APPROVERS", APPROVERS),
+            "CALICO_WHY_PEOPLE": os.environ.get("CALICO_WHY_PEOPLE", PEOPLE),
             **dict(self.settings.environment),
         }
         text = "".join(f"export {name}={value}\n" for name, value in lines.items())
@@ -174,6 +176,7 @@ class Server:
         words = [word for word, started in wanted.items() if started and available(word)]
         environment = {
             "CALICO_WHY_APPROVERS": APPROVERS,
+            "CALICO_WHY_PEOPLE": PEOPLE,
             **os.environ,
             "KUBECONFIG": str(self.directory / "kubeconfig.nodes"),
             "CALICO_WHY_CERTS": str(self.directory / "certs"),

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from bot import cli
-from bot.approvals import GROUP_CACHE_S, Approvals, GroupCache, GroupsUnknown, listing
+from bot.approvals import CACHE_S, Approvals, Cached, GroupsUnknown, listing
 from fixes.approvers import Approvers
 from fixes.audit import Audit, told, verify
 from fixes.request import LIFETIME, Card, Person, Phase
@@ -191,12 +191,12 @@ async def test_groups_are_a_minute_old_at_most_and_never_guessed() -> None:
             raise GroupsUnknown("no_such_subteam")
         return known
 
-    cache = GroupCache(read, clock=lambda: now)
+    cache: Cached[frozenset[str]] = Cached(read, clock=lambda: now)
     assert await cache("S1") == await cache("S1") == {"U0BO"}
     assert reads == 1
-    now, known = GROUP_CACHE_S, frozenset()
+    now, known = CACHE_S, frozenset()
     assert await cache("S1") == frozenset(), "somebody who left the group a minute ago still counts"
-    now, known = 2 * GROUP_CACHE_S, None
+    now, known = 2 * CACHE_S, None
     for _ in range(2):
         with pytest.raises(GroupsUnknown):
             await cache("S1")
@@ -278,6 +278,7 @@ async def test_in_a_terminal_rbac_says_who_may_and_is_asked_by_the_fixer_again(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CALICO_WHY_APPROVERS", raising=False)
+    monkeypatch.setenv("CALICO_WHY_PEOPLE", "U0BO=bo")
     scene.store.now = type(scene.store)(scene.store.api, NAMESPACE).now
     request = await scene.store.create(a_spec(scene.store.now()))
     config = scene.cluster.kubeconfig("bo", groups=("netops", "system:authenticated"))

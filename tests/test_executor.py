@@ -31,7 +31,7 @@ from tests.test_replace_neighbor import ARGUMENTS, PEER, WRONG, wound
 from tests.two_nodes import BLOCK, DB, MAC, TUNNEL, TwoNodes
 
 ROOT = Path(__file__).parents[1]
-APPROVERS = Approvers(frozenset({"U0BO", "S0NETOPS", "kubernetes:bo"}))
+APPROVERS = Approvers(frozenset({"U0BO", "S0NETOPS", "kubernetes:bo"}), people=frozenset({"U0BO=bo"}))
 KINDS_OF_SOCKETS = ("tcp", "tcp6", "udp", "udp6", "raw")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 from fixes.approvers import RBAC, Approvers, parse
 from fixes.audit import Audit
 from fixes.executor import Executor
+from fixes.kind import TooSoon
 from fixes.limits import NAME, Limits, Switch, limits
-from fixes.request import FixRequest, Person, Phase, Spec
+from fixes.request import LIFETIME, FixRequest, Person, Phase, Spec, Waits
 from fixes.store import FixStore, StoreError
 from lab.apiserver import User
 from tests.fix_cluster import NAMESPACE, FixCluster, fix_cluster
@@ -31,6 +33,9 @@ class Doing:
 
     def mine(self, request: FixRequest) -> bool:
         return True
+
+    async def preview(self, spec: Spec) -> list[str]:
+        return ["ip neigh replace"]
 
     async def holds(self, spec: Spec) -> None: ...
 
@@ -52,7 +57,14 @@ class Scene:
         """A new request, approved by that person, and what the fixer made of it."""
         request = await self.store.create(a_spec(self.now, **spec))
         await self.store.transition(request.name, Phase.APPROVED, by=by)
-        return await Executor(self.hands, self.store, approvers or Approvers(frozenset({"U0BO"}))).handle(request.name)
+        return await self.looked_at(request.name, approvers)
+
+    async def looked_at(self, name: str, approvers: Approvers | None = None) -> FixRequest:
+        """What the fixer makes of it now."""
+        try:
+            return await Executor(self.hands, self.store, approvers or Approvers(frozenset({"U0BO"}))).handle(name)
+        except TooSoon:
+            return await self.store.get(name)
 
     def configure(self, **data: str) -> None:
         metadata = {"name": NAME, "namespace": NAMESPACE}
@@ -69,13 +81,31 @@ async def test_switched_off_nothing_is_done_until_it_is_on_again(scene: Scene) -
     assert await scene.switch.read() == Limits()
     off = await scene.switch.turn(False, BO, "change freeze")
     assert off.off() == "fixes are switched off by U0BO at 2026-11-22T22:04:00Z: change freeze"
-    after = await scene.handled()
-    assert (after.status.phase, scene.hands.done) == (Phase.FAILED, 0)
-    assert "Nothing was done: fixes are switched off by U0BO" in after.status.message
-    assert not after.status.started_at
+    held = await scene.handled()
+    assert (held.status.phase, held.status.waits, scene.hands.done) == (Phase.APPROVED, Waits(text=off.off()), 0)
+    assert not held.status.started_at
+    again = await scene.looked_at(held.name)
+    assert again.resource_version == held.resource_version, "each look at the switch would be a write, for ever"
     assert (await scene.switch.turn(True, BO)).off() == ""
-    assert (await scene.handled()).status.phase is Phase.VERIFIED
-    assert scene.hands.done == 1
+    done = await scene.looked_at(held.name)
+    assert (done.status.phase, done.status.waits, scene.hands.done) == (Phase.VERIFIED, None, 1)
+
+
+async def test_what_was_held_back_until_its_end_says_by_what(scene: Scene) -> None:
+    await scene.switch.turn(False, BO, "change freeze")
+    held = await scene.handled()
+    scene.now += LIFETIME
+    ended = await scene.looked_at(held.name)
+    assert (ended.status.phase, scene.hands.done) == (Phase.EXPIRED, 0)
+    assert ended.status.message == (
+        "It was approved, and not done by 2026-11-22T22:19:00Z: fixes are switched off by U0BO at "
+        "2026-11-22T22:04:00Z: change freeze."
+    )
+    alone = await scene.store.create(a_spec(scene.now))
+    await scene.store.transition(alone.name, Phase.APPROVED, by=BO)
+    scene.now += LIFETIME
+    without_fixer = await scene.store.transition(alone.name, Phase.EXPIRED)
+    assert "It was approved, and nobody began it by" in without_fixer.status.message
 
 
 async def test_the_switch_keeps_the_limits_of_the_config_map(scene: Scene) -> None:
@@ -91,18 +121,18 @@ async def test_a_switch_nobody_can_read_stops_everything(scene: Scene, data: dic
     with pytest.raises(StoreError, match="nothing is done"):
         limits(data)
     scene.configure(**data)
-    with pytest.raises(StoreError):
-        await scene.handled()
-    assert scene.hands.done == 0
-    assert (await scene.store.all())[0].status.phase is Phase.APPROVED, "it is tried again, and expires"
+    held = await scene.handled()
+    assert (held.status.phase, scene.hands.done) == (Phase.APPROVED, 0)
+    assert held.status.waits is not None and "in the ConfigMap calico-why-fixes" in held.status.waits.text
 
 
-async def test_who_may_not_read_the_switch_does_nothing(scene: Scene) -> None:
-    denied = frozenset({("get", "", "configmaps")})
+@pytest.mark.parametrize("verb", ["get", "create"])
+async def test_who_may_not_read_the_switch_or_count_does_nothing(scene: Scene, verb: str) -> None:
+    denied = frozenset({(verb, "", "configmaps")})
     async with scene.cluster.store("fixer", now=lambda: NOW, denied=denied) as store:
         request = await scene.store.create(a_spec())
         await scene.store.transition(request.name, Phase.APPROVED, by=BO)
-        with pytest.raises(StoreError, match="Grant get, create and update"):
+        with pytest.raises(TooSoon, match="Grant get, create and update"):
             await Executor(scene.hands, store, Approvers(frozenset({"U0BO"}))).handle(request.name)
     assert scene.hands.done == 0
 
@@ -111,15 +141,61 @@ async def test_no_more_than_so_many_an_hour_on_a_node_and_of_a_kind(scene: Scene
     scene.configure(perNodePerHour="2", perKindPerHour="3")
     phases = [(await scene.handled()).status.phase for _ in range(2)]
     third = await scene.handled()
-    assert [*phases, third.status.phase] == [Phase.VERIFIED, Phase.VERIFIED, Phase.FAILED]
-    assert "2 fixes were begun on node-a within an hour, and 2 are allowed" in third.status.message
+    assert [*phases, third.status.phase] == [Phase.VERIFIED, Phase.VERIFIED, Phase.APPROVED]
+    assert third.status.waits is not None
+    assert "2 fixes were begun on node-a within an hour, and 2 are allowed" in third.status.waits.text
     assert (await scene.handled(node="node-b")).status.phase is Phase.VERIFIED
     of_kind = await scene.handled(node="node-c")
-    assert "3 fixes of the kind replace_neighbor were begun within an hour" in of_kind.status.message
+    assert of_kind.status.waits is not None
+    assert "3 fixes of the kind replace_neighbor were begun within an hour" in of_kind.status.waits.text
     assert (await scene.handled(node="node-c", kind="flush_neighbor")).status.phase is Phase.VERIFIED
     assert scene.hands.done == 4
     scene.now += timedelta(hours=1)
     assert (await scene.handled()).status.phase is Phase.VERIFIED
+    counted = scene.cluster.objects.get("configmaps", NAME, NAMESPACE)["data"]["begun"]
+    assert len(counted.splitlines()) == 1, "what was begun an hour ago is counted no more"
+
+
+async def test_of_fixers_that_begin_at_once_no_more_than_allowed_do(scene: Scene) -> None:
+    """Each node has its own fixer, and none sees what another one is about to begin."""
+    scene.configure(perKindPerHour="3")
+    requests = [await scene.store.create(a_spec(node=f"node-{number}")) for number in range(12)]
+    for request in requests:
+        await scene.store.transition(request.name, Phase.APPROVED, by=BO)
+    after = await asyncio.gather(*(scene.looked_at(request.name) for request in requests))
+    phases = [one.status.phase for one in after]
+    assert (phases.count(Phase.VERIFIED), phases.count(Phase.APPROVED), scene.hands.done) == (3, 9, 3)
+
+
+async def test_what_was_counted_and_cancelled_uses_up_nothing(scene: Scene) -> None:
+    scene.configure(perNodePerHour="1", begun="fx-22222222 set_link_up - 2026-11-22T22:03:00Z")
+    counted = await scene.store.create(a_spec())
+    await scene.store.transition(counted.name, Phase.APPROVED, by=BO)
+    assert await scene.switch.begin(counted) == ""
+    assert (await scene.handled()).status.phase is Phase.APPROVED
+    assert await scene.switch.begin(counted) == "", "whoever died in between counts once"
+    await scene.store.transition(counted.name, Phase.CANCELLED, by=BO)
+    assert (await scene.handled()).status.phase is Phase.VERIFIED
+    scene.cluster.objects.delete("configmaps", NAME, NAMESPACE)
+    scene.configure(begun="by hand")
+    with pytest.raises(StoreError, match="has the line 'by hand', which nobody can mean"):
+        await scene.switch.begin(counted)
+
+
+async def test_who_switches_fixes_off_while_one_is_about_to_begin_stops_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = scene.store.all
+
+    async def off_meanwhile() -> list[FixRequest]:
+        monkeypatch.undo()
+        await scene.switch.turn(False, BO)
+        return await everything()
+
+    monkeypatch.setattr(scene.store, "all", off_meanwhile)
+    held = await scene.handled()
+    assert (held.status.phase, scene.hands.done) == (Phase.APPROVED, 0)
+    assert held.status.waits is not None and "switched off by U0BO" in held.status.waits.text
 
 
 async def test_what_is_done_stands_in_the_trail_before_it_is_done(scene: Scene) -> None:
@@ -136,10 +212,10 @@ async def test_what_is_done_stands_in_the_trail_before_it_is_done(scene: Scene) 
 
 async def test_an_approval_by_rbac_is_asked_about_again(scene: Scene) -> None:
     by_rbac = Person(id="bo", name="bo", via="kubectl", entry=RBAC, groups=("netops",))
-    both = Approvers(rbac=True)
+    both = Approvers(rbac=True, people=frozenset({"U0BO=bo"}))
     scene.cluster.kubeconfig("bo")
     assert (await scene.handled(by_rbac, both)).status.phase is Phase.VERIFIED
-    without = await scene.handled(by_rbac, Approvers(frozenset({"U0BO"})))
+    without = await scene.handled(by_rbac, Approvers(frozenset({"U0BO"}), people=both.people))
     assert "does not count here (CALICO_WHY_RBAC_APPROVAL)" in without.status.message
     posing = await scene.handled(Person(id="bo", via="slack", entry=RBAC), both)
     assert "not on the list of approvers" in posing.status.message
@@ -168,7 +244,7 @@ async def test_an_approval_by_rbac_is_asked_about_again(scene: Scene) -> None:
 def test_an_entry_counts_for_its_kind_and_cluster(entry: str, kind: str, cluster: str, counts: bool) -> None:
     approvers = Approvers(frozenset({entry}), cluster=cluster)
     assert (approvers.own_entry(Person(id="U0BO", via="slack"), kind) == entry) is counts
-    assert approvers.unreadable == (() if parse(entry) else (entry,))
+    assert [repr(entry) in wrong for wrong in approvers.unreadable] == ([] if parse(entry) else [True])
 
 
 def test_a_kubernetes_user_is_no_kind() -> None:
@@ -176,6 +252,51 @@ def test_a_kubernetes_user_is_no_kind() -> None:
     for entry in ("kubernetes:system:serviceaccount:a:b", "set_sysctl@prod:kubernetes:system:serviceaccount:a:b"):
         assert Approvers(frozenset({entry}), cluster="prod").own_entry(person, "set_sysctl") == entry
     assert Approvers(frozenset({"kubernetes:U0BO"})).own_entry(Person(id="U0BO", via="slack"), "set_sysctl") == ""
+
+
+ANA, BO_ALONE = Person(id="U0ANA", via="slack"), Person(id="bo", via="kubectl")
+
+
+@pytest.mark.parametrize(
+    ("people", "asked", "decides", "same"),
+    [
+        ((), ANA, Person(id="U0BO", via="slack"), False),
+        ((), ANA, BO_ALONE, None),
+        ((), BO_ALONE, ANA, None),
+        ((), BO_ALONE, Person(id="ana", via="kubectl"), False),
+        ((), BO_ALONE, BO_ALONE, True),
+        (("U0BO=bo",), ANA, BO_ALONE, False),
+        (("U0BO=bo",), BO_ALONE, ANA, False),
+        (("U0ANA=bo",), ANA, BO_ALONE, True),
+        (("U0ANA=kubernetes:bo",), BO_ALONE, ANA, True),
+        (("U0ANA=ana",), ANA, BO_ALONE, None),  # she may have his account, too
+        (("U0ANA=bo", "U0ANA=ana"), BO_ALONE, Person(id="ana", via="kubectl"), True),
+        (("U0ANA=ana", "W0ANA=ana"), ANA, Person(id="W0ANA", via="slack"), True),
+        (("bo=U0ANA",), ANA, BO_ALONE, None),
+    ],
+)
+async def test_two_names_of_one_person_are_no_second_person(
+    scene: Scene, people: tuple[str, ...], asked: Person, decides: Person, same: bool | None
+) -> None:
+    approvers = Approvers(
+        frozenset({"U0ANA", "W0ANA", "U0BO", "kubernetes:bo", "kubernetes:ana"}), people=frozenset(people)
+    )
+    after = await scene.handled(decides, approvers, requested_by=asked)
+    words = {True: "somebody else has to approve", None: "(CALICO_WHY_PEOPLE)", False: "It is right now."}
+    assert words[same] in after.status.message
+    assert (after.status.phase is Phase.VERIFIED) == (scene.hands.done == 1) == (same is False)
+    assert [text for text in approvers.unreadable if "bo=U0ANA" not in text] == []
+
+
+async def test_an_approval_that_the_history_does_not_tell_is_none(scene: Scene) -> None:
+    """Or something would be done of which the audit trail does not say who approved it."""
+    request = await scene.store.create(a_spec())
+    written = scene.cluster.objects.get("fixrequests.calico-why.io", request.name, NAMESPACE)
+    written["status"] = {"phase": "Approved", "approvedBy": {"id": "U0BO", "via": "slack", "entry": "U0BO"}}
+    scene.cluster.objects.update_status(written)
+    after = await scene.looked_at(request.name)
+    assert (after.status.phase, scene.hands.done) == (Phase.FAILED, 0)
+    assert "its history does not say that U0BO approved it" in after.status.message
 
 
 async def test_a_group_for_one_kind_lets_no_other_be_done(scene: Scene) -> None:
