@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -18,42 +19,49 @@ from fixes.store import FixStore, StoreError
 
 log = logging.getLogger(__name__)
 
-GROUP_CACHE_S = 60.0
+CACHE_S = 60.0
 SHOWN = 20  # requests listed in one answer
 SHOWN_NAME = 40  # characters of what was taken for a name
 
 SWITCH = "switch"  # as a kind in the list of approvers: who may switch all fixes off and on
 
+T = TypeVar("T")
 Members = Callable[[str], Awaitable[frozenset[str]]]
+Outside = Callable[[str], Awaitable[str]]  # Slack user id -> why this one decides nothing here, "" for a member
 Right = Callable[[], Awaitable[tuple[str, ...] | None]]  # FixStore.right_to_approve
 Shown = tuple[str, str]  # channel and ts of the message that was clicked
 
 
 class GroupsUnknown(Exception):
-    """Slack did not say who is in a group; its text says why."""
+    """Slack did not say who is in a group, or whose account it is; its text says why."""
 
 
-class GroupCache:
-    """Members of Slack user groups, at most a minute old; what cannot be read is not guessed from an older one."""
+class Cached(Generic[T]):
+    """What Slack says of a group or a person, at most a minute old; what cannot be read is not guessed from before."""
 
-    def __init__(self, read: Members, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, read: Callable[[str], Awaitable[T]], clock: Callable[[], float] = time.monotonic) -> None:
         self._read = read
         self._clock = clock
-        self._known: dict[str, tuple[float, frozenset[str]]] = {}
+        self._known: dict[str, tuple[float, T]] = {}
 
-    async def __call__(self, group: str) -> frozenset[str]:
-        known = self._known.get(group)
-        if known and self._clock() - known[0] < GROUP_CACHE_S:
+    async def __call__(self, about: str) -> T:
+        known = self._known.get(about)
+        if known and self._clock() - known[0] < CACHE_S:
             return known[1]
-        self._known.pop(group, None)
-        members = await self._read(group)
-        self._known[group] = (self._clock(), members)
-        return members
+        self._known.pop(about, None)
+        told = await self._read(about)
+        self._known[about] = (self._clock(), told)
+        return told
 
 
 async def no_groups(group: str) -> frozenset[str]:
     """For a terminal: nobody there is known to Slack."""
     return frozenset()
+
+
+async def nobody_outside(user: str) -> str:
+    """For a terminal."""
+    return ""
 
 
 @dataclass(frozen=True)
@@ -75,11 +83,13 @@ class Approvals:
         members: Members = no_groups,
         right: Right | None = None,
         writer: str = "bot",
+        outside: Outside = nobody_outside,
     ) -> None:
         """right: for a terminal, where the API server knows who asks. writer: as it stands in the audit trail."""
         self._store = store
         self._approvers = approvers
         self._members = members
+        self._outside = outside
         self._right = right if approvers.rbac else None
         self._switch = Switch(store)
         self._audit = Audit(store, writer)
@@ -122,11 +132,12 @@ class Approvals:
     async def turn(self, on: bool, person: Person, reason: str = "") -> Decision:
         """Switch all fixes on or off. Raises StoreError when that could not be done."""
         try:
+            stranger = await self._stranger(person)
             by = await self._granted(person, SWITCH)
         except GroupsUnknown as unknown:
             return Decision(False, say("Slack did not say who may switch fixes off and on ({why}).", why=unknown))
-        if by is None:
-            refused = say(
+        if stranger or by is None:
+            refused = stranger or say(
                 "You may not switch fixes off and on: {who_may} Nothing was changed.",
                 who_may=self.who_may(person.via, SWITCH),
             )
@@ -191,9 +202,11 @@ class Approvals:
             stale = say("This is not the card of {name}, so it decides nothing. Use its newest card.", name=name)
             return Decision(False, stale, request)
         own = self._approvers.same_person(request, person)
-        if own and to is Phase.CANCELLED:
-            return request, person
         try:
+            if stranger := await self._stranger(person):
+                return Decision(False, stranger, request)
+            if own and to is Phase.CANCELLED:
+                return request, person
             by = await self._granted(person, request.spec.kind)
         except GroupsUnknown as unknown:
             silent = say(
@@ -206,15 +219,31 @@ class Approvals:
         if by is None:
             refused = say(_MAY_NOT[to], who_may=self.who_may(person.via, request.spec.kind))
             return Decision(False, refused, request)
-        if own and to is Phase.APPROVED and not self._approvers.allow_self:
+        if to is Phase.APPROVED and not self._approvers.allow_self and own is not False:
             alone = say("You asked for {name}, so somebody else has to approve it. Nothing was changed.", name=name)
-            return Decision(False, alone, request)
+            return Decision(False, alone if own else self._perhaps_one(request, person), request)
         return request, by
+
+    @staticmethod
+    def _perhaps_one(request: FixRequest, person: Person) -> str:
+        """Asked for in Slack and approved in a terminal, or the other way round, and nobody knows both names."""
+        asked = request.spec.requested_by
+        return say(
+            "{asked} asked for {name}, and nobody says who {user} is in Slack (CALICO_WHY_PEOPLE), so that may be you. "
+            "Nothing was changed.",
+            name=request.name,
+            asked=asked.id,
+            user=(asked if asked.via != "slack" else person).id,
+        )
 
     async def entry(self, person: Person, kind: str) -> str:
         """The entry of the list that lets this person decide on this kind, "" for none. Raises GroupsUnknown."""
-        by = await self._granted(person, kind)
+        by = None if await self._stranger(person) else await self._granted(person, kind)
         return by.entry if by else ""
+
+    async def _stranger(self, person: Person) -> str:
+        """Why somebody in Slack decides nothing, whoever lists them; "" for a member. Raises GroupsUnknown."""
+        return await self._outside(person.id) if person.via == "slack" else ""
 
     async def _granted(self, person: Person, kind: str) -> Person | None:
         if entry := self._approvers.own_entry(person, kind):
@@ -226,6 +255,10 @@ class Approvals:
         elif self._right is not None and (groups := await self._right()) is not None:
             return msgspec.structs.replace(person, entry=RBAC, groups=groups)
         return None
+
+    def anybody(self, kind: str) -> bool:
+        """Whether there is anybody on the list for this kind, so that it makes sense to ask."""
+        return bool(self._approvers.entries_for(kind))
 
     def who_may(self, via: str, kind: str) -> str:
         """A sentence for people: who is on the list."""
@@ -256,8 +289,9 @@ def outcome(request: FixRequest) -> str:
     event = last_event(request, request.status.phase)
     by = f" by {event.by.name or event.by.id}" if event and event.by else ""
     at = f" at {event.at}" if event else ""
+    message, waits = request.status.message, request.status.waits
     return f"{IN_WORDS[request.status.phase]}{by}{at}" + (
-        f": {request.status.message}" if request.status.message else ""
+        f": {waits.text}" if waits else f": {message}" if message else ""
     )
 
 

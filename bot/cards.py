@@ -17,12 +17,26 @@ from bot.slack import Slack
 from facts import say
 from fixes.approvers import Approvers
 from fixes.audit import PUBLISHED, Audit, Record
-from fixes.request import WAITING, Card, FixRequest, Phase, Refused, SecondLook, document, expired, moment, stamp
+from fixes.request import (
+    CAPTURE,
+    WAITING,
+    Card,
+    FixRequest,
+    Phase,
+    Refused,
+    SecondLook,
+    Waits,
+    document,
+    expired,
+    moment,
+    stamp,
+)
 from fixes.store import FixStore, StoreError
 
 log = logging.getLogger(__name__)
 
 MOVER_S = 1.0  # whoever moved a request writes that down; this is for what was left out
+Shows = tuple[str, str, bool, bool, Waits | None]
 RECENT = timedelta(hours=24)  # older ends were drawn long ago
 
 
@@ -37,7 +51,7 @@ class Cards:
         self._approvers = approvers
         self._look = look
         self._language = language
-        self._drawn: dict[str, tuple[str, str, bool, bool]] = {}  # name -> what the card shows (_shows)
+        self._drawn: dict[str, Shows] = {}  # name -> what the card shows (_shows)
         self._drawing: dict[str, asyncio.Lock] = {}
         self._timers: dict[str, asyncio.Task[None]] = {}
         self._looks: dict[str, asyncio.Task[None]] = {}
@@ -176,6 +190,7 @@ class Cards:
     def _look_again(self, request: FixRequest) -> None:
         if (
             request.status.phase is Phase.VERIFIED
+            and request.spec.kind != CAPTURE  # nothing was changed that could have helped
             and request.status.second_look is None
             and request.name not in self._looks
         ):
@@ -201,7 +216,7 @@ class Cards:
             log.warning("the second look at %s is not told: %s", request.name, error.sentence)
 
 
-def _shows(request: FixRequest, card: Card) -> tuple[str, str, bool, bool]:
+def _shows(request: FixRequest, card: Card) -> Shows:
     """What tells two drawings of a request apart."""
     status = request.status
-    return card.ts, str(status.phase), status.second_look is not None, bool(status.preview)
+    return card.ts, str(status.phase), status.second_look is not None, bool(status.preview), status.waits

@@ -22,6 +22,7 @@ from slack_sdk.webhook.async_client import AsyncWebhookClient
 from bot.approvals import GroupsUnknown
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.reply.blocks import Message, escape
+from facts import say
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ BAD_BLOCKS = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_t
 BAD_TOKEN = frozenset(
     {"invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "not_allowed_token_type"}
 )
+OTHERS = "People of another workspace decide nothing here. Nothing was changed."
 TEXT_MAX = 12_000
 TIMEOUT_S = 15
 UPLOAD_S = 60  # of a file
@@ -146,6 +148,24 @@ class Slack:
         except UserError as error:
             raise GroupsUnknown(error.sentence) from error
         return frozenset(answer["users"])
+
+    async def outside(self, user: str, team: str) -> str:
+        """Why this user is no full member of the workspace `team`, "" for one who is. Raises GroupsUnknown.
+
+        In a shared channel `is_stranger` is false of another workspace's member, whose team tells.
+        """
+        try:
+            found: Mapping[str, Any] = (await self.call(self.client.users_info, user=user))["user"]
+        except UserError as error:
+            raise GroupsUnknown(error.sentence) from error
+        teams = {found.get("team_id"), *((found.get("enterprise_user") or {}).get("teams") or ())}
+        if team not in teams or found.get("is_stranger"):
+            return say(OTHERS)
+        if found.get("is_restricted") or found.get("is_ultra_restricted"):
+            return say("Guests of this workspace decide nothing here. Nothing was changed.")
+        if found.get("deleted") or found.get("is_bot"):
+            return say("A deactivated account or an app's decides nothing here. Nothing was changed.")
+        return ""
 
     async def permalink(self, channel: str, ts: str) -> str:
         """ "" when Slack does not give one."""

@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from kubernetes.aio import client
 from kubernetes.aio.watch import Watch
 
+from fixes.approvers import Approvers
 from fixes.audit import Audit, Line, told, verify
-from fixes.request import FixRequest, Phase
+from fixes.executor import Executor
+from fixes.kind import TooSoon
+from fixes.request import FixRequest, Person, Phase, Spec
 from lab.slack.workspace import View
+from tests.fix_samples import a_spec
 from tests.test_bot_slack import ROOM, Room, room
+from tests.test_limits import Doing
 
 __all__ = ["room"]
 
@@ -83,6 +89,107 @@ async def test_strangers_are_refused_by_word_and_click_and_that_is_written_down(
         await room.whisper("eve", "my own workspace")
         assert await until_in_trail(room, "refused by U0EVE", f"/calico approve {request.name}")
         assert (await room.store.get(request.name)).status.phase is Phase.PENDING
+
+
+async def test_a_stranger_who_mentions_the_bot_is_told_and_that_is_written_down(room: Room) -> None:
+    async with room.bot():
+        await room.ask()
+        request, _, _ = await room.card()
+        await room.slack.mention("eve", ROOM, f"@calico approve `{request.name}`")
+        await room.whisper("eve", "I answer people of my own workspace only.")
+        assert await until_in_trail(room, request.name, "refused by U0EVE", "approve `fx-", "my own workspace")
+        assert (await room.store.get(request.name)).status.phase is Phase.PENDING
+
+
+async def test_a_stranger_whose_team_the_payload_leaves_out_is_known_by_slack(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.approvers = Approvers(frozenset({"U0EVE", "S0NETOPS"}))
+    monkeypatch.setattr(room.slack.workspace, "team_of", lambda user: "T0LOCAL")
+    async with room.bot():
+        await room.ask()
+        request, thread, ts = await room.card()
+        await room.slack.click("eve", ROOM, ts, "fix_approve")
+        await room.whisper("eve", "People of another workspace decide nothing here", thread)
+        await room.ask("/calico fixes off", "eve")
+        await room.whisper("eve", "People of another workspace decide nothing here")
+        assert await until_in_trail(room, request.name, "refused by U0EVE", "approved: People of another workspace")
+        assert (await room.store.get(request.name)).status.phase is Phase.PENDING
+
+
+async def test_a_guest_decides_nothing_and_nobody_does_while_slack_does_not_say_who_it_is(room: Room) -> None:
+    room.approvers = Approvers(frozenset({"U0CLEO", "U0BO"}))
+    users = room.slack.workspace.config.users
+    (cleo,) = [user for user in users if user.name == "cleo"]
+    users[users.index(cleo)] = msgspec.structs.replace(cleo, guest=True)
+    async with room.bot():
+        await room.ask()
+        request, thread, ts = await room.card()
+        await room.slack.click("cleo", ROOM, ts, "fix_approve")
+        await room.whisper("cleo", "Guests of this workspace decide nothing here", thread)
+        room.slack.faults.fail("users.info", "500", times=3)
+        await room.slack.click("bo", ROOM, ts, "fix_approve")
+        await room.whisper("bo", "Slack did not say who may approve", thread)
+        assert (await room.store.get(request.name)).status.phase is Phase.PENDING
+        await room.slack.click("bo", ROOM, ts, "fix_approve")
+        await room.slack.wait_for(lambda: room.buttons(thread, ts) == [])
+        assert (await room.store.get(request.name)).status.phase is Phase.APPROVED
+
+
+@pytest.mark.parametrize(
+    ("people", "told"),
+    [((), "nobody says who ana@example.com is in Slack"), (("U0ANA=ana@example.com",), "You asked for")],
+)
+async def test_who_asked_with_kubectl_does_not_approve_in_slack(room: Room, people: tuple[str, ...], told: str) -> None:
+    room.approvers = Approvers(frozenset({"S0NETOPS"}), people=frozenset(people))
+    asked = Person(id="ana@example.com", via="kubectl")
+    request = await room.store.create(a_spec(datetime.now(UTC), requested_by=asked))
+    async with room.bot():
+        await room.ask(f"/calico approve {request.name}", "ana")
+        await room.whisper("ana", told)
+        assert (await room.store.get(request.name)).status.phase is Phase.PENDING
+        await room.ask(f"/calico approve {request.name}", "bo")
+        await room.whisper("bo", f"{request.name} is approved" if people else told)
+
+
+async def test_a_card_says_what_holds_an_approved_request_back_and_why_its_time_went_by(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fixes.executor.HELD_S", 0.2)
+    async with room.bot():
+        await room.ask()
+        request, thread, ts = await room.card()
+        await room.ask("/calico fixes off change freeze", "bo")
+        await room.whisper("bo", "Fixes are off.")
+        fixer = asyncio.ensure_future(Executor(Doing(), room.store, room.approvers).run())
+        await room.slack.click("bo", ROOM, ts, "fix_approve")
+        await room.slack.wait_for(lambda: room.posted("approved, and held back", thread))
+        assert room.posted("fixes are switched off by U0BO at", thread)
+        assert room.posted("change freeze", thread)
+        await room.ask("/calico fixes", "cleo")
+        await room.whisper("cleo", f"{request.name}  {request.spec.title}: approved by U0BO")
+        assert "Z: fixes are switched off by U0BO" in room.told("cleo")[-1]
+        room.store.now = lambda: datetime.now(UTC) + timedelta(minutes=16)
+        await room.slack.wait_for(lambda: room.posted("expired, nothing was changed", thread))
+        assert room.posted("It was approved, and not done by", thread)
+        assert (await room.store.get(request.name)).status.message.endswith("change freeze.")
+        fixer.cancel()
+
+
+async def test_a_card_says_when_the_second_look_is(room: Room) -> None:
+    class Later(Doing):
+        async def holds(self, spec: Spec) -> None:
+            raise TooSoon("It must be so 95 s later still.", 60)
+
+    async with room.bot():
+        await room.ask()
+        _, thread, ts = await room.card()
+        fixer = asyncio.ensure_future(Executor(Later(), room.store, room.approvers).run())
+        await room.slack.click("bo", ROOM, ts, "fix_approve")
+        await room.slack.wait_for(lambda: room.posted("approved; the second look is at <!date^", thread))
+        assert room.posted("It must be so 95 s later still.", thread)
+        assert room.posted("approved by <@U0BO>", thread)
+        fixer.cancel()
 
 
 async def test_the_end_of_a_request_puts_the_head_of_the_trail_in_its_thread_once(room: Room) -> None:

@@ -129,6 +129,14 @@ def test_a_card_shows_exactly_what_would_be_written() -> None:
         (request("Stale", history=[event("Stale", "the MAC is right now")]), ["stale", "the MAC is right now"]),
         (request("Cancelled"), ["cancelled"]),
         (request("Approved", history=[event("Approved", "", "U0BO")]), ["approved by <@U0BO> <!date^"]),
+        (
+            request("Approved", waits={"text": "It must be seen twice.", "until": "2026-11-22T22:06:35Z"}),
+            ["approved; the second look is at <!date^1795385195^{time_secs}|22:06:35 UTC>", "It must be seen twice."],
+        ),
+        (
+            request("Approved", waits={"text": "fixes are switched off by <!here>"}),
+            ["approved, and held back", "fixes are switched off by &lt;!here&gt;"],
+        ),
         (request("Running", history=[event("Approved", "", "U0BO"), event("Running")]), ["begun on node-a"]),
         (
             request(

@@ -15,6 +15,7 @@ from bot.language import ENGLISH, Language
 from bot.reply import evidence, wording
 from bot.reply.wording import Request, printable
 from facts import Cause, say
+from fixes.request import CAPTURE
 
 Block = dict[str, Any]
 
@@ -64,6 +65,18 @@ _EVENTS = {
     "Failed": "failed",
     "Unknown": "interrupted",
 }
+# What is said otherwise of a request for a capture.
+_PHASES_OF_CAPTURES = {
+    "Rejected": ":no_entry_sign: rejected, nothing was captured",
+    "Expired": ":alarm_clock: expired, nothing was captured",
+    "Stale": ":alarm_clock: stale, nothing was captured: a pod is not the one it was",
+    "Cancelled": ":no_entry_sign: cancelled, nothing was captured",
+    "Approved": ":hourglass_flowing_sand: approved, about to be captured",
+    "Running": ":satellite_antenna: being captured",
+    "Verified": ":white_check_mark: captured",
+    "Unknown": ":grey_question: interrupted: whether there is a file is not known",
+}
+_EVENTS_OF_CAPTURES = {"Running": "begun", "Verified": "captured"}
 _SLACK_ID = re.compile(r"[UW][A-Z0-9]{2,30}")
 _GROUP_ID = re.compile(r"S[A-Z0-9]{2,30}")
 
@@ -307,7 +320,15 @@ def fix_card(
     requester = who(str(by.get("id") or ""), str(by.get("name") or ""))
 
     title = str(spec.get("title") or name)
-    state = language(say(PHASES[shown])) if shown in PHASES else escape(shown)
+    capture = spec.get("kind") == CAPTURE
+    phases = PHASES | _PHASES_OF_CAPTURES if capture else PHASES
+    state = language(say(phases[shown])) if shown in phases else escape(shown)
+    waits: Mapping[str, Any] = status.get("waits") or {} if shown == "Approved" else {}
+    if waits.get("until"):
+        second = say(":hourglass_flowing_sand: approved; the second look is at {time}", time=when(str(waits["until"])))
+        state = language(second)
+    elif waits:
+        state = language(say(":double_vertical_bar: approved, and held back; it is looked at again until it expires"))
     radius = escape(str(spec.get("blastRadius") or "")) or say("not known")
     undo = escape(str(spec.get("undo") or "")) or say("not known")
     about = [language(say("*Blast radius:* {text}", text=radius)), language(say("*Undo:* {text}", text=undo))]
@@ -323,32 +344,34 @@ def fix_card(
         )
         few += [language(decide), language(say("Until {time}", time=when(str(spec.get("expiresAt")))))]
     blocks = [
-        _lines([f"*{escape(title)}*", state], language),
+        _lines([f"*{escape(title)}*", state, *([escape(str(waits.get("text")))] if waits else [])], language),
         _lines(about, language),
-        *_preview(status, name, language),
+        *_preview(status, name, say("*Captures:*") if capture else say("*Writes:*"), language),
         _context(few),
     ]
-    if story := _story(status, str(spec.get("node") or ""), language):
+    events = _EVENTS | _EVENTS_OF_CAPTURES if capture else _EVENTS
+    if story := _story(status, str(spec.get("node") or ""), events, language):
         blocks.append(_lines(story, language))
     if open_until:
-        blocks.append(_buttons(name, title, str(spec.get("blastRadius") or ""), language))
+        question = say("Approve this capture?") if capture else say("Approve this change?")
+        blocks.append(_buttons(name, title, str(spec.get("blastRadius") or ""), question, language))
     return _message(f"{title}: {state.split(': ', 1)[-1]}", blocks, language, request=name)
 
 
-def _preview(status: Mapping[str, Any], name: str, language: Language) -> list[Block]:
-    """What the fixer would write, as far as it fits on a card."""
+def _preview(status: Mapping[str, Any], name: str, head: str, language: Language) -> list[Block]:
+    """What would be written or captured, as far as it fits on a card."""
     lines = [str(line) for line in status.get("preview") or ()]
     if not lines:
         return []
     text = "\n".join(map(printable, lines[:PREVIEWED]))
-    blocks = [_section(language(say("*Writes:*"))), _preformatted(text.strip() or "-")]
+    blocks = [_section(language(head)), _preformatted(text.strip() or "-")]
     if (rest := len(lines) - PREVIEWED) > 0:
         more = say("{count} more lines: {command}", count=rest, command=code(f"fixes show {name}"))
         blocks.append(_context([language(more)]))
     return blocks
 
 
-def _story(status: Mapping[str, Any], node: str, language: Language) -> list[str]:
+def _story(status: Mapping[str, Any], node: str, events: Mapping[str, str], language: Language) -> list[str]:
     """What has happened to a request, a line each: who, when, and what was said."""
     lines = []
     for event in status.get("history") or ():
@@ -356,7 +379,7 @@ def _story(status: Mapping[str, Any], node: str, language: Language) -> list[str
         if phase == "Pending":
             continue
         by: Mapping[str, Any] = event.get("by") or {}
-        done = say(_EVENTS[phase], node=escape(node) or say("its node")) if phase in _EVENTS else escape(phase)
+        done = say(events[phase], node=escape(node) or say("its node")) if phase in events else escape(phase)
         if by:
             done = say("{done} by {person}", done=done, person=who(str(by.get("id") or ""), str(by.get("name") or "")))
         words = [language(done), when(str(event.get("at") or ""))]
@@ -369,9 +392,9 @@ def _story(status: Mapping[str, Any], node: str, language: Language) -> list[str
     return lines
 
 
-def _buttons(name: str, title: str, blast_radius: str, language: Language) -> Block:
+def _buttons(name: str, title: str, blast_radius: str, question: str, language: Language) -> Block:
     confirm = {
-        "title": _plain(language(say("Approve this change?")), 100),
+        "title": _plain(language(question), 100),
         "text": _plain(f"{title}. {blast_radius}", 300),
         "confirm": _plain(language(say("Approve")), 30),
         "deny": _plain(language(say("Not now")), 30),

@@ -31,6 +31,7 @@ class User(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     real_name: str = ""
     team_id: str = ""
+    guest: bool = False  # a multi-channel guest of the home team
 
 
 class Group(msgspec.Struct, forbid_unknown_fields=True):

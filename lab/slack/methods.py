@@ -193,16 +193,19 @@ class Methods:
 
     def _user_info(self, arguments: Json) -> Json:
         user = self._user(arguments)
-        home = not user.team_id
+        shared = any(user.id in channel.members and channel.has_bot for channel in self._space.config.channels)
         return {
             "user": {
                 "id": user.id,
-                "team_id": self._space.team_of(user),
+                "team_id": user.team_id or self._space.config.team.id,
                 "name": user.name,
                 "real_name": user.real_name,
                 "deleted": False,
                 "is_bot": False,
-                "is_stranger": not home,
+                "is_restricted": user.guest,
+                "is_ultra_restricted": False,
+                # of another team's member only where no channel is shared with the app
+                "is_stranger": bool(user.team_id) and not shared,
             }
         }
 
