@@ -20,7 +20,8 @@ from slack_bolt.context.ack.async_ack import AsyncAck
 from slack_bolt.request.async_request import AsyncBoltRequest
 
 from bot import speech, trail
-from bot.approvals import Approvals, GroupCache, Shown
+from bot.approvals import Approvals, Cached, Shown
+from bot.approved_captures import BUSY_S, WORKER, CaptureHands
 from bot.captures import Captures, Capturing
 from bot.cards import Cards
 from bot.conversation import Conversation, Investigate
@@ -31,9 +32,10 @@ from bot.policies import Judge, Policies
 from bot.reply import blocks
 from bot.reply.blocks import escape
 from bot.second_look import second_look
-from bot.slack import SLACK_API, Identity, Slack, escape_but_mentions, web_client
+from bot.slack import SLACK_API, Identity, Slack, escape_but_mentions, others, web_client
 from facts import say
 from fixes.approvers import Approvers
+from fixes.executor import Executor
 from fixes.request import NAME, Person, Phase
 from fixes.store import FixStore, StoreError
 
@@ -93,7 +95,8 @@ class App:
         self._language = language
         self._investigate = investigate
         self._slack = Slack(web_client(settings.bot_token, settings.api_url))
-        self._approvals = Approvals(store, approvers, GroupCache(self._slack.members))
+        self._approvers = approvers
+        self._approvals = Approvals(store, approvers, Cached(self._slack.members), outside=Cached(self._outside))
         self._capturing = capturing
         self._judge = judge
         self._cards = Cards(self._slack, store, approvers, second_look(investigate, language), language)
@@ -116,6 +119,8 @@ class App:
         self._captures = Captures(
             self._slack,
             self._approvals,
+            self._store,
+            self._cards,
             self._capturing,
             cluster=self._cluster,
             bot_name=self._me.name,
@@ -125,6 +130,7 @@ class App:
         bolt = self._wire()
         serve = self._serve_http if self._settings.mode == "http" else self._serve_socket
         cards = asyncio.ensure_future(self._guard(self._cards.run(), "keeping the cards true"))
+        capturing = asyncio.ensure_future(self._guard(self._capture_what_is_approved(), "captures"))
         self._tasks: set[asyncio.Task[None]] = set()
         try:
             for job in await asyncio.to_thread(self._journal.unfinished):
@@ -132,12 +138,20 @@ class App:
                 self._spawn(self._conversation.answer(job), f"question {job.id}")
             await serve(bolt, stop)
         finally:
+            capturing.cancel()
             # What does not end in time is in the journal, and is answered after the next start.
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=DRAIN_S)
-            for task in (cards, *self._tasks):
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(cards, *self._tasks, return_exceptions=True)
+            await asyncio.gather(capturing, *self._tasks, return_exceptions=True)
+            cards.cancel()
+            await asyncio.gather(cards, return_exceptions=True)
+
+    async def _capture_what_is_approved(self) -> None:
+        if self._capturing is not None and self._capturing.allowed != "off":
+            hands = CaptureHands(self._captures, self._capturing.plan, self._capturing.take)
+            await Executor(hands, self._store, self._approvers, worker=WORKER, busy_s=BUSY_S).run()
 
     # -- deliveries -------------------------------------------------------------------------------------------------
 
@@ -171,9 +185,8 @@ class App:
     async def _on_command(self, ack: AsyncAck, body: Body) -> None:
         if body.get("team_id") != self._me.team:
             await ack(text=self._language(say(OWN_ONLY)))
-            stranger = Person(id=str(body.get("user_id") or "?"), via="slack")
-            words = f"{COMMAND} {str(body.get('text') or '')[:100]}: {OWN_ONLY}"
-            self._spawn(self._approvals.note_refusal("", words, stranger), "a stranger's command")
+            told = self._note_stranger(f"{COMMAND} {body.get('text') or ''}", str(body.get("user_id") or "?"))
+            self._spawn(told, "a stranger's command")
             return
         try:
             said = speech.understand(str(body.get("text") or ""))
@@ -205,10 +218,27 @@ class App:
         """Before Bolt acknowledges the event, what it asks for is on disk."""
         event, identity = body["event"], str(body["event_id"])
         team = event.get("user_team") or event.get("team") or self._me.team
-        if not event.get("bot_id") and event.get("user") and team == self._me.team:
+        if not event.get("bot_id") and event.get("user"):
             place = Place(channel=event["channel"], user=event["user"], thread=event.get("thread_ts", ""))
-            context["work"] = await self._mentioned(identity, str(event.get("text") or ""), str(event["ts"]), place)
+            text = str(event.get("text") or "")
+            if team == self._me.team:
+                context["work"] = await self._mentioned(identity, text, str(event["ts"]), place)
+            elif await asyncio.to_thread(self._journal.first, identity):
+                context["work"] = self._turn_away(text, place)
         await next()
+
+    async def _turn_away(self, text: str, place: Place) -> None:
+        """Another workspace's member, who mentioned the bot."""
+        await self._note_stranger(text, place.user)
+        await self._tell(self._language(say(OWN_ONLY)), place)
+
+    async def _note_stranger(self, text: str, user: str) -> None:
+        """What a stranger wrote is a denial in the trail, of the request that it names."""
+        name = next((word for word in map(_bare, text.split()) if NAME.fullmatch(word)), "")
+        await self._approvals.note_refusal(name, f"{text[:100]}: {OWN_ONLY}", Person(id=user, via="slack"))
+
+    async def _outside(self, user: str) -> str:
+        return await self._slack.outside(user, self._me.team)
 
     async def _mentioned(self, identity: str, text: str, ts: str, place: Place) -> Coroutine[Any, Any, None] | None:
         """What is to be done about a mention; None when it was done before."""
@@ -304,9 +334,9 @@ class App:
         """Whether another workspace's member did this, who is told, and whose try is in the audit trail."""
         if _team(body) == self._me.team:
             return False
-        others = say("People of another workspace decide nothing here. Nothing was changed.")
-        await self._tell(self._language(others), place)
-        await self._approvals.note_refusal(name, f"{to}: {others}", Person(id=place.user, via="slack"), shown)
+        refusal = others()
+        await self._tell(self._language(refusal), place)
+        await self._approvals.note_refusal(name, f"{to}: {refusal}", Person(id=place.user, via="slack"), shown)
         return True
 
     async def _ask_reason(self, body: Body) -> None:
@@ -546,6 +576,10 @@ def _place_of_click(body: Body) -> Place:
         thread=container.get("thread_ts", ""),
         response_url=body.get("response_url", ""),
     )
+
+
+def _bare(word: str) -> str:
+    return word.strip("`*_\"',;.").lower()
 
 
 def _team(body: Body) -> str:

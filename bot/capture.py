@@ -92,6 +92,19 @@ class Take(Protocol):
     async def __call__(self, wanted: Wanted, *, progress: Progress | None = None) -> Captured: ...
 
 
+class Planned(msgspec.Struct, frozen=True, kw_only=True):
+    """What a capture would look at."""
+
+    ends: tuple[Endpoint, Endpoint]
+    lines: tuple[str, ...]  # for who decides whether it is made
+
+
+class Plan(Protocol):
+    """`plan`, bound to a cluster."""
+
+    async def __call__(self, wanted: Wanted) -> Planned: ...
+
+
 def understand(said: Sequence[str]) -> Wanted:
     """Two pods, perhaps a port, and options among the words. Raises UserError."""
     plain: list[str] = []
@@ -176,6 +189,31 @@ class _Node:
     def until(self, at_ns: int) -> tuple[int, int]:
         """Between which times of this machine's clock it was that time by the node's, ns."""
         return at_ns - self.most, at_ns - self.least
+
+
+async def plan(wanted: Wanted, *, cluster: Cluster) -> Planned:
+    """Which places of which nodes, which packets, and how much of them; no probe is asked. Raises UserError where
+    `capture` would."""
+    known = await cluster.look(wanted.asked)
+    asks = [node.ask for node in _nodes(known, wanted)]
+    port = f", {wanted.asked.protocol} port {wanted.asked.port}" if wanted.asked.port else ""
+    pairs = " and ".join(f"{one} - {other}{port}" for one, other in asks[0].pairs)
+    return Planned(
+        ends=_ends(known),
+        lines=(
+            *map(_places, asks),
+            f"packets {pairs}, both ways, and ICMP errors about them",
+            "whole packets, with what the applications say" if wanted.payload else "headers only, payloads are cut off",
+            f"for {wanted.seconds:g} s, {wanted.packets} packets at most",
+        ),
+    )
+
+
+def _places(ask: CaptureAsk) -> str:
+    """Where a node would look, in a line."""
+    pods = [f"in {pod.name}, at {pod.interface or 'its veth'}" for pod in ask.pods]
+    uplink = f"the uplink ({', '.join(ask.uplink_addresses)})" if ask.uplink_addresses else "the uplink"
+    return f"{ask.node}: {', '.join([*pods, *ask.tunnels, uplink])}, every other device they pass"
 
 
 async def capture(

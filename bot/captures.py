@@ -5,29 +5,38 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from bot.approvals import Approvals, GroupsUnknown
-from bot.capture import Captured, Take, Wanted, headline, notes, table, understand
+from bot.approved_captures import Outcome, Place, capture_spec
+from bot.capture import Captured, Plan, Take, Wanted, headline, notes, table, understand
+from bot.cards import Cards
 from bot.conversation import Ticker
 from bot.errors import UserError
 from bot.language import ENGLISH, Language
 from bot.reply import blocks
-from bot.reply.blocks import escape
+from bot.reply.blocks import Message, escape
 from bot.slack import NotInChannel, Slack, escape_but_mentions
 from facts import say
-from fixes.request import Person
+from fixes.request import CAPTURE, Card, Person
+from fixes.store import FixStore, StoreError
 
 log = logging.getLogger(__name__)
+
+STOPPED = say("I was stopped in the middle of it, and what was captured is gone. Please ask again.")
+BROKEN = say("Something in me broke, and the log has it. Nothing was captured.")
 
 
 class Capturing(NamedTuple):
     """How the bot captures."""
 
     take: Take
-    allowed: str  # "headers": everybody headers, approvers whole packets; "approvers": nobody else; "off"
+    plan: Plan
+    # "headers": everybody headers, whole packets approvers or with their approval; "approval": everybody, each with the
+    # approval of another person; "approvers": nobody else; "off"
+    allowed: str
 
 
 class Captures:
@@ -37,6 +46,8 @@ class Captures:
         self,
         slack: Slack,
         approvals: Approvals,
+        store: FixStore,
+        cards: Cards,
         capturing: Capturing | None,
         *,
         cluster: str,
@@ -46,6 +57,8 @@ class Captures:
         """capturing: None where nothing is to be captured from Slack."""
         self._slack = slack
         self._approvals = approvals
+        self._store = store
+        self._cards = cards
         self._capturing = capturing
         self._cluster = cluster
         self._bot_name = bot_name
@@ -60,10 +73,15 @@ class Captures:
         except UserError as error:
             refusal = escape(error.sentence)
         else:
-            refusal = escape_but_mentions(self._language(await self._refusal(wanted, channel, user)))
+            judged = await self._judged(wanted, channel, user)
+            refusal = escape_but_mentions(self._language(judged.refusal))
             if not refusal and self._capturing is not None:
                 try:
-                    await self._capture(wanted, self._capturing.take, channel, user, thread)
+                    if judged.to_be_approved:
+                        await self._ask(wanted, self._capturing.plan, channel, user, thread)
+                    else:
+                        place = Place(channel=channel, thread=thread, message="", asked_by=user)
+                        await self.make(wanted, self._capturing.take, place)
                 except NotInChannel:
                     refusal = self._language(
                         say(
@@ -74,70 +92,128 @@ class Captures:
         if refusal:
             await self._slack.whisper(refusal, channel=channel, user=user, thread=thread, response_url=response_url)
 
-    async def _refusal(self, wanted: Wanted, channel: str, user: str) -> str:
-        """Why this person may not have this, "" when they may. What is not known is a no."""
-        if self._capturing is None or self._capturing.allowed == "off":
+    async def _judged(self, wanted: Wanted, channel: str, user: str) -> _Judged:
+        """What is not known is a no."""
+        allowed = self._capturing.allowed if self._capturing else "off"
+        if allowed == "off":
             log.info("audit: capture %s by %s in %s: refused, switched off", wanted, user, channel)
-            return say(
+            off = say(
                 "Nothing is captured from Slack here (CALICO_WHY_SLACK_CAPTURE). Who holds the bot's certificate "
                 "captures in a terminal: {command}",
                 command=f"calico-why capture {wanted}",
             )
-        entry = "everybody"
-        if wanted.payload or self._capturing.allowed != "headers":
+            return _Judged(refusal=off)
+        entry = "everybody" if allowed == "headers" and not wanted.payload else ""
+        if not entry and allowed != "approval":
             try:
-                entry = await self._approvals.entry(Person(id=user, via="slack"), "capture")
+                entry = await self._approvals.entry(Person(id=user, via="slack"), CAPTURE)
             except GroupsUnknown as unknown:
                 log.info("audit: capture %s by %s in %s: refused, %s", wanted, user, channel, unknown)
-                return say(
+                silent = say(
                     "Slack did not say who may capture ({why}), so nobody may for now. Try again later.", why=unknown
                 )
-            if not entry:
-                log.info("audit: capture %s by %s in %s: refused, no approver", wanted, user, channel)
-                return say(
-                    "You may not capture whole packets: {who_may} Headers you may: leave out --payload."
-                    if self._capturing.allowed == "headers"
-                    else "You may not capture: {who_may}",
-                    who_may=self._approvals.who_may("slack", "capture"),
-                )
-        log.info("audit: capture %s by %s in %s: allowed by %s", wanted, user, channel, entry)
-        return ""
+                return _Judged(refusal=silent)
+        if entry:
+            log.info("audit: capture %s by %s in %s: allowed by %s", wanted, user, channel, entry)
+            return _Judged()
+        if allowed != "approvers" and self._approvals.anybody(CAPTURE):
+            log.info("audit: capture %s by %s in %s: to be approved", wanted, user, channel)
+            return _Judged(to_be_approved=True)
+        log.info("audit: capture %s by %s in %s: refused, no approver", wanted, user, channel)
+        refused = say(
+            "You may not capture whole packets: {who_may} Headers you may: leave out --payload."
+            if allowed == "headers"
+            else "You may not capture: {who_may}",
+            who_may=self._approvals.who_may("slack", CAPTURE),
+        )
+        return _Judged(refusal=refused)
 
-    async def _capture(self, wanted: Wanted, take: Take, channel: str, user: str, thread: str) -> None:
-        message = partial(blocks.capture, str(wanted), asked_by=user, cluster=self._cluster, language=self._language)
+    async def _ask(self, wanted: Wanted, plan: Plan, channel: str, user: str, thread: str) -> None:
+        """A message that says what is asked for, and in its thread the card that decides."""
+        message = self._message(wanted, user)
         ts = await self._slack.post(channel, message(say("looking")), thread)
+        place = Place(channel=channel, thread=thread or ts, message=ts, asked_by=user)
+        try:
+            planned = await plan(wanted)
+            spec = capture_spec(wanted, planned, place, self._cluster, self._store.now())
+            request = await self._store.create(spec)
+            request = await self._store.note_preview(request.name, planned.lines)
+            waits = say("A second person has to approve this: {name}, in this thread.", name=request.name)
+            await self._slack.update(channel, ts, message(notes=[self._language(waits)]))
+            card = await self._slack.post(channel, self._cards.message(request), place.thread)
+            await self._cards.placed(request.name, Card(channel=channel, thread=place.thread, ts=card))
+        except (UserError, StoreError) as error:
+            await self._slack.update(channel, ts, message(notes=[error.sentence]))
+        except Exception:
+            log.exception("capture %s could not be asked for", wanted)
+            await self._slack.update(channel, ts, message(notes=[self._language(BROKEN)]))
+
+    async def make(self, wanted: Wanted, take: Take, place: Place) -> Outcome:
+        """Capture, and tell of it in that place. Raises UserError when Slack does not take what is said."""
+        message = self._message(wanted, place.asked_by)
+        channel, ts = place.channel, place.message
+        if ts:
+            await self._slack.update(channel, ts, message(say("looking")))
+        else:
+            ts = await self._slack.post(channel, message(say("looking")), place.thread)
         try:
             async with Ticker(lambda text: self._slack.update(channel, ts, message(text))) as tick:
                 captured = await take(wanted, progress=tick.tell)
         except UserError as error:
             await self._slack.update(channel, ts, message(notes=[error.sentence]))
-            return
+            return Outcome(False, error.sentence)
         except asyncio.CancelledError:
-            stopped = say("I was stopped in the middle of it, and what was captured is gone. Please ask again.")
-            await self._slack.update(channel, ts, message(notes=[self._language(stopped)]))
+            await self._slack.update(channel, ts, message(notes=[self._language(STOPPED)]))
             raise
         except Exception:
             log.exception("capture %s could not be made", wanted)
-            broken = say("Something in me broke, and the log has it. Nothing was captured.")
-            await self._slack.update(channel, ts, message(notes=[self._language(broken)]))
-            return
+            await self._slack.update(channel, ts, message(notes=[self._language(BROKEN)]))
+            return Outcome(False, ENGLISH(BROKEN))
         told = notes(captured, self._language)
-        if captured.packets:
-            told += await self._uploaded(captured, channel, thread or ts)
+        lost = await self._uploaded(captured, channel, place.thread or ts) if captured.packets else ""
+        if lost:
+            told.append(self._language(lost))
         head, rows = headline(captured, self._language), table(captured, self._language)
         await self._slack.update(channel, ts, message(headline=head, table=rows, notes=told))
+        return Outcome(False, ENGLISH(lost)) if lost else Outcome(True, _outcome(captured))
 
-    async def _uploaded(self, captured: Captured, channel: str, thread: str) -> list[str]:
+    async def broken_off(self, wanted: Wanted, place: Place) -> None:
+        """Another process began this one and told nothing more. Never raises: what matters is on the card."""
+        if not place.message:
+            return
+        try:
+            message = self._message(wanted, place.asked_by)(notes=[self._language(STOPPED)])
+            await self._slack.update(place.channel, place.message, message)
+        except UserError as error:
+            log.warning("capture %s broke off, which could not be told: %s", wanted, error.sentence)
+
+    def _message(self, wanted: Wanted, user: str) -> Callable[..., Message]:
+        return partial(blocks.capture, str(wanted), asked_by=user, cluster=self._cluster, language=self._language)
+
+    async def _uploaded(self, captured: Captured, channel: str, thread: str) -> str:
         """The file goes to the thread; why it could not, to be told."""
         try:
             await self._slack.upload(
                 captured.file, name=captured.name, title=f"capture {captured.wanted}", channel=channel, thread=thread
             )
         except UserError as error:
-            lost = say(
+            return say(
                 "The file could not be uploaded: {why} In a terminal it is written to disk: {command}",
                 why=error.sentence,
                 command=f"calico-why capture {captured.wanted}",
             )
-            return [self._language(lost)]
-        return []
+        return ""
+
+
+class _Judged(NamedTuple):
+    """Whether somebody may have a capture: at once, if neither of these. refusal: why not at all, as `say` puts it."""
+
+    refusal: str = ""
+    to_be_approved: bool = False
+
+
+def _outcome(captured: Captured) -> str:
+    """What the request's end says."""
+    file = f"{captured.name} is in the thread" if captured.packets else "so there is no file"
+    missing = "" if captured.complete else " Not every place could be looked at."
+    return f"{headline(captured, ENGLISH)}, {file}.{missing}"

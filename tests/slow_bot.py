@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from bot.app import App
+from bot.capture import Captured, Wanted
 from bot.commands.serve import slack_settings
 from bot.investigate import Investigation, Progress
 from bot.journal import Journal
@@ -20,6 +21,7 @@ from fixes.store import connect
 from tests.answers import wrong_mac
 from tests.fix_cluster import NAMESPACE
 from tests.test_bot_slack import no_cluster
+from tests.test_capture_slack import Takes
 
 
 async def main(kubeconfig: str, state: str, hold: str) -> None:
@@ -31,11 +33,18 @@ async def main(kubeconfig: str, state: str, hold: str) -> None:
             await asyncio.Event().wait()
         return msgspec.structs.replace(wrong_mac(), asked=" ".join(words), asked_by=asked_by)
 
+    class Stuck(Takes):
+        async def __call__(self, wanted: Wanted, *, progress: Progress | None = None) -> Captured:
+            print("capturing", flush=True)
+            await asyncio.Event().wait()
+            return await super().__call__(wanted, progress=progress)
+
     async with connect(kubeconfig, NAMESPACE) as store:
         app = App(
             slack_settings(os.environ),
             investigate=investigate,
             judge=no_cluster,
+            capturing=Stuck().capturing("approval"),
             store=store,
             approvers=Approvers.from_environment(),
             journal=Journal(Path(state)),

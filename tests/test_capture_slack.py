@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bot.capture import Captured, Progress, Row, Wanted, capture
+from bot.capture import Captured, Planned, Progress, Row, Wanted, capture, plan
 from bot.captures import Capturing
 from bot.commands.serve import capture_setting
 from bot.errors import UserError
@@ -20,6 +21,7 @@ from bot.settings import from_environment
 from bot.slack import Slack, SlackFailed, web_client
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
+from facts import Endpoint
 from fixes.approvers import Approvers
 from lab.client import Lab
 from lab.slack import LocalSlack
@@ -43,6 +45,18 @@ class Takes:
         self.go.set()
         self.trouble: Exception | None = None
         self.packets = 1
+        self.ends = (
+            Endpoint(name="shop/cart", kind="pod", node="node-a", address="10.244.1.5"),
+            Endpoint(name="shop/db", kind="pod", node="node-b", address="10.244.2.7"),
+        )
+
+    def capturing(self, allowed: str) -> Capturing:
+        return Capturing(self, self.plan, allowed)
+
+    async def plan(self, wanted: Wanted) -> Planned:
+        if self.trouble:
+            raise self.trouble
+        return Planned(ends=self.ends, lines=("node-a: in shop/cart, the uplink", "node-b: in shop/db, the uplink"))
 
     async def __call__(self, wanted: Wanted, *, progress: Progress | None = None) -> Captured:
         self.asked.append(wanted)
@@ -87,7 +101,7 @@ async def finished(room: Room, text: str) -> dict[str, Any]:
 
 async def test_the_message_becomes_the_summary_and_the_file_is_in_its_thread(room: Room) -> None:
     takes = Takes()
-    room.capturing = Capturing(takes, "headers")
+    room.capturing = takes.capturing("headers")
     takes.go.clear()
     async with room.bot():
         await room.ask(f"{ASKED} --seconds 3", user="cleo")
@@ -104,7 +118,7 @@ async def test_the_message_becomes_the_summary_and_the_file_is_in_its_thread(roo
 
 
 async def test_a_mention_is_answered_in_its_thread(room: Room) -> None:
-    room.capturing = Capturing(Takes(), "headers")
+    room.capturing = Takes().capturing("headers")
     async with room.bot(language("zh")):
         await room.slack.mention("ana", ROOM, "capture shop/cart shop/db —seconds 2")
         ts = room.slack.messages(ROOM)[-1]["ts"]
@@ -115,7 +129,6 @@ async def test_a_mention_is_answered_in_its_thread(room: Room) -> None:
 @pytest.mark.parametrize(
     ("allowed", "words", "user", "told"),
     [
-        ("headers", "--payload", "cleo", "You may not capture whole packets: <!subteam^S0NETOPS> may. Headers you may"),
         ("headers", "", "cleo", ""),
         ("headers", "--payload", "ana", ""),
         ("approvers", "", "cleo", "You may not capture: <!subteam^S0NETOPS> may."),
@@ -129,7 +142,7 @@ async def test_who_may_capture_what(
 ) -> None:
     caplog.set_level(logging.INFO)
     takes = Takes()
-    room.capturing = Capturing(takes, allowed)
+    room.capturing = takes.capturing(allowed)
     async with room.bot():  # "payload" is a word Bolt's HTTP mode trips over
         await room.ask(f"{ASKED} {words}", user=user)
         if told:
@@ -152,7 +165,7 @@ async def test_where_nobody_is_known_to_be_an_approver_nobody_gets_whole_packets
     """An empty list, and a group that Slack does not tell: both are a no."""
     async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
         room, takes = Room("socket", slack, cluster, store, tmp_path / "state"), Takes()
-        room.capturing, room.approvers = Capturing(takes, "headers"), approvers
+        room.capturing, room.approvers = takes.capturing("headers"), approvers
         async with room.bot():
             await room.ask(f"{ASKED} --payload")
             words = "did not say who may capture" if approvers.entries else "nobody may, because the list of approvers"
@@ -168,7 +181,7 @@ async def test_a_bot_told_nothing_about_captures_makes_none(room: Room) -> None:
 
 async def test_trouble_is_told_where_the_question_was(room: Room) -> None:
     takes = Takes()
-    room.capturing = Capturing(takes, "headers")
+    room.capturing = takes.capturing("headers")
     async with room.bot():
         takes.trouble = UserError("shop/db is a Service; name one of the pods behind it.")
         await room.ask(ASKED)
@@ -185,7 +198,7 @@ async def test_trouble_is_told_where_the_question_was(room: Room) -> None:
 async def test_a_bot_that_stops_in_the_middle_says_so(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bot.app.DRAIN_S", 0.1)
     takes = Takes()
-    room.capturing = Capturing(takes, "headers")
+    room.capturing = takes.capturing("headers")
     takes.go.clear()
     async with room.bot():
         await room.ask(ASKED)
@@ -196,7 +209,7 @@ async def test_a_bot_that_stops_in_the_middle_says_so(room: Room, monkeypatch: p
 async def test_a_file_slack_does_not_take_is_told_with_another_way(tmp_path: Path) -> None:
     async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
         room = Room("socket", slack, cluster, store, tmp_path / "state")
-        room.capturing = Capturing(Takes(), "headers")
+        room.capturing = Takes().capturing("headers")
         slack.faults.fail("files.completeUploadExternal", "500", times=5)
         async with room.bot():
             await room.ask(ASKED)
@@ -213,7 +226,7 @@ async def test_a_file_goes_nowhere_but_to_slack() -> None:
 
 def test_a_setting_nobody_can_mean_keeps_the_bot_from_starting() -> None:
     assert capture_setting({}) == "headers"
-    with pytest.raises(UserError, match=r"headers .* approvers .* off"):
+    with pytest.raises(UserError, match=r"headers .* approval .* approvers .* off"):
         capture_setting({"CALICO_WHY_SLACK_CAPTURE": "yes"})
 
 
@@ -247,7 +260,7 @@ async def test_from_the_channel_to_a_file_of_real_packets(lab: Lab, browser: str
             return await capture(wanted, cluster=cluster, probes=probes, progress=told)
 
         room = Room("socket", slack, fixes, store, tmp_path / "state")
-        room.capturing = Capturing(take, "headers")
+        room.capturing = Capturing(take, partial(plan, cluster=cluster), "headers")
         async with room.bot(), sitting(browser, slack) as page:
             await page.type("#composer-text", f"{ASKED} --seconds 20 --packets 16")
             await page.press("Enter")

@@ -86,10 +86,11 @@ def slack_settings(environment: Mapping[str, str]) -> SlackSettings:
 def capture_setting(environment: Mapping[str, str]) -> str:
     """What may be captured from Slack. Raises UserError for a setting that cannot be meant."""
     setting = environment.get("CALICO_WHY_SLACK_CAPTURE") or "headers"
-    if setting not in ("headers", "approvers", "off"):
+    if setting not in ("headers", "approval", "approvers", "off"):
         raise UserError(
-            f"CALICO_WHY_SLACK_CAPTURE is {setting!r}; it is headers (everybody may capture headers, approvers whole "
-            "packets), approvers (nobody else may capture), or off."
+            f"CALICO_WHY_SLACK_CAPTURE is {setting!r}; it is headers (everybody may capture headers, whole packets are "
+            "for approvers or need their approval), approval (a second person has to approve each capture), approvers "
+            "(nobody else may capture), or off."
         )
     return setting
 
@@ -99,7 +100,7 @@ async def _serve(
 ) -> None:
     from bot import watch
     from bot.app import App
-    from bot.capture import Captured, Wanted, capture
+    from bot.capture import Captured, Planned, Wanted, capture, plan
     from bot.captures import Capturing
     from bot.journal import Journal
     from bot.second_opinion import SecondOpinion, second_opinion
@@ -116,8 +117,8 @@ async def _serve(
     approvers = Approvers.from_environment()
     if not approvers.entries:
         log.warning("CALICO_WHY_APPROVERS is empty: fixes are proposed, and nobody may approve them.")
-    for entry in approvers.unreadable:
-        log.warning("CALICO_WHY_APPROVERS: %r lets nobody in: it is no Slack id, group id or kubernetes:NAME.", entry)
+    for wrong in approvers.unreadable:
+        log.warning("%s.", wrong)
     if settings.state is None:
         log.warning("CALICO_WHY_STATE is not set: a question accepted just before a restart of the bot is lost.")
     try:
@@ -151,6 +152,9 @@ async def _serve(
             async def take(wanted: Wanted, *, progress: Progress | None = None) -> Captured:
                 return await capture(wanted, cluster=cluster, probes=probes, progress=progress)
 
+            async def planned(wanted: Wanted) -> Planned:
+                return await plan(wanted, cluster=cluster)
+
             async def judge(asked: Asked) -> SecondOpinion:
                 return await second_opinion(asked, cluster=cluster)
 
@@ -163,7 +167,7 @@ async def _serve(
                 store=store,
                 approvers=approvers,
                 journal=journal,
-                capturing=Capturing(take, capturing),
+                capturing=Capturing(take, planned, capturing),
                 cluster=cluster.name,
                 language=language,
             )
