@@ -17,7 +17,7 @@ from bot.fix_requests import requested
 from bot.investigate import Investigation, Progress
 from bot.journal import Job, Journal
 from bot.language import ENGLISH, Language
-from bot.reply import blocks, picture, wording
+from bot.reply import blocks, picture, png, wording
 from bot.reply.blocks import Message, escape
 from bot.slack import NotInChannel, Slack
 from facts import say
@@ -121,10 +121,11 @@ class Conversation:
         drawn = picture.render(investigation, self._language) if diagnosis.verdict != "healthy" else ""
         if not drawn:
             return
+        shown = await asyncio.to_thread(png.render, drawn)  # an SVG has to be opened to be seen
         try:
             await self._slack.upload(
-                drawn.encode(),
-                name=f"{investigation.id}.svg",
+                shown or drawn.encode(),
+                name=f"{investigation.id}.{'png' if shown else 'svg'}",
                 title=self._language(say("The path: {legs}", legs=investigation.asked)),
                 channel=channel,
                 thread=thread,

@@ -221,7 +221,7 @@ async def test_the_question_becomes_its_answer(room: Room) -> None:
         replies = room.slack.messages(ROOM, thread)
         assert [reply["text"].partition(":")[0] for reply in replies[:2]] == ["The path", "Evidence"]
         (drawn,) = replies[4]["files"]
-        assert (drawn["mimetype"], drawn["title"]) == ("image/svg+xml", "The path: shop/cart shop/db 5432/tcp")
+        assert (drawn["mimetype"], drawn["title"]) == ("image/png", "The path: shop/cart shop/db 5432/tcp")
         assert "last good source node, first bad source tunnel" in drawn["alt_txt"]
         assert (request.status.phase, request.spec.requested_by.id) == (Phase.PENDING, "U0ANA")
         assert room.answers.asked == ["shop/cart shop/db 5432/tcp"]

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", help="a file saved by `why` or by the bot: inv-….json")
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="form of the answer")
     parser.add_argument("--verbose", "-v", action="store_true", help="list everything that was checked and seen")
-    parser.add_argument("--picture", metavar="FILE.svg", help="draw the path, with what is wrong, into this file")
+    parser.add_argument("--picture", metavar="FILE.svg|png", help="draw the path, with what is wrong, into this file")
     languages.add_argument(parser)
 
 

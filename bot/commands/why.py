@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", choices=("text", "json", "slack"), default="text", help="form of the answer")
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 when a cause was found")
     parser.add_argument("--verbose", "-v", action="store_true", help="list everything that was checked and seen")
-    parser.add_argument("--picture", metavar="FILE.svg", help="draw the path, with what is wrong, into this file")
+    parser.add_argument("--picture", metavar="FILE.svg|png", help="draw the path, with what is wrong, into this file")
     parser.add_argument(
         "--request-fix",
         action="store_true",
@@ -133,13 +133,16 @@ class _Watching:
 
 def draw(answer: Investigation, file: Path, language: Language) -> None:
     """Its picture. Raises UserError when it cannot be written, or when no path is known that could be drawn."""
-    from bot.reply import picture
+    from bot.reply import picture, png
 
     drawn = picture.render(answer, language)
     if not drawn:
         raise UserError(f"No path between the two is known, so {file} was not drawn. The answer says what is missing.")
+    content = png.render(drawn) if file.suffix.lower() == ".png" else drawn.encode()
+    if not content:
+        raise UserError(f"{file} was not drawn: a PNG of it cannot be made. Give --picture a file that ends in .svg.")
     try:
-        file.write_text(drawn, encoding="utf-8")
+        file.write_bytes(content)
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error.strerror}. Give another file to --picture.") from None
 
