@@ -67,6 +67,7 @@ _EVENTS = {
 }
 # What is said otherwise of a request for a capture.
 _PHASES_OF_CAPTURES = {
+    **PHASES,
     "Rejected": ":no_entry_sign: rejected, nothing was captured",
     "Expired": ":alarm_clock: expired, nothing was captured",
     "Stale": ":alarm_clock: stale, nothing was captured: a pod is not the one it was",
@@ -76,7 +77,7 @@ _PHASES_OF_CAPTURES = {
     "Verified": ":white_check_mark: captured",
     "Unknown": ":grey_question: interrupted: whether there is a file is not known",
 }
-_EVENTS_OF_CAPTURES = {"Running": "begun", "Verified": "captured"}
+_EVENTS_OF_CAPTURES = {**_EVENTS, "Running": "begun", "Verified": "captured"}
 _SLACK_ID = re.compile(r"[UW][A-Z0-9]{2,30}")
 _GROUP_ID = re.compile(r"S[A-Z0-9]{2,30}")
 
@@ -321,8 +322,8 @@ def fix_card(
 
     title = str(spec.get("title") or name)
     capture = spec.get("kind") == CAPTURE
-    phases = PHASES | _PHASES_OF_CAPTURES if capture else PHASES
-    state = language(say(phases[shown])) if shown in phases else escape(shown)
+    known = say(_PHASES_OF_CAPTURES[shown] if capture else PHASES[shown]) if shown in PHASES else escape(shown)
+    state = language(known)
     waits: Mapping[str, Any] = status.get("waits") or {} if shown == "Approved" else {}
     if waits.get("until"):
         second = say(":hourglass_flowing_sand: approved; the second look is at {time}", time=when(str(waits["until"])))
@@ -349,8 +350,7 @@ def fix_card(
         *_preview(status, name, say("*Captures:*") if capture else say("*Writes:*"), language),
         _context(few),
     ]
-    events = _EVENTS | _EVENTS_OF_CAPTURES if capture else _EVENTS
-    if story := _story(status, str(spec.get("node") or ""), events, language):
+    if story := _story(status, str(spec.get("node") or ""), language, capture=capture):
         blocks.append(_lines(story, language))
     if open_until:
         question = say("Approve this capture?") if capture else say("Approve this change?")
@@ -371,7 +371,7 @@ def _preview(status: Mapping[str, Any], name: str, head: str, language: Language
     return blocks
 
 
-def _story(status: Mapping[str, Any], node: str, events: Mapping[str, str], language: Language) -> list[str]:
+def _story(status: Mapping[str, Any], node: str, language: Language, *, capture: bool) -> list[str]:
     """What has happened to a request, a line each: who, when, and what was said."""
     lines = []
     for event in status.get("history") or ():
@@ -379,7 +379,10 @@ def _story(status: Mapping[str, Any], node: str, events: Mapping[str, str], lang
         if phase == "Pending":
             continue
         by: Mapping[str, Any] = event.get("by") or {}
-        done = say(events[phase], node=escape(node) or say("its node")) if phase in events else escape(phase)
+        done = escape(phase)
+        if phase in _EVENTS:
+            where = escape(node) or say("its node")
+            done = say(_EVENTS_OF_CAPTURES[phase] if capture else _EVENTS[phase], node=where)
         if by:
             done = say("{done} by {person}", done=done, person=who(str(by.get("id") or ""), str(by.get("name") or "")))
         words = [language(done), when(str(event.get("at") or ""))]
