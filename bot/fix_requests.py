@@ -14,7 +14,8 @@ from fixes.store import FixStore
 
 
 async def request_fixes(investigation: Investigation, store: FixStore, requested_by: Person) -> list[dict[str, object]]:
-    """Custom resources of the requests for this answer, one for each cause that a kind of fix can mend; [] for none.
+    """Custom resources of the requests for this answer: one for each cause that a kind of fix can mend, and of leaked
+    addresses one for each of the first few; [] for none.
 
     A request for exactly the same change that waits or is being done is given instead of a second one.
     Raises fixes.store.StoreError (it has a `sentence`).
@@ -27,7 +28,7 @@ async def requested(investigation: Investigation, store: FixStore, requested_by:
     proposals = [
         proposal
         for cause in (*investigation.diagnosis.causes, *_warnings(investigation.diagnosis))
-        if (proposal := _proposal(cause, investigation, store, requested_by))
+        for proposal in _proposals(cause, investigation, store, requested_by)
     ]
     if not proposals:
         return []
@@ -57,12 +58,13 @@ def _change(spec: Spec) -> str:
     return digest(spec.kind, spec.node, arguments, ())
 
 
-def _proposal(cause: Cause, investigation: Investigation, store: FixStore, requested_by: Person) -> Spec | None:
-    kind = kinds().get(cause.fix)
-    arguments = kind.propose(cause, investigation.diagnosis.facts) if kind else None
-    if kind is None or arguments is None:
-        return None
-    return _spec(kind, arguments, cause, investigation, store, requested_by)
+def _proposals(cause: Cause, investigation: Investigation, store: FixStore, requested_by: Person) -> list[Spec]:
+    facts = investigation.diagnosis.facts
+    for kind in filter(None, map(kinds().get, (cause.fix, *cause.other_fixes))):
+        if (first := kind.propose(cause, facts)) is not None:
+            found = (first, *kind.more(cause, facts))
+            return [_spec(kind, arguments, cause, investigation, store, requested_by) for arguments in found]
+    return []
 
 
 def _spec(

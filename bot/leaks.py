@@ -17,7 +17,7 @@ TUNNELS = ("vxlan", "tunl", "wireguard", "wg")  # a borrowed address has its own
 
 
 async def with_routes(cluster: Cluster, probes: Probes, known: Sequence[Fact]) -> list[Fact]:
-    """The same facts; a leaked address that no node has a route to says so (calico.md 2.3, P5).
+    """The same facts; leaked addresses that no node has a route to say so (calico.md 2.3, P5).
 
     Each node must have answered: of one that did not nobody knows.
     """
@@ -32,18 +32,27 @@ async def _asked(cluster: Cluster, probes: Probes, leaked: LeakedAddresses) -> L
         nodes = await cluster.api.pages("/api/v1/nodes")
     except (Missing, Refused, Unreachable, UserError):
         return leaked
-    addresses = {str(node["metadata"]["name"]): _internal(node) for node in nodes}
+    nodes_at = {str(node["metadata"]["name"]): _internal(node) for node in nodes}
+    wanted = [leaked.address, *(one.address for one in leaked.others)]
     family = 6 if ":" in leaked.address else 4
-    way = Way(destination=leaked.address)
-    asks = [NodeAsk(node=name, family=family, felix=False, tunnel_device="", ways=(way,)) for name in addresses]
-    answers = [
-        fact
-        for fact in await probes.ask(asks, addresses)
-        if isinstance(fact, RouteLookup) and (fact.destination, fact.source) == (leaked.address, "")
-    ]
-    if {fact.node for fact in answers} != set(addresses) or any(_to_pod(fact) for fact in answers):
-        return leaked
-    return msgspec.structs.replace(leaked, no_route_on=tuple(sorted(addresses)))
+    ways = tuple(Way(destination=address) for address in wanted)
+    asks = [NodeAsk(node=name, family=family, felix=False, tunnel_device="", ways=ways) for name in nodes_at]
+    looks: dict[str, list[RouteLookup]] = {address: [] for address in wanted}
+    for fact in await probes.ask(asks, nodes_at):
+        if isinstance(fact, RouteLookup) and not fact.source and fact.destination in looks:
+            looks[fact.destination].append(fact)
+
+    def unrouted(address: str) -> bool:
+        told = looks[address]
+        return {fact.node for fact in told} == set(nodes_at) and not any(_to_pod(fact) for fact in told)
+
+    everywhere = tuple(sorted(nodes_at))
+    return msgspec.structs.replace(
+        leaked,
+        no_route_on=everywhere if unrouted(leaked.address) else (),
+        others=tuple(msgspec.structs.replace(one, unrouted=unrouted(one.address)) for one in leaked.others),
+        asked=everywhere if leaked.others else (),
+    )
 
 
 def _to_pod(route: RouteLookup) -> bool:

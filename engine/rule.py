@@ -149,6 +149,7 @@ class CauseRule(Rule):
     after_peer: tuple[str, ...] = ()
     remedy: str = ""
     fix: str = ""
+    other_fixes: tuple[str, ...] = ()
     at: Ref | None = None  # the node it is about
     stage: str = ""  # where on its leg a packet is lost
     both_ways: bool = False  # it breaks the other leg as well
@@ -187,6 +188,7 @@ class CauseRule(Rule):
             evidence=evidence,
             remedy=self.remedy,
             fix=self.fix,
+            other_fixes=self.other_fixes,
             heals_within_s=self.heals_within_s if found.heals_within_s is None else found.heals_within_s,
         )
 
@@ -197,6 +199,7 @@ def cause(
     severity: str,
     remedy: str,
     fix: str = "",
+    other_fixes: Iterable[str] = (),
     at: Ref | None = None,
     stage: str = "",
     after: Iterable[str] = (),
@@ -213,7 +216,7 @@ def cause(
     """A failure mode. The body gets one fact per pattern by name and returns None, what `say` made, or a `Finding`.
 
     title: what a person reads first. remedy: a sentence for a person.
-    fix: a kind of fix (fixes/kinds) that people can approve.
+    fix: a kind of fix (fixes/kinds) that people can approve. other_fixes: kinds for what that one cannot mend.
     after: failure modes of the same node whose echo this one may be; after_peer: those of the leg's other node.
     last_resort: told as a warning where fresh packets pass, or where something else explains why they do not.
     silent_while_well: not told at all where fresh packets pass.
@@ -242,6 +245,7 @@ def cause(
             after_peer=tuple(after_peer),
             remedy=remedy,
             fix=fix,
+            other_fixes=tuple(other_fixes),
             at=at,
             stage=stage,
             both_ways=both_ways,

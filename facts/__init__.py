@@ -18,7 +18,7 @@ from facts.firewall import (
     Stop,
 )
 from facts.flow import DERIVED, Arrival, Flow, Leg, Lost, Question, Room, Side
-from facts.ipam import Allocation, BlockClaim, LeakedAddresses, Pool, PoolUsage
+from facts.ipam import Allocation, BlockClaim, Leak, LeakedAddresses, Pool, PoolUsage
 from facts.link import Link, LinkAddresses
 from facts.machine import ForeignVxlan, ForeignVxlans, MacSharers, NeighborTable, NodeAddress, RoutingRules
 from facts.message import Message, Text, in_turn, joined, listed, say
@@ -85,6 +85,7 @@ __all__ = [
     "Hop",
     "LabelledEndpoint",
     "LargeLoss",
+    "Leak",
     "LeakedAddresses",
     "Leg",
     "LegPath",

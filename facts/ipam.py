@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from facts.fact import Fact
 
 
@@ -62,6 +64,18 @@ class Allocation(Fact, frozen=True, kw_only=True):
     node: str = ""  # attribute node: where the address is in use
 
 
+class Leak(msgspec.Struct, frozen=True, kw_only=True):
+    """One leaked address, with all that releasing it rests on, as in LeakedAddresses."""
+
+    address: str
+    block: str
+    handle: str
+    sequence: str
+    owner: str
+    pod: str
+    unrouted: bool = False  # none of the nodes in `asked` has a route to its pod
+
+
 class LeakedAddresses(Fact, frozen=True, kw_only=True):
     """Addresses of a pool that IPAM holds for pods that are gone (calico.md 2.3). Counted only where a pool is full."""
 
@@ -80,6 +94,8 @@ class LeakedAddresses(Fact, frozen=True, kw_only=True):
     pod: str = ""  # namespace/name
     grace_s: int = 900  # how long kube-controllers, too, would look on before they free it
     no_route_on: tuple[str, ...] = ()  # every node of the cluster, where all were asked and none has a route to its pod
+    others: tuple[Leak, ...] = ()  # the next few by address
+    asked: tuple[str, ...] = ()  # every node of the cluster, where all were asked for routes to those
 
 
 class BlockClaim(Fact, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ class Cause(Fact, frozen=True, kw_only=True):
     evidence: tuple[str, ...] = ()  # ids of facts
     remedy: str = ""  # a sentence for a person
     fix: str = ""  # a kind of fix (fixes/kinds) that people can approve, "" when there is none
+    other_fixes: tuple[str, ...] = ()  # kinds that are asked where that one has nothing to propose
     heals_within_s: int = 0  # a living Felix repairs it within this time; 0: never; -1: not Felix's business
     felix: str = ""  # what Felix will do about it and when, in words
     felix_message: Message | None = None

@@ -39,6 +39,7 @@ class Kind:
     """One kind of fix: what is told of it. All arguments are text.
 
     propose   cause, the diagnosis' facts -> arguments, or None when the evidence does not carry this fix
+    more      the arguments of further fixes of this kind for the same cause, each a request of its own
     """
 
     name: str
@@ -46,6 +47,7 @@ class Kind:
     blast_radius: Callable[[Arguments, str], str]
     undo: Callable[[Arguments, str], str]
     propose: Callable[[Cause, Sequence[Fact]], dict[str, str] | None]
+    more: Callable[[Cause, Sequence[Fact]], Sequence[dict[str, str]]] = lambda cause, facts: ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -129,7 +129,7 @@ def _mode(mode: CauseRule, language: Language) -> str:
         both = say("{stage}, and on the way back too", stage=stage)
         rows.insert(2, (say("Lost at"), both if mode.both_ways else stage))
     if mode.fix:
-        rows.append((say("Fix to approve"), f"`{mode.fix}`"))
+        rows.append((say("Fix to approve"), ", ".join(f"`{name}`" for name in (mode.fix, *mode.other_fixes))))
     if mode.after:
         rows.append((say("Silent after, on this node"), _links(mode.after)))
     if mode.after_peer:

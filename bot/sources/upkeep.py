@@ -15,7 +15,17 @@ import msgspec
 from bot.sources import describe
 from bot.sources.ipam import WINDOWS_RESERVED
 from bot.sources.names import seconds
-from facts import Allocation, BlockClaim, CalicoNode, CalicoSettings, GarbageCollector, LeakedAddresses, Pool, Typha
+from facts import (
+    Allocation,
+    BlockClaim,
+    CalicoNode,
+    CalicoSettings,
+    GarbageCollector,
+    Leak,
+    LeakedAddresses,
+    Pool,
+    Typha,
+)
 from facts.version import release
 from fixes.release import fingerprint
 
@@ -34,7 +44,7 @@ TYPHA_SETTING = "FELIX_TYPHAK8SSERVICENAME"
 BACKEND = "CALICO_NETWORKING_BACKEND"
 POD_CIDRS = "USE_POD_CIDR"  # host-local IPAM
 YES = ("true", "1", "yes", "y", "t")  # as Felix reads them
-SHOWN = 5  # leaked addresses that are named
+SHOWN = 5  # leaked addresses that are named, and proposed for release
 
 
 def routes(version: str, felix: Object, bgp: Object | None) -> dict[str, str]:
@@ -213,7 +223,9 @@ def leaked(
     ]
     found.sort(key=lambda one: ip_address(one[0]))
     ages = [age for _, about in found if (age := _age(about, now)) >= 0]
-    first = _first(*found[0]) if found else {}
+    shown = [_leak(address, about) for address, about in found[:SHOWN]]
+    first = msgspec.structs.asdict(shown[0]) if shown else {}
+    first.pop("unrouted", None)
     return LeakedAddresses(
         pool=pool.name,
         node=node,
@@ -221,20 +233,21 @@ def leaked(
         examined=len(before),
         oldest_s=max(ages, default=-1),
         examples=tuple(f"{address} ({_placed(about)})" for address, about in found[:SHOWN]),
+        others=tuple(shown[1:]),
         **first,
     )
 
 
-def _first(address: str, about: Object) -> dict[str, Any]:
+def _leak(address: str, about: Object) -> Leak:
     """What releasing it rests on."""
-    return {
-        "address": address,
-        "block": str(about["block"]),
-        "handle": str(about["handle_id"]).split("\r")[0],
-        "sequence": str(about["sequence"]),
-        "owner": fingerprint({key: value for key, value in about.items() if key not in ("sequence", "block")}),
-        "pod": _owner(about),
-    }
+    return Leak(
+        address=address,
+        block=str(about["block"]),
+        handle=str(about["handle_id"]).split("\r")[0],
+        sequence=str(about["sequence"]),
+        owner=fingerprint({key: value for key, value in about.items() if key not in ("sequence", "block")}),
+        pod=_owner(about),
+    )
 
 
 def _allocations(pool: Pool, blocks: Iterable[Object]) -> dict[str, Object]:

@@ -10,7 +10,9 @@ from facts import LeakedAddresses, PoolUsage, Text
     remedy="kube-controllers frees them by itself, its leakGracePeriod (15 minutes where it is not set) after it first "
     "saw them. By hand: two reports some minutes apart (`calicoctl ipam check -o FILE`), the second while the "
     "datastore is locked (`calicoctl datastore migrate lock`, later `unlock`), then `calicoctl ipam release "
-    "--from-report=FILE --from-report=FILE`. Never where nodes have IPv6 tunnels: it takes their addresses for leaked.",
+    "--from-report=FILE --from-report=FILE`. Never where nodes have IPv6 tunnels: it takes their addresses for leaked. "
+    "Those that are named here are proposed for release, one by one, where no node has a route to them; ask again for "
+    "the rest.",
     fix="release_ip",
     after=["ipam_gc_stuck"],
     at=the.leaked.node,

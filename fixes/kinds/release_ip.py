@@ -17,7 +17,8 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
-from facts import Cause, Fact, LeakedAddresses
+from facts import Cause, Fact, Leak, LeakedAddresses
+from fixes import evidence
 from fixes.calico import ApiError, Calico, Conflict, Object, difference
 from fixes.kind import ClusterKind, EvidenceChanged, TooSoon
 from fixes.release import Holding, counted_down, fingerprint, holding, released, wrong
@@ -66,23 +67,38 @@ def nodes_asked(names: Iterable[str]) -> str:
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
-    """The first of the cause's leaked addresses, where every node was asked and none has a route to it.
+    """The first of the cause's leaked addresses to which every node was asked for a route and none has one.
 
     `seen_at`, the first of the two looks (P1), is when the request is made.
     """
-    leaked = next((fact for fact in facts if isinstance(fact, LeakedAddresses) and fact.id in cause.evidence), None)
-    if leaked is None or not leaked.address or not leaked.no_route_on:
-        return None
-    return {
-        "address": leaked.address,
-        "block": leaked.block,
-        "handle": leaked.handle,
-        "sequence": leaked.sequence,
-        "owner": leaked.owner,
-        "pod": leaked.pod,
-        "again_after_s": str(leaked.grace_s or GRACE_S),
-        "no_route_on": nodes_asked(leaked.no_route_on),
-    }
+    return next(iter(_all(cause, facts)), None)
+
+
+def more(cause: Cause, facts: Sequence[Fact]) -> Sequence[dict[str, str]]:
+    """The others of the first few: each is released by itself, or not."""
+    return _all(cause, facts)[1:]
+
+
+def _all(cause: Cause, facts: Sequence[Fact]) -> list[dict[str, str]]:
+    leaked = evidence.first(LeakedAddresses, cause, facts)
+    if leaked is None:
+        return []
+    found: list[LeakedAddresses | Leak] = [leaked] if leaked.address and leaked.no_route_on else []
+    found += [one for one in leaked.others if one.unrouted]
+    asked = nodes_asked(leaked.no_route_on or leaked.asked)
+    return [
+        {
+            "address": one.address,
+            "block": one.block,
+            "handle": one.handle,
+            "sequence": one.sequence,
+            "owner": one.owner,
+            "pod": one.pod,
+            "again_after_s": str(leaked.grace_s or GRACE_S),
+            "no_route_on": asked,
+        }
+        for one in found
+    ]
 
 
 async def holds(calico: Calico, arguments: Mapping[str, str]) -> None:
@@ -396,6 +412,7 @@ KIND = ClusterKind(
     blast_radius=blast_radius,
     undo=undo,
     propose=propose,
+    more=more,
     holds=holds,
     preview=preview,
     execute=execute,
