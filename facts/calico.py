@@ -72,3 +72,4 @@ class CalicoPod(Fact, frozen=True, kw_only=True):
     running: bool
     name: str = ""  # namespace/name; "" when there is no such pod on the node
     reason: str = ""  # why it is not running
+    restarts: int = -1  # of its container calico-node; -1 where the kubelet does not say

@@ -15,6 +15,7 @@ from facts import (
     BgpPeer,
     Bird,
     CalicoNode,
+    CalicoPod,
     ConnectionTable,
     Fact,
     Link,
@@ -43,7 +44,9 @@ def without_routes(facts: list[Fact], node: str) -> list[Fact]:
 
 
 def wireguard_device_missing(node: str) -> list[Fact]:
-    gone = change(wireguard(), Link, {"node": node, "device": "wireguard.cali"}, found=False, up=False)
+    """Down on the one node, missing on the other."""
+    down = node == NODES["source"]
+    gone = change(wireguard(), Link, {"node": node, "device": "wireguard.cali"}, found=down, up=False)
     return without_routes(gone, node)
 
 
@@ -54,7 +57,8 @@ def wireguard_route_missing(node: str) -> list[Fact]:
 
 def wireguard_key_mismatch(node: str) -> list[Fact]:
     """Its annotation announces a key its device has not; its peer knows the device's, for it asked for none else."""
-    return change(wireguard(), CalicoNode, {"name": node}, wireguard_key=OTHER_KEY)
+    pod = CalicoPod(node=node, running=True, name="kube-system/calico-node-1", restarts=0)
+    return [*change(wireguard(), CalicoNode, {"name": node}, wireguard_key=OTHER_KEY), pod]
 
 
 def bgp_not_running(node: str) -> list[Fact]:

@@ -191,6 +191,7 @@ def calico_pod(node: str, pods: Sequence[Object]) -> CalicoPod:
         running=runs(pod),
         name=pod_name(pod),
         reason="" if runs(pod) else reason_of(pod) or "none of its containers runs",
+        restarts=restarts(pod),
     )
 
 
@@ -199,6 +200,14 @@ def runs(pod: Object) -> bool:
     status: Object = pod.get("status") or {}
     return status.get("phase") == "Running" and any(
         "running" in (one.get("state") or {}) for one in status.get("containerStatuses") or ()
+    )
+
+
+def restarts(pod: Object, container: str = "calico-node") -> int:
+    """How often this container of it was started again; -1 where the kubelet does not say."""
+    known = (pod.get("status") or {}).get("containerStatuses") or ()
+    return next(
+        (int(one["restartCount"]) for one in known if one.get("name") == container and "restartCount" in one), -1
     )
 
 

@@ -10,6 +10,7 @@ from facts import Allocation, CalicoNode, Leg
     title="The node's tunnel address is free for any pod",
     severity="warns",
     remedy="Restart the calico-node pod of this node: its start allocates a tunnel address again. Never release one.",
+    fix="restart_calico_node",
     at=the.leg.source_node,
     stage="source tunnel",
     both_ways=True,

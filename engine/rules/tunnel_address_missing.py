@@ -10,6 +10,7 @@ from facts import CalicoNode, Leg
     remedy="Restart the calico-node pod of this node: its start allocates a tunnel address, as does any change of an "
     "IPPool, and nothing else does. If it crash-loops, no address was to be had: look at the pool. Where no pool "
     "selects the node, let the nodeSelector of one do so again.",
+    fix="restart_calico_node",
     after_peer=["pool_disabled"],  # of the whole cluster, so of no node
     at=the.leg.target_node,
     stage="target tunnel",

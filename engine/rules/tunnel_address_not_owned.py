@@ -10,6 +10,7 @@ HANDLES = {4: "vxlan-tunnel-addr-", 6: "vxlan-v6-tunnel-addr-"}  # then the node
     title="The node's tunnel address is not its own",
     severity="breaks",
     remedy="Restart the calico-node pod of this node: its start checks the address against IPAM and takes a new one.",
+    fix="restart_calico_node",
     after=["tunnel_address_missing"],
     at=the.leg.source_node,
     stage="source tunnel",

@@ -9,6 +9,7 @@ from facts import Allocation, Leg
     severity="degrades",
     remedy="Restart the calico-node pod of this node: its start checks the address against IPAM and takes a new one. "
     "Then recreate the pod if it still has no network.",
+    fix="restart_calico_node",
     after=["tunnel_address_missing"],
     at=the.leg.source_node,
     stage="source tunnel",

@@ -11,6 +11,7 @@ from facts import Leg, Text, WireguardDevice, WireguardPeer
     severity="breaks",
     remedy="Restart the calico-node pod of this node: its start writes its key into the annotation and takes its "
     "peers' keys from theirs.",
+    fix="restart_calico_node",
     after=["wireguard_device_missing"],
     at=the.device.node,
     stage="source tunnel",
