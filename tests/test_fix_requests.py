@@ -118,15 +118,18 @@ async def test_what_must_be_seen_twice_lives_until_after_the_second_look(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("mode", "fix"), [(rule.name, rule.fix) for rule in load().rules if isinstance(rule, CauseRule) and rule.fix]
+    ("mode", "wanted"),
+    [(rule.name, {rule.fix, *rule.other_fixes}) for rule in load().rules if isinstance(rule, CauseRule) and rule.fix],
 )
-async def test_every_recorded_wound_that_can_be_mended_is_asked_for(tmp_path: Path, mode: str, fix: str) -> None:
+async def test_every_recorded_wound_that_can_be_mended_is_asked_for(
+    tmp_path: Path, mode: str, wanted: set[str]
+) -> None:
     diagnosis = recorded(mode)
     (cause,) = (one for one in (*diagnosis.causes, *diagnosis.warnings) if one.rule == mode)
     async with fix_cluster(tmp_path) as cluster, cluster.store(now=lambda: NOW) as store:
-        (request,) = [
-            one for one in await requested(investigation(diagnosis), store, ANA) if one.spec.kind == fix
-        ]  # and so the API server takes it: its schema has limits
-        assert request.spec.node == cause.node
-        assert request.spec.title and request.spec.blast_radius and request.spec.undo
-        assert request.spec.kind in kinds()
+        made = [one for one in await requested(investigation(diagnosis), store, ANA) if one.spec.kind in wanted]
+        assert made  # and so the API server takes it: its schema has limits
+        for request in made:
+            assert request.spec.node == cause.node
+            assert request.spec.title and request.spec.blast_radius and request.spec.undo
+            assert request.spec.kind in kinds()

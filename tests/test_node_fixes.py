@@ -18,7 +18,21 @@ import msgspec
 import pytest
 
 from engine.rule import CauseRule, Ref, as_text
-from facts import Allocation, CalicoNode, Cause, Fact, Leg, Link, Lost, Neighbor, ProbeResult, Sighting, Way
+from facts import (
+    AddressHolders,
+    Allocation,
+    CalicoNode,
+    Cause,
+    Fact,
+    Leg,
+    Link,
+    Lost,
+    Neighbor,
+    ProbeResult,
+    RouteLookup,
+    Sighting,
+    Way,
+)
 from fixes.kernel import Kernel
 from fixes.kind import EvidenceChanged, NodeKind, TooSoon, kinds
 from fixes.request import stamp
@@ -119,6 +133,7 @@ NODE_A = CalicoNode(
 )
 NODE6_A = msgspec.structs.replace(NODE_A, family=6, address=NODE6["a"], subnet="fd00:172:30::/64")
 FOREIGN, FOREIGN6 = (msgspec.structs.replace(leg, flow="f") for leg in (LEG, LEG6))
+THE_TARGETS = AddressHolders(address=DB, pods=("shop/db",))
 LOST = Lost(flow="f", direction="forward")
 
 
@@ -152,13 +167,19 @@ def proposed(name: str, *known: Fact, **question: Any) -> tuple[NodeKind, dict[s
     facts = [*known, *look(**question)]
     cause = judged(name, facts)
     assert cause is not None, f"{name} sees nothing wrong in {facts}"
-    kind = kinds()[cause.fix]
-    assert isinstance(kind, NodeKind)
-    arguments = kind.propose(cause, facts)
-    assert arguments is not None
+    kind, arguments = offered(cause, facts)
     for text in (kind.title, kind.blast_radius, kind.undo):
         assert "node-a" in text(arguments, cause.node) or text is kind.undo
     return kind, arguments
+
+
+def offered(cause: Cause, facts: Sequence[Fact]) -> tuple[NodeKind, dict[str, str]]:
+    """The first of the cause's kinds that can mend it."""
+    for name in (cause.fix, *cause.other_fixes):
+        kind = of_kind(name)
+        if (arguments := kind.propose(cause, facts)) is not None:
+            return kind, arguments
+    raise AssertionError(f"no kind of fix for {cause}")
 
 
 def mended(name: str, *known: Fact, **question: Any) -> dict[str, str]:
@@ -176,6 +197,14 @@ def mended(name: str, *known: Fact, **question: Any) -> dict[str, str]:
     assert "nothing left to do" in refusal(kind, arguments)
     assert judged(name, [*known, *look(**question)]) is None
     return arguments
+
+
+def nothing_offered(name: str, *known: Fact, **question: Any) -> bool:
+    """The failure mode is seen, and no kind of fix goes by what is known."""
+    facts = [*known, *look(**question)]
+    cause = judged(name, facts)
+    assert cause is not None
+    return all(of_kind(one).propose(cause, facts) is None for one in (cause.fix, *cause.other_fixes))
 
 
 def refusal(kind: NodeKind, arguments: Mapping[str, str]) -> str:
@@ -452,15 +481,40 @@ def test_of_several_switches_none_is_proposed() -> None:
 
 
 @in_namespaces
-def test_a_strict_filter_is_made_loose_where_somebody_asks_for_it() -> None:
+def test_ipv6_is_taken_again_by_the_tunnel() -> None:
+    nodes = TwoNodes(dual=True)
+    nodes.sysctl("a", f"net/ipv6/conf/{TUNNEL6}/disable_ipv6", "1")
+    leg = msgspec.structs.replace(LEG6, entry_device=CART_INTERFACE)
+    arguments = mended("ipv6_disabled", leg, question=ask6())
+    assert arguments == {"name": f"net.ipv6.conf.{TUNNEL6}.disable_ipv6", "value": "0", "seen": "1", "felix_s": "0"}
+    assert "Felix's to put back" in of_kind("set_sysctl").blast_radius(arguments, "node-a")
+    for device in (TUNNEL6, CART_INTERFACE):
+        nodes.sysctl("a", f"net/ipv6/conf/{device}/disable_ipv6", "1")
+    assert nothing_offered("ipv6_disabled", leg, question=ask6())
+
+
+@in_namespaces
+@pytest.mark.parametrize("switch", [TUNNEL, "all"])
+def test_a_strict_filter_is_made_loose_where_it_refused_packets(switch: str) -> None:
     nodes, kernel, kind = TwoNodes(), Kernel(), of_kind("set_sysctl")
-    nodes.sysctl("a", f"net/ipv4/conf/{TUNNEL}/rp_filter", "1")
-    arguments = {"name": f"net.ipv4.conf.{TUNNEL}.rp_filter", "value": "2", "seen": "1"}
+    nodes.sysctl("a", f"net/ipv4/conf/{switch}/rp_filter", "1")
+    refused = RouteLookup(
+        node="node-a", destination=CART, source=DB, incoming=TUNNEL, found=False, error="EXDEV", rp_filter=1
+    )
+    evidence = (TO_CART.id, refused.id)
+    cause = Cause(
+        rule="reverse_path_filter_drops", title="", text="", node="node-a", evidence=evidence, heals_within_s=0
+    )
+    arguments = kind.propose(cause, [TO_CART, refused])
+    assert arguments == {"name": f"net.ipv4.conf.{TUNNEL}.rp_filter", "value": "2", "seen": "1", "felix_s": "0"}
+    loose = msgspec.structs.replace(refused, rp_filter=0)
+    assert kind.propose(msgspec.structs.replace(cause, evidence=(TO_CART.id, loose.id)), [TO_CART, loose]) is None
     kind.holds(kernel, arguments)
     assert "forged source address" in kind.blast_radius(arguments, "node-a")
     kind.execute(kernel, arguments)
     assert kind.verify(kernel, arguments)[0]
-    nodes.sysctl("a", f"net/ipv4/conf/{TUNNEL}/rp_filter", "0")
+    for one in ("all", TUNNEL):
+        nodes.sysctl("a", f"net/ipv4/conf/{one}/rp_filter", "0")
     assert "is 0 now; it was 1" in refusal(kind, arguments)
 
 
@@ -691,6 +745,79 @@ def test_a_blackhole_by_hand_is_deleted_but_not_felix_own() -> None:
 
 
 @in_namespaces
+def test_what_is_left_over_on_a_pods_interface_is_deleted_where_felix_does_not() -> None:
+    nodes, kernel = TwoNodes(), Kernel()
+    before = kernel.routes(4)
+    pod = nodes.index("a", CART_INTERFACE)
+    nodes.at("a", lambda ip: ip.route("add", dst=f"{DB}/32", oif=pod, scope=LINK_SCOPE, proto=BOOT))
+    known = (LEG, HELD, NODE_A, THE_TARGETS)
+    kind, arguments = proposed("route_shadowed", *known)
+    assert kind.undo(arguments, "node-a").endswith("Felix would do the same within 95 s if it were alive.")
+    now = datetime.now(UTC)
+    with pytest.raises(TooSoon):
+        kind.holds(kernel, {**arguments, "seen_at": stamp(now)})
+    due = {**arguments, "seen_at": stamp(now - timedelta(seconds=100))}
+    assert "at its refresh left this route" in refusal(kind, {**due, "felix_port": str(answering(200))})
+    kind.holds(kernel, {**due, "felix_port": str(answering(503))})
+    # Somebody behind that interface has the address.
+    nodes.at("a", lambda ip: ip.neigh("replace", ifindex=pod, dst=DB, lladdr=WRONG, state=4))
+    assert "a pod there may have it" in refusal(kind, due)
+    nodes.at("a", lambda ip: ip.neigh("del", ifindex=pod, dst=DB))
+    for holders in ((), (msgspec.structs.replace(THE_TARGETS, pods=("shop/db", "shop/twin")),)):
+        assert nothing_offered("route_shadowed", LEG, HELD, NODE_A, *holders)
+    mended("route_shadowed", *known)
+    assert kernel.routes(4) == before
+
+
+@in_namespaces
+def test_a_longer_route_into_the_tunnel_is_deleted_and_a_borrowed_address_keeps_its_own() -> None:
+    nodes, kernel = TwoNodes(), Kernel()
+    before = kernel.routes(4)
+    tunnel = nodes.index("a", TUNNEL)
+    stale = {"dst": f"{DB}/32", "gateway": OTHER_BLOCK, "oif": tunnel, "flags": ONLINK, "proto": FELIX}
+    nodes.at("a", lambda ip: ip.route("add", **stale))
+    kind, _ = proposed("route_wrong_next_hop", LEG, HELD, NODE_A)
+    assert kind.name == "delete_foreign_route"
+    mended("route_wrong_next_hop", LEG, HELD, NODE_A)
+    assert kernel.routes(4) == before
+    nodes.at("a", lambda ip: ip.route("add", **stale))
+    borrowed = msgspec.structs.replace(HELD, block_node="node-c")
+    kind, _ = proposed("route_wrong_next_hop", LEG, borrowed, NODE_A)
+    assert kind.name == "replace_route"
+    mended("route_wrong_next_hop", LEG, borrowed, NODE_A)
+    (own,) = (one for one in kernel.routes(4) if one.prefix == f"{DB}/32")
+    assert own.next_hop == BLOCK["b"]
+
+
+@in_namespaces
+def test_a_stronger_route_to_a_pod_is_deleted_and_one_in_place_of_felix_own_is_replaced() -> None:
+    nodes, kernel = TwoNodes(), Kernel()
+    held = msgspec.structs.replace(HELD, address=CART, block_node="node-a", node="node-a")
+    known = (TO_CART, held, NODE_A, msgspec.structs.replace(THE_TARGETS, address=CART, pods=("shop/cart",)))
+    question = {"ways": (Way(destination=CART, source="", incoming=""),)}
+    nodes.at("a", lambda ip: ip.link("add", ifname="cali9", kind="veth", peer={"ifname": "peer9"}, state="up"))
+    nodes.at("a", lambda ip: ip.link("set", index=nodes.index("a", "peer9"), state="up"))
+    other = nodes.index("a", "cali9")
+    before = kernel.routes(4)
+    astray = {"dst": f"{CART}/32", "oif": other, "scope": LINK_SCOPE, "proto": BOOT}
+    nodes.at("a", lambda ip: ip.route("add", **astray))  # metric 0 wins over Felix's 1024
+    kind, arguments = proposed("pod_route_wrong_device", *known, **question)
+    assert (kind.name, arguments["behind"]) == ("delete_foreign_route", CART_INTERFACE)
+    without(nodes, f"{CART}/32", scope=LINK_SCOPE, priority=1024)
+    assert "no route of Calico for" in refusal(kind, {**arguments, "now": "yes"})
+    nodes.at("a", lambda ip: ip.route("add", **{**astray, "priority": 1024, "oif": nodes.index("a", CART_INTERFACE)}))
+    mended("pod_route_wrong_device", *known, **question)
+    assert [one.prefix for one in kernel.routes(4)] == [one.prefix for one in before]
+    nodes.at("a", lambda ip: ip.route("add", dst=f"{CART}/32", type="blackhole", proto=BOOT))
+    assert proposed("pod_route_wrong_device", *known, **question)[0].name == "delete_foreign_route"
+    mended("pod_route_wrong_device", *known, **question)
+    nodes.at("a", lambda ip: ip.route("replace", **{**astray, "priority": 1024}))
+    kind, _ = proposed("pod_route_wrong_device", *known, **question)
+    assert kind.name == "replace_route"
+    mended("pod_route_wrong_device", *known, **question)
+
+
+@in_namespaces
 def test_a_foreign_route_that_is_felix_to_remove_or_the_only_one_stays() -> None:
     nodes, kind = TwoNodes(), of_kind("delete_foreign_route")
     uplink, tunnel = nodes.index("a", "eth0"), nodes.index("a", TUNNEL)
@@ -751,6 +878,10 @@ JUNK = [
     ("set_sysctl", {"name": "net.ipv4.conf.eth0.accept_redirects"}),
     ("set_sysctl", {"name": "net.ipv4.conf....forwarding"}),
     ("set_sysctl", {"value": "0"}),
+    ("set_sysctl", {"name": "net.ipv6.conf.all.disable_ipv6", "value": "0"}),
+    ("set_sysctl", {"name": "net.ipv6.conf.eth0.disable_ipv6", "value": "1"}),
+    ("set_sysctl", {"name": "net.ipv6.conf.eth0.proxy_arp"}),
+    ("set_sysctl", {"name": "net.ipv4.conf.eth0.disable_ipv6", "value": "0"}),
     ("set_sysctl", {"value": "1\n0"}),
     ("set_sysctl", {"seen": "0; reboot"}),
     ("disable_checksum_offload", {"vni": "all"}),
@@ -765,7 +896,11 @@ JUNK = [
     ("replace_route", {"felix_port": "x"}),
     ("delete_foreign_route", {"destination": "0.0.0.0/0"}),
     ("delete_foreign_route", {"destination": "10.244.2.0/26"}),
+    ("delete_foreign_route", {"destination": "10.244.2.0/26", "behind": TUNNEL}),
     ("delete_foreign_route", {"destination": "10.244.3.0/27"}),
+    ("delete_foreign_route", {"again_after_s": "soon"}),
+    ("delete_foreign_route", {"again_after_s": "95"}),
+    ("delete_foreign_route", {"behind": "a b"}),
     ("delete_foreign_route", {"address": "10.244.2.3"}),
     ("delete_foreign_route", {"protocol": "80"}),
     ("delete_foreign_route", {"protocol": "2"}),

@@ -8,6 +8,7 @@ from facts import Leg, Link, Text
     title="The IPIP device is down",
     severity="breaks",
     remedy="Set it up (ip link set tunl0 up); if it goes down again, find who else manages devices here.",
+    fix="set_link_up",
     after=["ipip_device_missing"],
     at=the.leg.source_node,
     stage="source tunnel",

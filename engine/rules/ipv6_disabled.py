@@ -9,6 +9,7 @@ from facts import Leg, Sysctl
     severity="breaks",
     remedy="Set disable_ipv6 of the device back to 0 and find what set it (a sysctl.d file, a hardening tool); then "
     "restart the calico-node pod of this node, which sets addresses and routes again.",
+    fix="set_sysctl",
     after=["vxlan_device_missing", "wireguard_device_missing", "pod_interface_missing"],
     at=the.leg.source_node,
     stage="source node",

@@ -12,6 +12,8 @@ FELIX = 80  # the protocol of its own routes; it removes those it does not want
     severity="breaks",
     remedy="Delete this route (ip route del, with its type, device and metric) or address (ip addr del), and find who "
     "added it; Felix's own route has the pod's interface.",
+    fix="replace_route",
+    other_fixes=["delete_foreign_route"],
     after=["pod_not_running", "routing_rule_diverts"],
     at=the.leg.target_node,
     stage="target node",

@@ -18,6 +18,7 @@ STRICT = 1
         "cross_subnet_asymmetric",
     ],
     after_peer=["tunnel_address_missing", "cross_subnet_asymmetric"],
+    fix="set_sysctl",
     at=the.leg.target_node,
     stage="target tunnel",
     heals_within_s=HEALS_NEVER,

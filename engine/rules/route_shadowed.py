@@ -14,6 +14,7 @@ from facts import CalicoNode, Leg, RouteLookup
     severity="breaks",
     remedy="Delete the route (ip route del) or the address (ip addr del) once it is clear that no pod here has it; "
     "if one has, two pods share an address.",
+    fix="delete_foreign_route",
     after=["routing_rule_diverts"],
     at=the.leg.source_node,
     stage="source node",

@@ -20,6 +20,7 @@ from facts import Leg, RouteLookup
     remedy="Replace the route by Felix's own (or restart calico-node, which does it), and find who wrote this one: "
     "a routing daemon, a script, another network plugin.",
     fix="replace_route",
+    other_fixes=["delete_foreign_route"],
     after=[
         "vxlan_device_missing",
         "vxlan_device_down",

@@ -12,6 +12,7 @@ FELIX = 80  # the protocol of its routes by the uplink
     severity="breaks",
     remedy="Replace the route by one via the right tunnel address; Felix does the same at its next refresh.",
     fix="replace_route",
+    other_fixes=["delete_foreign_route"],
     after=[
         "vxlan_device_missing",
         "vxlan_device_down",

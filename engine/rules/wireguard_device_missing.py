@@ -9,6 +9,7 @@ from facts import Leg, Link, Text
     severity="breaks",
     remedy="Restart the calico-node pod of this node; if the device stays away, see whether the kernel has the module "
     "wireguard (modprobe wireguard).",
+    fix="set_link_up",
     at=the.leg.source_node,
     stage="source tunnel",
     both_ways=True,

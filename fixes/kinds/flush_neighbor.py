@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from facts import Cause, Fact
-from fixes import form
+from facts import Cause, Fact, Leg, Link, Neighbor
+from fixes import evidence, form
 from fixes.kernel import Kernel
 from fixes.kind import EvidenceChanged, NodeKind
 
@@ -21,15 +21,23 @@ def blast_radius(arguments: Mapping[str, str], node: str) -> str:
 
 
 def undo(arguments: Mapping[str, str], node: str) -> str:
-    return "Not needed: the kernel learns the entry anew. This is not Felix's business."
+    return f"Not needed: the kernel learns the entry anew. {evidence.felix(arguments)}"
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
-    """Never of itself: the kernel checks what it learned, so no failure mode is about such an entry. To be asked for:
-
-    device (no VXLAN device), address, seen (the MAC that is taken for wrong).
-    """
-    return None
+    """device (no VXLAN device), address, seen (the MAC that is taken for wrong): of the peer's node address by the
+    uplink, where the kernel learned another MAC than the peer's own probe read."""
+    leg = evidence.first(Leg, cause, facts)
+    if leg is None or cause.node != leg.source_node:
+        return None
+    uplinks = {(one.node, one.node_address): one for one in evidence.of(Link, cause, facts)}
+    own = uplinks.get((leg.source_node, leg.source_node_address))
+    peer = uplinks.get((leg.target_node, leg.target_node_address))
+    entries = {(one.node, one.device, one.address): one for one in evidence.of(Neighbor, cause, facts)}
+    entry = entries.get((leg.source_node, own.device, leg.target_node_address)) if own else None
+    if entry is None or peer is None or entry.state not in LEARNED or entry.mac in ("", peer.mac):
+        return None
+    return evidence.checked({"device": entry.device, "address": entry.address, "seen": entry.mac}, _check)
 
 
 def holds(kernel: Kernel, arguments: Mapping[str, str]) -> None:

@@ -16,7 +16,7 @@ from facts.version import release, since
 from fixes import evidence, form
 from fixes.kernel import Kernel, Way, way
 from fixes.kind import EvidenceChanged, NodeKind
-from fixes.looks import REFRESH_S, second_look
+from fixes.looks import again_after, second_look
 from node_probe.netlink import RT_TABLE_MAIN, Device, Route
 
 KERNEL, BOOT, FELIX = 2, 3, 80  # route protocols
@@ -60,7 +60,8 @@ def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
     where = _to_pod(leg) if cause.node == leg.target_node else _to_block(leg, held)
     if where is None or look.table not in (-1, RT_TABLE_MAIN):
         return None
-    refresh = node.route_refresh_s if node else 0
+    if _would_lose(where, look, leg):
+        return None
     arguments = {
         **where,
         "own": leg.source_node_address if where["by"] == "uplink" else "",
@@ -69,7 +70,7 @@ def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
         "version": leg.calico_version,
         "felix_s": str(cause.heals_within_s),
         "felix_port": str(node.felix_health_port if node else 9099),
-        "again_after_s": str(max(REFRESH_S, refresh + 5)),
+        "again_after_s": again_after(node),
     }
     return evidence.checked(arguments, _check)
 
@@ -106,6 +107,19 @@ def _to_block(leg: Leg, held: Allocation | None) -> dict[str, str] | None:
         "next_hop": leg.expected_next_hop,
         "peer": leg.target_node,
     }
+
+
+def _would_lose(where: Mapping[str, str], look: RouteLookup, leg: Leg) -> bool:
+    """The kernel would go on taking what it takes now, which has to go first (delete_foreign_route)."""
+    if not look.prefix or look.metric < 0:
+        return False
+    known, found = ipaddress.ip_network(where["destination"]).prefixlen, ipaddress.ip_network(look.prefix).prefixlen
+    if known != found or (where["by"] == "pod" and leg.family == 4 and release(leg.calico_version) is None):
+        return found > known
+    metric = METRIC_OF_IPV6 if leg.family == 6 else 0
+    if where["by"] == "pod" and since(leg.calico_version, METRIC_SINCE, unknown=False):
+        metric = 1024
+    return look.metric < metric
 
 
 def _of_lookup(look: RouteLookup) -> str:

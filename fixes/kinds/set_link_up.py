@@ -9,7 +9,8 @@ from fixes import evidence, form
 from fixes.kernel import Kernel
 from fixes.kind import EvidenceChanged, NodeKind
 
-KINDS = ("vxlan", "veth")  # of devices Felix looks after
+# Of devices Felix looks after; a program that is a tunnel itself, such as a WireGuard outside of the kernel, is a tun.
+KINDS = ("vxlan", "ipip", "wireguard", "tun", "veth")
 
 
 def title(arguments: Mapping[str, str], node: str) -> str:
@@ -18,7 +19,7 @@ def title(arguments: Mapping[str, str], node: str) -> str:
 
 def blast_radius(arguments: Mapping[str, str], node: str) -> str:
     carries = f"traffic of {arguments['pod']}" if arguments.get("pod") else f"tunnelled traffic of {node}"
-    return f"{node}, one device: {carries}, which is broken now. Its routes and neighbors are Felix's to put back."
+    return f"{node}, one device: {carries}, which is broken now. Its routes and neighbors are Calico's to put back."
 
 
 def undo(arguments: Mapping[str, str], node: str) -> str:
