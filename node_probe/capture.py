@@ -206,8 +206,9 @@ class Capture:
         return now_ns if self._why else min([now_ns, *(self._read_ns[one] for one in waiting)])
 
     def _drain(self, one: socket.socket) -> bool:
-        """Reads some packets. True: there may be more."""
-        for _ in range(AT_ONCE):
+        """Reads some packets, fewer the nearer the bound is: what came first is kept. True: there may be more."""
+        share = (self._most - self._packets) // (2 * len(self._sockets))
+        for _ in range(max(1, min(AT_ONCE, share))):
             try:
                 data, told, _, address = one.recvmsg(self._snap, 128)
             except OSError:  # nothing left; or a device went down, which is no packet
