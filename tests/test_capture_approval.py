@@ -14,12 +14,13 @@ import pytest
 from bot.capture import Captured, Progress, Wanted, capture, plan
 from bot.captures import Capturing
 from bot.errors import UserError
+from bot.language import language
 from bot.settings import from_environment
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
 from fixes.audit import Audit, verify
 from fixes.limits import Switch
-from fixes.request import FixRequest, Person, Phase, Spec, digest, stamp
+from fixes.request import GROUP, PLURAL, FixRequest, Person, Phase, Spec, digest, stamp
 from lab.client import Lab
 from lab.slack import LocalSlack
 from tests import pcapng
@@ -173,6 +174,29 @@ async def test_two_bots_and_six_clicks_make_one_capture(tmp_path: Path) -> None:
             assert [event.phase for event in done.status.history] == [Phase.APPROVED, Phase.RUNNING, Phase.VERIFIED]
             assert len(takes.asked) == 1 and len(files(slack, thread)) == 1
         assert [one.phase for one in (await store.get(request.name)).status.history].count(Phase.RUNNING) == 1
+
+
+async def test_a_bot_needs_no_more_than_the_right_to_relay(tmp_path: Path) -> None:
+    """In a cluster that holds writes to the admission policies, and with a Chinese card."""
+    fixers = frozenset((verb, GROUP, PLURAL) for verb in ("execute", "execute-on-own-node", "approve"))
+    async with (
+        LocalSlack() as slack,
+        fix_cluster(tmp_path, with_policies=True) as cluster,
+        cluster.store("bot", denied=fixers) as store,
+    ):
+        room = Room("socket", slack, cluster, store, tmp_path / "state")
+        room.capturing = Takes().capturing("approval")
+        async with room.bot(language("zh")):
+            await room.ask(ASKED, user="cleo")
+            parent = await slack.wait_for(lambda: room.posted("需要另一个人批准"))
+            assert parent is not None
+            card = await slack.wait_for(lambda: room.posted("将抓取", parent["ts"]))
+            assert card is not None
+            await slack.click("bo", ROOM, card["ts"], "fix_approve")
+            await slack.wait_for(lambda: files(slack, parent["ts"]))
+            await slack.wait_for(lambda: room.posted("已抓包", parent["ts"]))
+        (request,) = await store.all()
+        assert request.status.phase is Phase.VERIFIED
 
 
 async def test_another_pod_of_that_name_was_not_approved(room: Room) -> None:
