@@ -20,7 +20,7 @@ from bot.sources.policies import policies
 from bot.sources.probes import Probes
 from bot.words import parse
 from engine.plan import inside, plan, second
-from engine.settling import ASKS_EVERY_S, looking_for_gateway
+from engine.settling import asking
 from engine.sights import strangers
 from engine.trains import trains
 from engine.worker import Worker
@@ -104,9 +104,9 @@ async def investigate(
     reading = asyncio.create_task(unenforced.read(cluster, known))
     try:
         seen = await probes.ask(asks, addresses)
-        if looking := looking_for_gateway(seen):
-            await _tell(progress, say("waiting until {pods} found the gateway", pods=listed(looking)))
-            await asyncio.sleep(ASKS_EVERY_S)
+        if waiting := asking(seen):
+            await _tell(progress, say("waiting until {pods} found the next hop", pods=listed(list(waiting))))
+            await asyncio.sleep(max(waiting.values()))
             seen = await probes.ask(asks, addresses)
         if again := second(known, seen):
             places = listed(list(dict.fromkeys(ask.node for ask in again)))

@@ -1,22 +1,29 @@
-"""Tells an answer that came too soon: packets of a pod that is just looking for its gateway say nothing of the path.
+"""Tells an answer that came too soon: packets of a pod whose kernel is just asking for a MAC say nothing of the path.
 
-A kernel asks for a neighbor three times, a second apart. What was mended after the third, it learns from the next
-packet but one: until that second is over it asks nobody, and what waits for the answer is lost with it.
+A kernel asks for a neighbor three times, a second apart, and drops what waits when it gives up. What was mended after
+the third question it learns a second later. And where a wrong route made its node send it a redirect (IPv6), it asks
+for the target itself until it gives that up, all of three seconds, and takes its gateway again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from facts import Fact, PodInterface, ProbeResult
+from facts import Fact, PodInterface, PodRoute, ProbeResult
 
-ASKS_EVERY_S = 1.0  # net.ipv4.neigh.default.retrans_time_ms and that of IPv6, as every kernel has them
-ASKING = "INCOMPLETE"
+EVERY_S = 1.0  # net.ipv4.neigh.default.retrans_time_ms and that of IPv6, as every kernel has them
+ALL_S = 3 * EVERY_S  # mcast_solicit
 
 
-def looking_for_gateway(seen: Sequence[Fact]) -> list[str]:
-    """Pods that were asking for their gateway's MAC while fresh packets were lost; one look later they know."""
+def asking(seen: Sequence[Fact]) -> dict[str, float]:
+    """Pods that were asking for a MAC while fresh packets were lost -> seconds after which they know, or ask anew."""
     if all(one.answered for one in seen if isinstance(one, ProbeResult) and one.sent):
-        return []
-    pods = (one for one in seen if isinstance(one, PodInterface))
-    return list(dict.fromkeys(one.pod for one in pods if one.pod_gateway_state == ASKING))
+        return {}
+    behind = {(one.pod, one.destination) for one in seen if isinstance(one, PodRoute) and one.next_hop}
+    found: dict[str, float] = {}
+    for one in seen:
+        if isinstance(one, PodInterface):
+            redirected = any((one.pod, address) in behind for address in one.pod_asking)
+            if redirected or one.pod_default_next_hop in one.pod_asking:
+                found[one.pod] = max(found.get(one.pod, 0.0), ALL_S if redirected else EVERY_S)
+    return found

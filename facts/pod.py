@@ -29,6 +29,7 @@ class PodInterface(Fact, frozen=True, kw_only=True):
     pod_default_next_hop: str = ""  # "" when the pod has no default route
     pod_gateway_mac: str = ""  # of the neighbor entry for the gateway; "" when there is none yet
     pod_gateway_state: str = ""  # of that entry, as in Neighbor; "" when there is none
+    pod_asking: tuple[str, ...] = ()  # addresses whose MAC the pod's kernel was asking for when it was looked at
 
 
 class PodRoute(Fact, frozen=True, kw_only=True):

@@ -70,6 +70,7 @@ def _inside(outside: PodInterface, entered: Inside) -> PodInterface:
     gateway = default.next_hop if default else ""
     mac, state = _neighbor(entered, gateway) if gateway else ("", "")
     held = read.addresses(device.index, FAMILIES[outside.family])
+    neighbors = read.neighbors(FAMILIES[outside.family], device.index)
     return msgspec.structs.replace(
         outside,
         entered=True,
@@ -83,6 +84,7 @@ def _inside(outside: PodInterface, entered: Inside) -> PodInterface:
         pod_default_next_hop=gateway,
         pod_gateway_mac=mac,
         pod_gateway_state=state,
+        pod_asking=tuple(one.address for one in neighbors if one.state == "INCOMPLETE"),
     )
 
 
