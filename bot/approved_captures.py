@@ -96,6 +96,11 @@ def capture_spec(wanted: Wanted, planned: Planned, place: Place, cluster: str, n
     )
 
 
+def scope(planned: Planned, place: Place) -> list[str]:
+    """Exactly what would be captured, and for where, a line each."""
+    return [*planned.lines, f"a file for Slack: channel {place.channel}, thread {place.thread or '(a new one)'}"]
+
+
 class CaptureHands:
     """Approved captures, made by this bot (fixes.hands.Hands)."""
 
@@ -113,11 +118,7 @@ class CaptureHands:
     async def preview(self, spec: Spec) -> list[str]:
         """Raises ValueError for what cannot be captured."""
         wanted, place = _read(spec)
-        planned = await self._planned(wanted)
-        return [
-            *planned.lines,
-            f"into a file for Slack: channel {place.channel}, thread {place.thread or '(a new one)'}",
-        ]
+        return scope(await self._planned(wanted), place)
 
     async def holds(self, spec: Spec) -> None:
         """Raises EvidenceChanged where one of the pods is not what it was, ValueError for what cannot be captured."""

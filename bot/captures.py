@@ -10,7 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 from bot.approvals import Approvals, GroupsUnknown
-from bot.approved_captures import Outcome, Place, capture_spec
+from bot.approved_captures import Outcome, Place, capture_spec, scope
 from bot.capture import Captured, Plan, Take, Wanted, headline, notes, table, understand
 from bot.cards import Cards
 from bot.conversation import Ticker
@@ -20,7 +20,7 @@ from bot.reply import blocks
 from bot.reply.blocks import Message, escape
 from bot.slack import NotInChannel, Slack, escape_but_mentions
 from facts import say
-from fixes.request import CAPTURE, Card, Person
+from fixes.request import CAPTURE, Person
 from fixes.store import FixStore, StoreError
 
 log = logging.getLogger(__name__)
@@ -137,11 +137,10 @@ class Captures:
             planned = await plan(wanted)
             spec = capture_spec(wanted, planned, place, self._cluster, self._store.now())
             request = await self._store.create(spec)
-            request = await self._store.note_preview(request.name, planned.lines)
+            request = await self._store.note_preview(request.name, scope(planned, place))
             waits = say("A second person has to approve this: {name}, in this thread.", name=request.name)
             await self._slack.update(channel, ts, message(notes=[self._language(waits)]))
-            card = await self._slack.post(channel, self._cards.message(request), place.thread)
-            await self._cards.placed(request.name, Card(channel=channel, thread=place.thread, ts=card))
+            await self._cards.put_up(request, channel, place.thread)
         except (UserError, StoreError) as error:
             await self._slack.update(channel, ts, message(notes=[error.sentence]))
         except Exception:

@@ -111,6 +111,8 @@ async def test_the_message_becomes_the_summary_and_the_file_is_in_its_thread(roo
         done = await finished(room, "1 packets between shop/cart and shop/db in 10.0 s")
         assert done["ts"] == line["ts"] and f"{PLACE}       1       0" in _all_text(done)
         assert "payloads were cut off" in _all_text(done)
+        head = " " * len(PLACE) + "   there    back"
+        assert f"{head}\n{PLACE}       1       0" in _all_text(done), "each number stands below its head"
         await room.slack.wait_for(lambda: files(room.slack, line["ts"]))
         [(name, content)] = files(room.slack, line["ts"])
         assert name == "capture-shop-cart-shop-db.pcapng" and len(pcapng.read(content).packets) == 1

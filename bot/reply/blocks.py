@@ -73,7 +73,7 @@ _PHASES_OF_CAPTURES = {
     "Stale": ":alarm_clock: stale, nothing was captured: a pod is not the one it was",
     "Cancelled": ":no_entry_sign: cancelled, nothing was captured",
     "Approved": ":hourglass_flowing_sand: approved, about to be captured",
-    "Running": ":satellite_antenna: being captured",
+    "Running": ":gear: being captured",
     "Verified": ":white_check_mark: captured",
     "Unknown": ":grey_question: interrupted: whether there is a file is not known",
 }
@@ -481,7 +481,8 @@ def _context(texts: Sequence[str]) -> Block:
 
 
 def _preformatted(text: str) -> Block:
-    element = {"type": "text", "text": _cut(text, SECTION)}
+    kept = text if len(text) <= SECTION else text[: SECTION - 1] + "…"  # the spaces before a column's head, too
+    element = {"type": "text", "text": kept}
     return {"type": "rich_text", "elements": [{"type": "rich_text_preformatted", "elements": [element]}]}
 
 
