@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -20,7 +20,7 @@ from slack_bolt.context.ack.async_ack import AsyncAck
 from slack_bolt.request.async_request import AsyncBoltRequest
 
 from bot import speech, trail
-from bot.approvals import Approvals, Cached, Shown
+from bot.approvals import Approvals, Cached, Shown, meant
 from bot.approved_captures import BUSY_S, WORKER, CaptureHands
 from bot.captures import Captures, Capturing
 from bot.cards import Cards
@@ -36,7 +36,7 @@ from bot.slack import SLACK_API, Identity, Slack, escape_but_mentions, others, w
 from facts import say
 from fixes.approvers import Approvers
 from fixes.executor import Executor
-from fixes.request import NAME, Person, Phase
+from fixes.request import Person, Phase
 from fixes.store import FixStore, StoreError
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ CONNECTED_EVERY_S = 5.0
 RECONNECT_AFTER_S = 30.0
 GIVE_UP_AFTER_S = 180.0
 BODY_MAX = 1 << 20
+ACKNOWLEDGED_S = 2.0  # of Slack's 3 s
 JUDGED_IN_S = 1.0  # of the 3 s in which a click may still open a form
 REASON_MAX = 300
 
@@ -198,8 +199,8 @@ class App:
             return
         place = Place(channel=body["channel_id"], user=body["user_id"], response_url=body.get("response_url", ""))
         if said.word != "why":
-            await ack()
-            self._spawn(self._say(said, place), f"{COMMAND} {said.word}")
+            work = self._spawn(self._say(said, place), f"{COMMAND} {said.word}")
+            await self._acknowledge(ack, work)
             return
         job = Job(
             id=f"command-{secrets.token_hex(8)}",
@@ -234,7 +235,7 @@ class App:
 
     async def _note_stranger(self, text: str, user: str) -> None:
         """What a stranger wrote is a denial in the trail, of the request that it names."""
-        name = next((word for word in map(_bare, text.split()) if NAME.fullmatch(word)), "")
+        name = next(filter(None, map(meant, text.split())), "")
         await self._approvals.note_refusal(name, f"{text[:100]}: {OWN_ONLY}", Person(id=user, via="slack"))
 
     async def _outside(self, user: str) -> str:
@@ -270,16 +271,18 @@ class App:
             self._spawn(work, "a mention")
 
     async def _on_approve(self, ack: AsyncAck, body: Body) -> None:
-        await ack()
-        self._spawn(self._click(body, Phase.APPROVED), "an approval")
+        await self._acknowledge(ack, self._spawn(self._click(body, Phase.APPROVED), "an approval"))
 
     async def _on_reject(self, ack: AsyncAck, body: Body) -> None:
-        await ack()
-        self._spawn(self._ask_reason(body), "a rejection")
+        await self._acknowledge(ack, self._spawn(self._ask_reason(body), "a rejection"))
 
     async def _on_reason(self, ack: AsyncAck, body: Body) -> None:
+        await self._acknowledge(ack, self._spawn(self._reject(body), "a rejection"))
+
+    async def _acknowledge(self, ack: AsyncAck, work: asyncio.Task[None]) -> None:
+        """What is done, not what will be: when this bot is killed in between, Slack tells the person that it failed."""
+        await asyncio.wait({work}, timeout=ACKNOWLEDGED_S)
         await ack()
-        self._spawn(self._reject(body), "a rejection")
 
     async def _on_choose(self, ack: AsyncAck, body: Body) -> None:
         """One of the names that could have been meant: the same message becomes the answer to that."""
@@ -429,32 +432,48 @@ class App:
             await self._tell(escape(self._language(which)), place)
         else:
             to = _DECISIONS[said.word]
+            if to is Phase.APPROVED and len(said.rest) > 1:
+                one = say("One at a time: {usage}", usage=speech.HELP[said.word])
+                await self._tell(escape(self._language(one)), place)
+                return
             await self._decide(said.rest[0], to, place, reason=" ".join(said.rest[1:])[:REASON_MAX])
 
     async def _looked_up(self, said: speech.Said, place: Place) -> str:
         """What `fixes` and `audit` answer, escaped. Raises StoreError, UserError."""
-        rest = list(said.rest)
+        whole = f"… all of it in a terminal: calico-why {' '.join([said.word, *said.rest])}"
         if said.word == "audit":
-            return escape((await trail.audit(self._store, rest))[1])
-        if rest[:1] in (["off"], ["on"]):
-            person, reason = Person(id=place.user, via="slack"), " ".join(rest[1:])[:REASON_MAX]
-            turned = await self._approvals.turn(rest[0] == "on", person, reason)
+            if trail.audit_said(said.rest)[0] == "export":
+                return await self._exported(said.rest, place)
+            return escape(trail.short((await trail.audit(self._store, said.rest))[1], rest=whole))
+        word, about = trail.fixes_said(said.rest)
+        if word in ("off", "on"):
+            person, reason = Person(id=place.user, via="slack"), about[:REASON_MAX]
+            turned = await self._approvals.turn(word == "on", person, reason)
             return escape_but_mentions(self._language(turned.sentence))
-        if not rest:
-            return escape(await trail.fixes(self._store))
-        if rest[0] == "show" and len(rest) == 2 and NAME.fullmatch(rest[1]):
-            return escape(trail.request(await self._store.get(rest[1])))
-        raise UserError(f"The words are: {speech.HELP['fixes']}.")
+        if word == "show":
+            return escape(trail.short(trail.request(await self._store.get(about)), rest=whole))
+        return escape(trail.short(await trail.fixes(self._store), rest=whole))
+
+    async def _exported(self, words: Sequence[str], place: Place) -> str:
+        """The records as a file in the channel; what its reader is told beside it. Raises StoreError, UserError."""
+        _, lines = await trail.audit(self._store, words)
+        if not lines:
+            return self._language(say("There is no record to export."))
+        await self._slack.upload(
+            f"{lines}\n".encode(), name="audit.jsonl", title="audit trail", channel=place.channel, thread=place.thread
+        )
+        return self._language(say("The records are in the file audit.jsonl, a line of JSON each."))
 
     async def _tell(self, text: str, place: Place) -> None:
         await self._slack.whisper(
             text, channel=place.channel, user=place.user, thread=place.thread, response_url=place.response_url
         )
 
-    def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
         task = asyncio.ensure_future(self._guard(work, what))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _guard(self, work: Coroutine[Any, Any, None], what: str) -> None:
         """Nothing that goes wrong in one piece of work may end the others, or end unseen."""
@@ -576,10 +595,6 @@ def _place_of_click(body: Body) -> Place:
         thread=container.get("thread_ts", ""),
         response_url=body.get("response_url", ""),
     )
-
-
-def _bare(word: str) -> str:
-    return word.strip("`*_\"',;.").lower()
 
 
 def _team(body: Body) -> str:

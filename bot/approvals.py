@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -100,8 +101,10 @@ class Approvals:
         """Approve, reject or cancel (`to`) the request. Never raises for a refusal, only StoreError when nothing can be
         read.
 
-        shown: channel and ts of the message that was clicked; a request speaks through its own card only.
+        shown: channel and ts of the message that was clicked; a request speaks through its own card only. Without it
+        `name` is what somebody wrote.
         """
+        name = name if shown else meant(name) or name
         decision = await self._decide(name, to, person, reason, shown)
         if not decision.changed:
             await self.note_refusal(name, f"{IN_WORDS[to]}: {decision.sentence}", person, shown, decision.request)
@@ -191,12 +194,13 @@ class Approvals:
         """The request, and the person with what lets them decide on it; or why they may not."""
         if not NAME.fullmatch(name):
             wrong = say("{name} is not the name of a fix request; they look like fx-7k2pabcd.", name=_short(name))
-            return Decision(False, wrong)
+            return Decision(False, await self._with_near(wrong, name))
         try:
             request = await self._store.get(name)
         except StoreError as error:
             if error.missing:
-                return Decision(False, say("I do not know a fix request {name}; nothing was changed.", name=name))
+                unknown = say("I do not know a fix request {name}; nothing was changed.", name=name)
+                return Decision(False, await self._with_near(unknown, name))
             raise
         if shown and request.status.slack and shown != (request.status.slack.channel, request.status.slack.ts):
             stale = say("This is not the card of {name}, so it decides nothing. Use its newest card.", name=name)
@@ -223,6 +227,11 @@ class Approvals:
             alone = say("You asked for {name}, so somebody else has to approve it. Nothing was changed.", name=name)
             return Decision(False, alone if own else self._perhaps_one(request, person), request)
         return request, by
+
+    async def _with_near(self, sentence: str, name: str) -> str:
+        """With the request whose name looks like this, where there is one."""
+        near = difflib.get_close_matches(name.lower(), [one.name for one in await self._store.all()], n=1, cutoff=0.75)
+        return say("{sentence} Did you mean {near}?", sentence=sentence, near=near[0]) if near else sentence
 
     @staticmethod
     def _perhaps_one(request: FixRequest, person: Person) -> str:
@@ -272,6 +281,12 @@ class Approvals:
         if self._approvers.entries:
             return say("nobody may: no entry of the list of approvers (CALICO_WHY_APPROVERS) counts for this.")
         return say("nobody may, because the list of approvers (CALICO_WHY_APPROVERS) is empty.")
+
+
+def meant(word: str) -> str:
+    """The name of a request that somebody wrote, capitals, quotes and a missing fx- aside; "" for what is none."""
+    bare = word.strip("`*_\"',;.:!").lower()
+    return next((name for name in (bare, f"fx-{bare}") if NAME.fullmatch(name)), "")
 
 
 def listing(requests: Sequence[FixRequest]) -> str:

@@ -34,7 +34,6 @@ BAD_BLOCKS = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_t
 BAD_TOKEN = frozenset(
     {"invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "not_allowed_token_type"}
 )
-OTHERS = "People of another workspace decide nothing here. Nothing was changed."
 TEXT_MAX = 12_000
 TIMEOUT_S = 15
 UPLOAD_S = 60  # of a file
@@ -62,6 +61,11 @@ class Identity(NamedTuple):
     user: str
     name: str
     answer: Mapping[str, Any]
+
+
+def others() -> str:
+    """What a stranger is told who decides."""
+    return say("People of another workspace decide nothing here. Nothing was changed.")
 
 
 def escape_but_mentions(text: str) -> str:
@@ -160,7 +164,7 @@ class Slack:
             raise GroupsUnknown(error.sentence) from error
         teams = {found.get("team_id"), *((found.get("enterprise_user") or {}).get("teams") or ())}
         if team not in teams or found.get("is_stranger"):
-            return say(OTHERS)
+            return others()
         if found.get("is_restricted") or found.get("is_ultra_restricted"):
             return say("Guests of this workspace decide nothing here. Nothing was changed.")
         if found.get("deleted") or found.get("is_bot"):

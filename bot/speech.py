@@ -20,7 +20,7 @@ HELP = {
     "approve": "approve fx-NAME   have a fix carried out",
     "reject": "reject fx-NAME [REASON]   refuse it",
     "cancel": "cancel fx-NAME [REASON]   take it back",
-    "audit": "audit [fx-NAME | verify]   who asked, decided, was refused and did what",
+    "audit": "audit [fx-NAME | verify [sha256:HEAD] | export [fx-NAME]]   who asked, decided, was refused and did what",
     "help": "help   this list",
 }
 

@@ -3,20 +3,73 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
+import re
 from collections.abc import Sequence
 
 import msgspec
 
-from bot.approvals import listing, outcome
+from bot.approvals import listing, meant, outcome
 from bot.errors import UserError
 from fixes.audit import Audit, Line, exported, told, verify
 from fixes.limits import Switch
-from fixes.request import IN_WORDS, FixRequest
+from fixes.request import IN_WORDS, NAME, FixRequest
 from fixes.store import FixStore, StoreError
 
 WRITTEN_IN_S = 2.0
 SHOWN = 30  # records in one answer
-USAGE = "audit [fx-NAME] | audit verify [sha256:HEAD]"
+LONGEST = 10_000  # characters of one answer in Slack
+HEAD = re.compile(r"sha256:[0-9a-f]{64}")
+AUDIT_USAGE = "audit [fx-NAME] | audit verify [sha256:HEAD] | audit export [fx-NAME]"
+FIXES_USAGE = "fixes | fixes show fx-NAME | fixes off [REASON] | fixes on"
+
+
+def fixes_said(words: Sequence[str]) -> tuple[str, str]:
+    """("", "") for the list, ("show", name), ("off", reason) or ("on", reason). Raises UserError: what was meant."""
+    first, rest = (words[0].lower() if words else ""), list(words[1:])
+    if first in ("", "off", "on"):
+        return first, " ".join(rest)
+    if first == "show" and len(rest) == 1 and (name := meant(rest[0])):
+        return first, name
+    if first != "show" and len(words) == 1 and (name := meant(first)):
+        raise UserError(f"Did you mean `fixes show {name}`?")
+    raise _not_understood("fixes", first, rest, ("off", "on", "show"), FIXES_USAGE)
+
+
+def audit_said(words: Sequence[str]) -> tuple[str, str]:
+    """("", "") for all records, ("", request), ("verify", head) or ("export", request). Raises UserError with what was
+    meant. request: what is no name is left as it is, since of forged names there are records, too."""
+    first, rest = (words[0].lower() if words else ""), list(words[1:])
+    about = (meant(rest[0]) or rest[0]) if rest else ""
+    if first == "verify" and len(rest) <= 1:
+        head = rest[0].lower() if rest else ""
+        if head and not HEAD.fullmatch(head):
+            raise UserError(f"{short(head, 40)!r} is no head of the trail; they look like sha256: and 64 digits.")
+        return first, head
+    if first == "export" and len(rest) <= 1:
+        return first, about
+    if len(words) <= 1 and not difflib.get_close_matches(first, ("verify", "export"), n=1, cutoff=0.7):
+        return "", meant(first) or first
+    raise _not_understood("audit", first, rest, ("verify", "export"), AUDIT_USAGE)
+
+
+def _not_understood(word: str, first: str, rest: Sequence[str], known: Sequence[str], usage: str) -> UserError:
+    near = difflib.get_close_matches(first, known, n=1, cutoff=0.6)
+    if near and near[0] != first:
+        return UserError(f"Did you mean `{' '.join([word, near[0], *rest])}`? The words are: {usage}.")
+    return UserError(f"The words are: {usage}.")
+
+
+def short(text: str, most: int = LONGEST, rest: str = "") -> str:
+    """Whole lines as far as they fit, and `rest`, which says where the others are."""
+    if len(text) <= most:
+        return text
+    kept: list[str] = []
+    for line in text.splitlines():
+        if sum(len(one) + 1 for one in kept) + len(line) > most - len(rest):
+            break
+        kept.append(line)
+    return "\n".join([*kept, rest]) if kept else text[: most - len(rest) - 1] + "…" + rest
 
 
 async def audit(store: FixStore, words: Sequence[str], *, jsonl: bool = False, shown: int = SHOWN) -> tuple[bool, str]:
@@ -25,25 +78,25 @@ async def audit(store: FixStore, words: Sequence[str], *, jsonl: bool = False, s
     shown: how many of the newest records are told, 0 for all. Raises StoreError, and UserError for other words.
     """
     trail = Audit(store, "reader")
-    if words[:1] == ["verify"] and len(words) <= 2:
-        head = words[1] if len(words) == 2 else ""
+    word, about = audit_said(words)
+    if word == "verify":
         requests = await store.all()
         lines = await trail.read()
-        wrong = verify(lines, requests, head)
+        wrong = verify(lines, requests, about)
         if (
             wrong
         ):  # a step is written down right after it was taken: of a step that was just taken, it is looked for twice
             await asyncio.sleep(WRITTEN_IN_S)
             lines = await trail.read()
-            wrong = verify(lines, requests, head)
+            wrong = verify(lines, requests, about)
         return not wrong, "\n".join(wrong) if wrong else _whole(lines)
-    if len(words) > 1:
-        raise UserError(f"The words are: {USAGE}.")
-    lines = await trail.read(words[0] if words else "")
-    if jsonl:
+    lines = await trail.read(about)
+    if jsonl or word == "export":
         return True, "\n".join(map(exported, lines))
+    if not lines and about and not NAME.fullmatch(about):
+        raise UserError(f"There is no record of {short(about, 40)!r}. The words are: {AUDIT_USAGE}.")
     if not lines:
-        return True, f"There is no record of {words[0]}." if words else "The audit trail is empty."
+        return True, f"There is no record of {about}." if about else "The audit trail is empty."
     left = len(lines) - shown if shown else 0
     return True, "\n".join([*([f"… {left} older ones"] if left > 0 else []), *map(told, lines[-shown:])])
 

@@ -29,6 +29,7 @@ FRAME = (
     "bot/investigate.py",
     "bot/policies.py",
     "bot/second_look.py",
+    "bot/slack.py",
     "bot/unenforced.py",
     "facts/message.py",
     "engine",

@@ -358,6 +358,69 @@ async def test_the_switch_and_the_trail_in_a_terminal(scene: Scene, monkeypatch:
     assert (status, f"The published head {head} is not in the trail" in said) == (3, True), said
 
 
+async def test_what_was_meant_is_told_or_understood_in_a_terminal(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALICO_WHY_APPROVERS", "kubernetes:bo")
+    monkeypatch.setenv("CALICO_WHY_PEOPLE", "U0BO=bo")
+    scene.store.now = type(scene.store)(scene.store.api, NAMESPACE).now
+    config = scene.cluster.kubeconfig("bo", denied=NO_APPROVING)
+    request = await scene.store.create(a_spec(scene.store.now()))
+    other = request.name[:-1] + ("a" if request.name[-1] != "a" else "b")
+    for words, status, sentence in (
+        (("fixes", "of", "change", "freeze"), 2, "Did you mean `fixes off change freeze`?"),
+        (("fixes", request.name), 2, f"Did you mean `fixes show {request.name}`?"),
+        (("fixes", "show"), 2, "The words are: fixes | fixes show fx-NAME"),
+        (("fixes", "show", request.name.upper()), 0, request.spec.digest),
+        (("fixes", "show", other), 3, f"There is no fix request {other}"),
+        (
+            ("approve", other),
+            3,
+            f"I do not know a fix request {other}; nothing was changed. Did you mean {request.name}?",
+        ),
+        (
+            ("approve", request.name[:-1]),
+            3,
+            f"is not the name of a fix request; they look like fx-7k2pabcd. Did you mean {request.name}?",
+        ),
+        (("approve", f"`{request.name.upper()}`"), 0, f"{request.name} is approved"),
+        (("cancel", request.name.removeprefix("fx-"), "wrong", "node"), 0, f"{request.name} is cancelled"),
+        (("audit", "verfy"), 2, "Did you mean `audit verify`?"),
+        (("audit", "verify", "all"), 2, "'all' is no head of the trail"),
+        (("audit", "everything"), 2, "There is no record of 'everything'"),
+        (("audit", "fx-zzzzzzzz"), 0, "There is no record of fx-zzzzzzzz."),
+        (("audit", request.name.upper()), 0, "Cancelled by bo (kubernetes:bo): wrong node [terminal]"),
+        (("audit", "verify"), 0, "The audit trail is whole"),
+        (("audit", "verify", "sha256:" + "0" * 64), 3, "is not in the trail"),
+    ):
+        ended, said = await terminal(*words, "--kubeconfig", config)
+        assert (ended, sentence in said, "Traceback" in said) == (status, True, False), (words, said)
+    for words in (("audit", "export", request.name), ("audit", request.name, "--jsonl")):
+        ended, said = await terminal(*words, "--kubeconfig", config)
+        assert [json.loads(line)["event"] for line in said.splitlines()][:2] == ["Pending", "Approved"], said
+    assert (await scene.store.get(request.name)).status.phase is Phase.CANCELLED
+
+
+async def test_who_asked_in_slack_and_decides_in_a_terminal(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a word on who is who it may be one person with two names; with it, it is known."""
+    monkeypatch.setenv("CALICO_WHY_APPROVERS", "kubernetes:bo,kubernetes:ana@example.com")
+    scene.store.now = type(scene.store)(scene.store.api, NAMESPACE).now
+    request = await scene.store.create(a_spec(scene.store.now()))
+    bo, ana = [scene.cluster.kubeconfig(user, denied=NO_APPROVING) for user in ("bo", "ana@example.com")]
+    for people, config, status, sentence in (
+        ("", bo, 3, f"U0ANA asked for {request.name}, and nobody says who bo is in Slack (CALICO_WHY_PEOPLE)"),
+        ("U0ANA=ana@example.com", bo, 3, "so that may be you"),
+        ("U0ANA=ana@example.com", ana, 3, f"You asked for {request.name}, so somebody else has to approve it"),
+        ("U0ANA=ana@example.com, U0BO=bo", bo, 0, f"{request.name} is approved"),
+    ):
+        monkeypatch.setenv("CALICO_WHY_PEOPLE", people)
+        ended, said = await terminal("approve", request.name, "--kubeconfig", config)
+        assert (ended, sentence in said) == (status, True), said
+    status, said = await terminal("cancel", request.name, "--kubeconfig", ana)
+    assert (status, f"{request.name} is cancelled" in said) == (0, True), said
+    assert "refused by ana@example.com" in "\n".join(await scene.trail())
+
+
 async def test_terminal_errors_are_sentences(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALICO_WHY_APPROVERS", "kubernetes:bo")
     config = scene.cluster.kubeconfig("bo")

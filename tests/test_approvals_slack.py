@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -14,7 +15,7 @@ from fixes.approvers import Approvers
 from fixes.audit import Audit, Line, told, verify
 from fixes.executor import Executor
 from fixes.kind import TooSoon
-from fixes.request import FixRequest, Person, Phase, Spec
+from fixes.request import Evidence, FixRequest, Person, Phase, Spec
 from lab.slack.workspace import View
 from tests.fix_samples import a_spec
 from tests.test_bot_slack import ROOM, Room, room
@@ -228,8 +229,23 @@ async def test_words_switch_cancel_show_and_audit(room: Room) -> None:
         await room.whisper("bo", "Fixes are on.")
         await room.ask(f"/calico fixes show {request.name}", "cleo")
         await room.whisper("cleo", request.spec.digest)
-        await room.ask("/calico fixes burn", "cleo")
-        await room.whisper("cleo", "The words are: fixes")
+        for words, told in (
+            ("fixes burn", "The words are: fixes"),
+            ("fixes of change freeze", "Did you mean `fixes off change freeze`?"),
+            (f"fixes {request.name}", f"Did you mean `fixes show {request.name}`?"),
+            ("fixs", "Did you mean `fixes`?"),
+            ("approve", "Which one? approve fx-NAME"),
+            (f"approve {request.name} fx-aaaaaaaa", "One at a time: approve fx-NAME"),
+            (f"approve {request.name[:-1]}", f"Did you mean {request.name}?"),
+            ("reject everything", "is not the name of a fix request"),
+            ("cancel fx-aaaaaaaa", "I do not know a fix request fx-aaaaaaaa"),
+            ("audit verfy", "Did you mean `audit verify`?"),
+            ("audit verify sha256:abc", "is no head of the trail"),
+            ("audit <!channel>", "There is no record of &#x27;&lt;!channel&gt;&#x27;"),
+        ):
+            await room.ask(f"/calico {words}", "cleo")
+            await room.whisper("cleo", told.replace("&#x27;", "'"))
+        assert (await room.store.get(request.name)).status.phase is Phase.PENDING
         await room.ask(f"/calico cancel {request.name}", "cleo")
         await room.whisper("cleo", "You may not cancel this: who asked for it may")
         await room.ask(f"/calico cancel {request.name} wrong node", "ana")  # who asked; nobody else may but an approver
@@ -239,6 +255,26 @@ async def test_words_switch_cancel_show_and_audit(room: Room) -> None:
         await room.ask(f"/calico audit {request.name}", "cleo")
         await room.whisper("cleo", "Cancelled by U0ANA: wrong node")
         assert "switched off by U0BO (S0NETOPS): change freeze [bot]" in "\n".join(await trail(room))
+
+
+async def test_the_trail_as_a_file_and_never_more_than_a_message_holds(room: Room) -> None:
+    evidence = tuple(Evidence(id=f"neighbor-{number}", fact={"seen": "x" * 900}) for number in range(60))
+    async with room.bot():
+        await room.ask("/calico audit export", "cleo")
+        await room.whisper("cleo", "There is no record to export.")
+        request = await room.store.create(a_spec(datetime.now(UTC), evidence=evidence))
+        for words in (f"approve {request.name}", "fixes off"):
+            await room.ask(f"/calico {words}", "cleo")
+            await room.whisper("cleo", "You may not")
+        await room.ask(f"/calico audit export {request.name}", "cleo")
+        await room.whisper("cleo", "The records are in the file audit.jsonl")
+        (file,) = [file for one in room.slack.messages(ROOM) for file in one.get("files", ())]
+        lines = [json.loads(line) for line in room.slack.workspace.uploads[file["id"]].data.splitlines()]  # type: ignore[union-attr]
+        assert [(line["event"], line["by"]["id"]) for line in lines] == [("refused", "U0CLEO"), ("Pending", "U0ANA")]
+        assert all(line["request"] == request.name for line in lines)
+        await room.ask(f"/calico fixes show {request.name.upper()}", "cleo")
+        whole = await room.whisper("cleo", f"… all of it in a terminal: calico-why fixes show {request.name.upper()}")
+        assert request.spec.digest in whole and len(whole) < 12_000
 
 
 async def test_a_trail_that_takes_nothing_stops_no_answer_and_is_logged(

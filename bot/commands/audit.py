@@ -8,23 +8,27 @@ import asyncio
 from bot import settings as connection
 from bot.errors import COULD_NOT_JUDGE
 
-HELP = "audit [fx-NAME] | audit verify: who decided and did what"
+HELP = "audit [fx-NAME] | audit verify | audit export: who decided and did what"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "words",
         nargs="*",
-        metavar="fx-NAME | verify [sha256:HEAD]",
-        help="the records of one request, or whether the whole trail is unchanged and nothing is missing in it; HEAD: "
-        "a hash that was posted in a thread, which then has to be there",
+        metavar="WORD",
+        help="fx-NAME: the records of one request; verify [sha256:HEAD]: whether the whole trail is unchanged and "
+        "nothing is missing in it, HEAD a hash that was posted in a thread, which then has to be there; export "
+        "[fx-NAME]: each record as a line of JSON",
     )
-    parser.add_argument("--jsonl", action="store_true", help="each record as a line of JSON")
+    parser.add_argument("--jsonl", action="store_true", help="the same as export")
     connection.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """0, or 3 where the trail is broken. Raises UserError."""
+    from bot.trail import audit_said
+
+    audit_said(args.words)  # what cannot be meant needs no cluster
     good, text = asyncio.run(_audit(args.words, args.jsonl, connection.from_arguments(args)))
     if text:
         print(text)
