@@ -10,6 +10,7 @@ import copy
 import itertools
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from datetime import UTC, datetime
+from ipaddress import ip_address, ip_network
 from typing import Any
 from urllib.parse import unquote
 
@@ -19,6 +20,8 @@ from fixes.request import stamp
 
 CIDR = "10.244.1.0/29"
 BLOCK = "10-244-1-0-29"
+CIDR6 = "fd00:10:244:1::/125"
+BLOCK6 = "fd00-10-244-1---125"
 NOW = datetime(2026, 11, 22, 22, 4, tzinfo=UTC)
 NODES = ("node-a", "node-b")
 
@@ -33,7 +36,8 @@ class _Stop:
 class Model:
     """Objects by (resource, namespace, name), and who really uses which address."""
 
-    def __init__(self) -> None:
+    def __init__(self, family: int = 4) -> None:
+        self.cidr, self.name = (CIDR, BLOCK) if family == 4 else (CIDR6, BLOCK6)
         self.objects: dict[tuple[str, str, str], Object] = {}
         self.uses: dict[str, str] = {}  # address -> handle of a sandbox that has it on its eth0
         self.writes: list[tuple[str, Object | None]] = []  # of blocks and handles: resource, object afterwards
@@ -84,27 +88,31 @@ class Model:
 
     @property
     def block(self) -> Object:
-        spec: Object = self.objects["ipamblocks", "", BLOCK]["spec"]
+        spec: Object = self.objects["ipamblocks", "", self.name]["spec"]
         return spec
+
+    def at(self, ordinal: int) -> str:
+        """The address of the block with this number."""
+        return str(ip_network(self.cidr)[ordinal])
 
     def holder(self, address: str) -> str:
         """The handle the block gives this address to; "" for a free one, or one in cooldown."""
-        index = self.block["allocations"][int(address.rsplit(".", 1)[1])]
+        index = self.block["allocations"][int(ip_address(address)) - int(ip_network(self.cidr)[0])]
         return "" if index is None else str(self.block["attributes"][index].get("handle_id", ""))
 
     def count(self, handle: str) -> int:
         """What its IPAMHandle counts in the block."""
         found = self.objects.get(("ipamhandles", "", handle.lower()))
-        return 0 if found is None else int(found["spec"]["block"].get(CIDR, 0))
+        return 0 if found is None else int(found["spec"]["block"].get(self.cidr, 0))
 
     def check(self) -> None:
         """What has to be so at any moment."""
-        if ("ipamblocks", "", BLOCK) not in self.objects:
+        if ("ipamblocks", "", self.name) not in self.objects:
             raise AssertionError("the block was deleted")
         assert not wrong(self.block), wrong(self.block)
         for address, handle in self.uses.items():
             assert self.holder(address) == handle, f"{address}, in use by {handle}, is {self.holder(address) or 'free'}"
-        held = [self.holder(f"10.244.1.{ordinal}") for ordinal in range(8)]
+        held = [self.holder(self.at(ordinal)) for ordinal in range(8)]
         for handle in self.uses.values():
             assert self.count(handle) >= held.count(handle), f"handle {handle} counts too few addresses"
 
@@ -124,12 +132,12 @@ class Client(Calico):
         return self.model.answer(method, path, copy.deepcopy(body))
 
 
-def a_model(*, leaked: int = 1, cooldown_s: int | None = None, taken: int = 0) -> Model:
+def a_model(*, leaked: int = 1, cooldown_s: int | None = None, taken: int = 0, family: int = 4) -> Model:
     """Node-a's block: its tunnel's address .0; .1 (and .2) of the pod that is gone; `taken` addresses of living pods.
 
     leaked: how many addresses the gone pod's handle has, 1 or 2. The next free ones come first in the row.
     """
-    model = Model()
+    model = Model(family)
     for node in NODES:
         model.put("nodes", node, metadata={"labels": {"kubernetes.io/os": "linux"}}, status={})
     model.put("clusterinformations", "default", spec={"datastoreReady": True})
@@ -137,9 +145,9 @@ def a_model(*, leaked: int = 1, cooldown_s: int | None = None, taken: int = 0) -
         model.put("ipamconfigs", "default", spec={"strictAffinity": False, "ipCooldownSeconds": cooldown_s})
     model.put(
         "ipamblocks",
-        BLOCK,
+        model.name,
         spec={
-            "cidr": CIDR,
+            "cidr": model.cidr,
             "affinity": "host:node-a",
             "allocations": [None] * 8,
             "unallocated": list(range(8)),
@@ -190,8 +198,8 @@ def assign(model: Model, handle: str, secondary: Object) -> str:
     if key not in model.objects:
         model.put("ipamhandles", handle.lower(), spec={"handleID": handle, "block": {}, "deleted": False})
     block = model.objects[key]["spec"]["block"]
-    block[CIDR] = block.get(CIDR, 0) + 1
-    return f"10.244.1.{ordinal}"
+    block[model.cidr] = block.get(model.cidr, 0) + 1
+    return model.at(ordinal)
 
 
 def start(model: Model, pod: str, address: str, container: str = "") -> None:
@@ -218,16 +226,18 @@ async def cni_add(client: Client, pod: str, container: str = "") -> None:
     handle = f"k8s-pod-network.{container}"
     show(model, pod, "", container)
     while True:
-        block = await client.get("ipamblocks", BLOCK)
+        block = await client.get("ipamblocks", client.model.name)
         assert block is not None
         if not block["spec"]["unallocated"]:
             return
         if ("ipamhandles", "", handle) not in model.objects:
-            model.put("ipamhandles", handle, spec={"handleID": handle, "block": {CIDR: 1}, "deleted": False})
+            model.put("ipamhandles", handle, spec={"handleID": handle, "block": {model.cidr: 1}, "deleted": False})
         ordinal = _give(block["spec"], handle, about(pod))
-        status, _ = await client._send("PUT", f"/apis/crd.projectcalico.org/v1/ipamblocks/{BLOCK}", body=block)
+        status, _ = await client._send(
+            "PUT", f"/apis/crd.projectcalico.org/v1/ipamblocks/{client.model.name}", body=block
+        )
         if status == 200:
-            start(model, pod, f"10.244.1.{ordinal}", container)
+            start(model, pod, model.at(ordinal), container)
             return
 
 
@@ -238,7 +248,7 @@ async def cni_del(client: Client, pod: str, handle: str = "") -> None:
         del model.uses[address]
     model.objects.pop(("pods", "shop", pod), None)
     while True:
-        block = await client.get("ipamblocks", BLOCK)
+        block = await client.get("ipamblocks", client.model.name)
         assert block is not None
         spec = block["spec"]
         ordinals = [
@@ -260,16 +270,18 @@ async def cni_del(client: Client, pod: str, handle: str = "") -> None:
         spec["allocations"] = [None if index is None else used.index(index) for index in spec["allocations"]]
         spec["attributes"] = [spec["attributes"][index] for index in used]
         spec["sequenceNumber"] += 1
-        status, _ = await client._send("PUT", f"/apis/crd.projectcalico.org/v1/ipamblocks/{BLOCK}", body=block)
+        status, _ = await client._send(
+            "PUT", f"/apis/crd.projectcalico.org/v1/ipamblocks/{client.model.name}", body=block
+        )
         if status == 200:
             break
     while True:
         found = await client.get("ipamhandles", handle.lower())
         if found is None:
             return
-        found["spec"]["block"][CIDR] = found["spec"]["block"].get(CIDR, 0) - len(ordinals)
-        if found["spec"]["block"][CIDR] <= 0:
-            del found["spec"]["block"][CIDR]
+        found["spec"]["block"][model.cidr] = found["spec"]["block"].get(model.cidr, 0) - len(ordinals)
+        if found["spec"]["block"][model.cidr] <= 0:
+            del found["spec"]["block"][model.cidr]
             found["spec"]["deleted"] = True
         path = f"/apis/crd.projectcalico.org/v1/ipamhandles/{handle.lower()}"
         status, written = await client._send("PUT", path, body=found)
@@ -282,10 +294,10 @@ async def cni_del(client: Client, pod: str, handle: str = "") -> None:
 async def storm(client: Client, writes: int) -> None:
     """Somebody writes the block again and again without changing whose an address is."""
     for _ in range(writes):
-        block = await client.get("ipamblocks", BLOCK)
+        block = await client.get("ipamblocks", client.model.name)
         assert block is not None
         block["spec"]["sequenceNumber"] += 1
-        await client._send("PUT", f"/apis/crd.projectcalico.org/v1/ipamblocks/{BLOCK}", body=block)
+        await client._send("PUT", f"/apis/crd.projectcalico.org/v1/ipamblocks/{client.model.name}", body=block)
 
 
 Writer = Coroutine[Any, Any, None]

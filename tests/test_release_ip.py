@@ -42,8 +42,9 @@ ADDRESS = "10.244.1.1"
 SEEN_AT = NOW - timedelta(minutes=20)
 
 
-def arguments_for(model: Model, address: str = ADDRESS, **changes: str) -> dict[str, str]:
-    """What the bot's question writes into the request."""
+def arguments_for(model: Model, address: str = "", **changes: str) -> dict[str, str]:
+    """What the bot's question writes into the request, for the gone pod's first address."""
+    address = address or model.at(1)
     held = holding(model.block, address)
     assert held.attribute is not None
     secondary = held.attribute.get("secondary") or {}
@@ -53,7 +54,7 @@ def arguments_for(model: Model, address: str = ADDRESS, **changes: str) -> dict[
         count=1,
         examined=1,
         address=address,
-        block=CIDR,
+        block=model.cidr,
         handle=held.handle,
         sequence=str(held.sequence),
         owner=fingerprint(held.attribute),
@@ -412,8 +413,9 @@ class Scene:
                 await KIND.execute(client, self.arguments)
         elif kind == "pod appears":  # that was there all the time, and the API server did not know
             await client.get("nodes", "node-a")
-            if self.model.holder(ADDRESS) == GONE:
-                show(self.model, "gone", ADDRESS, GONE_CONTAINER)
+            address = self.model.at(1)
+            if self.model.holder(address) == GONE:
+                show(self.model, "gone", address, GONE_CONTAINER)
         elif kind == "pod starts":  # of the same name, as a StatefulSet makes them
             await cni_add(client, "gone", f"anew-{number}")
         else:
@@ -443,10 +445,10 @@ class _Watching(Client):
     shown: list[str] | None = None
 
     async def _send(self, method: str, path: str, query: Any = None, body: Object | None = None) -> tuple[int, Object]:
-        if method == "PUT" and path.endswith(BLOCK):
-            assert self.shown is not None and ADDRESS not in self.shown
+        if method == "PUT" and path.endswith(self.model.name):
+            assert self.shown is not None and self.model.at(1) not in self.shown
         status, answer = await super()._send(method, path, query, body)
-        if path.endswith(BLOCK):
+        if path.endswith(self.model.name):
             self.shown = None
         elif path.endswith("/pods"):
             self.shown = [str((one.get("status") or {}).get("podIP")) for one in answer["items"]]
@@ -463,19 +465,20 @@ INTERLEAVINGS = 1500
     leaked=st.integers(1, 2),
     cooldown_s=st.sampled_from([None, 0, 60]),
     taken=st.integers(0, 5),  # with five the next new pod gets whatever address is released
+    family=st.sampled_from([4, 6]),
 )
 def test_no_address_in_use_is_ever_freed(
-    others: list[str], turns: random.Random, leaked: int, cooldown_s: int | None, taken: int
+    others: list[str], turns: random.Random, leaked: int, cooldown_s: int | None, taken: int, family: int
 ) -> None:
     """The model itself looks after every write: each pod's address is its own, the block is whole, no handle counts
     too few (tests/calico_model.py)."""
-    model = a_model(leaked=leaked, cooldown_s=cooldown_s, taken=taken)
+    model = a_model(leaked=leaked, cooldown_s=cooldown_s, taken=taken, family=family)
     scene = Scene(model, others)
     scene.play(turns)
     model.check()
-    left = sum(model.holder(f"10.244.1.{ordinal}") == GONE for ordinal in range(8))
+    left = sum(model.holder(model.at(ordinal)) == GONE for ordinal in range(8))
     if scene.outcome == "done":
-        assert holding(model.block, ADDRESS).sequence != int(scene.arguments["sequence"]) or left < leaked
+        assert holding(model.block, model.at(1)).sequence != int(scene.arguments["sequence"]) or left < leaked
         right, _ = run(KIND.verify(Client(model), scene.arguments))
         assert right
     if not scene.crashed:
@@ -485,12 +488,14 @@ def test_no_address_in_use_is_ever_freed(
         assert model.count(GONE) >= left
 
 
-@pytest.mark.parametrize("cooldown_s", [None, 60])
-def test_ended_at_any_call_it_is_told_truly_and_a_new_request_finds_it_done(cooldown_s: int | None) -> None:
+@pytest.mark.parametrize(("cooldown_s", "family"), [(None, 4), (60, 4), (None, 6), (60, 6)])
+def test_ended_at_any_call_it_is_told_truly_and_a_new_request_finds_it_done(
+    cooldown_s: int | None, family: int
+) -> None:
     """Killed before its first call, before its second, and so on: the block is whole, and nobody is told a lie."""
     calls, ends = 0, set()
     while True:
-        model = a_model(cooldown_s=cooldown_s, taken=2)
+        model = a_model(cooldown_s=cooldown_s, taken=2, family=family)
         arguments = arguments_for(model)
         fix = KIND.execute(Client(model), arguments)
         if not all(step(fix) for _ in range(calls)):
@@ -498,7 +503,7 @@ def test_ended_at_any_call_it_is_told_truly_and_a_new_request_finds_it_done(cool
         fix.close()
         model.check()
         right, said = run(KIND.verify(Client(model), arguments))
-        assert right == (model.holder(ADDRESS) == ""), said
+        assert right == (model.holder(model.at(1)) == ""), said
         if right:
             with pytest.raises(EvidenceChanged):
                 run(KIND.holds(Client(model), arguments))
