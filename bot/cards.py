@@ -36,6 +36,7 @@ from fixes.store import FixStore, StoreError
 log = logging.getLogger(__name__)
 
 MOVER_S = 1.0  # whoever moved a request writes that down; this is for what was left out
+AGAIN_S = (2.0, 10.0, 60.0, 300.0, 900.0)  # after the client's own retries, and only until it is clear: never
 Shows = tuple[str, str, bool, bool, Waits | None]
 RECENT = timedelta(hours=24)  # older ends were drawn long ago
 
@@ -55,13 +56,14 @@ class Cards:
         self._drawing: dict[str, asyncio.Lock] = {}
         self._timers: dict[str, asyncio.Task[None]] = {}
         self._looks: dict[str, asyncio.Task[None]] = {}
+        self._failed: dict[str, int] = {}  # name -> drawings of it that Slack did not take, one after the other
+        self._redraws: set[asyncio.Task[None]] = set()
         self._audit = Audit(store, "bot")
         self._written: dict[str, int] = {}  # name -> events of its history that are in the audit trail
         self._writing: dict[str, asyncio.Task[None]] = {}
 
     async def _keep_true(self, request: FixRequest) -> None:
         try:
-            self._expire_in_time(request)
             await self.draw(request)
             self._look_again(request)
         except Exception:  # one strange request must not stop the drawing of all others
@@ -79,11 +81,33 @@ class Cards:
             language=self._language,
         )
 
-    async def placed(self, name: str, card: Card) -> None:
-        """A card was posted there; from now on it is kept true. Raises StoreError."""
-        request = await self._store.place(name, card)
-        if request.status.phase is Phase.PENDING:  # as it was when the card was made
-            self._drawn[name] = _shows(request, card)
+    async def put_up(self, request: FixRequest, channel: str, thread: str) -> None:
+        """Show the request in this thread, from now on as it is; or the way to its card, when it got one meanwhile.
+
+        The message is posted without buttons and becomes the card once the cluster knows its place: of who dies in
+        between nothing stays that could be clicked. Raises UserError, StoreError.
+        """
+        text = say("*{title}*: `{name}`", title=escape(request.spec.title), name=request.name)
+        ts = await self._slack.post(channel, Message(text=self._language(text), blocks=[]), thread)
+        card = Card(channel=channel, thread=thread, ts=ts)
+        request = await self._store.place(request.name, card)
+        if request.status.slack == card:
+            await self.draw(request)
+        else:
+            await self._slack.update(channel, ts, await self.elsewhere(request))
+
+    async def elsewhere(self, request: FixRequest) -> Message:
+        """The way to the card, where it hangs already: one request has one card."""
+        shown = request.status.slack
+        link = await self._slack.permalink(shown.channel, shown.ts) if shown else ""
+        where = f"<{link}|{self._language(say('its card'))}>" if link else say("its card in an earlier thread")
+        text = say(
+            "*{title}* was asked for already as `{name}`: see {where}.",
+            title=escape(request.spec.title),
+            name=request.name,
+            where=where,
+        )
+        return Message(text=self._language(text), blocks=[])
 
     async def draw(self, request: FixRequest) -> None:
         """Make the card show the request as it is now; nothing when it already does. Never raises for Slack."""
@@ -102,8 +126,23 @@ class Cards:
             try:
                 await self._slack.update(card.channel, card.ts, self.message(request))
                 self._drawn[request.name] = shows
+                self._failed.pop(request.name, None)
             except UserError as error:
                 log.warning("the card of %s is not up to date: %s", request.name, error.sentence)
+                self._draw_again(request)
+
+    def _draw_again(self, request: FixRequest) -> None:
+        """After its end nothing else would make a card true that Slack did not take."""
+        failed = self._failed.get(request.name, 0)
+        if failed < len(AGAIN_S):
+            self._failed[request.name] = failed + 1
+            task = asyncio.ensure_future(self._drawn_again(request, AGAIN_S[failed]))
+            self._redraws.add(task)
+            task.add_done_callback(self._redraws.discard)
+
+    async def _drawn_again(self, request: FixRequest, wait_s: float) -> None:
+        await asyncio.sleep(wait_s)
+        await self.draw(request)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -113,10 +152,12 @@ class Cards:
                     self._forget(request.name)
                 elif self._matters(request):
                     self._write_down(request)
+                    self._expire_in_time(request)
                     if request.status.slack is not None:
                         await self._keep_true(request)
         finally:
-            for task in (*self._timers.values(), *self._looks.values(), *self._writing.values()):
+            works = (self._timers, self._looks, self._writing)
+            for task in (*(task for work in works for task in work.values()), *self._redraws):
                 task.cancel()
 
     def _matters(self, request: FixRequest) -> bool:
@@ -130,6 +171,7 @@ class Cards:
         self._drawn.pop(name, None)
         self._drawing.pop(name, None)
         self._written.pop(name, None)
+        self._failed.pop(name, None)
         if timer := self._timers.pop(name, None):
             timer.cancel()
 

@@ -21,7 +21,7 @@ from bot.reply import blocks, picture, png, wording
 from bot.reply.blocks import Message, escape
 from bot.slack import NotInChannel, Slack
 from facts import say
-from fixes.request import Card, FixRequest, Person
+from fixes.request import FixRequest, Person
 from fixes.store import FixStore, StoreError
 
 log = logging.getLogger(__name__)
@@ -103,16 +103,22 @@ class Conversation:
 
     async def _reply(self, channel: str, thread: str, investigation: Investigation, user: str) -> None:
         cards: list[Message] = []
+        bare: dict[str, FixRequest] = {}  # those without a card
         try:
             for request in await requested(investigation, self._store, Person(id=user, via="slack")):
-                cards.append(await self._card(request, channel, thread))
+                if request.status.slack is None:
+                    bare[request.name] = request
+                    cards.append(Message(text="", blocks=[], request=request.name))
+                else:
+                    cards.append(await self._cards.elsewhere(request))
         except StoreError as error:
             refused = say("There is a fix for this, but it cannot be asked for. {why}", why=error.sentence)
             cards.append(_plain(self._language(refused)))
         for message in blocks.thread(investigation, cards, language=self._language):
-            ts = await self._slack.post(channel, message, thread)
             if message.request:
-                await self._cards.placed(message.request, Card(channel=channel, thread=thread, ts=ts))
+                await self._cards.put_up(bare[message.request], channel, thread)
+            else:
+                await self._slack.post(channel, message, thread)
         await self._draw(channel, thread, investigation)  # last: a slow upload keeps nobody from approving
 
     async def _draw(self, channel: str, thread: str, investigation: Investigation) -> None:
@@ -133,21 +139,6 @@ class Conversation:
             )
         except UserError as error:
             log.warning("the picture of %s was not uploaded: %s", investigation.id, error.sentence)
-
-    async def _card(self, request: FixRequest, channel: str, thread: str) -> Message:
-        """The card; or, where it hangs elsewhere already, the way to it: one request has one card."""
-        shown = request.status.slack
-        if shown is None or (shown.channel, shown.thread) == (channel, thread):
-            return self._cards.message(request)
-        link = await self._slack.permalink(shown.channel, shown.ts)
-        where = f"<{link}|{self._language(say('its card'))}>" if link else say("its card in an earlier thread")
-        text = say(
-            "*{title}* was asked for already as `{name}`: see {where}.",
-            title=escape(request.spec.title),
-            name=request.name,
-            where=where,
-        )
-        return Message(text=self._language(text), blocks=[])
 
     async def _tell_to_invite(self, job: Job) -> None:
         text = say(

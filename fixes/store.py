@@ -120,8 +120,12 @@ class FixStore:
         return await self._write(name, step)
 
     async def place(self, name: str, card: Card) -> FixRequest:
-        """Remember where in Slack the request is shown."""
-        return await self._write(name, lambda current: msgspec.structs.replace(current.status, slack=card))
+        """Remember where in Slack the request is shown; the first place stays: one request has one card."""
+
+        def step(current: FixRequest) -> Status:
+            return msgspec.structs.replace(current.status, slack=current.status.slack or card)
+
+        return await self._write(name, step)
 
     async def note_preview(self, name: str, lines: Sequence[str]) -> FixRequest:
         """Remember what would be written, for those who decide; nothing is remembered once that was done."""

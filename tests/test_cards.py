@@ -1,0 +1,139 @@
+"""A card is true at the end, and nothing that decides stays behind, wherever a bot, a click or Slack fails between."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from bot import cards
+from fixes.request import Card, FixRequest, Phase
+from fixes.store import StoreError
+from tests.fix_samples import a_spec
+from tests.test_bot_slack import ROOM, Room, room
+
+__all__ = ["room"]
+
+BUTTON = "fix_approve"
+
+
+def with_buttons(room: Room) -> list[str]:
+    """ts of every message somebody could approve something by."""
+    threads = {one["ts"] for one in room.slack.messages(ROOM)}
+    replies = [one for thread in threads for one in room.slack.messages(ROOM, thread)]
+    return [one["ts"] for one in replies if BUTTON in str(one.get("blocks"))]
+
+
+async def test_a_bot_that_dies_before_the_place_of_a_card_is_known_leaves_nothing_to_click(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placing = asyncio.Event()
+
+    async def never(name: str, card: Card) -> FixRequest:
+        placing.set()
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(room.store, "place", never)
+    async with room.bot() as app:
+        await room.ask()
+        await asyncio.wait_for(placing.wait(), 10)
+        for task in app._tasks:  # as a kill would: at this very line
+            task.cancel()
+    (request,) = await room.store.all()
+    assert (request.status.slack, with_buttons(room)) == (None, [])
+    monkeypatch.undo()
+    async with room.bot():  # the question is in the journal, and answered to its end now
+        _, _, ts = await room.card()
+        await room.slack.wait_for(lambda: with_buttons(room) == [ts])
+        assert [one.name for one in await room.store.all()] == [request.name]
+
+
+async def test_a_bot_that_dies_after_it_was_placed_puts_up_no_second_card(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawing = asyncio.Event()
+
+    async def never(self: cards.Cards, request: FixRequest) -> None:
+        drawing.set()
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(cards.Cards, "draw", never)
+    async with room.bot() as app:
+        await room.ask()
+        await asyncio.wait_for(drawing.wait(), 10)
+        for task in app._tasks:
+            task.cancel()
+    (request,) = await room.store.all()
+    assert request.status.slack is not None
+    monkeypatch.undo()
+    async with room.bot():
+        await room.slack.wait_for(lambda: room.posted("was asked for already", request.status.slack.thread))
+        await room.slack.wait_for(lambda: with_buttons(room) == [request.status.slack.ts])
+
+
+async def test_of_two_bots_that_answer_with_the_same_request_one_puts_up_its_card(room: Room) -> None:
+    async with room.bot(), room.bot():
+        await asyncio.gather(*(room.ask(user=user) for user in ("ana", "bo", "cleo")))
+
+        def answered() -> bool:
+            threads = [one["ts"] for one in room.slack.messages(ROOM)]
+            return len(threads) == 3 and all(room.posted("things checked and well", thread) for thread in threads)
+
+        await room.slack.wait_for(answered)
+        placed = {one.status.slack.ts for one in await room.store.all() if one.status.slack}
+        await room.slack.wait_for(lambda: set(with_buttons(room)) == placed)
+        assert len(with_buttons(room)) == len(await room.store.all())
+
+
+async def test_a_request_without_a_card_expires_too(room: Room) -> None:
+    """Made with kubectl, or by a bot that was killed before it posted anything."""
+    async with room.bot():
+        request = await room.store.create(a_spec(datetime.now(UTC) - timedelta(minutes=15) + timedelta(seconds=1)))
+        assert request.status.slack is None
+        async with asyncio.timeout(10):
+            async for _, seen in room.store.watch():
+                if seen.status.phase is Phase.EXPIRED:
+                    break
+
+
+async def test_a_card_that_slack_does_not_take_is_drawn_again(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cards, "AGAIN_S", (0.05,) * 9)
+    async with room.bot():
+        await room.ask()
+        request, thread, ts = await room.card()
+        await room.slack.wait_for(lambda: with_buttons(room) == [ts])
+        room.slack.faults.fail("chat.update", "500", times=5)  # the client itself tries three times
+        await room.store.transition(request.name, Phase.CANCELLED, message="by hand")
+        await room.slack.wait_for(lambda: room.buttons(thread, ts) == [], 20)
+
+
+async def test_a_click_is_acknowledged_once_it_has_decided(room: Room) -> None:
+    """Whoever clicks while the bot dies is told by Slack that it failed, and clicks again."""
+    async with room.bot():
+        await room.ask()
+        request, _, ts = await room.card()
+        await room.slack.wait_for(lambda: with_buttons(room) == [ts])
+        clicked = await room.slack.click("bo", ROOM, ts, BUTTON)
+        kept = room.cluster.objects.get("fixrequests", request.name, room.store.namespace)
+        assert (clicked.result, kept["status"]["phase"]) == ("ok", "Approved")
+
+
+async def test_a_click_that_cannot_be_decided_in_time_is_acknowledged_all_the_same(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with room.bot():
+        await room.ask()
+        _, thread, ts = await room.card()
+        await room.slack.wait_for(lambda: with_buttons(room) == [ts])
+        answering = asyncio.Event()
+
+        async def silent(name: str) -> FixRequest:
+            await answering.wait()
+            raise StoreError("The API server cannot be reached.")
+
+        monkeypatch.setattr(room.store, "get", silent)
+        clicked = await room.slack.click("bo", ROOM, ts, BUTTON)
+        assert clicked.result == "ok"
+        answering.set()
+        await room.whisper("bo", "cannot be reached", thread)
