@@ -250,6 +250,24 @@ async def test_what_a_card_shows_is_said_by_who_knows_it(
     assert guarded.status(request.name).items() >= status.items()
 
 
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"message": "all well"},
+        {"approvedAt": "2026-11-22T22:04:00Z"},
+        {"startedAt": "2026-11-22T22:04:00Z"},
+        {"finishedAt": "2026-11-22T22:04:00Z"},
+        {"phase": "Cancelled", "startedAt": "2026-11-22T22:04:00Z"},
+    ],
+)
+async def test_when_and_why_is_said_with_its_step(guarded: Guarded, status: dict[str, Any]) -> None:
+    """Or somebody without any right would tell another story, or use up what is allowed within an hour."""
+    request = await guarded.request()
+    for store in (await guarded.bot(), await guarded.bo()):
+        with pytest.raises(StoreError, match="said with that step"):
+            await forge(store, request, **status)
+
+
 async def test_what_happened_is_not_taken_out_nor_told_twice(guarded: Guarded) -> None:
     running = await guarded.request(Phase.RUNNING)
     fixer = await guarded.fixer()

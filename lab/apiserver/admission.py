@@ -6,6 +6,7 @@ when it is created, and so is an expression that `cel` cannot read. Namespaces a
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lab.apiserver import access, cel
@@ -53,7 +54,7 @@ def check(resource: Resource, obj: Object) -> None:
         if missing := _NEEDED[resource.key] - set(spec):
             raise cel.CelError(f"{', '.join(sorted(missing))} is missing")
         for entry in (*spec.get("variables", []), *spec.get("matchConditions", []), *spec.get("validations", [])):
-            cel.compile_rule(entry["expression"], _VARIABLES)
+            _compiled(entry["expression"])
     except cel.CelError as error:
         name = obj["metadata"].get("name", "")
         raise ApiError(500, "InternalError", f"this server cannot evaluate {resource.kind} {name}: {error}") from None
@@ -120,8 +121,13 @@ def _matches(rule: Object, write: Write) -> bool:
     )
 
 
+@functools.cache
+def _compiled(expression: str) -> cel.Rule:
+    return cel.compile_rule(expression, _VARIABLES)
+
+
 def _value(expression: str, values: dict[str, Any]) -> Any:
-    return cel.compile_rule(expression, _VARIABLES).evaluate(values)
+    return _compiled(expression).evaluate(values)
 
 
 def _values(store: Store, user: User, write: Write) -> dict[str, Any]:
