@@ -24,6 +24,7 @@ from lab.apiserver.kubeconfig import kubeconfig
 from lab.cluster import Cluster
 from lab.control import Control, Request
 from lab.drawing import invented
+from lab.forkserver import Forkserver
 from lab.intent import Object
 from lab.objects import recorded, stored
 from lab.proxy import ConnectProxy
@@ -52,17 +53,21 @@ def serve(
     report: Report,
 ) -> None:
     """Runs the lab until it is told to end. Raises LabError, OSError."""
+    # Before there are threads, and before what is logged here would be taken for the settings of a probe.
+    forkserver = Forkserver(fixers=settings.fixers) if settings.workers else None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    asyncio.run(Server(settings, directory, report).run(api, proxy, control))
+    asyncio.run(Server(settings, directory, report, forkserver).run(api, proxy, control))
 
 
 class Server:
     """Inside the lab's namespaces: its own network namespace is the underlay."""
 
-    def __init__(self, settings: Settings, directory: Path, report: Report) -> None:
+    def __init__(self, settings: Settings, directory: Path, report: Report, forkserver: Forkserver | None) -> None:
+        """forkserver: None for nodes without probes and fixers."""
         self.settings = settings
         self.directory = directory
         self.report = report
+        self.forkserver = forkserver
         self.token = secrets.token_hex(16)
         self.users = {self.token: User("kubernetes-admin")}
         self.reached_as: Callable[[str], str]  # the text of a kubeconfig for a token
@@ -172,7 +177,9 @@ class Server:
     # ---- probes and fixers
 
     def _make_workers(self) -> list[Worker]:
-        wanted = {"probe": self.settings.workers, "fixer": self.settings.workers and self.settings.fixers}
+        if self.forkserver is None:
+            return []
+        wanted = {"probe": True, "fixer": self.settings.fixers}
         words = [word for word, started in wanted.items() if started and available(word)]
         environment = {
             "CALICO_WHY_APPROVERS": APPROVERS,
@@ -191,7 +198,7 @@ class Server:
                 node.kernel.namespace,
                 environment,
                 self.directory / "logs" / f"{word}-{name}.log",
-                self.cluster.in_kernel,
+                self.forkserver,
                 ("--listen", f"[{node.address}]:{PROBE_PORT}") if word == "probe" and ":" in node.address else (),
             )
             for name, node in self.cluster.topology.nodes.items()

@@ -6,21 +6,19 @@ import asyncio
 import contextlib
 import importlib.util
 import os
-import signal
+import select
 import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from lab.forkserver import COMMAND_LINE, Forkserver
 from lab.namespaces import Namespace
 
 RESTART_S = 1.0
 STEADY_S = 10.0  # one that ran this long is restarted at once
 PROBE_PORT = 9797
-COMMAND_LINE = "bot.cli"
 MODULES = {"probe": "node_probe.command", "fixer": "fixes.command"}
 
 
@@ -41,9 +39,9 @@ class Worker:
     namespace: Namespace
     environment: Mapping[str, str]
     log: Path
-    in_kernel: Callable[..., Awaitable[Any]]
+    forkserver: Forkserver
     arguments: tuple[str, ...] = ()
-    process: subprocess.Popen[bytes] | None = None
+    process: int = -1  # its pidfd; -1: none is there
     starts: int = 0
 
     async def run(self) -> None:
@@ -51,45 +49,48 @@ class Worker:
         pause = RESTART_S
         while True:
             began = time.monotonic()
-            with self.log.open("ab") as log:
-                self.process = await self.in_kernel(self._start, log)
+            self.process = await asyncio.to_thread(self._start)
             self.starts += 1
-            await exit_status(self.process)
+            await _ended(self.process)
+            os.close(self.process)
+            self.process = -1
             pause = RESTART_S if time.monotonic() - began > STEADY_S else min(pause * 2, 30.0)
             await asyncio.sleep(pause)
 
-    def _start(self, log: Any) -> subprocess.Popen[bytes]:
-        return self.namespace.spawn(
-            [sys.executable, "-m", COMMAND_LINE, self.word, "--node", self.node, *self.arguments],
-            environment=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-
-    def stop(self) -> None:
-        if self.process and self.process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.process.pid, signal.SIGKILL)
+    def _start(self) -> int:
+        words = [self.word, "--node", self.node, *self.arguments]
+        with self.log.open("ab") as log:
+            return self.forkserver.start(words, environment=self.environment, namespace=self.namespace, log=log)
 
     @property
     def state(self) -> str:
         """running | ended"""
-        return "running" if self.process is not None and self.process.poll() is None else "ended"
+        if self.process < 0:
+            return "ended"
+        ended = select.poll()
+        ended.register(self.process, select.POLLIN)
+        return "ended" if ended.poll(0) else "running"
 
 
 async def exit_status(process: subprocess.Popen[bytes]) -> int:
     """Waits for a child without a thread and without SIGCHLD."""
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        await _ended(descriptor)
+    finally:
+        os.close(descriptor)
+    return process.wait()
+
+
+async def _ended(process: int) -> None:
+    """process: its pidfd"""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
-    descriptor = os.pidfd_open(process.pid)
-    loop.add_reader(descriptor, ended.set)
+    loop.add_reader(process, ended.set)
     try:
         await ended.wait()
     finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-    return process.wait()
+        loop.remove_reader(process)
 
 
 async def wait_until_listening(addresses: list[str], port: int, seconds: float) -> list[str]:

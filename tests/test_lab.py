@@ -180,10 +180,25 @@ def test_what_a_person_broke_by_hand_heals_too(lab: Lab, healthy_kernel: dict[st
 
 
 def test_a_probe_that_dies_is_started_again(lab: Lab) -> None:
-    candidates = commands("probe --node node-c".replace(" ", "\0"), but=os.getpid())
-    [probe] = set(candidates) & set(Remains(lab).inside())  # other labs may be up on this machine
+    [probe] = [pid for pid in Remains(lab).inside() if Path(f"/proc/{pid}/comm").read_text() == "probe node-c\n"]
     os.kill(probe, signal.SIGKILL)
     wait_until(lambda: lab.status()["nodes"][2]["probe"] == {"state": "running", "starts": 2}, "the probe is back")
+
+
+def test_a_probe_is_the_command_a_person_would_start(lab: Lab) -> None:
+    """The nodes' probes are forked from one process; this one is started on a node as the README says."""
+    command = (sys.executable, "-m", "bot.cli", "probe", "--node", "node-a", "--certs", str(lab.directory / "certs"))
+    started = subprocess.Popen(
+        [sys.executable, "-m", "lab", "exec", "--name", lab.name, "node-a", "--", *command, "--listen", "[::]:9898"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert started.stderr is not None
+    with started.stderr as told:
+        assert "probe of node-a listens on [::]:9898\n" in told
+        started.kill()
+        started.wait()
 
 
 def test_a_wrong_next_hop_makes_a_detour(lab: Lab) -> None:
