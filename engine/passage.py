@@ -126,16 +126,29 @@ def judged(
         return "unknown", say("Small packets pass ({met}); no full-size one could be sent.", met=met)
     if any(not one.minor for one in blind):
         return "unknown", say("Fresh packets pass ({met}), but not everything on the way could be seen.", met=met)
+    said = say("{met}.", met=met)
     if lost and not proved and any(one.answered for one in ping):
-        return "healthy", say(
+        said = say(
             "{met}. {target} takes at most {fits} bytes, and packets of that size pass.",
             met=met,
             target=forward.target,
             fits=fits,
         )
-    if lost and not proved:
-        return "healthy", say("{met}. Full-size packets could not be tested: ICMP is not answered.", met=met)
-    return "healthy", say("{met}.", met=met)
+    elif lost and not proved:
+        said = say("{met}. Full-size packets could not be tested: ICMP is not answered.", met=met)
+    unseen = _unseen(forward, of_port)
+    return "healthy", say("{said} {unseen}", said=said, unseen=unseen) if unseen else said
+
+
+def _unseen(forward: Leg, of_port: Sequence[ProbeResult]) -> str:
+    """What is not known of full-size packets of the asked port, where these are sent at all; "" where nothing is."""
+    if not forward.port_asked or forward.target_kind == "outside":
+        return ""
+    kind = f"{forward.protocol} {forward.port}"
+    well = {one.answers for one in of_port if one.answered}
+    if not well:
+        return say("Whether {kind} passes in full size could not be seen.", kind=kind)
+    return "" if True in well else say("Whether answers of full size come back to {kind} could not be seen.", kind=kind)
 
 
 def told(probes: Sequence[ProbeResult]) -> str:
@@ -162,8 +175,11 @@ def packets(one: ProbeResult) -> str:
     kind = f"{one.protocol} {one.port}" if one.port else one.protocol
     if not one.size:
         return kind
-    template = "{kind} answers of {size} bytes" if one.answers else "{kind} {size} bytes"
-    return say(template, kind=kind, size=one.size)
+    return say(
+        "{kind} answers of {size} bytes" if one.answers else "{kind} {size} bytes",
+        kind=kind,
+        size=one.size,
+    )
 
 
 def dropped(leg: Leg, facts: Sequence[Fact]) -> str:

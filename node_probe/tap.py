@@ -33,6 +33,7 @@ MOST = 2000  # packets of one leg, then enough was seen
 LEGS = 32  # of one ask: each is a filter that the kernel asks about every packet of the node
 AT_ONCE = 64
 QUIET_S = 0.3  # without a mark: this long after the last packet of a leg no other one of the same probes comes
+LATE_S = 0.6  # the same, where the peer waits for answers of this node's: it may have begun so much later
 POLL_S = 0.01
 RESERVE_S = 0.1  # of the deadline, to bring the answer home
 MAGIC = b"cwhy"
@@ -83,7 +84,9 @@ class Tap:
         self._ask = ask
         self._nonce = bytes.fromhex(ask.mark) if MARK.fullmatch(ask.mark) else os.urandom(8)
         self._seen = [_Seen(watch) for watch in ask.watch]
-        self._quiet_s = math.inf if any(one.train for one in ask.trace) else QUIET_S  # between trains it is quiet, too
+        self._quiet_s = LATE_S if ask.answering else QUIET_S
+        if any(one.train for one in ask.trace):
+            self._quiet_s = math.inf  # between trains it is quiet, too
         self._trouble = ""
         self._sockets: dict[socket.socket, Met] = {}
         self._telling: asyncio.Task[None] | None = None

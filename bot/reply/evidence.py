@@ -261,7 +261,11 @@ def _listener(fact: Listener, legs: Sequence[Leg]) -> Said | None:
 def _probe(fact: ProbeResult, legs: Sequence[Leg]) -> Said | None:
     kind = f"{fact.protocol} {fact.port}" if fact.port else fact.protocol
     what = say(
-        "{kind}, {size} bytes from {source} to {target}" if fact.size else "{kind} from {source} to {target}",
+        "{kind}, answers of {size} bytes to {source} from {target}"
+        if fact.size and fact.answers
+        else "{kind}, {size} bytes from {source} to {target}"
+        if fact.size
+        else "{kind} from {source} to {target}",
         kind=kind,
         size=fact.size,
         source=fact.pod or fact.node,
