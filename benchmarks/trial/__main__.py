@@ -309,7 +309,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of kills and people (the time)")
     parser.add_argument("--kills", type=int, default=-1, help="how many (one to seven approvals)")
     parser.add_argument("--bots", type=int, default=2, help="replicas of the bot (2)")
-    parser.add_argument("--lifetime", type=float, default=60, help="seconds in which a request may be decided (60)")
+    parser.add_argument("--lifetime", type=float, default=120, help="seconds in which a request may be decided (120)")
     parser.add_argument("--keep", type=Path, help="directory for the logs of all programs")
     arguments = parser.parse_args()
     if arguments.kills < 0:

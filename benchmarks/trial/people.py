@@ -33,8 +33,9 @@ OTHERS = ("cleo", "eve", ASKER)  # not on the list, of another workspace, who as
 APPROVERS = "S0NETOPS,kubernetes:kube-bo"
 KNOWN = "U0MALLORY=mallory"  # a person of Slack, and nobody who approves
 MAY = {("slack", "U0BO"), ("slack", "U0DANA"), ("kubectl", "kube-bo"), ("kubectl", "kube-rbac")}
-ANSWERED_S = 5.0  # a click that has led to nothing by then was silent
+ANSWERED_S = 20.0  # a click that has led to nothing by then was silent
 CLICKS = 8
+MORE = 1.1
 
 # What becomes of a request, and how often. Those of the first table are meant to be approved.
 APPROVING = {
@@ -135,8 +136,7 @@ class People:
         """Until all its requests have a card. Who is told that it failed asks again, as people do."""
 
         def carded() -> bool:
-            found = [self._request(target) for target in targets]
-            return all(name and self._cluster.requests[name].status.slack for name in found)
+            return all(self._request(target) for target in targets)
 
         until = time.monotonic() + 2 * self._lifetime_s
         while time.monotonic() < until:
@@ -149,12 +149,13 @@ class People:
         return False
 
     def _request(self, target: Target) -> str:
-        """The name of the first request for it, "" while there is none."""
+        """The name of the request for it that has a card, "" while none has: who asks twice may have made two."""
         key = (target.kind, target.number)
         if key not in self.names:
             wanted = self.arguments(target)
             for name, request in self._cluster.requests.items():
-                if request.spec.kind == target.kind and wanted.items() <= request.spec.arguments.items():
+                fits = request.spec.kind == target.kind and wanted.items() <= request.spec.arguments.items()
+                if fits and request.status.slack is not None:
                     self.names[key] = name
                     break
         return self.names.get(key, "")
@@ -320,8 +321,12 @@ _ABOUT = "was changed"  # nothing was: so ends every refusal
 
 
 def parts(seed: int, approvals: int, shares: dict[str, int]) -> list[Part]:
-    """As many requests that are meant to be approved, and a sixth more that are not."""
+    """Enough requests for so many approvals, and a sixth more that are not meant to be approved.
+
+    More than enough: of two that decide against each other one rejects, and what takes too long expires.
+    """
     chance = random.Random(f"{seed}/parts")
+    approvals = round(approvals * MORE)
     ways = [*_shared(chance, APPROVING, approvals), *_shared(chance, NOT_APPROVING, max(3, approvals // 6))]
     chosen = _shared(chance, shares, len(ways))
     found = []
