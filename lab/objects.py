@@ -177,6 +177,16 @@ def calico_node_pod(node: str, address: str, time: str, version: str = CALICO_VE
     )
     pod["metadata"]["annotations"] = {}
     pod["metadata"]["labels"] = {"k8s-app": "calico-node"}
+    pod["metadata"]["ownerReferences"] = [
+        {
+            "apiVersion": "apps/v1",
+            "kind": "DaemonSet",
+            "name": "calico-node",
+            "uid": "0c1f3a5e-3d4b-4c58-9b0e-6f1f6e4f2a10",
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+    ]
     pod["spec"]["hostNetwork"] = True
     pod["spec"]["containers"][0].update(name="calico-node", image=f"registry.example/calico/node:{version}")
     del pod["spec"]["containers"][0]["ports"]

@@ -1,0 +1,88 @@
+"""A fix on a lab from the question to its end, as people meet it: asked for, approved by another one, done, seen."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from kubernetes.aio import client
+
+from bot.approvals import Approvals
+from bot.fix_requests import requested
+from bot.investigate import Investigation
+from bot.settings import from_environment
+from facts import Cause, Diagnosis
+from fixes.approvers import Approvers
+from fixes.calico import Calico
+from fixes.executor import Executor
+from fixes.hands import ClusterHands
+from fixes.kind import ClusterKind, kinds
+from fixes.request import ENDS, FixRequest, Phase, digest_of
+from fixes.store import FixStore, connect
+from lab.client import Lab
+from tests.asking import ask
+from tests.fix_samples import ANA, BO
+
+APPROVERS = Approvers.from_environment({"CALICO_WHY_APPROVERS": BO.id})
+ENVIRONMENT = {"CALICO_WHY_APPROVERS": BO.id}  # of the lab's own fixers
+LONGEST_S = 30.0
+
+
+async def without_limits(lab: Lab) -> None:
+    """A test asks for more fixes of one node than a cluster has in an hour."""
+    settings = from_environment(lab.environment())
+    data = {"enabled": "true", "perNodePerHour": "10000", "perKindPerHour": "10000"}
+    async with connect(settings.kubeconfig, settings.namespace) as store:
+        body = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "calico-why-fixes", "namespace": store.namespace},
+            "data": data,
+        }
+        await client.CoreV1Api(store.api).create_namespaced_config_map(store.namespace, body)
+
+
+async def ended(lab: Lab, answer: Investigation, mode: str, calico: Calico | None = None) -> list[FixRequest]:
+    """The requests for this cause, each approved and at its end. What wants two looks is wanted at once.
+
+    A node's are done by the fixer that runs there, the cluster's here, by `calico` where it is given.
+    """
+    fixes = {name for cause in found(answer.diagnosis, mode) for name in (cause.fix, *cause.other_fixes)}
+    settings = from_environment(lab.environment())
+    async with connect(settings.kubeconfig, settings.namespace) as store:
+        ends = []
+        for request in await requested(answer, store, ANA):
+            if request.spec.kind not in fixes:
+                continue
+            if "again_after_s" in request.spec.arguments and calico is None:
+                request = await at_once(store, request)
+            decision = await Approvals(store, APPROVERS).decide(request.name, Phase.APPROVED, BO)
+            assert decision.changed, decision.sentence
+            if isinstance(kinds()[request.spec.kind], ClusterKind):
+                hands = ClusterHands(calico or Calico(store.api))
+                ends.append(await Executor(hands, store, APPROVERS).handle(request.name))
+            else:
+                ends.append(await end_of(store, request.name))
+        return ends
+
+
+def found(diagnosis: Diagnosis, mode: str) -> list[Cause]:
+    return [one for one in (*diagnosis.causes, *diagnosis.warnings) if one.rule == mode]
+
+
+async def at_once(store: FixStore, request: FixRequest) -> FixRequest:
+    """The same request, made by somebody who does not want to wait for a second look."""
+    spec = msgspec.structs.replace(request.spec, arguments={**request.spec.arguments, "now": "yes"})
+    return await store.create(msgspec.structs.replace(spec, digest=digest_of(spec)))
+
+
+async def end_of(store: FixStore, name: str) -> FixRequest:
+    async with asyncio.timeout(LONGEST_S):
+        async for _, request in store.watch():
+            if request.name == name and request.status.phase in ENDS:
+                return request
+    raise AssertionError
+
+
+async def asked(lab: Lab, words: str) -> Diagnosis:
+    return (await ask(lab.environment(), words)).diagnosis
