@@ -105,7 +105,12 @@ class Approvals:
         `name` is what somebody wrote.
         """
         name = name if shown else meant(name) or name
-        decision = await self._decide(name, to, person, reason, shown)
+        try:
+            decision = await self._decide(name, to, person, reason, shown)
+        except StoreError as error:
+            if error.denied:  # by the cluster, where this list would have let them
+                await self.note_refusal(name, f"{IN_WORDS[to]}: {error.sentence}", person, shown)
+            raise
         if not decision.changed:
             await self.note_refusal(name, f"{IN_WORDS[to]}: {decision.sentence}", person, shown, decision.request)
         if decision.request is not None:

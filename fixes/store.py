@@ -56,11 +56,12 @@ Seen = Literal["listed", "changed", "deleted"]
 class StoreError(Exception):
     """The requests could not be read or written. `sentence`: what happened, what it means, what to do."""
 
-    def __init__(self, sentence: str, *, missing: bool = False) -> None:
+    def __init__(self, sentence: str, *, missing: bool = False, denied: bool = False) -> None:
         super().__init__(sentence)
         self.sentence = sentence
         self.status = 3
         self.missing = missing  # there is no such request
+        self.denied = denied  # who asked may not, says the API server
 
 
 class FixStore:
@@ -306,10 +307,10 @@ class FixStore:
                 f"kubectl create namespace {self.namespace}; kubectl apply -f fixrequest.yaml"
             )
         if why := denial(text):
-            return StoreError(why)
+            return StoreError(why, denied=True)
         if error.status in (401, 403):
             return StoreError(
-                f"The API server does not allow it: {text}. Grant it on {PLURAL}.{GROUP} and their status."
+                f"The API server does not allow it: {text}. Grant it on {PLURAL}.{GROUP} and their status.", denied=True
             )
         return StoreError(f"The API server answered {error.status}: {text}.")
 

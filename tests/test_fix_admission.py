@@ -13,7 +13,7 @@ import yaml
 
 from bot.approvals import Approvals
 from fixes.approvers import RBAC, Approvers
-from fixes.audit import Audit, AuditError, Record, verify
+from fixes.audit import Audit, AuditError, Record, told, verify
 from fixes.executor import Executor
 from fixes.request import (
     CAPTURE,
@@ -171,6 +171,18 @@ async def test_an_approver_approves_in_their_own_name_with_their_own_groups(guar
     assert (await bo.transition(request.name, Phase.APPROVED, by=KUBE_BO)).status.phase is Phase.APPROVED
 
 
+async def test_who_is_on_the_list_and_has_no_right_in_the_cluster_is_denied_and_that_is_written_down(
+    guarded: Guarded,
+) -> None:
+    cleo, request = await guarded.store("cleo"), await guarded.request()
+    listed = Approvers(frozenset({"kubernetes:cleo"}), people=frozenset({"U0CLEO=cleo"}))
+    terminal = Approvals(cleo, listed, right=cleo.right_to_approve, writer="terminal")
+    with pytest.raises(StoreError, match=r"one's own name \(the verb approve\)"):
+        await terminal.decide(request.name, Phase.APPROVED, await cleo.whoami())
+    (line,) = [told(one) for one in await Audit(cleo, "reader").read() if one.spec["event"] == "refused"]
+    assert f"{request.name}  refused by cleo: approved: The API server does not allow it" in line
+
+
 async def test_who_asked_is_told_truly(guarded: Guarded) -> None:
     """Or an approver would ask in another one's name, and be the second person alone."""
     bo, bot = await guarded.bo(), await guarded.bot()
@@ -274,9 +286,9 @@ async def test_what_happened_is_not_taken_out_nor_told_twice(guarded: Guarded) -
     history = guarded.status(running.name)["history"]
     event = {"phase": "Verified", "at": "2026-11-22T22:05:00Z"}
     another = {"phase": "Rejected", "at": "2026-11-22T22:05:00Z", "by": {"id": "fixer", "via": "kubectl"}}
-    for told in (history[1:], [event], [*history, event, another]):
+    for history_told in (history[1:], [event], [*history, event, another]):
         with pytest.raises(StoreError, match="what happened to a fix stays written"):
-            await forge(fixer, running, phase="Verified", history=told)
+            await forge(fixer, running, phase="Verified", history=history_told)
     await forge(fixer, running, phase="Verified", history=[*history, event])
 
 
