@@ -27,6 +27,7 @@ RTM_F_LOOKUP_TABLE, RTM_F_FIB_MATCH, RTNH_F_ONLINK = 0x1000, 0x2000, 0x4
 RT_TABLE_MAIN = 254
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY = 4, 20
 INET_DIAG, INET_DIAG_SKV6ONLY = 72, 11
+PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1}  # of IPv4; IPv6 has an ICMP of its own
 LISTENING = {"tcp": (socket.IPPROTO_TCP, 10), "udp": (socket.IPPROTO_UDP, 7)}  # an unconnected UDP socket is TCP_CLOSE
 FIRST_OF_CLIENTS = 32768  # net.ipv4.ip_local_port_range
 RTEXT_FILTER_SKIP_STATS = 8
@@ -40,9 +41,11 @@ IFLA_VXLAN_COLLECT_METADATA = 25
 IFA_ADDRESS, IFA_LOCAL, IFA_F_DADFAILED = 1, 2, 0x08
 RTA_DST, RTA_SRC, RTA_IIF, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC = 1, 2, 3, 4, 5, 6, 7
 RTA_METRICS, RTA_MULTIPATH, RTA_TABLE, RTA_VIA, RTAX_MTU = 8, 9, 15, 18, 2
+RTA_IP_PROTO, RTA_SPORT, RTA_DPORT = 27, 28, 29
 NDA_DST, NDA_LLADDR, NDA_PORT, NDA_VNI, NDA_IFINDEX = 1, 2, 6, 7, 8
 RTM_GETRULE, FRA_PRIORITY, FRA_FWMARK, FRA_TABLE, FRA_FWMASK, FIB_RULE_INVERT = 34, 6, 10, 15, 16, 0x2
-FRA_IP_PROTO, FRA_SPORT, FRA_DPORT = 22, 23, 24
+FRA_DST, FRA_SRC, FRA_IP_PROTO, FRA_SPORT, FRA_DPORT = 1, 2, 22, 23, 24
+RULE_SAYS = {6: "blackhole", 7: "unreachable", 8: "prohibit"}
 RTM_GETNEIGHTBL, NDTA_THRESH3, NDTA_CONFIG, NDTA_STATS = 66, 4, 5, 7
 NTF_SELF, AF_BRIDGE, NUD_PERMANENT = 2, 7, 128
 NETNSA_NSID, NETNSA_FD = 1, 3
@@ -155,6 +158,18 @@ class Route:
     def prefix(self) -> str:
         """10.244.1.0/26"""
         return f"{self.destination}/{self.length}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a rule may ask of a packet beside its addresses. "", 0: not known."""
+
+    protocol: str = ""  # "icmp" | "tcp" | "udp"
+    source: int = 0
+    target: int = 0
+
+
+ANY_PORTS = Ports()
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +318,8 @@ class Netlink(_Socket):
         return self._dump(RTM_GETNEIGH, NEIGHBOR.pack(family, 0, 0, 0, 0) + wanted, _entry)
 
     def selective_rules(self, family: int) -> list[str]:
-        """Policy routing rules by mark, type of service, protocol or port, as `ip rule` writes them."""
+        """Policy routing rules by mark, type of service, protocol or port, and those that end packets themselves, as
+        `ip rule` writes them."""
         return self._dump(RTM_GETRULE, struct.pack("=B11x", family), _selective_rule)
 
     def neighbor_table(self, family: int) -> NeighborTable | None:
@@ -325,17 +341,17 @@ class Netlink(_Socket):
         written = _unpack(packed)  # an IPv6 address may have been written in more than one way
         return next((self.link(index=one.device) for one in found if one.address == written), None)
 
-    def route(self, destination: str, *, source: str = "", incoming: int = 0) -> Route:
+    def route(self, destination: str, *, source: str = "", incoming: int = 0, ports: Ports = ANY_PORTS) -> Route:
         """The entry the kernel picks for its own packets to `destination`, or for those from `source` by `incoming`.
 
         It is the entry itself, with its prefix, not the route cache's copy of it. Where it names several next
         hops (multipath), the one this very lookup would take is given.
         """
-        found = self._route(RTM_F_FIB_MATCH, destination, source, incoming)
+        found = self._route(RTM_F_FIB_MATCH, destination, source, incoming, ports)
         several = found.type == "unicast" and found.device <= 0
         if incoming and not several:
             return replace(found, preferred_source="")
-        taken = self._route(0, destination, source, incoming)
+        taken = self._route(0, destination, source, incoming, ports)
         found = replace(found, preferred_source="" if incoming else taken.preferred_source)
         if not several:
             return found
@@ -387,7 +403,7 @@ class Netlink(_Socket):
         payload = self._get(RTM_GETNSID, struct.pack("=Bxxx", 0) + _attribute(NETNSA_FD, U32.pack(descriptor)))
         return int(S32.unpack(_attributes(payload, 4)[NETNSA_NSID])[0])
 
-    def _route(self, flags: int, destination: str, source: str, incoming: int) -> Route:
+    def _route(self, flags: int, destination: str, source: str, incoming: int, ports: Ports) -> Route:
         family, packed = _pack(destination)
         bits = len(packed) * 8
         if family == socket.AF_INET:
@@ -397,6 +413,13 @@ class Netlink(_Socket):
             request += _attribute(RTA_SRC, _pack(source)[1])
         if incoming:
             request += _attribute(RTA_IIF, U32.pack(incoming))
+        if ports.protocol:
+            icmp6 = ports.protocol == "icmp" and family == socket.AF_INET6
+            number = socket.IPPROTO_ICMPV6 if icmp6 else PROTOCOLS[ports.protocol]
+            request += _attribute(RTA_IP_PROTO, bytes([number]))
+        for kind, port in ((RTA_SPORT, ports.source), (RTA_DPORT, ports.target)):
+            if port:
+                request += _attribute(kind, PORT.pack(port))
         return _routes(self._get(RTM_GETROUTE, request))
 
 
@@ -579,21 +602,25 @@ def _covers(route: Route, packed: bytes) -> bool:
 
 
 def _selective_rule(payload: bytes) -> str | None:
-    _, _, _, service, table, _, _, _, flags = struct.unpack_from("=BBBBBBBBI", payload)
+    _, to, by, service, table, _, _, action, flags = struct.unpack_from("=BBBBBBBBI", payload)
     has = _attributes(payload, 12)
     words = [f"tos {service:#x}"] if service else []
     if FRA_FWMARK in has:
         words.append(f"fwmark {_u32(has, FRA_FWMARK, 0):#x}/{_u32(has, FRA_FWMASK, 0xFFFFFFFF):#x}")
     if FRA_IP_PROTO in has:
-        words.append(f"ipproto {has[FRA_IP_PROTO][0]}")
+        number = has[FRA_IP_PROTO][0]
+        words.append(f"ipproto {next((name for name, one in PROTOCOLS.items() if one == number), number)}")
     for kind, name in ((FRA_SPORT, "sport"), (FRA_DPORT, "dport")):
         if kind in has:
             first, last = struct.unpack_from("=HH", has[kind])
-            words.append(f"{name} {first}-{last}")
-    if not words:
+            words.append(f"{name} {first}" if first == last else f"{name} {first}-{last}")
+    if not words and action not in RULE_SAYS:
         return None
+    for kind, name, length in ((FRA_DST, "to", to), (FRA_SRC, "from", by)):
+        if kind in has:
+            words.insert(0, f"{name} {_unpack(has[kind])}/{length}")
     inverted = ["not"] if flags & FIB_RULE_INVERT else []
-    where = f"lookup {_u32(has, FRA_TABLE, table)}"
+    where = RULE_SAYS.get(action) or f"lookup {_u32(has, FRA_TABLE, table)}"
     return f"{_u32(has, FRA_PRIORITY, 0)}: {' '.join([*inverted, *words, where])}"
 
 

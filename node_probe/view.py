@@ -12,7 +12,7 @@ import msgspec
 from facts import LocalPod, Neighbor, NodeAsk, RouteLookup, Way
 from facts.flow import TUNNEL_DEVICES
 from node_probe.namespaces import CannotEnter, Inside, enter
-from node_probe.netlink import RT_TABLE_MAIN, Device, Netlink, NetlinkError
+from node_probe.netlink import ANY_PORTS, RT_TABLE_MAIN, Device, Netlink, NetlinkError, Ports
 
 # How a lookup may end; anything else (a timeout, no memory, no permission) is no answer about the route.
 REFUSED = {"ENETUNREACH", "EHOSTUNREACH", "EINVAL", "EACCES", "EXDEV", "ENODEV"}
@@ -135,9 +135,12 @@ class View:
         a device."""
         with self._lock:  # asked once: neighbors and forwarding entries are those of the very routes that are reported
             if way not in self._lookups:
-                found = [self._lookup(node, way.destination)]
-                if way.source and way.incoming:
-                    found.append(self._lookup(node, way.destination, way.source, way.incoming, found[0]))
+                ports = Ports(way.protocol, way.source_port, way.target_port)
+                by_others = bool(way.source and way.incoming)
+                # Of the flow's own packets with their ports: the other lookup tells what the routes alone say.
+                found = [self._lookup(node, way.destination, ports=ANY_PORTS if by_others else ports)]
+                if by_others:
+                    found.append(self._lookup(node, way.destination, way.source, way.incoming, found[0], ports=ports))
                 self._lookups[way] = found
             return self._lookups[way]
 
@@ -167,14 +170,21 @@ class View:
         return Neighbor(node=node, device=device, address=address, found=True, mac=entry.mac, state=entry.state)
 
     def _lookup(
-        self, node: str, destination: str, source: str = "", incoming: str = "", output: RouteLookup | None = None
+        self,
+        node: str,
+        destination: str,
+        source: str = "",
+        incoming: str = "",
+        output: RouteLookup | None = None,
+        *,
+        ports: Ports,
     ) -> RouteLookup:
         rp_filter = -1
         try:
             index = self.netlink.link(incoming).index if incoming else 0
             if incoming and ":" not in destination:  # IPv6 has no such switch
                 rp_filter = _rp_filter(incoming)
-            route = self.netlink.route(destination, source=source, incoming=index)
+            route = self.netlink.route(destination, source=source, incoming=index, ports=ports)
         except NetlinkError as error:
             if error.name not in REFUSED:
                 raise

@@ -21,7 +21,7 @@ from node_probe import view
 from node_probe.collectors import address, fdb, link, machine, neighbor, pod, route, sysctl
 from node_probe.collectors.neighbor import UNRESOLVED
 from node_probe.namespaces import CannotEnter, Inside
-from node_probe.netlink import Address, Device, Entry, NeighborTable, Netlink, NetlinkError, Route
+from node_probe.netlink import ANY_PORTS, Address, Device, Entry, NeighborTable, Netlink, NetlinkError, Ports, Route
 from node_probe.view import View
 from tests.recordings import changeable, load
 
@@ -165,7 +165,7 @@ class RecordedNetlink(Netlink):
                 return self.link(name)
         return None
 
-    def route(self, destination: str, *, source: str = "", incoming: int = 0) -> Route:
+    def route(self, destination: str, *, source: str = "", incoming: int = 0, ports: Ports = ANY_PORTS) -> Route:
         device = self.link(index=incoming).name if incoming else ""
         v4 = ":" not in destination
         if device and v4 and self._sysctl("forwarding", device) == "0" and self._local(destination) is None:

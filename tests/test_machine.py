@@ -96,7 +96,7 @@ def test_rules_that_no_route_lookup_follows_are_told() -> None:
     nodes.at("a", add)
     assert seen(RoutingRules).rules == (
         "99: not fwmark 0x100000/0x100000 lookup 1",
-        "100: ipproto 6 dport 5432-5433 lookup 200",
+        "100: ipproto tcp dport 5432-5433 lookup 200",
     )
 
 

@@ -45,6 +45,28 @@ SHAPES = {
         f"ip.rule('add', priority=101, table=100, src='{CART}', src_len=32, ip_proto=6)",
         ("routing_rule_diverts", "node-a", "forward"),
     ),
+    "a rule about the asked port alone": (
+        "node-a",
+        "ip.route('add', dst='0.0.0.0/0', gateway='172.30.0.1', oif=at('eth0'), table=100)\n"
+        "ip.rule('add', priority=100, table=100, ip_proto=6, dport_range='5432:5432')",
+        ("routing_rule_diverts", "node-a", "forward"),
+    ),
+    "a rule about the port that answers": (
+        "node-b",
+        "ip.route('add', dst='0.0.0.0/0', gateway='172.30.0.1', oif=at('eth0'), table=100)\n"
+        "ip.rule('add', priority=100, table=100, ip_proto=6, sport_range='5432:5432')",
+        ("routing_rule_diverts", "node-b", "reverse"),
+    ),
+    "a rule that ends what arrives for the asked port": (
+        "node-b",
+        "ip.rule('add', priority=100, action='blackhole', ip_proto=6, dport_range='5432:5432')",
+        ("routing_rule_diverts", "node-b", "forward"),
+    ),
+    "a rule that ends what is sent to the asked port": (
+        "node-a",
+        "ip.rule('add', priority=100, action='blackhole', ip_proto=6, dport_range='5432:5432')",
+        ("routing_rule_diverts", "node-a", "forward"),
+    ),
     "a rule into a blackhole": (
         "node-a",
         f"ip.route('add', dst='10.0.0.0/8', type='blackhole', table=100)\n"
@@ -96,6 +118,9 @@ IN_THE_POD = {
         NET1 + "ip.route('add', dst='10.0.0.0/8', gateway='192.168.9.1', oif=at('net1'))"
     ),
     "a rule": "ip.rule('add', priority=10, action='unreachable', dst='10.244.0.0', dst_len=16)",
+    "a rule about the asked port alone": (
+        "ip.rule('add', priority=10, action='unreachable', ip_proto=6, dport_range='5432:5432')"
+    ),
     "a source address that is not the pod's": (
         "ip.addr('add', index=at('eth0'), address='10.9.9.9', prefixlen=32)\n"
         "ip.route('replace', dst='0.0.0.0/0', gateway='169.254.1.1', oif=at('eth0'), prefsrc='10.9.9.9')"
@@ -104,6 +129,17 @@ IN_THE_POD = {
 
 
 UNDONE = "for one in ip.link_lookup(ifname='net1'): ip.link('del', index=one)\nip.flush_rules(priority=10)"
+
+
+async def test_a_rule_about_another_port_is_nobody_s_fault(lab: Lab) -> None:
+    rule = "ip.rule('add', priority=100, action='blackhole', ip_proto=6, dport_range='5433:5433')"
+    by_hand(lab, "node-a", rule)
+    by_hand(lab, "shop/cart", rule)
+    try:
+        diagnosis = await answered(lab)
+    finally:
+        by_hand(lab, "shop/cart", "ip.flush_rules(priority=100)")
+    assert (diagnosis.verdict, diagnosis.causes) == ("healthy", ()), diagnosis
 
 
 @pytest.mark.parametrize("what", IN_THE_POD)

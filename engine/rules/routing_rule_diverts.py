@@ -1,6 +1,9 @@
 """A policy routing rule sends the pod's packets elsewhere than `ip route` on its node would have it."""
 
+from dataclasses import replace
+
 from engine.between import LEFT
+from engine.dropped import told
 from engine.rule import HEALS_NEVER, Finding, Text, cause, say, some, the
 from facts import Arrival, Leg, RouteLookup, RoutingRules, Sighting
 
@@ -12,6 +15,7 @@ SWALLOWS = {"blackhole", "unreachable", "prohibit"}
 @cause(
     title="A policy routing rule diverts packets to the target",
     severity="breaks",
+    silent_while_well=True,  # a router there may know the way
     remedy="Read `ip rule` and the table it names on this node, and delete the rule or narrow it; Felix never does.",
     at=the.leg.source_node,
     stage="source node",
@@ -48,10 +52,14 @@ def routing_rule_diverts(
     rules: RoutingRules,
 ) -> Text | Finding | None:
     """Of both: what the pod sends, and what arrives for it, by a rule about its address or about the sender's."""
-    leaving = _leaving(leg, table, flow) or _astray(leg, flow, left, rules)
-    if leaving or leg.encapsulation == "local":  # what arrives from a pod of the same node is what that one sends
-        return leaving
-    return _diverted(leg, own) or _diverted(leg, arriving) or _refused(leg, own, arriving)
+    leaving = _leaving(leg, table, flow) or _ended(flow, own, rules)
+    if leaving:
+        return told(leaving, _more_than_addresses(rules))
+    astray = _astray(leg, flow, left, rules)
+    if astray or leg.encapsulation == "local":  # what arrives from a pod of the same node is what that one sends
+        return astray
+    found = _diverted(leg, own) or _diverted(leg, arriving) or _refused(leg, own, arriving, rules)
+    return found and replace(found, text=told(found.text, _more_than_addresses(rules)))
 
 
 def _diverted(leg: Leg, own: RouteLookup) -> Finding | None:
@@ -74,9 +82,33 @@ def _diverted(leg: Leg, own: RouteLookup) -> Finding | None:
     )
 
 
-def _refused(leg: Leg, own: RouteLookup, arriving: RouteLookup) -> Finding | None:
+def _ended(flow: RouteLookup, own: RouteLookup, rules: RoutingRules) -> Text | None:
+    """A rule of type blackhole refuses as a filter by the source does, which the way back to the pod would pass."""
+    if not _by_blackhole(flow, rules) or not own.found or own.device != flow.incoming:
+        return None
+    return say(
+        "{node} sends packets from {source} to {destination} nowhere: a routing rule of type blackhole takes them.",
+        node=flow.node,
+        source=flow.source,
+        destination=flow.destination,
+    )
+
+
+def _by_blackhole(lookup: RouteLookup, rules: RoutingRules) -> bool:
+    ends = any(one.endswith(" blackhole") for one in rules.rules)
+    return ends and not lookup.found and lookup.error == "EINVAL" and not lookup.type
+
+
+def _more_than_addresses(rules: RoutingRules) -> str:
+    """Which a person would look for in vain by addresses."""
+    if not rules.rules:
+        return ""
+    return say("Of its rules these ask for more than addresses, or end packets: {rules}.", rules="; ".join(rules.rules))
+
+
+def _refused(leg: Leg, own: RouteLookup, arriving: RouteLookup, rules: RoutingRules) -> Finding | None:
     """Does the node take packets for its own pod, only not those of this sender?"""
-    swallows = arriving.type in SWALLOWS and arriving.table not in STANDARD
+    swallows = (arriving.type in SWALLOWS and arriving.table not in STANDARD) or _by_blackhole(arriving, rules)
     if arriving.found or not own.found or not (swallows or arriving.error in RULE_SAYS_NO):
         return None
     return Finding(
@@ -85,7 +117,7 @@ def _refused(leg: Leg, own: RouteLookup, arriving: RouteLookup) -> Finding | Non
             node=arriving.node,
             source=arriving.source,
             pod=leg.source,
-            error=arriving.type or arriving.error,
+            error=arriving.type or ("blackhole" if _by_blackhole(arriving, rules) else arriving.error),
         ),
         stage="target node",
         other_leg=True,

@@ -11,7 +11,7 @@ import msgspec
 
 from facts import Blind, Fact, Listener, LocalPod, NodeAsk, PodInterface, PodRoute, Way
 from node_probe.namespaces import CannotEnter, Inside
-from node_probe.netlink import LISTENING, Bound, NetlinkError, Sockets, bound
+from node_probe.netlink import LISTENING, Bound, NetlinkError, Ports, Sockets, bound
 from node_probe.view import FAMILIES, REFUSED, View
 
 # The thread's own view: /proc/net would show the namespace of the process.
@@ -32,8 +32,8 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
                 # is an address of the pod's own interface on the node.
                 way = Way(destination=inside.pod_default_next_hop, source=pod.address, incoming=pod.interface)
                 yield from view.lookups(ask.node, way)
-            for target in dict.fromkeys(probe.target for probe in ask.send if probe.pod == pod.name):
-                yield _route(ask.node, pod, target, entered)
+            for target, ports in _sends(ask, pod).items():
+                yield _route(ask.node, pod, target, ports, entered)
             if pod.protocol:
                 sockets = entered.run(partial(listening, pod.protocol, pod.port))
                 seen = listener(ask, pod.name, pod.protocol, pod.port, sockets)
@@ -99,10 +99,23 @@ def _neighbor(entered: Inside, gateway: str) -> tuple[str, str]:
     return entry.mac, entry.state
 
 
-def _route(node: str, pod: LocalPod, target: str, entered: Inside) -> PodRoute:
+def _sends(ask: NodeAsk, pod: LocalPod) -> dict[str, Ports]:
+    """To whom a pod sends: packets of the asked kind, or the answers to such."""
+    found: dict[str, Ports] = {}
+    for probe in ask.send:
+        if probe.pod != pod.name:
+            continue
+        if probe.port:
+            found[probe.target] = Ports(probe.protocol, target=probe.port)
+        elif probe.target not in found:
+            found[probe.target] = Ports(pod.protocol, source=pod.port) if pod.protocol else Ports(probe.protocol)
+    return found
+
+
+def _route(node: str, pod: LocalPod, target: str, ports: Ports, entered: Inside) -> PodRoute:
     read = entered.netlink
     try:
-        route = read.route(target)
+        route = read.route(target, ports=ports)
     except NetlinkError as error:
         if error.name not in REFUSED:
             raise
