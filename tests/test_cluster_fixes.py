@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from bot.sources.upkeep import leaked
-from facts import BlockClaim, CalicoPod, Cause, Pool
+from facts import BlockClaim, CalicoPod, CalicoService, Cause, Pool
 from fixes.approvers import Approvers
 from fixes.calico import CLASSIC, NATIVE, ApiError, Calico, Conflict
 from fixes.executor import Executor
@@ -32,6 +32,7 @@ from lab.apiserver.calico_definitions import Group, definitions, install
 from tests.fix_cluster import FixCluster, fix_cluster
 from tests.fix_samples import BO, a_spec
 from tests.recordings import load
+from tests.test_node_fixes import LEG, NODE_A
 
 ROOT = Path(__file__).parents[1]
 APPROVERS = Approvers(frozenset({"U0BO"}))
@@ -404,6 +405,95 @@ async def test_a_pod_that_does_not_come_back_is_told(tmp_path: Path) -> None:
         calico.pause, calico.now = later, lambda: now
         right, said = await kind.verify(calico, arguments)
         assert not right and said.startswith("No new calico-node pod came to node-a within 90 s")
+
+
+TUNNEL_ADDRESS = "projectcalico.org/IPv4VXLANTunnelAddr"
+
+
+async def test_a_pod_whose_container_was_started_again_since_is_left_alone(tmp_path: Path) -> None:
+    """What was stuck is gone; whether the new one is, nobody has seen."""
+    kind = kind_of("restart_calico_node")
+    pod = CalicoPod(node="node-a", running=True, name="calico-system/calico-node-1", restarts=2)
+    arguments = kind.propose(Cause(rule="felix_stuck", title="", text="", node="node-a"), [pod])
+    assert arguments is not None and arguments["restarts"] == "2"
+    async with scene(tmp_path) as (cluster, _, calico):
+        a_node(cluster, "node-a")
+        a_pod(cluster, "calico-node-1", "node-a", app="calico-node")
+
+        def started(times: int) -> None:
+            there = cluster.objects.get("pods", "calico-node-1", "calico-system")
+            there["status"]["containerStatuses"] = [{"name": "calico-node", "restartCount": times}]
+            cluster.objects.update_status(there)
+
+        await kind.holds(calico, arguments)  # a kubelet that does not say
+        started(2)
+        await kind.holds(calico, arguments)
+        started(3)
+        with pytest.raises(EvidenceChanged, match="restarted since: 3 restarts now, 2 when it was seen"):
+            await kind.execute(calico, arguments)
+        assert await calico.get("pods", "calico-node-1", "calico-system") is not None
+
+
+async def test_a_restart_for_a_tunnel_address_is_verified_by_that_address(tmp_path: Path) -> None:
+    """Ready alone is not enough: the node must have one, and IPAM must hold it for this node."""
+    kind = kind_of("restart_calico_node")
+    arguments = {"node": "node-a", "pod": "calico-system/calico-node-1", "annotation": TUNNEL_ADDRESS, "seen": ""}
+    async with scene(tmp_path) as (cluster, _, calico):
+        a_node(cluster, "node-a")
+        a_pod(cluster, "calico-node-2", "node-a", app="calico-node")
+        now = datetime.now(UTC)
+
+        async def later(pause_s: float) -> None:
+            nonlocal now
+            now += timedelta(seconds=pause_s)
+
+        calico.pause, calico.now = later, lambda: now
+        right, said = await kind.verify(calico, arguments)
+        assert not right and said.startswith(
+            "calico-system/calico-node-2 runs on node-a and is ready, but has no tunnel"
+        )
+        there = cluster.objects.get("nodes", "node-a")
+        there["metadata"]["annotations"] = {TUNNEL_ADDRESS: "10.9.0.0"}
+        cluster.objects.update(there)
+        a_pod(cluster, "calico-node-1", "node-a", app="calico-node")
+        with pytest.raises(EvidenceChanged, match=r"is 10\.9\.0\.0 now; it was missing"):
+            await kind.holds(calico, arguments)
+        cluster.objects.delete("pods", "calico-node-1", "calico-system")
+        right, said = await kind.verify(calico, arguments)
+        assert not right and "IPAM holds its tunnel address 10.9.0.0 for nobody" in said
+        held = {"handle_id": "vxlan-tunnel-addr-node-a", "secondary": {"node": "node-a", "type": "vxlanTunnelAddress"}}
+        block = {"cidr": "10.9.0.0/30", "affinity": "host:node-a", "allocations": [0, None, None, None]}
+        create(
+            cluster,
+            CLASSIC,
+            "IPAMBlock",
+            "10-9-0-0-30",
+            **block,
+            attributes=[held],
+            unallocated=[1, 2, 3],
+            deleted=False,
+        )
+        assert await kind.verify(calico, arguments) == (
+            True,
+            "calico-system/calico-node-2 runs on node-a and is ready; its tunnel address is 10.9.0.0.",
+        )
+
+
+def test_no_restart_is_proposed_where_a_start_gives_no_tunnel_address() -> None:
+    kind = kind_of("restart_calico_node")
+    pod = CalicoPod(node="node-b", running=True, name="calico-system/calico-node-1")
+    node = msgspec.structs.replace(NODE_A, name="node-b", tunnel_address="")
+    cause = Cause(rule="tunnel_address_missing", title="", text="", node="node-b", evidence=(LEG.id, node.id))
+    arguments = kind.propose(cause, [LEG, node, pod])
+    assert arguments is not None
+    assert (arguments["annotation"], arguments["seen"], arguments["handle"]) == (TUNNEL_ADDRESS, "", "")
+    assert "its peers follow" in kind.blast_radius(arguments, "node-b")
+    unselected = msgspec.structs.replace(node, vxlan_expected=False)
+    cause = msgspec.structs.replace(cause, evidence=(LEG.id, unselected.id))
+    assert kind.propose(cause, [LEG, unselected, pod]) is None
+    loops = CalicoService(node="node-b", service="node-services", seen=True, starts=3, watched_ms=9000)
+    cause = msgspec.structs.replace(cause, evidence=(LEG.id, node.id))
+    assert kind.propose(cause, [LEG, node, pod, loops]) is None
 
 
 @pytest.mark.parametrize(
