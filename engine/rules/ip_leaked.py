@@ -11,8 +11,8 @@ from facts import LeakedAddresses, PoolUsage, Text
     "saw them. By hand: two reports some minutes apart (`calicoctl ipam check -o FILE`), the second while the "
     "datastore is locked (`calicoctl datastore migrate lock`, later `unlock`), then `calicoctl ipam release "
     "--from-report=FILE --from-report=FILE`. Never where nodes have IPv6 tunnels: it takes their addresses for leaked. "
-    "Those that are named here are proposed for release, one by one, where no node has a route to them; ask again for "
-    "the rest.",
+    "Those that are named here are proposed for release, one by one, where no node has a route to them; the rest when "
+    "the pool is full again.",
     fix="release_ip",
     after=["ipam_gc_stuck"],
     at=the.leaked.node,
