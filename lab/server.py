@@ -136,8 +136,9 @@ class Server:
         """With the API objects the lab starts from."""
         store = Store()
         install(store, group)
-        for definition in ("fixrequest.yaml", "auditrecord.yaml"):
-            store.create(yaml.safe_load(Path(request.__file__).with_name(definition).read_text()))
+        for name in ("fixrequest.yaml", "auditrecord.yaml", "admission.yaml"):
+            for definition in yaml.safe_load_all(Path(request.__file__).with_name(name).read_text()):
+                store.create(definition)
         entries = [*entries, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "calico-why"}}]
         present = {entry["metadata"]["name"] for entry in store.list("namespaces")}
         for entry in entries:
