@@ -58,7 +58,9 @@ with IPRoute() as ip:
     diagnosis = (await ask(lab.environment(), words)).diagnosis
     found, cause = leak(diagnosis)
     assert found.address == arguments["address"] and found.no_route_on == ()
-    assert KIND.propose(cause, diagnosis.facts) is None
+    others = [KIND.propose(cause, diagnosis.facts), *KIND.more(cause, diagnosis.facts)]
+    assert [one["address"] for one in others if one] == [one.address for one in found.others] != []
+    assert all(one and one["no_route_on"] == nodes_asked(NODES) for one in others)
 
 
 async def test_what_was_proposed_is_released_and_the_question_sees_it(lab: Lab) -> None:
@@ -89,5 +91,7 @@ async def test_a_node_that_does_not_answer_keeps_it_too(lab: Lab) -> None:
         body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-lost"}}
         status, _ = await Calico(store.api)._send("POST", "/api/v1/nodes", body=body)
     assert status == 201
-    found, _ = leak((await ask(lab.environment(), words)).diagnosis)
+    diagnosis = (await ask(lab.environment(), words)).diagnosis
+    found, cause = leak(diagnosis)
     assert found.address and found.no_route_on == ()
+    assert KIND.propose(cause, diagnosis.facts) is None and KIND.more(cause, diagnosis.facts) == []
