@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from facts import Cause, Fact, Leg, Link, Neighbor
+from facts import Cause, Fact
 from fixes import evidence, form
 from fixes.kernel import Kernel
 from fixes.kind import EvidenceChanged, NodeKind
@@ -25,19 +25,12 @@ def undo(arguments: Mapping[str, str], node: str) -> str:
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
-    """device (no VXLAN device), address, seen (the MAC that is taken for wrong): of the peer's node address by the
-    uplink, where the kernel learned another MAC than the peer's own probe read."""
-    leg = evidence.first(Leg, cause, facts)
-    if leg is None or cause.node != leg.source_node:
-        return None
-    uplinks = {(one.node, one.node_address): one for one in evidence.of(Link, cause, facts)}
-    own = uplinks.get((leg.source_node, leg.source_node_address))
-    peer = uplinks.get((leg.target_node, leg.target_node_address))
-    entries = {(one.node, one.device, one.address): one for one in evidence.of(Neighbor, cause, facts)}
-    entry = entries.get((leg.source_node, own.device, leg.target_node_address)) if own else None
-    if entry is None or peer is None or entry.state not in LEARNED or entry.mac in ("", peer.mac):
-        return None
-    return evidence.checked({"device": entry.device, "address": entry.address, "seen": entry.mac}, _check)
+    """Never of itself: what the kernel learned it checks, and another MAC than the peer's may be right there (a cloud's
+    gateway, a machine inside a pod), so no failure mode is about such an entry. To be asked for:
+
+    device (no VXLAN device), address, seen (the MAC that is taken for wrong).
+    """
+    return None
 
 
 def holds(kernel: Kernel, arguments: Mapping[str, str]) -> None:
