@@ -15,7 +15,8 @@ from node_probe.namespaces import inside
 from node_probe.netlink import AF_BRIDGE, NDA_DST, NDA_LLADDR, NEIGHBOR
 from tests.two_nodes import NODE, TUNNEL, TwoNodes
 
-IN_CLOSE_WRITE, IN_Q_OVERFLOW = 0x8, 0x4000  # linux/inotify.h
+# linux/inotify.h. Two equal events in a row are told as one: that a file is opened stands between two writes.
+IN_CLOSE_WRITE, IN_OPEN, IN_Q_OVERFLOW = 0x8, 0x20, 0x4000
 INOTIFY_EVENT = struct.Struct("=iIII")
 RTMGRP_NEIGH, RTM_NEWNEIGH = 0x4, 28
 PERMANENT, SELF = 128, 2
@@ -100,7 +101,7 @@ class Kernels:
 
     def _file(self, target: Target) -> int:
         path = f"/proc/sys/{_path(target)}".encode()
-        watch: int = _libc.inotify_add_watch(self._inotify, path, IN_CLOSE_WRITE)
+        watch: int = _libc.inotify_add_watch(self._inotify, path, IN_OPEN | IN_CLOSE_WRITE)
         if watch < 0:
             raise OSError(ctypes.get_errno(), "inotify_add_watch")
         return watch
