@@ -12,7 +12,7 @@ from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
 from fixes.request import CAPTURE, ENDS, FixRequest, Person, moment, stamp
-from fixes.store import CALL_TIMEOUT_S, FixStore, StoreError
+from fixes.store import CALL_TIMEOUT_S, FixStore, StoreError, denial, reason_of
 
 NAME = "calico-why-fixes"
 PER_NODE, PER_KIND = 20, 60  # fixes an hour; an incident needs a handful
@@ -205,6 +205,8 @@ def _after(at: str, since: datetime) -> bool:
 
 
 def _failed(error: ApiException) -> StoreError:
+    if why := denial(reason_of(error)[1]):
+        return StoreError(why, denied=True)
     return StoreError(
         f"The API server answered {error.status} ({error.reason}) about the ConfigMap {NAME}, which says whether fixes "
         "are on, so nothing is done. Grant get, create and update on it."

@@ -293,7 +293,7 @@ class FixStore:
             ) from None
 
     def _sentence(self, error: ApiException, name: str) -> StoreError:
-        reason, text = _reason(error)
+        reason, text = reason_of(error)
         if error.status == 409 and reason != "AlreadyExists":
             return _Conflict(f"{name} was changed by somebody else at the same moment. Try again.")
         if error.status == 404 and name:
@@ -365,7 +365,7 @@ def _limits() -> dict[str, float]:
     return {"_request_timeout": CALL_TIMEOUT_S}
 
 
-def _reason(error: ApiException) -> tuple[str, str]:
+def reason_of(error: ApiException) -> tuple[str, str]:
     """reason and message of the Status object in the answer, else the HTTP reason."""
     try:
         status = msgspec.json.decode(error.body or b"")

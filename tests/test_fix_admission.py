@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes.aio import client
+from kubernetes.aio.client.exceptions import ApiException
 
 from bot.approvals import Approvals
 from fixes.approvers import RBAC, Approvers
 from fixes.audit import Audit, AuditError, Record, told, verify
 from fixes.executor import Executor
+from fixes.limits import NAME, Switch
 from fixes.request import (
     CAPTURE,
     GROUP,
@@ -278,6 +281,27 @@ async def test_when_and_why_is_said_with_its_step(guarded: Guarded, status: dict
     for store in (await guarded.bot(), await guarded.bo()):
         with pytest.raises(StoreError, match="said with that step"):
             await forge(store, request, **status)
+
+
+async def test_a_fixer_counts_and_turns_no_switch(guarded: Guarded) -> None:
+    """It must write where the switch is, or limits could not be kept; a node that somebody took over has its token."""
+    fixer = await guarded.store("fixer", "execute-on-own-node", extra=ON_NODE_A)
+    first, second = [await guarded.request(Phase.APPROVED) for _ in range(2)]
+    assert await Switch(fixer).begin(first) == "", "also where nobody has made it yet"
+    await Switch(await guarded.bot()).turn(False, BO, "freeze")
+    assert "switched off" in await Switch(fixer).begin(second)
+    with pytest.raises(StoreError, match=r"nor sets their limits \(ValidatingAdmissionPolicy calico-why-switch\)\.$"):
+        await Switch(fixer).turn(True, BO)
+    assert not (await Switch(fixer).read()).enabled
+    await Switch(await guarded.store("cleo")).turn(True, BO)  # who has the right to the ConfigMap, and is no fixer
+    assert await Switch(fixer).begin(second) == ""
+    found = guarded.cluster.objects.get("configmaps", NAME, NAMESPACE)
+    core = client.CoreV1Api(fixer.api)
+    for data in ({}, {**found["data"], "perNodePerHour": "1000"}, {"begun": ""}):
+        with pytest.raises(ApiException, match="nor sets their limits"):
+            await core.replace_namespaced_config_map(NAME, NAMESPACE, {**found, "data": data})
+    other = {**found, "metadata": {"name": "other"}, "data": {"a": "b"}}
+    await core.create_namespaced_config_map(NAMESPACE, other)
 
 
 async def test_what_happened_is_not_taken_out_nor_told_twice(guarded: Guarded) -> None:

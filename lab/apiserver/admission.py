@@ -110,6 +110,8 @@ def _denied(store: Store, user: User, write: Write, spec: Object) -> tuple[str, 
 
 def _matches(rule: Object, write: Write) -> bool:
     word = f"{write.resource.plural}/{write.subresource}" if write.subresource else write.resource.plural
+    if rule.get("resourceNames") and write.name not in rule["resourceNames"]:
+        return False
     return all(
         wanted in said or "*" in said
         for wanted, said in (
