@@ -183,7 +183,7 @@ class _Alive(Process):
     """Takes every kill."""
 
     def __init__(self, name: str, role: str) -> None:
-        super().__init__(name, role, (), {}, Path())
+        self.name, self.role, self.kills = name, role, []
 
     def kill(self) -> bool:
         self.kills.append(float(len(self.kills)))

@@ -1,8 +1,6 @@
 """The bot of the trial: the real one but for the looking, which would take a lab of its own for each wrong thing.
 
-usage: python -m benchmarks.trial.bot DIRECTORY, with the environment of `calico-why bot`. DIRECTORY holds a file for
-each question (what is wrong), and `nodes` (all nodes there are). CALICO_WHY_TRIAL_LIFETIME_S: for how long a request
-may be decided.
+It has the environment of `calico-why bot`, and CALICO_WHY_TRIAL_LIFETIME_S: for how long a request may be decided.
 """
 
 from __future__ import annotations
@@ -31,7 +29,13 @@ from fixes.approvers import Approvers
 from fixes.store import connect
 
 
+def log() -> None:
+    """Where it is started from nothing logs."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+
+
 async def main(directory: Path) -> None:
+    """directory: a file for each question, with what is wrong, and `nodes`, all nodes there are."""
     fix_requests.LIFETIME = timedelta(seconds=float(os.environ["CALICO_WHY_TRIAL_LIFETIME_S"]))
     nodes = msgspec.json.decode((directory / "nodes").read_bytes(), type=list[str])
 
@@ -61,8 +65,3 @@ async def main(directory: Path) -> None:
             cluster="trial",
         )
         await app.run(stop)
-
-
-if __name__ == "__main__":
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    asyncio.run(main(Path(sys.argv[1])))

@@ -45,9 +45,9 @@ class Kernels:
         self.blind = False  # something may have been written that was not seen
 
     @property
-    def descriptors(self) -> dict[str, int]:
-        """The namespaces that are not this process' own."""
-        return {"node-b": self._nodes.b.descriptor}
+    def namespaces(self) -> dict[str, str]:
+        """Where those are that are not this process' own."""
+        return {"node-b": str(self._nodes.b.path)}
 
     def watch(self) -> None:
         """From now on, in this event loop."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import os
 import random
 import signal
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lab.namespaces import die_with_parent, setns
+from benchmarks.trial.nursery import Nursery
 
 # A killed holder of the Lease is followed after 20 s: more of those would be a trial of waiting.
 ROLES = {"bot": 44, "node fixer": 44, "cluster fixer": 12}
@@ -28,55 +28,60 @@ class Process:
         self,
         name: str,
         role: str,
-        command: Sequence[str],
+        words: Sequence[str],
         environment: Mapping[str, str],
         log: Path,
-        namespace: int = -1,
+        nursery: Nursery,
+        namespace: str = "",
     ) -> None:
         self.name, self.role = name, role
-        self._command, self._environment, self._log, self._namespace = command, dict(environment), log, namespace
-        self._process: asyncio.subprocess.Process | None = None
+        self._start = functools.partial(nursery.start, words, environment, log, namespace)
+        self._pidfd = -1
         self._stopping = False
         self.kills: list[float] = []
         self.died = 0  # ended by itself
 
     async def run(self) -> None:
         """Until `stop`."""
-        parent = os.getpid()
-
-        def prepare() -> None:
-            die_with_parent(parent, signal.SIGKILL)
-            if self._namespace >= 0:
-                setns(self._namespace)
-
         while not self._stopping:
-            with self._log.open("ab") as log:
-                self._process = await asyncio.create_subprocess_exec(
-                    *self._command,
-                    env=self._environment,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    preexec_fn=prepare,
-                )
-            status = await self._process.wait()
-            if status != -signal.SIGKILL and not self._stopping:
+            killed = len(self.kills)
+            self._pidfd = self._start()
+            await _readable(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+            if len(self.kills) == killed and not self._stopping:
                 self.died += 1
                 await asyncio.sleep(1)
 
     def kill(self) -> bool:
         """False when it is dead already."""
-        if self._process is None or self._process.returncode is not None:
+        if self._pidfd < 0 or not self._signal(signal.SIGKILL):
             return False
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
         self.kills.append(time.monotonic())
         return True
 
     def stop(self) -> None:
         self._stopping = True
-        if self._process is not None and self._process.returncode is None:
-            self._process.terminate()
+        if self._pidfd >= 0:
+            self._signal(signal.SIGTERM)
+
+    def _signal(self, number: signal.Signals) -> bool:
+        try:
+            signal.pidfd_send_signal(self._pidfd, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+async def _readable(descriptor: int) -> None:
+    """Until the process of this pidfd has ended."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
 
 
 class Killer:
