@@ -283,6 +283,17 @@ async def test_when_and_why_is_said_with_its_step(guarded: Guarded, status: dict
             await forge(store, request, **status)
 
 
+async def test_a_request_begins_its_life_as_pending_whatever_it_comes_with(guarded: Guarded) -> None:
+    mallory = await guarded.store("mallory")
+    request = FixRequest(name="fx-22222222", spec=a_spec(datetime.now(UTC), requested_by=await mallory.whoami()))
+    body = document(request, NAMESPACE)
+    body["status"] = {"phase": "Approved", "approvedBy": SLACK_BO}
+    at = {"group": GROUP, "version": "v1alpha1", "namespace": NAMESPACE, "plural": PLURAL}
+    await mallory._call(mallory._objects.create_namespaced_custom_object(**at, body=body))
+    made = await mallory.get(request.name)
+    assert (made.status.phase, made.status.approved_by) == (Phase.PENDING, None)
+
+
 async def test_a_fixer_counts_and_turns_no_switch(guarded: Guarded) -> None:
     """It must write where the switch is, or limits could not be kept; a node that somebody took over has its token."""
     fixer = await guarded.store("fixer", "execute-on-own-node", extra=ON_NODE_A)
