@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,6 +160,16 @@ class CauseRule(Rule):
     heals_within_s: int = NOT_FELIX
     healed_by_monitor: bool = False  # it is calico-node's monitor of addresses that repairs it, not Felix
 
+    @functools.cached_property
+    def _leg(self) -> str:
+        """The alias of its first condition on a Leg."""
+        return next((alias for alias, pattern in self.patterns if issubclass(pattern.kind, Leg)), "")
+
+    def leg_of(self, facts: Mapping[str, Fact]) -> Leg | None:
+        """The Leg that a match of this rule is about."""
+        leg = facts.get(self._leg)
+        return leg if isinstance(leg, Leg) else None
+
     def judge(self, facts: dict[str, Fact], evidence: tuple[str, ...]) -> Cause | None:
         """Run the body on one match. None: all well."""
         found = self.body(**facts)
@@ -169,7 +179,7 @@ class CauseRule(Rule):
             found = Finding(found)
         if not isinstance(found.text, Text):
             raise TypeError(f"{self.name}: what a body returns is made by say(), not {found.text!r}")
-        leg = next((f for f in facts.values() if isinstance(f, Leg)), None)
+        leg = self.leg_of(facts)
         flow, direction = (leg.flow, leg.direction) if leg else ("", "")
         if found.other_leg:
             direction = "reverse" if direction == "forward" else "forward"

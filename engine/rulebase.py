@@ -19,7 +19,7 @@ import durable_rules_engine
 import msgspec
 
 from engine.rule import CauseRule, Deduction, Pattern, Ref, Rule, as_text
-from facts import Blind, Cause, Checked, Fact, Leg, say
+from facts import Blind, Cause, Checked, Fact, say
 
 # The engine's own ceilings (durable_rules 2.0.28), and what we allow.
 MOST_CONDITIONS = 14  # of one rule; the engine keeps 16 messages in a match
@@ -32,6 +32,7 @@ MOST_MATCHES = 100_000
 
 RULESET = "rules"
 WARM_UP = {"id": "w", "kind": "warm-up"}
+PLACES = tuple(f"p{place}" for place in range(MOST_CONDITIONS))  # what the engine calls the facts of a match
 HANDLED, NOT_HANDLED = 0, 1  # what the engine says of a message; anything else is a mistake of ours
 
 
@@ -117,7 +118,7 @@ class Rulebase:
                     raise EngineFault(f"more than {MOST_FACTS} facts")
                 for fact_id, fact in fresh.items():
                     names[f"f{len(names)}"] = fact_id
-                    message = self._message(f"f{len(names) - 1}", fact, tokens)
+                    message = msgspec.json.encode(self._message(f"f{len(names) - 1}", fact, tokens)).decode()
                     for chunk, ruleset in zip(self.chunks, rulesets, strict=True):
                         if type(fact) in chunk.kinds:
                             for name, found in ruleset.put(message):
@@ -148,7 +149,7 @@ class Rulebase:
             rulesets = [Ruleset(chunk.rulesets_definition()) for chunk in self.chunks]
         with ExitStack() as states:
             for ruleset in rulesets:
-                if [rule for rule, _ in ruleset.put(WARM_UP)] != ["warm-up"]:
+                if [rule for rule, _ in ruleset.put(_WARM_UP_MESSAGE)] != ["warm-up"]:
                     raise EngineFault("the rule engine runs no rule")
                 states.callback(ruleset.delete_state)
             yield rulesets
@@ -168,7 +169,7 @@ class Rulebase:
         broken: set[tuple[str, str]] = set()
         for rule, ids in suspects:
             bound = {alias: known[i] for (alias, _), i in zip(rule.patterns, ids, strict=True)}
-            leg = next((fact for fact in bound.values() if isinstance(fact, Leg)), None)
+            leg = rule.leg_of(bound)
             try:
                 cause = rule.judge(bound, ids)
             except Exception as error:
@@ -209,10 +210,15 @@ class Rulebase:
         message = {"id": engine_id, "kind": type(fact).__name__}
         for attribute, (name, role) in self._fields.get(type(fact), {}).items():
             value = getattr(fact, name)
-            if role != "is" and unknown(value):
+            if type(value) is not str:
+                if role != "is" and unknown(value):
+                    message[attribute] = f"unknown {engine_id} {attribute}"
+                    continue
+                value = as_text(value)
+            elif not value and role != "is":
                 message[attribute] = f"unknown {engine_id} {attribute}"
-            else:
-                message[attribute] = tokens[value if type(value) is str else as_text(value)]
+                continue
+            message[attribute] = tokens[value]
         return message
 
     def _compile(self, rule: Rule) -> _Compiled:
@@ -346,6 +352,7 @@ class _Named(msgspec.Struct):
     id: str
 
 
+_WARM_UP_MESSAGE = msgspec.json.encode(WARM_UP).decode()
 _MATCH = msgspec.json.Decoder(dict[str, dict[str, _Named]])  # rule -> "p0", "p1", ... -> fact
 
 
@@ -359,14 +366,17 @@ class Ruleset:
         self._handle = durable_rules_engine.create_ruleset(RULESET, text)
         weakref.finalize(self, durable_rules_engine.delete_ruleset, self._handle)
 
-    def put(self, message: Mapping[str, str]) -> Iterator[tuple[str, dict[str, _Named]]]:
-        """The matches that follow: the rule's name, and its facts as "p0", "p1" and so on. Raises EngineFault."""
-        text = msgspec.json.encode(message).decode()
-        outcome, state = durable_rules_engine.assert_fact(self._handle, text)
+    def put(self, message: str) -> Iterator[tuple[str, dict[str, _Named]]]:
+        """A fact as JSON. The matches that follow: the rule's name, and its facts as "p0", "p1" and so on.
+
+        Raises EngineFault.
+        """
+        outcome, state = durable_rules_engine.assert_fact(self._handle, message)
         if outcome == NOT_HANDLED:
             return
         if outcome != HANDLED:
-            raise EngineFault(f"the rule engine takes {message['id']} for a fact it had before, or for none")
+            name = msgspec.json.decode(message)["id"]
+            raise EngineFault(f"the rule engine takes {name} for a fact it had before, or for none")
         started = durable_rules_engine.start_action_for_state(self._handle, state)
         told = started[1] if started else None
         while told:
@@ -379,7 +389,7 @@ class Ruleset:
 
 
 def _ids(found: Mapping[str, _Named], names: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(names[found[f"p{place}"].id] for place in range(len(found)))
+    return tuple([names[found[place].id] for place in PLACES[: len(found)]])
 
 
 def verify(rule: Rule, matched: Sequence[Fact]) -> None:
@@ -406,7 +416,7 @@ def _holds(pattern: Pattern, fact: Fact, bound: Mapping[str, Fact]) -> bool:
     for name, alias, field_there in pattern.joins:
         value, other = getattr(fact, name), getattr(bound[alias], field_there)
         if type(value) is type(other):
-            if value != other or unknown(value):
+            if value != other or value == "" or value == -1:
                 return False
         elif as_text(value) != as_text(other) or unknown(value) or unknown(other):
             return False

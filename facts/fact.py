@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ import msgspec
 from facts.message import Message, kept
 
 
-class Fact(msgspec.Struct, frozen=True, kw_only=True, tag_field="fact", tag=True):
+class Fact(msgspec.Struct, frozen=True, kw_only=True, tag_field="fact", tag=True, dict=True):
     """One thing somebody saw, or looked for and did not find. Flat and JSON-safe; equal facts are one fact.
 
     A field that could not be known is "" (text), -1 (number) or an empty tuple. `found=False`: looked, not there.
@@ -25,7 +26,7 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True, tag_field="fact", tag=True
             raise TypeError(f"two facts are called {cls.__name__}")
         Fact.kinds[cls.__name__] = cls
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """A digest of the content, such as `neighbor-3f2a91c07b`: the same fact has the same id on every machine."""
         digest = hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
