@@ -364,7 +364,7 @@ def _well(
     return {
         leg.flow
         for leg in forward
-        if passage.judged(leg, probes, blind)[0] == "healthy" and not trains.doubtful(leg, facts)
+        if passage.judged(leg, probes, blind)[0] == "healthy" and not _doubtful(leg, facts)
     }
 
 
@@ -396,7 +396,7 @@ def _judged(
     """Of one flow; where its packets are lost with the place they were seen last, and what the policies say of them."""
     stopped = any(isinstance(one, Stop) and one.flow == leg.flow and not one.decisive for one in facts)
     verdict, summary = passage.judged(leg, probes, blind, pings_stopped=stopped)
-    doubtful = verdict == "healthy" and trains.doubtful(leg, facts)
+    doubtful = verdict == "healthy" and _doubtful(leg, facts)
     seen, policies = [], ""
     if passage.loses(leg, probes):
         seen = [track.told or "" for track in followed if track.leg.flow == leg.flow]
@@ -406,6 +406,10 @@ def _judged(
         policies = passage.dropped(leg, facts)
     seen += [trains.told_first(leg, facts), trains.told(leg, facts)]
     return "unknown" if doubtful else verdict, in_turn((summary, *seen, policies))
+
+
+def _doubtful(leg: Leg, facts: Sequence[Fact]) -> bool:
+    return trains.doubtful(leg, facts) or large.unproved(leg, facts)
 
 
 def _flow_name(leg: Leg, forward: Sequence[Leg]) -> str:

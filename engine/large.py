@@ -10,7 +10,7 @@ import msgspec
 from engine import passage
 from engine.plan import expected_legs
 from engine.sights import Track, tracks
-from facts import Fact, LargeLoss, Leg, ProbeResult
+from facts import Fact, LargeLoss, Leg, ProbeResult, StageSighting
 from facts.flow import mirrored
 
 
@@ -25,6 +25,18 @@ def marked(facts: Sequence[Fact]) -> list[Fact]:
             alone = not one.answered and _others_pass(one, leg, probes)
             told[one] = msgspec.structs.replace(one, alone=alone, beside=pinged and one.port > 0)
     return [told.get(fact, fact) if isinstance(fact, ProbeResult) else fact for fact in facts]
+
+
+def unproved(leg: Leg, facts: Sequence[Fact]) -> bool:
+    """Were large packets followed, as lost ones are, and nobody tells what became of them?"""
+    ends = {leg.source_address, leg.target_address}
+    followed = {
+        one.large
+        for one in facts
+        if isinstance(one, StageSighting) and one.large and {one.source_address, one.target_address} == ends
+    }
+    of_port = passage.large_of_port(leg, [one for one in facts if isinstance(one, ProbeResult)])
+    return bool(followed - {"back" if one.answers else "there" for one in of_port})
 
 
 def _pinged(leg: Leg, probes: Sequence[ProbeResult]) -> bool:
