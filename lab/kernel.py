@@ -20,7 +20,7 @@ GLOBAL, LINK, HOST = 0, 253, 254  # route scopes
 MAIN, LOCAL = 254, 255  # route tables
 UP, LOWER_UP = 0x1, 0x10000
 ONLINK = 4
-PERMANENT, NOARP, FAILED = 0x80, 0x40, 0x20
+PERMANENT, NOARP, FAILED, REACHABLE = 0x80, 0x40, 0x20, 0x02
 SELF = 2
 NETLINK_NETFILTER, NFTABLES, DELETE_TABLE, BATCH_BEGIN, BATCH_END = 12, 10, 2, 16, 17
 TYPES = {
@@ -296,6 +296,10 @@ class Kernel:
     def put_neighbor(self, device: str, address: str, mac: str) -> None:
         """A permanent entry."""
         self._ask("neigh", "replace", dst=address, lladdr=mac, ifindex=self.index(device), state=PERMANENT)
+
+    def put_learned_neighbor(self, device: str, address: str, mac: str) -> None:
+        """An entry as after an answer: good for 15 seconds at least, then checked."""
+        self._ask("neigh", "replace", dst=address, lladdr=mac, ifindex=self.index(device), state=REACHABLE)
 
     def put_failed_neighbor(self, device: str, address: str) -> None:
         """An entry as the kernel leaves it where nobody answers."""

@@ -33,6 +33,7 @@ TO_THE_LAST_ENTRY = (
     "route_shadowed",
     "route_wrong_device",
     "route_wrong_next_hop",
+    "underlay_neighbor_mistaken",
     "underlay_neighbor_wrong",
 )
 
@@ -85,6 +86,7 @@ OVER_IPV6 = (
     "route_missing",
     "route_shadowed",
     "route_wrong_next_hop",
+    "underlay_neighbor_mistaken",
     "underlay_neighbor_wrong",
 )
 

@@ -10,7 +10,7 @@ from facts import Leg, Link, Neighbor, ProbeResult, Sighting
     severity="breaks",
     remedy="Look at what is between the nodes: cable, switch port, VLAN, security group, routes between their subnets. "
     "Both nodes answered calico-why, so both machines live.",
-    after=["node_address_stale", "node_address_wrong"],
+    after=["node_address_stale", "node_address_wrong", "underlay_neighbor_mistaken"],
     # A node without a way back to the asker drops even its ARP questions where filters are on.
     after_peer=["node_address_stale", "node_address_wrong", "underlay_route_missing"],
     at=the.leg.source_node,

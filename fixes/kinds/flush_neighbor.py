@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from facts import Cause, Fact
+from facts import Cause, Fact, Leg, Neighbor
 from fixes import evidence, form
 from fixes.kernel import Kernel
 from fixes.kind import EvidenceChanged, NodeKind
@@ -25,12 +25,20 @@ def undo(arguments: Mapping[str, str], node: str) -> str:
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
-    """Never of itself: what the kernel learned it checks, and another MAC than the peer's may be right there (a cloud's
-    gateway, a machine inside a pod), so no failure mode is about such an entry. To be asked for:
-
-    device (no VXLAN device), address, seen (the MAC that is taken for wrong).
-    """
-    return None
+    """device (no VXLAN device), address, seen (the MAC that is taken for wrong): of the peer's node address by the
+    uplink, where the kernel learned another MAC than the peer's own probe read."""
+    leg = evidence.first(Leg, cause, facts)
+    if leg is None or cause.node != leg.source_node:
+        return None
+    entries = [
+        one
+        for one in evidence.of(Neighbor, cause, facts)
+        if (one.node, one.address) == (leg.source_node, leg.target_node_address) and one.state in LEARNED
+    ]
+    if len(entries) != 1:
+        return None
+    (entry,) = entries
+    return evidence.checked({"device": entry.device, "address": entry.address, "seen": entry.mac}, _check)
 
 
 def holds(kernel: Kernel, arguments: Mapping[str, str]) -> None:
