@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import random
 import sys
 import tempfile
 import time
@@ -51,7 +52,9 @@ AT_ONCE = 12  # questions
 SETTLED_S = 90.0
 TOLD_S = 10.0
 MOMENTS = 22  # about so many to one request
-FAULTY = ("chat.update", "chat.postMessage", "views.open", "*")
+# Of Slack, as many failures in a row as are survived by trying again, and of a card's drawing one more.
+FAILING = {"chat.update": 4, "chat.postMessage": 2, "views.open": 1}
+FAILS_EVERY_S = 8.0
 
 
 class Trial:
@@ -91,15 +94,18 @@ class Trial:
             self._killer.processes = self._programs(slack)
             running = [asyncio.ensure_future(one.run()) for one in self._killer.processes]
             people = People(self._arguments.seed, slack, self._cluster, self._kernels, self._directory, stores)
-            telling = asyncio.ensure_future(self._tell())
+            others = [asyncio.ensure_future(work) for work in (self._tell(), self._fail(slack))]
             try:
                 await slack.wait_for(lambda: slack.connections >= self._arguments.bots, 60)
                 await people.play(self._parts, AT_ONCE, self._arguments.lifetime)
                 await self._cluster.until(self._all_ended, self._arguments.lifetime + SETTLED_S)
                 self._killer.end()
+                others.pop().cancel()
+                slack.faults.clear()
                 return await self._judged(slack, people, stores["judge"])
             finally:
-                telling.cancel()
+                for task in others:
+                    task.cancel()
                 for one in self._killer.processes:
                     one.stop()
                 await asyncio.gather(*running, return_exceptions=True)
@@ -180,6 +186,14 @@ class Trial:
                 file=sys.stderr,
                 flush=True,
             )
+
+    async def _fail(self, slack: LocalSlack) -> None:
+        """Slack, too, fails now and then."""
+        chance = random.Random(f"{self._arguments.seed}/slack")
+        while True:
+            await asyncio.sleep(chance.expovariate(1 / FAILS_EVERY_S))
+            method, most = chance.choice(list(FAILING.items()))
+            slack.faults.fail(method, chance.choice(("500", "429", "reset")), times=chance.randint(1, most))
 
     # ---- the end
 

@@ -227,17 +227,23 @@ class People:
             self.silent.append(f"{user} clicked {action} of {name}, and nothing came of it")
 
     async def _give_reason(self, person: str, user: str, name: str) -> None:
-        """Where a form has opened: what it asks for."""
-        views = self._slack.workspace.open_views
+        """Where a form has opened: what it asks for, and again when the form says that it did not reach the bot."""
 
-        def opened() -> Any:
-            found = next((one for one in views(person) if name in str(one.content)), None)
-            return found or (self._cluster.requests[name].status.phase is not Phase.PENDING)
+        def form() -> Any:
+            return next((one for one in self._slack.workspace.open_views(person) if name in str(one.content)), None)
 
-        await self._slack_until(lambda: bool(opened()))
-        found = next((one for one in views(person) if name in str(one.content)), None)
-        if found is not None:
-            await self._slack.submit_view(user, found.id, {"fix_reason": "Not during the freeze."})
+        def decided() -> bool:
+            return self._cluster.requests[name].status.phase is not Phase.PENDING
+
+        await self._slack_until(lambda: form() is not None or decided())
+        for _ in range(CLICKS):
+            if decided() or (found := form()) is None:
+                return
+            delivery = await self._slack.submit_view(user, found.id, {"fix_reason": "Not during the freeze."})
+            self.asked["forms"] += 1
+            if delivery.result != "ok":
+                self.asked["forms that Slack could not deliver"] += 1
+                await asyncio.sleep(0.5)
 
     async def _say(self, user: str, name: str, words: str) -> None:
         for _ in range(CLICKS):
