@@ -1,5 +1,5 @@
 # The commands a newcomer types first; everything sets itself up in .venv.
-.PHONY: demo test check score record clean help
+.PHONY: demo test check score trial record clean help
 .DEFAULT_GOAL := help
 
 help:           ## this list
@@ -25,6 +25,10 @@ check:          ## style, types and the import arrow
 score:          ## every fault and every healthy shape, asked in labs: docs/scorecard.md (CHECK=1: is a right answer lost? QUICK=1, REST=1, ONLY=word: fewer)
 	@.ci/venv dev
 	@exec .venv/bin/python -m benchmarks.score $(if $(CHECK),--check) $(if $(QUICK),--quick) $(if $(REST),--rest) $(if $(ONLY),--only "$(ONLY)")
+
+trial:          ## N approvals (100) while bots and fixers are killed with -9: how many fixes were done twice, lost or not allowed (SEED=number: the same kills again)
+	@.ci/venv dev
+	@exec .venv/bin/python -m benchmarks.trial $(if $(N),-n $(N)) $(if $(SEED),--seed $(SEED))
 
 record:         ## tests/cases/FAULT.json anew from the lab (FAULT=name), to be read by a person
 	@.ci/venv dev

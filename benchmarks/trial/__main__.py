@@ -35,6 +35,7 @@ from fixes.audit import Audit
 from fixes.request import ENDS, Phase
 from fixes.store import connect
 from lab.apiserver.kubeconfig import kubeconfig
+from lab.errors import LabError
 from lab.namespaces import (
     CLONE_NEWNET,
     CLONE_NEWNS,
@@ -326,7 +327,11 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.kills < 0:
         arguments.kills = arguments.n // 7
-    isolate()
+    try:
+        isolate()
+    except LabError as error:
+        print(error.sentence, file=sys.stderr)
+        return error.status
     nursery = Nursery()
     with tempfile.TemporaryDirectory(prefix="calico-why-trial-") as directory:
         where = arguments.keep or Path(directory)
