@@ -168,6 +168,17 @@ async def test_a_device_is_as_it_was_and_the_rest_is_felix_to_do(lab: Lab, mode:
     assert mode not in {cause.rule for cause in (*after.causes, *after.warnings)}
 
 
+async def test_sums_that_a_tunnel_leaves_to_a_card_are_made_by_the_kernel(lab: Lab) -> None:
+    """The lab's cable goes on spoiling them, which is what the card says of such: ask again whether it helps."""
+    lab.heal()
+    after = await mended(lab, "checksum_offload_broken", "source")
+    assert [one.rule for one in after.causes] == ["checksum_offload_broken"]
+    answer = await ask(lab.environment(), "shop/cart shop/db 5432/tcp")
+    (again,) = await ended(lab, answer, "checksum_offload_broken")
+    assert again.status.phase is Phase.STALE
+    assert "is off already: somebody else spoils the sums" in again.status.message
+
+
 async def test_a_device_takes_ipv6_again_and_the_rest_is_felix_to_do(dual: Lab) -> None:
     dual.heal()
     after = await mended(dual, "ipv6_disabled", "source", family=6)
