@@ -117,15 +117,20 @@ CASES: dict[str, tuple[list[Object], dict[str, tuple[tuple[str, str, str], str]]
         {"shop/cart shop/db 5432/tcp": (("cause", INGRESS, "node-b"), "node-b refuses tcp 5432")},
     ),
 }  # fmt: skip
-OF_FAMILIES: dict[str, tuple[list[Object], dict[str, tuple[str, set[str]]]]] = {
-    "IPv6 is forgotten": ([OF_IPV4], {"shop/cart shop/db 5432/tcp": (FORGETS, {"IPv6"}),
-                                      "shop/cart shop/db": (FORGETS, {"IPv6"})}),
+OF_FAMILIES: dict[str, tuple[list[Object], dict[str, tuple[str, str, set[str]]]]] = {
+    "IPv6 is forgotten": ([OF_IPV4], {"shop/cart shop/db 5432/tcp": (FORGETS, "node-b", {"IPv6"}),
+                                      "shop/cart shop/db": (FORGETS, "node-b", {"IPv6"})}),
+    "IPv4 is forgotten on the way out": (
+        [of_kubernetes(**ONLY_CART, policyTypes=["Egress"], egress=[{"to": [{"ipBlock": {"cidr": "::/0"}}]}])],
+        {"shop/cart shop/db 5432/tcp": (FORGETS, "node-a", {"IPv4"}),
+         "shop/cart shop/web": (FORGETS, "node-a", {"IPv4"})}),
     "both are denied": ([of_kubernetes(policyTypes=["Ingress"])],
-                        {"shop/cart shop/db 5432/tcp": (INGRESS, {"IPv4", "IPv6"})}),
+                        {"shop/cart shop/db 5432/tcp": (INGRESS, "node-b", {"IPv4", "IPv6"})}),
     "IPv4 is denied": (
         [policy("NetworkPolicy", "default.four", types=["Egress"], selector="app == 'cart'",
                 egress=[{"action": "Deny", "ipVersion": 4}, {"action": "Allow"}])],
-        {"shop/cart shop/db 5432/tcp": (EGRESS, {"IPv4"}), "shop/cart shop/web": (EGRESS, {"IPv4"})}),
+        {"shop/cart shop/db 5432/tcp": (EGRESS, "node-a", {"IPv4"}),
+         "shop/cart shop/web": (EGRESS, "node-a", {"IPv4"})}),
 }  # fmt: skip
 BOTH_FAMILIES = [
     (mode, where)
@@ -198,8 +203,7 @@ async def test_each_family_is_judged_by_itself(dualstack: Lab, case: str) -> Non
     objects, questions = OF_FAMILIES[case]
     await applied(dualstack, objects)
     try:
-        for words, (mode, families) in questions.items():
-            node = {EGRESS: "node-a"}.get(mode, "node-b")
+        for words, (mode, node, families) in questions.items():
             found = await asked(dualstack, words, ("cause", mode, node))
             assert {cause.rule for cause in found.causes} == {mode}, (words, found.summary)
             flows = {leg.flow: f"IPv{leg.family}" for leg in found.facts if isinstance(leg, Leg)}

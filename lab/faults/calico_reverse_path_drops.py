@@ -8,7 +8,7 @@ from lab.cluster import Cluster
 from lab.faults import Wound
 from lab.firewall.chains import Marks
 
-WHERE = ("source",)
+WHERE = ("source", "target")
 FAMILIES = (4, 6)
 TABLE = 100
 

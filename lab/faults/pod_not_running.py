@@ -1,4 +1,4 @@
-"""The target pod was evicted: the object says Failed, its interface and its address are gone."""
+"""The pod was evicted: the object says Failed, its interface and its address are gone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from lab.faults import Wound
 from lab.intent import Object
 from lab.objects import container_id
 
-WHERE = ("target",)
+WHERE = ("source", "target")
 MESSAGE = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 92Mi. "
 
 
