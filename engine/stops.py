@@ -48,6 +48,7 @@ OF_EVERY_KIND = (
 NFTABLES = "nftables"
 BY_POLICY = ("policy", "end_of_tier")
 REFUSES_WITH = re.compile(r"--reject-with \S+|\breject with .*")
+OF_FIRST_PACKETS = re.compile(r"\bsyn\b|--tcp-flags|\bct\s?state\s+new\b|--(?:ct)?state\s+NEW\b", re.IGNORECASE)
 OF_ONE_KIND = re.compile(r"\b(?:icmp\w*|tcp|udp|sctp|[ds]ports?)\b| -p |\bl4proto\b|\bip protocol\b|\bnexthdr\b")
 
 
@@ -74,6 +75,8 @@ def stops(facts: Sequence[Fact]) -> list[Fact]:
             for leg in legs:
                 by_size = any(_ended(drop, leg, one) for one in large.get(leg.flow, ()))
                 rule = _place(drop), _ends(drop)
+                if by_size and _about_first_packets(drop):
+                    continue  # what large ones of TCP are sent as; those of a connection it may let pass
                 if by_size and drop.reply and rule in there:
                     continue  # told with those it answers
                 if by_size or _is_of(drop, leg, *asked(leg)):
@@ -99,12 +102,16 @@ def stopped_for_size(facts: Sequence[Fact]) -> list[Fact]:
     dropped = _all(facts, RuleDrop)
     rules = {(_place(one), _ends(one)) for one in dropped if one.id in stopped}
     drops = [one for one in dropped if (_place(one), _ends(one)) in rules]
-    return [
-        msgspec.structs.replace(one, by_rule=True)
-        if isinstance(one, ProbeResult) and one.size and any(_explains(drop, one) for drop in drops)
-        else one
-        for one in facts
-    ]
+    untold = [one for one in dropped if _about_first_packets(one)]
+    found: list[Fact] = []
+    for fact in facts:
+        if isinstance(fact, ProbeResult) and fact.size:
+            if fact.stalls and any(_explains(drop, fact) for drop in untold):
+                fact = msgspec.structs.replace(fact, passes=0)  # it is not the size of a connection's packets
+            elif any(_explains(drop, fact) for drop in drops):
+                fact = msgspec.structs.replace(fact, by_rule=True)
+        found.append(fact)
+    return found
 
 
 def _explains(drop: RuleDrop, large: ProbeResult) -> bool:
@@ -115,6 +122,10 @@ def _explains(drop: RuleDrop, large: ProbeResult) -> bool:
     if large.protocol == drop.protocol:  # of pings it may have been the answers
         return large.protocol == "icmp" or large.answers == drop.reply
     return _about_any_kind(drop)
+
+
+def _about_first_packets(drop: RuleDrop) -> bool:
+    return drop.protocol == "tcp" and bool(OF_FIRST_PACKETS.search(f"{drop.text} {drop.marked_by}"))
 
 
 def _ended(drop: RuleDrop, leg: Leg, large: ProbeResult) -> bool:
