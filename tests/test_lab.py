@@ -234,7 +234,7 @@ def test_an_exhausted_pool_leaves_the_late_pod_waiting(lab: Lab) -> None:
         ({"fault": "nonsense"}, "nonsense"),
         ({"fault": "route_missing", "source": "shop/nobody"}, "shop/nobody"),
         ({"fault": "route_missing", "family": 6}, "dualstack"),
-        ({"fault": "pod_not_running", "where": "source"}, "target"),
+        ({"fault": "target_not_listening", "where": "source"}, "target"),
     ],
 )
 def test_what_cannot_be_inflicted_is_said_in_a_sentence(lab: Lab, arguments: dict[str, Any], word: str) -> None:
