@@ -250,7 +250,7 @@ class Topology:
             own = [str(node.interfaces[family])] if family in node.interfaces else []
             _set_addresses(kernel, uplink_name, own, family)
             for address, _, _, state in kernel.neighbors(uplink_name, family):
-                if state in BY_SOMEBODY:
+                if state != "NOARP":  # a MAC learned from somebody else stays for half a minute, and is learned anew
                     kernel.delete_neighbor(uplink_name, address)
             for priority, table, _ in kernel.rules(family):
                 if (priority, table) not in RULES[family]:
