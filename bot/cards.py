@@ -85,12 +85,22 @@ class Cards:
         """Show the request in this thread, from now on as it is; or the way to its card, when it got one meanwhile.
 
         The message is posted without buttons and becomes the card once the cluster knows its place: of who dies in
-        between nothing stays that could be clicked. Raises UserError, StoreError.
+        between nothing stays that could be clicked. Raises UserError.
         """
         text = say("*{title}*: `{name}`", title=escape(request.spec.title), name=request.name)
         ts = await self._slack.post(channel, Message(text=self._language(text), blocks=[]), thread)
         card = Card(channel=channel, thread=thread, ts=ts)
-        request = await self._store.place(request.name, card)
+        try:
+            request = await self._store.place(request.name, card)
+        except StoreError as error:
+            bare = say(
+                "*{title}* has no card, so it is decided in words: {command}. {why}",
+                title=escape(request.spec.title),
+                command=f"`/calico approve {request.name}`",
+                why=escape(error.sentence),
+            )
+            await self._slack.update(channel, ts, Message(text=self._language(bare), blocks=[]))
+            return
         if request.status.slack == card:
             await self.draw(request)
         else:

@@ -72,6 +72,24 @@ async def test_a_bot_that_dies_after_it_was_placed_puts_up_no_second_card(
         await room.slack.wait_for(lambda: with_buttons(room) == [request.status.slack.ts])
 
 
+async def test_what_cannot_have_a_card_is_told_with_the_words_that_decide_and_the_answer_goes_on(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(name: str, card: Card) -> FixRequest:
+        raise StoreError("The API server cannot be reached.")
+
+    monkeypatch.setattr(room.store, "place", silent)
+    async with room.bot():
+        await room.ask()
+        parent = await room.answered()
+        await room.slack.wait_for(lambda: room.posted("things checked and well", parent["ts"]))
+        (request,) = await room.store.all()
+        assert room.posted(f"decided in words: `/calico approve {request.name}`. The API server", parent["ts"])
+        assert with_buttons(room) == []
+        await room.ask(f"/calico approve {request.name}", "bo")
+        await room.whisper("bo", f"{request.name} is approved")
+
+
 async def test_of_two_bots_that_answer_with_the_same_request_one_puts_up_its_card(room: Room) -> None:
     async with room.bot(), room.bot():
         await asyncio.gather(*(room.ask(user=user) for user in ("ana", "bo", "cleo")))

@@ -212,7 +212,7 @@ async def test_the_same_seed_kills_at_the_same_moments_and_everybody_is_killed()
 
 def test_a_small_trial_finds_nothing_wrong() -> None:
     isolated(lambda: None)  # skips where this machine forbids namespaces
-    command = (sys.executable, "-m", "benchmarks.trial", "-n", "6", "--kills", "3", "--seed", "8", "--lifetime", "45")
+    command = (sys.executable, "-m", "benchmarks.trial", "-n", "6", "--kills", "3", "--seed", "8", "--lifetime", "30")
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert run.returncode == 0, run.stdout + run.stderr
     for figure in ("executed twice", "lost", "executed without an allowed approver", "cards untrue at the end"):
