@@ -218,8 +218,8 @@ class Trial:
         until = time.monotonic() + SETTLED_S
         while not await settled() and time.monotonic() < until:
             await self._cluster.until(lambda: False, 1.0)
-        kinds_of = {_key(part.target): part.target for part in self._parts}
-        target_of = {name: _target(request, kinds_of, people) for name, request in requests.items()}
+        targets = [part.target for part in self._parts]
+        target_of = {name: _key(target) for target in targets for name in people.requests_for(target)}
         seen = Seen(
             requests=requests,
             target_of=target_of,
@@ -296,15 +296,6 @@ def _key(target: Target) -> tuple[str, int]:
     return target.kind, target.number
 
 
-def _target(request: Any, known: Mapping[tuple[str, int], Target], people: People) -> tuple[str, int]:
-    """Whose request it is: there may be two for one wrong thing, when somebody asked twice."""
-    for key, target in known.items():
-        wanted = people.arguments(target).items() - {("felix_s", "0")}  # what the forger of a digest changed
-        if request.spec.kind == target.kind and wanted <= request.spec.arguments.items():
-            return key
-    raise LookupError(f"{request.name} is for nothing that was wrong: {request.spec.arguments}")
-
-
 def isolate() -> None:
     """This process becomes root of namespaces of its own: nothing it writes reaches the machine's."""
     if os.geteuid() != 0:
@@ -320,13 +311,13 @@ def main() -> int:
     )
     parser.add_argument("-n", type=int, default=100, help="approvals (100)")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of kills and people (the time)")
-    parser.add_argument("--kills", type=int, default=-1, help="how many (one to seven approvals)")
+    parser.add_argument("--kills", type=int, default=-1, help="how many (one to ten approvals)")
     parser.add_argument("--bots", type=int, default=2, help="replicas of the bot (2)")
     parser.add_argument("--lifetime", type=float, default=120, help="seconds in which a request may be decided (120)")
     parser.add_argument("--keep", type=Path, help="directory for the logs of all programs")
     arguments = parser.parse_args()
     if arguments.kills < 0:
-        arguments.kills = arguments.n // 7
+        arguments.kills = max(1, arguments.n // 10)
     try:
         isolate()
     except LabError as error:

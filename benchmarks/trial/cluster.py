@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,15 @@ EFFECTS = {
     ("delete", "pods"): "restart_calico_node",
 }
 ENOUGH = "1000000"
+
+
+Identity = tuple[str, str, frozenset[tuple[str, str]]]
+
+
+def of(kind: str, node: str, arguments: Mapping[str, str]) -> Identity:
+    """What a request is for: all that it says, but for when that was seen and what Felix would do."""
+    left = {name: text for name, text in arguments.items() if name not in ("seen_at", "felix_s")}
+    return kind, node if kind != "restart_calico_node" else "", frozenset(left.items())
 
 
 class Server(ApiServer):
@@ -72,6 +82,7 @@ class Cluster:
         self._moment = moment
         self._effect = effect
         self.requests: dict[str, FixRequest] = {}
+        self.names: defaultdict[Identity, list[str]] = defaultdict(list)  # of the requests for one wrong thing
         self.since: dict[tuple[str, str], float] = {}  # name and phase: time.monotonic() of the write
         self.changes: dict[str, Callable[[], None]] = {}  # by name: what another hand does once it is Approved
         self.undo: set[tuple[str, int]] = set()  # kind and number of what another hand makes wrong again at once
@@ -172,6 +183,8 @@ class Cluster:
     def _seen(self, event: Event) -> None:
         name = event.object["metadata"]["name"]
         request = parse(event.object)
+        if name not in self.requests:
+            self.names[of(request.spec.kind, request.spec.node, request.spec.arguments)].append(name)
         self.requests[name] = request
         self.since.setdefault((name, str(request.status.phase)), time.monotonic())
         self._news.set()

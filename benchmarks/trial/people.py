@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import random
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 from kubernetes.aio import client
 
-from benchmarks.trial.cluster import NAMESPACE, Cluster
+from benchmarks.trial.cluster import NAMESPACE, Cluster, of
 from benchmarks.trial.kernel import Kernels
 from benchmarks.trial.targets import Target, cause, investigation
 from bot import fix_requests
@@ -152,14 +153,16 @@ class People:
         """The name of the request for it that has a card, "" while none has: who asks twice may have made two."""
         key = (target.kind, target.number)
         if key not in self.names:
-            wanted = self.arguments(target)
-            for name, request in self._cluster.requests.items():
-                fits = request.spec.kind == target.kind and wanted.items() <= request.spec.arguments.items()
-                if fits and request.status.slack is not None:
+            for name in self.requests_for(target):
+                if self._cluster.requests[name].status.slack is not None:
                     self.names[key] = name
-                    break
         return self.names.get(key, "")
 
+    def requests_for(self, target: Target) -> list[str]:
+        """Names of those that are for it, as `of` tells them apart."""
+        return self._cluster.names[of(target.kind, target.node, self.arguments(target))]
+
+    @functools.cache  # noqa: B019  # there are as many as there are targets
     def arguments(self, target: Target) -> dict[str, str]:
         """What a request for it says."""
         one, facts = cause(target, self._cluster.nodes)
