@@ -21,7 +21,7 @@ from benchmarks.trial.targets import Target, cause, investigation
 from bot import fix_requests
 from bot.approvals import Approvals
 from fixes.approvers import Approvers
-from fixes.kind import kinds
+from fixes.kind import ClusterKind, kinds
 from fixes.request import GROUP, PLURAL, VERSION, FixRequest, Person, Phase, stamp
 from fixes.store import FixStore
 from lab.slack import LocalSlack
@@ -340,7 +340,7 @@ def parts(seed: int, approvals: int, shares: dict[str, int]) -> list[Part]:
     chosen = _shared(chance, shares, len(ways))
     found = []
     for number, (way, kind) in enumerate(zip(ways, chosen, strict=True)):
-        of_cluster = isinstance(kinds()[kind], fix_requests.ClusterKind)
+        of_cluster = isinstance(kinds()[kind], ClusterKind)
         node = "" if of_cluster else chance.choice(("node-a", "node-b"))
         if way == "undone" and kind not in UNDOABLE:
             way = "approve"
