@@ -42,8 +42,8 @@ def _refused(route: PodRoute, interface: PodInterface, words: dict[str, str]) ->
         )
     if route.error == "ENETUNREACH" and interface.pod_default_next_hop:
         return say(
-            "inside {pod} no route leads to {address}, although there is a default route via {gateway}: a routing rule "
-            "is in its way.",
+            "inside {pod} no route leads to {address}, although there is a default route via {gateway}: a routing "
+            "rule, or a route of type unreachable or throw, is in its way.",
             **words,
             gateway=interface.pod_default_next_hop,
         )

@@ -14,6 +14,7 @@ class Neighbor(Fact, frozen=True, kw_only=True):
     found: bool
     mac: str = ""  # "" while unresolved (INCOMPLETE, FAILED)
     state: str = ""  # PERMANENT | REACHABLE | STALE | DELAY | PROBE | INCOMPLETE | FAILED | NOARP
+    asked: bool = False  # the kernel was given a packet for it just now, and an answer was waited for
 
 
 class FdbEntry(Fact, frozen=True, kw_only=True):
@@ -26,6 +27,7 @@ class FdbEntry(Fact, frozen=True, kw_only=True):
     peer: str = ""  # outer IP address
     port: int = -1  # UDP port and VNI, where the entry has others than its device; else -1
     vni: int = -1
+    via: str = ""  # the device its packets leave by, where it names another than the tunnel device itself does
 
 
 class PeerGateway(Fact, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ class PodInterface(Fact, frozen=True, kw_only=True):
     pod_ipv6: bool = True  # False: the pod's device carries no IPv6 (disable_ipv6, or an MTU below 1280)
     pod_addresses: tuple[str, ...] = ()  # ADDRESS/LENGTH, link-local ones too
     pod_duplicates: tuple[str, ...] = ()  # IPv6: of those, the ones somebody else has, so that the kernel uses none
-    pod_default_next_hop: str = ""  # "" when the pod has no default route
+    pod_default_next_hop: str = ""  # "" without a default route; 0.0.0.0 or :: where it names a device alone
     pod_gateway_mac: str = ""  # of the neighbor entry for the gateway; "" when there is none yet
     pod_gateway_state: str = ""  # of that entry, as in Neighbor; "" when there is none
     pod_asking: tuple[str, ...] = ()  # addresses whose MAC the pod's kernel was asking for when it was looked at
@@ -56,5 +56,8 @@ class Listener(Fact, frozen=True, kw_only=True):
     port: int
     found: bool
     addresses: tuple[str, ...] = ()  # bound addresses, "0.0.0.0" and "::" for all
+    # Of TCP, where the kernel says it: connections that its program has not taken yet, and how many may wait.
+    waiting: int = -1
+    backlog: int = -1
     other_family: tuple[str, ...] = ()  # bound addresses that take packets of the other family only
     other_ports: tuple[int, ...] = ()  # not found: where else in the pod something takes packets of this family

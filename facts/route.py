@@ -28,5 +28,6 @@ class RouteLookup(Fact, frozen=True, kw_only=True):
     scope: int = -1
     metric: int = -1
     onlink: bool = False
+    mtu: int = 0  # the route's own; 0: its device's
     rp_filter: int = -1  # IPv4 input lookups: the filter in effect where they come in: 0 off, 1 strict, 2 loose
     preferred_source: str = ""  # output lookups: the address the node's own packets would carry

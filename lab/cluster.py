@@ -32,7 +32,7 @@ from lab.intent import Object, Objects, PodRecord, intent
 from lab.kernel import DEFAULT, FAMILIES, MAIN, Kernel, Route
 from lab.kube_proxy import READS as KUBE_PROXY_READS
 from lab.kube_proxy import KubeProxy, ports
-from lab.listeners import HEALTH_PORT, TcpEcho, UdpEcho, start_felix_health
+from lab.listeners import HEALTH_PORT, Stuck, TcpEcho, UdpEcho, start_felix_health
 from lab.objects import ECHO_PORT, EXTRA_PORTS, handle_of, plural, stored
 from lab.sketch import Sketch
 from lab.topology import Topology
@@ -68,7 +68,7 @@ class Cluster:
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._seed: dict[tuple[str, str, str], Object] = {}
-        self._echoes: dict[str, list[TcpEcho | UdpEcho]] = {}
+        self._echoes: dict[str, list[TcpEcho | UdpEcho | Stuck]] = {}
         self._unready: set[str] = set()  # nodes whose Felix says that it is not ready
         self._loops: list[subprocess.Popen[bytes]] = []  # programs that die and are started again
         self._misplaced: set[str] = set()  # pods whose servers listen elsewhere than on all their addresses
@@ -454,6 +454,16 @@ class Cluster:
         self._misplaced.add(pod)
         sockets = self._bound(pod, address)
         asyncio.run_coroutine_threadsafe(self._serve(pod, sockets), self._loop).result()
+
+    def hang(self, pod: str) -> None:
+        """This pod's servers take no connection any more, and their queues are full."""
+        self.close_listeners(pod)
+        self._misplaced.add(pod)
+        record = self.topology.pods[pod]
+        address = next(iter(record.addresses.values()))
+        for stream, datagram in self._bound(pod, "::" if 6 in record.addresses else "0.0.0.0"):
+            datagram.close()
+            self._echoes.setdefault(pod, []).append(Stuck(stream, record.kernel.namespace, address))
 
     def free_address(self, address: str, container: str) -> None:
         """IPAM forgets a pod's address, as after the CNI plugin's DEL."""

@@ -8,7 +8,10 @@ import socket
 from collections.abc import Callable
 from typing import cast
 
+from lab.namespaces import Namespace
+
 HEALTH_PORT = 9099
+SHORTEST = 1  # a queue: with one more than this it is full
 COMPONENTS = (("CalculationGraph", "30s"), ("FelixStartup", "-"), ("InternalDataplaneMainLoop", "1m30s"))
 
 
@@ -24,6 +27,25 @@ class TcpEcho:
 
     def close(self) -> None:
         self._server.close()
+
+
+class Stuck:
+    """Takes no connection: as many wait as its kernel has room for."""
+
+    def __init__(self, listening: socket.socket, namespace: Namespace, address: str) -> None:
+        listening.listen(SHORTEST)
+        self._sockets = [listening]
+        for _ in range(SHORTEST + 1):
+            with namespace.entered():
+                client = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                client.connect((address, listening.getsockname()[1]))
+            self._sockets.append(client)
+
+    def close(self) -> None:
+        for one in self._sockets:
+            one.close()
 
 
 class UdpEcho(asyncio.DatagramProtocol):

@@ -28,7 +28,11 @@ RT_TABLE_MAIN = 254
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY = 4, 20
 INET_DIAG, INET_DIAG_SKV6ONLY = 72, 11
 PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1}  # of IPv4; IPv6 has an ICMP of its own
-LISTENING = {"tcp": (socket.IPPROTO_TCP, 10), "udp": (socket.IPPROTO_UDP, 7)}  # an unconnected UDP socket is TCP_CLOSE
+TCP_LISTEN, INET_DIAG_QUEUES = 10, 56  # state, and where inet_diag_msg has idiag_rqueue and idiag_wqueue
+LISTENING = {
+    "tcp": (socket.IPPROTO_TCP, TCP_LISTEN),
+    "udp": (socket.IPPROTO_UDP, 7),
+}  # an unconnected UDP socket is TCP_CLOSE
 FIRST_OF_CLIENTS = 32768  # net.ipv4.ip_local_port_range
 RTEXT_FILTER_SKIP_STATS = 8
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_OPERSTATE, IFLA_LINKINFO = 1, 3, 4, 5, 16, 18
@@ -182,6 +186,7 @@ class Entry:
     # Of a forwarding entry with a UDP port or VNI of its own, another one than its device's; else -1.
     port: int = -1
     vni: int = -1
+    via: int = -1  # index of the device its packets leave by, where it names one
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +195,8 @@ class Bound:
 
     address: str
     families: tuple[int, ...]
+    waiting: int = -1  # of TCP: connections its program has not taken yet...
+    backlog: int = -1  # ...and how many may wait: one more is still let in
 
 
 class _Socket:
@@ -578,8 +585,13 @@ def _next_hops(data: bytes) -> Iterator[tuple[str, int]]:
 
 def _listener(payload: bytes) -> Bound:
     if payload[0] == socket.AF_INET:
-        return bound(payload[8:12])
-    return bound(payload[8:24], only6=any(_attributes(payload, INET_DIAG).get(INET_DIAG_SKV6ONLY, b"")))
+        found = bound(payload[8:12])
+    else:
+        found = bound(payload[8:24], only6=any(_attributes(payload, INET_DIAG).get(INET_DIAG_SKV6ONLY, b"")))
+    if payload[1] != TCP_LISTEN:
+        return found
+    waiting, backlog = struct.unpack_from("=II", payload, INET_DIAG_QUEUES)
+    return replace(found, waiting=waiting, backlog=backlog)
 
 
 def _port_and_listener(payload: bytes) -> tuple[int, Bound]:
@@ -643,4 +655,5 @@ def _entry(payload: bytes) -> Entry:
         state="|".join(name for bit, name in NEIGHBOR_STATES.items() if state & bit),  # an FDB entry is NOARP|PERMANENT
         port=PORT.unpack(has[NDA_PORT])[0] if NDA_PORT in has else -1,
         vni=_u32(has, NDA_VNI, -1),
+        via=_u32(has, NDA_IFINDEX, -1),
     )

@@ -229,6 +229,7 @@ class View:
             scope=route.scope,
             metric=route.metric,
             onlink=route.onlink,
+            mtu=route.mtu,
             rp_filter=rp_filter,
             preferred_source=route.preferred_source,
         )

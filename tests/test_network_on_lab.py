@@ -178,6 +178,31 @@ async def test_a_rule_diverts_packets_between_pods_of_one_node(lab: Lab, rule: s
     ], diagnosis
 
 
+async def test_a_pod_that_gives_no_mac_is_sent_nothing(lab: Lab) -> None:
+    """By ARP its node asks who has its address; a hardening of the pod, or a filter, lets it be silent."""
+    interface = next(pod["interface"] for pod in lab.status()["pods"] if pod["name"] == "shop/db")
+    switch = "open('/proc/sys/net/ipv4/conf/eth0/arp_ignore', 'w').write"
+    by_hand(lab, "shop/db", f"{switch}('8')")
+    try:
+        by_hand(lab, "node-b", f"ip.neigh('del', dst='{DB}', ifindex=at('{interface}'))")
+        diagnosis = await answered(lab)
+    finally:
+        by_hand(lab, "shop/db", f"{switch}('0')")
+    assert [(cause.rule, cause.node, cause.leg) for cause in diagnosis.causes] == [
+        ("pod_neighbor_wrong", "node-b", "forward")
+    ], diagnosis
+
+
+async def test_a_pod_whose_default_route_names_its_device_alone_is_healthy(lab: Lab) -> None:
+    """It asks for each target itself, and its node answers for all."""
+    by_hand(lab, "shop/cart", "ip.route('replace', dst='0.0.0.0/0', oif=at('eth0'), scope=253)")
+    try:
+        diagnosis = await answered(lab)
+    finally:
+        by_hand(lab, "shop/cart", "ip.route('replace', dst='0.0.0.0/0', gateway='169.254.1.1', oif=at('eth0'))")
+    assert (diagnosis.verdict, diagnosis.blind) == ("healthy", ()), diagnosis
+
+
 async def answered(lab: Lab, words: str = "shop/cart shop/db 5432/tcp") -> Diagnosis:
     return (await ask(lab.environment(), words)).diagnosis
 

@@ -97,6 +97,7 @@ WOUNDS: list[tuple[str, str, str, int, Changes]] = [
     ("route_wrong_next_hop", "node-a", "forward", 95, [(RouteLookup, A_TO_B, {"several": (RIGHT_WAY, WRONG_WAY)})]),
     ("fdb_entry_wrong_node", "node-a", "forward", -1, [(FdbEntry, {"node": "node-a"}, {"port": 8472})]),
     ("fdb_entry_wrong_node", "node-b", "reverse", -1, [(FdbEntry, {"node": "node-b"}, {"vni": 4097})]),
+    ("fdb_entry_wrong_node", "node-b", "reverse", -1, [(FdbEntry, {"node": "node-b"}, {"via": "eth1"})]),
     ("pod_routes_astray", "node-a", "both", 0, [(PodRoute, {"pod": CART[0]}, {"device": "net1"})]),
     ("pod_routes_astray", "node-b", "both", 0, [(PodRoute, {"pod": DB[0]}, {"source": "10.9.9.9"})]),
     ("pod_routes_astray", "node-b", "both", 0, [(PodRoute, {"pod": DB[0]}, NOWHERE | {"error": "EACCES"})]),
@@ -108,6 +109,10 @@ WOUNDS: list[tuple[str, str, str, int, Changes]] = [
     (
         "pod_neighbor_wrong", "node-b", "forward", 0,
         [(PodInterface, {"pod": DB[0]}, {"pod_mac": "aa:bb:cc:dd:ee:ff"}), (Neighbor, POD_NEIGHBOR, STATIC)],
+    ),
+    (
+        "pod_neighbor_wrong", "node-b", "forward", 0,
+        [(Neighbor, POD_NEIGHBOR, {"found": True, "mac": "", "state": "FAILED", "asked": True})],
     ),
     ("underlay_neighbor_wrong", "node-a", "forward", -1, [(Neighbor, PEER, STATIC)]),
     ("underlay_neighbor_wrong", "node-a", "forward", -1, [(Neighbor, PEER, {"found": True, "state": "FAILED"})]),

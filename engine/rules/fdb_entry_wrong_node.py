@@ -38,6 +38,19 @@ def _to_another_tunnel(leg: Leg, entry: FdbEntry) -> Finding | None:
     """Whether Felix looks at more of an entry than its address nobody has seen, so nothing is promised."""
     port = entry.port if entry.port not in (-1, leg.vxlan_port) else 0
     vni = entry.vni if entry.vni not in (-1, leg.vni) else 0
+    if entry.via:
+        return Finding(
+            say(
+                "the entry for {mac} on {device} of {node} sends to {peer} by {via}, whatever the routes of {node} "
+                "say.",
+                mac=entry.mac,
+                device=entry.device,
+                node=entry.node,
+                peer=entry.peer,
+                via=entry.via,
+            ),
+            heals_within_s=NOT_FELIX,
+        )
     if not port and not vni:
         return None
     return Finding(

@@ -12,8 +12,8 @@ from facts import LargeLoss, Leg, ProbeResult, Text
     remedy="The MTU is right. Look at what stands where they are lost and knows TCP or UDP: a firewall or an intrusion "
     "detection between the nodes, a security group, a program of a card (XDP) or of traffic control (tc -s filter), a "
     "filter inside the pod. Capture at both ends of that place (calico-why capture).",
-    after=["traffic_control_drops"],
-    after_peer=["traffic_control_drops"],
+    after=["traffic_control_drops", "route_mtu_too_small"],
+    after_peer=["traffic_control_drops", "route_mtu_too_small"],
     at=the.loss.node,
     heals_within_s=NOT_FELIX,
     loss=some(LargeLoss),

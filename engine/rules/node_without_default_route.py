@@ -3,6 +3,8 @@
 from engine.rule import HEALS_NEVER, Finding, cause, say, some, the
 from facts import Leg, PodInterface, RouteLookup
 
+NO_GATEWAY = "0.0.0.0"  # the pod asks for each target itself
+
 
 @cause(
     title="The node has no route to the pods' gateway",
@@ -43,6 +45,8 @@ def node_without_default_route(
     # The kernel looks with the pod's address and interface, which a routing rule may lead elsewhere; with forwarding
     # or a reverse path filter in the way that look fails too, and the node's own shows that it is not the route.
     if route.found or asked.found or interface.pod_gateway_state == "PERMANENT":
+        return None
+    if interface.pod_default_next_hop == NO_GATEWAY:
         return None
     if leg.encapsulation == "unknown":  # eBPF may answer instead of the kernel
         return None

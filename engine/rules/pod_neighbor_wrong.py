@@ -1,5 +1,7 @@
-"""With a static wrong MAC for the pod on its own interface, the pod takes every frame for somebody else's."""
+"""With a static wrong MAC for the pod on its own interface, the pod takes every frame for somebody else's; with none,
+because the pod does not answer who has its address, it is sent nothing at all."""
 
+from engine.between import UNRESOLVED
 from engine.rule import HEALS_NEVER, Text, cause, say, some, the
 from facts import Leg, Neighbor, PodInterface
 
@@ -7,11 +9,22 @@ STATIC = {"PERMANENT", "NOARP"}  # any other entry is checked by the kernel itse
 
 
 @cause(
-    title="The pod's own node has a wrong MAC for it",
+    title="The pod's own node has no MAC for it, or a wrong one",
     severity="breaks",
-    remedy="Delete the entry (ip neigh del); the kernel learns the right one from the pod with the next packet.",
+    remedy="Delete a static entry (ip neigh del); the kernel learns the right one from the pod with the next packet. "
+    "Where the pod gives no answer: look at net.ipv4.conf.*.arp_ignore inside of it and at what filters ARP there and "
+    "on the node (arptables, ebtables, tables arp and netdev of nft); over IPv6 at what drops ICMPv6.",
     fix="replace_neighbor",
-    after=["pod_not_running"],
+    after=[
+        "pod_not_running",
+        "pod_interface_down",
+        "pod_eth0_down",
+        "pod_address_disagrees",
+        "pod_ipv6_disabled",
+        "pod_gateway_mac_wrong",
+        "traffic_control_drops",
+        "xdp_program_on_pod_interface",
+    ],
     at=the.leg.target_node,
     stage="target veth",
     heals_within_s=HEALS_NEVER,
@@ -28,6 +41,17 @@ STATIC = {"PERMANENT", "NOARP"}  # any other entry is checked by the kernel itse
     seen=some(Neighbor, node=the.leg.target_node, device=the.leg.target_interface, address=the.leg.target_address),
 )
 def pod_neighbor_wrong(leg: Leg, pod: PodInterface, seen: Neighbor) -> Text | None:
+    if seen.asked and not seen.mac and seen.state in UNRESOLVED and _is_up(pod, seen.address):
+        return say(
+            "{node} asks by {interface} who has {address}, and gets no answer ({state}), though {device} of {pod} has "
+            "it and is up.",
+            node=seen.node,
+            interface=seen.device,
+            address=seen.address,
+            state=seen.state,
+            device=pod.pod_device,
+            pod=leg.target,
+        )
     if not STATIC & set(seen.state.split("|")) or not seen.mac or not pod.pod_mac or seen.mac == pod.pod_mac:
         return None
     return say(
@@ -41,3 +65,8 @@ def pod_neighbor_wrong(leg: Leg, pod: PodInterface, seen: Neighbor) -> Text | No
         pod=leg.target,
         pod_mac=pod.pod_mac,
     )
+
+
+def _is_up(pod: PodInterface, address: str) -> bool:
+    held = [one for one in pod.pod_addresses if one not in pod.pod_duplicates]
+    return pod.up and pod.lower_up and pod.pod_up and any(one.split("/")[0] == address for one in held)

@@ -95,7 +95,7 @@ def _ended(flow: RouteLookup, own: RouteLookup, rules: RoutingRules) -> Text | N
 
 
 def _by_blackhole(lookup: RouteLookup, rules: RoutingRules) -> bool:
-    ends = any(one.endswith(" blackhole") for one in rules.rules)
+    ends = any(one.split()[-1] == "blackhole" for one in rules.rules)
     return ends and not lookup.found and lookup.error == "EINVAL" and not lookup.type
 
 

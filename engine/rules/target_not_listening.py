@@ -1,12 +1,12 @@
 """The path is good and the target refuses: nothing listens on the asked port."""
 
 from engine.foreign import REFUSING
-from engine.rule import NOT_FELIX, Finding, Text, cause, say, some, the
+from engine.rule import NOT_FELIX, Finding, cause, say, some, the
 from facts import Leg, Listener, ProbeResult
 
 
 @cause(
-    title="Nothing listens on that port in the target pod",
+    title="Nothing listens on that port of the target",
     severity="breaks",
     one_family_suffices=True,
     remedy="Look at the application: is it started, and does it listen on this port?",
@@ -32,7 +32,7 @@ from facts import Leg, Listener, ProbeResult
         port=the.leg.port,
     ),
 )
-def target_not_listening(leg: Leg, listener: Listener, tried: ProbeResult) -> Text | Finding | None:
+def target_not_listening(leg: Leg, listener: Listener, tried: ProbeResult) -> Finding | None:
     """Where no refusal comes back either, something else stops packets, and this is what they would meet after it."""
     if listener.found or tried.answered:
         return None
@@ -48,8 +48,9 @@ def target_not_listening(leg: Leg, listener: Listener, tried: ProbeResult) -> Te
                 protocol=leg.protocol,
             ),
             severity="warns",
+            stage="" if leg.target_kind == "pod" else "target node",
         )
-    return say(
+    refused = say(
         "{pod} answers {port}/{protocol} with {refusal}, and what listens there on {port}/{protocol} takes IPv{other} "
         "only ({addresses})."
         if listener.other_family
@@ -61,3 +62,4 @@ def target_not_listening(leg: Leg, listener: Listener, tried: ProbeResult) -> Te
         protocol=leg.protocol,
         refusal=say("a reset") if leg.protocol == "tcp" else say("ICMP port unreachable"),
     )
+    return Finding(refused, stage="" if leg.target_kind == "pod" else "target node")

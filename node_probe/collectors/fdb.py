@@ -43,6 +43,7 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
                 peer=entry.address,
                 port=entry.port,
                 vni=entry.vni,
+                via=view.netlink.link(index=entry.via).name if entry.via not in (-1, 0, tunnel.link) else "",
             )
 
 

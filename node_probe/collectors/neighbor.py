@@ -7,6 +7,8 @@ import socket
 import time
 from collections.abc import Iterator
 
+import msgspec
+
 from facts import Fact, Neighbor, NodeAsk, PeerGateway, Way
 from node_probe.view import View
 
@@ -20,12 +22,13 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
     """Neighbor of each way's real next hops, of each expected one on the tunnel device, of each local pod on its
     interface, and of each peer's node address on the uplink; PeerGateway where the way there is another."""
     peers = dict.fromkeys(way.expected_peer for way in ask.ways if way.expected_peer)
+    pods = {(pod.interface, pod.address) for pod in ask.local_pods}
     own = {ask.tunnel_device, *(pod.interface for pod in ask.local_pods)}
     for device, address in view.hops(ask):
         seen = view.neighbor(ask.node, device, address)
-        # A hop that is neither the peer's nor Calico's: does anybody answer for it?
-        strange = device not in own and address not in peers
-        yield _asked(seen, view) if strange and (not seen.found or seen.state in UNRESOLVED) else seen
+        # A hop that is neither the peer's nor Calico's, or a pod of this node: does anybody answer for it?
+        waited_for = (device not in own and address not in peers) or (device, address) in pods
+        yield _asked(seen, view) if waited_for and (not seen.found or seen.state in UNRESOLVED) else seen
     uplink = view.uplink(ask) if peers else None
     if uplink is not None:
         for address in peers:
@@ -36,7 +39,9 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
 def _peer(node: str, device: str, address: str, view: View) -> Neighbor:
     """FAILED may be a memory of an hour ago: it counts when the kernel has a packet to send and still finds nobody."""
     seen = view.neighbor(node, device, address)
-    return _asked(seen, view) if seen.state in UNRESOLVED else seen
+    way = view.lookups(node, Way(destination=address))[0]
+    never = not seen.found and (way.device, way.next_hop) == (device, "")  # behind a router it would have no entry
+    return _asked(seen, view) if never or seen.state in UNRESOLVED else seen
 
 
 def _gateway(node: str, peer: str, uplink: str, view: View) -> Iterator[PeerGateway]:
@@ -64,4 +69,4 @@ def _asked(seen: Neighbor, view: View) -> Neighbor:
     while (not seen.found or seen.state in UNRESOLVED) and time.monotonic() < until:
         time.sleep(PAUSE_S)
         seen = view.neighbor(seen.node, seen.device, seen.address)
-    return seen
+    return msgspec.structs.replace(seen, asked=True)

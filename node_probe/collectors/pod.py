@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -69,6 +69,8 @@ def _inside(outside: PodInterface, entered: Inside) -> PodInterface:
     default = read.default_route(FAMILIES[outside.family])
     gateway = default.next_hop if default else ""
     mac, state = _neighbor(entered, gateway) if gateway else ("", "")
+    if default and not gateway:
+        gateway = default.destination  # as the kernel itself calls it: each target is a neighbor
     held = read.addresses(device.index, FAMILIES[outside.family])
     neighbors = read.neighbors(FAMILIES[outside.family], device.index)
     return msgspec.structs.replace(
@@ -132,10 +134,15 @@ def _route(node: str, pod: LocalPod, target: str, ports: Ports, entered: Inside)
     )
 
 
-def listener(ask: NodeAsk, name: str, protocol: str, port: int, sockets: Iterable[Bound]) -> Listener:
+def listener(ask: NodeAsk, name: str, protocol: str, port: int, sockets: Collection[Bound]) -> Listener:
     """What these sockets are to packets of the asked family."""
     held = dict.fromkeys(one.address for one in sockets if ask.family in one.families)
     others = dict.fromkeys(one.address for one in sockets if ask.family not in one.families)
+    fullest = max(
+        (one for one in sockets if ask.family in one.families and one.backlog >= 0),
+        key=lambda one: one.waiting - one.backlog,
+        default=None,
+    )
     return Listener(
         node=ask.node,
         pod=name,
@@ -144,6 +151,8 @@ def listener(ask: NodeAsk, name: str, protocol: str, port: int, sockets: Iterabl
         port=port,
         found=bool(held),
         addresses=tuple(held),
+        waiting=fullest.waiting if fullest else -1,
+        backlog=fullest.backlog if fullest else -1,
         other_family=tuple(others),
     )
 
