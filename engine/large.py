@@ -76,7 +76,7 @@ def losses(facts: Sequence[Fact]) -> Iterator[Fact]:
     for leg in [leg for leg in legs if leg.direction == "forward"]:
         found = [
             _placed(one, leg, _of(one, leg, followed), _pings(leg, probes, one.size))
-            for one in passage.large_of_port(leg, probes)
+            for one in passage.loses_large_only(leg, probes)
             if one.stalls and one.alone and not one.by_rule
         ]
         if len(found) == 2 and _in_one_place(*found):

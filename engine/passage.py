@@ -66,11 +66,6 @@ def loses_large_only(leg: Leg, probes: Sequence[ProbeResult]) -> list[ProbeResul
     return lost(of_port) or lost([one for one in every if one.protocol == "icmp"])
 
 
-def stalls(leg: Leg, probes: Sequence[ProbeResult]) -> bool:
-    """Are large packets of the asked port, or answers to small ones, lost where smaller ones are known to pass?"""
-    return any(one.stalls for one in large_of_port(leg, probes))
-
-
 def is_lost(probe: ProbeResult) -> bool:
     """Did one not come back, or was none let out? A firewall or a route of the sender's own refuses to its face."""
     return probe.answered < probe.sent or (not probe.sent and probe.outcome in ("error", "unreachable"))

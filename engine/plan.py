@@ -11,7 +11,7 @@ from engine.deductions.flow import FAMILIES, address_of, flows
 from engine.deductions.leg import legs
 from engine.deductions.service_flow import service_flows
 from engine.ends import sides
-from engine.passage import is_lost, loses, loses_large_only, sent, stalls
+from engine.passage import is_lost, loses, loses_large_only, sent
 from engine.services import sender, sends
 from facts import (
     Answering,
@@ -82,7 +82,7 @@ def second(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
     probes = _all(seen, ProbeResult)
     expected = expected_legs(known)
     forward = [leg for leg in expected if leg.direction == "forward"]
-    lost = [leg for leg in forward if loses(leg, probes) and not stalls(leg, probes)][:MOST_FOLLOWED]
+    lost = [leg for leg in forward if loses(leg, probes) and not _stalls(leg, probes)][:MOST_FOLLOWED]
     large: dict[str, list[ProbeResult]] = {}
     if not lost:  # else what is small is followed, of the same flow or another
         large = _large(forward, probes)
@@ -92,6 +92,11 @@ def second(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
     for family in FAMILIES:
         _follow_services(asks, known, probes, nodes, family)
     return asks
+
+
+def _stalls(leg: Leg, probes: Sequence[ProbeResult]) -> bool:
+    """Is it known of the asked port that only large packets are lost? Of UDP, whatever a server makes of small ones."""
+    return any(one.port for one in loses_large_only(leg, probes))
 
 
 def _large(forward: Sequence[Leg], probes: Sequence[ProbeResult]) -> dict[str, list[ProbeResult]]:

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import socket
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -52,6 +51,7 @@ TOLD = struct.Struct("!8sH")  # behind that: whose question it is; the largest p
 HEADERS = {"tcp": syn.LENGTH, "udp": 8}
 BARE_TCP = 20  # what MSS reckons with
 HEAD_START_S = 0.1  # for full-size packets to come back before others are tried
+SURE = 3  # of the largest size that passes, and of the smallest that does not
 TRIES, TRY_S = 3, 0.3  # of the small ones: who answers at the target may be a little late
 
 
@@ -73,11 +73,6 @@ def smallest(probe: SendProbe) -> int:
     return family_of(probe).header + HEADERS[probe.protocol] + TEXT + ASKED.size
 
 
-def ports() -> Iterator[int]:
-    """Each once, and no train's."""
-    return iter(random.sample(range(syn.PORTS - syn.LARGE_PORTS, syn.PORTS), syn.LARGE_PORTS))
-
-
 @dataclass
 class _Exchanges:
     """Sends single packets for one SendProbe."""
@@ -86,7 +81,6 @@ class _Exchanges:
     probe: SendProbe
     view: View
     pod: LocalPod | None
-    ports: Iterator[int]
     mtu: int = 0
     source: str = ""
     fits: int = 0  # bytes of the largest packet that the other end takes, or sends, as it told
@@ -102,16 +96,38 @@ class _Exchanges:
             sockets, self.mtu = await asyncio.to_thread(open_sockets, each, self.pod, self.view)
             for one in sockets:
                 opened.enter_context(one)
+            ports = await asyncio.to_thread(self._ports, len(sizes), opened)
             timeout = max(0.0, min(timeout, self.view.deadline - time.monotonic() - RESERVE_S))
             sent = [
-                met_by(one, self.probe, self._exchange(one, size), timeout)
-                for one, size in zip(sockets, sizes, strict=True)
+                met_by(one, self.probe, self._exchange(one, port, size), timeout)
+                for one, port, size in zip(sockets, ports, sizes, strict=True)
             ]
             met = await asyncio.gather(*sent)
             self.source = next((name for name in map(own_address, sockets) if name), self.source)
         return met
 
-    async def _exchange(self, one: socket.socket, size: int) -> None:
+    def _ports(self, count: int, opened: contextlib.ExitStack) -> list[int]:
+        """To send from: the kernel gives out each to nobody else until `opened` is left. Firewalls know old ones for a
+        while, and would let them pass or not as they did then: there are to be many. 0 where no port is chosen.
+
+        Raises OSError, CannotEnter.
+        """
+        if self.probe.protocol != "tcp":
+            return [0] * count
+        number = family_of(self.probe).number
+
+        def bound() -> list[socket.socket]:
+            with contextlib.ExitStack() as made:
+                some = [made.enter_context(socket.socket(number, socket.SOCK_STREAM)) for _ in range(count)]
+                for one in some:
+                    one.bind(("", 0))
+                made.pop_all()
+            return some
+
+        held = self.view.enter(self.pod).run(bound) if self.pod else bound()
+        return [opened.enter_context(one).getsockname()[1] for one in held]
+
+    async def _exchange(self, one: socket.socket, port: int, size: int) -> None:
         family = family_of(self.probe)
         headers = family.header + HEADERS[self.probe.protocol]
         wanted = size if self.back else 0
@@ -127,11 +143,16 @@ class _Exchanges:
             self._told(said)
             return
         mss = max(1, self.mtu - family.header - BARE_TCP)
-        identity = (int.from_bytes(new_identity(), "big") // syn.PORTS * syn.PORTS + next(self.ports)).to_bytes(
-            4, "big"
+        answer = await syn.knock(
+            one,
+            self.probe.target,
+            self.probe.port,
+            data,
+            new_identity(),
+            own_port=port,
+            mss=mss,
+            begins=mine if self.back else b"",
         )
-        begins = mine if self.back else b""
-        answer = await syn.knock(one, self.probe.target, self.probe.port, data, identity, mss=mss, begins=begins)
         if self.back:
             self._told(answer.data)
         else:
@@ -141,14 +162,14 @@ class _Exchanges:
         _, self.fits = TOLD.unpack_from(data, TEXT)
 
 
-async def full_size(ask: NodeAsk, probe: SendProbe, view: View, free: Iterator[int]) -> Fact | None:
+async def full_size(ask: NodeAsk, probe: SendProbe, view: View) -> Fact | None:
     """A ProbeResult of full-size packets; None where they could not be tried, or smaller ones with data do not come
     back either.
 
     probe: of a size of its own it is sent in that size alone, and nothing before it.
     """
     try:
-        exchanges = _Exchanges(ask, probe, view, sender(ask, probe), free)
+        exchanges = _Exchanges(ask, probe, view, sender(ask, probe))
         return await _full_size(exchanges)
     except (CannotEnter, NetlinkError, ValueError, OSError):
         return None  # whatever keeps these from being sent, keeps small ones too, and they say so
@@ -194,9 +215,15 @@ async def _searched(exchanges: _Exchanges, size: int, rtt_us: int) -> tuple[int,
         return {one for one, found in zip(sizes, met, strict=True) if found.outcome == "answered"}
 
     try:
-        return await search(tried, smallest(exchanges.probe), size, exchanges.view.deadline, miss)
+        passes, stops = await search(tried, smallest(exchanges.probe), size, exchanges.view.deadline, miss)
+        if passes > 0:  # that some pass by chance, or for a port that is known from before, would accuse somebody
+            met = await exchanges.run([passes] * SURE + [stops] * SURE, miss)
+            came = [one.outcome == "answered" for one in met]
+            if not all(came[:SURE]) or any(came[SURE:]):
+                return 0, 0
     except (OSError, ValueError):
         return -1, -1
+    return passes, stops
 
 
 def _some_back(met: Sequence[Met]) -> bool:

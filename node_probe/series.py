@@ -60,8 +60,7 @@ async def collect(ask: NodeAsk, view: View) -> AsyncIterator[Fact]:
     plain = [probe for probe in ask.send if not (probe.every_ms or probe.large)]
     single = [(probe, asyncio.ensure_future(send(ask, probe, view))) for probe in plain]
     small = {probe: sending for probe, sending in single if probe.protocol != "udp" and not probe.size}
-    free = large.ports()
-    full = [asyncio.ensure_future(large.full_size(ask, probe, view, free)) for probe in ask.send if probe.large]
+    full = [asyncio.ensure_future(large.full_size(ask, probe, view)) for probe in ask.send if probe.large]
     work: list[Awaitable[Fact | None]] = [*full]
     for probe, sending in single:
         twin = small.get(msgspec.structs.replace(probe, size=0)) if probe.size else None
@@ -186,7 +185,7 @@ def _back(one: Met) -> bool:
 def _identities(count: int, known: Collection[bytes] = ()) -> list[bytes]:
     """Each with a port of its own, where packets have one, which none of those that are known has."""
     taken = set(map(syn.port_of, known))
-    some = random.sample(range(syn.PORTS - syn.LARGE_PORTS), count + len(taken))
+    some = random.sample(range(syn.PORTS), count + len(taken))
     free = [port for port in some if syn.LOWEST_PORT + port not in taken][:count]
     above = [int.from_bytes(new_identity(), "big") // syn.PORTS * syn.PORTS for _ in range(count)]
     return [(high + port).to_bytes(4, "big") for high, port in zip(above, free, strict=True)]

@@ -25,7 +25,6 @@ SYN, RST, ACK = 0x02, 0x04, 0x10
 LOWEST_PORT, PORTS = 0xF000, 0x1000  # the kernel gives out none of these by itself
 IPV6_CHECKSUM, CHECKSUM_AT = 7, 16
 ENOUGH = 128  # bytes of an answer
-LARGE_PORTS = 0x400  # the highest of them: SendProbe.large has these, trains the others
 
 
 class Reset(Exception):
@@ -51,17 +50,26 @@ def port_of(identity: bytes) -> int:
 
 
 async def knock(
-    one: socket.socket, target: str, port: int, data: bytes, identity: bytes, *, mss: int = MSS, begins: bytes = b""
+    one: socket.socket,
+    target: str,
+    port: int,
+    data: bytes,
+    identity: bytes,
+    *,
+    own_port: int = 0,
+    mss: int = MSS,
+    begins: bytes = b"",
 ) -> Segment:
     """Returns what answered a packet with this data. Raises Reset, OSError.
 
-    identity: four bytes, its sequence number. The port it is sent from comes of it, too. mss: that it announces.
-    begins: with this the data of an answer begins; else any counts that has no data, as a server's.
+    identity: four bytes, its sequence number. own_port: it is sent from; 0: that comes of the identity, too. mss: that
+    it announces. begins: with this the data of an answer begins; else any counts that has no data, as a server's.
     """
-    attach(one, _only_to(port_of(identity), six=one.family == socket.AF_INET6))
-    one.connect((target, 0))  # what comes from others is not for this socket
-    one.send(packet(one, target, port, data, identity, mss))
     sequence = int.from_bytes(identity, "big")
+    first = Segment(own_port or port_of(identity), port, sequence, 0, SYN, mss, data)
+    attach(one, _only_to(first.source, six=one.family == socket.AF_INET6))
+    one.connect((target, 0))  # what comes from others is not for this socket
+    one.send(written(one, target, first))
     while True:
         answer = read(one, await asyncio.get_running_loop().sock_recv(one, ENOUGH))
         if answer.source == port and answer.about in ((sequence + 1) % 2**32, (sequence + 1 + len(data)) % 2**32):
@@ -116,10 +124,9 @@ def _announced(options: bytes) -> int:
     return 0
 
 
-def packet(one: socket.socket, target: str, port: int, data: bytes, identity: bytes, mss: int = MSS) -> bytes:
+def packet(one: socket.socket, target: str, port: int, data: bytes, identity: bytes) -> bytes:
     """What `one`, a connected socket, is to send."""
-    own = Segment(port_of(identity), port, int.from_bytes(identity, "big"), 0, SYN, mss, data)
-    return written(one, target, own)
+    return written(one, target, Segment(port_of(identity), port, int.from_bytes(identity, "big"), 0, SYN, MSS, data))
 
 
 def written(one: socket.socket, target: str, segment: Segment) -> bytes:
