@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Generator, Iterator
 
 import pytest
+import yaml
 
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
+
+# The kubernetes client reads its kubeconfig by PyYAML's slow loader, some four thousand times in a run of all tests;
+# the one of libyaml reads the same.
+if yaml.__with_libyaml__:
+    yaml.SafeLoader = yaml.CSafeLoader  # type: ignore[misc]
+
+# Nobody here speaks TLS to anything but what he has the authority of. Every client and every program that loads aiohttp
+# would read all authorities of this machine first.
+os.environ["SSL_CERT_FILE"] = os.devnull
 
 # The files that take a worker of `make test` longest, as `pytest --durations=0` tells. One that is begun last would be
 # waited for by all others.

@@ -39,7 +39,12 @@ class Wound:
 
 def names() -> list[str]:
     """Every fault, by file name."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return list(_names())
+
+
+@functools.cache  # each fault that is loaded is looked for here
+def _names() -> tuple[str, ...]:
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
 @functools.cache
