@@ -50,6 +50,8 @@ class Answers:
 
     async def open(self) -> None:
         """Never raises: who is not answered says nothing."""
+        if not any(self._nonce):
+            return  # a question without a number
         for wanted in self._ask.answering:
             with contextlib.suppress(OSError, ValueError, CannotEnter, NetlinkError):
                 one, mtu = await asyncio.to_thread(self._opened, wanted)

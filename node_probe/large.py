@@ -52,7 +52,7 @@ HEADERS = {"tcp": syn.LENGTH, "udp": 8}
 BARE_TCP = 20  # what MSS reckons with
 HEAD_START_S = 0.1  # for full-size packets to come back before others are tried
 SURE = 3  # of the largest size that passes, and of the smallest that does not
-TRIES, TRY_S = 3, 0.3  # of the small ones: who answers at the target may be a little late
+TRIES = 3  # of the small ones, within the time that an answer is waited for: the target's probe may be a little late
 
 
 def nonce(ask: NodeAsk) -> bytes:
@@ -169,6 +169,8 @@ async def full_size(ask: NodeAsk, probe: SendProbe, view: View) -> Fact | None:
     probe: of a size of its own it is sent in that size alone, and nothing before it.
     """
     try:
+        if probe.large not in TEXTS or probe.protocol not in HEADERS:
+            raise ValueError(f"{probe.protocol} packets cannot be sent large and {probe.large!r}")
         exchanges = _Exchanges(ask, probe, view, sender(ask, probe))
         return await _full_size(exchanges)
     except (CannotEnter, NetlinkError, ValueError, OSError):
@@ -180,7 +182,7 @@ async def _full_size(exchanges: _Exchanges) -> Fact | None:
     size, rtt_us = probe.size, 0
     if not size:
         for _ in range(TRIES):
-            met = await exchanges.run([0] * probe.count, TRY_S)
+            met = await exchanges.run([0] * probe.count, patience(ask) / TRIES)
             took = [one.rtt_us for one in met if one.outcome == "answered"]
             if took:
                 break

@@ -1,5 +1,5 @@
-"""Full-size packets of the asked port on real kernels, there and back: a rule or a network that eats those alone is seen,
-whichever way, and what lets none of this kind pass proves nothing."""
+"""Full-size packets of the asked port on real kernels, there and back: a rule or a network that eats those alone is
+seen, whichever way, and what lets none of this kind pass proves nothing."""
 
 from __future__ import annotations
 
@@ -65,8 +65,10 @@ def test_on_a_good_path_they_come_there_and_back_in_full_size(protocol: str, six
     nodes = TwoNodes(dual=six)
     echo(nodes.db, PORT, "::" if six else "0.0.0.0")
     found = tried(nodes, asks(protocol, six=six))
+    met = (1430 if six else 1450, 2, 2, "answered")
     assert {way: (one.size, one.sent, one.answered, one.outcome) for way, one in found.items()} == {
-        way: (1430 if six else 1450, 2, 2, "answered") for way in ("there", "back")
+        "there": met,
+        "back": met,
     }
     assert all(one.rtt_us > 0 and (one.passes, one.stops) == (-1, -1) for one in found.values())
 
@@ -127,8 +129,9 @@ def test_only_the_packets_of_the_question_are_answered() -> None:
     nodes = TwoNodes()
     echo(nodes.db, PORT)
     here, there = asks("udp")
-    other = msgspec.structs.replace(there, mark="ff" * 8)
+    other, nobody = (msgspec.structs.replace(there, mark=mark) for mark in ("ff" * 8, ""))
     assert tried(nodes, [here, other]) == {}
+    assert tried(nodes, [msgspec.structs.replace(here, mark=""), nobody]) == {}
     assert set(tried(nodes, [here, there])) == {"there", "back"}
     assert set(tried(nodes, [asks("tcp")[0]])) == {"there"}, "the server itself answers a connection's first packet"
 
