@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections.abc import Coroutine
 from datetime import timedelta
+from typing import Any
 
 from bot.errors import UserError
 from bot.language import ENGLISH, Language
@@ -57,7 +59,8 @@ class Cards:
         self._timers: dict[str, asyncio.Task[None]] = {}
         self._looks: dict[str, asyncio.Task[None]] = {}
         self._failed: dict[str, int] = {}  # name -> drawings of it that Slack did not take, one after the other
-        self._redraws: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
+        self._catching_up = asyncio.Lock()
         self._audit = Audit(store, "bot")
         self._written: dict[str, int] = {}  # name -> events of its history that are in the audit trail
         self._writing: dict[str, asyncio.Task[None]] = {}
@@ -146,13 +149,21 @@ class Cards:
         failed = self._failed.get(request.name, 0)
         if failed < len(AGAIN_S):
             self._failed[request.name] = failed + 1
-            task = asyncio.ensure_future(self._drawn_again(request, AGAIN_S[failed]))
-            self._redraws.add(task)
-            task.add_done_callback(self._redraws.discard)
+            self._in_background(self._drawn_again(request, AGAIN_S[failed]))
 
     async def _drawn_again(self, request: FixRequest, wait_s: float) -> None:
         await asyncio.sleep(wait_s)
         await self.draw(request)
+
+    async def _catch_up(self, request: FixRequest) -> None:
+        """After a start all recent cards are drawn; what goes on meanwhile must not wait until Slack has taken them."""
+        async with self._catching_up:
+            await self._keep_true(request)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -163,11 +174,15 @@ class Cards:
                 elif self._matters(request):
                     self._write_down(request)
                     self._expire_in_time(request)
-                    if request.status.slack is not None:
+                    if request.status.slack is None:
+                        continue
+                    if seen == "listed" and not request.open:
+                        self._in_background(self._catch_up(request))
+                    else:
                         await self._keep_true(request)
         finally:
             works = (self._timers, self._looks, self._writing)
-            for task in (*(task for work in works for task in work.values()), *self._redraws):
+            for task in (*(task for work in works for task in work.values()), *self._background):
                 task.cancel()
 
     def _matters(self, request: FixRequest) -> bool:
