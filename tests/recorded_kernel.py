@@ -323,6 +323,7 @@ class RecordedNetlink(Netlink):
             metric=one.get("metric", 0),
             onlink="onlink" in one["flags"],
             preferred_source="",
+            mtu=next((metric["mtu"] for metric in one.get("metrics", ()) if "mtu" in metric), 0),
         )
 
 

@@ -121,6 +121,10 @@ IN_THE_POD = {
     "a rule about the asked port alone": (
         "ip.rule('add', priority=10, action='unreachable', ip_proto=6, dport_range='5432:5432')"
     ),
+    "a rule that sends what carries the pod's address by a second network": (
+        NET1 + "ip.route('add', dst='0.0.0.0/0', gateway='192.168.9.1', oif=at('net1'), table=50)\n"
+        f"ip.rule('add', priority=10, table=50, src='{CART}', src_len=32)"
+    ),
     "a source address that is not the pod's": (
         "ip.addr('add', index=at('eth0'), address='10.9.9.9', prefixlen=32)\n"
         "ip.route('replace', dst='0.0.0.0/0', gateway='169.254.1.1', oif=at('eth0'), prefsrc='10.9.9.9')"

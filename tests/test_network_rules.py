@@ -131,6 +131,13 @@ WOUNDS: list[tuple[str, str, str, int, Changes]] = [
         "reverse_path_filter_drops", "node-b", "forward", 0,
         [(RouteLookup, ARRIVAL, REFUSED | {"rp_filter": 1, "error": "EXDEV"})],
     ),
+    (
+        "reverse_path_filter_drops", "node-b", "forward", 0,  # beside a rule that ends what is for others
+        [
+            (RouteLookup, ARRIVAL, REFUSED | {"rp_filter": 1}),
+            (RoutingRules, {"node": "node-b"}, {"rules": ("11: to 198.51.100.0/24 blackhole",)}),
+        ],
+    ),
 ]  # fmt: skip
 
 

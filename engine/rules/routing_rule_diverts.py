@@ -108,7 +108,8 @@ def _more_than_addresses(rules: RoutingRules) -> str:
 
 def _refused(leg: Leg, own: RouteLookup, arriving: RouteLookup, rules: RoutingRules) -> Finding | None:
     """Does the node take packets for its own pod, only not those of this sender?"""
-    swallows = (arriving.type in SWALLOWS and arriving.table not in STANDARD) or _by_blackhole(arriving, rules)
+    ended = arriving.rp_filter <= 0 and _by_blackhole(arriving, rules)  # a filter by the source refuses alike
+    swallows = (arriving.type in SWALLOWS and arriving.table not in STANDARD) or ended
     if arriving.found or not own.found or not (swallows or arriving.error in RULE_SAYS_NO):
         return None
     return Finding(
@@ -117,7 +118,7 @@ def _refused(leg: Leg, own: RouteLookup, arriving: RouteLookup, rules: RoutingRu
             node=arriving.node,
             source=arriving.source,
             pod=leg.source,
-            error=arriving.type or ("blackhole" if _by_blackhole(arriving, rules) else arriving.error),
+            error=arriving.type or ("blackhole" if ended else arriving.error),
         ),
         stage="target node",
         other_leg=True,

@@ -118,6 +118,9 @@ def _route(node: str, pod: LocalPod, target: str, ports: Ports, entered: Inside)
     read = entered.netlink
     try:
         route = read.route(target, ports=ports)
+        source = route.preferred_source
+        if source:  # with its address on, as it goes out, a packet may meet a rule about that
+            route = read.route(target, source=source, ports=ports)
     except NetlinkError as error:
         if error.name not in REFUSED:
             raise
@@ -130,7 +133,7 @@ def _route(node: str, pod: LocalPod, target: str, ports: Ports, entered: Inside)
         prefix=route.prefix,
         next_hop=route.next_hop,
         device=read.link(index=route.device).name if route.device > 0 else "",
-        source=route.preferred_source,
+        source=source,
     )
 
 
