@@ -24,8 +24,8 @@ from lab.namespaces import Namespace, setns
 
 PR_SET_NAME = 15
 COMMAND_LINE = "bot.cli"
-# A command loads these itself, but only when it runs.
-LOADED = (COMMAND_LINE, "aiohttp.web", "node_probe.command", "node_probe.server", "node_probe.answer")
+# A command loads these itself, but only when it runs. Not the command line: what is to run must not be loaded yet.
+LOADED = ("importlib.metadata", "aiohttp.web", "node_probe.command", "node_probe.server", "node_probe.answer")
 LOADED_WITH_FIXERS = (*LOADED, "fixes.command")
 
 

@@ -197,9 +197,12 @@ def test_a_probe_is_the_command_a_person_would_start(lab: Lab) -> None:
     )
     assert started.stderr is not None
     with started.stderr as told:
-        assert "probe of node-a listens on [::]:9898\n" in told
+        said = next(told)
         started.kill()
         started.wait()
+    assert said == "probe of node-a listens on [::]:9898\n"
+    forked = (lab.directory / "logs" / "probe-node-a.log").read_text()
+    assert forked.startswith(said.replace("9898", "9797"))
 
 
 def test_a_wrong_next_hop_makes_a_detour(lab: Lab) -> None:
