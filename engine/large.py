@@ -23,7 +23,12 @@ def marked(facts: Sequence[Fact]) -> list[Fact]:
         pinged = _pinged(leg, probes)
         for one in [one for one in passage.sent(leg, probes) if one.size]:
             alone = not one.answered and _others_pass(one, leg, probes)
-            told[one] = msgspec.structs.replace(one, alone=alone, beside=pinged and one.port > 0)
+            told[one] = msgspec.structs.replace(
+                one,
+                alone=alone,
+                beside=pinged and one.port > 0,
+                connections=0 if one.port else _connections(leg, probes),
+            )
     return [told.get(fact, fact) if isinstance(fact, ProbeResult) else fact for fact in facts]
 
 
@@ -41,6 +46,12 @@ def unproved(leg: Leg, facts: Sequence[Fact]) -> bool:
 
 def _pinged(leg: Leg, probes: Sequence[ProbeResult]) -> bool:
     return any(one.answered for one in passage.sent(leg, probes) if one.protocol == "icmp")
+
+
+def _connections(leg: Leg, probes: Sequence[ProbeResult]) -> int:
+    of_port = [one for one in passage.large_of_port(leg, probes) if one.protocol == "tcp"]
+    both = {one.answers for one in of_port} == {False, True} and all(map(passage.all_answered, of_port))
+    return max(one.size for one in of_port) if both else 0
 
 
 def _others_pass(lost: ProbeResult, leg: Leg, probes: Sequence[ProbeResult]) -> bool:

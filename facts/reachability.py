@@ -31,6 +31,9 @@ class ProbeResult(Fact, frozen=True, kw_only=True):
     answers: bool = False  # what has that size are answers, which the target's probe sent from the asked port
     by_rule: bool = False  # a rule of a firewall ended full-size ones for their size (engine.stops)
     alone: bool = False  # as large ones of another kind came back on the same way: it is no MTU (engine.large)
+    # Of pings: bytes of the largest packets that connections to the asked port use, where those pass both ways; 0: not
+    # known, or they do not (engine.large).
+    connections: int = 0
     beside: bool = False  # of TCP or UDP where pings are answered: these tell of the MTU (engine.large)
 
     def lost_for_its_size(self, small: ProbeResult) -> bool:

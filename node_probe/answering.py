@@ -24,7 +24,7 @@ from node_probe.filters import BEHIND, INSTRUCTION, JEQ, RETURN, SNAP
 from node_probe.large import ASKED, BARE_TCP, HEADERS, TEXT, TEXTS, TOLD, nonce, text_of
 from node_probe.namespaces import CannotEnter
 from node_probe.netlink import NetlinkError
-from node_probe.packets import IPV4, IPV6, Family
+from node_probe.packets import IPV4, IPV6, LARGEST, Family
 from node_probe.view import View
 
 MOST = 200  # answers of one ask: a probe is no flood
@@ -47,6 +47,7 @@ class Answers:
         self._nonce = nonce(ask)
         self._sockets: list[socket.socket] = []
         self._left = MOST
+        self._told: dict[str, int] = {}  # by address: how large packets to it may be, as somebody on the way told
 
     async def open(self) -> None:
         """Never raises: who is not answered says nothing."""
@@ -82,14 +83,33 @@ class Answers:
         for _ in range(AT_ONCE):
             try:
                 packet, address = one.recvfrom(SNAP)
-            except OSError:  # nothing more, or an error about an answer
+            except BlockingIOError:
                 return
+            except OSError:  # somebody objects to an answer
+                self._heed(one)
+                continue
             if self._left <= 0:
                 return
             self._left -= 1
             with contextlib.suppress(*UNANSWERED):
                 source = str(address[0])
-                one.sendto(answer(one, wanted.protocol, packet, source, self._nonce, mtu(source)), (source, 0))
+                most = min(mtu(source), self._told.get(source, LARGEST))
+                one.sendto(answer(one, wanted.protocol, packet, source, self._nonce, most), (source, 0))
+        self._heed(one)
+
+    def _heed(self, one: socket.socket) -> None:
+        """As a server's kernel does: what is too large for somebody on the way is sent smaller from then on."""
+        family = IPV6 if one.family == socket.AF_INET6 else IPV4
+        while True:
+            try:
+                _, said, _, address = one.recvmsg(64, 512, socket.MSG_ERRQUEUE)
+            except OSError:
+                return
+            for level, kind, data in said:
+                if (level, kind) == (family.level, family.receive_errors) and len(data) >= family.error.size:
+                    _, _, icmp, code, mtu, _, _ = family.error.unpack_from(data)
+                    if (icmp, code) == family.too_big and mtu:
+                        self._told[str(address[0])] = mtu
 
 
 def answer(one: socket.socket, protocol: str, packet: bytes, source: str, mine: bytes, mtu: int) -> bytes:
@@ -134,7 +154,7 @@ def _socket(wanted: Answering, mine: bytes) -> socket.socket:
     one = socket.socket(family.number, socket.SOCK_RAW | socket.SOCK_NONBLOCK, PROTOCOLS[wanted.protocol])
     try:
         filters.attach(one, _ours(family, wanted.protocol, mine))
-        for option, value in family.whole:
+        for option, value in (*family.whole, (family.receive_errors, 1)):
             one.setsockopt(family.level, option, value)
         if family is IPV6:
             one.setsockopt(socket.IPPROTO_IPV6, syn.IPV6_CHECKSUM, CHECKSUM_AT[wanted.protocol])

@@ -140,7 +140,7 @@ class _Exchanges:
             one.send(data)
             while not (said := await asyncio.get_running_loop().sock_recv(one, LARGEST)).startswith(mine):
                 pass  # the server's own answer
-            self._told(said)
+            await self._told(said, wanted)
             return
         mss = max(1, self.mtu - family.header - BARE_TCP)
         answer = await syn.knock(
@@ -154,12 +154,14 @@ class _Exchanges:
             begins=mine if self.back else b"",
         )
         if self.back:
-            self._told(answer.data)
+            await self._told(answer.data, wanted)
         else:
             self.fits = answer.mss + family.header + BARE_TCP if answer.mss else self.mtu
 
-    def _told(self, data: bytes) -> None:
+    async def _told(self, data: bytes, wanted: int) -> None:
         _, self.fits = TOLD.unpack_from(data, TEXT)
+        if self.fits < wanted:  # a smaller answer than was asked for
+            await asyncio.Event().wait()
 
 
 async def full_size(ask: NodeAsk, probe: SendProbe, view: View) -> Fact | None:
@@ -201,11 +203,24 @@ async def _full_size(exchanges: _Exchanges) -> Fact | None:
         if not (full.done() and _some_back(full.result())):
             passes, stops = await _searched(exchanges, size, rtt_us)
     met = await full
+    if not probe.size and not _some_back(met) and (smaller := await _fits_now(exchanges, met)) < size:
+        size = smaller
+        met = await exchanges.run([size] * probe.count, patience(ask))
+        passes = stops = -1  # it was searched below another size
     found = result(ask.node, probe, exchanges.source, size, met)
     assert isinstance(found, ProbeResult)
     if _some_back(met):
         passes = stops = -1
     return msgspec.structs.replace(found, answers=exchanges.back, passes=passes, stops=stops)
+
+
+async def _fits_now(exchanges: _Exchanges, met: Sequence[Met]) -> int:
+    """How large they would be from now on: who has no room for a packet tells its sender (path MTU discovery), here or
+    at the other end, and connections heed that."""
+    told = [one.mtu for one in met if one.mtu > smallest(exchanges.probe)]
+    if exchanges.back:
+        await exchanges.run([0], longest_miss(0))
+    return min([*told, exchanges.fits])
 
 
 async def _searched(exchanges: _Exchanges, size: int, rtt_us: int) -> tuple[int, int]:

@@ -128,6 +128,7 @@ class Met:
     detail: str = ""
     rtt_us: int = -1
     left: bool = True  # False: the sender's own kernel did not let it out
+    mtu: int = 0  # of "too_big": what passes, as was told
 
 
 def patience(ask: NodeAsk) -> float:
@@ -382,7 +383,7 @@ def objected(probe: SendProbe, said: Objection) -> Met:
     """What a packet met that somebody objected to."""
     family, said_it = family_of(probe), (said.kind, said.code)
     if said_it == family.too_big:
-        return Met("too_big", by=said.by, detail=f"{said.by} passes packets up to {said.mtu} bytes")
+        return Met("too_big", by=said.by, detail=f"{said.by} passes packets up to {said.mtu} bytes", mtu=said.mtu)
     words = family.words.get(said_it, f"ICMP type {said.kind} code {said.code}")
     # A kernel says so of its own UDP port; the same words from elsewhere, or about TCP, are a firewall's.
     own = probe.protocol == "udp" and said_it == family.port_unreachable

@@ -93,6 +93,29 @@ async def test_a_middlebox_that_eats_them_is_no_narrow_network(
 
 
 @needs("nft")
+async def test_a_narrow_network_for_which_connections_are_clamped_breaks_none(lab: Lab) -> None:
+    lab.heal()
+    words = words_for(lab.inflict("path_mtu_too_small"))
+    broken = await answer(lab, words)
+    clamped = await with_rule(lab, "node-b", "forward", "tcp flags syn tcp option maxseg size set 1100", words)
+    lab.heal()
+    assert {one.rule for one in broken.causes} == {"path_mtu_too_small"}
+    assert (clamped.verdict, clamped.causes) == ("healthy", ()), clamped.summary
+    assert {one.rule for one in clamped.warnings} == {"path_mtu_too_small"}
+    assert all("those pass both ways" in one.text for one in clamped.warnings)
+
+
+async def test_who_was_told_of_a_narrow_place_is_believed_to_send_smaller_ones(lab: Lab) -> None:
+    """A node remembers for minutes that a path was narrow, and tells whoever sends too much: connections heed it."""
+    lab.heal()
+    words = words_for(lab.inflict("path_mtu_too_small"))
+    await answer(lab, words)
+    lab.heal()
+    after = await answer(lab, words)
+    assert (after.verdict, [one.text for one in after.causes]) == ("healthy", []), after.summary
+
+
+@needs("nft")
 async def test_a_rule_that_drops_all_large_packets_is_named_and_no_mtu(lab: Lab) -> None:
     diagnosis = await with_rule(lab, "node-b", "forward", "meta length > 1400 drop")
     assert {one.rule for one in diagnosis.causes} == {"host_firewall_drops_forward"}, diagnosis.summary
@@ -120,7 +143,7 @@ async def test_a_rule_that_drops_all_large_packets_is_named_and_no_mtu(lab: Lab)
 )
 async def test_what_others_do_with_such_packets_by_right_breaks_nothing(lab: Lab, rule: str) -> None:
     diagnosis = await with_rule(lab, "node-b", "forward", rule)
-    assert (diagnosis.verdict, diagnosis.causes) == ("healthy", ()), diagnosis.summary
+    assert (diagnosis.verdict, [one.text for one in diagnosis.causes]) == ("healthy", []), diagnosis.summary
 
 
 async def test_a_policy_that_drops_the_port_is_what_is_told(lab: Lab) -> None:

@@ -1,7 +1,8 @@
 """Where every device of both nodes is right and only large packets are lost, the network between them is too narrow."""
 
+from engine.dropped import told
 from engine.passage import with_largest
-from engine.rule import NOT_FELIX, Text, cause, say, some, the
+from engine.rule import NOT_FELIX, Finding, Text, cause, say, some, the
 from facts import Leg, PodInterface, ProbeResult, Room
 
 
@@ -57,7 +58,7 @@ def path_mtu_too_small(
     back: Room,
     full: ProbeResult,
     small: ProbeResult,
-) -> Text | None:
+) -> Text | Finding | None:
     if full.by_rule or full.alone or not full.lost_for_its_size(small):
         return None
     # The target's own side may be narrower by right: it was made before an MTU change, or its node has another uplink.
@@ -76,6 +77,13 @@ def path_mtu_too_small(
         node=leg.source_node,
         peer=leg.target_node,
     )
+    if 0 < full.connections < min(here.pod_mtu, there.pod_mtu):
+        well = say(
+            "Connections send no larger packets than of {size} bytes here, by what the ends announce (MSS) or are told "
+            "on the way, and those pass both ways.",
+            size=full.connections,
+        )
+        return Finding(told(with_largest(lost, full), well), severity="warns")
     return with_largest(lost, full)
 
 
