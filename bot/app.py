@@ -48,7 +48,7 @@ CONNECTED_EVERY_S = 5.0
 RECONNECT_AFTER_S = 30.0
 GIVE_UP_AFTER_S = 180.0
 BODY_MAX = 1 << 20
-ACKNOWLEDGED_S = 2.0  # of Slack's 3 s
+ACKNOWLEDGED_S = 2.0  # of Slack's 3 s, where words only ask for something
 JUDGED_IN_S = 1.0  # of the 3 s in which a click may still open a form
 REASON_MAX = 300
 
@@ -200,7 +200,9 @@ class App:
         place = Place(channel=body["channel_id"], user=body["user_id"], response_url=body.get("response_url", ""))
         if said.word != "why":
             work = self._spawn(self._say(said, place), f"{COMMAND} {said.word}")
-            await self._acknowledge(ack, work)
+            # Some words take long. A decision that is slow is told to have failed, and told as it is later.
+            await asyncio.wait({work}, timeout=None if said.word in _DECISIONS else ACKNOWLEDGED_S)
+            await ack()
             return
         job = Job(
             id=f"command-{secrets.token_hex(8)}",
@@ -280,8 +282,11 @@ class App:
         await self._acknowledge(ack, self._spawn(self._reject(body), "a rejection"))
 
     async def _acknowledge(self, ack: AsyncAck, work: asyncio.Task[None]) -> None:
-        """What is done, not what will be: when this bot is killed in between, Slack tells the person that it failed."""
-        await asyncio.wait({work}, timeout=ACKNOWLEDGED_S)
+        """What is done, not what will be: when this bot is killed in between, Slack tells the person that it failed.
+
+        So it does when it takes too long; what came of it is told once that is known.
+        """
+        await asyncio.wait({work})
         await ack()
 
     async def _on_choose(self, ack: AsyncAck, body: Body) -> None:
