@@ -16,6 +16,7 @@ import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -93,10 +94,12 @@ class _Exchanges:
         """One packet of each of these sizes, or one that asks for an answer of that size; 0: as small as can be."""
         with contextlib.ExitStack() as opened:
             each = msgspec.structs.replace(self.probe, count=len(sizes))
-            sockets, self.mtu = await asyncio.to_thread(open_sockets, each, self.pod, self.view)
-            for one in sockets:
+            made = partial(open_sockets, each, self.pod, self.view, beside=partial(self._bound, len(sizes)))
+            several, self.mtu = await asyncio.to_thread(made)
+            for one in several:
                 opened.enter_context(one)
-            ports = await asyncio.to_thread(self._ports, len(sizes), opened)
+            sockets = several[: len(sizes)]
+            ports = [one.getsockname()[1] for one in several[len(sizes) :]] or [0] * len(sizes)
             timeout = max(0.0, min(timeout, self.view.deadline - time.monotonic() - RESERVE_S))
             sent = [
                 met_by(one, self.probe, self._exchange(one, port, size), timeout)
@@ -106,26 +109,18 @@ class _Exchanges:
             self.source = next((name for name in map(own_address, sockets) if name), self.source)
         return met
 
-    def _ports(self, count: int, opened: contextlib.ExitStack) -> list[int]:
-        """To send from: the kernel gives out each to nobody else until `opened` is left. Firewalls know old ones for a
-        while, and would let them pass or not as they did then: there are to be many. 0 where no port is chosen.
-
-        Raises OSError, CannotEnter.
-        """
+    def _bound(self, count: int) -> list[socket.socket]:
+        """Whose ports packets of TCP are sent from: the kernel gives these to nobody else meanwhile. Firewalls know old
+        ones for a while, and would let them pass or not as they did then: there are to be many. Raises OSError."""
         if self.probe.protocol != "tcp":
-            return [0] * count
-        number = family_of(self.probe).number
-
-        def bound() -> list[socket.socket]:
-            with contextlib.ExitStack() as made:
-                some = [made.enter_context(socket.socket(number, socket.SOCK_STREAM)) for _ in range(count)]
-                for one in some:
-                    one.bind(("", 0))
-                made.pop_all()
-            return some
-
-        held = self.view.enter(self.pod).run(bound) if self.pod else bound()
-        return [opened.enter_context(one).getsockname()[1] for one in held]
+            return []
+        with contextlib.ExitStack() as made:
+            number = family_of(self.probe).number
+            some = [made.enter_context(socket.socket(number, socket.SOCK_STREAM)) for _ in range(count)]
+            for one in some:
+                one.bind(("", 0))
+            made.pop_all()
+        return some
 
     async def _exchange(self, one: socket.socket, port: int, size: int) -> None:
         family = family_of(self.probe)

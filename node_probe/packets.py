@@ -9,7 +9,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -184,12 +184,21 @@ def sender(ask: NodeAsk, probe: SendProbe) -> LocalPod | None:
     raise ValueError(f"{probe.pod} is not among the pods of this ask, so its namespace is not known")
 
 
-def open_sockets(probe: SendProbe, pod: LocalPod | None, view: View) -> tuple[list[socket.socket], int]:
-    """One fresh socket per packet, made where it is sent from, and that place's MTU. Raises OSError, CannotEnter."""
+def open_sockets(
+    probe: SendProbe, pod: LocalPod | None, view: View, *, beside: Callable[[], list[socket.socket]] = list
+) -> tuple[list[socket.socket], int]:
+    """One fresh socket per packet, made where it is sent from, and that place's MTU. Raises OSError, CannotEnter.
+
+    beside: makes further ones there, which come behind these.
+    """
+
+    def made() -> list[socket.socket]:
+        return [*_sockets(probe), *beside()]
+
     if pod is None:
-        return _sockets(probe), _own_mtu(probe, view)
+        return made(), _own_mtu(probe, view)
     entered = view.enter(pod)
-    return entered.run(lambda: _sockets(probe)), entered.device.mtu
+    return entered.run(made), entered.device.mtu
 
 
 def family_of(probe: SendProbe) -> Family:
