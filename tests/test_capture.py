@@ -27,7 +27,7 @@ from facts.capture import LINK_ETHERNET, LINK_IP
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from tests import pcapng
-from tests.test_lab import Remains, commands
+from tests.test_lab import Remains
 
 SECRET = b"a password nobody may see"
 SPEAK = """
@@ -265,8 +265,7 @@ async def test_what_cannot_be_captured_is_told_with_what_to_do(lab: Lab, words: 
 
 
 async def test_a_node_without_a_probe_leaves_its_packets_out_and_is_named(lab: Lab, tmp_path: Path) -> None:
-    running = commands("probe --node node-b".replace(" ", "\0"), but=os.getpid())
-    (probe,) = set(running) & set(Remains(lab).inside())  # other labs may be up on this machine
+    probe = Remains(lab).called("probe node-b")
     os.kill(probe, signal.SIGSTOP)
     try:
         taken = await captured(lab, "shop/cart shop/db --seconds 20", lambda: None, until_packets=False)

@@ -181,8 +181,7 @@ def test_what_a_person_broke_by_hand_heals_too(lab: Lab, healthy_kernel: dict[st
 
 
 def test_a_probe_that_dies_is_started_again(lab: Lab) -> None:
-    [probe] = [pid for pid in Remains(lab).inside() if Path(f"/proc/{pid}/comm").read_text() == "probe node-c\n"]
-    os.kill(probe, signal.SIGKILL)
+    os.kill(Remains(lab).called("probe node-c"), signal.SIGKILL)
     wait_until(lambda: lab.status()["nodes"][2]["probe"] == {"state": "running", "starts": 2}, "the probe is back")
 
 
@@ -385,6 +384,11 @@ class Remains:
                     found.append(int(path.parents[1].name))
             except OSError:
                 continue
+        return found
+
+    def called(self, name: str) -> int:
+        """The process of that name; other labs may be up on this machine."""
+        [found] = [pid for pid in self.inside() if Path(f"/proc/{pid}/comm").read_text() == f"{name}\n"]
         return found
 
     def gone(self) -> bool:
