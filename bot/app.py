@@ -100,7 +100,9 @@ class App:
         self._approvals = Approvals(store, approvers, Cached(self._slack.members), outside=Cached(self._outside))
         self._capturing = capturing
         self._judge = judge
-        self._cards = Cards(self._slack, store, approvers, second_look(investigate, language), language)
+        self._cards = Cards(
+            self._slack, store, approvers, second_look(investigate, language), self._approvals.audit, language
+        )
         self.address: tuple[str, int] | None = None  # in HTTP mode, once it listens
         self.ready = asyncio.Event()
 

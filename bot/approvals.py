@@ -95,6 +95,11 @@ class Approvals:
         self._switch = Switch(store)
         self._audit = Audit(store, writer)
 
+    @property
+    def audit(self) -> Audit:
+        """Where it writes. All that is there is read before the first record: once in a process is enough."""
+        return self._audit
+
     async def decide(
         self, name: str, to: Phase, person: Person, *, reason: str = "", shown: Shown | None = None
     ) -> Decision:

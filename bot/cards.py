@@ -47,7 +47,13 @@ class Cards:
     """Draws cards from the custom resources: when one changes, and all recent ones after a start."""
 
     def __init__(
-        self, slack: Slack, store: FixStore, approvers: Approvers, look: Look, language: Language = ENGLISH
+        self,
+        slack: Slack,
+        store: FixStore,
+        approvers: Approvers,
+        look: Look,
+        audit: Audit,
+        language: Language = ENGLISH,
     ) -> None:
         self._slack = slack
         self._store = store
@@ -61,7 +67,7 @@ class Cards:
         self._failed: dict[str, int] = {}  # name -> drawings of it that Slack did not take, one after the other
         self._background: set[asyncio.Task[None]] = set()
         self._catching_up = asyncio.Lock()
-        self._audit = Audit(store, "bot")
+        self._audit = audit
         self._written: dict[str, int] = {}  # name -> events of its history that are in the audit trail
         self._writing: dict[str, asyncio.Task[None]] = {}
 
