@@ -259,6 +259,13 @@ def test_a_pod_that_still_remembers_its_gateway_is_warned_about() -> None:
     assert (diagnosis.verdict, [cause.rule for cause in diagnosis.warnings]) == ("healthy", ["pod_gateway_missing"])
 
 
+def test_a_second_default_route_to_nobody_cuts_no_pod_off_that_reaches_its_target() -> None:
+    """A kernel with two default routes leaves out the one whose router gives no answer."""
+    other = {"pod_default_next_hop": "fe80::1234", "pod_gateway_mac": "", "pod_gateway_state": "FAILED"}
+    diagnosis = after([(PodInterface, {"pod": DB[0], "family": 6}, other)], lost=False)
+    assert (diagnosis.verdict, [cause.rule for cause in diagnosis.warnings]) == ("healthy", ["pod_gateway_missing"])
+
+
 def test_a_tunnel_without_its_address_still_carries_ipv6() -> None:
     """Unlike IPv4's: routes and neighbors stay, so pods go on, and the address is back within seconds."""
     gone = [(LinkAddresses, {"node": "node-a", "device": TUNNEL6}, {"addresses": ()})]

@@ -7,6 +7,7 @@ from facts import Leg, LinkAddresses, PodInterface
 @cause(
     title="The pod's IPv6 gateway does not exist",
     severity="breaks",
+    last_resort=True,  # with another default route the kernel leaves out the one whose router is silent
     remedy="Recreate the pod, or give its interface on the node the address back (ip -6 addr add ADDRESS/64 dev "
     "INTERFACE); Felix never does it. Find what removed it: a hardening tool, a network manager.",
     after=["ipv6_disabled", "pod_interface_down", "pod_interface_missing"],
