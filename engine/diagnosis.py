@@ -362,9 +362,7 @@ def _well(
         return set()
     forward = [leg for leg in legs if leg.direction == "forward" and leg.flow not in hurt]
     return {
-        leg.flow
-        for leg in forward
-        if passage.judged(leg, probes, blind)[0] == "healthy" and not _doubtful(leg, facts)
+        leg.flow for leg in forward if passage.judged(leg, probes, blind)[0] == "healthy" and not _doubtful(leg, facts)
     }
 
 
