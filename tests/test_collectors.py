@@ -106,9 +106,13 @@ def test_the_collectors_are_the_files() -> None:
 def test_a_healthy_node_in_full() -> None:
     nodes = TwoNodes()
     echo(nodes.cart, 8080)
+    look()  # whom the kernel has never met is asked once
     facts = look()
+    gateway_state = only(facts, PodInterface).pod_gateway_state
+    assert gateway_state in ("REACHABLE", "STALE", "DELAY", "PROBE")
     uplink_mac = nodes.at("a", lambda ip: ip.get_links(nodes.index("a", "eth0"))[0].get_attr("IFLA_ADDRESS"))
     pod_mac = nodes.at("cart", lambda ip: ip.get_links(nodes.index("cart", "eth0"))[0].get_attr("IFLA_ADDRESS"))
+    peer_mac = nodes.at("b", lambda ip: ip.get_links(nodes.index("b", "eth0"))[0].get_attr("IFLA_ADDRESS"))
     expected = [
         Link(
             node="node-a", device=TUNNEL, found=True, up=True, lower_up=True, operstate="UNKNOWN", mac=MAC["a"],
@@ -145,16 +149,20 @@ def test_a_healthy_node_in_full() -> None:
             node="node-a", destination=GATEWAY, source=CART, incoming=CART_INTERFACE, found=True, type="unicast",
             prefix="0.0.0.0/0", next_hop=UNDERLAY, device="eth0", table=254, protocol=4, scope=0, metric=0, rp_filter=0,
         ),
-        Neighbor(node="node-a", device="eth0", address=NODE["b"], found=False),
+        Neighbor(node="node-a", device="eth0", address=NODE["b"], found=True, mac=peer_mac, state="REACHABLE"),
+        Neighbor(node="node-a", device=CART_INTERFACE, address=CART, found=True, mac=pod_mac, state="REACHABLE"),
         Neighbor(node="node-a", device=TUNNEL, address=BLOCK["b"], found=True, mac=MAC["b"], state="PERMANENT"),
-        Neighbor(node="node-a", device=CART_INTERFACE, address=CART, found=False),
         FdbEntry(node="node-a", device=TUNNEL, mac=MAC["b"], found=True, peer=NODE["b"]),
         PodInterface(
             node="node-a", pod="shop/cart", interface=CART_INTERFACE, found=True, up=True, lower_up=True,
             mac="ee:ee:ee:ee:ee:ee", mtu=1450, entered=True, pod_device="eth0", pod_up=True, pod_mac=pod_mac,
             pod_mtu=1450, pod_addresses=(f"{CART}/32",), pod_default_next_hop=GATEWAY,
+            pod_gateway_mac="ee:ee:ee:ee:ee:ee", pod_gateway_state=gateway_state,
         ),
-        Listener(node="node-a", pod="shop/cart", protocol="tcp", port=8080, found=True, addresses=("0.0.0.0",)),
+        Listener(
+            node="node-a", pod="shop/cart", protocol="tcp", port=8080, found=True, addresses=("0.0.0.0",), waiting=0,
+            backlog=128,
+        ),
         FelixHealth(node="node-a", reachable=False, detail="nothing listens on 127.0.0.1:9099"),
         Sysctl(node="node-a", name="net.ipv4.ip_forward", found=True, value="1"),
         *(
@@ -185,6 +193,7 @@ def test_reading_changes_nothing() -> None:
 
         return list(nodes.at("a", read))
 
+    look()  # of an address that the kernel has never met, it is asked once, as a packet for it would
     before = state()
     look()
     assert state() == before
@@ -553,10 +562,21 @@ def test_no_thread_stays_in_a_pod() -> None:
 def test_listeners_of_both_protocols_and_none() -> None:
     nodes = TwoNodes()
     echo(nodes.cart, 8080, "127.0.0.1")
-    for protocol, port, addresses in (("tcp", 8080, ("127.0.0.1",)), ("udp", 8080, ("127.0.0.1",)), ("tcp", 81, ())):
+    for protocol, port, addresses, queue in (
+        ("tcp", 8080, ("127.0.0.1",), (0, 128)),
+        ("udp", 8080, ("127.0.0.1",), (-1, -1)),
+        ("tcp", 81, (), (-1, -1)),
+    ):
         pod = LocalPod(name="shop/cart", address=CART, interface=CART_INTERFACE, protocol=protocol, port=port)
         assert only(look(local_pods=(pod,)), Listener) == Listener(
-            node="node-a", pod="shop/cart", protocol=protocol, port=port, found=bool(addresses), addresses=addresses
+            node="node-a",
+            pod="shop/cart",
+            protocol=protocol,
+            port=port,
+            found=bool(addresses),
+            addresses=addresses,
+            waiting=queue[0],
+            backlog=queue[1],
         )
 
 
@@ -671,6 +691,7 @@ def test_a_broken_collector_costs_only_itself_and_keeps_what_it_saw() -> None:
         raise PermissionError(13, "Permission denied")
         yield first
 
+    look()  # whom the kernel has never met is asked once
     whole = look()
     facts, _ = with_collectors({"route": breaking, "felix": breaking_too})
     assert first in facts
@@ -684,6 +705,7 @@ def test_a_broken_collector_costs_only_itself_and_keeps_what_it_saw() -> None:
 @in_namespaces
 def test_a_late_collector_is_blind_and_the_answer_is_not_late() -> None:
     TwoNodes()
+    look()  # whom the kernel has never met is asked once
     whole = look()
     facts, took = with_collectors({"route": hanging}, seconds=0.6)
     assert took < 2

@@ -77,7 +77,10 @@ def of_the_path(facts: list[Fact]) -> list[Fact]:
 def test_a_healthy_dual_stack_node_in_full() -> None:
     nodes = TwoNodes(dual=True)
     echo(nodes.cart, 8080, "::")
+    look(ask6())  # whom the kernel has never met is asked once
     facts = look(ask6())
+    gateway_state = only(facts, PodInterface).pod_gateway_state
+    assert gateway_state in ("REACHABLE", "STALE", "DELAY", "PROBE")
     expected = [
         Link(
             node="node-a", device=TUNNEL6, found=True, up=True, lower_up=True, operstate="UNKNOWN", mac=MAC6["a"],
@@ -111,18 +114,26 @@ def test_a_healthy_dual_stack_node_in_full() -> None:
             )
             for source, incoming, own in (("", "", BLOCK6["a"]), (DB6, TUNNEL6, ""))
         ),
-        Neighbor(node="node-a", device="eth0", address=NODE6["b"], found=False),
+        Neighbor(
+            node="node-a", device="eth0", address=NODE6["b"], found=True, mac=mac(nodes, "b", "eth0"),
+            state="REACHABLE",
+        ),
         Neighbor(node="node-a", device=TUNNEL6, address=BLOCK6["b"], found=True, mac=MAC6["b"], state="PERMANENT"),
-        Neighbor(node="node-a", device=CART_INTERFACE, address=CART6, found=False),
+        Neighbor(
+            node="node-a", device=CART_INTERFACE, address=CART6, found=True, mac=mac(nodes, "cart", "eth0"),
+            state="REACHABLE",
+        ),
         FdbEntry(node="node-a", device=TUNNEL6, mac=MAC6["b"], found=True, peer=NODE6["b"]),
         PodInterface(
             node="node-a", pod="shop/cart", family=6, interface=CART_INTERFACE, found=True, up=True, lower_up=True,
             mac="ee:ee:ee:ee:ee:ee", mtu=1430, entered=True, pod_device="eth0", pod_up=True,
             pod_mac=mac(nodes, "cart", "eth0"), pod_mtu=1430, pod_ipv6=True,
             pod_addresses=(f"{CART6}/128", f"{link_local(nodes, 'cart', 'eth0')}/64"), pod_default_next_hop=GATEWAY6,
+            pod_gateway_mac="ee:ee:ee:ee:ee:ee", pod_gateway_state=gateway_state,
         ),
         Listener(
-            node="node-a", pod="shop/cart", family=6, protocol="tcp", port=8080, found=True, addresses=("::",)
+            node="node-a", pod="shop/cart", family=6, protocol="tcp", port=8080, found=True, addresses=("::",),
+            waiting=0, backlog=128,
         ),
         *(
             Sysctl(
@@ -195,7 +206,7 @@ def wound_link_local(nodes: TwoNodes) -> None:
                 )
                 for source, incoming, own in (("", "", NODE6["a"]), (CART6, CART_INTERFACE, ""))
             ]
-            + [Neighbor(node="node-a", device="eth0", address=UNDERLAY6, found=True, state="INCOMPLETE")],
+            + [Neighbor(node="node-a", device="eth0", address=UNDERLAY6, found=True, state="INCOMPLETE", asked=True)],
             "silence",
         ),
         (
@@ -221,10 +232,13 @@ def test_a_wound_leaves_its_own_facts_and_no_others(
     wound: Callable[[TwoNodes], Any], left: list[Any], packets: str
 ) -> None:
     nodes = TwoNodes(dual=True)
+    look(ask6())  # whom the kernel has never met is asked once
     before = of_the_path(look(ask6()))
     wound(nodes)
     after = of_the_path(look(ask6()))
     assert sorted(set(after) - set(before), key=repr) == sorted(left, key=repr)
+    eth0 = nodes.index("cart", "eth0")  # what the first looks let the pod learn of its gateway
+    nodes.at("cart", lambda ip: ip.neigh("del", family=AF_INET6, dst=GATEWAY6, ifindex=eth0))
     (fact,) = send(from_cart("icmp", DB6), seconds=1, **FAMILY)
     assert met(fact)[1:3] == (0, packets)
 

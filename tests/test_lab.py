@@ -39,10 +39,11 @@ PING_LIVES = {
     "path_mtu_too_small",
     "pod_address_family_missing", "pod_firewall_drops", "pod_ip_duplicate", "pod_mtu_too_large",
     "pod_to_own_node_denied", "pod_without_ip", "policy_bypassed", "policy_not_enforced", "pool_exhausted",
-    "route_wrong_next_hop", "service_endpoint_stale", "service_local_policy_without_endpoint",
+    "route_mtu_too_small", "route_wrong_next_hop", "service_endpoint_stale", "service_local_policy_without_endpoint",
     "service_without_endpoints", "service_wrong_port", "service_wrong_target_port", "strict_affinity_without_block",
-    "target_listens_on_loopback", "target_not_listening", "tunnel_address_borrowed", "tunnel_address_freed",
-    "tunnel_address_used_by_pod", "tunnel_mtu_too_large", "typha_unreachable", "vxlan_device_address_wrong",
+    "target_listens_on_loopback", "target_not_listening", "target_queue_full", "tunnel_address_borrowed",
+    "tunnel_address_freed", "tunnel_address_used_by_pod", "tunnel_mtu_too_large", "typha_unreachable",
+    "vxlan_device_address_wrong",
 }  # fmt: skip
 PING_COMES_AND_GOES = {"packets_lost_now_and_then"}
 # What traffic and chance put into a kernel, and so no healing can put back.

@@ -259,9 +259,14 @@ def test_listening_sockets_are_the_printed_ones() -> None:
         ("tcp", kept[-1].getsockname()[1]): [],
     }
     for (protocol, port), sockets in expected.items():
-        assert nodes.db.run(lambda p=protocol, n=port: listening(p, n)) == sockets, (protocol, port)
+        told = nodes.db.run(lambda p=protocol, n=port: listening(p, n))
+        assert [(one.waiting, one.backlog) for one in told] == [
+            (0, 128) if protocol == "tcp" else (-1, -1) for _ in sockets
+        ]
+        assert [Bound(one.address, one.families) for one in told] == sockets, (protocol, port)
         assert nodes.db.run(lambda p=protocol, n=port: printed(p, n)) == sockets, (protocol, port)
-    assert nodes.db.run(lambda: listening("tcp", 7071)) == [Bound("::", (6,))], "a socket for IPv6 only"
+    only = nodes.db.run(lambda: listening("tcp", 7071))
+    assert [(one.address, one.families) for one in only] == [("::", (6,))], "a socket for IPv6 only"
     assert listening("tcp", 8080) == [], "the node itself listens nowhere"
     with pytest.raises(ValueError, match="tcp or udp"):
         listening("sctp", 8080)
