@@ -105,7 +105,7 @@ async def investigate(
     try:
         seen = await probes.ask(asks, addresses)
         if waiting := asking(seen):
-            await _tell(progress, say("waiting until {pods} found the next hop", pods=listed(list(waiting))))
+            await _tell(progress, say("waiting until {names} found the next hop", names=listed(list(waiting))))
             await asyncio.sleep(max(waiting.values()))
             seen = await probes.ask(asks, addresses)
         if again := second(known, seen):
