@@ -259,6 +259,19 @@ def test_a_pod_that_still_remembers_its_gateway_is_warned_about() -> None:
     assert (diagnosis.verdict, [cause.rule for cause in diagnosis.warnings]) == ("healthy", ["pod_gateway_missing"])
 
 
+def test_a_node_that_cannot_ask_for_a_pod_s_mac_blames_no_answer_on_the_pod() -> None:
+    """Neighbor solicitations go out from a link-local address: without it the node's own memory ages as the pod's."""
+    lacking = [
+        (LinkAddresses, {"node": "node-a", "device": CART[3]}, {"addresses": ()}),
+        (PodInterface, {"pod": CART[0], "family": 6}, {"pod_gateway_mac": "", "pod_gateway_state": "FAILED"}),
+    ]
+    entry = {"node": "node-a", "device": CART[3], "address": CART6}
+    aged = (Neighbor, entry, {"mac": "", "state": "INCOMPLETE", "asked": True})
+    assert [cause.rule for cause in after([aged]).causes] == ["pod_neighbor_wrong"]
+    diagnosis = after([*lacking, aged])
+    assert ([cause.rule for cause in diagnosis.causes], diagnosis.warnings) == (["pod_gateway_missing"], ())
+
+
 def test_a_second_default_route_to_nobody_cuts_no_pod_off_that_reaches_its_target() -> None:
     """A kernel with two default routes leaves out the one whose router gives no answer."""
     other = {"pod_default_next_hop": "fe80::1234", "pod_gateway_mac": "", "pod_gateway_state": "FAILED"}

@@ -22,6 +22,7 @@ STATIC = {"PERMANENT", "NOARP"}  # any other entry is checked by the kernel itse
         "pod_address_disagrees",
         "pod_ipv6_disabled",
         "pod_gateway_mac_wrong",
+        "pod_gateway_missing",  # an interface without a link-local address cannot ask over IPv6
         "traffic_control_drops",
         "xdp_program_on_pod_interface",
     ],
