@@ -9,7 +9,7 @@ import msgspec
 
 from engine import passage
 from engine.plan import expected_legs
-from engine.sights import Track, tracks
+from engine.sights import WITH_HEADER, Track, tracks
 from facts import Fact, LargeLoss, Leg, ProbeResult, StageSighting
 from facts.flow import mirrored
 
@@ -18,15 +18,18 @@ def marked(facts: Sequence[Fact]) -> list[Fact]:
     """The facts, with full-size packets told of which as large ones of another kind came back on the same way, and
     those that say nothing of an MTU because pings do."""
     probes = [fact for fact in facts if isinstance(fact, ProbeResult)]
+    legs = expected_legs(facts)
+    followed = _followed(legs, facts)
     told: dict[ProbeResult, ProbeResult] = {}
-    for leg in [one for one in expected_legs(facts) if one.direction == "forward"]:
+    for leg in [one for one in legs if one.direction == "forward"]:
         pinged = _pinged(leg, probes)
+        there = any(one.answered and not one.answers for one in passage.large_of_port(leg, probes))
         for one in [one for one in passage.sent(leg, probes) if one.size]:
-            alone = not one.answered and _others_pass(one, leg, probes)
+            alone = not one.answered and _others_pass(one, leg, probes) and (pinged or not _wrapped(one, leg, followed))
             told[one] = msgspec.structs.replace(
                 one,
                 alone=alone,
-                beside=pinged and one.port > 0,
+                beside=one.port > 0 and (pinged or (one.answers and not there)),
                 connections=0 if one.port else _connections(leg, probes),
             )
     return [told.get(fact, fact) if isinstance(fact, ProbeResult) else fact for fact in facts]
@@ -83,7 +86,7 @@ def losses(facts: Sequence[Fact]) -> Iterator[Fact]:
     """
     legs = expected_legs(facts)
     probes = [fact for fact in facts if isinstance(fact, ProbeResult)]
-    followed = {way: tracks(legs, facts, large=way) for way in ("there", "back")}
+    followed = _followed(legs, facts)
     for leg in [leg for leg in legs if leg.direction == "forward"]:
         found = [
             _placed(one, leg, _of(one, leg, followed), _pings(leg, probes, one.size))
@@ -98,6 +101,17 @@ def losses(facts: Sequence[Fact]) -> Iterator[Fact]:
 def _in_one_place(one: LargeLoss, other: LargeLoss) -> bool:
     """As far as anybody knows."""
     return not (one.stage and other.stage) or one.stage == mirrored(other.stage)
+
+
+def _followed(legs: Sequence[Leg], facts: Sequence[Fact]) -> dict[str, list[Track]]:
+    return {way: tracks(legs, facts, large=way) for way in ("there", "back")}
+
+
+def _wrapped(lost: ProbeResult, leg: Leg, followed: Mapping[str, Sequence[Track]]) -> bool:
+    """Was it lost between the nodes, in a tunnel? What is there sees no ports, and may be narrow one way: a bridge with
+    br_netfilter cuts what it hands out to a narrow port in pieces, and drops what is as large that comes in by it."""
+    track = _of(lost, leg, followed)
+    return track is not None and track.leg.encapsulation in WITH_HEADER and track.first_bad == "underlay"
 
 
 def _of(lost: ProbeResult, leg: Leg, followed: Mapping[str, Sequence[Track]]) -> Track | None:

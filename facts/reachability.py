@@ -34,7 +34,9 @@ class ProbeResult(Fact, frozen=True, kw_only=True):
     # Of pings: bytes of the largest packets that connections to the asked port use, where those pass both ways; 0: not
     # known, or they do not (engine.large).
     connections: int = 0
-    beside: bool = False  # of TCP or UDP where pings are answered: these tell of the MTU (engine.large)
+    # Of TCP or UDP where pings are answered, or of answers where no large packet is known to come there: those tell of
+    # the MTU (engine.large).
+    beside: bool = False
 
     def lost_for_its_size(self, small: ProbeResult) -> bool:
         """All of these are lost and all of the small ones on the same way came back: only their size differs.

@@ -9,9 +9,9 @@ from facts import LargeLoss, Leg, ProbeResult, Text
 @cause(
     title="Large packets of the asked port alone are lost",
     severity="degrades",
-    remedy="The MTU is right. Look at what stands where they are lost and knows TCP or UDP: a firewall or an intrusion "
-    "detection between the nodes, a security group, a program of a card (XDP) or of traffic control (tc -s filter), a "
-    "filter inside the pod. Capture at both ends of that place (calico-why capture).",
+    remedy="Look at what stands where they are lost and knows TCP or UDP: a firewall or an intrusion detection between "
+    "the nodes, a security group, a program of a card (XDP) or of traffic control (tc -s filter), a filter inside the "
+    "pod. Capture at both ends of that place (calico-why capture).",
     after=["traffic_control_drops", "route_mtu_too_small"],
     after_peer=["traffic_control_drops", "route_mtu_too_small"],
     at=the.loss.node,
@@ -46,8 +46,14 @@ def _others(loss: LargeLoss, *, answers: bool) -> Text:
     if loss.pings:
         return say("Pings of {size} bytes pass both ways, so it is no MTU.", size=loss.pings)
     if answers:
-        return say("As large packets pass the other way, from who asks to who answers.")
-    return say("As large answers pass the other way.")
+        return say(
+            "As large packets pass the other way, from who asks to who answers. No ping is answered: a place that is "
+            "too narrow for answers alone would look the same."
+        )
+    return say(
+        "As large answers pass the other way. No ping is answered: a place that is too narrow for this way alone would "
+        "look the same."
+    )
 
 
 def _seen(loss: LargeLoss) -> list[Text]:

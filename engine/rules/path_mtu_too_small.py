@@ -43,7 +43,6 @@ from facts import Leg, PodInterface, ProbeResult, Room
         pod=the.leg.source,
         target_address=the.leg.target_address,
         size=the.here.pod_mtu,
-        answers=False,
         beside=False,
     ),
     small=some(
@@ -68,7 +67,10 @@ def path_mtu_too_small(
     if full.answered_by and full.answered_by in ends:
         return None  # a node itself says that they are too large: not what lies between
     lost = say(
-        "small packets from {source} to {target} pass and those of {size} bytes do not ({met}); "
+        "small packets from {source} to {target} pass, and so do large ones; answers of {size} bytes do not ({met}); "
+        "pods, tunnels and uplinks of {node} and {peer} all take them, so it is somewhere between the nodes."
+        if full.answers
+        else "small packets from {source} to {target} pass and those of {size} bytes do not ({met}); "
         "pods, tunnels and uplinks of {node} and {peer} all take them, so it is somewhere between the nodes.",
         source=leg.source,
         target=leg.target,
