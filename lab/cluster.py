@@ -41,6 +41,7 @@ from lab.variants import Variant
 REACTION_S = 0.02  # how long Felix gathers changes before it acts
 FELIX_READS = ("nodes", "pods", "ipamblocks", "ippools", "felixconfigurations", "clusterinformations")
 KEPT_BY_HEALING = ("calico-why.io",)  # the record of who approved what is not a wound
+KEPT_IN = "calico-why"  # nor is what its ConfigMap says: whether fixes are on, and how many an hour
 RUNIT = Path("/run/runit")  # the lab's own /run
 T = TypeVar("T")
 log = logging.getLogger("cluster")
@@ -234,7 +235,7 @@ class Cluster:
         return faults.Wound(source, target, where, nodes[pod], nodes[other], pod, other, third, family)
 
     async def heal(self) -> None:
-        """Everything as it was when the lab came up, but for the record of fix requests."""
+        """Everything as it was when the lab came up, but for the record of fix requests, their switch and limits."""
         async with self._one_at_a_time:
             self._restore_objects()
             self._pools_changed = False
@@ -525,5 +526,7 @@ class Cluster:
                 continue
             for entry in self.store.view(resource):
                 metadata = entry["metadata"]
-                found.append(((resource.qualified, metadata.get("namespace", ""), metadata["name"]), entry))
+                namespace = metadata.get("namespace", "")
+                if (resource.qualified, namespace) != ("configmaps", KEPT_IN):
+                    found.append(((resource.qualified, namespace, metadata["name"]), entry))
         return found

@@ -77,10 +77,14 @@ async def at_once(store: FixStore, request: FixRequest) -> FixRequest:
 
 
 async def end_of(store: FixStore, name: str) -> FixRequest:
-    async with asyncio.timeout(LONGEST_S):
-        async for _, request in store.watch():
-            if request.name == name and request.status.phase in ENDS:
-                return request
+    try:
+        async with asyncio.timeout(LONGEST_S):
+            async for _, request in store.watch():
+                if request.name == name and request.status.phase in ENDS:
+                    return request
+    except TimeoutError:
+        status = (await store.get(name)).status
+        raise AssertionError(f"{name} is {status.phase} after {LONGEST_S:.0f} s: {status.waits}") from None
     raise AssertionError
 
 

@@ -9,11 +9,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from bot.settings import from_environment
 from facts import Diagnosis
+from fixes.limits import PER_NODE, Switch
 from fixes.request import Phase
+from fixes.store import connect
 from lab.client import Lab
 from lab.errors import LabError, NamespacesForbidden
 from tests.asking import ask, told, words_for
+from tests.fix_samples import BO
 from tests.fixing import ENVIRONMENT, asked, ended, without_limits
 
 # What the kernel forgot with a device that was set down, or with its MAC, before the fix, Felix puts back.
@@ -132,6 +136,19 @@ async def mended(lab: Lab, mode: str, where: str, family: int = 4) -> Diagnosis:
     assert request.spec.node == inflicted["node"]
     assert request.status.phase is Phase.VERIFIED, request.status.message
     return await asked(lab, words_for(inflicted))
+
+
+async def test_healing_leaves_fixes_off_and_limited_as_people_said(lab: Lab) -> None:
+    settings = from_environment(lab.environment())
+    async with connect(settings.kubeconfig, settings.namespace) as store:
+        switch = Switch(store)
+        said = await switch.turn(False, BO, "freeze")
+        assert not said.enabled and said.per_node_per_hour > PER_NODE
+        try:
+            lab.heal()
+            assert await switch.read() == said
+        finally:
+            await switch.turn(True, BO)
 
 
 @pytest.mark.parametrize("where", ["source", "target"])
