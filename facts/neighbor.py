@@ -14,7 +14,7 @@ class Neighbor(Fact, frozen=True, kw_only=True):
     found: bool
     mac: str = ""  # "" while unresolved (INCOMPLETE, FAILED)
     state: str = ""  # PERMANENT | REACHABLE | STALE | DELAY | PROBE | INCOMPLETE | FAILED | NOARP
-    asked: bool = False  # the kernel was given a packet for it just now, and an answer was waited for
+    asked: bool = False  # the kernel had a packet for it just now and could ask, and an answer was waited for
 
 
 class FdbEntry(Fact, frozen=True, kw_only=True):

@@ -579,3 +579,13 @@ def test_the_other_node_answers_for_itself_over_ipv6() -> None:
     assert only(facts, Link, device=TUNNEL6).mac == MAC6["b"]
     assert f"{DB6}/128" in only(facts, PodInterface).pod_addresses
     assert only(facts, RouteLookup, destination=CART6, incoming="").next_hop == BLOCK6["a"]
+
+
+@in_namespaces
+def test_whoever_is_not_asked_over_ipv6_is_not_said_to_give_no_answer() -> None:
+    nodes = TwoNodes(dual=True)
+    wound_link_local(nodes)
+    assert not only(look(ask6()), Neighbor, address=CART6).asked, "the device has no address to ask from"
+    nodes.at("a", lambda ip: ip.link("del", index=nodes.index("a", CART_INTERFACE)))
+    facts = look(ask6())
+    assert not only(facts, Neighbor, address=CART6).asked and not of(facts, Blind, look="neighbor")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import msgspec
 
 from facts import Fact, Neighbor, NodeAsk, PeerGateway, Way
+from node_probe.netlink import NetlinkError
 from node_probe.view import View
 
 UNRESOLVED = ("FAILED", "INCOMPLETE")
@@ -69,4 +70,17 @@ def _asked(seen: Neighbor, view: View) -> Neighbor:
     while (not seen.found or seen.state in UNRESOLVED) and time.monotonic() < until:
         time.sleep(PAUSE_S)
         seen = view.neighbor(seen.node, seen.device, seen.address)
-    return msgspec.structs.replace(seen, asked=True)
+    return msgspec.structs.replace(seen, asked=bool(seen.mac) or _solicits(seen, view))
+
+
+def _solicits(seen: Neighbor, view: View) -> bool:
+    """Does the kernel ask on that device at all? Over IPv6 it does so from the device's own link-local address only."""
+    if ":" not in seen.address:
+        return True
+    try:
+        own = view.netlink.addresses(view.netlink.link(seen.device).index, socket.AF_INET6)
+    except NetlinkError as error:
+        if error.name != "ENODEV":
+            raise
+        return False
+    return any(one.address.startswith("fe80:") for one in own)
