@@ -50,6 +50,8 @@ def running(*arguments: str, seconds: float = 60) -> Iterator[subprocess.Popen[b
     name, *rest = arguments
     with subprocess.Popen([name, "-c", sleep, *rest], executable=sys.executable) as process:
         try:
+            # It is seen to have been executed a moment before the kernel knows its arguments.
+            wait_for(lambda: Path(f"/proc/{process.pid}/cmdline").read_bytes() != b"")
             yield process
         finally:
             process.kill()

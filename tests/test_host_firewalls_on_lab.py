@@ -148,7 +148,7 @@ async def test_nodes_that_drop_neighbor_discovery_are_not_told_to_have_a_dead_ne
     """By their packets nobody can tell: they never send one. Who does not learn whose MAC is told."""
     for node in nodes:
         hosts.write(node, "ip6tables-nft", *lines)
-        shared.exec(node, "ip", "-6", "neigh", "flush", "dev", "eth0")
+        shared.exec(node, "ip", "-6", "neigh", "flush", "all")  # those of its pods age as well
     shared.exec("node-b", "ip", "-6", "neigh", "flush", "dev", "eth0")
     diagnosis = await answer(shared, 6)
     assert {cause.rule for cause in diagnosis.causes} == {"underlay_neighbor_wrong"}

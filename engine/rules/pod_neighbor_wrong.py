@@ -25,7 +25,9 @@ STATIC = {"PERMANENT", "NOARP"}  # any other entry is checked by the kernel itse
         "pod_gateway_missing",  # an interface without a link-local address cannot ask over IPv6
         "traffic_control_drops",
         "xdp_program_on_pod_interface",
+        "underlay_neighbor_wrong",  # a node that lets no neighbor discovery in gets no answer on any device
     ],
+    after_peer=["underlay_neighbor_wrong"],
     at=the.leg.target_node,
     stage="target veth",
     heals_within_s=HEALS_NEVER,
