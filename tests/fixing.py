@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import msgspec
+import pytest
 from kubernetes.aio import client
 
 from bot.approvals import Approvals
@@ -20,12 +22,24 @@ from fixes.kind import ClusterKind, kinds
 from fixes.request import ENDS, FixRequest, Phase, digest_of
 from fixes.store import FixStore, connect
 from lab.client import Lab
+from lab.errors import NamespacesForbidden
 from tests.asking import ask
 from tests.fix_samples import ANA, BO
 
 APPROVERS = Approvers.from_environment({"CALICO_WHY_APPROVERS": BO.id})
 ENVIRONMENT = {"CALICO_WHY_APPROVERS": BO.id}  # of the lab's own fixers
 LONGEST_S = 30.0
+
+
+def up(variant: str = "") -> Iterator[Lab]:
+    """A lab of a module's own, with fixers that know who may approve. Skips where no namespaces can be made."""
+    try:
+        lab = Lab.up(variant=variant, environment=ENVIRONMENT)
+    except NamespacesForbidden as error:
+        pytest.skip(error.sentence)
+    with lab:
+        asyncio.run(without_limits(lab))
+        yield lab
 
 
 async def without_limits(lab: Lab) -> None:

@@ -24,22 +24,11 @@ from fixes.release import holding
 from fixes.request import Phase
 from fixes.store import connect
 from lab.client import Lab
-from lab.errors import NamespacesForbidden
 from tests.asking import ask, told, words_for
-from tests.fixing import ENVIRONMENT, asked, ended, without_limits
+from tests.fixing import asked, ended, up
 
 GONE = "k8s-pod-network." + "9" * 64
 SYSTEM = "kube-system"
-
-
-def up(variant: str = "") -> Iterator[Lab]:
-    try:
-        lab = Lab.up(variant=variant, environment=ENVIRONMENT)
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
-    with lab:
-        asyncio.run(without_limits(lab))
-        yield lab
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import Iterator
@@ -15,10 +14,10 @@ from fixes.limits import PER_NODE, Switch
 from fixes.request import Phase
 from fixes.store import connect
 from lab.client import Lab
-from lab.errors import LabError, NamespacesForbidden
+from lab.errors import LabError
 from tests.asking import ask, told, words_for
 from tests.fix_samples import BO
-from tests.fixing import ENVIRONMENT, asked, ended, without_limits
+from tests.fixing import asked, ended, up
 
 # What the kernel forgot with a device that was set down, or with its MAC, before the fix, Felix puts back.
 TO_THE_LAST_ENTRY = (
@@ -93,16 +92,6 @@ OVER_IPV6 = (
     "underlay_neighbor_mistaken",
     "underlay_neighbor_wrong",
 )
-
-
-def up(variant: str = "") -> Iterator[Lab]:
-    try:
-        lab = Lab.up(variant=variant, environment=ENVIRONMENT)
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
-    with lab:
-        asyncio.run(without_limits(lab))
-        yield lab
 
 
 @pytest.fixture(scope="module")
