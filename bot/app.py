@@ -26,6 +26,7 @@ from bot.captures import Captures, Capturing
 from bot.cards import Cards
 from bot.conversation import Conversation, Investigate
 from bot.errors import COULD_NOT_JUDGE, UserError
+from bot.in_slack import WORDS, Answers, Opened
 from bot.journal import Job, Journal
 from bot.language import ENGLISH, Language
 from bot.policies import Judge, Policies
@@ -85,6 +86,7 @@ class App:
         approvers: Approvers,
         journal: Journal,
         judge: Judge,
+        context: Opened,
         capturing: Capturing | None = None,
         cluster: str = "",
         language: Language = ENGLISH,
@@ -100,6 +102,7 @@ class App:
         self._approvals = Approvals(store, approvers, Cached(self._slack.members), outside=Cached(self._outside))
         self._capturing = capturing
         self._judge = judge
+        self._context = context
         self._cards = Cards(
             self._slack, store, approvers, second_look(investigate, language), self._approvals.audit, language
         )
@@ -125,6 +128,15 @@ class App:
             self._store,
             self._cards,
             self._capturing,
+            cluster=self._cluster,
+            bot_name=self._me.name,
+            language=self._language,
+        )
+        self._answers = Answers(
+            self._slack,
+            self._store,
+            self._cards,
+            self._context,
             cluster=self._cluster,
             bot_name=self._me.name,
             language=self._language,
@@ -266,7 +278,7 @@ class App:
             return self._conversation.answer(job) if accepted else None
         if not await asyncio.to_thread(self._journal.first, identity):
             return None
-        if said is not None and said.word in ("capture", "policy") and not place.thread:
+        if said is not None and said.word in ("capture", "policy", *WORDS) and not place.thread:
             place = msgspec.structs.replace(place, thread=ts)
         return self._say(said, place) if said is not None else self._tell(sentence, place)
 
@@ -421,6 +433,16 @@ class App:
         elif said.word == "capture":
             await self._captures.take(
                 said.rest,
+                channel=place.channel,
+                user=place.user,
+                thread=place.thread,
+                response_url=place.response_url,
+            )
+        elif said.word in WORDS:
+            await self._answers.answer(
+                said.word,
+                said.rest,
+                written=said.written,
                 channel=place.channel,
                 user=place.user,
                 thread=place.thread,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import os
 import sys
@@ -13,6 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from bot.asking import HelpAsked, Parser
 from bot.errors import COULD_NOT_JUDGE, WRONG_USAGE, UserError
 
 GROUP = "calico_why.commands"
@@ -54,11 +54,14 @@ def _run(words: list[str]) -> int:
         hint = f"did you mean `calico-why {near[0]}`?" if near else f"there is {', '.join(sorted(commands))}."
         raise UserError(f"{words[0]!r} is not a word of calico-why; {hint}")
     module: Any = import_module(commands[words[0]])
-    parser = argparse.ArgumentParser(prog=f"calico-why {words[0]}", description=module.HELP)
+    parser = Parser(prog=f"calico-why {words[0]}", description=module.HELP)
     module.add_arguments(parser)
     try:
         return int(module.run(parser.parse_args(words[1:])))
-    except SystemExit as end:  # argparse has printed its usage, or its help
+    except HelpAsked as asked:
+        print(asked.text)
+        return 0
+    except SystemExit as end:  # of a command that ended itself
         return end.code if isinstance(end.code, int) else WRONG_USAGE
 
 

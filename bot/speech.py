@@ -16,6 +16,11 @@ HELP = {
     "capture": "capture POD POD [PORT/tcp|udp] [--seconds N] [--packets N] [--payload]   the packets between the two, "
     "as a file",
     "policy": "policy POD|NODE|IP POD|SERVICE|NODE|IP [PORT/tcp|udp]   what the policies let pass, nothing is sent",
+    "ipam": "ipam show|explain|plan|check|release ...   addresses and blocks: used, lacking, leaked (ipam --help)",
+    "node": "node status|diags [NODE...]   how Calico does on the nodes; all about them as a file",
+    "keep": "keep POD POD [PORT/tcp|udp]   the scene of a fault, and all about both nodes, as a file",
+    "get": "get KIND [NAME] [-o wide|yaml|json]   Calico's resources",
+    "create": "create YAML, and apply, replace, patch KIND NAME PATCH, delete KIND NAME   change them, once approved",
     "fixes": "fixes [show fx-NAME | off [REASON] | on]   the fix requests, all of one; stop them all",
     "approve": "approve fx-NAME   have a fix carried out",
     "reject": "reject fx-NAME [REASON]   refuse it",
@@ -23,6 +28,8 @@ HELP = {
     "audit": "audit [fx-NAME | verify [sha256:HEAD] | export [fx-NAME]]   who asked, decided, was refused and did what",
     "help": "help   this list",
 }
+
+ALIKE = {"apply": "create", "replace": "create", "patch": "create", "delete": "create"}  # told in one line of HELP
 
 # The words of a question asked in plain English that are neither a name nor a port. Whatever is left has to be one:
 # text from a channel goes no further than this list and `words.parse`.
@@ -96,10 +103,11 @@ _TRIM = "?!.,;:`'\"*_()[]"
 
 
 class Said(NamedTuple):
-    """word is a key of HELP; rest its arguments as plain words."""
+    """word is a key of HELP or of ALIKE; rest its arguments as plain words; written all after it as it was written."""
 
     word: str
     rest: list[str]
+    written: str = ""
 
 
 def understand(text: str) -> Said:
@@ -108,11 +116,11 @@ def understand(text: str) -> Said:
     if not plain:
         return Said("help", [])
     first, rest = plain[0].strip(_TRIM).lower(), plain[1:]
-    if first in HELP and first != "why":
-        return Said(first, [word.strip("`*_\"',;") for word in rest])
+    if (first in HELP or first in ALIKE) and first != "why":
+        return Said(first, [word.strip("`*_\"',;") for word in rest], text.partition(plain[0])[2].strip())
     if first == "why" or first in _FILLERS:
         return Said("why", _question(plain[1:] if first == "why" else plain))
-    near = difflib.get_close_matches(first, HELP, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(first, [*HELP, *ALIKE], n=1, cutoff=0.6)
     if near:
         raise UserError(f"I do not know {_shown(plain[0])}. Did you mean `{' '.join([near[0], *map(_safe, rest)])}`?")
     if any("/" in word for word in plain):

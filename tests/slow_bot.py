@@ -20,7 +20,7 @@ from fixes.approvers import Approvers
 from fixes.store import connect
 from tests.answers import wrong_mac
 from tests.fix_cluster import NAMESPACE
-from tests.test_bot_slack import no_cluster
+from tests.test_bot_slack import no_answers, no_cluster
 from tests.test_capture_slack import Takes
 
 
@@ -44,6 +44,7 @@ async def main(kubeconfig: str, state: str, hold: str) -> None:
             slack_settings(os.environ),
             investigate=investigate,
             judge=no_cluster,
+            context=no_answers,
             capturing=Stuck().capturing("approval"),
             store=store,
             approvers=Approvers.from_environment(),

@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import aiohttp
 import msgspec
@@ -19,6 +19,7 @@ import pytest
 from bot.app import App, SlackSettings
 from bot.captures import Capturing
 from bot.errors import UserError
+from bot.in_slack import Opened
 from bot.investigate import Investigation, Progress
 from bot.journal import Journal
 from bot.language import ENGLISH, Language, language
@@ -70,6 +71,11 @@ async def no_cluster(asked: Asked) -> SecondOpinion:
     raise UserError(f"There is no cluster to ask about {asked}.")
 
 
+def no_answers(*_: object) -> NoReturn:
+    """What a command may use where a test asks none."""
+    raise AssertionError("no command of the runbook is asked here")
+
+
 class Room:
     """A local Slack with the bot in it, and the cluster behind the bot."""
 
@@ -82,6 +88,7 @@ class Room:
         self.answers = Answers()
         self.capturing: Capturing | None = None
         self.judge: Judge = no_cluster
+        self.context: Opened = no_answers
         self.approvers = APPROVERS
 
     @contextlib.asynccontextmanager
@@ -97,6 +104,7 @@ class Room:
             ),
             investigate=self.answers,
             judge=self.judge,
+            context=self.context,
             store=self.store,
             approvers=self.approvers,
             capturing=self.capturing,
@@ -504,6 +512,7 @@ async def test_a_token_slack_does_not_know_is_one_sentence(tmp_path: Path) -> No
                 SlackSettings(bot_token=bot_token, app_token=app_token, api_url=local.base_url),
                 investigate=room.answers,
                 judge=no_cluster,
+                context=no_answers,
                 store=store,
                 approvers=APPROVERS,
                 journal=Journal(None),

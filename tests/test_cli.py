@@ -123,8 +123,9 @@ def test_debug_prints_the_traceback(command: Any, capsys: pytest.CaptureFixture[
 
 def test_wrong_arguments_are_wrong_usage_and_help_is_not(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["probe-me", "--nonsense"]) == 2
-    assert "usage: calico-why probe-me" in capsys.readouterr().err
+    assert "I do not know '--nonsense'. Write: calico-why probe-me" in capsys.readouterr().err
     assert cli.main(["probe-me", "--help"]) == 0
+    assert "usage: calico-why probe-me" in capsys.readouterr().out
 
 
 def process(*words: str, code: str = "", **environment: str) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
@@ -52,6 +53,9 @@ async def main(directory: Path) -> None:
     async def judge(asked: Asked) -> SecondOpinion:
         raise UserError(f"The trial asks nothing about policies ({asked}).")
 
+    def context(*_: object) -> NoReturn:
+        raise UserError("The trial asks for nothing that calicoctl does.")
+
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with connect(os.environ["KUBECONFIG"], os.environ["CALICO_WHY_NAMESPACE"]) as store:
@@ -59,6 +63,7 @@ async def main(directory: Path) -> None:
             slack_settings(os.environ),
             investigate=investigate,
             judge=judge,
+            context=context,
             store=store,
             approvers=Approvers.from_environment(),
             journal=Journal(Path(os.environ["CALICO_WHY_STATE"])),

@@ -6,13 +6,13 @@ import argparse
 import asyncio
 import os
 import signal
-import sys
 from pathlib import Path
 
 from bot import language as languages
 from bot import settings as connection
 from bot.capture import PACKETS, SECONDS, Captured, Wanted, headline, notes, table, wanted
 from bot.errors import COULD_NOT_JUDGE, UserError
+from bot.in_terminal import Line
 from bot.language import Language
 
 HELP = "capture A B [PORT/tcp|udp]: packets between two pods at every stage of both nodes, as one pcapng file"
@@ -44,7 +44,7 @@ async def _capture(args: argparse.Namespace, asked: Wanted, settings: connection
     from bot.sources.probes import Probes
 
     stop = asyncio.Event()
-    line = _Line(language)
+    line = Line(language)
     loop = asyncio.get_running_loop()
 
     def end() -> None:
@@ -63,28 +63,6 @@ async def _capture(args: argparse.Namespace, asked: Wanted, settings: connection
     print("\n".join([headline(captured, language), "", *table(captured, language), "", *notes(captured, language)]))
     print(path)
     return 0 if captured.complete and captured.packets else COULD_NOT_JUDGE
-
-
-class _Line:
-    """Progress on the terminal: one line written over and over; elsewhere a line when it says something new."""
-
-    def __init__(self, language: Language) -> None:
-        self._language = language
-        self._shown = ""
-
-    async def tell(self, text: str) -> None:
-        said = self._language(text)
-        if said == self._shown:
-            return
-        if sys.stderr.isatty():
-            print(f"\r\x1b[K{said}", end="", file=sys.stderr, flush=True)
-        else:
-            print(said, file=sys.stderr, flush=True)
-        self._shown = said
-
-    def end(self) -> None:
-        if self._shown and sys.stderr.isatty():
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _writable(path: Path) -> None:

@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bot import language as languages
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bot.app import SlackSettings
     from bot.investigate import Investigation, Progress
     from bot.words import Asked
+    from fixes.request import Person
 
 HELP = "serve in Slack: answer /calico why, show fixes for approval"
 
@@ -107,6 +108,7 @@ async def _serve(
     from bot.sources.kubernetes import Cluster
     from bot.sources.probes import Probes
     from bot.terminal import opened
+    from bot.told import Context
     from engine.worker import Worker
     from fixes.approvers import Approvers
 
@@ -158,12 +160,25 @@ async def _serve(
             async def judge(asked: Asked) -> SecondOpinion:
                 return await second_opinion(asked, cluster=cluster)
 
+            def context(whoami: Callable[[], Awaitable[Person]], progress: Progress, written: str) -> Context:
+                return Context(
+                    cluster=cluster,
+                    probes=probes,
+                    store=store,
+                    settings=settings,
+                    whoami=whoami,
+                    investigate=ask,
+                    progress=progress,
+                    written=written,
+                )
+
             if not approvers.cluster:
                 approvers = dataclasses.replace(approvers, cluster=cluster.name)
             app = App(
                 slack,
                 investigate=ask,
                 judge=judge,
+                context=context,
                 store=store,
                 approvers=approvers,
                 journal=journal,

@@ -14,6 +14,7 @@ from bot.investigate import Investigation
 from bot.language import ENGLISH, Language
 from bot.reply import evidence, wording
 from bot.reply.wording import Request, printable
+from bot.told import Told
 from facts import Cause, say
 from fixes.request import CAPTURE
 
@@ -221,8 +222,51 @@ def policy(
     return _message(f"policy {asked}: {headline}", blocks, language)
 
 
+def told(
+    asked: str,
+    found: Told | None = None,
+    step: str = "",
+    *,
+    output: str = "text",
+    asked_by: str = "",
+    cluster: str = "",
+    language: Language = ENGLISH,
+) -> Message:
+    """What a command of the runbook found (`bot.told`), and the same message while it looks (step)."""
+    blocks = [_section(_asked(asked, asked_by, cluster, language, word=""))]
+    headline = language(found.headline if found else step)
+    if found:
+        blocks.append(_section(f"{MARKS[found.mark]} *{escape(headline)}*"))
+        whole = found.form(output)
+        if whole and fits(whole):
+            blocks.append(_preformatted("\n".join(map(printable, whole.rstrip("\n").split("\n")))))
+        elif whole:
+            shown = _beginning(list(map(printable, whole.split("\n"))))
+            blocks += [_preformatted(shown), _context([escape(language(say("… all of it is the file in the thread")))])]
+        if found.notes:
+            blocks.append(_lines([escape(language(note)) for note in found.notes], language))
+    if step:
+        blocks.append(_context([f":mag: {escape(headline)}"]))
+    return _message(f"{asked}: {headline}", blocks, language)
+
+
+def fits(text: str) -> bool:
+    """Whether a message can show all of this text of fixed width."""
+    return len(text) <= SECTION
+
+
+def _beginning(lines: Sequence[str]) -> str:
+    """The first lines, as many as a message shows when a file has all of them."""
+    kept: list[str] = []
+    for line in lines[:TABLE_ROWS]:
+        if sum(len(one) + 1 for one in kept) + len(line) > SECTION:
+            break
+        kept.append(line)
+    return "\n".join(kept) or lines[0][: SECTION - 1] + "…"
+
+
 def _asked(asked: str, asked_by: str, cluster: str, language: Language, word: str = "why") -> str:
-    question = f"{word} {code(asked)}"
+    question = f"{word} {code(asked)}".strip()
     said = say("{person} asked: {question}", person=who(asked_by), question=question) if asked_by else question
     return language(said) + (f"   [{escape(cluster)}]" if cluster else "")
 

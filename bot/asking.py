@@ -1,0 +1,92 @@
+"""A word and its flags as Slack and terminals both understand them; without it each would read them in its own way."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+from bot.errors import UserError
+
+_CHOICE = re.compile(r"(?:argument (?P<argument>.+?): )?invalid choice: '(?P<said>.*?)' \(choose from (?P<known>.*)\)")
+_UNKNOWN = "unrecognized arguments: "
+
+
+class HelpAsked(Exception):
+    """`--help` was among the words. `text` is the answer."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that ends no process: what is wrong is a UserError with the nearest form, `--help` is HelpAsked."""
+
+    def __init__(self, *args: Any, **arguments: Any) -> None:
+        arguments.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        arguments.setdefault("allow_abbrev", False)
+        super().__init__(*args, **arguments)
+
+    def print_help(self, file: object = None) -> NoReturn:
+        raise HelpAsked(self.format_help().rstrip())
+
+    def error(self, message: str) -> NoReturn:
+        usage = " ".join(self.format_usage().removeprefix("usage: ").split())
+        raise UserError(f"{self._nearest(message)} Write: {usage}")
+
+    def _nearest(self, message: str) -> str:
+        if found := _CHOICE.fullmatch(message):
+            known = re.findall(r"[\w-]+", found["known"])
+            near = difflib.get_close_matches(found["said"], known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}."
+            return f"I do not know {_shown(found['said'])}; {hint}"
+        if message.startswith(_UNKNOWN):
+            said = message.removeprefix(_UNKNOWN).split()[0]
+            near = difflib.get_close_matches(said.split("=")[0], self._option_string_actions, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "."
+            return f"I do not know {_shown(said)}{hint}"
+        return f"{message[:1].upper()}{message[1:]}."
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse, but what is left over is told by the parser of the subcommand, which knows its flags."""
+        parsed, left = self.parse_known_args(args, namespace)
+        if left:
+            innermost = [one for one in leaves(self) if one.prog == getattr(parsed, "parser", "")]
+            (innermost or [self])[0].error(_UNKNOWN + " ".join(left))
+        return parsed
+
+
+def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The parser itself, or all of its subcommands' where it has some."""
+    below = [
+        one
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+        for one in dict.fromkeys(action.choices.values())
+    ]
+    if not below:
+        yield parser
+    for one in below:
+        yield from leaves(one)
+
+
+def understand(word: str, module: Any, words: Sequence[str]) -> argparse.Namespace:
+    """The words after a word of bot.commands. Raises UserError, HelpAsked."""
+    parser = Parser(prog=word, description=module.HELP)
+    module.add_words(parser)
+    name_leaves(parser)
+    parsed: argparse.Namespace = parser.parse_args(list(words))
+    return parsed
+
+
+def name_leaves(parser: argparse.ArgumentParser) -> None:
+    """Have what was parsed say by which subcommand's parser."""
+    for one in leaves(parser):
+        one.set_defaults(parser=one.prog)
+
+
+def _shown(word: str) -> str:
+    return repr(word if len(word) <= 40 else word[:39] + "…")

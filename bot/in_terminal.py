@@ -1,0 +1,141 @@
+"""Answers a command in a terminal: connections, files, the exit status; without it each command would do so itself."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bot import language as languages
+from bot import settings as connection
+from bot.asking import leaves, name_leaves
+from bot.errors import UserError
+from bot.told import Answer, Context, Told
+
+if TYPE_CHECKING:
+    from bot.investigate import Investigation
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a terminal needs beside the words of a command, for each of its subcommands."""
+    for leaf in leaves(parser):
+        leaf.add_argument("--to", metavar="FILE", help="write the answer, or the file it comes with, into this file")
+        leaf.add_argument("--picture", metavar="FILE.svg|png", help="write the answer's picture, too")
+        leaf.add_argument("--deadline", type=float, default=4.0, metavar="S", help="seconds a probe may take (4)")
+        languages.add_argument(leaf)
+        connection.add_arguments(leaf)
+    name_leaves(parser)
+
+
+def run(answer: Answer, args: argparse.Namespace) -> int:
+    """The exit status of the answer. Raises UserError."""
+    if not 0.1 <= args.deadline <= 300:
+        raise UserError(f"--deadline {args.deadline:g}: give the seconds a probe may take, from 0.1 to 300.")
+    language = languages.from_argument(args)
+    told = asyncio.run(_answered(answer, args, language))
+    if args.picture:
+        keep(Path(args.picture), _picture(told, Path(args.picture)))
+    whole = told.form(args.output)
+    if args.to:
+        keep(Path(args.to), told.files[0].content if told.files else whole.encode())
+        whole = "" if not told.files else whole
+    for file in told.files if not args.to else ():
+        keep(Path(file.name), file.content)
+    sys.stdout.write(whole)
+    if args.output not in ("json", "csv"):
+        written = [args.to] if args.to else [file.name for file in told.files]
+        said = [] if told.text and not args.to else [language(told.headline)]
+        for line in [*said, *map(language, told.notes), *written]:
+            print(line)
+    return told.status
+
+
+async def _answered(answer: Answer, args: argparse.Namespace, language: languages.Language) -> Told:
+    line = Line(language)
+    try:
+        async with _context(connection.from_arguments(args), args.deadline, line) as context:
+            return await answer(args, context)
+    finally:
+        line.end()
+
+
+@contextlib.asynccontextmanager
+async def _context(settings: connection.Settings, deadline_s: float, line: Line) -> AsyncGenerator[Context]:
+    from bot.sources.kubernetes import Cluster
+    from bot.sources.probes import Probes
+    from bot.terminal import opened
+
+    async with (
+        Cluster(settings) as cluster,
+        Probes(settings, deadline_s=deadline_s) as probes,
+        opened(settings) as store,
+    ):
+
+        async def investigate(words: Sequence[str]) -> Investigation:
+            from bot import watch
+            from engine.worker import Worker
+
+            worker = Worker()
+            try:
+                return await watch.ask(
+                    words, cluster=cluster, probes=probes, worker=worker, progress=line.tell, state=settings.state
+                )
+            finally:
+                worker.close()
+
+        yield Context(
+            cluster=cluster,
+            probes=probes,
+            store=store,
+            settings=settings,
+            whoami=store.whoami,
+            investigate=investigate,
+            progress=line.tell,
+        )
+
+
+def _picture(told: Told, file: Path) -> bytes:
+    from bot.reply import png
+
+    if not told.picture:
+        raise UserError(f"There is nothing to draw in this answer, so {file} was not written.")
+    content = png.render(told.picture) if file.suffix.lower() == ".png" else told.picture.encode()
+    if not content:
+        raise UserError(f"{file} was not drawn: a PNG of it cannot be made. Give --picture a file that ends in .svg.")
+    return content
+
+
+def keep(path: Path, content: bytes) -> None:
+    """A file for its owner's eyes. Raises UserError."""
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}). Give the name of another file.") from error
+
+
+class Line:
+    """Progress on the terminal: one line written over and over; elsewhere a line when it says something new."""
+
+    def __init__(self, language: languages.Language) -> None:
+        self._language = language
+        self._shown = ""
+
+    async def tell(self, text: str) -> None:
+        said = self._language(text)
+        if said == self._shown:
+            return
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{said}", end="", file=sys.stderr, flush=True)
+        else:
+            print(said, file=sys.stderr, flush=True)
+        self._shown = said
+
+    def end(self) -> None:
+        if self._shown and sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""What calicoctl says of addresses, reckoned from the resources in whole numbers."""

@@ -1,0 +1,1 @@
+"""What calicoctl says of nodes, asked of the probes instead of by exec."""
