@@ -285,6 +285,8 @@ class Cluster:
             felix.refresh()
         self._furnish()
         self.topology.restore_switches()
+        for kernel in self.topology.kernels():
+            kernel.forget_paths()
 
     # ---- looking
 

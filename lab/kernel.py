@@ -7,6 +7,7 @@ import errno
 import socket
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from socket import AF_BRIDGE, AF_INET, AF_INET6, if_nametoindex
 from typing import Any
 
@@ -20,6 +21,7 @@ GLOBAL, LINK, HOST = 0, 253, 254  # route scopes
 MAIN, LOCAL = 254, 255  # route tables
 UP, LOWER_UP = 0x1, 0x10000
 ONLINK = 4
+CLONED = 0x200  # flag of a route that the kernel made for one address, by what it was told of the path there
 PERMANENT, NOARP, FAILED, REACHABLE = 0x80, 0x40, 0x20, 0x02
 SELF = 2
 NETLINK_NETFILTER, NFTABLES, DELETE_TABLE, BATCH_BEGIN, BATCH_END = 12, 10, 2, 16, 17
@@ -261,6 +263,17 @@ class Kernel:
         if route.source:
             words["prefsrc"] = route.source
         return words
+
+    def forget_paths(self) -> None:
+        """What the kernel was told of the way to single addresses (path MTU), which it else remembers for ten minutes.
+        Whoever knows of a narrow way announces smaller packets (MSS), long after it is wide again."""
+        with self.namespace.entered():
+            Path("/proc/sys/net/ipv4/route/flush").write_text("1")
+        for fields, has in self._dump(dumps.ROUTES, AF_INET6):  # a flush spares those that have not expired
+            if fields[-1] & CLONED:
+                device, address = dumps.number(has.get(RTA_OIF)), dumps.address(has.get(RTA_DST))
+                with _already_gone():
+                    self._ask("route", "del", dst=f"{address}/128", oif=device, flags=CLONED, family=AF_INET6)
 
     def put_rule(self, priority: int, table: int, source: str) -> None:
         """What comes from `source`, ADDRESS/LENGTH, looks into `table`."""

@@ -3,7 +3,10 @@ place and its way, and clusters on which none of this kind can be tried are accu
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +18,7 @@ from tests.test_firewall_trace import CORP, needs
 
 ASKED = "shop/cart shop/db 5432/tcp"
 BY_UDP = "shop/cart shop/db 5432/udp"
+HERE = str(Path(__file__).resolve().parents[1])
 
 
 @pytest.fixture(scope="module")
@@ -105,14 +109,54 @@ async def test_a_narrow_network_for_which_connections_are_clamped_breaks_none(la
     assert all("those pass both ways" in one.text for one in clamped.warnings)
 
 
+WIDE_AGAIN = """
+import os
+from pyroute2 import IPRoute
+from lab.namespaces import setns
+setns(os.open("/proc/1/ns/net", os.O_RDONLY))  # the network between the nodes
+with IPRoute() as ip:
+    ip.link("set", index=ip.link_lookup(ifname="port1")[0], mtu=1500)
+"""
+
+REMEMBERED = """
+from pyroute2 import IPRoute
+with IPRoute() as ip:
+    cloned = [route for family in (2, 10) for route in ip.get_routes(family=family) if route["flags"] & 0x200]
+    metrics = [dict(found["attrs"]) for route in cloned if (found := route.get_attr("RTA_METRICS"))]
+    print([found["RTAX_MTU"] for found in metrics if "RTAX_MTU" in found])
+"""
+
+
+def by_python(lab: Lab, place: str, script: str) -> str:
+    path = os.pathsep.join(filter(None, (HERE, os.environ.get("PYTHONPATH"))))
+    done = lab.exec(place, "env", f"PYTHONPATH={path}", sys.executable, "-c", script)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
 async def test_who_was_told_of_a_narrow_place_is_believed_to_send_smaller_ones(lab: Lab) -> None:
     """A node remembers for minutes that a path was narrow, and tells whoever sends too much: connections heed it."""
     lab.heal()
     words = words_for(lab.inflict("path_mtu_too_small"))
     await answer(lab, words)
-    lab.heal()
+    by_python(lab, "node-a", WIDE_AGAIN)
     after = await answer(lab, words)
+    lab.heal()
     assert (after.verdict, [one.text for one in after.causes]) == ("healthy", []), after.summary
+    assert "answers of 1330 bytes 2 of 2" in after.summary, "over IPv6; else nobody remembered anything"
+
+
+@pytest.mark.parametrize("family", [4, 6])
+async def test_a_lab_that_was_healed_remembers_no_narrow_path(lab: Lab, family: int) -> None:
+    """Else the next who asks would be told of smaller packets than the two pods use."""
+    lab.heal()
+    words = words_for(lab.inflict("route_mtu_too_small", where="target", family=family))
+    assert {one.rule for one in (await answer(lab, words)).causes} == {"route_mtu_too_small"}
+    assert by_python(lab, "shop/db", REMEMBERED) == "[1300]"
+    lab.heal()
+    assert by_python(lab, "shop/db", REMEMBERED) == "[]"
+    after = await answer(lab, words)
+    assert after.summary.count("tcp 5432 1430 bytes 2 of 2 answered") == 2, after.summary
 
 
 @needs("nft")
