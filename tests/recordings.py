@@ -41,8 +41,6 @@ LOOSE = (
     "services/objects/*.json",
     "felix-health/*/node-*/health.txt",
     "exhaustion/*/*node-c-services.log.txt",
-    "healthy/calicoctl/*.txt",
-    "leaks/[23]-*/*.txt",
 )
 
 Files = dict[str, Any]  # path below the state's directory -> parsed JSON, or text

@@ -29,6 +29,7 @@ from node_probe.processes import TICKS, Process
 from node_probe.view import View
 from tests.recorded import native, served
 from tests.recorded_answers import alive, cluster_of, followed, judged, known
+from tests.recorded_calicoctl import every_run
 from tests.recorded_firewall import events, ruleset
 from tests.recorded_heal import Run, firewall_at, runs
 from tests.recorded_kernel import Recording
@@ -423,10 +424,9 @@ async def test_14_an_explicit_deny_is_named_by_its_chain_and_by_the_rule_with_th
 def ended_well() -> dict[str, set[str]]:
     """Words of a calicoctl command that a real one took -> the options it took with them."""
     found: dict[str, set[str]] = {}
-    for text in load("v3.32.1/loose").values():
-        ran = re.match(r"\$ calicoctl (.*)\n(?s:.*)\[exit 0\]\s*$", text) if isinstance(text, str) else None
-        if ran:
-            words, options = command(ran[1])
+    for run in every_run("v3.32.1"):
+        if run.status == 0:
+            words, options = command(run.command.removeprefix("calicoctl "))
             found.setdefault(words, set()).update(options)
     return found
 
