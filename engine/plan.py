@@ -44,7 +44,9 @@ MOST_FOLLOWED = 4  # flows
 TRAIN, TRAIN_EVERY_MS = 32, 1  # packets, of which some are lost for almost sure where one in ten is
 MOST_TRAINS = 2  # of an ask
 PATIENCE_MS = 1000
-SECOND_PATIENCE_MS = 200  # for the answer to a packet that is followed: what ended it is told at once
+# For the answer to a packet that is followed, what ended it being told at once: so many round trips of what came back
+# between the same nodes, at least the one, and the other where nothing did.
+ROUND_TRIPS, FOLLOWED_MS, FOLLOWED_UNKNOWN_MS = 10, 150, 200
 
 
 def plan(facts: Sequence[Fact]) -> list[NodeAsk]:
@@ -91,7 +93,21 @@ def second(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
     asks = _followed(expected, lost, nodes, large)
     for family in FAMILIES:
         _follow_services(asks, known, probes, nodes, family)
-    return asks
+    return _patient(asks, expected, probes)
+
+
+def _patient(asks: Sequence[NodeAsk], expected: Sequence[Leg], probes: Sequence[ProbeResult]) -> list[NodeAsk]:
+    """The asks with the time their packets are waited for: on a slow path what is late is not lost."""
+    ends = {
+        (leg.source_node, address)
+        for leg in expected
+        for address in (leg.target_address, leg.target_node_address, leg.target_internal_address)
+    }
+    known_us = [one.rtt_us for one in probes if one.answered and (one.node, one.target_address) in ends]
+    if not known_us:
+        return list(asks)
+    wait_ms = min(PATIENCE_MS, max(FOLLOWED_MS, ROUND_TRIPS * max(known_us) // 1000))
+    return [msgspec.structs.replace(ask, patience_ms=wait_ms) for ask in asks]
 
 
 def _stalls(leg: Leg, probes: Sequence[ProbeResult]) -> bool:
@@ -127,7 +143,7 @@ def inside(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
     names = {name for found in pods.values() for name in found}
     return [
         msgspec.structs.replace(ask, inside=tuple(pod.name for pod in ask.local_pods if pod.name in names))
-        for ask in asks
+        for ask in _patient(asks, expected, probes)
     ]
 
 
@@ -269,7 +285,7 @@ def _follow(node: CalicoNode, legs: Sequence[Leg], large: Mapping[str, Sequence[
                 for probe in _again(leg, large.get(leg.flow, ()))
             ]
         ),
-        patience_ms=SECOND_PATIENCE_MS,
+        patience_ms=FOLLOWED_UNKNOWN_MS,
     )
 
 

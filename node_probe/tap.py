@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -39,7 +40,8 @@ RESERVE_S = 0.1  # of the deadline, to bring the answer home
 MAGIC = b"cwhy"
 MARK = re.compile("[0-9a-f]{16}")
 LISTENING, BEGIN, END = b"L", b"B", b"E"
-AGAIN_S = 0.05  # between two marks that say the same: the peer's probe may be asked a little later
+# Between two marks that say the same, as the peer's probe may be asked a little later: the first ten, and all others.
+SOON_S, SOON, AGAIN_S = 0.01, 10, 0.05
 READY_S = 0.3  # for the peer to listen
 DISCARD_PORT = 9
 ECHO_REQUEST = 8
@@ -275,9 +277,9 @@ class Tap:
         return MAGIC + stage + (nonce or self._nonce) + packed(watch.source) + packed(watch.target)
 
     async def _tell_on(self) -> None:
-        while True:
+        for number in count(1):
             self._tell("in", LISTENING)
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(SOON_S if number <= SOON else AGAIN_S)
 
     def _tell(self, way: str, stage: bytes) -> None:
         for watch in self._ask.watch:

@@ -24,7 +24,7 @@ from bot import followed
 from engine.plan import second
 from facts import Blind, Fact, FirewallTrace, LocalPod, NodeAsk, ProbeResult, RuleDrop, SendProbe, Trace
 from lab.client import Lab
-from node_probe import ours
+from node_probe import ours, packets
 from node_probe.answer import Prober
 from node_probe.firewall import arming, legacy, trace
 from node_probe.packets import SMALL
@@ -709,6 +709,43 @@ def test_only_where_packets_of_the_asked_kind_are_lost_both_nodes_are_asked_agai
         ] * 2
         assert sorted(leg.reply for leg in one.trace) == [False, True]
         assert len({leg.peer for leg in one.trace} - {one.uplink_address}) == 1
+
+
+@pytest.mark.parametrize(
+    ("between_nodes_us", "waits_ms"),
+    [(400, 150), (60_000, 600), (900_000, 1000), (-1, 200)],
+    ids=["near", "far", "slower than a second look may be", "nobody knows"],
+)
+def test_a_packet_that_is_followed_is_waited_for_as_long_as_its_path_takes(
+    between_nodes_us: int, waits_ms: int
+) -> None:
+    """300 ms are promised where packets are fast; what is late on a slow path is not to be called lost."""
+    seen = change(healthy(), ProbeResult, {}, answered=0, outcome="silence", rtt_us=-1)
+    if between_nodes_us > 0:
+        between = {"pod": "", "target_address": NODE["b"]}
+        seen = change(seen, ProbeResult, between, answered=2, outcome="answered", rtt_us=between_nodes_us)
+    asks = second(healthy(), seen)
+    assert {ask.node: ask.patience_ms for ask in asks} == {"node-a": waits_ms, "node-b": waits_ms}
+
+
+@in_namespaces
+def test_a_trace_of_lost_packets_waits_once_for_all_of_them_together() -> None:
+    nodes = TwoNodes()
+    nodes.b.run(lambda: guard(f"ip daddr {DB} drop"))
+    waits: list[tuple[str, float]] = []
+    met_by = packets.met_by
+
+    async def recorded(one: Any, probe: Any, exchanging: Any, timeout: float) -> Any:
+        waits.append(("begins", timeout))
+        met = await met_by(one, probe, exchanging, timeout)
+        waits.append(("ends", timeout))
+        return met
+
+    packets.met_by = recorded  # in this child process alone
+    facts = answers(nodes, follow("a"), follow("b"))
+    assert [drop.packets for drop in drops(facts)] == [2]
+    assert [what for what, _ in waits] == ["begins"] * 2 + ["ends"] * 2
+    assert all(timeout <= 0.3 for _, timeout in waits)
 
 
 def test_where_large_packets_alone_are_lost_pings_of_their_size_are_followed() -> None:
