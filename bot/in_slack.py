@@ -104,6 +104,7 @@ class Answers:
         async def whoami() -> Person:
             return Person(id=place.user, via="slack")
 
+        log.info("audit: %s by %s in %s", place.asked, place.user, place.channel)
         ts = await self._slack.post(place.channel, message(step=say("looking")), place.thread)
 
         async def show(told: Told) -> None:

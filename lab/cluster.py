@@ -33,7 +33,7 @@ from lab.kernel import DEFAULT, FAMILIES, MAIN, Kernel, Route
 from lab.kube_proxy import READS as KUBE_PROXY_READS
 from lab.kube_proxy import KubeProxy, ports
 from lab.listeners import HEALTH_PORT, Stuck, TcpEcho, UdpEcho, start_felix_health
-from lab.objects import ECHO_PORT, EXTRA_PORTS, handle_of, plural, stored
+from lab.objects import ECHO_PORT, EXTRA_PORTS, calico_node_name, handle_of, plural, stored
 from lab.sketch import Sketch
 from lab.topology import Topology
 from lab.variants import Variant
@@ -133,6 +133,14 @@ class Cluster:
         return await self._loop.run_in_executor(self._kernels, act, *arguments)
 
     # ---- Felix
+
+    def log(self, pod: str) -> str | None:
+        """What the Felix of a calico-node pod has said; None for any other pod, in which nothing runs that speaks."""
+        for node in self.topology.nodes:
+            if calico_node_name(node) == pod:
+                lines = [line for (name, _), felix in self._felixes.items() if name == node for line in felix.log]
+                return "".join(f"{line}\n" for line in sorted(lines))
+        return None
 
     def _heard(self, event: Event) -> None:
         if event.resource.plural in (*FELIX_READS, *FIREWALL_READS, *KUBE_PROXY_READS):

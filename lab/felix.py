@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from facts.flow import TUNNEL_DEVICES
@@ -33,6 +35,9 @@ POD_INTERFACE_SYSCTLS = {
 log = logging.getLogger("felix")
 
 
+LOG_LINES = 2000
+
+
 class Felix:
     """One node's, for one family. Blocking; to be called from the thread that owns the node's netlink socket."""
 
@@ -42,6 +47,7 @@ class Felix:
         self.family = family
         self.device = TUNNEL_DEVICES["vxlan", family]
         self.applied = Intent(device=None)
+        self.log: deque[str] = deque(maxlen=LOG_LINES)  # what it wrote into the kernel, as a real one's log tells
 
     def apply(self, wanted: Intent) -> None:
         """Writes what differs from the last time, and nothing else."""
@@ -184,10 +190,16 @@ class Felix:
         """The kernel may refuse one entry (its own address as next hop, a device that is down); the rest goes on."""
         try:
             act(*arguments)
+            self._say("INFO", act, arguments)
         except OSError as error:
+            self._say("WARNING", act, (*arguments, error))
             if error.errno == errno.ENODEV:  # an interface that is not there yet gets its entries when it comes
                 return
             log.warning("%s: the kernel refused %s: %s", self.node, arguments, error)
+
+    def _say(self, level: str, act: Callable[..., None], arguments: tuple[object, ...]) -> None:
+        what = ", ".join(map(str, arguments))
+        self.log.append(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f} [{level}] felix: {act.__name__}: {what}")
 
 
 def _in_order(routes: frozenset[Route]) -> list[Route]:

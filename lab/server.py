@@ -99,7 +99,7 @@ class Server:
         await ConnectProxy({*nodes, *known}, PROBE_PORT).start(proxy)
         router = cluster.topology.router()
         certificate = make_certificate(("127.0.0.1", router))
-        server = ApiServer(store, self.users)
+        server = ApiServer(store, self.users, cluster.log)
         inside = socket.create_server((router, API_PORT), family=socket.AF_INET6 if ":" in router else socket.AF_INET)
         await server.start(api, inside, tls=certificate.context)
         self._write_files(api.getsockname()[1], proxy.getsockname()[1], certificate.authority, router)

@@ -16,15 +16,18 @@ from aiohttp import web
 
 from facts import NodeAsk, encode
 from facts.capture import CAPTURE_SECONDS, CaptureAsk, CaptureEnd, CaptureProgress
+from facts.scene import SCENE_SECONDS, SceneAsk, SceneEnd
 from node_probe.answer import LONGEST_S, Prober
 from node_probe.capture import CannotCapture
 from node_probe.errors import CannotStart
+from node_probe.scene import scene
 
 ASKER = "bot"  # common name of the only client certificate that may ask
 LARGEST_ASK = 256 * 1024
 AT_ONCE = 8
 CAPTURES_AT_ONCE = 2
 CAPTURE_GRACE_S = 20.0  # for the last packets to be taken
+SCENE_GRACE_S = 20.0  # for the last lines to be taken
 WAITING = 64
 HANDSHAKE_S = 5  # for a stranger who connects and says nothing
 
@@ -56,12 +59,13 @@ def tls(directory: Path) -> ssl.SSLContext:
 
 
 def application(prober: Prober, *, capture: str = "all") -> web.Application:
-    """POST /v1/facts, POST /v1/capture and GET /healthz for holders of the bot's certificate. Closes the prober at the
-    end. capture: what may be captured, "all", "headers" or "off".
+    """POST /v1/facts, /v1/capture and /v1/scene, and GET /healthz, for holders of the bot's certificate. Closes the
+    prober at the end. capture: what may be captured, "all", "headers" or "off".
     """
     app = web.Application(middlewares=[_bot_only], client_max_size=LARGEST_ASK)
     app.router.add_post("/v1/facts", Facts(prober).post)
     app.router.add_post("/v1/capture", Captures(prober, capture).post)
+    app.router.add_post("/v1/scene", Scenes(prober.node).post)
     app.router.add_get("/healthz", _healthz)
 
     async def close(_: web.Application) -> None:
@@ -175,6 +179,46 @@ class Captures:
             raise
         finally:
             log.info("audit: captured %s, of %s", captured, _described(ask))
+        return response
+
+
+class Scenes:
+    """Sends the scene of a fault to who asks, one at a time: it reads all there is."""
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+        self._running = False
+
+    async def post(self, request: web.Request) -> web.StreamResponse:
+        try:
+            ask = msgspec.json.decode(await request.read(), type=SceneAsk)
+        except msgspec.DecodeError as error:
+            return web.Response(status=400, text=f"This is no scene a probe understands: {error}.\n")
+        if ask.node != self._node:
+            text = f"This is the probe of {self._node}; it cannot tell of {ask.node}.\n"
+            return web.Response(status=421, text=text)
+        if self._running:
+            text = f"The probe of {self._node} is busy with another bundle; ask again when it is done.\n"
+            return web.Response(status=503, text=text, headers={"Retry-After": "5"})
+        self._running = True
+        log.info("audit: sends the scene")
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        response.enable_compression()
+        try:
+            async with (
+                asyncio.timeout(SCENE_SECONDS + SCENE_GRACE_S),
+                contextlib.aclosing(scene(self._node)) as lines,
+            ):
+                await response.prepare(request)
+                async for line in lines:
+                    await response.write(_encoder.encode(line) + b"\n")
+                    if isinstance(line, SceneEnd):
+                        log.info("audit: sent the scene, %d bytes", line.size)
+                await response.write_eof()
+        except (ConnectionError, TimeoutError):
+            log.info("audit: of the scene not all was taken")
+        finally:
+            self._running = False
         return response
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from bot.commands.serve import slack_settings
 from bot.errors import UserError
-from bot.slack import api_url, escape_but_mentions, redact
+from bot.redaction import redact
+from bot.slack import api_url, escape_but_mentions
 
 SOCKET = {"SLACK_BOT_TOKEN": "xoxb-1", "SLACK_APP_TOKEN": "xapp-1"}
 HTTP = {"SLACK_BOT_TOKEN": "xoxb-1", "SLACK_SIGNING_SECRET": "s", "CALICO_WHY_SLACK_MODE": "http"}

@@ -122,7 +122,9 @@ async def _serve(
     for wrong in approvers.unreadable:
         log.warning("%s.", wrong)
     if settings.state is None:
-        log.warning("CALICO_WHY_STATE is not set: a question accepted just before a restart of the bot is lost.")
+        log.warning(
+            "CALICO_WHY_STATE is not set: a question or a click accepted just before a restart of the bot is lost."
+        )
     try:
         journal = Journal(settings.state)
     except OSError as error:
@@ -192,7 +194,7 @@ async def _serve(
 
 
 def _log_without_secrets() -> None:
-    from bot.slack import redact
+    from bot.redaction import redact
 
     class Redacting(logging.Formatter):
         """Tokens reach exceptions and library logs in ways nobody can foresee, so whole lines are cleaned."""

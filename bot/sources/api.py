@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 from pathlib import Path
@@ -122,6 +123,18 @@ class Api:
         said = answer.get("message") or answer.get("reason") or path
         raise Refused(status, say("the API server answered {status}: {said}", status=status, said=said))
 
+    async def text(self, path: str, **query: str | int) -> bytes:
+        """What is no JSON: the log of a container. Raises Missing, Refused, Unreachable."""
+        status, body = await self._send(path, query, "application/json, */*")
+        if status == 200:
+            return body
+        said = body[:200].decode("utf-8", "replace").strip()
+        with contextlib.suppress(msgspec.DecodeError, AttributeError):
+            said = msgspec.json.decode(body).get("message") or said
+        if status == 404:
+            raise Missing(path)
+        raise Refused(status, say("the API server answered {status}: {said}", status=status, said=said))
+
     async def pages(self, path: str, **query: str | int) -> list[dict[str, Any]]:
         """All items of a list, in pages of PAGE. Raises as `get` does."""
         items: list[dict[str, Any]] = []
@@ -133,14 +146,16 @@ class Api:
             if not more:
                 return items
 
-    async def _send(self, path: str, query: dict[str, str | int]) -> tuple[int, bytes]:
+    async def _send(
+        self, path: str, query: dict[str, str | int], accept: str = "application/json"
+    ) -> tuple[int, bytes]:
         self.calls += 1
         try:
             method, url, headers, _, _ = await self._client.param_serialize(
                 "GET",
                 path,
                 query_params=list(query.items()),
-                header_params={"Accept": "application/json"},
+                header_params={"Accept": accept},
                 auth_settings=["BearerToken"],
             )
             response = await self._client.call_api(

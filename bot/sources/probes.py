@@ -50,11 +50,13 @@ from facts import (
     say,
 )
 from facts.capture import CaptureAsk, CaptureLine
+from facts.scene import SCENE_BYTES, SceneAsk, SceneLine
 
 SERVER_NAME = "probe.calico-why"  # every probe's certificate carries it: nodes come and go, the name stays
 LARGEST_ANSWER = 4 << 20  # bytes
 LARGEST_CAPTURE = 16 << 20  # of its lines, bytes: four times what a probe may capture
 GREETING_S = 1.0
+LARGEST_SCENE = 2 * SCENE_BYTES  # of its lines, bytes
 SILENT_S = 10.0  # a probe that captures says something every half second
 # What the API server says or what is deduced. A probe that says such a thing is not believed.
 NOT_A_PROBES = (
@@ -88,6 +90,7 @@ _HEAD_START_S = 0.5  # what a probe has must have left it before the deadline he
 
 
 _capture_line = msgspec.json.Decoder(CaptureLine)
+_scene_line = msgspec.json.Decoder(SceneLine)
 
 
 class CannotCapture(Exception):
@@ -194,6 +197,33 @@ class Probes:
             raise CannotCapture(late) from None
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
             strange = say("its probe answered with something that is no capture ({error})", error=error)
+            raise CannotCapture(strange) from error
+        except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
+            raise CannotCapture(_reason(error, address, self._settings)) from error
+
+    async def scene(self, node: str, address: str) -> AsyncGenerator[SceneLine]:
+        """What a node's probe keeps of the scene, as it comes. Raises CannotCapture, also in the middle."""
+        if not address:
+            raise CannotCapture(say("the API gives no InternalIP for it, so its probe cannot be found"))
+        if self._session is None:
+            raise CannotCapture(self._trouble or say("not connected"))
+        url, where = self._where(address, "/v1/scene")
+        size = 0
+        try:
+            async with self._session.post(url, data=msgspec.json.encode(SceneAsk(node=node)), **where) as response:
+                if response.status == 404:
+                    raise CannotCapture(say("its probe is of a version that keeps no scene; bring it to this version"))
+                if response.status != 200:
+                    raise CannotCapture(_refused(response.status, await _read(response) or b""))
+                async for part in response.content:
+                    size += len(part)
+                    if size > LARGEST_SCENE:
+                        raise ValueError(f"more than {LARGEST_SCENE >> 20} MiB")
+                    yield _scene_line.decode(part)
+        except aiohttp.ServerTimeoutError:
+            raise CannotCapture(say("its probe at {address} says nothing", address=address)) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+            strange = say("its probe answered with something that is no scene ({error})", error=error)
             raise CannotCapture(strange) from error
         except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
             raise CannotCapture(_reason(error, address, self._settings)) from error

@@ -11,7 +11,7 @@ import logging
 import socket
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -19,7 +19,7 @@ from aiohttp import web
 
 from lab.apiserver import access, discovery, openapi, requests, reviews, table
 from lab.apiserver.access import Call, User
-from lab.apiserver.errors import ApiError, Object, expired, method_not_allowed, too_new
+from lab.apiserver.errors import ApiError, Object, bad_request, expired, method_not_allowed, too_new
 from lab.apiserver.registry import REVIEWS, Resource
 from lab.apiserver.requests import Target
 from lab.apiserver.selectors import Selector, parse_fields, parse_labels
@@ -38,8 +38,12 @@ class ApiServer:
     """A store over HTTP. `tokens` maps bearer tokens to users; whoever has none is anonymous. `calls` are the
     requests for resources, oldest first (of the last 100,000), refused ones included."""
 
-    def __init__(self, store: Store, tokens: Mapping[str, User]) -> None:
+    def __init__(
+        self, store: Store, tokens: Mapping[str, User], log: Callable[[str], str | None] = lambda pod: None
+    ) -> None:
+        """log: what the container of a pod of this name has written; None where nothing runs in it."""
         self.store = store
+        self._logged = log
         self.tokens = tokens
         self.calls: deque[Call] = deque(maxlen=_REMEMBERED_CALLS)
         self._writer = Writer(store)
@@ -118,6 +122,9 @@ class ApiServer:
         if review is not None:
             return await self._review(request, user, review)
         resource = self.store.registry.by_path(target.group, target.version, target.plural)
+        if resource is not None and (target.plural, target.subresource, verb) == ("pods", "log", "get"):
+            self.store.peek(resource, target.name, target.namespace)
+            return self._written(request, target)
         if resource is None or (target.subresource and not (target.subresource == "status" and resource.has_status)):
             return _page_not_found()
         if resource.namespaced is False and target.namespace and target.plural != "namespaces":
@@ -135,6 +142,15 @@ class ApiServer:
         if verb in ("create", "update", "patch"):
             return await self._write(request, user, resource, target, verb)
         raise method_not_allowed()
+
+    def _written(self, request: web.Request, target: Target) -> web.Response:
+        text = self._logged(target.name)
+        if text is None or requests.truth(request.query, "previous"):
+            container = request.query.get("container", "")
+            raise bad_request(f'container "{container}" in pod "{target.name}" is not available')
+        lines = text.splitlines(keepends=True)[-(requests.number(request.query, "tailLines") or len(text)) :]
+        most = requests.number(request.query, "limitBytes") or len(text)
+        return web.Response(text="".join(lines)[:most], content_type="text/plain")
 
     # ---- what is no resource -----------------------------------------------------------------------------------
 
