@@ -27,11 +27,11 @@ from bot.cards import Cards
 from bot.conversation import Conversation, Investigate
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.in_slack import WORDS, Answers, Opened
-from bot.journal import Job, Journal
+from bot.journal import Click, Job, Journal
 from bot.language import ENGLISH, Language
 from bot.policies import Judge, Policies
 from bot.reply import blocks
-from bot.reply.blocks import escape
+from bot.reply.blocks import Deciding, escape
 from bot.second_look import second_look
 from bot.slack import SLACK_API, Identity, Slack, escape_but_mentions, others, web_client
 from facts import say
@@ -57,6 +57,10 @@ _TIMESTAMP = re.compile(r"[0-9]{10}")
 _SIGNATURE = re.compile(r"v0=[0-9a-f]{64}")
 
 NOT_KEPT = "I cannot keep your question safe (the disk refuses), so I did not take it. Please tell who runs me."
+CLICK_NOT_KEPT = (
+    "I cannot keep your decision safe (the disk refuses), so I did not take it, and nothing was changed. Please tell "
+    "who runs me."
+)
 
 OWN_ONLY = "I answer people of my own workspace only."
 
@@ -150,7 +154,10 @@ class App:
         try:
             for job in await asyncio.to_thread(self._journal.unfinished):
                 log.info("answering %s, accepted before the restart", job.id)
-                self._spawn(self._conversation.answer(job), f"question {job.id}")
+                if isinstance(job, Click):
+                    self._spawn(self._carry_out(job, again=True), f"click {job.id}")
+                else:
+                    self._spawn(self._conversation.answer(job), f"question {job.id}")
             await serve(bolt, stop)
         finally:
             capturing.cancel()
@@ -212,10 +219,12 @@ class App:
             await ack(text=escape(speech.help_text(f"{COMMAND} ")))
             return
         place = Place(channel=body["channel_id"], user=body["user_id"], response_url=body.get("response_url", ""))
+        if click := self._decision(said, place, f"command-{secrets.token_hex(8)}"):
+            await self._take(ack, click)
+            return
         if said.word != "why":
             work = self._spawn(self._say(said, place), f"{COMMAND} {said.word}")
-            # Some words take long. A decision that is slow is told to have failed, and told as it is later.
-            await asyncio.wait({work}, timeout=None if said.word in _DECISIONS else ACKNOWLEDGED_S)
+            await asyncio.wait({work}, timeout=ACKNOWLEDGED_S)  # some words take long
             await ack()
             return
         job = Job(
@@ -276,6 +285,11 @@ class App:
             if accepted is None:
                 return self._tell(self._language(say(NOT_KEPT)), place)
             return self._conversation.answer(job) if accepted else None
+        if said is not None and (click := self._decision(said, place, identity)):
+            accepted = await self._accept(click)
+            if accepted is None:
+                return self._tell(self._language(say(CLICK_NOT_KEPT)), place)
+            return self._carry_out(click) if accepted else None
         if not await asyncio.to_thread(self._journal.first, identity):
             return None
         if said is not None and said.word in ("capture", "policy", *WORDS) and not place.thread:
@@ -287,21 +301,51 @@ class App:
             self._spawn(work, "a mention")
 
     async def _on_approve(self, ack: AsyncAck, body: Body) -> None:
-        await self._acknowledge(ack, self._spawn(self._click(body, Phase.APPROVED), "an approval"))
+        place, container = _place_of_click(body), body["container"]
+        click = Click(
+            id=f"click-{body['trigger_id']}",
+            request=str(body["actions"][0].get("value") or ""),
+            to=Phase.APPROVED,
+            user=place.user,
+            team=_team(body),
+            channel=place.channel,
+            thread=place.thread,
+            card=container["message_ts"],
+            response_url=place.response_url,
+        )
+        await self._take(ack, click)
 
     async def _on_reject(self, ack: AsyncAck, body: Body) -> None:
-        await self._acknowledge(ack, self._spawn(self._ask_reason(body), "a rejection"))
+        """A form opens within 3 s of its click or never, so whether it did is what is acknowledged: who clicks a bot
+        that dies before is told by Slack that it failed."""
+        await asyncio.wait({self._spawn(self._ask_reason(body), "a rejection")})
+        await ack()
 
     async def _on_reason(self, ack: AsyncAck, body: Body) -> None:
-        await self._acknowledge(ack, self._spawn(self._reject(body), "a rejection"))
+        view = body["view"]
+        name, channel, ts, thread = msgspec.json.decode(view["private_metadata"], type=tuple[str, str, str, str])
+        entered = view["state"]["values"][blocks.REASON][blocks.REASON].get("value") or ""
+        click = Click(
+            id=f"form-{body['trigger_id']}",
+            request=name,
+            to=Phase.REJECTED,
+            user=body["user"]["id"],
+            team=_team(body),
+            channel=channel,
+            thread=thread,
+            card=ts,
+            reason=" ".join(str(entered).split())[:REASON_MAX],
+        )
+        await self._take(ack, click)
 
-    async def _acknowledge(self, ack: AsyncAck, work: asyncio.Task[None]) -> None:
-        """What is done, not what will be: when this bot is killed in between, Slack tells the person that it failed.
-
-        So it does when it takes too long; what came of it is told once that is known.
-        """
-        await asyncio.wait({work})
+    async def _take(self, ack: AsyncAck, click: Click) -> None:
+        """What decides is on disk before it is acknowledged, and decided after that, however long the cluster takes."""
+        accepted = await self._accept(click)
+        if accepted is None:
+            await self._tell(self._language(say(CLICK_NOT_KEPT)), _place_of(click))
         await ack()
+        if accepted:
+            self._spawn(self._carry_out(click), f"click {click.id}")
 
     async def _on_choose(self, ack: AsyncAck, body: Body) -> None:
         """One of the names that could have been meant: the same message becomes the answer to that."""
@@ -332,19 +376,13 @@ class App:
 
     # -- what they lead to ------------------------------------------------------------------------------------------
 
-    async def _accept(self, job: Job) -> bool | None:
+    async def _accept(self, job: Job | Click) -> bool | None:
         """True: on disk now. False: it had been accepted before. None: it cannot be kept, so it is not accepted."""
         try:
             return await asyncio.to_thread(self._journal.accept, job)
         except OSError as error:
-            log.error("a question cannot be kept: %s", error)
+            log.error("%s cannot be kept: %s", job.id, error)
             return None
-
-    async def _click(self, body: Body, to: Phase) -> None:
-        clicked = await self._clicked(body, to)
-        if clicked is not None:
-            name, place, shown = clicked
-            await self._decide(name, to, place, shown=shown)
 
     async def _clicked(self, body: Body, to: Phase) -> tuple[str, Place, Shown] | None:
         """What was clicked by whom; None when it was a stranger, who was told."""
@@ -377,9 +415,9 @@ class App:
             await self._tell(escape(error.sentence), place)
             return
         if refused is not None:
-            if refused.request is not None:
-                await self._cards.draw(refused.request)
             await self._tell(escape_but_mentions(self._language(refused.sentence)), place)
+            if refused.request is not None:
+                self._spawn(self._cards.draw(refused.request), "a card")
             return
         about = msgspec.json.encode([name, *shown, place.thread]).decode()
         try:
@@ -393,32 +431,69 @@ class App:
             )
             await self._tell(escape(self._language(words)), place)
 
-    async def _reject(self, body: Body) -> None:
-        name, channel, ts, thread = msgspec.json.decode(
-            body["view"]["private_metadata"], type=tuple[str, str, str, str]
+    def _decision(self, said: speech.Said, place: Place, identity: str) -> Click | None:
+        """What these words decide; None when they decide nothing, or too much at once."""
+        to = _DECISIONS.get(said.word)
+        if to is None or not said.rest or (to is Phase.APPROVED and len(said.rest) > 1):
+            return None
+        return Click(
+            id=identity,
+            request=said.rest[0],
+            to=to,
+            user=place.user,
+            team=self._me.team,
+            channel=place.channel,
+            thread=place.thread,
+            reason=" ".join(said.rest[1:])[:REASON_MAX],
+            response_url=place.response_url,
         )
-        place = Place(channel=channel, user=body["user"]["id"], thread=thread)
-        if await self._strange(body, name, Phase.REJECTED, place, (channel, ts)):
-            return
-        entered = body["view"]["state"]["values"][blocks.REASON][blocks.REASON].get("value") or ""
-        reason = " ".join(str(entered).split())[:REASON_MAX]
-        await self._decide(name, Phase.REJECTED, place, reason=reason, shown=(channel, ts))
 
-    async def _decide(
-        self, name: str, to: Phase, place: Place, *, reason: str = "", shown: tuple[str, str] | None = None
-    ) -> None:
-        person = Person(id=place.user, via="slack")
+    async def _carry_out(self, click: Click, *, again: bool = False) -> None:
+        """Decide, and tell who clicked what the card does not. again: a bot that died may have decided it."""
+        if not click.told and (told := await self._decided(click, again)):
+            click = msgspec.structs.replace(click, told=told)
+            try:
+                await asyncio.to_thread(self._journal.update, click)
+            except OSError as error:
+                log.warning("%s is told, which cannot be kept: %s", click.id, error)
+        if click.told:
+            await self._tell(click.told, _place_of(click))
+        await asyncio.to_thread(self._journal.finish, click)
+
+    async def _decided(self, click: Click, again: bool) -> str:
+        """Decides, draws the card as it is then, and gives what who clicked is to be told, as markup."""
+        name, to, person = click.request, Phase(click.to), Person(id=click.user, via="slack")
+        shown = (click.channel, click.card) if click.card else None
+        if click.team != self._me.team:
+            refusal = others()
+            await self._approvals.note_refusal(name, f"{to}: {refusal}", person, shown)
+            return self._language(refusal)
+        deciding = self._approvals.decide(name, to, person, reason=click.reason, shown=shown, again=again)
         try:
-            decision = await self._approvals.decide(name, to, person, reason=reason, shown=shown)
+            if shown:
+                deciding = self._cards.while_deciding(name, click.card, Deciding(to, click.user), deciding)
+            decision = await deciding
         except StoreError as error:
-            await self._tell(escape(error.sentence), place)
-            return
-        log.info("%s by %s in %s: %s", to, place.user, place.channel, decision.sentence)
+            if not shown or error.denied:
+                return escape(error.sentence)
+            undecided = say(
+                "{why} So your click has decided nothing that I know of; the card shows its buttons again.",
+                why=error.sentence,
+            )
+            return escape(self._language(undecided))
+        except Exception:
+            log.exception("%s could not be decided", click.id)
+            broken = say(
+                "I could not decide on {name}: something in me broke, and the log has it under {id}. Please try again.",
+                name=name,
+                id=click.id,
+            )
+            return escape(self._language(broken))
+        log.info("%s by %s in %s: %s", to, click.user, click.channel, decision.sentence)
         if decision.request is not None:
             # A click that changed nothing may have been made on a card that lags behind.
             await self._cards.draw(decision.request)
-        if not decision.changed or shown is None:
-            await self._tell(escape_but_mentions(self._language(decision.sentence)), place)
+        return "" if decision.changed and shown else escape_but_mentions(self._language(decision.sentence))
 
     async def _say(self, said: speech.Said, place: Place) -> None:
         """The words that are answered to one person at once."""
@@ -460,12 +535,8 @@ class App:
             which = say("Which one? {usage}", usage=speech.HELP[said.word])
             await self._tell(escape(self._language(which)), place)
         else:
-            to = _DECISIONS[said.word]
-            if to is Phase.APPROVED and len(said.rest) > 1:
-                one = say("One at a time: {usage}", usage=speech.HELP[said.word])
-                await self._tell(escape(self._language(one)), place)
-                return
-            await self._decide(said.rest[0], to, place, reason=" ".join(said.rest[1:])[:REASON_MAX])
+            one = say("One at a time: {usage}", usage=speech.HELP[said.word])
+            await self._tell(escape(self._language(one)), place)
 
     async def _looked_up(self, said: speech.Said, place: Place) -> str:
         """What `fixes` and `audit` answer, escaped. Raises StoreError, UserError."""
@@ -614,6 +685,10 @@ async def _well_formed(request: web.Request, handler: Callable[[web.Request], Aw
     ):
         return web.Response(status=401)
     return await handler(request)
+
+
+def _place_of(click: Click) -> Place:
+    return Place(channel=click.channel, user=click.user, thread=click.thread, response_url=click.response_url)
 
 
 def _place_of_click(body: Body) -> Place:

@@ -101,17 +101,25 @@ class Approvals:
         return self._audit
 
     async def decide(
-        self, name: str, to: Phase, person: Person, *, reason: str = "", shown: Shown | None = None
+        self,
+        name: str,
+        to: Phase,
+        person: Person,
+        *,
+        reason: str = "",
+        shown: Shown | None = None,
+        again: bool = False,
     ) -> Decision:
         """Approve, reject or cancel (`to`) the request. Never raises for a refusal, only StoreError when nothing can be
         read.
 
         shown: channel and ts of the message that was clicked; a request speaks through its own card only. Without it
-        `name` is what somebody wrote.
+        `name` is what somebody wrote. again: who died in the middle of the same decision may have made it.
         """
         name = name if shown else meant(name) or name
         try:
-            decision = await self._decide(name, to, person, reason, shown)
+            made = await self._made_before(name, to, person) if again else None
+            decision = made or await self._decide(name, to, person, reason, shown)
         except StoreError as error:
             if error.denied:  # by the cluster, where this list would have let them
                 await self.note_refusal(name, f"{IN_WORDS[to]}: {error.sentence}", person, shown)
@@ -184,6 +192,21 @@ class Approvals:
             await self._audit.append(record)
         except AuditError as error:
             log.warning("not in the audit trail: %s: %s: %s", person.id, text, error.sentence)
+
+    async def _made_before(self, name: str, to: Phase, person: Person) -> Decision | None:
+        """This very decision, where the request tells of it. Raises StoreError."""
+        if not NAME.fullmatch(name):
+            return None
+        try:
+            request = await self._store.get(name)
+        except StoreError as error:
+            if error.missing:
+                return None
+            raise
+        event = last_event(request, to)
+        if event is None or event.by is None or (event.by.via, event.by.id) != (person.via, person.id):
+            return None
+        return Decision(True, f"{name} is {IN_WORDS[request.status.phase]}.", request)
 
     async def _decide(self, name: str, to: Phase, person: Person, reason: str, shown: Shown | None) -> Decision:
         judged = await self._judge(name, to, person, shown)

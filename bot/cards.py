@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
+from collections import defaultdict
 from collections.abc import Coroutine
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from bot.errors import UserError
 from bot.language import ENGLISH, Language
 from bot.reply import blocks
-from bot.reply.blocks import Message, escape
+from bot.reply.blocks import Deciding, Message, escape
 from bot.second_look import Look
 from bot.slack import Slack
 from facts import say
@@ -39,8 +41,13 @@ log = logging.getLogger(__name__)
 
 MOVER_S = 1.0  # whoever moved a request writes that down; this is for what was left out
 AGAIN_S = (2.0, 10.0, 60.0, 300.0, 900.0)  # after the client's own retries, and only until it is clear: never
-Shows = tuple[str, str, bool, bool, Waits | None]
+AT_ONCE_S = 0.25  # a click that is decided within this needs no drawing of its own
+REPAINT_S = 200.0  # a watch ends after 240 s, and what it lists then may have been painted over by a bot that died
 RECENT = timedelta(hours=24)  # older ends were drawn long ago
+JUST_ENDED = timedelta(minutes=10)
+
+T = TypeVar("T")
+Shows = tuple[str, str, bool, bool, Waits | None]
 
 
 class Cards:
@@ -60,7 +67,9 @@ class Cards:
         self._approvers = approvers
         self._look = look
         self._language = language
-        self._drawn: dict[str, Shows] = {}  # name -> what the card shows (_shows)
+        self._drawn: dict[str, tuple[Shows, float]] = {}  # name -> what the card shows (_shows), since when
+        self._known: dict[str, FixRequest] = {}  # those that are open, as they were told of last
+        self._deciding: defaultdict[str, list[Deciding]] = defaultdict(list)  # name -> clicks that are being decided
         self._drawing: dict[str, asyncio.Lock] = {}
         self._timers: dict[str, asyncio.Task[None]] = {}
         self._looks: dict[str, asyncio.Task[None]] = {}
@@ -87,6 +96,7 @@ class Cards:
                 {entry.who for entry in self._approvers.entries_for(request.spec.kind) if not entry.kubernetes}
             ),
             four_eyes=not self._approvers.allow_self,
+            deciding=next(reversed(self._deciding.get(request.name, ())), None),
             language=self._language,
         )
 
@@ -128,23 +138,55 @@ class Cards:
         )
         return Message(text=self._language(text), blocks=[])
 
-    async def draw(self, request: FixRequest) -> None:
-        """Make the card show the request as it is now; nothing when it already does. Never raises for Slack."""
+    async def while_deciding(self, name: str, card_ts: str, deciding: Deciding, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` gives, which decides on a click on this card. Unless that is quick the card says so meanwhile and
+        has no buttons. Afterwards the caller draws the request as it is; the buttons are back when `work` cannot tell.
+        """
+        decision = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({decision}, timeout=AT_ONCE_S)
+            known = self._known.get(name)
+            card = known.status.slack if known else None
+            if known and card and card.ts == card_ts and known.status.phase is Phase.PENDING and not decision.done():
+                self._deciding[name].append(deciding)
+                try:
+                    # Without the lock: who has it may be waiting for the cluster.
+                    await self._slack.update(card.channel, card.ts, self.message(known))
+                    await asyncio.wait({decision})
+                except UserError as error:
+                    log.warning("the card of %s keeps its buttons while it is decided: %s", name, error.sentence)
+                finally:
+                    self._deciding[name].remove(deciding)
+                    self._drawn.pop(name, None)  # whatever is drawn next comes after this
+            return await decision
+        except StoreError:
+            if known := self._known.get(name):
+                await self.draw(known, read=False)
+            raise
+        finally:
+            decision.cancel()
+
+    async def draw(self, request: FixRequest, *, read: bool = True) -> None:
+        """Make the card show the request as it is now; nothing when it already does. Never raises for Slack.
+
+        read: not where the cluster was asked in vain just now.
+        """
         if request.status.slack is None:
             return
         async with self._drawing.setdefault(request.name, asyncio.Lock()):
             # Read inside the lock: of two drawings at once the later one must not be the older truth.
-            with contextlib.suppress(StoreError):
-                request = await self._store.get(request.name)
+            if read:
+                with contextlib.suppress(StoreError):
+                    request = await self._store.get(request.name)
             card = request.status.slack
             if card is None:
                 return
             shows = _shows(request, card)
-            if self._drawn.get(request.name) == shows:
+            if request.name in self._drawn and self._drawn[request.name][0] == shows:
                 return
             try:
                 await self._slack.update(card.channel, card.ts, self.message(request))
-                self._drawn[request.name] = shows
+                self._drawn[request.name] = shows, time.monotonic()
                 self._failed.pop(request.name, None)
             except UserError as error:
                 log.warning("the card of %s is not up to date: %s", request.name, error.sentence)
@@ -178,6 +220,7 @@ class Cards:
                 if seen == "deleted":
                     self._forget(request.name)
                 elif self._matters(request):
+                    self._know(request, listed=seen == "listed")
                     self._write_down(request)
                     self._expire_in_time(request)
                     if request.status.slack is None:
@@ -192,13 +235,25 @@ class Cards:
                 task.cancel()
 
     def _matters(self, request: FixRequest) -> bool:
-        if request.open or request.name in self._drawn:
-            return True
+        return request.name in self._drawn or self._ended_within(request, RECENT)
+
+    def _know(self, request: FixRequest, *, listed: bool) -> None:
+        if request.open:
+            self._known[request.name] = request
+        else:
+            self._known.pop(request.name, None)
+        _, since = self._drawn.get(request.name, (None, 0.0))
+        if listed and time.monotonic() - since > REPAINT_S and self._ended_within(request, JUST_ENDED):
+            self._drawn.pop(request.name, None)
+
+    def _ended_within(self, request: FixRequest, time_ago: timedelta) -> bool:
+        """Whether it has not ended, or only just."""
         with contextlib.suppress(ValueError, TypeError):
-            return self._store.now() - moment(request.status.finished_at) < RECENT
+            return request.open or self._store.now() - moment(request.status.finished_at) < time_ago
         return False
 
     def _forget(self, name: str) -> None:
+        self._known.pop(name, None)
         self._drawn.pop(name, None)
         self._drawing.pop(name, None)
         self._written.pop(name, None)

@@ -1,4 +1,5 @@
-"""Questions that were accepted and not yet answered; without it a restart would leave somebody waiting for ever."""
+"""What was accepted and not yet answered: questions, and clicks that decide; without it a restart would leave somebody
+waiting for ever."""
 
 from __future__ import annotations
 
@@ -30,21 +31,38 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     answer: str = ""  # ts of the message that is updated, once it was posted
 
 
+class Click(msgspec.Struct, frozen=True, kw_only=True):
+    """One accepted click, form or word that decides on a fix: everything needed to decide later, in another process."""
+
+    id: str
+    request: str  # name of the FixRequest, as it was clicked or written
+    to: str  # the fixes.request.Phase it is to be in
+    user: str
+    team: str  # whose member this user is
+    channel: str
+    thread: str = ""
+    card: str = ""  # ts of the message that was clicked; "" for words
+    reason: str = ""
+    response_url: str = ""
+    told: str = ""  # what came of it, once that is known: what has been told decides nothing any more
+
+
 class Journal:
-    """One file a question: in `jobs` until it is answered, then for a day in `done`. Every method blocks for a disk."""
+    """One file each: in `jobs` or `clicks` until it is answered, then for a day in `done`. All methods block for a disk."""
 
     def __init__(self, state: Path | None) -> None:
         if state is None:
             state = Path(tempfile.mkdtemp(prefix="calico-why-"))
             weakref.finalize(self, shutil.rmtree, state, ignore_errors=True)  # nobody asked to keep anything
         self._directory = state / "journal"
-        self._jobs, self._done = self._directory / "jobs", self._directory / "done"
-        for directory in (self._jobs, self._done):
+        self._open: dict[type[Job | Click], Path] = {Job: self._directory / "jobs", Click: self._directory / "clicks"}
+        self._done = self._directory / "done"
+        for directory in (*self._open.values(), self._done):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def accept(self, job: Job) -> bool:
-        """True once the question is on disk; False when it had been accepted before. Raises OSError."""
-        path = self._jobs / _file(job.id)
+    def accept(self, job: Job | Click) -> bool:
+        """True once it is on disk; False when it had been accepted before. Raises OSError."""
+        path = self._open[type(job)] / _file(job.id)
         if (self._done / path.name).exists():
             return False
         whole = self._write(job)
@@ -54,7 +72,7 @@ class Journal:
             return False
         finally:
             whole.unlink()
-        _sync(self._jobs)
+        _sync(path.parent)
         return True
 
     def first(self, identity: str) -> bool:
@@ -65,36 +83,39 @@ class Journal:
             return False
         return True
 
-    def update(self, job: Job) -> None:
-        """The same question with more known about it. Raises OSError."""
-        self._write(job).replace(self._jobs / _file(job.id))
-        _sync(self._jobs)
+    def update(self, job: Job | Click) -> None:
+        """The same with more known about it. Raises OSError."""
+        directory = self._open[type(job)]
+        self._write(job).replace(directory / _file(job.id))
+        _sync(directory)
 
-    def finish(self, job: Job) -> None:
+    def finish(self, job: Job | Click) -> None:
         """Answered: it will not be resumed, and a second delivery of it is still known. Raises OSError."""
         with contextlib.suppress(FileNotFoundError):
-            (self._jobs / _file(job.id)).replace(self._done / _file(job.id))
+            (self._open[type(job)] / _file(job.id)).replace(self._done / _file(job.id))
             os.utime(self._done / _file(job.id))
 
-    def unfinished(self) -> list[Job]:
+    def unfinished(self) -> list[Job | Click]:
         """What to resume, oldest first. A file that cannot be read is set aside and logged.
 
         What is older than a day goes: nobody waits for that answer any more, and nothing is delivered twice that late.
         """
-        for path in (*self._done.iterdir(), *self._jobs.iterdir()):
-            if time.time() - path.stat().st_mtime > KEPT_S:
-                path.unlink(missing_ok=True)
+        for directory in (self._done, *self._open.values()):
+            for path in directory.iterdir():
+                if time.time() - path.stat().st_mtime > KEPT_S:
+                    path.unlink(missing_ok=True)
+        kept = [(path, kind) for kind, directory in self._open.items() for path in directory.glob("*.json")]
         found = []
-        for path in sorted(self._jobs.glob("*.json"), key=lambda path: path.stat().st_mtime):
+        for path, kind in sorted(kept, key=lambda one: one[0].stat().st_mtime):
             try:
-                found.append(msgspec.json.decode(path.read_bytes(), type=Job))
+                found.append(msgspec.json.decode(path.read_bytes(), type=kind))
             except msgspec.MsgspecError as error:
-                log.warning("an accepted question cannot be read and is set aside: %s: %s", path, error)
+                log.warning("what was accepted cannot be read and is set aside: %s: %s", path, error)
                 path.replace(path.with_suffix(".broken"))
         return found
 
-    def _write(self, job: Job) -> Path:
-        descriptor, name = tempfile.mkstemp(dir=self._jobs, suffix=".part")
+    def _write(self, job: Job | Click) -> Path:
+        descriptor, name = tempfile.mkstemp(dir=self._open[type(job)], suffix=".part")
         with os.fdopen(descriptor, "wb") as file:
             file.write(msgspec.json.encode(job))
             file.flush()

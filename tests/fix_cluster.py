@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -10,15 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from aiohttp import web
 
 from fixes.store import FixStore, connect
 from lab.apiserver import ApiServer, Store, User
 from lab.apiserver.kubeconfig import kubeconfig
+from lab.apiserver.requests import Target
 
 NAMESPACE = "calico-why"
 FIXES = Path(__file__).parents[1] / "fixes"
 CRDS = [FIXES / name for name in ("fixrequest.yaml", "auditrecord.yaml")]
 POLICIES = FIXES / "admission.yaml"
+
+
+class Slow:
+    """An API server that does not answer until `go`; `asked` has happened once something waits for it."""
+
+    def __init__(self) -> None:
+        self.go, self.asked = asyncio.Event(), asyncio.Event()
 
 
 @dataclass
@@ -36,6 +46,22 @@ class FixCluster:
         path = self.directory / f"kubeconfig-{user}"
         path.write_text(kubeconfig(self.url, f"token-{user}", cluster="test"))
         return str(path)
+
+    def slow(self, *, done: bool = False) -> Slow:
+        """From now on nothing but watches is answered. done: writes are made, and only their answers wait."""
+        slow, resource = Slow(), self.server._resource
+
+        async def held(request: web.Request, user: User, target: Target) -> web.StreamResponse:
+            verb = target.verb(request.method, request.query)
+            if verb == "watch" or (done and verb in ("get", "list")):
+                return await resource(request, user, target)
+            answer = await resource(request, user, target) if done else None
+            slow.asked.set()
+            await slow.go.wait()
+            return answer or await resource(request, user, target)
+
+        self.server._resource = held  # type: ignore[method-assign]
+        return slow
 
     @contextlib.asynccontextmanager
     async def store(

@@ -143,38 +143,3 @@ async def test_after_a_start_the_cards_of_what_is_over_keep_nothing_else_waiting
         (request,) = [one for one in await room.store.all() if one.open]
         await room.store.transition(request.name, Phase.CANCELLED, message="by hand")
         await room.slack.wait_for(lambda: ts not in with_buttons(room))
-
-
-async def test_a_click_is_acknowledged_once_it_has_decided(room: Room) -> None:
-    """Whoever clicks while the bot dies is told by Slack that it failed, and clicks again."""
-    async with room.bot():
-        await room.ask()
-        request, _, ts = await room.card()
-        await room.slack.wait_for(lambda: with_buttons(room) == [ts])
-        clicked = await room.slack.click("bo", ROOM, ts, BUTTON)
-        kept = room.cluster.objects.get("fixrequests", request.name, room.store.namespace)
-        assert kept["status"]["phase"] == "Approved" or clicked.result != "ok"
-
-
-@pytest.mark.parametrize("words", [False, True])
-async def test_a_decision_that_takes_too_long_is_told_to_have_failed_and_what_came_of_it_later(
-    room: Room, monkeypatch: pytest.MonkeyPatch, words: bool
-) -> None:
-    async with room.bot():
-        await room.ask()
-        request, thread, ts = await room.card()
-        await room.slack.wait_for(lambda: with_buttons(room) == [ts])
-        answering = asyncio.Event()
-
-        async def silent(name: str) -> FixRequest:
-            await answering.wait()
-            raise StoreError("The API server cannot be reached.")
-
-        monkeypatch.setattr(room.store, "get", silent)
-        if words:
-            taken = await room.slack.slash("bo", ROOM, f"/calico approve {request.name}")
-        else:
-            taken = await room.slack.click("bo", ROOM, ts, BUTTON)
-        assert taken.result in ("operation_timeout", "dispatch_failed")
-        answering.set()
-        await room.whisper("bo", "cannot be reached", None if words else thread)

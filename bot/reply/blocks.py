@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -79,8 +79,19 @@ _PHASES_OF_CAPTURES = {
     "Unknown": ":grey_question: interrupted: whether there is a file is not known",
 }
 _EVENTS_OF_CAPTURES = {**_EVENTS, "Running": "begun", "Verified": "captured"}
+_DECIDING = {
+    "Approved": ":hourglass_flowing_sand: approving: {person} clicked, and the cluster has not answered yet",
+    "Rejected": ":hourglass_flowing_sand: rejecting: {person} gave a reason, and the cluster has not answered yet",
+}
 _SLACK_ID = re.compile(r"[UW][A-Z0-9]{2,30}")
 _GROUP_ID = re.compile(r"S[A-Z0-9]{2,30}")
+
+
+class Deciding(NamedTuple):
+    """What is being decided right now, and who did that."""
+
+    to: str  # the phase it is to be in
+    user: str  # Slack id
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -290,7 +301,7 @@ def _path(investigation: Investigation, language: Language) -> Message:
     blocks += [_context([escape(wording.lost(leg, language))]) for _, leg in named if leg.lost]
     remedies = dict.fromkeys(wording.remedy(one, language) for one in diagnosis.causes)
     blocks += [_section(f"*{language(say('Do now'))}:* {escape(one)}") for one in remedies]
-    if diagnosis.verdict == "unknown" and (step := wording.next_step(diagnosis.blind, language)):
+    if diagnosis.verdict == "unknown" and (step := wording.next_step(investigation, language)):
         blocks.append(_section(f"*{language(say('Next'))}:* {escape(step)}"))
     told = "; ".join(wording.ends(name, leg, language) for name, leg in named)
     title = say("The path: {legs}", legs=told) if told else say("The path is not known")
@@ -349,11 +360,13 @@ def fix_card(
     *,
     approvers: Sequence[str] = (),
     four_eyes: bool = True,
+    deciding: Deciding | None = None,
     language: Language = ENGLISH,
 ) -> Message:
     """The card of a FixRequest (its custom resource) as it stands at `now`. Buttons only while it can be decided.
 
-    approvers: Slack ids of users and groups who may decide. four_eyes: not the one who asked.
+    approvers: Slack ids of users and groups who may decide. four_eyes: not the one who asked. deciding: a click that is
+    not decided yet.
     """
     spec: Mapping[str, Any] = request.get("spec") or {}
     status: Mapping[str, Any] = request.get("status") or {}
@@ -368,6 +381,8 @@ def fix_card(
     capture = spec.get("kind") == CAPTURE
     known = say(_PHASES_OF_CAPTURES[shown] if capture else PHASES[shown]) if shown in PHASES else escape(shown)
     state = language(known)
+    if open_until and deciding:
+        state = language(say(_DECIDING[deciding.to], person=who(deciding.user)))
     waits: Mapping[str, Any] = status.get("waits") or {} if shown == "Approved" else {}
     if waits.get("until"):
         second = say(":hourglass_flowing_sand: approved; the second look is at {time}", time=when(str(waits["until"])))
@@ -396,7 +411,7 @@ def fix_card(
     ]
     if story := _story(status, str(spec.get("node") or ""), language, capture=capture):
         blocks.append(_lines(story, language))
-    if open_until:
+    if open_until and not deciding:
         question = say("Approve this capture?") if capture else say("Approve this change?")
         blocks.append(_buttons(name, title, str(spec.get("blastRadius") or ""), question, language))
     return _message(f"{title}: {state.split(': ', 1)[-1]}", blocks, language, request=name)
