@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -9,7 +10,19 @@ import msgspec
 from bot.investigate import Investigation
 from facts import Cause, Diagnosis
 from fixes.kind import ClusterKind, Kind, kinds
-from fixes.request import LIFETIME, Evidence, FixRequest, Person, Phase, Spec, digest, document, expired, stamp
+from fixes.request import (
+    LIFETIME,
+    Evidence,
+    FixRequest,
+    Person,
+    Phase,
+    Spec,
+    digest,
+    document,
+    expired,
+    moment,
+    stamp,
+)
 from fixes.store import FixStore
 
 
@@ -30,12 +43,17 @@ async def requested(investigation: Investigation, store: FixStore, requested_by:
         for cause in (*investigation.diagnosis.causes, *_warnings(investigation.diagnosis))
         for proposal in _proposals(cause, investigation, store, requested_by)
     ]
-    if not proposals:
+    return await made(proposals, store)
+
+
+async def made(specs: Sequence[Spec], store: FixStore) -> list[FixRequest]:
+    """The requests for these changes: for each the one that is open already, or a new one. Raises StoreError."""
+    if not specs:
         return []
     # The newest first: of two the older one is kept, whose card hangs longer.
     open_ones = {_change(one.spec): one for one in await store.all() if _lives(one, store.now())}
     found: dict[str, FixRequest] = {}
-    for spec in proposals:
+    for spec in specs:
         change = _change(spec)
         found[change] = open_ones.get(change) or found.get(change) or await store.create(spec)
     return list(found.values())
@@ -75,13 +93,36 @@ def _spec(
     store: FixStore,
     requested_by: Person,
 ) -> Spec:
-    node = cause.node
-    evidence = _evidence(cause, investigation.diagnosis)
-    now = store.now()
-    lifetime = LIFETIME
+    return specified(
+        kind,
+        arguments,
+        node=cause.node,
+        evidence=_evidence(cause, investigation.diagnosis),
+        investigation=investigation.id,
+        question=investigation.asked,
+        cluster=investigation.cluster,
+        requested_by=requested_by,
+        now=store.now(),
+    )
+
+
+def specified(
+    kind: Kind,
+    arguments: dict[str, str],
+    *,
+    node: str = "",
+    evidence: tuple[Evidence, ...],
+    investigation: str = "",
+    question: str,
+    cluster: str,
+    requested_by: Person,
+    now: datetime,
+) -> Spec:
+    """What is asked for. A kind that looks twice (again_after_s) has its first look now, unless `seen_at` is given."""
+    due = now
     if "again_after_s" in arguments:  # it must be seen twice (fixes.looks), and the second look be approved in time
         arguments = {"seen_at": stamp(now), **arguments}
-        lifetime += timedelta(seconds=int(arguments["again_after_s"]))
+        due = max(now, moment(arguments["seen_at"]) + timedelta(seconds=int(arguments["again_after_s"])))
     return Spec(
         kind=kind.name,
         node=node,
@@ -93,10 +134,10 @@ def _spec(
         undo=kind.undo(arguments, node),
         requested_by=requested_by,
         requested_at=stamp(now),
-        expires_at=stamp(now + lifetime),
-        investigation=investigation.id,
-        question=investigation.asked,
-        cluster=investigation.cluster,
+        expires_at=stamp(due + LIFETIME),
+        investigation=investigation,
+        question=question,
+        cluster=cluster,
     )
 
 

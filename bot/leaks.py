@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,30 +28,53 @@ async def with_routes(cluster: Cluster, probes: Probes, known: Sequence[Fact]) -
 
 
 async def _asked(cluster: Cluster, probes: Probes, leaked: LeakedAddresses) -> LeakedAddresses:
+    told = await routes(cluster, probes, [leaked.address, *(one.address for one in leaked.others)])
+    if told is None:
+        return leaked
+    nodes = told.nodes
+    return msgspec.structs.replace(
+        leaked,
+        no_route_on=nodes if told.unrouted(leaked.address) else (),
+        others=tuple(msgspec.structs.replace(one, unrouted=told.unrouted(one.address)) for one in leaked.others),
+        asked=nodes if leaked.others else (),
+    )
+
+
+class Routes(NamedTuple):
+    """What the nodes said of routes to addresses. Both mappings are by address, nodes in their order."""
+
+    nodes: tuple[str, ...]  # all of the cluster
+    silent: Mapping[str, tuple[str, ...]]  # who did not tell
+    routed: Mapping[str, tuple[str, ...]]  # who has a route to a pod of its own there
+
+    def unrouted(self, address: str) -> bool:
+        """Every node told, and none has one."""
+        return not self.silent[address] and not self.routed[address]
+
+
+async def routes(cluster: Cluster, probes: Probes, addresses: Sequence[str]) -> Routes | None:
+    """Asks every node of the cluster; None where nobody knows which those are."""
     try:
         nodes = await cluster.api.pages("/api/v1/nodes")
     except (Missing, Refused, Unreachable, UserError):
-        return leaked
+        return None
     nodes_at = {str(node["metadata"]["name"]): _internal(node) for node in nodes}
-    wanted = [leaked.address, *(one.address for one in leaked.others)]
-    family = 6 if ":" in leaked.address else 4
-    ways = tuple(Way(destination=address) for address in wanted)
-    asks = [NodeAsk(node=name, family=family, felix=False, tunnel_device="", ways=ways) for name in nodes_at]
-    looks: dict[str, list[RouteLookup]] = {address: [] for address in wanted}
-    for fact in await probes.ask(asks, nodes_at):
-        if isinstance(fact, RouteLookup) and not fact.source and fact.destination in looks:
-            looks[fact.destination].append(fact)
-
-    def unrouted(address: str) -> bool:
-        told = looks[address]
-        return {fact.node for fact in told} == set(nodes_at) and not any(_to_pod(fact) for fact in told)
-
-    everywhere = tuple(sorted(nodes_at))
-    return msgspec.structs.replace(
-        leaked,
-        no_route_on=everywhere if unrouted(leaked.address) else (),
-        others=tuple(msgspec.structs.replace(one, unrouted=unrouted(one.address)) for one in leaked.others),
-        asked=everywhere if leaked.others else (),
+    looks: dict[str, list[RouteLookup]] = {address: [] for address in addresses}
+    for family in (4, 6):
+        ways = tuple(Way(destination=one) for one in addresses if (6 if ":" in one else 4) == family)
+        if not ways:
+            continue
+        asks = [NodeAsk(node=name, family=family, felix=False, tunnel_device="", ways=ways) for name in nodes_at]
+        for fact in await probes.ask(asks, nodes_at):
+            if isinstance(fact, RouteLookup) and not fact.source and fact.destination in looks:
+                looks[fact.destination].append(fact)
+    told = {address: {fact.node for fact in found} for address, found in looks.items()}
+    return Routes(
+        nodes=tuple(sorted(nodes_at)),
+        silent={address: tuple(sorted(nodes_at.keys() - nodes)) for address, nodes in told.items()},
+        routed={
+            address: tuple(sorted({fact.node for fact in found if _to_pod(fact)})) for address, found in looks.items()
+        },
     )
 
 

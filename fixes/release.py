@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -17,6 +18,9 @@ import msgspec
 from fixes.request import stamp
 
 Object = dict[str, Any]
+
+TUNNEL = re.compile(r"(vxlan|vxlan-v6|ipip|wireguard|wireguard-v6)-tunnel-addr-.*")  # handles of nodes' own addresses
+WINDOWS_RESERVED = "windows-reserved-ipam-handle"
 
 
 class Holding(NamedTuple):
@@ -42,6 +46,29 @@ def holding(spec: Mapping[str, Any], address: str) -> Holding:
     index = spec["allocations"][ordinal]
     sequence = (spec.get("sequenceNumberForAllocation") or {}).get(str(ordinal), 0)
     return Holding(ordinal, None if index is None else spec["attributes"][index], sequence)
+
+
+def kind_of(attribute: Mapping[str, Any], affinity: str = "") -> str:
+    """What an allocation is for: "pod" | "tunnel" | "service" | "machine" | "windows" | "shared" (it has two owners) |
+    "cooldown" (released, and kept back) | "" when nothing known stands in it (calico.md 1.2, 1.4).
+
+    affinity: of its block. Only a pod's is ever somebody's leak, and only that is released from here (2.3, P2).
+    """
+    about: Mapping[str, Any] = attribute.get("secondary") or {}
+    handle = str(attribute.get("handle_id") or "").split("\r")[0]
+    if attribute.get("releasedAt"):
+        return "cooldown"
+    if handle.lower() == WINDOWS_RESERVED or "note" in about:
+        return "windows"
+    if "service" in about or affinity.startswith("virtual:"):
+        return "service"
+    if any(key.startswith(("vm-", "vmi-", "vmim-")) for key in about) or ".vmi." in handle:
+        return "machine"
+    if about.get("type") or TUNNEL.fullmatch(handle):
+        return "tunnel"
+    if attribute.get("alternateOwnerAttrs"):
+        return "shared"
+    return "pod" if handle and about.get("namespace") and about.get("pod") else ""
 
 
 def fingerprint(attribute: Mapping[str, Any]) -> str:

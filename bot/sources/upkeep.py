@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bot.sources import describe
-from bot.sources.ipam import WINDOWS_RESERVED
 from bot.sources.names import seconds
 from facts import (
     Allocation,
@@ -27,7 +26,7 @@ from facts import (
     Typha,
 )
 from facts.version import release
-from fixes.release import fingerprint
+from fixes.release import fingerprint, kind_of
 
 Object = Mapping[str, Any]
 
@@ -212,18 +211,11 @@ def leaked(
     leaks.
     """
     before, after = _allocations(pool, blocks), _allocations(pool, again)
-    by_name = {describe.pod_name(pod): pod for pod in pods}
-    living = [pod for pod in pods if not describe.finished(pod)]
-    used = {one for pod in living for one in (*describe.addresses(pod), *describe.annotated(pod))}
-    used |= {str(value) for one in nodes for value in ((one.get("metadata") or {}).get("annotations") or {}).values()}
-    found = [
-        (address, about)
-        for address, about in before.items()
-        if after.get(address) == about and address not in used and _gone(by_name.get(_owner(about)), about)
-    ]
+    gone = forsaken(before, pods, nodes)
+    found = [(address, about) for address, about in gone.items() if after.get(address) == about]
     found.sort(key=lambda one: ip_address(one[0]))
-    ages = [age for _, about in found if (age := _age(about, now)) >= 0]
-    shown = [_leak(address, about) for address, about in found[:SHOWN]]
+    ages = [old for _, about in found if (old := age(about, now)) >= 0]
+    shown = [leak(address, about) for address, about in found[:SHOWN]]
     first = msgspec.structs.asdict(shown[0]) if shown else {}
     first.pop("unrouted", None)
     return LeakedAddresses(
@@ -238,8 +230,21 @@ def leaked(
     )
 
 
-def _leak(address: str, about: Object) -> Leak:
-    """What releasing it rests on."""
+def forsaken(allocations: Mapping[str, Object], pods: Sequence[Object], nodes: Sequence[Object]) -> dict[str, Object]:
+    """Those of allocations to pods (address -> attribute) whose pod is gone and whose address nobody else has."""
+    by_name = {describe.pod_name(pod): pod for pod in pods}
+    living = [pod for pod in pods if not describe.finished(pod)]
+    used = {one for pod in living for one in (*describe.addresses(pod), *describe.annotated(pod))}
+    used |= {str(value) for one in nodes for value in ((one.get("metadata") or {}).get("annotations") or {}).values()}
+    return {
+        address: about
+        for address, about in allocations.items()
+        if address not in used and _gone(by_name.get(_owner(about)), about)
+    }
+
+
+def leak(address: str, about: Object) -> Leak:
+    """What releasing it rests on. about: the attribute, with its `sequence` and the CIDR of its `block`."""
     return Leak(
         address=address,
         block=str(about["block"]),
@@ -261,22 +266,12 @@ def _allocations(pool: Pool, blocks: Iterable[Object]) -> dict[str, Object]:
         attributes: Sequence[Object] = spec.get("attributes") or ()
         numbers: Object = spec.get("sequenceNumberForAllocation") or {}
         for ordinal, index in enumerate(spec.get("allocations") or ()):
-            if index is not None and 0 <= index < len(attributes) and _is_pods(attributes[index]):
+            if index is None or not 0 <= index < len(attributes):
+                continue
+            if kind_of(attributes[index], str(spec.get("affinity") or "")) == "pod":
                 number = numbers.get(str(ordinal), 0)
                 found[str(cidr[ordinal])] = {**attributes[index], "sequence": number, "block": spec["cidr"]}
     return found
-
-
-def _is_pods(attribute: Object) -> bool:
-    about: Object = attribute.get("secondary") or {}
-    return (
-        bool(attribute.get("handle_id"))
-        and attribute["handle_id"] != WINDOWS_RESERVED
-        and not attribute.get("releasedAt")
-        and not attribute.get("alternateOwnerAttrs")
-        and bool(about.get("pod") and about.get("namespace"))
-        and not (about.get("type") or about.get("vmi-name"))
-    )
 
 
 def _owner(attribute: Object) -> str:
@@ -302,7 +297,7 @@ def _gone(pod: Object | None, attribute: Object) -> bool:
     return not str(attribute["handle_id"]).split("\r")[0].endswith(container)
 
 
-def _age(attribute: Object, now: datetime) -> int:
+def age(attribute: Object, now: datetime) -> int:
     """-1 when the allocation does not say since when it is: `2026-11-22 20:26:45.120391 +0000 UTC`."""
     text = str((attribute.get("secondary") or {}).get("timestamp") or "")[:19]
     try:

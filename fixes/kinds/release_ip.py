@@ -21,15 +21,20 @@ from facts import Cause, Fact, Leak, LeakedAddresses
 from fixes import evidence
 from fixes.calico import ApiError, Calico, Conflict, Object, difference
 from fixes.kind import ClusterKind, EvidenceChanged, TooSoon
-from fixes.release import Holding, counted_down, fingerprint, holding, released, wrong
+from fixes.release import Holding, counted_down, fingerprint, holding, kind_of, released, wrong
 from fixes.request import moment
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 20
 GRACE_S = 900  # leakGracePeriod where it is not set
-TUNNEL = re.compile(r"(vxlan|vxlan-v6|ipip|wireguard|wireguard-v6)-tunnel-addr-.*")
-WINDOWS_RESERVED = "windows-reserved-ipam-handle"
+NOT_A_PODS = {
+    "tunnel": "a tunnel's address",
+    "windows": "reserved for Windows",
+    "service": "a load balancer's",
+    "machine": "a virtual machine's",
+    "shared": "one with two owners",
+}
 NETWORK_STATUS = ("k8s.v1.cni.cncf.io/network-status", "k8s.v1.cni.cncf.io/networks-status")
 POD_IP = ("cni.projectcalico.org/podIP", "cni.projectcalico.org/podIPs")
 DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
@@ -232,19 +237,11 @@ def _same(held: Holding, wanted: _Wanted) -> bool:
 def _not_a_pods(spec: Object, held: Holding, wanted: _Wanted) -> str:
     """What the address is instead, "" where a pod's it is (P2)."""
     attribute = held.attribute or {}
+    kind = kind_of(attribute, str(spec.get("affinity") or ""))
+    if kind in NOT_A_PODS:
+        return NOT_A_PODS[kind]
     about: Object = attribute.get("secondary") or {}
-    affinity = str(spec.get("affinity") or "")
-    if about.get("type") or TUNNEL.fullmatch(held.handle):
-        return "a tunnel's address"
-    if held.handle.lower() == WINDOWS_RESERVED or "note" in about:
-        return "reserved for Windows"
-    if "service" in about or affinity.startswith("virtual:"):
-        return "a load balancer's"
-    if any(key.startswith(("vm-", "vmi-", "vmim-")) for key in about) or ".vmi." in held.handle:
-        return "a virtual machine's"
-    if attribute.get("alternateOwnerAttrs"):
-        return "one with two owners"
-    if not held.handle or (about.get("namespace"), about.get("pod")) != (wanted.namespace, wanted.pod):
+    if kind != "pod" or (about["namespace"], about["pod"]) != (wanted.namespace, wanted.pod):
         return f"not {wanted.namespace}/{wanted.pod}'s"
     return ""
 
