@@ -44,6 +44,10 @@ class PoolUsage(Fact, frozen=True, kw_only=True):
     block_limit: int = -1  # how many it may have
     cooling: int = 0  # addresses of the pool that were released and are kept back for a while (from 3.33)
     cooldown_s: int = 0  # ipCooldownSeconds: for how long
+    claimable: int = 0  # blocks that any node could take
+    reclaimable: int = 0  # empty blocks of other nodes that Calico would take for this one (from 3.32)
+    auto_allocate: bool = True  # False: no node takes a block by itself
+    withheld: int = 0  # addresses that nobody has and that IPReservations keep back
 
 
 class Allocation(Fact, frozen=True, kw_only=True):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from ipaddress import ip_network
-from typing import Any
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+from typing import Any, NamedTuple
 
 import msgspec
 
+from bot.sources import describe
 from bot.sources.names import Address, Network, block_of
 from facts import Allocation, Pool, PoolUsage
 from facts.version import since
@@ -84,12 +87,97 @@ def _attribute(spec: Mapping[str, Any], ordinal: int) -> Mapping[str, Any] | Non
     return attributes[index] if 0 <= index < len(attributes) else {}
 
 
+class Block(NamedTuple):
+    """What one block's spec comes down to."""
+
+    network: Network
+    node: str  # "" without one
+    free: int  # addresses that can be given out: unallocated, and in no IPReservation
+    withheld: int  # unallocated, but in an IPReservation
+    cooling: int  # released, and given to nobody before their cooldown is over
+    empty: bool  # no address in use; those Windows reserves in each block do not count
+
+
+def block(spec: Mapping[str, Any], reserved: Collection[Network]) -> Block | None:
+    """None for one that is being deleted."""
+    if spec.get("deleted"):
+        return None
+    cidr = ip_network(spec["cidr"])
+    free = _free(spec, cidr, reserved)
+    withheld = len(spec.get("unallocated") or ()) - free
+    return Block(cidr, node_of(spec), free, withheld, _cooling(spec), _is_empty(spec))
+
+
+def reservations(resources: Iterable[Mapping[str, Any]]) -> list[Network]:
+    """What the IPReservations keep back, as few networks as that takes. What is no network is passed over, as Calico
+    does."""
+    found = []
+    for one in resources:
+        for cidr in (one.get("spec") or {}).get("reservedCIDRs") or ():
+            with contextlib.suppress(ValueError):
+                found.append(ip_network(str(cidr).strip(), strict=False))
+    return [*collapse_addresses(one for one in found if isinstance(one, IPv4Network)),
+            *collapse_addresses(one for one in found if isinstance(one, IPv6Network))]  # fmt: skip
+
+
+class Room(NamedTuple):
+    """What a pool's blocks leave, for every node at once."""
+
+    pool: Pool
+    possible: int  # blocks of the pool's size
+    taken: int  # of those, which some block lies in
+    claimable: (
+        int  # blocks a node could take: those that Calico finds no block at, and that are not reserved as a whole
+    )
+    free: Counter[str]  # node -> free addresses in its blocks, "" for blocks of nobody
+    lendable: Counter[str]  # the same, of the blocks Calico looks at when a node borrows: those of the pool's own size
+    empty: Counter[str]  # node -> blocks of it that are empty and could be given to another
+    withheld: int
+    cooling: int
+
+
+def room(pool: Pool, blocks: Iterable[Block], reserved: Collection[Network]) -> Room:
+    """As the allocator meets it (libcalico-go ipam findUsableBlock, autoAssign): it looks under every CIDR of the
+    pool's present block size, and sees no block of another size."""
+    network = ip_network(pool.cidr)
+    slot = 1 << (network.max_prefixlen - pool.block_size)
+    possible = 1 << max(pool.block_size - network.prefixlen, 0)
+    kept_back = [cut for one in reserved if (cut := _within(one, network)) and cut.prefixlen <= pool.block_size]
+    taken, there = set[int](), 0
+    found = Room(pool, possible, 0, 0, Counter(), Counter(), Counter(), 0, 0)
+    withheld = cooling = 0
+    for one in blocks:
+        if not one.network.overlaps(network):
+            continue
+        first = int(one.network.network_address) - int(network.network_address)
+        end = min(first + one.network.num_addresses, network.num_addresses)
+        taken.update(range(max(first, 0) // slot, (end + slot - 1) // slot))
+        withheld += one.withheld
+        cooling += one.cooling
+        found.free[one.node] += one.free
+        if one.network.prefixlen == pool.block_size and network.prefixlen <= pool.block_size:
+            there += not any(one.network.overlaps(cut) for cut in kept_back)
+            found.lendable[one.node] += one.free
+            found.empty[one.node] += one.empty and bool(one.node) and one.free > 0
+    whole = sum(1 << (pool.block_size - cut.prefixlen) for cut in kept_back)
+    claimable = max(possible - whole - there, 0)
+    return found._replace(taken=len(taken), claimable=claimable, withheld=withheld, cooling=cooling)
+
+
+def _within(one: Network, network: Network) -> Network | None:
+    """The part of a network that lies in another."""
+    if not one.overlaps(network):
+        return None
+    return one if one.prefixlen >= network.prefixlen else network
+
+
 def usage(
     pool: Pool,
     node: str,
     blocks: Iterable[Mapping[str, Any]],
     reserved: Collection[Network],
     *,
+    among: Sequence[Pool] = (),
     nodes: int,
     version: str,
     strict_affinity: bool,
@@ -99,61 +187,151 @@ def usage(
 ) -> PoolUsage:
     """The arithmetic of `calicoctl ipam show` for one pool and one node, over the specs of all blocks.
 
+    among: the pools this request may use, whose blocks count against the limit; the pool's own family where not given.
     version: Calico's, "" when unknown; then an empty block of another node counts as one that may be reclaimed.
     """
-    network = ip_network(pool.cidr)
-    taken: set[int] = set()
-    slot = 1 << (network.max_prefixlen - pool.block_size)
-    here = elsewhere = empty = own = cooling = 0
-    for spec in blocks:
-        cidr = ip_network(spec["cidr"])
-        own += not spec.get("deleted") and node_of(spec) == node and cidr.version == network.version
-        if spec.get("deleted") or not cidr.overlaps(network):
-            continue
-        first = int(cidr.network_address) - int(network.network_address)
-        taken.update(
-            range(max(first, 0) // slot, (min(first + cidr.num_addresses, network.num_addresses) + slot - 1) // slot)
-        )
-        free = _free(spec, cidr, reserved)
-        cooling += _cooling(spec)
-        if node_of(spec) == node:
-            here += free
-        else:
-            elsewhere += free
-            empty += bool(node_of(spec)) and _is_empty(spec)
-    possible = 1 << max(pool.block_size - network.prefixlen, 0)
-    reclaimable = empty > 0 and since(version, RECLAIMS_SINCE, unknown=True)
-    claimable = auto_allocate and (len(taken) < possible or reclaimable)
+    known = [found for spec in blocks if (found := block(spec, reserved))]
+    limits = Limits(nodes, version, strict_affinity, auto_allocate, block_limit, cooldown_s)
+    own = owned(known, ip_network(pool.cidr).version, among)[node]
+    return used_by(room(pool, known, reserved), node, own, limits)
+
+
+class Limits(NamedTuple):
+    """What goes for all pools and nodes alike."""
+
+    nodes: int = -1  # of the cluster; -1 when not known
+    version: str = ""
+    strict_affinity: bool = False
+    auto_allocate: bool = True
+    block_limit: int = BLOCKS_PER_NODE
+    cooldown_s: int = 0
+
+
+def limits(spec: Mapping[str, Any], *, nodes: int, version: str) -> Limits:
+    """spec: of IPAMConfig, {} where there is none."""
+    return Limits(
+        nodes,
+        version,
+        bool(spec.get("strictAffinity")),
+        bool(spec.get("autoAllocateBlocks", True)),
+        int(spec.get("maxBlocksPerHost") or BLOCKS_PER_NODE),
+        int(spec.get("ipCooldownSeconds") or 0),
+    )
+
+
+def owned(blocks: Iterable[Block], family: int, among: Sequence[Pool] = ()) -> Counter[str]:
+    """How many blocks each node has, as the limit counts them: those of the pools a request may use; all where none are
+    given."""
+    networks = [ip_network(one.cidr) for one in among]
+    return Counter(
+        one.node
+        for one in blocks
+        if one.network.version == family
+        and (not networks or any(one.network.network_address in network for network in networks))
+    )
+
+
+def used_by(room: Room, node: str, own: int, limits: Limits) -> PoolUsage:
+    """The pool as one node meets it, which has `own` blocks in all pools it may use."""
+    here = room.free[node]
+    lendable = room.lendable.total() - room.lendable[node]
+    empty = room.empty.total() - room.empty[node]
+    reclaimable = empty if since(limits.version, RECLAIMS_SINCE, unknown=True) else 0
+    claimable = limits.auto_allocate and bool(room.claimable or reclaimable)
     forbids = ""
-    if not here and own >= block_limit:  # then Calico does not even try to borrow
+    if not here and own >= limits.block_limit:  # then Calico does not even try to borrow
         exhausted = True
-        forbids = "block_limit" if claimable or elsewhere else ""
-    elif not here and not claimable and strict_affinity:
+        forbids = "block_limit" if claimable or lendable else ""
+    elif not here and not claimable and limits.strict_affinity:
         exhausted = True
-        forbids = "strict_affinity" if elsewhere else ""
+        forbids = "strict_affinity" if lendable else ""
     else:
-        exhausted = not (here or claimable or elsewhere)
+        exhausted = not (here or claimable or lendable)
+    slot = 1 << (ip_network(room.pool.cidr).max_prefixlen - room.pool.block_size)
     return PoolUsage(
-        pool=pool.name,
-        cidr=pool.cidr,
+        pool=room.pool.name,
+        cidr=room.pool.cidr,
         node=node,
-        block_size=pool.block_size,
-        addresses=network.num_addresses,
-        blocks_possible=possible,
-        blocks_taken=len(taken),
-        nodes=nodes,
+        block_size=room.pool.block_size,
+        addresses=ip_network(room.pool.cidr).num_addresses,
+        blocks_possible=room.possible,
+        blocks_taken=room.taken,
+        nodes=limits.nodes,
         free_on_node=here,
-        free_elsewhere=elsewhere,
+        free_elsewhere=lendable,
         empty_elsewhere=empty,
-        strict_affinity=strict_affinity,
+        strict_affinity=limits.strict_affinity,
         exhausted=exhausted,
         forbids=forbids,
-        forbidden=(elsewhere + (possible - len(taken)) * slot * (forbids == "block_limit")) if forbids else 0,
+        forbidden=(lendable + room.claimable * slot * (forbids == "block_limit")) if forbids else 0,
         blocks_on_node=own,
-        block_limit=block_limit,
-        cooling=cooling,
-        cooldown_s=cooldown_s,
+        block_limit=limits.block_limit,
+        cooling=room.cooling,
+        cooldown_s=limits.cooldown_s,
+        claimable=room.claimable,
+        reclaimable=reclaimable,
+        auto_allocate=limits.auto_allocate,
+        withheld=room.withheld,
     )
+
+
+def next_address(pools: Sequence[PoolUsage]) -> tuple[str, str]:
+    """(how a node would get its next address, why it would get none); one of the two is "".
+
+    pools: of one family, all that it may use. How, in the order Calico tries: "own", "new", "reclaimed", "borrowed".
+    Why not: "no_pool", "block_limit", "auto_allocate", "strict_affinity", "full".
+    """
+    if not pools:
+        return "", "no_pool"
+    first = pools[0]
+    lendable = any(one.free_elsewhere for one in pools)
+    if any(one.free_on_node for one in pools):
+        return "own", ""
+    new = any(one.claimable for one in pools)
+    reclaimable = any(one.reclaimable for one in pools)
+    if not (new or reclaimable or lendable):
+        return "", "full"
+    if first.blocks_on_node >= first.block_limit:
+        return "", "block_limit"
+    if not first.auto_allocate:
+        return "", "auto_allocate"
+    if new or reclaimable:
+        return "new" if new else "reclaimed", ""
+    return ("", "strict_affinity") if first.strict_affinity else ("borrowed", "")
+
+
+# Why a pool is not for a node's next pod or tunnel address.
+DISABLED, DELETING, USES, MANUAL, NODES, NAMESPACES = (
+    "disabled", "deleting", "allowedUses", "assignmentMode", "nodeSelector", "namespaceSelector",
+)  # fmt: skip
+
+
+def refusal(
+    pool: Pool,
+    resource: Mapping[str, Any],
+    node: Mapping[str, Any],
+    namespaces: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    use: str = "Workload",
+) -> str:
+    """Why Calico gives this node no address of the pool; "" where it does.
+
+    namespaces: those of the pods that wait, of which one is enough; None for a pod of no namespace that is known.
+    Tunnel addresses are asked of pools by their CIDRs, where neither the namespace nor the assignment mode counts.
+    """
+    spec: Mapping[str, Any] = resource.get("spec") or {}
+    if pool.disabled:
+        return DELETING if pool.deleting else DISABLED
+    if not describe.allows(resource, use):
+        return USES
+    if use == "Workload" and spec.get("assignmentMode") == "Manual":
+        return MANUAL
+    if not describe.selects(pool.node_selector, node):
+        return NODES
+    chosen = spec.get("namespaceSelector")
+    if use == "Workload" and chosen and not any(describe.selects(chosen, one) for one in namespaces or ({},)):
+        return NAMESPACES
+    return ""
 
 
 def no_pool(node: str, *, nodes: int, strict_affinity: bool) -> PoolUsage:

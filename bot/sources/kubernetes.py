@@ -28,7 +28,6 @@ from facts import (
     Fact,
     GarbageCollector,
     Pool,
-    PoolUsage,
     Question,
     ServicePort,
     say,
@@ -579,34 +578,24 @@ class Cluster:
         unread = [one for one in calico.blind if one.look.startswith("ipamconfig")]
         if blocks is None or calico.pools is None or blind or unread:
             return list(blind)
-        reserved = [
-            ipaddress.ip_network(cidr, strict=False)
-            for one in reservations or ()
-            for cidr in _spec(one).get("reservedCIDRs") or ()
-        ]
-        usable: list[PoolUsage] = []
-        for pool, resource in calico.pools:
-            spec = _spec(resource)
-            if pool.disabled or not describe.allows(resource, "Workload") or spec.get("assignmentMode") == "Manual":
-                continue
-            selects_namespace = not spec.get("namespaceSelector") or any(
-                describe.selects(spec["namespaceSelector"], one) for one in labels
+        reserved = ipam.reservations(reservations or ())
+        chosen = [pool for pool, one in calico.pools if not ipam.refusal(pool, one, node, labels)]
+        usable = [
+            ipam.usage(
+                pool,
+                node["metadata"]["name"],
+                [_spec(block) for block in blocks],
+                reserved,
+                among=[one for one in chosen if (":" in one.cidr) == (":" in pool.cidr)],
+                nodes=nodes,
+                version=calico.settings.version,
+                strict_affinity=calico.settings.strict_affinity,
+                auto_allocate=calico.auto_allocate,
+                block_limit=calico.block_limit,
+                cooldown_s=calico.cooldown_s,
             )
-            if describe.selects(pool.node_selector, node) and selects_namespace:
-                usable.append(
-                    ipam.usage(
-                        pool,
-                        node["metadata"]["name"],
-                        [_spec(block) for block in blocks],
-                        reserved,
-                        nodes=nodes,
-                        version=calico.settings.version,
-                        strict_affinity=calico.settings.strict_affinity,
-                        auto_allocate=calico.auto_allocate,
-                        block_limit=calico.block_limit,
-                        cooldown_s=calico.cooldown_s,
-                    )
-                )
+            for pool in chosen
+        ]
         if not usable:
             strict = calico.settings.strict_affinity
             usable = [ipam.no_pool(node["metadata"]["name"], nodes=nodes, strict_affinity=strict)]
@@ -684,7 +673,7 @@ class Cluster:
             )
         )
         told: list[Fact] = [describe.calico_pod(node, pods) for node, pods in zip(nodes, found, strict=True) if pods]
-        told += await self._typha(next((pods[0] for pods in found if pods), {}), blind)
+        told += await self.typha(next((pods[0] for pods in found if pods), {}), blind)
         lacking = [node for node, pods in zip(nodes, found, strict=True) if pods == []]
         # A node without one is news only where other nodes have one.
         if lacking and (
@@ -694,7 +683,7 @@ class Cluster:
         told += (msgspec.structs.replace(one, minor=True) for one in blind)
         return _Agents(told, {node: upkeep.environment(pods) for node, pods in zip(nodes, found, strict=True) if pods})
 
-    async def _typha(self, agent: Object, blind: list[Blind]) -> list[Fact]:
+    async def typha(self, agent: Object, blind: list[Blind]) -> list[Fact]:
         """What stands behind the Service by which a calico-node pod is told to find Typha, if it is told of one."""
         setting = upkeep.typha_setting(agent)
         namespace = str((agent.get("metadata") or {}).get("namespace", ""))
