@@ -47,7 +47,7 @@ def run(answer: Answer, args: argparse.Namespace) -> int:
     for file in told.files if not args.to else ():
         keep(Path(file.name), file.content)
     sys.stdout.write(whole)
-    if args.output not in ("json", "csv"):
+    if args.output not in ("json", "yaml", "csv"):
         written = [args.to] if args.to else [file.name for file in told.files]
         said = [] if told.text and not args.to else [language(told.headline)]
         for line in [*said, *map(language, told.notes), *written]:

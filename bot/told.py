@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from bot.resources import yaml
 from bot.settings import Settings
 from facts import Text
 from fixes.request import Person
@@ -36,7 +37,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     headline: Text | str  # one sentence; the first line in Slack
     text: str = ""  # lines of fixed width, all of it; no newline at the end
     notes: tuple[Text | str, ...] = ()  # sentences below it: what could not be seen, what it means, what to do
-    data: Any = None  # what `-o json` prints
+    data: Any = None  # what `-o json` and `-o yaml` print
     rows: tuple[tuple[str, ...], ...] = ()  # what `-o csv` prints, the head first
     files: tuple[File, ...] = ()
     picture: str = ""  # SVG, and what it shows, for who cannot see it
@@ -53,6 +54,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
             lines = io.StringIO()
             csv.writer(lines, lineterminator="\n").writerows(self.rows)
             return lines.getvalue()
+        if output == "yaml":
+            return yaml.write(self.data)
         return f"{self.text}\n" if self.text else ""
 
 

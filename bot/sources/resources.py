@@ -4,57 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 from bot.sources.api import Missing, Refused, Unreachable, name
 from bot.sources.kubernetes import CLASSIC, NATIVE, Cluster
 from facts import Blind, say
-
-Object = dict[str, Any]
-
-
-class Kind(NamedTuple):
-    """One kind as crd.projectcalico.org/v1 has it (calico.md 1.1), unless `core`: of Kubernetes itself."""
-
-    plural: str
-    kind: str
-    namespaced: bool = False
-    native: str = ""  # its plural in projectcalico.org/v3, where that is another one
-    core: bool = False
-
-
-KINDS = {
-    one.plural: one
-    for one in (
-        Kind("ippools", "IPPool"),
-        Kind("ipamblocks", "IPAMBlock"),
-        Kind("blockaffinities", "BlockAffinity"),
-        Kind("ipamhandles", "IPAMHandle"),
-        Kind("ipamconfigs", "IPAMConfig", native="ipamconfigurations"),
-        Kind("ipreservations", "IPReservation"),
-        Kind("felixconfigurations", "FelixConfiguration"),
-        Kind("bgpconfigurations", "BGPConfiguration"),
-        Kind("bgppeers", "BGPPeer"),
-        Kind("bgpfilters", "BGPFilter"),
-        Kind("networkpolicies", "NetworkPolicy", namespaced=True),
-        Kind("networksets", "NetworkSet", namespaced=True),
-        Kind("globalnetworkpolicies", "GlobalNetworkPolicy"),
-        Kind("globalnetworksets", "GlobalNetworkSet"),
-        Kind("stagednetworkpolicies", "StagedNetworkPolicy", namespaced=True),
-        Kind("stagedglobalnetworkpolicies", "StagedGlobalNetworkPolicy"),
-        Kind("stagedkubernetesnetworkpolicies", "StagedKubernetesNetworkPolicy", namespaced=True),
-        Kind("tiers", "Tier"),
-        Kind("hostendpoints", "HostEndpoint"),
-        Kind("clusterinformations", "ClusterInformation"),
-        Kind("kubecontrollersconfigurations", "KubeControllersConfiguration"),
-        Kind("caliconodestatuses", "CalicoNodeStatus"),
-        Kind("nodes", "Node", core=True),
-        Kind("pods", "Pod", namespaced=True, core=True),
-        Kind("services", "Service", namespaced=True, core=True),
-        Kind("namespaces", "Namespace", core=True),
-        Kind("serviceaccounts", "ServiceAccount", namespaced=True, core=True),
-    )
-}
+from fixes.resources.kinds import KINDS, Kind, Object
 
 
 def path(group: str, plural: str, namespace: str = "", called: str = "") -> str:
