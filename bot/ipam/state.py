@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -53,10 +53,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         return {}
 
 
-async def read(cluster: Cluster) -> State:
-    """All of it at once. Raises UserError where pools or blocks cannot be read."""
+async def read(cluster: Cluster, plurals: Sequence[str] = READ) -> State:
+    """All of it at once, or of these kinds only. Raises UserError where pools or blocks cannot be read."""
     blind: list[Blind] = []
-    resources = await everything(cluster, READ, blind)
+    resources = await everything(cluster, plurals, blind)
     for plural in NEEDED:
         if resources[plural] is None:
             why = next(one.reason for one in blind if one.look == plural)
