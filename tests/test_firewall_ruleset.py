@@ -533,6 +533,92 @@ def test_rules_of_iptables_legacy_are_read_beside_the_others() -> None:
     assert "10.0.0.0/24" in legacy.rules[0].text and "10.0.1.0/24" in new.rules[0].text
 
 
+MATCHED_SET = re.compile(r"--match-set (\S+) (\S+)")
+
+
+@needs("iptables-legacy-restore", "ipset")
+@pytest.mark.parametrize("directory", [one for one in SCENARIOS if "/iptables-legacy/" in one])
+@in_namespaces
+def test_a_recorded_drop_of_iptables_legacy_is_named_without_its_tool(directory: str) -> None:
+    """The same rule, number, policy and words as iptables-legacy-save printed, read from the kernel itself."""
+    saved = files()[f"{directory}/iptables-legacy-save.txt"]
+    for name, sides in dict(MATCHED_SET.findall(saved)).items():
+        run("ipset", "create", name, "hash:ip,port" if "," in sides else "hash:net")
+    restored_in_legacy("iptables-legacy-restore", saved)
+    os.environ["PATH"] = ""
+    read = tools.read(4, time.monotonic() + 10, legacy_only=True)
+    printed = ruleset(directory)
+    kept = [chain for chain in printed.chains.values() if chain.backend != IPTABLES_LEGACY]
+    assert not read.unread and read.chains.keys() == printed.chains.keys() - {chain.key for chain in kept}
+    told, by_tool = (drops("node-a", ASKED, events(directory), one) for one in (read.besides(kept), printed))
+    assert told == by_tool
+    for key, chain in read.chains.items():
+        same = [(rule.comment, rule.digest, rule.verdict, rule.targets) for rule in chain.rules]
+        assert same == [(rule.comment, rule.digest, rule.verdict, rule.targets) for rule in printed.chains[key].rules]
+        assert (chain.hook, chain.policy) == (printed.chains[key].hook, printed.chains[key].policy)
+
+
+def restored_in_legacy(tool: str, text: str) -> None:
+    try:
+        run(tool, text=text)
+    except subprocess.CalledProcessError as error:
+        if "initialize" not in error.stderr:  # as it says of a table that it may not make
+            raise
+        pytest.skip(f"this kernel has no iptables-legacy for this user: {error.stderr}")
+
+
+LEGACY_WORDS = r"""*filter
+:INPUT DROP [0:0]
+:FORWARD ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:corp - [0:0]
+:empty - [0:0]
+-A FORWARD ! -s {source} -d {target} -i cali+ ! -o eth0 -p tcp -m tcp ! --sport 1000:2000 --dport 5432 -j DROP
+-A FORWARD -p udp -m udp --dport 53 -g corp
+-A FORWARD -m conntrack ! --ctstate RELATED,ESTABLISHED -j corp
+-A FORWARD -m conntrack --ctstate INVALID -m comment --comment "a \"quoted\" word" -j DROP
+-A FORWARD -m state --state NEW -j RETURN
+-A FORWARD -p tcp -m multiport ! --sports 1,2:3,4 -m mark ! --mark 0x1/0xff -j ACCEPT
+-A corp -m addrtype --dst-type LOCAL -m mark --mark 0x7 -j MARK --set-xmark 0x10000/0x10000
+-A corp ! -p {ping}
+-A corp -j empty
+COMMIT
+"""
+
+
+@needs("iptables-legacy-restore", "iptables-legacy-save", "ip6tables-legacy-restore", "ip6tables-legacy-save")
+@pytest.mark.parametrize("family", [4, 6])
+@in_namespaces
+def test_without_its_tool_rules_of_iptables_legacy_are_told_in_its_words(family: int) -> None:
+    six, source, target, ping = ("6", "fd00::/64", "fd01::7/128", "ipv6-icmp") if family == 6 else (
+        "", "10.0.0.0/8", "10.1.2.3/32", "icmp")  # fmt: skip
+    restored_in_legacy(f"ip{six}tables-legacy-restore", LEGACY_WORDS.format(source=source, target=target, ping=ping))
+    printed = tools.read(family, time.monotonic() + 10, legacy_only=True)
+    os.environ["PATH"] = ""
+    read = tools.read(family, time.monotonic() + 10, legacy_only=True)
+    assert read.unread == printed.unread == ()
+    for key, chain in printed.chains.items():
+        assert [rule.text for rule in read.chains[key].rules] == [rule.text for rule in chain.rules]
+    assert read.chains == printed.chains
+    some = tools.read(family, time.monotonic() + 10, wanted=[(IPTABLES_LEGACY, f"ip{six}", "filter", "corp")])
+    assert {chain.name: len(chain.rules) for chain in some.chains.values() if chain.rules} == {"corp": 3}
+
+
+@needs("iptables-legacy-restore")
+@in_namespaces
+def test_what_no_word_is_known_for_stands_in_square_brackets_and_an_end_is_known_all_the_same() -> None:
+    lines = "-A FORWARD -m length --length 1400:1500 -j REJECT\n-A FORWARD -j LOG --log-prefix x"
+    restored_in_legacy("iptables-legacy-restore", f"*filter\n{lines}\nCOMMIT\n")
+    os.environ["PATH"] = ""
+    (chain,) = [
+        one for one in tools.read(4, time.monotonic() + 10, legacy_only=True).chains.values() if one.name == "FORWARD"
+    ]
+    assert [(rule.text, rule.verdict) for rule in chain.rules] == [
+        ("-A FORWARD -m [length] -j REJECT", "reject"),
+        ("-A FORWARD -j LOG [...]", ""),
+    ]
+
+
 @needs("nft")
 @in_namespaces
 def test_a_maps_chains_are_read_for_the_counters() -> None:

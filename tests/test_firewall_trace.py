@@ -21,6 +21,7 @@ import msgspec
 import pytest
 
 from bot import followed
+from engine.attribution import blame
 from engine.plan import second
 from facts import Blind, Fact, FirewallTrace, LocalPod, NodeAsk, ProbeResult, RuleDrop, SendProbe, Trace
 from lab.client import Lab
@@ -376,6 +377,33 @@ def test_rules_of_iptables_legacy_are_seen_though_nftables_is_blind_for_them(tar
     # Nothing of it stays: neither rule nor table, and the kernel logs packets where it did.
     assert nodes.b.run(LOGGER.read_text) == before and nodes.b.run(tables) == []
     assert "TRACE" not in nodes.b.run(lambda: run("iptables-legacy-save"))
+
+
+@needs("iptables-legacy")
+@pytest.mark.parametrize("mode", ["all", "nft"])
+@in_namespaces
+def test_a_rule_of_iptables_legacy_is_named_with_its_policy_where_its_tools_are_not_beside_the_probe(mode: str) -> None:
+    """As in a container that has none of them: the chain, its number, Calico's words and the rule's own ones."""
+    nodes = TwoNodes()
+    chain, policy = "cali-pi-np/shop/stay", "NetworkPolicy shop/stay ingress"
+    rules = (
+        ("-N", chain),
+        ("-A", "FORWARD", "-d", DB, "-m", "comment", "--comment", "cali:638TriinwfaKDyR0", "-j", chain),
+        ("-A", chain, "-p", "tcp", "-m", "comment", "--comment", "cali:738TriinwfaKDyR0", "-j", "RETURN"),
+        ("-A", chain, "-m", "comment", "--comment", "cali:838TriinwfaKDyR0", "-m", "comment", "--comment", policy, "-j",
+         "DROP"),
+    )  # fmt: skip
+    for rule in rules:
+        nodes.b.run(lambda rule=rule: run("iptables-legacy", *rule))
+    os.environ["PATH"] = ""  # in this child process alone
+    facts = answers(nodes, follow("a"), follow("b"), mode=mode)
+    (drop,) = drops(facts)
+    assert (drop.backend, drop.table, drop.chain, drop.number) == ("iptables-legacy", "filter", chain, 2)
+    assert (drop.verdict, drop.packets, drop.through, drop.hook) == ("drop", 2, ("FORWARD",), "forward")
+    assert drop.text.endswith("-j DROP") and drop.comment == policy
+    assert (found := blame(drop, ())).what == "policy"
+    assert (found.kind, found.namespace, found.name, found.direction) == ("NetworkPolicy", "shop", "stay", "ingress")
+    assert not any("not installed" in one.reason for one in facts if isinstance(one, Blind))
 
 
 @needs("nft", "iptables-legacy", "iptables-legacy-save")

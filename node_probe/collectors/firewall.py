@@ -6,9 +6,7 @@ A few objects are asked for by name: the cost does not grow with the node's othe
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ from pathlib import Path
 
 from facts import CalicoFirewall, ConnectionTable, Fact, NodeAsk
 from node_probe import nfnetlink
-from node_probe.firewall import legacy
+from node_probe.firewall import legacy, legacy_tables
 from node_probe.view import View
 
 FORWARD = b"cali-FORWARD\0"
@@ -32,20 +30,9 @@ VXLAN_PEERS = {4: "cali40all-vxlan-net", 6: "cali60all-vxlan-net"}
 NEW_ELEMENTS, GET_ELEMENTS = 12, 13
 TABLE, CHAIN, ELEMENTS = 1, 2, 3
 ABSENT = (errno.ENOENT, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT)
-# linux/netfilter_ipv4/ip_tables.h, linux/netfilter/x_tables.h
-GET_INFO, GET_ENTRIES = 64, 65
-INFO = struct.Struct("=32sI5I5III")  # name, hooks, where each begins and ends, number of entries, size in bytes
-LEVELS = {4: 0, 6: 41}
-PLACE_OF_OFFSETS = {4: 88, 6: 140}  # in an entry: to its target, to the next entry
-HEAD_OF_TARGET = 32
-RETURN = -5
-ROOM = 40  # before the entries in the answer
-
 COUNTERS = Path("/proc/thread-self/net/stat/nf_conntrack")  # of the namespace of the thread that reads
 COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 LIMIT = Path("/proc/sys/net/netfilter/nf_conntrack_max")
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
@@ -144,50 +131,11 @@ def _dumped(wire: socket.socket, family: int, asked: int, answered: int, named: 
 
 def _legacy(family: int) -> tuple[bool, bool]:
     """Has the table `filter` a chain of Calico with rules for what is forwarded, and does FORWARD lead there?"""
-    with socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as one:
-        info = INFO.unpack(_asked(one, family, GET_INFO, b"filter".ljust(INFO.size, b"\0")))
-        starts, ends, size = info[2:7], info[7:12], info[13]
-        request = b"filter".ljust(32, b"\0") + struct.pack("=I", size)
-        entries = _asked(one, family, GET_ENTRIES, request.ljust(ROOM + size, b"\0"))[ROOM:]
-    name = entries.find(FORWARD)
-    if name < 0:
+    if "filter" not in legacy_tables.names(family):
         return False, False
-    # The name of a chain stands in the target of an entry before its rules, and behind them one that returns.
-    first = _first_rule(entries, family, name)
-    if first < 0 or _verdict(entries, family, first) == RETURN:
+    table = legacy_tables.read(family, "filter")
+    first = table.first_rule(FORWARD.rstrip(b"\0").decode())
+    # Behind its rules each chain has an entry that returns.
+    if first < 0 or table.verdict(first) == legacy_tables.RETURNS:
         return False, False
-    at, end = starts[2], ends[2]
-    while at < end:
-        if _verdict(entries, family, at) == first:
-            return True, True
-        at += _offsets(entries, family, at)[1]
-    return True, False
-
-
-def _first_rule(entries: bytes, family: int, name: int) -> int:
-    """Where the rules begin of the chain whose name stands there; -1 where that is not told."""
-    at = name - HEAD_OF_TARGET - (112 if family == 4 else 168)
-    return at + _offsets(entries, family, at)[1] if at >= 0 else -1
-
-
-def _offsets(entries: bytes, family: int, at: int) -> tuple[int, int]:
-    to_target, to_next = struct.unpack_from("=HH", entries, at + PLACE_OF_OFFSETS[family])
-    return to_target, max(int(to_next), 1)
-
-
-def _verdict(entries: bytes, family: int, at: int) -> int:
-    """Of a standard target: where it jumps to, or what it decides (below 0). 0 of another target: no chain is there."""
-    target = at + _offsets(entries, family, at)[0]
-    if entries[target + 2] != 0:  # it has a name
-        return 0
-    return int(struct.unpack_from("=i", entries, target + HEAD_OF_TARGET)[0])
-
-
-def _asked(one: socket.socket, family: int, option: int, request: bytes) -> bytes:
-    """getsockopt with something to say, which Python's has not. Raises OSError."""
-    buffer = ctypes.create_string_buffer(request, len(request))
-    length = ctypes.c_uint(len(request))
-    if _libc.getsockopt(one.fileno(), LEVELS[family], option, buffer, ctypes.byref(length)):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return buffer.raw[: length.value]
+    return True, any(table.verdict(at) == first for at in table.built_in("FORWARD"))

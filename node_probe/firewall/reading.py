@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
-from node_probe.firewall import kernel
+from node_probe.firewall import kernel, legacy_tables
 from node_probe.firewall.legacy import holds_tables
 from node_probe.firewall.ruleset import (
     CALICO_TABLE,
@@ -53,9 +53,9 @@ def read(family: int, deadline: float, *, wanted: Iterable[Key] | None = None, l
     legacy: list[Command] = [(f"{ip}tables-legacy-save", "-c")] if holds_tables(family) else []
     if legacy_only:
         told, unread = _run(legacy, deadline)
-        return Ruleset(_parsed(told, ip, None).values(), list(unread.values()))
+        return Ruleset([*_parsed(told, ip, None).values(), *_untold(family, unread, None)], list(unread.values()))
     if wanted is None:
-        return _everything(ip, legacy, deadline)
+        return _everything(family, ip, legacy, deadline)
     keys = list(dict.fromkeys(wanted))
     only = {(table, name) for _, _, table, name in keys}
     nft = [(of, table, name) for where, of, table, name in keys if where == NFT]
@@ -67,7 +67,7 @@ def read(family: int, deadline: float, *, wanted: Iterable[Key] | None = None, l
     commands = [*legacy, *((f"{ip}tables-nft-save", "-c", "-t", table) for _, table, _ in own)]
     commands += [_listing(*one) for one in nft if one not in own]
     told, unread = _run(list(dict.fromkeys(commands)), soon)
-    found = _parsed(told, ip, only)
+    found = _parsed(told, ip, only) | {chain.key: chain for chain in _untold(family, unread, only)}
     after = kernel.handles(own)
     as_nft = [one for one in nft if one not in own]
     for one in own:
@@ -86,6 +86,19 @@ def read(family: int, deadline: float, *, wanted: Iterable[Key] | None = None, l
             unread = {name: why for name, why in unread.items() if "legacy" in name}
     chains = by_kernel | found | {key: by_kernel[key] for key in untold if key in by_kernel}
     return Ruleset(chains.values(), list(unread.values()), _elements(keys, chains))
+
+
+def _untold(family: int, unread: dict[str, str], only: Collection[tuple[str, str]] | None) -> list[Chain]:
+    """Chains of iptables-legacy as the kernel has them, where `unread` tells why its tool did not. Takes that out."""
+    tool = next((name for name in unread if "legacy" in name), "")
+    if not tool:
+        return []
+    try:
+        found = legacy_tables.listed(family, only)
+    except OSError:
+        return []
+    del unread[tool]
+    return found
 
 
 def _commented(chain: Chain, known: Chain | None) -> Chain:
@@ -118,7 +131,7 @@ def _listing(family: str, table: str, chain: str) -> Command:
     return ("nft", "-a", "-t", "list", "chain", family, table, chain)
 
 
-def _everything(ip: str, legacy: list[Command], deadline: float) -> Ruleset:
+def _everything(family: int, ip: str, legacy: list[Command], deadline: float) -> Ruleset:
     """nft needs five times as long as iptables-nft for rules of the latter, so it lists only what that cannot."""
     save = f"{ip}tables-nft-save"
     known, unread = _run([("nft", "list", "tables")], deadline)
@@ -131,7 +144,8 @@ def _everything(ip: str, legacy: list[Command], deadline: float) -> Ruleset:
         if table not in mine and table[0] in (ip, "inet", "bridge", "netdev")
     ]
     told, more = _run(commands, deadline)
-    return Ruleset(_parsed(told, ip, None).values(), list((unread | more).values()))
+    unread |= more
+    return Ruleset([*_parsed(told, ip, None).values(), *_untold(family, unread, None)], list(unread.values()))
 
 
 def _parsed(told: dict[Command, str], ip: str, only: Collection[tuple[str, str]] | None) -> dict[Key, Chain]:
