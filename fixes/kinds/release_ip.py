@@ -14,10 +14,10 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import NamedTuple
 
-from facts import Cause, Fact, Leak, LeakedAddresses
+from facts import Cause, Fact, Leak, LeakedAddresses, say
 from fixes import evidence
 from fixes.calico import ApiError, Calico, Conflict, Object, difference
 from fixes.kind import ClusterKind, EvidenceChanged, TooSoon
@@ -54,15 +54,20 @@ class _Wanted(NamedTuple):
 
 
 def title(arguments: Mapping[str, str], node: str) -> str:
-    return f"Release {arguments['address']}, which IPAM holds for {arguments['pod']}"
+    return say("Release {address}, which IPAM holds for {pod}", address=arguments["address"], pod=arguments["pod"])
 
 
 def blast_radius(arguments: Mapping[str, str], node: str) -> str:
-    return f"One address of block {arguments['block']}: any new pod may get it. No pod, node or route is touched."
+    return say(
+        "One address of block {block}: any new pod may get it. No pod, node or route is touched.",
+        block=arguments["block"],
+    )
 
 
 def undo(arguments: Mapping[str, str], node: str) -> str:
-    return "None: once the address is given to another pod it cannot be had back. That is why it is looked at twice."
+    return say(
+        "None: once the address is given to another pod it cannot be had back. That is why it is looked at twice."
+    )
 
 
 def nodes_asked(names: Iterable[str]) -> str:
@@ -350,15 +355,17 @@ def _within(address: str, cidr: str) -> bool:
 
 
 def _mentions(text: str, address: str) -> bool:
-    """The address stands in the text, however it is written: alone, with a prefix length, in a list, in JSON."""
-    wanted = ip_address(address)
+    """The address stands in the text, however it is written."""
+    return ip_address(address) in addresses_in(text)
+
+
+def addresses_in(text: str) -> set[IPv4Address | IPv6Address]:
+    """All that stand in the text: alone, with a prefix length, in a list, in JSON."""
+    found = set()
     for word in re.split(r"[^0-9A-Fa-f.:]+", text):
-        try:
-            if ip_address(word) == wanted:
-                return True
-        except ValueError:
-            continue
-    return False
+        with contextlib.suppress(ValueError):
+            found.add(ip_address(word))
+    return found
 
 
 def _annotations(one: Object) -> dict[str, str]:
