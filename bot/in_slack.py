@@ -18,15 +18,13 @@ from bot.language import ENGLISH, Language
 from bot.reply import blocks, png
 from bot.reply.blocks import Message, escape
 from bot.slack import NotInChannel, Slack
+from bot.told import WORDS as WORDS
 from bot.told import Context, File, Told
 from facts import say
 from fixes.request import Person
 from fixes.store import FixStore, StoreError
 
 log = logging.getLogger(__name__)
-
-# What calicoctl does in the runbook: each is a module of bot.commands with `add_words` and `answer`.
-WORDS = ("ipam", "node", "keep", "get", "create", "apply", "replace", "patch", "delete")
 
 STOPPED = say("I was stopped in the middle of it. Please ask again.")
 BROKEN = say("Something in me broke, and the log has it. Please ask again.")

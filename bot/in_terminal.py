@@ -16,6 +16,7 @@ from bot import settings as connection
 from bot.asking import leaves, name_leaves
 from bot.errors import UserError
 from bot.told import Answer, Context, Told
+from facts import say
 
 if TYPE_CHECKING:
     from bot.investigate import Investigation
@@ -50,7 +51,8 @@ def run(answer: Answer, args: argparse.Namespace) -> int:
     if args.output not in ("json", "yaml", "csv"):
         written = [args.to] if args.to else [file.name for file in told.files]
         said = [] if told.text and not args.to else [language(told.headline)]
-        for line in [*said, *map(language, told.notes), *written]:
+        asked = [say("a second person: {command}", command=f"calico-why approve {one}") for one in told.requests]
+        for line in [*said, *map(language, [*told.notes, *asked]), *written]:
             print(line)
     return told.status
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from bot.sources.kubernetes import Cluster
     from bot.sources.probes import Probes
 
+# What calicoctl does in the runbook: each is a module of bot.commands with `add_words` and `answer`.
+WORDS = ("ipam", "node", "keep", "get", "create", "apply", "replace", "patch", "delete")
+
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
     """Comes with an answer: in Slack it hangs in the thread, in a terminal it is written into a file of this name."""

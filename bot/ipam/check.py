@@ -482,7 +482,7 @@ def data(looks: Looks, outcomes: Sequence[release.Outcome], cluster: str) -> dic
         "leakedHandles": [
             {
                 "ID": str(one["spec"].get("handleID") or ""),
-                "UID": str(one["metadata"].get("uid") or ""),
+                "UID": now.uid(one),
                 "Revision": str(one["metadata"].get("resourceVersion") or ""),
             }
             for one in now.handles

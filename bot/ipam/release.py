@@ -64,11 +64,14 @@ async def answer(args: argparse.Namespace, context: Context) -> Told:
     now, found = await look(context)
     (outcome,) = await request([address], found, now, context, seen={})
     would = calicoctl_would(now, found, address)
-    held, users = found.allocations.get(address, ()), found.users.get(address, ())
+    held, of = found.allocations.get(address, ()), [one.label for one in found.users.get(address, ())]
     return Told(
         headline=outcome.sentence,
-        text="\n".join([*map(_shown, held), *(f"{address} belongs to {one.label}" for one in users)]),
-        notes=(outcome.sentence, would) if held or users else (would,),
+        notes=(
+            *map(_shown, held),
+            *(say("{address} belongs to {user}.", address=address, user=one) for one in of),
+            would,
+        ),
         data={
             "address": address,
             "request": outcome.request,
@@ -78,7 +81,7 @@ async def answer(args: argparse.Namespace, context: Context) -> Told:
                 {"block": one.block, "handle": one.handle, "pod": one.pod, "node": one.node, "kind": one.kind}
                 for one in held
             ],
-            "users": [one.label for one in users],
+            "users": of,
         },
         requests=(outcome.request,) if outcome.request else (),
         mark="healthy" if outcome.request else "unknown",
@@ -87,8 +90,13 @@ async def answer(args: argparse.Namespace, context: Context) -> Told:
 
 
 def _shown(one: Held) -> str:
-    affinity = one.affinity or "<none>"
-    return f"{one.address} is allocated in block {one.block} (affinity {affinity}); attrs {one.attributes}"
+    return say(
+        "{address} is allocated in block {block} (affinity {affinity}); attrs {attributes}",
+        address=one.address,
+        block=one.block,
+        affinity=one.affinity or "<none>",
+        attributes=one.attributes,
+    )
 
 
 def parsed(words: str) -> list[str]:

@@ -19,10 +19,11 @@ import msgspec
 from bot.ipam.state import State
 from bot.sources import describe, ipam, upkeep
 from bot.sources.names import Network, seconds
-from bot.sources.resources import Object
+from bot.sources.resources import CLASSIC, Object
 from facts import Blind, GarbageCollector, Leak, Pool, say
 from fixes.kinds.release_ip import GRACE_S, NETWORK_STATUS, addresses_in
 from fixes.release import WINDOWS_RESERVED, fingerprint, kind_of, wrong
+from fixes.resources.form import convert_uid
 
 YOUNG_S = 300  # a pod that is set up or taken down takes no longer (the kubelet gives up after four minutes)
 KUBE_CONTROLLERS = "calico-kube-controllers"
@@ -120,6 +121,7 @@ class Report:
     """All that was looked at, and what was found. leaks: of pods alone, by address: those may be released."""
 
     taken: datetime
+    group: str  # where Calico keeps its objects
     grace_s: int
     information: Mapping[str, Any]  # spec of ClusterInformation
     revision: str  # its resourceVersion
@@ -142,6 +144,11 @@ class Report:
     collector: GarbageCollector | None  # who frees leaked addresses by itself; None where that is not known
     blind: Sequence[Blind]
 
+    def uid(self, one: Object) -> str:
+        """An object's, as Calico shows it."""
+        uid = str(one["metadata"].get("uid") or "")
+        return convert_uid(uid) if self.group == CLASSIC else uid
+
     def of(self, *kinds: str) -> list[Problem]:
         return [one for one in (*self.problems, *self.remarks) if one.kind in kinds]
 
@@ -158,6 +165,7 @@ def report(state: State) -> Report:
     information = known[0] if known else {}
     return Report(
         taken=state.taken,
+        group=state.group,
         grace_s=found.grace_s,
         information=information.get("spec") or {},
         revision=str((information.get("metadata") or {}).get("resourceVersion") or ""),
