@@ -295,6 +295,7 @@ class Cluster:
         self.topology.restore_switches()
         for kernel in self.topology.kernels():
             kernel.forget_paths()
+            kernel.forget_connections()
 
     # ---- looking
 

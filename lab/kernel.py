@@ -25,6 +25,8 @@ CLONED = 0x200  # flag of a route that the kernel made for one address, by what 
 PERMANENT, NOARP, FAILED, REACHABLE = 0x80, 0x40, 0x20, 0x02
 SELF = 2
 NETLINK_NETFILTER, NFTABLES, DELETE_TABLE, BATCH_BEGIN, BATCH_END = 12, 10, 2, 16, 17
+CONNTRACK, DELETE_CONNECTION = 1, 2
+NETFILTER = struct.Struct("=IHHIIBBH")  # nlmsghdr, nfgenmsg
 TYPES = {
     1: "unicast",
     2: "local",
@@ -292,18 +294,21 @@ class Kernel:
 
     def flush_firewall(self) -> None:
         """Removes every nftables table, iptables-nft's too, as `nft flush ruleset`; a kernel without them has none."""
-        head = struct.Struct("=IHHIIBBH")  # nlmsghdr, nfgenmsg
-
-        def message(kind: int, flags: int, resource: int) -> bytes:
-            return head.pack(head.size, kind, flags, 0, 0, 0, 0, resource)
-
         nftables = socket.htons(NFTABLES)
-        batch = message(BATCH_BEGIN, 1, nftables) + message(NFTABLES << 8 | DELETE_TABLE, 5, 0)
+        batch = _netfilter(BATCH_BEGIN, 1, nftables) + _netfilter(NFTABLES << 8 | DELETE_TABLE, 5)
+        self._tell_netfilter(batch + _netfilter(BATCH_END, 1, nftables))
+
+    def forget_connections(self) -> None:
+        """As `conntrack -F`: a known one is given other addresses, or let pass, as the rules wanted when it began."""
+        self._tell_netfilter(_netfilter(CONNTRACK << 8 | DELETE_CONNECTION, 5))
+
+    def _tell_netfilter(self, messages: bytes) -> None:
+        """A kernel without what they are about has nothing of it."""
         with self.namespace.entered():
             wire = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
         with wire, contextlib.suppress(OSError):
             wire.settimeout(1.0)
-            wire.send(batch + message(BATCH_END, 1, nftables))
+            wire.send(messages)
             wire.recv(4096)
 
     def put_neighbor(self, device: str, address: str, mac: str) -> None:
@@ -334,6 +339,11 @@ class Kernel:
             if found == mac and outer:
                 with _already_gone():
                     self._ask("fdb", "del", ifindex=index, lladdr=mac, dst=outer)
+
+
+def _netfilter(kind: int, flags: int, resource: int = 0) -> bytes:
+    """A message without attributes, of every family."""
+    return NETFILTER.pack(NETFILTER.size, kind, flags, 0, 0, 0, 0, resource)
 
 
 @contextlib.contextmanager
