@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import socket
 import struct
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -30,7 +30,7 @@ HEAD_OF_TARGET = 32  # of a match, too: its length, its name from the third byte
 DROPS, ACCEPTS, QUEUES, RETURNS = -1, -2, -4, -5
 VERDICTS = {DROPS: "DROP", ACCEPTS: "ACCEPT", QUEUES: "QUEUE", RETURNS: "RETURN"}
 IN_ORDER = tuple(HOOKS)  # of the kernel's numbers
-HEAD_OF_CHAIN = "ERROR"  # the target of the entry before a chain's first rule, and of the last entry of all
+HEAD_OF_CHAIN = b"ERROR\0"  # the target of the entry before a chain's first rule, and of the last entry of all
 # linux/netfilter/ipset/ip_set.h
 IP_SET, BY_INDEX, IPSET_PROTOCOL, SET = 83, 7, 6, struct.Struct("=II32s")
 TRIES = 5  # a table may change between the question for its size and that for its rules
@@ -133,10 +133,9 @@ class Table:
 
     def chain(self, at: int) -> str:
         """The name of the chain that this entry comes before; "" of all others."""
-        to_target, _ = self.offsets(at)
-        if self.target(at) != HEAD_OF_CHAIN:
-            return ""
-        return _text(self.data, at + to_target + HEAD_OF_TARGET, NAME)
+        place = at + self.offsets(at)[0]
+        headed = self.data.startswith(HEAD_OF_CHAIN, place + 2)
+        return _text(self.data, place + HEAD_OF_TARGET, NAME) if headed else ""
 
 
 def names(family: int) -> list[str]:
@@ -177,10 +176,10 @@ def listed(family: int, only: Collection[tuple[str, str]] | None = None) -> list
 
 
 def _chains(table: Table, only: Collection[tuple[str, str]] | None) -> Iterator[Chain]:
-    leads = {at + table.offsets(at)[1]: name for at in table.entries() if (name := table.chain(at))}
-    empty = Chain(
-        backend=IPTABLES_LEGACY, family="ip6" if table.family == 6 else "ip", table=table.name, name=HEAD_OF_CHAIN
-    )
+    places = list(table.entries())
+    heads = {at: name for at in places if (name := table.chain(at))}
+    leads = {at + table.offsets(at)[1]: name for at, name in heads.items()}
+    empty = Chain(backend=IPTABLES_LEGACY, family="ip6" if table.family == 6 else "ip", table=table.name, name="")
     chain, entries = empty, list[int]()
 
     def whole(chain: Chain, entries: list[int]) -> Chain:
@@ -188,7 +187,7 @@ def _chains(table: Table, only: Collection[tuple[str, str]] | None) -> Iterator[
             return chain
         return chain.with_rules(_rule(table, at, chain, number, leads) for number, at in enumerate(entries, 1))
 
-    for at in table.entries():
+    for at in places:
         if at in table.starts:
             name = table.starts[at]
             chain, entries = replace(empty, name=name, hook=HOOKS[name]), []
@@ -196,10 +195,10 @@ def _chains(table: Table, only: Collection[tuple[str, str]] | None) -> Iterator[
             policy = VERDICTS.get(table.verdict(at), "").lower()
             yield whole(replace(chain, policy=policy, packets=_packets(table, at)), entries)
             chain, entries = empty, []
-        elif name := table.chain(at):
+        elif at in heads:
             if chain is not empty:
                 yield whole(chain, entries[:-1])  # the last entry of a chain returns, and is no rule
-            chain, entries = replace(empty, name=name), []
+            chain, entries = replace(empty, name=heads[at]), []
         else:
             entries.append(at)
 
@@ -266,7 +265,7 @@ def _head(table: Table, at: int) -> Iterator[str]:
     )  # fmt: skip
     for bit, option, value, mask in ((SOURCE, "-s", source, source_mask), (TARGET, "-d", target, target_mask)):
         if any(mask):
-            yield told(bit, f"{option} {ip_address(value)}/{_length(mask)}")
+            yield told(bit, f"{option} {_address(value)}/{_length(mask)}")
     for bit, option, n in ((VIA_IN, "-i", 0), (VIA_OUT, "-o", 1)):
         name = _text(table.data, at + layout.interfaces + 16 * n, 16)
         mask = table.data[at + layout.interfaces + 16 * (n + 2) : at + layout.interfaces + 16 * (n + 3)]
@@ -278,30 +277,19 @@ def _head(table: Table, at: int) -> Iterator[str]:
         yield told(PROTOCOL, f"-p {PROTOCOLS.get(protocol, protocol)}")
 
 
+@functools.cache
 def _length(mask: bytes) -> str:
     """Of a prefix; a mask that is none stands for itself."""
     bits = f"{int.from_bytes(mask, 'big'):0{len(mask) * 8}b}"
-    return str(bits.count("1")) if "01" not in bits else str(ip_address(mask))
+    return str(bits.count("1")) if "01" not in bits else _address(mask)
+
+
+def _address(value: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET if len(value) == 4 else socket.AF_INET6, value)
 
 
 def _matched(name: str, revision: int, value: bytes) -> str:
-    known: dict[tuple[str, int], Callable[[bytes], str]] = {
-        ("tcp", 0): lambda data: _ports(data, data[11], data[9]),
-        ("udp", 0): lambda data: _ports(data, data[8]),
-        ("multiport", 1): _several_ports,
-        ("addrtype", 1): _address_type,
-        ("mark", 1): _mark,
-        ("state", 0): lambda data: f" --state {_states(STATE_ALONE, *struct.unpack_from('=I', data))}",
-        ("conntrack", 1): _conntrack,
-        ("conntrack", 2): _conntrack,
-        ("conntrack", 3): _conntrack,
-        ("set", 1): _set,
-        ("set", 2): _set,
-        ("set", 3): _set,
-        ("set", 4): _set,
-        ("rpfilter", 0): lambda data: "".join(f" {word}" for bit, word in RPFILTER.items() if data[0] & bit),
-    }
-    more = known.get((name, revision))
+    more = MATCHES.get((name, revision))
     if more is _conntrack and struct.unpack_from("=H", value, 146)[0] & STATE_ALIAS:
         return f"-m state{more(value).replace('--ctstate', '--state')}"
     return f"-m {name}{more(value)}" if more else f"-m [{name}]"
@@ -370,6 +358,20 @@ def _name_of_set(index: int) -> str:
 
 def _states(names: dict[int, str], bits: int) -> str:
     return ",".join(name for bit, name in names.items() if bits & bit)
+
+
+# What matches say behind their names, by name and revision.
+MATCHES: dict[tuple[str, int], Callable[[bytes], str]] = {
+    ("tcp", 0): lambda data: _ports(data, data[11], data[9]),
+    ("udp", 0): lambda data: _ports(data, data[8]),
+    ("multiport", 1): _several_ports,
+    ("addrtype", 1): _address_type,
+    ("mark", 1): _mark,
+    ("state", 0): lambda data: f" --state {_states(STATE_ALONE, *struct.unpack_from('=I', data))}",
+    ("rpfilter", 0): lambda data: "".join(f" {word}" for bit, word in RPFILTER.items() if data[0] & bit),
+    **{("conntrack", revision): _conntrack for revision in (1, 2, 3)},
+    **{("set", revision): _set for revision in (1, 2, 3, 4)},
+}
 
 
 def _quoted(comment: str) -> str:
