@@ -17,6 +17,7 @@ import msgspec
 from bot import capture
 from bot.capture import Plan, Planned, Take, Wanted
 from bot.errors import UserError
+from bot.reply.fix_words import HEADERS, WHOLE, of_capture
 from facts.capture import CAPTURE_SECONDS
 from fixes.kind import EvidenceChanged
 from fixes.request import CAPTURE, LIFETIME, Evidence, FixRequest, Person, Spec, digest, stamp
@@ -24,7 +25,6 @@ from fixes.request import CAPTURE, LIFETIME, Evidence, FixRequest, Person, Spec,
 WORKER = "bot"
 BEYOND_S = 90.0  # a capture's own time: to look up the pods before, and to upload the file afterwards
 BUSY_S = CAPTURE_SECONDS + BEYOND_S + 10.0
-HEADERS, WHOLE = "headers only", "whole packets"
 TITLE = 300  # characters, the schema's limit
 IDENTITY = ("node", "address", "address6", "container_id")  # with another of these it is another pod than was approved
 
@@ -72,23 +72,16 @@ def capture_spec(wanted: Wanted, planned: Planned, place: Place, cluster: str, n
         "message": place.message,
     }
     evidence = tuple(Evidence(id=end.id, fact=msgspec.to_builtins(end)) for end in planned.ends)
-    what = "whole packets" if wanted.payload else "packet headers"
-    port = f", {arguments['port']}" if arguments["port"] else ""
-    radius = (
-        "what the two say to each other, secrets and personal data included, goes"
-        if wanted.payload
-        else "addresses, ports, sizes and times of these packets go"
-    )
+    words = of_capture(arguments)
     return Spec(
         kind=CAPTURE,
         node="",
         arguments=arguments,
-        title=f"Capture {what} between {source.name} and {target.name}{port} for {wanted.seconds:g} s"[:TITLE],
+        title=str(words.title)[:TITLE],
         evidence=evidence,
         digest=digest(CAPTURE, "", arguments, evidence),
-        blast_radius=f"Changes nothing and sends nothing. {radius[0].upper()}{radius[1:]} into a file in this thread, "
-        "which everybody in this channel can download.",
-        undo="There is nothing to undo. The file can be deleted in Slack, copies of it cannot.",
+        blast_radius=str(words.blast_radius),
+        undo=str(words.undo),
         requested_by=Person(id=place.asked_by, via="slack"),
         requested_at=stamp(now),
         expires_at=stamp(now + LIFETIME),

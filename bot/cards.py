@@ -16,6 +16,7 @@ from bot.errors import UserError
 from bot.language import ENGLISH, Language
 from bot.reply import blocks
 from bot.reply.blocks import Deciding, Message, escape
+from bot.reply.fix_words import fix_words
 from bot.second_look import Look
 from bot.slack import Slack
 from facts import say
@@ -100,13 +101,17 @@ class Cards:
             language=self._language,
         )
 
+    def _title(self, request: FixRequest) -> str:
+        words = fix_words(document(request, self._store.namespace)["spec"])
+        return escape(self._language(words.title))
+
     async def put_up(self, request: FixRequest, channel: str, thread: str) -> None:
         """Show the request in this thread, from now on as it is; or the way to its card, when it got one meanwhile.
 
         The message is posted without buttons and becomes the card once the cluster knows its place: of who dies in
         between nothing stays that could be clicked. Raises UserError.
         """
-        text = say("*{title}*: `{name}`", title=escape(request.spec.title), name=request.name)
+        text = say("*{title}*: `{name}`", title=self._title(request), name=request.name)
         ts = await self._slack.post(channel, Message(text=self._language(text), blocks=[]), thread)
         card = Card(channel=channel, thread=thread, ts=ts)
         try:
@@ -114,7 +119,7 @@ class Cards:
         except StoreError as error:
             bare = say(
                 "*{title}* has no card, so it is decided in words: {command}. {why}",
-                title=escape(request.spec.title),
+                title=self._title(request),
                 command=f"`/calico approve {request.name}`",
                 why=escape(error.sentence),
             )
@@ -132,7 +137,7 @@ class Cards:
         where = f"<{link}|{self._language(say('its card'))}>" if link else say("its card in an earlier thread")
         text = say(
             "*{title}* was asked for already as `{name}`: see {where}.",
-            title=escape(request.spec.title),
+            title=self._title(request),
             name=request.name,
             where=where,
         )

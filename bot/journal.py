@@ -48,7 +48,7 @@ class Click(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Journal:
-    """One file each: in `jobs` or `clicks` until it is answered, then for a day in `done`. All methods block for a disk."""
+    """A file each, in `jobs` or `clicks` until it is answered, then for a day in `done`. Methods block for a disk."""
 
     def __init__(self, state: Path | None) -> None:
         if state is None:

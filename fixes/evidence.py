@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from facts import Cause, Fact
+from facts import Cause, Fact, say
 
 F = TypeVar("F", bound=Fact)
 
@@ -32,7 +32,7 @@ def felix(arguments: Mapping[str, str]) -> str:
     """Whether a living Felix does the same, in a sentence. `felix_s`: as Cause.heals_within_s."""
     seconds = arguments.get("felix_s", "-1")
     if seconds in ("", "-1"):
-        return "This is not Felix's business."
+        return say("This is not Felix's business.")
     if seconds == "0":
-        return "Felix never does this by itself."
-    return f"Felix would do the same within {seconds} s if it were alive."
+        return say("Felix never does this by itself.")
+    return say("Felix would do the same within {seconds} s if it were alive.", seconds=seconds)

@@ -12,7 +12,7 @@ from fixes.audit import Audit, AuditError
 from fixes.hands import Hands
 from fixes.kind import EvidenceChanged, TooSoon
 from fixes.limits import Switch
-from fixes.request import FixRequest, Phase, Refused, Waits, expired, moment, stamp
+from fixes.request import NOTHING_NOW, FixRequest, Phase, Refused, Waits, expired, moment, stamp
 from fixes.store import FixStore, StoreError
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class Executor:
         try:
             lines = await self._hands.preview(request.spec)
         except EvidenceChanged as changed:
-            lines = [f"Nothing, as it is now: {changed}"]
+            lines = [f"{NOTHING_NOW}{changed}"]
         except Exception as error:  # it is said again, and for good, when it is approved
             log.info("%s cannot be shown: %s", request.name, error)
             lines = [f"Nothing: {error or type(error).__name__}."]

@@ -18,6 +18,7 @@ PLURAL = "fixrequests"
 KIND = "FixRequest"
 CAPTURE = "capture"  # the kind of request that changes nothing: a bot carries it out, and no fixer
 LIFETIME = timedelta(minutes=15)
+NOTHING_NOW = "Nothing, as it is now: "  # so begins a preview where the evidence does not hold; the reason follows
 
 NAME = re.compile(r"fx-[a-z2-7]{8}")
 

@@ -10,6 +10,8 @@ import msgspec
 import pytest
 
 from bot.fix_requests import request_fixes, requested
+from bot.language import language
+from bot.reply.fix_words import fix_words
 from engine.diagnosis import diagnose
 from engine.rule import CauseRule
 from engine.rulebase import load
@@ -19,6 +21,7 @@ from fixes.request import LIFETIME, Person, Phase, digest_of, moment
 from tests.answers import WRONG_MAC, investigation, no_engine, unseen, well, wrong_mac
 from tests.fix_cluster import fix_cluster
 from tests.fix_samples import ANA, BO
+from tests.test_language import CHINESE
 
 CASES = Path(__file__).parent / "cases"
 NOW = datetime(2026, 11, 22, 22, 4, tzinfo=UTC)
@@ -131,5 +134,9 @@ async def test_every_recorded_wound_that_can_be_mended_is_asked_for(
         assert made  # and so the API server takes it: its schema has limits
         for request in made:
             assert request.spec.node == cause.node
-            assert request.spec.title and request.spec.blast_radius and request.spec.undo
+            spec = request.spec
+            assert spec.title and spec.blast_radius and spec.undo
+            words = fix_words(msgspec.to_builtins(spec))
+            assert words == (spec.title, spec.blast_radius, spec.undo), "a card says what the request says"
+            assert all(CHINESE.search(language("zh")(one)) for one in words)
             assert request.spec.kind in kinds()

@@ -24,10 +24,10 @@ from engine import rulebase
 from engine.diagnosis import diagnose, prepared
 from engine.rule import CauseRule
 from facts import say
-from fixes.request import Phase
+from fixes.request import NOTHING_NOW, Phase, document
 from lab.slack.validation import validate_message
 from tests import answers, sentences
-from tests.fix_samples import a_request
+from tests.fix_samples import NOW, a_request
 from tests.test_cases import RECORDINGS, facts_of
 
 MODES = [rule for rule in rulebase.load().rules if isinstance(rule, CauseRule)]
@@ -89,6 +89,41 @@ def test_no_rule_has_english_beside_what_it_says(tmp_path: Path) -> None:
     glued = tmp_path / "rule.py"
     glued.write_text('def f(x):\n    """Not this."""\n    return say("{on} it", on=f"{x} on {x}" if x else "no one")\n')
     assert sentences.unsaid_in(glued) == {" on ", "no one"}
+
+
+def test_no_kind_of_fix_has_english_beside_what_it_says() -> None:
+    told = ("title", "blast_radius", "undo")
+    kinds = sorted((sentences.ROOT / "fixes/kinds").glob("*.py"))
+    assert {path.stem: sentences.unsaid_in(path, told) for path in kinds if sentences.unsaid_in(path, told)} == {}
+
+
+def test_a_card_reads_chinese_but_for_what_would_be_written() -> None:
+    preview = ("ip neigh replace 10.244.218.64 lladdr 66:89:3a:22:7a:ac dev vxlan.calico nud permanent",)
+    changed = (f"{NOTHING_NOW}The entry is right.",)
+    told = []
+    for lines in (preview, changed):
+        waiting = a_request()
+        waiting = msgspec.structs.replace(waiting, status=msgspec.structs.replace(waiting.status, preview=lines))
+        told.append(json.dumps(blocks.fix_card(document(waiting, "ns"), NOW, language=zh).blocks, ensure_ascii=False))
+    for words in (
+        "*在 node-a 上替换邻居表项 10.244.218.64*",
+        "*影响范围：* node-a 的 vxlan.calico 上的一个表项：node-a -&gt; node-b 的流量，现在是不通的。",
+        "*撤销：* 不需要：66:89:3a:22:7a:ac 正是 Felix 自己会为 node-b 写入的。这不归 Felix 管。",
+        '"text": "在 node-a 上替换邻居表项 10.244.218.64. node-a 的 vxlan.calico',  # asked before it is approved
+        preview[0],
+    ):
+        assert words in told[0]
+    assert "按现在的情况不会写入任何东西：The entry is right." in told[1]
+
+
+def test_a_request_is_shown_by_what_it_would_do_and_not_by_what_it_calls_itself() -> None:
+    """Whoever may create a FixRequest writes its title; only kind, node, arguments and evidence are bound to it."""
+    forged = a_request(title="Read a counter", blast_radius="nothing", undo="not needed")
+    told = json.dumps(blocks.fix_card(document(forged, "ns"), NOW).blocks)
+    assert "Replace the neighbor 10.244.218.64 on node-a" in told and "traffic node-a -&gt; node-b" in told
+    assert "Read a counter" not in told and "nothing" not in told
+    unknown = a_request(kind="of_a_newer_version", title="Turn a page")
+    assert "Turn a page" in json.dumps(blocks.fix_card(document(unknown, "ns"), NOW).blocks)
 
 
 def test_parts_of_a_sentence_are_translated_and_names_are_not() -> None:

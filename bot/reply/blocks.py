@@ -13,10 +13,11 @@ from bot.errors import UserError
 from bot.investigate import Investigation
 from bot.language import ENGLISH, Language
 from bot.reply import evidence, wording
+from bot.reply.fix_words import fix_words
 from bot.reply.wording import Request, printable
 from bot.told import Told
 from facts import Cause, say
-from fixes.request import CAPTURE
+from fixes.request import CAPTURE, NOTHING_NOW
 
 Block = dict[str, Any]
 
@@ -377,7 +378,8 @@ def fix_card(
     by: Mapping[str, Any] = spec.get("requestedBy") or {}
     requester = who(str(by.get("id") or ""), str(by.get("name") or ""))
 
-    title = str(spec.get("title") or name)
+    words = fix_words(spec)
+    title = language(words.title) or name
     capture = spec.get("kind") == CAPTURE
     known = say(_PHASES_OF_CAPTURES[shown] if capture else PHASES[shown]) if shown in PHASES else escape(shown)
     state = language(known)
@@ -389,8 +391,8 @@ def fix_card(
         state = language(second)
     elif waits:
         state = language(say(":double_vertical_bar: approved, and held back; it is looked at again until it expires"))
-    radius = escape(str(spec.get("blastRadius") or "")) or say("not known")
-    undo = escape(str(spec.get("undo") or "")) or say("not known")
+    radius = escape(language(words.blast_radius)) or say("not known")
+    undo = escape(language(words.undo)) or say("not known")
     about = [language(say("*Blast radius:* {text}", text=radius)), language(say("*Undo:* {text}", text=undo))]
     asked_at = when(str(spec.get("requestedAt") or ""))
     asked = say("{request} asked by {person} {time}", request=code(name), person=requester, time=asked_at)
@@ -413,13 +415,13 @@ def fix_card(
         blocks.append(_lines(story, language))
     if open_until and not deciding:
         question = say("Approve this capture?") if capture else say("Approve this change?")
-        blocks.append(_buttons(name, title, str(spec.get("blastRadius") or ""), question, language))
+        blocks.append(_buttons(name, title, language(words.blast_radius), question, language))
     return _message(f"{title}: {state.split(': ', 1)[-1]}", blocks, language, request=name)
 
 
 def _preview(status: Mapping[str, Any], name: str, head: str, language: Language) -> list[Block]:
     """What would be written or captured, as far as it fits on a card."""
-    lines = [str(line) for line in status.get("preview") or ()]
+    lines = [_nothing(str(line), language) for line in status.get("preview") or ()]
     if not lines:
         return []
     text = "\n".join(map(printable, lines[:PREVIEWED]))
@@ -428,6 +430,13 @@ def _preview(status: Mapping[str, Any], name: str, head: str, language: Language
         more = say("{count} more lines: {command}", count=rest, command=code(f"fixes show {name}"))
         blocks.append(_context([language(more)]))
     return blocks
+
+
+def _nothing(line: str, language: Language) -> str:
+    """What a fixer says where it would write nothing, around its reason; any other line is a command or an object."""
+    if not line.startswith(NOTHING_NOW):
+        return line
+    return language(say("Nothing, as it is now: {why}", why=line.removeprefix(NOTHING_NOW)))
 
 
 def _story(status: Mapping[str, Any], node: str, language: Language, *, capture: bool) -> list[str]:

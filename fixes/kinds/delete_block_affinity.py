@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address, ip_network
 
-from facts import BlockClaim, Cause, Fact
+from facts import BlockClaim, Cause, Fact, say
 from fixes.calico import CLASSIC, NATIVE, ApiError, Calico, Conflict, Object, difference
 from fixes.kind import ClusterKind, EvidenceChanged
 
@@ -15,19 +15,25 @@ MARKS: dict[str, str | bool] = {CLASSIC: "true", NATIVE: True}  # what `deleted`
 
 
 def title(arguments: Mapping[str, str], node: str) -> str:
-    return f"Delete the BlockAffinity of {arguments['claimant']} for block {arguments['block']}"
+    return say(
+        "Delete the BlockAffinity of {claimant} for block {block}",
+        claimant=arguments["claimant"],
+        block=arguments["block"],
+    )
 
 
 def blast_radius(arguments: Mapping[str, str], node: str) -> str:
-    return (
-        f"Block {arguments['block']}, which stays {arguments['owner']}'s: {arguments['claimant']} announces it no "
-        "more. "
-        f"No address of {arguments['claimant']}'s pods is of this block."
+    return say(
+        "Block {block}, which stays {owner}'s: {claimant} announces it no more. No address of {claimant}'s pods is of "
+        "this block.",
+        block=arguments["block"],
+        owner=arguments["owner"],
+        claimant=arguments["claimant"],
     )
 
 
 def undo(arguments: Mapping[str, str], node: str) -> str:
-    return f"Not needed: the block itself is {arguments['owner']}'s, and Calico goes by the block."
+    return say("Not needed: the block itself is {owner}'s, and Calico goes by the block.", owner=arguments["owner"])
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 
-from facts import AddressHolders, Allocation, CalicoNode, Cause, Fact, Leg, RouteLookup
+from facts import AddressHolders, Allocation, CalicoNode, Cause, Fact, Leg, RouteLookup, in_turn, say
 from fixes import evidence, form
 from fixes.kernel import Kernel
 from fixes.kind import EvidenceChanged, NodeKind
@@ -24,18 +24,20 @@ TUNNELS = ("vxlan", "ipip", "wireguard")  # by these and pods' interfaces Felix 
 
 
 def title(arguments: Mapping[str, str], node: str) -> str:
-    return f"Delete the route {_told(arguments)} on {node}"
+    return say("Delete the route {route} on {node}", route=_told(arguments), node=node)
 
 
 def blast_radius(arguments: Mapping[str, str], node: str) -> str:
-    return (
-        f"{node}, one route: all that {node} sends to {arguments['destination']}. It then goes by Calico's own route "
-        f"for {arguments['block']}."
+    return say(
+        "{node}, one route: all that {node} sends to {destination}. It then goes by Calico's own route for {block}.",
+        node=node,
+        destination=arguments["destination"],
+        block=arguments["block"],
     )
 
 
 def undo(arguments: Mapping[str, str], node: str) -> str:
-    return f"ip route add {_told(arguments)}. {evidence.felix(arguments)}"
+    return in_turn([say("{command}.", command=f"ip route add {_told(arguments)}"), evidence.felix(arguments)])
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from facts import Cause, Fact, Leg
+from facts import Cause, Fact, Leg, say
 from fixes import evidence, form
 from fixes.kernel import Kernel
 from fixes.kind import EvidenceChanged, NodeKind
@@ -12,20 +12,22 @@ from fixes.offload import SUMS
 
 
 def title(arguments: Mapping[str, str], node: str) -> str:
-    return f"Turn off checksum offload of {arguments['device']} on {node}"
+    return say("Turn off checksum offload of {device} on {node}", device=arguments["device"], node=node)
 
 
 def blast_radius(arguments: Mapping[str, str], node: str) -> str:
-    return (
-        f"{node}, all that it sends by {arguments['device']}: the kernel sums it up, which costs the node's processors "
-        "some of their time. It lasts until the device is made anew."
+    return say(
+        "{node}, all that it sends by {device}: the kernel sums it up, which costs the node's processors some of their "
+        "time. It lasts until the device is made anew.",
+        node=node,
+        device=arguments["device"],
     )
 
 
 def undo(arguments: Mapping[str, str], node: str) -> str:
-    return (
-        f"ethtool -K {arguments['device']} {SUMS} on. Felix does it only where featureDetectOverride says "
-        "ChecksumOffloadBroken=true, and then for good."
+    return say(
+        "{command}. Felix does it only where featureDetectOverride says ChecksumOffloadBroken=true, and then for good.",
+        command=f"ethtool -K {arguments['device']} {SUMS} on",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from facts import Cause, Fact, Pool
+from facts import Cause, Fact, Pool, say
 from fixes.calico import ApiError, Calico, Conflict, Object, difference
 from fixes.kind import ClusterKind, EvidenceChanged
 
@@ -12,18 +12,19 @@ ATTEMPTS = 20
 
 
 def title(arguments: Mapping[str, str], node: str) -> str:
-    return f"Enable pool {arguments['pool']} ({arguments['cidr']}) again"
+    return say("Enable pool {pool} ({cidr}) again", pool=arguments["pool"], cidr=arguments["cidr"])
 
 
 def blast_radius(arguments: Mapping[str, str], node: str) -> str:
-    return (
-        f"The whole cluster: nodes that pool {arguments['pool']} selects get tunnel addresses and routes in seconds, "
-        "and new pods may get addresses of it. Pods that run keep theirs."
+    return say(
+        "The whole cluster: nodes that pool {pool} selects get tunnel addresses and routes in seconds, and new pods "
+        "may get addresses of it. Pods that run keep theirs.",
+        pool=arguments["pool"],
     )
 
 
 def undo(arguments: Mapping[str, str], node: str) -> str:
-    return f"Set disabled: true on IPPool {arguments['pool']}, which cuts the paths between nodes again."
+    return say("Set disabled: true on IPPool {pool}, which cuts the paths between nodes again.", pool=arguments["pool"])
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from facts import Cause, Fact, Leg, Neighbor
+from facts import Cause, Fact, Leg, Neighbor, in_turn, say
 from fixes import evidence, form
 from fixes.kernel import Kernel
 from fixes.kind import EvidenceChanged, NodeKind
@@ -13,15 +13,19 @@ LEARNED = frozenset({"REACHABLE", "STALE", "DELAY", "PROBE"})
 
 
 def title(arguments: Mapping[str, str], node: str) -> str:
-    return f"Flush the neighbor {arguments['address']} on {node}"
+    return say("Flush the neighbor {address} on {node}", address=arguments["address"], node=node)
 
 
 def blast_radius(arguments: Mapping[str, str], node: str) -> str:
-    return f"{node}, one entry on {arguments['device']}: the next packet waits until the kernel has asked again."
+    return say(
+        "{node}, one entry on {device}: the next packet waits until the kernel has asked again.",
+        node=node,
+        device=arguments["device"],
+    )
 
 
 def undo(arguments: Mapping[str, str], node: str) -> str:
-    return f"Not needed: the kernel learns the entry anew. {evidence.felix(arguments)}"
+    return in_turn([say("Not needed: the kernel learns the entry anew."), evidence.felix(arguments)])
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from facts import Cause, Fact, FdbEntry, Leg
+from facts import Cause, Fact, FdbEntry, Leg, in_turn, say
 from fixes import evidence, form
 from fixes.kernel import Kernel
 from fixes.kind import EvidenceChanged, NodeKind
@@ -12,19 +12,27 @@ from node_probe.netlink import Device, Entry
 
 
 def title(arguments: Mapping[str, str], node: str) -> str:
-    return f"Send frames for {arguments['mac']} to {arguments['address']} on {node}"
+    return say(
+        "Send frames for {mac} to {address} on {node}", mac=arguments["mac"], address=arguments["address"], node=node
+    )
 
 
 def blast_radius(arguments: Mapping[str, str], node: str) -> str:
-    return (
-        f"{node}, one forwarding entry of {arguments['device']}: traffic {node} -> {arguments['peer']}, which is "
-        "broken now."
+    return say(
+        "{node}, one forwarding entry of {device}: traffic {node} -> {peer}, which is broken now.",
+        node=node,
+        device=arguments["device"],
+        peer=arguments["peer"],
     )
 
 
 def undo(arguments: Mapping[str, str], node: str) -> str:
-    said = f"Not needed: {arguments['address']} is what Felix itself would write for {arguments['peer']}."
-    return f"{said} {evidence.felix(arguments)}"
+    said = say(
+        "Not needed: {right} is what Felix itself would write for {peer}.",
+        right=arguments["address"],
+        peer=arguments["peer"],
+    )
+    return in_turn([said, evidence.felix(arguments)])
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:

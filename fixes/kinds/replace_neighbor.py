@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from facts import Cause, Fact, Leg, Link, Neighbor, PodInterface
+from facts import Cause, Fact, Leg, Link, Neighbor, PodInterface, in_turn, say
 from fixes import evidence, form
 from fixes.kernel import Kernel
 from fixes.kind import EvidenceChanged, NodeKind
@@ -18,20 +18,29 @@ STATIC = frozenset({"PERMANENT", "NOARP"})
 
 
 def title(arguments: Mapping[str, str], node: str) -> str:
-    return f"Replace the neighbor {arguments['address']} on {node}"
+    return say("Replace the neighbor {address} on {node}", address=arguments["address"], node=node)
 
 
 def blast_radius(arguments: Mapping[str, str], node: str) -> str:
-    return f"{node}, one entry on {arguments['device']}: traffic {node} -> {arguments['peer']}, which is broken now."
+    return say(
+        "{node}, one entry on {device}: traffic {node} -> {peer}, which is broken now.",
+        node=node,
+        device=arguments["device"],
+        peer=arguments["peer"],
+    )
 
 
 def undo(arguments: Mapping[str, str], node: str) -> str:
     if not arguments["vni"]:
         address, seen, device = (arguments[name] for name in ("address", "seen", "device"))
-        said = f"ip neigh replace {address} lladdr {seen} dev {device} nud permanent."
+        said = say("{command}.", command=f"ip neigh replace {address} lladdr {seen} dev {device} nud permanent")
     else:
-        said = f"Not needed: {arguments['mac']} is what Felix itself would write for {arguments['peer']}."
-    return f"{said} {evidence.felix(arguments)}"
+        said = say(
+            "Not needed: {right} is what Felix itself would write for {peer}.",
+            right=arguments["mac"],
+            peer=arguments["peer"],
+        )
+    return in_turn([said, evidence.felix(arguments)])
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:

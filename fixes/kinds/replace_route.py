@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from facts import Allocation, CalicoNode, Cause, Fact, Leg, RouteLookup
+from facts import Allocation, CalicoNode, Cause, Fact, Leg, RouteLookup, in_turn, say
 from facts.version import release, since
 from fixes import evidence, form
 from fixes.kernel import Kernel, Way, way
@@ -28,19 +28,24 @@ BY = ("tunnel", "uplink", "pod")
 
 
 def title(arguments: Mapping[str, str], node: str) -> str:
-    return f"Replace the route {arguments['destination']} on {node}"
+    return say("Replace the route {destination} on {node}", destination=arguments["destination"], node=node)
 
 
 def blast_radius(arguments: Mapping[str, str], node: str) -> str:
-    return (
-        f"{node}, one route: what {node} sends to {arguments['destination']} ({arguments['peer']}), which is broken "
-        "now."
+    return say(
+        "{node}, one route: what {node} sends to {destination} ({peer}), which is broken now.",
+        node=node,
+        destination=arguments["destination"],
+        peer=arguments["peer"],
     )
 
 
 def undo(arguments: Mapping[str, str], node: str) -> str:
-    said = f"Not needed: it is what Felix itself would write. To take it away: ip route del {arguments['destination']}."
-    return f"{said} {evidence.felix(arguments)}"
+    said = say(
+        "Not needed: it is what Felix itself would write. To take it away: {command}.",
+        command=f"ip route del {arguments['destination']}",
+    )
+    return in_turn([said, evidence.felix(arguments)])
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address, ip_network
 
-from facts import Allocation, CalicoNode, CalicoPod, CalicoService, Cause, Fact, Leg, WireguardDevice
+from facts import Allocation, CalicoNode, CalicoPod, CalicoService, Cause, Fact, Leg, WireguardDevice, in_turn, say
 from fixes import evidence
 from fixes.calico import ApiError, Calico, Conflict, Object
 from fixes.kind import ClusterKind, EvidenceChanged
@@ -24,19 +24,21 @@ OWN = {TUNNEL_ADDRESS[4]: "vxlan-tunnel-addr-", TUNNEL_ADDRESS[6]: "vxlan-v6-tun
 
 
 def title(arguments: Mapping[str, str], node: str) -> str:
-    return f"Restart calico-node on {arguments['node']} (delete pod {arguments['pod']})"
+    return say("Restart calico-node on {node} (delete pod {pod})", node=arguments["node"], pod=arguments["pod"])
 
 
 def blast_radius(arguments: Mapping[str, str], node: str) -> str:
-    return (
-        f"{arguments['node']}: what is programmed there stays and packets flow on; for about a minute new pods wait "
-        "and changes are not followed. Where BIRD writes the routes, its sessions restart gracefully."
-        + (" It gets a tunnel address, and its peers follow." if arguments.get("annotation") in OWN else "")
+    stays = say(
+        "{node}: what is programmed there stays and packets flow on; for about a minute new pods wait and changes are "
+        "not followed. Where BIRD writes the routes, its sessions restart gracefully.",
+        node=arguments["node"],
     )
+    follows = say("It gets a tunnel address, and its peers follow.")
+    return in_turn([stays, follows if arguments.get("annotation") in OWN else ""])
 
 
 def undo(arguments: Mapping[str, str], node: str) -> str:
-    return "Not needed: its DaemonSet starts a new pod at once."
+    return say("Not needed: its DaemonSet starts a new pod at once.")
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:

@@ -5,26 +5,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from facts import Cause, Fact, Leg, Link
+from facts import Cause, Fact, Leg, Link, in_turn, say
 from fixes import evidence, form
 from fixes.kernel import Kernel
 from fixes.kind import EvidenceChanged, NodeKind
 
 
 def title(arguments: Mapping[str, str], node: str) -> str:
-    return f"Set the MAC of {arguments['device']} on {node} to {arguments['mac']}"
+    return say(
+        "Set the MAC of {device} on {node} to {mac}", device=arguments["device"], node=node, mac=arguments["mac"]
+    )
 
 
 def blast_radius(arguments: Mapping[str, str], node: str) -> str:
-    return (
-        f"{node}, one device: all tunnelled traffic to {node}, which is broken now. The kernel forgets the device's "
-        "neighbors with its MAC; the permanent ones are written again at once."
+    return say(
+        "{node}, one device: all tunnelled traffic to {node}, which is broken now. The kernel forgets the device's "
+        "neighbors with its MAC; the permanent ones are written again at once.",
+        node=node,
     )
 
 
 def undo(arguments: Mapping[str, str], node: str) -> str:
-    said = f"ip link set {arguments['device']} address {arguments['seen']}, though its peers send to the new one."
-    return f"{said} {evidence.felix(arguments)}"
+    said = say(
+        "{command}, though its peers send to the new one.",
+        command=f"ip link set {arguments['device']} address {arguments['seen']}",
+    )
+    return in_turn([said, evidence.felix(arguments)])
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:

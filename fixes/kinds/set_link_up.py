@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from facts import Cause, Fact, Leg, Link, PodInterface
+from facts import Cause, Fact, Leg, Link, PodInterface, in_turn, say
 from fixes import evidence, form
 from fixes.kernel import Kernel
 from fixes.kind import EvidenceChanged, NodeKind
@@ -14,16 +14,21 @@ KINDS = ("vxlan", "ipip", "wireguard", "tun", "veth")
 
 
 def title(arguments: Mapping[str, str], node: str) -> str:
-    return f"Set {arguments['device']} up on {node}"
+    return say("Set {device} up on {node}", device=arguments["device"], node=node)
 
 
 def blast_radius(arguments: Mapping[str, str], node: str) -> str:
-    carries = f"traffic of {arguments['pod']}" if arguments.get("pod") else f"tunnelled traffic of {node}"
-    return f"{node}, one device: {carries}, which is broken now. Its routes and neighbors are Calico's to put back."
+    pod = arguments.get("pod")
+    carries = say("traffic of {pod}", pod=pod) if pod else say("tunnelled traffic of {node}", node=node)
+    return say(
+        "{node}, one device: {carries}, which is broken now. Its routes and neighbors are Calico's to put back.",
+        node=node,
+        carries=carries,
+    )
 
 
 def undo(arguments: Mapping[str, str], node: str) -> str:
-    return f"ip link set {arguments['device']} down. {evidence.felix(arguments)}"
+    return in_turn([say("{command}.", command=f"ip link set {arguments['device']} down"), evidence.felix(arguments)])
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from facts import Cause, Fact, Leg, RouteLookup, Sysctl
+from facts import Cause, Fact, Leg, RouteLookup, Sysctl, in_turn, say
 from fixes import evidence, form
 from fixes.kernel import Kernel
 from fixes.kind import EvidenceChanged, NodeKind
@@ -35,16 +35,18 @@ BLAST = {
 
 
 def title(arguments: Mapping[str, str], node: str) -> str:
-    return f"Set {arguments['name']} to {arguments['value']} on {node}"
+    return say("Set {name} to {value} on {node}", name=arguments["name"], value=arguments["value"], node=node)
 
 
 def blast_radius(arguments: Mapping[str, str], node: str) -> str:
     name, _, device, _ = _check(arguments)
-    return BLAST[name if name in BLAST else name.rpartition(".")[2]].format(node=node, device=device)
+    return say(BLAST[name if name in BLAST else name.rpartition(".")[2]], node=node, device=device)
 
 
 def undo(arguments: Mapping[str, str], node: str) -> str:
-    return f"sysctl -w {arguments['name']}={arguments['seen']}. {evidence.felix(arguments)}"
+    return in_turn(
+        [say("{command}.", command=f"sysctl -w {arguments['name']}={arguments['seen']}"), evidence.felix(arguments)]
+    )
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
