@@ -49,6 +49,9 @@ from lab.slack import LocalSlack
 from lab.slack.config import User, load_config
 from tests.two_nodes import NODE
 
+# Kubernetes users, and what RBAC lets them: who forges has no right at all, or has stolen the bot's.
+USERS = {"mallory": (), "thief": ("relay",), "kube-bo": ("approve",), "kube-rbac": ("approve",), "judge": ()}
+RIGHTS = {"bot": "relay", "node fixer": "execute-on-own-node", "cluster fixer": "execute"}
 AT_ONCE = 12  # questions
 SETTLED_S = 90.0
 TOLD_S = 10.0
@@ -86,12 +89,10 @@ class Trial:
             slack = await stack.enter_async_context(LocalSlack(config=config))
             slack._api.calls = _Calls(lambda: self._killer.moment("bot"))
             await stack.enter_async_context(self._cluster.served(NODE["a"]))
-            denied_approving = frozenset({("approve", "calico-why.io", "fixrequests")})
-            self._cluster.user("kube-eve", denied=denied_approving)
+            self._cluster.user("kube-eve")
             stores = {}
-            for user in ("mallory", "kube-bo", "kube-rbac", "judge"):
-                rights: dict[str, Any] = {"denied": denied_approving} if user == "mallory" else {}
-                stores[user] = await stack.enter_async_context(connect(self._kubeconfig(user, **rights), NAMESPACE))
+            for user, verbs in USERS.items():
+                stores[user] = await stack.enter_async_context(connect(self._kubeconfig(user, *verbs), NAMESPACE))
             self._killer.processes = self._programs(slack)
             running = [asyncio.ensure_future(one.run()) for one in self._killer.processes]
             people = People(self._arguments.seed, slack, self._cluster, self._kernels, self._directory, stores)
@@ -142,7 +143,7 @@ class Trial:
         kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
         environment = {
             **kept,
-            "KUBECONFIG": self._kubeconfig(name),
+            "KUBECONFIG": self._kubeconfig(name, RIGHTS[role], node=name if role == "node fixer" else ""),
             "CALICO_WHY_NAMESPACE": NAMESPACE,
             "CALICO_WHY_APPROVERS": APPROVERS,
             "CALICO_WHY_PEOPLE": KNOWN,
@@ -152,9 +153,9 @@ class Trial:
         log = self._directory / f"{name}.log"
         return Process(name, role, words, environment, log, self._nursery, namespace)
 
-    def _kubeconfig(self, user: str, **rights: Any) -> str:
+    def _kubeconfig(self, user: str, *verbs: str, node: str = "") -> str:
         path = self._directory / f"kubeconfig-{user}"
-        path.write_text(kubeconfig(self._cluster.url, self._cluster.user(user, **rights), cluster="trial"))
+        path.write_text(kubeconfig(self._cluster.url, self._cluster.user(user, *verbs, node=node), cluster="trial"))
         return str(path)
 
     # ---- what is seen
@@ -269,6 +270,7 @@ class Trial:
             f"killed with -9: {kills or 'none'}",
             "ended: " + ", ".join(f"{phase} {ends[str(phase)]}" for phase in sorted(ENDS) if ends[str(phase)]),
             f"written: {sum(map(len, self._effects.values()))}; audit records: {records}, of refusals: {refusals}",
+            "forgeries: " + (", ".join(f"{count} {who}" for who, count in people.forgeries.items()) or "none"),
             "people: " + ", ".join(f"{word} {count}" for word, count in people.asked.items()),
             *(f"{name + ':':<40}{len(found)}" for name, found in figures.items()),
             *(f"  {name}: {one}" for name, found in figures.items() for one in found[:10]),

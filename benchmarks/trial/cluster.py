@@ -22,7 +22,10 @@ from lab.apiserver.requests import Target as Asked
 
 NAMESPACE = "calico-why"
 CALICO = "crd.projectcalico.org"
-DEFINITIONS = [Path(__file__).parents[2] / "fixes" / name for name in ("fixrequest.yaml", "auditrecord.yaml")]
+FIXES = Path(__file__).parents[2] / "fixes"
+DEFINITIONS = ("fixrequest.yaml", "auditrecord.yaml", "admission.yaml")
+# RBAC's verbs on fixrequests by which the admission policies know who is who; a user has those that it is given.
+VERBS = frozenset({"relay", "execute", "execute-on-own-node", "approve"})
 WRITES = frozenset({"create", "update", "patch", "delete"})
 # The one write of each kind that is its effect; what else it writes follows from it.
 EFFECTS = {
@@ -86,7 +89,6 @@ class Cluster:
         self.since: dict[tuple[str, str], float] = {}  # name and phase: time.monotonic() of the write
         self.changes: dict[str, Callable[[], None]] = {}  # by name: what another hand does once it is Approved
         self.undo: set[tuple[str, int]] = set()  # kind and number of what another hand makes wrong again at once
-        self.refused_forgeries = 0
         self._news = asyncio.Event()
         self._by_name = {
             **{("ippools", target.pool): target for target in targets if target.kind == "enable_pool"},
@@ -200,16 +202,19 @@ class Cluster:
 
     # ---- what is there from the start
 
-    def user(self, name: str, **rights: Any) -> str:
-        """The token of a new user."""
-        self.tokens[f"token-{name}"] = User(name, **rights)
+    def user(self, name: str, *verbs: str, node: str = "") -> str:
+        """The token of a new user with these verbs. node: whose pod's token it is."""
+        denied = frozenset((verb, GROUP, PLURAL) for verb in VERBS - set(verbs))
+        extra = {"authentication.kubernetes.io/node-name": (node,)} if node else {}
+        self.tokens[f"token-{name}"] = User(name, denied=denied, extra=extra)
         return f"token-{name}"
 
     def _fill(self, targets: list[Target]) -> None:
         for name in (NAMESPACE, "calico-system"):
             self.objects.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-        for path in DEFINITIONS:
-            self.objects.create(yaml.safe_load(path.read_text()))
+        for name in DEFINITIONS:
+            for definition in yaml.safe_load_all((FIXES / name).read_text()):
+                self.objects.create(definition)
         install(self.objects)
         limits = {"perNodePerHour": ENOUGH, "perKindPerHour": ENOUGH}
         metadata = {"name": SWITCH, "namespace": NAMESPACE}

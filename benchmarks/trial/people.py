@@ -23,7 +23,7 @@ from bot.approvals import Approvals
 from fixes.approvers import Approvers
 from fixes.kind import ClusterKind, kinds
 from fixes.request import GROUP, PLURAL, VERSION, FixRequest, Person, Phase, stamp
-from fixes.store import FixStore
+from fixes.store import FixStore, StoreError
 from lab.slack import LocalSlack
 from lab.slack.workspace import Message
 
@@ -32,7 +32,7 @@ ASKER = "ana"  # of the group of approvers, too: four eyes
 ALLOWED = ("bo", "dana")
 OTHERS = ("cleo", "eve", ASKER)  # not on the list, of another workspace, who asked
 APPROVERS = "S0NETOPS,kubernetes:kube-bo"
-KNOWN = "U0MALLORY=mallory"  # a person of Slack, and nobody who approves
+KNOWN = "U0MALLORY=mallory,U0THIEF=thief"  # persons of Slack, and nobody who approves
 MAY = {("slack", "U0BO"), ("slack", "U0DANA"), ("kubectl", "kube-bo"), ("kubectl", "kube-rbac")}
 ANSWERED_S = 20.0  # a click that has led to nothing by then was silent
 CLICKS = 8
@@ -85,7 +85,7 @@ class People:
         directory: Path,
         stores: dict[str, FixStore],
     ) -> None:
-        """stores: of the Kubernetes users mallory, kube-bo and kube-rbac."""
+        """stores: of the Kubernetes users mallory, thief, kube-bo and kube-rbac."""
         self._random = random.Random(f"{seed}/people")
         self._slack, self._cluster, self._kernels, self._directory, self._stores = (
             slack,
@@ -98,7 +98,7 @@ class People:
         self.asked: Counter[str] = Counter()
         self.silent: list[str] = []
         self.lost: list[str] = []
-        self.forged: set[str] = set()
+        self.forgeries: Counter[str] = Counter()
         self._whispers: defaultdict[str, list[str]] = defaultdict(list)
         _hear(slack, self._whispers)
 
@@ -268,24 +268,30 @@ class People:
 
     async def _by_hand(self, part: Part) -> None:
         """A request that no bot made, and what claims to be its approval."""
-        mallory = self._stores["mallory"]
         target, way = part.target, part.way
-        asker = Person(id="U0BO", via="slack") if way == "forged self" else Person(id="mallory", via="kubectl")
-        answer = investigation(f"trial/{target.number} trial/db", "mallory", [target], self._cluster.nodes)
-        (request,) = await fix_requests.requested(answer, mallory, asker)
+        user = self._random.choice(("mallory", "thief")) if way.startswith("forged") else "mallory"
+        asker = Person(id="U0BO", via="slack") if way == "forged self" else Person(id=user, via="kubectl")
+        answer = investigation(f"trial/{target.number} trial/db", user, [target], self._cluster.nodes)
+        try:
+            (request,) = await fix_requests.requested(answer, self._stores[user], asker)
+        except StoreError as error:
+            if not error.denied:
+                raise
+            self.forgeries["refused by the API server"] += 1
+            return
         self.names[target.kind, target.number] = request.name
         if way == "kube words":
             await self._say(self._random.choice(ALLOWED), request.name, f"/calico approve {request.name}")
         elif way in ("kube list", "kube rbac"):
             store = self._stores["kube-bo" if way == "kube list" else "kube-rbac"]
-            approvers = Approvers(frozenset(APPROVERS.split(",")), rbac=True, people=frozenset({KNOWN}))
+            approvers = Approvers(frozenset(APPROVERS.split(",")), rbac=True, people=frozenset(KNOWN.split(",")))
             terminal = Approvals(store, approvers, right=store.right_to_approve, writer="terminal")
             await terminal.decide(request.name, Phase.APPROVED, await store.whoami())
         else:
-            self.forged.add(request.name)
-            await self._forge(way, request, mallory)
+            self.forgeries[await self._forge(way, request, self._stores[user])] += 1
 
-    async def _forge(self, way: str, request: FixRequest, store: FixStore) -> None:
+    async def _forge(self, way: str, request: FixRequest, store: FixStore) -> str:
+        """What became of it: who had to refuse it."""
         by = {
             "forged stranger": {"id": "U0CLEO", "via": "slack", "entry": "U0CLEO"},
             "forged group": {"id": "U0CLEO", "via": "slack", "entry": "S0OTHERS"},
@@ -302,9 +308,8 @@ class People:
             name = request.name[:-1] + ("a" if request.name[-1] != "a" else "b")
             body = {"apiVersion": found["apiVersion"], "kind": found["kind"], "metadata": {"name": name}, "spec": spec}
             await objects.create_namespaced_custom_object(**at, body=body)
-            self.forged.add(name)
             await self._say("bo", name, f"/calico approve {name}")
-            return
+            return "left to the product"
         now = stamp(store.now())
         phase = "Running" if by is None else "Approved"
         for _ in range(20):
@@ -317,13 +322,13 @@ class People:
                 await objects.replace_namespaced_custom_object_status(
                     **at, name=request.name, body={**found, "status": status}
                 )
-                return
+                return "left to the product"
             except client.ApiException as error:
-                if error.status == 422:
-                    self._cluster.refused_forgeries += 1
-                    return
+                if error.status in (403, 422):
+                    return "refused by the API server"
                 if error.status != 409:
                     raise
+        raise RuntimeError(f"{request.name} is being written all the time")
 
 
 _ABOUT = "was changed"  # nothing was: so ends every refusal
