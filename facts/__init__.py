@@ -1,6 +1,6 @@
 """What was seen, declared once: every other package speaks in these nouns. Imports nobody."""
 
-from facts.ask import Answering, LocalPod, NodeAsk, OwnPort, SendProbe, Trace, Watch, Way
+from facts.ask import Answering, AskedRoute, LocalPod, NodeAsk, OwnPort, SendProbe, Trace, Watch, Way
 from facts.backend import Backend, ServicePort
 from facts.bgp import BgpPeer, Bird
 from facts.calico import CalicoNode, CalicoPod, CalicoSettings, FelixHealth
@@ -23,6 +23,7 @@ from facts.link import Link, LinkAddresses
 from facts.machine import ForeignVxlan, ForeignVxlans, MacSharers, NeighborTable, NodeAddress, RoutingRules
 from facts.message import Message, Text, in_turn, joined, listed, say
 from facts.neighbor import FdbEntry, Neighbor, PeerGateway
+from facts.node_status import NodeMachine, RouteGroup, RouteTable
 from facts.pod import Listener, PodInterface, PodRoute
 from facts.policy import (
     POLICY_KINDS,
@@ -55,6 +56,7 @@ __all__ = [
     "Allocation",
     "Answering",
     "Arrival",
+    "AskedRoute",
     "Backend",
     "BgpPeer",
     "Bird",
@@ -101,6 +103,7 @@ __all__ = [
     "NetworkSet",
     "NodeAddress",
     "NodeAsk",
+    "NodeMachine",
     "OwnPort",
     "PeerGateway",
     "PodInterface",
@@ -117,7 +120,9 @@ __all__ = [
     "ProbeResult",
     "Question",
     "Room",
+    "RouteGroup",
     "RouteLookup",
+    "RouteTable",
     "RoutingRules",
     "RuleDrop",
     "RuleRewrite",

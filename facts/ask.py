@@ -94,6 +94,14 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     large: str = ""  # only what belongs to such packets, as SendProbe.large
 
 
+class AskedRoute(msgspec.Struct, frozen=True, array_like=True):
+    """A route the node should have; there are as many as blocks in the cluster, so its fields go without names."""
+
+    prefix: str
+    next_hop: str = ""  # "": any will do, and a wider route as well
+    device: str = ""  # a tunnel's; "": any other
+
+
 class NodeAsk(msgspec.Struct, frozen=True, kw_only=True):
     """Body of POST /v1/facts: everything wanted from one node. Answer: a JSON list of facts."""
 
@@ -117,6 +125,8 @@ class NodeAsk(msgspec.Struct, frozen=True, kw_only=True):
     trace: tuple[Trace, ...] = ()
     answering: tuple[Answering, ...] = ()
     inside: tuple[str, ...] = ()  # LocalPods of the ask in whose own networks the packets are followed as well
+    status: bool = False  # of what it reads only what tells how the node as a whole is
+    routes: tuple[AskedRoute, ...] = ()  # with `status`: are they there?
     patience_ms: int = 1000  # for the answer to a packet; a second at most
     deadline_ms: int = 2500  # the probe answers with what it has by then; the rest is Blind
     mark: str = (

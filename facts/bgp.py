@@ -21,7 +21,7 @@ class BgpPeer(Fact, frozen=True, kw_only=True):
     node: str
     family: int = 4
     name: str  # Mesh_172_30_0_12
-    kind: str  # "mesh" | "node" | "global"
+    kind: str  # "mesh" | "node" | "global"; "local_workload": with a pod, where the node as a whole is asked about
     address: str  # 172.30.0.12
     state: str  # up | start | down
     session: str = ""  # Established | Active | Connect | Idle | OpenSent | OpenConfirm | Passive

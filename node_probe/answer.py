@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 LONGEST_S = 30.0
 HEAD_START_S = 0.05  # then the next look starts beside it
 MINOR = ("services", "bird", "wireguard", "firewall")  # a path that carries packets can be called healthy without these
+# How a node as a whole is.
+STATUS = ("address", "bird", "felix", "link", "machine", "routes", "services", "system", "tunnels")
 PATIENT = ("felix", "services")  # the collectors that look again, seconds later, where the first look was bad
 RULES_S = 1.0  # to read all rules of a node: twenty thousand take half of it
 THREADS = 16  # a look takes milliseconds; these are for those that hang
@@ -70,6 +72,8 @@ class Prober:
         view = View(self._netlink, deadline)
         looking: list[asyncio.Task[None]] = []
         wanted = self._collectors if ask.read else {}
+        if ask.status:
+            wanted = {name: collector for name, collector in wanted.items() if name in STATUS}
         reading = {name: collector for name, collector in wanted.items() if name not in PATIENT}
         patient = {name: collector for name, collector in wanted.items() if name in PATIENT}
         packets_s = packets.patience(ask) + 2 * packets.RESERVE_S

@@ -384,10 +384,10 @@ class Netlink(_Socket):
         ]
         return max(covering, key=lambda r: (r.table == RT_TABLE_MAIN, r.length, -r.metric), default=None)
 
-    def routes(self, family: int) -> list[Route]:
-        """The main table. Reads the whole of it, which grows with the cluster: for a fix, not for a look."""
-        request = ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + _attribute(RTA_TABLE, U32.pack(RT_TABLE_MAIN))
-        return self._dump(RTM_GETROUTE, request, _routes)
+    def routes(self, family: int, table: int = RT_TABLE_MAIN) -> list[Route]:
+        """A whole table (0: all of them), which grows with the cluster: for a fix or a count, not for a path."""
+        wanted = _attribute(RTA_TABLE, U32.pack(table)) if table else b""
+        return self._dump(RTM_GETROUTE, ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + wanted, _routes)
 
     def default_route(self, family: int = socket.AF_INET) -> Route | None:
         """The default route of the main table. Meant for a pod's, which has two entries."""

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from facts import Bird, Blind, Fact, FelixHealth, LocalPod, Neighbor, NodeAsk, ProbeResult, SendProbe, Sighting, Watch
 from node_probe import view
-from node_probe.collectors import address, fdb, link, machine, neighbor, pod, route, sysctl
+from node_probe.collectors import address, fdb, link, machine, neighbor, pod, route, routes, sysctl, tunnels
 from node_probe.collectors.neighbor import UNRESOLVED
 from node_probe.namespaces import CannotEnter, Inside
 from node_probe.netlink import ANY_PORTS, Address, Device, Entry, NeighborTable, Netlink, NetlinkError, Ports, Route
@@ -38,7 +38,9 @@ READERS = {
     "neighbor": neighbor.collect,
     "pod": pod.collect,
     "route": route.collect,
+    "routes": routes.collect,
     "sysctl": sysctl.collect,
+    "tunnels": tunnels.collect,
 }
 # A switch that only the newest kernels have, that nobody sets and nobody recorded: it is not there.
 YOUNGER = ("force_forwarding",)
@@ -187,6 +189,11 @@ class RecordedNetlink(Netlink):
         ]
         wins = [one for one in covering if one.table != TABLES["main"] or one.length > beaten]
         return max(wins, key=lambda one: (one.table == TABLES["main"], one.length, -one.metric), default=None)
+
+    def routes(self, family: int, table: int = TABLES["main"]) -> list[Route]:
+        origin = "::" if family == socket.AF_INET6 else "0.0.0.0"
+        found = [one for one in self._kernel.routes if _of_family(one, origin)]
+        return [self._route_of(one) for one in found if table in (0, _number(TABLES, one["table"]))]
 
     def default_route(self, family: int = socket.AF_INET) -> Route | None:
         origin = "::" if family == socket.AF_INET6 else "0.0.0.0"

@@ -106,6 +106,17 @@ def route_by(how: str, sender: Side, receiver: Side, settings: CalicoSettings) -
     return "bgp"
 
 
+def next_hop(how: str, receiver: Side) -> str:
+    """Of the route that leads there, where Felix writes it; "" where the node's annotations do not tell."""
+    return receiver.tunnel_address if how == "vxlan" else receiver.node_address
+
+
+def tunnel_device(how: str, sender: Side) -> str:
+    """By which the sender's packets leave; where they need none the one of VXLAN, whose state is looked at anyway."""
+    device = TUNNEL_DEVICES[how if how in TUNNELS else "vxlan", sender.family]
+    return sender.wireguard_device or device if how == "wireguard" else device
+
+
 def legs(flow: Flow, source: Side, target: Side, settings: CalicoSettings) -> list[Leg]:
     """Forward and reverse leg. What a node sends into a tunnel carries its tunnel address, so answers come by it."""
     there = encapsulation(source, target)
@@ -136,10 +147,7 @@ def legs(flow: Flow, source: Side, target: Side, settings: CalicoSettings) -> li
 def _leg(direction: str, how: str, flow: Flow, sender: Side, receiver: Side, settings: CalicoSettings) -> Leg:
     from_calico = bool(receiver.block) or receiver.kind == "pod"
     by = route_by(how, sender, receiver, settings) if from_calico else ""
-    next_hop = receiver.tunnel_address if how == "vxlan" else receiver.node_address
-    device = TUNNEL_DEVICES[how if how in TUNNELS else "vxlan", flow.family]
-    if how == "wireguard":
-        device = sender.wireguard_device or device
+    device = tunnel_device(how, sender)
     return Leg(
         flow=flow.name,
         family=flow.family,
@@ -171,7 +179,7 @@ def _leg(direction: str, how: str, flow: Flow, sender: Side, receiver: Side, set
         route_by=by,
         route_owner=route_owner(how, sender, receiver, settings) if from_calico else "",
         obstacle=obstacle(sender, receiver) if how == "unknown" else "",
-        expected_next_hop=next_hop if by == "felix" else "",
+        expected_next_hop=next_hop(how, receiver) if by == "felix" else "",
         expected_device=device if how in TUNNELS else "",
         cross_subnet="CrossSubnet" in (receiver.vxlan_mode, receiver.ipip_mode),
         source_node_subnet=sender.node_subnet,

@@ -18,10 +18,10 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
     if ask.family == 6:
         names += [pod.interface for pod in ask.local_pods]
     for name in dict.fromkeys(names):
-        yield _held(ask, name, view)
+        yield held(ask, name, view)
 
 
-def _held(ask: NodeAsk, name: str, view: View) -> LinkAddresses:
+def held(ask: NodeAsk, name: str, view: View) -> LinkAddresses:
     device = view.device(name)
     if device is None:
         return LinkAddresses(node=ask.node, device=name, family=ask.family, found=False)

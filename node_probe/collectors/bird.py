@@ -17,7 +17,8 @@ PLACES = ("var/run/calico", "var/run/bird")  # of the control socket, in calico-
 TIMEOUT_S = 1.0
 LARGEST = 1 << 20
 END = re.compile(r"^(0000|[89]\d\d\d) ?", re.MULTILINE)  # the end of an answer, or a refusal
-_PEER = re.compile(r"(Global|Node|Mesh)_(.+?)(?:_port_\d+)?")
+_PEER = re.compile(r"(Global|Node|Mesh|Local_Workload)_(.+?)(?:_port_\d+)?")
+OF_NODES = ("global", "node", "mesh")
 _TIME = re.compile(r"\d\d:\d\d(:\d\d(\.\d+)?)?")
 
 
@@ -40,7 +41,8 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
         yield Bird(node=ask.node, family=ask.family, seen=True, running=True, detail=detail)
         return
     yield Bird(node=ask.node, family=ask.family, seen=True, running=True, detail=said.partition("\n")[0][5:].strip())
-    yield from peers(ask.node, ask.family, said)
+    found = peers(ask.node, ask.family, said)
+    yield from (one for one in found if ask.status or one.kind in OF_NODES)  # a pod's own BGP is no part of a path
 
 
 def _sockets(daemons: Iterable[Process], name: str) -> list[Path]:
@@ -73,7 +75,8 @@ def show_protocols(paths: Iterable[Path], timeout_s: float) -> str:
 
 
 def peers(node: str, family: int, said: str) -> list[BgpPeer]:
-    """The sessions of an answer to `show protocols` whose names Calico gave, as `calicoctl node status` reads them."""
+    """The sessions of an answer to `show protocols` whose names Calico gave, as `calicoctl node status` reads them;
+    those with pods too, which it leaves out."""
     found = []
     for line in said.splitlines():
         if not line.startswith(("1002-", " ")):

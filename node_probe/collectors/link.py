@@ -18,18 +18,18 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
         parent = below.name if below else ""
         tunnel = view.device(ask.tunnel_device)
         programs = view.programs(tunnel) if tunnel else ()
-        yield _link(ask.node, ask.tunnel_device, tunnel, parent=parent, programs=programs)
+        yield told(ask.node, ask.tunnel_device, tunnel, parent=parent, programs=programs)
     if ask.uplink_address:
         uplink = view.uplink(ask)
         if uplink is not None:
             programs = view.programs(uplink)
-            yield _link(ask.node, uplink.name, uplink, node_address=ask.uplink_address, programs=programs)
+            yield told(ask.node, uplink.name, uplink, node_address=ask.uplink_address, programs=programs)
         else:
             reason = f"no device of {ask.node} holds {ask.uplink_address}, the node address Calico uses"
             yield Blind(node=ask.node, look="link", reason=reason)
 
 
-def _link(
+def told(
     node: str,
     name: str,
     device: Device | None,
