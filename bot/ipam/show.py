@@ -229,7 +229,7 @@ def borrowed(found: State) -> Told:
         cidr = ip_network(spec["cidr"])
         affinity = str(spec.get("affinity") or "")
         owner = affinity.partition(":")[2] if affinity.count(":") == 1 else affinity.split(":")[0]
-        for ordinal, attribute in _held(spec):
+        for ordinal, attribute in ipam.held(spec):
             about: Mapping[str, Any] = attribute.get("secondary") or {}
             if "node" not in about:
                 unknown += not attribute.get("releasedAt")
@@ -259,16 +259,6 @@ def borrowed(found: State) -> Told:
         data={"borrowed": [dict(zip(names, row, strict=True)) for row in rows], "unclassified": unknown},
         rows=(names, *rows),
     )
-
-
-def _held(spec: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:
-    """(ordinal, attribute) of each address of a block that is allocated."""
-    attributes: Sequence[Mapping[str, Any]] = spec.get("attributes") or ()
-    return [
-        (ordinal, attributes[index] if 0 <= index < len(attributes) else {})
-        for ordinal, index in enumerate(spec.get("allocations") or ())
-        if index is not None
-    ]
 
 
 def _held_for(about: Mapping[str, Any]) -> tuple[str, str]:
@@ -363,7 +353,7 @@ def of_address(found: State, address: Address) -> Told:
 def _holding(spec: Mapping[str, Any], address: Address) -> Holding:
     cidr = ip_network(spec["cidr"])
     about: dict[str, Any] = {"block": str(cidr), "affinity": str(spec.get("affinity") or "")}
-    attribute = dict(_held(spec)).get(int(address) - int(cidr.network_address))
+    attribute = dict(ipam.held(spec)).get(int(address) - int(cidr.network_address))
     if attribute is None:
         return Holding(state="free", **about)
     if attribute.get("releasedAt"):

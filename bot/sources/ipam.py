@@ -171,6 +171,16 @@ def _within(one: Network, network: Network) -> Network | None:
     return one if one.prefixlen >= network.prefixlen else network
 
 
+def held(spec: Mapping[str, Any]) -> list[tuple[int, Mapping[str, Any]]]:
+    """(ordinal, attribute) of each address of a block that is allocated, cooling ones included."""
+    attributes: Sequence[Mapping[str, Any]] = spec.get("attributes") or ()
+    return [
+        (ordinal, attributes[index] if 0 <= index < len(attributes) else {})
+        for ordinal, index in enumerate(spec.get("allocations") or ())
+        if index is not None
+    ]
+
+
 def usage(
     pool: Pool,
     node: str,
