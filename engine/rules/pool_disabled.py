@@ -21,7 +21,7 @@ from facts import Allocation, CalicoNode, Leg, Pool
 )
 def pool_disabled(leg: Leg, allocation: Allocation, pool: Pool, target: CalicoNode, source: CalicoNode) -> Text | None:
     """Cluster-wide, so without a node: both legs find the same."""
-    bare = sorted(node.name for node in (source, target) if not node.tunnel_address and not node.vxlan_expected)
+    bare = sorted({node.name for node in (source, target) if not node.tunnel_address and not node.vxlan_expected})
     if not pool.disabled or not bare:
         return None
     nodes = listed(bare)

@@ -116,6 +116,10 @@ def _without_tunnels(sketch: Sketch) -> Sketch:
 def _peer_with_the_router(drawing: Drawing) -> None:
     drawing.one("BGPConfiguration", "default")["spec"]["nodeToNodeMeshEnabled"] = False
     drawing.entries.append(calico("BGPPeer", "router", {"peerIP": "172.30.0.1", "asNumber": 64512}))
+    for pod in drawing.all("Pod"):
+        if pod["metadata"].get("labels", {}).get("k8s-app") == "calico-node":  # the kubelet hears of BIRD by this alone
+            command = ["/bin/calico-node", "-felix-ready", "-bird-ready"]
+            pod["spec"]["containers"][0]["readinessProbe"] = {"exec": {"command": command}, "periodSeconds": 10}
 
 
 def _teach_the_router(topology: Topology) -> None:

@@ -18,7 +18,7 @@ TIMEOUT_S = 1.0
 LARGEST = 1 << 20
 END = re.compile(r"^(0000|[89]\d\d\d) ?", re.MULTILINE)  # the end of an answer, or a refusal
 _PEER = re.compile(r"(Global|Node|Mesh|Local_Workload)_(.+?)(?:_port_\d+)?")
-OF_NODES = ("global", "node", "mesh")
+OF_NODES = ("Global", "Node", "Mesh")
 _TIME = re.compile(r"\d\d:\d\d(:\d\d(\.\d+)?)?")
 
 
@@ -41,8 +41,7 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
         yield Bird(node=ask.node, family=ask.family, seen=True, running=True, detail=detail)
         return
     yield Bird(node=ask.node, family=ask.family, seen=True, running=True, detail=said.partition("\n")[0][5:].strip())
-    found = peers(ask.node, ask.family, said)
-    yield from (one for one in found if ask.status or one.kind in OF_NODES)  # a pod's own BGP is no part of a path
+    yield from peers(ask.node, ask.family, said, pods=ask.status)
 
 
 def _sockets(daemons: Iterable[Process], name: str) -> list[Path]:
@@ -74,9 +73,11 @@ def show_protocols(paths: Iterable[Path], timeout_s: float) -> str:
     return said.decode(errors="replace")
 
 
-def peers(node: str, family: int, said: str) -> list[BgpPeer]:
-    """The sessions of an answer to `show protocols` whose names Calico gave, as `calicoctl node status` reads them;
-    those with pods too, which it leaves out."""
+def peers(node: str, family: int, said: str, *, pods: bool = False) -> list[BgpPeer]:
+    """The sessions of an answer to `show protocols` whose names Calico gave, as `calicoctl node status` reads them.
+
+    pods: those with pods too, which it leaves out.
+    """
     found = []
     for line in said.splitlines():
         if not line.startswith(("1002-", " ")):
@@ -86,7 +87,7 @@ def peers(node: str, family: int, said: str) -> list[BgpPeer]:
             continue
         name = _PEER.fullmatch(words[0])
         address = _address(name[2], family) if name else ""
-        if name is None or not address:
+        if name is None or not address or not (pods or name[1] in OF_NODES):
             continue
         since, rest = words[4:5], words[5:]
         if rest and _TIME.fullmatch(rest[0]):  # a date and a time
