@@ -607,14 +607,14 @@ def test_without_its_tool_rules_of_iptables_legacy_are_told_in_its_words(family:
 @needs("iptables-legacy-restore")
 @in_namespaces
 def test_what_no_word_is_known_for_stands_in_square_brackets_and_an_end_is_known_all_the_same() -> None:
-    lines = "-A FORWARD -m length --length 1400:1500 -j REJECT\n-A FORWARD -j LOG --log-prefix x"
+    lines = "-A FORWARD ! -f -m length --length 1400:1500 -j REJECT\n-A FORWARD -j LOG --log-prefix x"
     restored_in_legacy("iptables-legacy-restore", f"*filter\n{lines}\nCOMMIT\n")
     os.environ["PATH"] = ""
     (chain,) = [
         one for one in tools.read(4, time.monotonic() + 10, legacy_only=True).chains.values() if one.name == "FORWARD"
     ]
     assert [(rule.text, rule.verdict) for rule in chain.rules] == [
-        ("-A FORWARD -m [length] -j REJECT", "reject"),
+        ("-A FORWARD ! -f -m [length] -j REJECT", "reject"),
         ("-A FORWARD -j LOG [...]", ""),
     ]
 

@@ -57,8 +57,9 @@ LAYOUTS = {
     4: Layout(0, 4, 16, 80, 82, 2, 88, 96, 112),
     6: Layout(41, 16, 64, 128, 131, 4, 140, 152, 168),
 }
-# Inverted in an entry, by its flags: interface in, interface out, source, target, protocol.
-VIA_IN, VIA_OUT, SOURCE, TARGET, PROTOCOL = 1, 2, 8, 16, 64
+# Inverted in an entry, by its flags: interface in, interface out, source, target, fragments, protocol.
+VIA_IN, VIA_OUT, SOURCE, TARGET, FRAGMENT, PROTOCOL = 1, 2, 8, 16, 32, 64
+FRAGMENTS_ALONE = 1  # of the other flags, of IPv4
 PROTOCOLS = {
     1: "icmp",
     2: "igmp",
@@ -275,6 +276,8 @@ def _head(table: Table, at: int) -> Iterator[str]:
     (protocol,) = struct.unpack_from("=H", table.data, at + layout.protocol)
     if protocol:
         yield told(PROTOCOL, f"-p {PROTOCOLS.get(protocol, protocol)}")
+    if table.family == 4 and table.data[at + layout.flags] & FRAGMENTS_ALONE:
+        yield told(FRAGMENT, "-f")
 
 
 @functools.cache
@@ -369,7 +372,7 @@ MATCHES: dict[tuple[str, int], Callable[[bytes], str]] = {
     ("mark", 1): _mark,
     ("state", 0): lambda data: f" --state {_states(STATE_ALONE, *struct.unpack_from('=I', data))}",
     ("rpfilter", 0): lambda data: "".join(f" {word}" for bit, word in RPFILTER.items() if data[0] & bit),
-    **{("conntrack", revision): _conntrack for revision in (1, 2, 3)},
+    **{("conntrack", revision): _conntrack for revision in (2, 3)},
     **{("set", revision): _set for revision in (1, 2, 3, 4)},
 }
 
