@@ -10,15 +10,31 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from lab.errors import LabError, NamespacesForbidden
 from lab.state import read_environment, remove_base_when_empty
 
 UP_TIMEOUT_S = 60.0
+
+
+class Launcher(Protocol):
+    """The process that keeps a lab, and ends after everything of it."""
+
+    def wait(self) -> object: ...
+
+
+def launch(words: Sequence[str], report: socket.socket, environment: Mapping[str, str]) -> Launcher:
+    """`python -m lab WORDS --report-fd ...`; report: where it tells how it comes up, and ends when nobody listens."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "lab", *words, "--report-fd", str(report.fileno())],
+        pass_fds=[report.fileno()],
+        stdin=subprocess.DEVNULL,
+        env=environment,
+    )
 
 
 class Lab:
@@ -28,9 +44,7 @@ class Lab:
         lab.inflict("neighbor_missing", "shop/cart", "shop/db")
     """
 
-    def __init__(
-        self, directory: Path, launcher: subprocess.Popen[bytes] | None = None, wire: socket.socket | None = None
-    ) -> None:
+    def __init__(self, directory: Path, launcher: Launcher | None = None, wire: socket.socket | None = None) -> None:
         self.directory = directory
         self._launcher = launcher
         self._wire = wire
@@ -48,7 +62,6 @@ class Lab:
         workers: bool = True,
         fixers: bool = True,
         environment: Mapping[str, str] | None = None,
-        python: str = sys.executable,
     ) -> Lab:
         """Starts a lab and returns when it is ready: pods ping each other, probes listen. It ends with this process.
 
@@ -59,15 +72,13 @@ class Lab:
         """
         name = name or f"lab-{secrets.token_hex(4)}"
         here, there = socket.socketpair()
-        argv = [python, "-m", "lab", "up", "--name", name, "--nodes", str(nodes), "--variant", variant]
-        argv += ["--pods-per-node", str(pods_per_node), "--report-fd", str(there.fileno())]
-        argv += ["--heal"] if heal else []
-        argv += ["--objects", str(objects)] if objects else []
-        argv += [] if workers else ["--no-workers"]
-        argv += [] if fixers else ["--no-fixers"]
-        launcher = subprocess.Popen(
-            argv, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL, env={**os.environ, **(environment or {})}
-        )
+        words = ["up", "--name", name, "--nodes", str(nodes), "--variant", variant]
+        words += ["--pods-per-node", str(pods_per_node)]
+        words += ["--heal"] if heal else []
+        words += ["--objects", str(objects)] if objects else []
+        words += [] if workers else ["--no-workers"]
+        words += [] if fixers else ["--no-fixers"]
+        launcher = launch(words, there, {**os.environ, **(environment or {})})
         there.close()
         lab = cls(Path(), launcher, here)
         here.settimeout(UP_TIMEOUT_S)

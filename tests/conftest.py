@@ -9,8 +9,10 @@ from collections.abc import Generator, Iterator
 import pytest
 import yaml
 
+from lab import client
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
+from tests.lab_forks import LabForks
 
 # The kubernetes client reads its kubeconfig by PyYAML's slow loader, some four thousand times in a run of all tests;
 # the one of libyaml reads the same.
@@ -20,6 +22,8 @@ if yaml.__with_libyaml__:
 # Nobody here speaks TLS to anything but what he has the authority of. Every client and every program that loads aiohttp
 # would read all authorities of this machine first.
 os.environ["SSL_CERT_FILE"] = os.devnull
+
+client.launch = LabForks().launch
 
 # The files that take a worker of `make test` longest, as `pytest --durations=0` tells. One that is begun last would be
 # waited for by all others.

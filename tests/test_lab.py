@@ -19,11 +19,13 @@ from typing import Any
 import pytest
 
 import lab.slack
+from lab import client
 from lab.client import Lab
 from lab.errors import LabError, NamespacesForbidden
 from lab.faults import load, names, needs, variant
 from lab.state import base_directory, read_environment
 from lab.variants import VARIANTS
+from tests.lab_forks import AS_PEOPLE_DO
 from tests.lab_state import read
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,6 +57,13 @@ def wait_until(true: Callable[[], bool], what: str) -> None:
     while not true():
         assert time.monotonic() < deadline, f"{what}: not after {PATIENCE_S} s"
         time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_is_loaded_before() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "launch", AS_PEOPLE_DO)
+        yield
 
 
 def started(**settings: bool | int | str | Path) -> Lab:
