@@ -19,6 +19,8 @@ from fixes.request import Phase
 from lab.slack import LocalSlack
 from tests.fix_cluster import fix_cluster
 from tests.test_bot_slack import ROOM, Room, bot_process, room
+from tests.test_capture_approval import card_of, until
+from tests.test_capture_slack import ASKED, Takes
 
 __all__ = ["room"]
 
@@ -239,3 +241,19 @@ async def test_a_card_of_a_bot_that_never_comes_back_is_painted_anew_by_another_
             await room.slack.wait_for(lambda: room.posted("approving: <@U0BO> clicked", thread))
         slow.go.set()
         await room.slack.wait_for(lambda: room.buttons(thread, ts) == BOTH)
+
+
+async def test_the_approval_of_a_capture_is_taken_at_once_too(room: Room) -> None:
+    takes = Takes()
+    room.capturing = takes.capturing("approval")
+    async with room.bot():
+        await room.ask(ASKED, user="cleo")
+        request, thread, ts = await card_of(room)
+        slow = room.cluster.slow()
+        assert (await room.slack.click("bo", ROOM, ts, "fix_approve")).result == "ok"
+        await room.slack.wait_for(lambda: room.posted("approving: <@U0BO> clicked", thread))
+        assert (room.buttons(thread, ts), takes.asked) == ([], [])
+        slow.go.set()
+        await until(room, request.name, Phase.VERIFIED)
+        await room.slack.wait_for(lambda: room.posted("captured", thread))
+        assert (room.buttons(thread, ts), len(takes.asked)) == ([], 1)
