@@ -12,6 +12,7 @@ from bot.errors import UserError
 
 _CHOICE = re.compile(r"(?:argument (?P<argument>.+?): )?invalid choice: '(?P<said>.*?)' \(choose from (?P<known>.*)\)")
 _UNKNOWN = "unrecognized arguments: "
+_TEXT = re.compile(r"```|\n|[{\[]|apiVersion:")
 
 
 class HelpAsked(Exception):
@@ -73,12 +74,30 @@ def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]
         yield from leaves(one)
 
 
+def with_text(written: str) -> tuple[list[str], str]:
+    """The words of a command and the YAML or JSON among them, as it is written in Slack: after a line break, in a code
+    block or from a brace on. The text is "" where there is none."""
+    begin = _TEXT.search(written)
+    if begin is None:
+        return written.split(), ""
+    head, text, tail = written[: begin.start()], written[begin.start() :], ""
+    fence = "```" if text.startswith("```") else ""
+    if fence:
+        text, _, tail = text.removeprefix(fence).rpartition(fence) if text.count(fence) > 1 else (text[3:], "", "")
+    elif text[0] in "{[" and (end := max(text.rfind("}"), text.rfind("]"))) >= 0:
+        text, tail = text[: end + 1], text[end + 1 :]
+    words = [word for word in f"{head} {tail}".split() if word.strip("`'\"")]
+    return words, text.strip("\n")
+
+
 def understand(word: str, module: Any, words: Sequence[str]) -> argparse.Namespace:
     """The words after a word of bot.commands. Raises UserError, HelpAsked."""
     parser = Parser(prog=word, description=module.HELP)
     module.add_words(parser)
     name_leaves(parser)
     parsed: argparse.Namespace = parser.parse_args(list(words))
+    if check := getattr(module, "check", None):  # what a parser cannot know of the words
+        check(parsed)
     return parsed
 
 

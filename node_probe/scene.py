@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import time
 from collections.abc import AsyncGenerator, Iterator
 from datetime import UTC, datetime
@@ -143,6 +144,7 @@ async def _tool(path: str, command: tuple[str, ...], until: float) -> AsyncGener
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=ENVIRONMENT,
+            start_new_session=True,
         )
     except OSError as error:
         yield SceneMissing(path=path, reason=f"{command[0]} cannot be run beside the probe: {error.strerror}")
@@ -169,7 +171,9 @@ async def _tool(path: str, command: tuple[str, ...], until: float) -> AsyncGener
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
+            while await process.stdout.read(PART):  # asyncio knows of no end before the pipe's
+                pass
             await process.wait()
         trouble.cancel()
         await asyncio.gather(trouble, return_exceptions=True)

@@ -6,6 +6,7 @@ import argparse
 
 from bot import in_terminal
 from bot.bundle import keep, told
+from bot.errors import UserError
 from bot.reply import wording
 from bot.told import Context, Told, output
 from bot.words import parse
@@ -17,6 +18,14 @@ HELP = "keep A B [PORT/tcp|udp]: the scene of a fault as one file: the answer, a
 def add_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs="+", metavar="WORD", help="as of `why`: keep shop/cart shop/db 5432/tcp")
     output(parser, "text", "json")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises UserError for what is no question."""
+    try:
+        parse(args.words)
+    except UserError as error:
+        raise UserError(error.sentence.replace(" why ", " keep "), status=error.status) from None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 async def answer(args: argparse.Namespace, context: Context) -> Told:
     """Raises UserError."""
-    parse(args.words)
+    check(args)
     investigation = await context.investigate(args.words)
     facts = investigation.diagnosis.facts
     ends = [node for leg in facts if isinstance(leg, Leg) for node in (leg.source_node, leg.target_node)]

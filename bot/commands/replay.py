@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import tarfile
+import zlib
 from pathlib import Path
 
 import msgspec
@@ -55,7 +56,7 @@ def load(path: Path) -> Investigation:
         observed = [from_builtins(one) for one in saved["diagnosis"]["facts"]]
         saved["diagnosis"] = {"verdict": "unknown"}
         investigation = msgspec.convert(saved, Investigation)
-    except tarfile.TarError as error:
+    except (tarfile.TarError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is a broken bundle ({error}), so nothing can be judged.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}. Give a file that `why` or the bot saved.") from None

@@ -109,7 +109,7 @@ def _no_cause(investigation: Investigation, language: Language) -> list[str]:
     lines += [f"  {one}" for one in wording.blind(diagnosis, language)]
     if diagnosis.path:
         lines += ["", *_path(diagnosis, language)[:-1]]
-    step = wording.next_step(diagnosis.blind, language)
+    step = wording.next_step(investigation, language)
     return [*lines, f"  {padded(language(say('Next')), LABEL)}{step}"] if step else lines
 
 

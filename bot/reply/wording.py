@@ -201,14 +201,16 @@ def blind(diagnosis: Diagnosis, language: Language = ENGLISH) -> list[str]:
     ]
 
 
-def next_step(blind_facts: Sequence[Blind], language: Language = ENGLISH) -> str:
-    """What would make an answer possible; "" when nobody can say."""
+def next_step(investigation: Investigation, language: Language = ENGLISH) -> str:
+    """What would make an answer possible; else how to keep what is there to be looked at, before somebody repairs it."""
+    blind_facts = investigation.diagnosis.blind
     probes = list(dict.fromkeys(one.node for one in blind_facts if one.look == "probe"))
     if probes:
         return language(say("make the probe of {nodes} answer, then ask again", nodes=listed(probes)))
     if any(one.look == "engine" for one in blind_facts):
         return language(say("ask again; if it stays so, the saved investigation holds what is needed to find out why"))
-    return ""
+    keep = f"`keep {investigation.asked}`"
+    return language(say("keep the scene for who looks further, before it changes: {command}", command=keep))
 
 
 def legs(diagnosis: Diagnosis, language: Language = ENGLISH) -> list[tuple[str, LegPath]]:

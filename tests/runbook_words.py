@@ -1,0 +1,43 @@
+"""What the bot's commands may use in front of a lab; without it each test would connect in its own way."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+
+from bot.in_slack import Opened
+from bot.investigate import Investigation, investigate
+from bot.settings import from_environment
+from bot.sources.kubernetes import Cluster
+from bot.sources.probes import Probes
+from bot.terminal import opened
+from bot.told import Context
+from fixes.request import Person
+from tests.asking import worker
+
+
+@contextlib.asynccontextmanager
+async def context_of(environment: Mapping[str, str], state: Path | None = None) -> AsyncGenerator[Opened]:
+    """What the commands of a bot in front of this lab may use."""
+    settings = from_environment(environment)
+    async with Cluster(settings) as cluster, Probes(settings) as probes, opened(settings) as store:
+
+        async def why(words: Sequence[str]) -> Investigation:
+            return await investigate(words, cluster=cluster, probes=probes, worker=worker(), state=state)
+
+        def context(
+            whoami: Callable[[], Awaitable[Person]], progress: Callable[[str], Awaitable[None]], written: str
+        ) -> Context:
+            return Context(
+                cluster=cluster,
+                probes=probes,
+                store=store,
+                settings=settings,
+                whoami=whoami,
+                investigate=why,
+                progress=progress,
+                written=written,
+            )
+
+        yield context
