@@ -52,7 +52,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     def form(self, output: str) -> str:
         """As `-o` says, with a newline at its end. "" where this answer has no such form."""
         if output == "json":
-            return msgspec.json.format(msgspec.json.encode(self.data), indent=2).decode() + "\n"
+            # a Text is a str, which msgspec takes no subclass of
+            return msgspec.json.format(msgspec.json.encode(self.data, enc_hook=str), indent=2).decode() + "\n"
         if output == "csv":
             lines = io.StringIO()
             csv.writer(lines, lineterminator="\n").writerows(self.rows)

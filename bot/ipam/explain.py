@@ -133,14 +133,14 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
 def add_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("nodes", nargs="*", metavar="NODE", help="these nodes only")
-    parser.add_argument("--namespace", metavar="NAMESPACE", default="", help="pods of this namespace only")
+    parser.add_argument("--pods-of", metavar="NAMESPACE", default="", help="pods of this namespace only")
     told.output(parser, "text", "json", "csv")
 
 
 async def answer(args: argparse.Namespace, context: Context) -> Told:
     """Raises UserError."""
     found = await state.read(context.cluster, READ)
-    return said(found, explain(found, args.nodes, args.namespace))
+    return said(found, explain(found, args.nodes, args.pods_of))
 
 
 # -- what holds -------------------------------------------------------------------------------------------------------
