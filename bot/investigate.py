@@ -25,6 +25,7 @@ from engine.sights import strangers
 from engine.trains import trains
 from engine.worker import Worker
 from facts import (
+    Blind,
     CalicoNode,
     Diagnosis,
     DropReasons,
@@ -157,7 +158,7 @@ async def investigate(
 
 def _more(seen: Sequence[Fact], before: Sequence[Fact]) -> list[Fact]:
     """What tells of something that was not tried before; of trains also where their packets were met, which rule ended
-    some of them, and why the kernel drops packets meanwhile."""
+    some of them, why the kernel drops packets meanwhile, and what could not be sent or seen of them."""
     told = {fact.node for fact in before if isinstance(fact, DropReasons)}
     found: list[Fact] = []
     for fact in seen:
@@ -169,6 +170,8 @@ def _more(seen: Sequence[Fact], before: Sequence[Fact]) -> list[Fact]:
             found += [] if fact.node in told else [fact]
         elif isinstance(fact, Train):
             found.append(fact)
+        elif isinstance(fact, Blind):  # the flow was seen before; whether it is well without these, `doubtful` says
+            found.append(msgspec.structs.replace(fact, minor=True))
     return found
 
 

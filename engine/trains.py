@@ -214,8 +214,11 @@ def _placed(
 ) -> TrainLoss:
     """The same with why, and where."""
     way = steps(forward, back, facts)
-    rule = next((one for one in facts if isinstance(one, RuleDrop) and one.partly and _ends(one, forward, train)), None)
-    if rule:
+    missing = train.lost + train.retried - train.retried_back
+    gap = _gap(way, missing)
+    rules = [one for one in facts if isinstance(one, RuleDrop) and one.partly and _ends(one, forward, train)]
+    rule = max(rules, key=lambda one: one.packets, default=None)
+    if rule and _may_be_its(rule, gap, missing):
         text = f"{rule.text} {rule.marked_by}"
         limit = (rule.id in blames and blames[rule.id].what == "limit") or bool(LIMITS.search(text))
         by_chance = train.same_lost_again or bool(BY_CHANCE.search(text))
@@ -224,13 +227,12 @@ def _placed(
         direction = "reverse" if rule.reply else "forward"
         named = rule_of(rule).message
         return msgspec.structs.replace(loss, leg=direction, node=rule.node, why=why, drop=rule.id, rule=named)
-    if not way:
-        return loss
-    missing = train.lost + train.retried - train.retried_back
-    gap = _gap(way, missing)
     if gap is None:
-        home = (way[-1].leg, way[-1].stage) == (back, stages_of(back)[-2])
-        everywhere = home and way[0].packets - way[-1].packets < missing * (1 - MOST)
+        sent = train.sent + train.sent_again + train.retried
+        home = bool(way) and (way[-1].leg, way[-1].stage) == (back, stages_of(back)[-2])
+        # Where nobody looked before they were lost, as many came home as were met first.
+        most = missing * (1 - MOST)
+        everywhere = home and sent - way[0].packets < most and way[0].packets - way[-1].packets < most
         return msgspec.structs.replace(loss, why="nobody") if everywhere else loss
     last, behind = gap
     turned = [(one.leg, one.stage) == (forward, _end(forward)) or one.leg is back for one in gap]
@@ -240,7 +242,7 @@ def _placed(
         leg=behind.leg.direction,
         node=forward.source_node if beyond else _node(behind) if _node(last) == _node(behind) else _node(last),
         stage="" if beyond else _lost_in(last, behind),
-        why="target" if (behind.leg, behind.stage) == (forward, _end(forward)) else "loss",
+        why="target" if _did_not_answer(forward, last, behind) else "loss",
         where=last.where,
         device=last.device,
         met=last.packets,
@@ -261,6 +263,24 @@ def _gap(way: Sequence[Step], missing: int) -> tuple[Step, Step] | None:
     """The two places between which nearly all that is missing was lost; None where there are none."""
     gaps = (pair for pair in pairwise(way) if pair[0].packets - pair[1].packets >= max(SEVERAL, missing * MOST))
     return next(gaps, None)
+
+
+def _may_be_its(rule: RuleDrop, gap: tuple[Step, Step] | None, missing: int) -> bool:
+    """Can the rule be what loses them? Not where nearly all of them are lost between two other places, nor where it
+    ended only a few."""
+    if gap is None or rule.packets >= missing * MOST:
+        return rule.packets >= missing * (1 - MOST)
+    last, behind = gap
+    if last.leg is not behind.leg:
+        return True
+    of_leg = rule.reply == (behind.leg.direction == "reverse")
+    return of_leg and _lost_in(last, behind) != "underlay" and rule.node in (_node(last), _node(behind))
+
+
+def _did_not_answer(forward: Leg, last: Step, behind: Step) -> bool:
+    """Were they met right before their end, and no answers of it?"""
+    stages = stages_of(forward)
+    return last.leg is forward and (behind.leg, behind.stage) == (forward, stages[-1]) and last.stage == stages[-2]
 
 
 def _end(leg: Leg) -> str:

@@ -72,8 +72,10 @@ class _Seen:
     all_sent: bool = False  # of this very question
     at: float = 0.0
 
-    def complete(self, now: float, quiet_s: float) -> bool:
-        return self.watch.way == "out" or self.ended or (self.packets > 0 and now - self.at > quiet_s)
+    def complete(self, now: float, quiet_s: float, *, counts: bool) -> bool:
+        """counts: the number of this question's packets is asked for, so that another one's end is none."""
+        ended = self.all_sent if counts else self.ended
+        return self.watch.way == "out" or ended or (self.packets > 0 and now - self.at > quiet_s)
 
 
 Met = Callable[[socket.socket, Packet], None]
@@ -87,7 +89,8 @@ class Tap:
         self._nonce = bytes.fromhex(ask.mark) if MARK.fullmatch(ask.mark) else os.urandom(8)
         self._seen = [_Seen(watch) for watch in ask.watch]
         self._quiet_s = LATE_S if ask.answering else QUIET_S
-        if any(one.train for one in ask.trace):
+        self._counts = any(one.train for one in ask.trace)
+        if self._counts:
             self._quiet_s = math.inf  # between trains it is quiet, too
         self._trouble = ""
         self._sockets: dict[socket.socket, Met] = {}
@@ -151,7 +154,7 @@ class Tap:
         until = deadline - RESERVE_S
         begun_until = self._opened + 2 * (READY_S + self._ask.patience_ms / 1000)
         while self._sockets and (now := time.monotonic()) < until:
-            missing = [seen for seen in self._seen if not seen.complete(now, self._quiet_s)]
+            missing = [seen for seen in self._seen if not seen.complete(now, self._quiet_s, counts=self._counts)]
             if not missing:
                 break
             if now > begun_until and not any(seen.begun for seen in missing):
@@ -176,9 +179,10 @@ class Tap:
 
     def met(self, source: str, target: str) -> tuple[bool, bool]:
         """(this node looked on from before packets between these two were sent until after, the other end said that it
-        looks on before they were), by what the marks say."""
+        looks on before they were), by what the marks say. Of trains, which are counted, only this question's do."""
         here = [seen for seen in self._seen if {seen.watch.source, seen.watch.target} == {source, target}]
-        return any(seen.ended for seen in here), any(seen.listening for seen in here)
+        ended = any(seen.all_sent if self._counts else seen.ended for seen in here)
+        return ended, any(seen.listening for seen in here)
 
     def _sighting(self, seen: _Seen, looked_ms: int) -> Sighting:
         return Sighting(

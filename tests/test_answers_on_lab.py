@@ -22,7 +22,8 @@ WOUNDS = [(mode, where) for mode in names() if not variant(mode) for where in lo
 def named_first(diagnosis: Diagnosis, mode: str, node: str) -> None:
     """Told as a warning where the flow does not suffer; without a node where the whole cluster has it."""
     only_warns = RULES[mode].severity == "warns" or RULES[mode].last_resort
-    assert diagnosis.verdict == "cause" or (only_warns and diagnosis.verdict == "healthy"), diagnosis.summary
+    met = diagnosis.summary, diagnosis.warnings, diagnosis.blind
+    assert diagnosis.verdict == "cause" or (only_warns and diagnosis.verdict == "healthy"), met
     assert [cause.rule for cause in told(diagnosis, mode)] == [mode]
     assert told(diagnosis, mode)[0].node == ("" if RULES[mode].at is None else node)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from facts import Blind, Fact, NodeAsk, ProbeResult, SendProbe, Sighting, Watch
+from facts import Blind, Fact, NodeAsk, ProbeResult, SendProbe, Sighting, Trace, Watch
 from lab.wire import drop_to, drop_udp, set_checksum_offload
 from node_probe import tap
 from node_probe.answer import Prober
@@ -194,6 +194,29 @@ def test_only_the_mark_of_the_same_question_says_that_all_of_its_packets_were_se
     assert asyncio.run(look(tap.Tap(ask_of("b", mark=mark)))) == (True, True)
     assert asyncio.run(look(tap.Tap(ask_of("b", mark="00c0ffee00c0ffef")))) == (True, False)
     assert asyncio.run(look(tap.Tap(ask_of("b")))) == (True, False), "its bot is of a version without"
+
+
+@in_namespaces
+def test_who_counts_the_packets_of_trains_looks_until_the_end_of_the_same_question() -> None:
+    """Two people ask the same at once: else this node would have seen few of many, and the network would be accused."""
+    nodes = TwoNodes()
+    mark, other = "00c0ffee00c0ffee", "00c0ffee00c0ffef"
+    train = Trace(source=DB, target=CART, protocol="tcp", port=5432, train=True)
+
+    async def look(marked: str, seconds: float) -> tuple[float, bool]:
+        mine, began = tap.Tap(ask_of("a", mark=mark, trace=(train,))), time.monotonic()
+        mine.open()
+        peer = tap.Tap(ask_of("b", mark=marked))
+        nodes.b.run(lambda: peer._tell("out", tap.BEGIN))
+        nodes.b.run(lambda: peer._tell("out", tap.END))
+        await mine.look(began + seconds)
+        mine.close()
+        return time.monotonic() - began, mine.met(DB, CART)[0]
+
+    took, enclosed = asyncio.run(look(mark, 60))
+    assert took < 30 and enclosed
+    took, enclosed = asyncio.run(look(other, 1))
+    assert took > 0.8 and not enclosed
 
 
 @in_namespaces

@@ -5,15 +5,21 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from bot.investigate import investigate
+from bot.settings import from_environment
+from bot.sources.kubernetes import Cluster
+from bot.sources.probes import Probes
 from engine.diagnosis import diagnose
 from engine.path import stages_of
 from engine.plan import TRAIN, plan
 from engine.trains import losses, trains
 from facts import (
+    Blind,
     Diagnosis,
     Endpoint,
     Fact,
     Neighbor,
+    NodeAsk,
     ProbeResult,
     Question,
     RuleDrop,
@@ -23,6 +29,7 @@ from facts import (
 from lab.client import Lab
 from node_probe.packets import MOST
 from tests.asking import ask as ask_lab
+from tests.asking import worker
 from tests.scene import CART, DB, change, healthy
 from tests.test_sights import both_legs, passed
 
@@ -320,6 +327,36 @@ def test_a_rule_that_ends_some_of_a_train_is_named_and_a_limit_is_not_accused(
     assert told.node == "node-b" and said in told.text and rule in told.text
 
 
+@pytest.mark.parametrize("blind", ["", "nobody looked"])
+@pytest.mark.parametrize("reply", [False, True])
+def test_a_rule_that_ends_one_packet_does_not_hide_what_loses_the_others(*, reply: bool, blind: str) -> None:
+    """A port of the train that was used before is no new connection to a firewall."""
+    one = msgspec.structs.replace(RULE, node="node-a", reply=reply, text="ct state invalid drop")
+    seen = [] if blind else met("forward", "source tunnel")
+    (cause,) = diagnose([*healthy(), first(3), train(**LOSSY), one, *seen]).causes
+    assert (cause.rule, cause.node, cause.stage) == ("packets_lost_now_and_then", "node-a", "" if blind else "underlay")
+    assert "invalid" not in cause.text
+
+
+def of_look(one: StageSighting) -> tuple[str, str, bool]:
+    return one.node, one.pod, one.reply
+
+
+@pytest.mark.parametrize("node", ["node-a", "node-b"])
+def test_where_nobody_saw_packets_before_they_were_lost_it_was_neither_nobody_nor_the_pod(node: str) -> None:
+    """A busy node may have had no room for what it was to look at: of one way, both beside the pod and within."""
+    seen, blind = [], set()
+    for one in met("forward", "source tunnel"):
+        if one.node != node or one.reply:
+            seen.append(one)
+        elif of_look(one) not in blind:
+            blind.add(of_look(one))
+            seen.append(msgspec.structs.replace(one, seen=-1, device="", encapsulation=""))
+    assert len(blind) == 2
+    diagnosis = diagnose([*healthy(), first(3), train(**LOSSY), *seen])
+    assert [(cause.rule, cause.stage) for cause in diagnosis.causes] == [("packets_lost_now_and_then", "")]
+
+
 async def test_what_a_cable_loses_now_and_then_is_placed_between_both_cards(lab: Lab) -> None:
     """Wherever both nodes looked on all the time: on a busy machine one may begin too late."""
     lab.inflict("packets_lost_now_and_then")
@@ -331,3 +368,24 @@ async def test_what_a_cable_loses_now_and_then_is_placed_between_both_cards(lab:
             break
     assert (cause.stage, cause.leg) == ("underlay", "forward")
     assert " of them were seen at eth0 of node-a, and " in cause.text and " at eth0 of node-b." in cause.text
+
+
+class _BusyProbes(Probes):
+    """They had no time to end a train."""
+
+    async def _one(self, ask: NodeAsk, address: str, mark: str) -> list[Fact]:
+        facts = await super()._one(ask, address, mark)
+        if not any(one.train for one in ask.trace) or not ask.send:
+            return facts
+        late = Blind(node=ask.node, look="packets", reason="not done after 4000 ms")
+        return [*(fact for fact in facts if not isinstance(fact, Train)), late]
+
+
+async def test_trains_that_could_not_be_sent_are_told(lab: Lab) -> None:
+    lab.inflict("packets_lost_now_and_then")
+    settings = from_environment(lab.environment())
+    words = ["shop/cart", "shop/db", "5432/tcp"]
+    async with Cluster(settings) as cluster, _BusyProbes(settings) as probes:
+        answer = (await investigate(words, cluster=cluster, probes=probes, worker=worker())).diagnosis
+    assert (answer.verdict, answer.causes) == ("unknown", ())
+    assert ("node-a", "packets", "not done after 4000 ms") in [(one.node, one.look, one.reason) for one in answer.blind]
