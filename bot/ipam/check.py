@@ -241,8 +241,8 @@ def headline(now: Report) -> str:
     counts = Counter(one.kind for one in now.problems)
     count = sum(map(len, now.allocations.values()))
     if counts:
-        kinds = joined(say("{count} {kind}", count=counts[one], kind=WORDS[one]) for one in WORDS if counts[one])
-        return say("{problems} problems in IPAM: {kinds}.", problems=len(now.problems), kinds=kinds)
+        kinds = joined(say("{kind} ({count})", count=counts[one], kind=WORDS[one]) for one in WORDS if counts[one])
+        return say("IPAM has problems: {kinds}.", kinds=kinds)
     if now.blind:
         return say("Nothing wrong was found in IPAM, but not all of it could be read.")
     blocks = len(now.blocks)
@@ -257,6 +257,8 @@ def _notes(args: argparse.Namespace, looks: Looks, *, asked: bool) -> Iterator[s
         yield from _frees(now)
     if leaks and not asked:
         yield from _what_to_release(args, looks, leaks)
+    if now.of("leaked_handle"):
+        yield say("A handle without addresses costs nothing but an object; nobody deletes it by himself.")
     if now.information.get("datastoreReady") is False:
         yield say("The datastore is locked: somebody is migrating or repairing it, and nothing is released meanwhile.")
     tunnels = sum(":" in address and any(one.kind == "node" for one in some) for address, some in now.users.items())
@@ -287,8 +289,9 @@ def _what_to_release(args: argparse.Namespace, looks: Looks, leaks: Sequence[str
         )
         return
     yield say(
-        "One look is not enough to release an address: look again after {minutes} min ({watch}), or keep this report "
-        "({keep}) and compare with it ({since}). A release that is asked for now waits as long: {release}",
+        "One look is not enough to release an address: a pod that was just deleted by force looks the same. Look again "
+        "after {minutes} min ({watch}), or keep this report ({keep}) and compare with it ({since}). A release that is "
+        "asked for now waits as long: {release}",
         minutes=minutes,
         watch="ipam check --watch",
         keep="ipam check -o json --to FILE",

@@ -308,15 +308,13 @@ class _Look:
         for held in sorted(unused, key=lambda one: (ip_address(one.address).version, ip_address(one.address))):
             if held.kind == "pod":
                 yield from self._of_pod(held, held.address in gone and held.address not in elsewhere)
-            elif held.kind in ("tunnel", "service"):
-                reason = self._no_longer(held) if held.kind == "tunnel" else self._no_service(held)
-                if reason:
+            elif held.kind == "tunnel":
+                if reason := self._no_longer(held):
                     yield _leak(held, f" ({reason})")
             else:
                 self.left_out[held.kind] += 1
                 if held.kind not in ("windows", "cooldown"):
-                    text = f"{held.address} is used by nobody known here, and what it is for is not known either"
-                    self._remark("unjudged", held.address, f"{text}; attrs {held.attributes}", held)
+                    self._remark("unjudged", held.address, f"{held.address} is {self._said(held)}", held)
 
     def _of_pod(self, held: Held, gone: bool) -> Iterator[Problem]:
         if not gone:
@@ -342,14 +340,16 @@ class _Look:
         other = _annotations(self.nodes[node]).get(annotation, "")
         return f"{node} says {annotation} is {other}" if other else f"{node} has no annotation {annotation}"
 
-    def _no_service(self, held: Held) -> str:
+    def _said(self, held: Held) -> str:
+        """What is known of an address that has no user and is no leak that anybody here could tell."""
+        if held.kind != "service":
+            return f"used by nobody known here, and what it is for is not known either; attrs {held.attributes}"
         service = str(held.about.get("service") or "")
         name = service if "/" in service else f"{held.about.get('namespace', '')}/{service}"
-        if not service or self.state.unread("services"):
-            self.left_out["service"] += 1
-            return ""
         there = any(describe.pod_name(one) == name for one in self.state.all("services"))
-        return "" if there else f"service {name} is gone"
+        if there or not service or self.state.unread("services"):
+            return f"a load balancer's, and its service does not show it; attrs {held.attributes}"
+        return f"a load balancer's whose service is gone: kube-controllers give it back; attrs {held.attributes}"
 
     # -- in use, and not as allocated -------------------------------------------------------------------------------
 
@@ -479,6 +479,8 @@ class _Look:
             whose = f"{spec.get('type') or 'host'}:{spec.get('node', '')}"
             cidr, state = str(spec.get("cidr", "")), str(spec.get("state") or "confirmed")
             there[whose, cidr] += 1
+            if not whose.startswith("host:"):
+                continue  # of kube-controllers alone, which look after it themselves
             if state != "confirmed" or _deleted(spec):
                 said = "is being deleted" if _deleted(spec) else f"is {state}"
                 text = f"The affinity of {whose} for block {cidr} {said}."
@@ -498,7 +500,7 @@ class _Look:
                 yield Problem(kind="affinity_twice", about=cidr, block=cidr, node=whose, text=text)
         for cidr, spec in blocks.items():
             affinity = str(spec.get("affinity") or "")
-            if affinity and (affinity, cidr) not in there:
+            if affinity.startswith("host:") and (affinity, cidr) not in there:
                 text = f"Block {cidr} is of {affinity}, which has no affinity for it: it does not find its own block."
                 yield Problem(kind="block_without_affinity", about=cidr, block=cidr, node=affinity, text=text)
         if not self.state.unread("nodes"):
