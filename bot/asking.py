@@ -96,7 +96,7 @@ def understand(word: str, module: Any, words: Sequence[str]) -> argparse.Namespa
     module.add_words(parser)
     name_leaves(parser)
     parsed: argparse.Namespace = parser.parse_args(list(words))
-    if check := getattr(module, "check", None):  # what a parser cannot know of the words
+    if check := getattr(module, "check_words", None):  # what a parser cannot know of the words
         check(parsed)
     return parsed
 

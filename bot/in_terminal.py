@@ -50,7 +50,7 @@ def run(answer: Answer, args: argparse.Namespace) -> int:
     sys.stdout.write(whole)
     if args.output not in ("json", "yaml", "csv"):
         written = [args.to] if args.to else [file.name for file in told.files]
-        said = [] if told.text and not args.to else [language(told.headline)]
+        said = [] if told.text and not told.concludes and not args.to else [language(told.headline)]
         asked = [say("a second person: {command}", command=f"calico-why approve {one}") for one in told.requests]
         for line in [*said, *map(language, [*told.notes, *asked]), *written]:
             print(line)

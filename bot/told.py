@@ -37,7 +37,8 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
 class Told(msgspec.Struct, frozen=True, kw_only=True):
     """An answer in all its forms."""
 
-    headline: Text | str  # one sentence; the first line in Slack
+    headline: Text | str  # one sentence; the first line in Slack, in a terminal where there is no text
+    concludes: bool = False  # the headline says more than the text does: a terminal prints it below that
     text: str = ""  # lines of fixed width, all of it; no newline at the end
     notes: tuple[Text | str, ...] = ()  # sentences below it: what could not be seen, what it means, what to do
     data: Any = None  # what `-o json` and `-o yaml` print

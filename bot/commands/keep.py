@@ -20,7 +20,7 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     output(parser, "text", "json")
 
 
-def check(args: argparse.Namespace) -> None:
+def check_words(args: argparse.Namespace) -> None:
     """Raises UserError for what is no question."""
     try:
         parse(args.words)
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 async def answer(args: argparse.Namespace, context: Context) -> Told:
     """Raises UserError."""
-    check(args)
+    check_words(args)
     investigation = await context.investigate(args.words)
     facts = investigation.diagnosis.facts
     ends = [node for leg in facts if isinstance(leg, Leg) for node in (leg.source_node, leg.target_node)]

@@ -510,6 +510,7 @@ def said(found: State, known: Explanation) -> Told:
     head, rows = _node_rows(known)
     return Told(
         headline=_headline(known, pods, tunnels, sure),
+        concludes=True,
         text=f"{_pool_table(known)}\n\n{table(head, rows)}",
         notes=(*known.help, *_warnings(known), *(_blind(one.look, one.message or one.reason) for one in unread)),
         data=_data(known),

@@ -272,6 +272,7 @@ def said(need: Need, found: Sequence[Fit], pool: Verdict | None) -> Told:
     }
     return Told(
         headline=_headline(need, best, pool),
+        concludes=True,
         text=table(head, rows, numbers=head[1:-1]) if rows else "",
         notes=tuple(_notes(need, found, pool)),
         data=data,
