@@ -25,6 +25,7 @@ from fixes.audit import PUBLISHED, Audit, Record
 from fixes.request import (
     CAPTURE,
     WAITING,
+    WRITES,
     Card,
     FixRequest,
     Phase,
@@ -70,6 +71,7 @@ class Cards:
         self._language = language
         self._drawn: dict[str, tuple[Shows, float]] = {}  # name -> what the card shows (_shows), since when
         self._known: dict[str, FixRequest] = {}  # those that are open, as they were told of last
+        self._answers: dict[str, str] = {}  # name -> URL of the answer that asked for it
         self._deciding: defaultdict[str, list[Deciding]] = defaultdict(list)  # name -> clicks that are being decided
         self._drawing: dict[str, asyncio.Lock] = {}
         self._timers: dict[str, asyncio.Task[None]] = {}
@@ -97,6 +99,7 @@ class Cards:
                 {entry.who for entry in self._approvers.entries_for(request.spec.kind) if not entry.kubernetes}
             ),
             four_eyes=not self._approvers.allow_self,
+            answer=self._answers.get(request.name, ""),
             deciding=next(reversed(self._deciding.get(request.name, ())), None),
             language=self._language,
         )
@@ -189,6 +192,8 @@ class Cards:
             shows = _shows(request, card)
             if request.name in self._drawn and self._drawn[request.name][0] == shows:
                 return
+            if request.spec.investigation and not self._answers.get(request.name):
+                self._answers[request.name] = await self._slack.permalink(card.channel, card.thread)
             try:
                 await self._slack.update(card.channel, card.ts, self.message(request))
                 self._drawn[request.name] = shows, time.monotonic()
@@ -259,6 +264,7 @@ class Cards:
 
     def _forget(self, name: str) -> None:
         self._known.pop(name, None)
+        self._answers.pop(name, None)
         self._drawn.pop(name, None)
         self._drawing.pop(name, None)
         self._written.pop(name, None)
@@ -323,7 +329,7 @@ class Cards:
     def _look_again(self, request: FixRequest) -> None:
         if (
             request.status.phase is Phase.VERIFIED
-            and request.spec.kind != CAPTURE  # nothing was changed that could have helped
+            and request.spec.kind not in (CAPTURE, *WRITES)  # there is no question to ask again
             and request.status.second_look is None
             and request.name not in self._looks
         ):

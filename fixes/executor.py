@@ -154,7 +154,9 @@ class Executor:
             held = error.sentence
         if held:
             raise await self._waits(request, Waits(text=held[:LONGEST]), HELD_S)
-        running = await self._store.transition(request.name, Phase.RUNNING, message=f"by the {self._worker}")
+        running = await self._store.transition(
+            request.name, Phase.RUNNING, message=f"by the {self._worker}", check=self._still_approved
+        )
         if running.status.phase is not Phase.RUNNING:  # too late, or not what was approved
             await self._record(running)
             return running
@@ -192,6 +194,11 @@ class Executor:
             unread = f"What came of it cannot be read: {error or type(error).__name__}."
             return await self._end(request, Phase.UNKNOWN, f"{failure} {unread}")
         return await self._end(request, Phase.VERIFIED if right else Phase.FAILED, f"{failure} {text}")
+
+    def _still_approved(self, request: FixRequest) -> None:
+        """Of what is about to be written over: what was read before may not be what is there."""
+        if refusal := self._approvers.refusal(request):
+            raise Refused(f"{request.name} is not begun: {refusal}.")
 
     async def _withdrawn(self, request: FixRequest) -> str:
         """Why an approval by RBAC counts no more, "" where it does and for every other. Raises StoreError."""

@@ -104,6 +104,17 @@ async def test_of_two_bots_that_answer_with_the_same_request_one_puts_up_its_car
         assert len(with_buttons(room)) == len(await room.store.all())
 
 
+async def test_a_card_leads_to_the_answer_that_asked_for_it(room: Room) -> None:
+    async with room.bot():
+        await room.ask()
+        _, thread, ts = await room.card()
+        parent = f"{room.slack.workspace.origin}/archives/{room.slack.channel_id(ROOM)}/p{thread.replace('.', '')}"
+        card = await room.slack.wait_for(lambda: room.posted("the answer and its evidence", thread))
+        assert card is not None and card["ts"] == ts
+        assert "`why shop/cart shop/db 5432/tcp` found it, by" in str(card["blocks"])
+        assert f"<{parent}|the answer and its evidence>" in str(card["blocks"])
+
+
 async def test_a_request_without_a_card_expires_too(room: Room) -> None:
     """Made with kubectl, or by a bot that was killed before it posted anything."""
     async with room.bot():

@@ -108,6 +108,23 @@ def test_a_pending_card_can_be_approved_and_says_by_whom_and_until_when() -> Non
     assert "nobody: no approvers are configured" in said(blocks.fix_card(request(), NOW))
 
 
+def test_a_card_says_what_it_rests_on_and_leads_there() -> None:
+    card = request()
+    card["spec"] |= {
+        "investigation": "inv-1",
+        "question": "shop/cart <!channel>",
+        "evidence": [{"id": "a"}, {"id": "b"}],
+    }
+    above, linked = (
+        blocks.fix_card(card, NOW, answer=link) for link in ("", "https://local.slack.com/archives/C1/p11")
+    )
+    accepted(above, linked)
+    why = "*Why:* `why shop/cart &lt;!channel&gt;` found it, by 2 things seen: "
+    assert f"{why}above in this thread" in said(above)
+    assert f"{why}<https://local.slack.com/archives/C1/p11|the answer and its evidence>" in said(linked)
+    assert "*Why:*" not in said(blocks.fix_card(request(), NOW)), "made with kubectl: no question found it"
+
+
 def test_a_card_shows_exactly_what_would_be_written() -> None:
     command = "ip neigh replace 10.244.218.64 lladdr 66:89:3a:22:7a:ac dev vxlan.calico nud permanent"
     card = blocks.fix_card(request(preview=[command]), NOW)

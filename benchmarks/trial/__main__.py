@@ -207,7 +207,7 @@ class Trial:
 
         async def settled() -> bool:
             """All cards drawn, all looked at again, all in the trail: what was killed before it could, others do."""
-            if cards(requests, messages, approvers, store) or not self._all_ended():
+            if cards(requests, messages, approvers, store, slack.workspace.origin) or not self._all_ended():
                 return False
             if any(
                 one.status.phase is Phase.VERIFIED and one.status.slack and not one.status.second_look
@@ -235,7 +235,7 @@ class Trial:
         wrong = judge(seen)
         wrong.lost += people.lost
         lines = await trail.read()
-        wrong.cards += cards(requests, messages, approvers, store)
+        wrong.cards += cards(requests, messages, approvers, store, slack.workspace.origin)
         wrong.audit += audit(lines, list(requests.values()), list(messages.values()))
         broken = [f"{one.name} ended by itself {one.died} times" for one in self._killer.processes if one.died]
         if self._kernels.blind:

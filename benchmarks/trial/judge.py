@@ -106,15 +106,20 @@ def cards(
     messages: Mapping[tuple[str, str], Message],
     approvers: Sequence[str],
     store: Any,
+    links: str = "",
 ) -> list[str]:
-    """Cards that do not show their request as it is, and buttons that nobody should see any more."""
+    """Cards that do not show their request as it is, and buttons that nobody should see any more.
+
+    links: what Slack's links to messages begin with.
+    """
     wrong = []
     for request in requests.values():
         card = request.status.slack
         if card is None:
             continue
         message = messages.get((card.channel, card.ts))
-        shown = blocks.fix_card(document(request, store.namespace), store.now(), approvers=approvers)
+        answer = f"{links}/archives/{card.channel}/p{card.thread.replace('.', '')}"
+        shown = blocks.fix_card(document(request, store.namespace), store.now(), approvers=approvers, answer=answer)
         if message is None:
             wrong.append(f"{request.name} has no card")
         elif _plain(message.blocks) != _plain(shown.blocks):

@@ -362,12 +362,13 @@ def fix_card(
     approvers: Sequence[str] = (),
     four_eyes: bool = True,
     deciding: Deciding | None = None,
+    answer: str = "",
     language: Language = ENGLISH,
 ) -> Message:
     """The card of a FixRequest (its custom resource) as it stands at `now`. Buttons only while it can be decided.
 
     approvers: Slack ids of users and groups who may decide. four_eyes: not the one who asked. deciding: a click that is
-    not decided yet.
+    not decided yet. answer: URL of the message that has the answer, which its evidence is below.
     """
     spec: Mapping[str, Any] = request.get("spec") or {}
     status: Mapping[str, Any] = request.get("status") or {}
@@ -394,6 +395,8 @@ def fix_card(
     radius = escape(language(words.blast_radius)) or say("not known")
     undo = escape(language(words.undo)) or say("not known")
     about = [language(say("*Blast radius:* {text}", text=radius)), language(say("*Undo:* {text}", text=undo))]
+    if spec.get("investigation"):
+        about.insert(0, language(_why(spec, answer, language)))
     asked_at = when(str(spec.get("requestedAt") or ""))
     asked = say("{request} asked by {person} {time}", request=code(name), person=requester, time=asked_at)
     few = [language(asked).rstrip()]
@@ -430,6 +433,17 @@ def _preview(status: Mapping[str, Any], name: str, head: str, language: Language
         more = say("{count} more lines: {command}", count=rest, command=code(f"fixes show {name}"))
         blocks.append(_context([language(more)]))
     return blocks
+
+
+def _why(spec: Mapping[str, Any], answer: str, language: Language) -> str:
+    """What the request rests on, and where that is told."""
+    where = say("above in this thread")
+    return say(
+        "*Why:* {question} found it, by {count} things seen: {where}",
+        question=code(f"why {spec.get('question') or ''}"),
+        count=len(spec.get("evidence") or ()),
+        where=f"<{answer}|{language(say('the answer and its evidence'))}>" if answer else where,
+    )
 
 
 def _nothing(line: str, language: Language) -> str:
