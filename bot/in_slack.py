@@ -69,10 +69,13 @@ class Answers:
         """written: all after the word as Slack has it, where lines matter. Raises UserError when Slack does not take
         what is said."""
         module: Any = import_module(f"bot.commands.{word}")
+        written = html.unescape(written)
         try:
+            if getattr(module, "TAKES_TEXT", False):
+                words, _ = asking.with_text(written)
             args = asking.understand(word, module, words)
             place = _Place(channel, user, thread, f"{word} {' '.join(words)}")
-            await self._told(module.answer, args, html.unescape(written), place)
+            await self._told(module.answer, args, written, place)
             return
         except asking.HelpAsked as help_asked:
             refusal = f"```{escape(help_asked.text)}```"

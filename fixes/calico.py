@@ -34,6 +34,10 @@ class Conflict(ApiError):
     """Somebody else's write came first; nothing was written. Read again, and look whether it is still right."""
 
 
+class Denied(ApiError):
+    """The API server does not let this account do it."""
+
+
 class Calico:
     """Calico's objects, and the pods, nodes and services beside them, each a plain dictionary with all its fields.
 
@@ -119,6 +123,46 @@ class Calico:
             raise _refused(status, answer, f"{resource} {metadata['name']}")
         return answer
 
+    async def create(self, resource: str, wanted: Object) -> Object:
+        """Make an object that is not there yet, and return it as it is now. Raises Conflict where there is one.
+
+        Where the answer is lost it is looked for: it may have been made all the same.
+        """
+        metadata = wanted["metadata"]
+        name, namespace = metadata["name"], metadata.get("namespace", "")
+        try:
+            status, answer = await self._send("POST", await self._path(resource, "", namespace), body=wanted)
+        except ApiError:
+            found = await self.get(resource, name, namespace)
+            if found is None or found.get("spec") != wanted.get("spec"):
+                raise
+            return found
+        if status == 409:
+            raise Conflict(f"{resource} {name} was made by somebody else at the same moment.")
+        if status not in (200, 201):
+            raise _refused(status, answer, f"{resource} {name}")
+        return answer
+
+    async def try_out(self, resource: str, wanted: Object) -> Object:
+        """What the API server would store of this object, all its rules applied, and nothing is written (a dry run).
+
+        One without a resourceVersion would be made. Raises ApiError as the write would, and for unknown fields.
+        """
+        metadata = wanted["metadata"]
+        name, namespace = metadata["name"], metadata.get("namespace", "")
+        new = not metadata.get("resourceVersion")
+        status, answer = await self._send(
+            "POST" if new else "PUT",
+            await self._path(resource, "" if new else name, namespace),
+            {"dryRun": "All", "fieldValidation": "Strict"},
+            body=wanted,
+        )
+        if status == 409:
+            raise Conflict(f"{resource} {name} was {'made' if new else 'changed'} by somebody else meanwhile.")
+        if status not in (200, 201):
+            raise _refused(status, answer, f"{resource} {name}")
+        return answer
+
     async def delete(self, resource: str, seen: Object) -> None:
         """Delete exactly what was read; that it is gone already is as good. Raises Conflict when it was changed."""
         metadata = seen["metadata"]
@@ -186,5 +230,5 @@ def difference(name: str, before: Object | None, after: Object | None) -> list[s
 def _refused(status: int, answer: Object, what: str) -> ApiError:
     said = answer.get("message") or answer.get("reason") or "nothing more"
     if status in (401, 403):
-        return ApiError(f"The API server does not let this fixer at {what}: {said}")
+        return Denied(f"The API server does not let this fixer at {what}: {said}")
     return ApiError(f"The API server answered {status} for {what}: {said}")

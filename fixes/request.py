@@ -17,6 +17,7 @@ VERSION = "v1alpha1"
 PLURAL = "fixrequests"
 KIND = "FixRequest"
 CAPTURE = "capture"  # the kind of request that changes nothing: a bot carries it out, and no fixer
+WRITES = ("write_resource", "delete_resource")  # the kinds that people ask for by name: no question led to them
 LIFETIME = timedelta(minutes=15)
 NOTHING_NOW = "Nothing, as it is now: "  # so begins a preview where the evidence does not hold; the reason follows
 

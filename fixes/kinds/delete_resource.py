@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from facts import Cause, Fact
+from facts import Cause, Fact, say
 from fixes.beside import in_tier, in_use, version_of
 from fixes.calico import Calico, Conflict, Object, difference
 from fixes.kind import ClusterKind, EvidenceChanged
-from fixes.kinds.write_resource import named
+from fixes.kinds.write_resource import blast_radius, named
 from fixes.resources.form import plain, shown
 from fixes.resources.kinds import KINDS
 
@@ -16,15 +16,11 @@ KEPT_TIERS = ("default", "adminnetworkpolicy", "baselineadminnetworkpolicy", "ku
 
 
 def title(arguments: Mapping[str, str], node: str) -> str:
-    return f"Delete {named(arguments)}"
-
-
-def blast_radius(arguments: Mapping[str, str], node: str) -> str:
-    return arguments.get("reach") or f"All that Calico does by {named(arguments)}."
+    return say("Delete {resource}", resource=named(arguments))
 
 
 def undo(arguments: Mapping[str, str], node: str) -> str:
-    return "Create it again: the request keeps it as evidence, and `calico-why fixes show` prints it."
+    return say("Create it again: the request keeps it as evidence, and `fixes show` prints it.")
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
@@ -45,12 +41,16 @@ async def preview(calico: Calico, arguments: Mapping[str, str]) -> list[str]:
 async def execute(calico: Calico, arguments: Mapping[str, str]) -> None:
     """As Calico itself deletes a pool: disabled first, so that no address is given out of it any more."""
     found = await _as_asked(calico, arguments)
+    pool = arguments["plural"] == "ippools" and not found["spec"].get("disabled")
     try:
-        if arguments["plural"] == "ippools" and not found["spec"].get("disabled"):
+        if pool:
             found = await calico.replace("ippools", {**found, "spec": {**found["spec"], "disabled": True}})
-        await calico.delete(arguments["plural"], found)
+        else:
+            await calico.delete(arguments["plural"], found)
     except Conflict as conflict:
         raise EvidenceChanged(str(conflict)) from conflict
+    if pool:  # something is written by now: that it was changed meanwhile is an error
+        await calico.delete("ippools", found)
 
 
 async def verify(calico: Calico, arguments: Mapping[str, str]) -> tuple[bool, str]:

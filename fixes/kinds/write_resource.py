@@ -1,11 +1,11 @@
-"""Writes a resource of Calico's as somebody wrote it down; without it whoever may edit one edits it without a witness."""
+"""Writes a resource of Calico's as somebody wrote it down; without it who may edit one has no witness."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 
-from facts import Cause, Fact
+from facts import Cause, Fact, say
 from fixes.beside import beside, find, version_of
 from fixes.calico import Calico, Conflict, Object, difference
 from fixes.kind import ClusterKind, EvidenceChanged
@@ -14,12 +14,14 @@ from fixes.resources.form import plain, shown
 from fixes.resources.kinds import KINDS
 
 MOST = 200  # lines of a difference that a request keeps
-VERBS = {"create": "Create", "apply": "Change", "replace": "Replace", "patch": "Change"}
 
 
 def title(arguments: Mapping[str, str], node: str) -> str:
-    verb = "Create" if not arguments.get("resource_version") else VERBS.get(arguments.get("verb", ""), "Change")
-    return f"{verb} {named(arguments)}"
+    if not arguments.get("resource_version"):
+        return say("Create {resource}", resource=named(arguments))
+    if arguments.get("verb") == "replace":
+        return say("Replace {resource}", resource=named(arguments))
+    return say("Change {resource}", resource=named(arguments))
 
 
 def named(arguments: Mapping[str, str]) -> str:
@@ -29,14 +31,18 @@ def named(arguments: Mapping[str, str]) -> str:
 
 
 def blast_radius(arguments: Mapping[str, str], node: str) -> str:
-    return arguments.get("reach") or f"All that Calico does by {named(arguments)}."
+    if not arguments.get("reach"):
+        return say("All that Calico does by {resource}; it was not counted.", resource=named(arguments))
+    return say("As counted when it was asked for: {reach}", reach=arguments["reach"])
 
 
 def undo(arguments: Mapping[str, str], node: str) -> str:
-    if not arguments.get("resource_version"):
-        within = f" -n {arguments['namespace']}" if arguments.get("namespace") else ""
-        return f"calico-why delete {arguments['kind'].lower()} {arguments['name']}{within}"
-    return "Apply it as it was: the request keeps that as evidence, and `calico-why fixes show` prints it."
+    if arguments.get("resource_version"):
+        return say("Apply it as it was: the request keeps that as evidence, and `fixes show` prints it.")
+    within = f" -n {arguments['namespace']}" if arguments.get("namespace") else ""
+    return say(
+        "Delete it: {command}", command=f"calico-why delete {arguments['kind'].lower()} {arguments['name']}{within}"
+    )
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
@@ -97,7 +103,7 @@ async def _as_asked(calico: Calico, arguments: Mapping[str, str]) -> tuple[Objec
     found = shown(wanted, plural, version)
     if found["metadata"]["name"] != arguments["name"]:
         raise ValueError("the request names another resource than it writes")
-    if wrong := rules.refused(found, plural, version=version, told=True):
+    if wrong := rules.refused(found, plural, version=version):
         raise ValueError(f"Calico refuses it: {' '.join(wrong)}")
     before = await calico.get(plural, stored, namespace)
     seen = arguments.get("resource_version", "")

@@ -1,0 +1,44 @@
+"""What `create`, `apply` and `replace` share: where the resources come from; without it each would read its own way."""
+
+from __future__ import annotations
+
+import argparse
+
+from bot import asking, in_terminal, told
+from bot.errors import UserError
+from bot.resources import change, manifest
+from bot.told import Answer, Context, Told
+
+
+def add_words(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-f", dest="file", metavar="FILE", default="", help="YAML or JSON; - for what is piped in")
+    parser.add_argument("-n", dest="within", metavar="NAMESPACE", default="", help="of what says none of its own")
+    told.output(parser, "text", "json", "yaml")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_words(parser)
+    in_terminal.add_arguments(parser)
+
+
+def run(answer: Answer, args: argparse.Namespace) -> int:
+    """Raises UserError."""
+    return in_terminal.run(answer, args)
+
+
+async def answer(verb: str, args: argparse.Namespace, context: Context) -> Told:
+    """Raises UserError before any request is made."""
+    return await change.written(verb, manifest.read(_text(verb, args, context), args.within), context)
+
+
+def _text(verb: str, args: argparse.Namespace, context: Context) -> str:
+    if not context.written:
+        if not args.file:
+            raise UserError(f"Say what: {verb} -f FILE, or {verb} -f - for what is piped in; in Slack a code block.")
+        return manifest.from_file(args.file)
+    if args.file:
+        raise UserError(f"I cannot read {args.file} from Slack. Write the YAML after the word, in a code block.")
+    text = manifest.from_slack(asking.with_text(context.written)[1])
+    if not text.strip():
+        raise UserError(f"Write the YAML after the word: {verb} and a code block (```) with the resource.")
+    return text
