@@ -408,13 +408,18 @@ def _help(
         left = sum(one.blocks_left for one in used)
         lendable = sum(rooms[one.name].lendable.total() for one in used)
         if why == "block_limit":
-            sentence = (
-                "Raise maxBlocksPerHost above {limit}: {nodes} could then take one of {left} blocks that are left."
+            yield say(
+                "Raise maxBlocksPerHost above {limit}: {nodes} could then take one of {left} blocks that are left.",
+                limit=limits.block_limit,
+                nodes=names,
+                left=shown(left),
             )
-            yield say(sentence, limit=limits.block_limit, nodes=names, left=shown(left))
         elif why == "auto_allocate":
-            sentence = "Set autoAllocateBlocks to true: {nodes} could then take one of {left} blocks that are left."
-            yield say(sentence, nodes=names, left=shown(left))
+            yield say(
+                "Set autoAllocateBlocks to true: {nodes} could then take one of {left} blocks that are left.",
+                nodes=names,
+                left=shown(left),
+            )
         elif why == "windows":
             yield say(
                 "Set strictAffinity to true: without it Windows nodes such as {nodes} get no address.", nodes=names
@@ -551,39 +556,56 @@ def _headline(
     )
 
 
+NO_TUNNEL = (
+    "{node} has no {kind} address and gets none: other nodes do not reach its pods through that tunnel, and the part "
+    "of calico-node that asks for it stops and starts until one is left."
+)
+TUNNEL_LEFT = (
+    "{node} has no {kind} address, so other nodes do not reach its pods through that tunnel. One is left: calico-node "
+    "asks for it when it starts, or when an IPPool changes."
+)
+
+
 def _warnings(known: Explanation) -> list[Text]:
     """What is not trouble yet, or is that already in another way."""
     notes = []
     for node in known.nodes:
         for one in node.tunnels:
             about = {"node": node.node, "kind": one.kind, "address": one.address}
-            if not one.address and one.why:
-                sentence = "{node} has no {kind} address and gets none: other nodes do not reach its pods through that "
-                sentence += "tunnel, and the part of calico-node that asks for it stops and starts until one is left."
-                notes.append(say(sentence, node=node.node, kind=one.kind))
-            elif not one.address:
-                sentence = (
-                    "{node} has no {kind} address, so other nodes do not reach its pods through that tunnel. One "
-                )
-                sentence += "is left: calico-node asks for it when it starts, or when an IPPool changes."
-                notes.append(say(sentence, node=node.node, kind=one.kind))
+            if not one.address:
+                notes.append(say(NO_TUNNEL if one.why else TUNNEL_LEFT, node=node.node, kind=one.kind))
             elif not one.held:
-                sentence = "IPAM does not hold the {kind} address {address} for {node}: a pod may get it."
-                notes.append(say(sentence, **about))
+                notes.append(
+                    say("IPAM does not hold the {kind} address {address} for {node}: a pod may get it.", **about)
+                )
             elif one.why:
-                sentence = "If {node} lost its {kind} address {address}, it would get no other."
-                notes.append(say(sentence, **about))
+                notes.append(say("If {node} lost its {kind} address {address}, it would get no other.", **about))
     shown_notes = notes[:NAMED]
     if len(notes) > NAMED:
         shown_notes.append(
             say("{count} more nodes have trouble with their tunnel addresses.", count=len(notes) - NAMED)
         )
-    for pool in known.pools:
-        if not pool.disabled and len(pool.without_block) > pool.blocks_left:
-            sentence = "Nodes without a block of {pool}: {nodes}. Blocks that are left: {left}."
-            left = shown(pool.blocks_left)
-            shown_notes.append(say(sentence, pool=pool.name, nodes=_some(pool.without_block), left=left))
-    return shown_notes
+    return [*shown_notes, *_blocks_left(known)]
+
+
+def _blocks_left(known: Explanation) -> Iterable[Text]:
+    """Who borrows, and where there are more nodes than blocks: the runbook's alarm."""
+    if borrowing := list(dict.fromkeys(one.node for one in known.nodes if one.pod.how == "borrowed")):
+        yield say(
+            "No block is left for {nodes}: pods there get addresses of other nodes' blocks, each a route of its own.",
+            nodes=_some(borrowing),
+        )
+    for family in (4, 6):
+        waiting = {one.node for one in known.nodes if one.family == family and not one.blocks and one.pod.how}
+        waiting -= set(borrowing)
+        pools = [one for one in known.pools if not one.disabled and ip_network(one.cidr).version == family]
+        left = sum(one.blocks_left for one in pools)
+        if len(waiting) > left:
+            yield say(
+                "Nodes without a block: {nodes}. Blocks that are left: {left}.",
+                nodes=_some(sorted(waiting)),
+                left=shown(left),
+            )
 
 
 def _blind(look: str, reason: Any) -> Text:

@@ -288,12 +288,14 @@ def _too_large(need: Need, fit: Fit) -> bool:
 def _headline(need: Need, best: Fit | None, pool: Verdict | None) -> Text:
     about = {"nodes": need.nodes, "pods": need.pods_per_node}
     if pool:
-        sentence = (
+        return say(
             "{cidr} with blocks of /{size} does for {nodes} nodes with {pods} pods each."
             if pool.does
-            else "{cidr} with blocks of /{size} does not do for {nodes} nodes with {pods} pods each."
+            else "{cidr} with blocks of /{size} does not do for {nodes} nodes with {pods} pods each.",
+            cidr=pool.cidr,
+            size=pool.block_size,
+            **about,
         )
-        return say(sentence, cidr=pool.cidr, size=pool.block_size, **about)
     if best is None:
         return say(
             "No pool does for {nodes} nodes with {pods} pods each: a node may have {limit} blocks.",

@@ -414,9 +414,15 @@ def _where(found: State, address: Address, holdings: Sequence[Holding], pooled: 
             notes.append(say("{node} has borrowed it.", node=user))
         if one.released_at:
             cooldown = int(found.spec("ipamconfigs").get("ipCooldownSeconds") or 0)
-            when = "It was released at {time}."
-            lasting = "It was released at {time} and is given to nobody for {seconds} s from then on."
-            notes.append(say(lasting if cooldown else when, time=one.released_at, seconds=cooldown))
+            notes.append(
+                say(
+                    "It was released at {time} and is given to nobody for {seconds} s from then on."
+                    if cooldown
+                    else "It was released at {time}.",
+                    time=one.released_at,
+                    seconds=cooldown,
+                )
+            )
         if one.state == "in use" and pool and ip_network(one.block).prefixlen != pool.block_size:
             notes.append(
                 say(
@@ -430,8 +436,13 @@ def _where(found: State, address: Address, holdings: Sequence[Holding], pooled: 
     if pool and not holdings:
         notes.append(say("{address} lies in pool {pool} and in no block.", address=address, pool=pool.name))
     if pool and pool.disabled and any(one.state == "in use" for one in holdings):
-        told_by_calicoctl = "Pool {pool} is disabled, so calicoctl would say that {address} is not assigned."
-        notes.append(say(told_by_calicoctl, pool=pool.name, address=address))
+        notes.append(
+            say(
+                "Pool {pool} is disabled, so calicoctl would say that {address} is not assigned.",
+                pool=pool.name,
+                address=address,
+            )
+        )
     if any(address in one for one in ipam.reservations(found.all("ipreservations"))):
         notes.append(say("An IPReservation keeps {address} from being given out.", address=address))
     return notes
@@ -453,6 +464,11 @@ def _unread(found: State, plural: str) -> list[Text]:
     for one in found.blind:
         if one.look == plural:
             reason = one.message or one.reason
-            unread = "The {kind} could not be read ({reason}): what they keep back counts as free here."
-            return [say(unread, kind=plural, reason=reason)]
+            return [
+                say(
+                    "The {kind} could not be read ({reason}): what they keep back counts as free here.",
+                    kind=plural,
+                    reason=reason,
+                )
+            ]
     return []
