@@ -35,7 +35,8 @@ class RouteTable(Fact, frozen=True, kw_only=True):
     met: int = 0  # of those there, leading where they should
     covered: int = 0  # of those for which any route will do, the ones that only a wider one leads to
     unled: int = 0  # of the same, the ones that at most the default route leads to
-    missing: tuple[str, ...] = ()  # prefixes of the others that are not there, the first few
+    local: int = 0  # of the others those of one address that a pod of this node has instead, which goes before
+    missing: tuple[str, ...] = ()  # prefixes of the rest that are not there, the first few
     lacking: int = 0  # how many those are
     astray: tuple[str, ...] = ()  # of those that lead elsewhere, as `ip route` writes them, the first few
     strayed: int = 0  # how many those are

@@ -38,7 +38,7 @@ from node_probe.server import LARGEST_ASK
 from tests import recorded_calicoctl
 from tests.recorded_answers import alive, cluster_of, stopped
 from tests.recorded_kernel import Object, Recording
-from tests.recorded_states import recorded, resource
+from tests.recorded_states import ADDRESS, TUNNEL, annotate, recorded, resource
 from tests.recorded_ways import changed, ebpf, ipip, plain, wireguard
 from tests.test_recorded_states import STATES, State, passing
 from tests.test_recorded_ways import CLUSTERS
@@ -217,6 +217,34 @@ async def test_a_node_that_lost_its_tunnel_address_is_named_and_the_others_are_n
     assert wrong(found) == {"node-c": ["tunnel_address_missing"]}
 
 
+async def test_a_node_without_an_address_is_named_and_not_those_who_cannot_route_to_it(tmp_path: Path) -> None:
+    recording = recorded(ALWAYS)
+    annotate(recording, "node-c", ADDRESS, "")
+    about = await scene_of(recording, tmp_path)
+    assert wrong(judged(recording, about)) == {"node-c": ["node_address_missing"]}
+    assert len(about.nodes["node-a"].wanted[4].routes) == 1
+
+
+async def test_a_tunnel_address_two_nodes_have_is_told_of_the_one_that_took_it(tmp_path: Path) -> None:
+    recording = recorded(ALWAYS)
+    taken = resource(recording, "Node", "node-b")["metadata"]["annotations"][TUNNEL]
+    annotate(recording, "node-c", TUNNEL, taken)
+    recording.nodes["node-c"].addresses["vxlan.calico"][0]["local"] = taken
+    assert wrong(await all_of(recording, tmp_path)) == {"node-c": ["tunnel_address_not_owned"]}
+
+
+async def test_a_pod_s_own_route_is_not_said_to_lead_astray_where_ipam_is_mistaken(tmp_path: Path) -> None:
+    """What IPAM holds for another node, and a pod of this one has: Felix is right to lead to the pod."""
+    recording = recorded(ALWAYS)
+    for spec in [one["spec"] for one in recording.objects if one["kind"] == "IPAMBlock"]:
+        for attribute in spec["attributes"]:
+            if attribute["secondary"].get("pod") == "pod-a1":
+                attribute["secondary"]["node"] = "node-b"
+    found = (await all_of(recording, tmp_path))["node-a"]
+    assert ([one.weight for one in found.findings], found.mark) == (["note"], "healthy")
+    assert "own pods at 1 IPv4 addresses that IPAM holds for other nodes" in sentences(found)
+
+
 async def test_a_locked_datastore_is_told_of_the_cluster_and_of_no_node(tmp_path: Path) -> None:
     recording = recorded("v3.32.1/leaks/3-locked")
     about = await scene_of(recording, tmp_path)
@@ -225,7 +253,7 @@ async def test_a_locked_datastore_is_told_of_the_cluster_and_of_no_node(tmp_path
     assert wrong(found) == {}
     assert (answer.mark, answer.status) == ("cause", 0)
     assert "datastoreReady: false" in answer.notes[0]
-    assert answer.headline == "All 3 nodes are healthy, and the cluster is not."
+    assert answer.headline == "All 3 nodes are as they should be, and something of the cluster is not."
 
 
 async def test_a_felix_that_answers_badly_twice_is_named_and_one_that_restarts_is_looked_at_again(
@@ -287,9 +315,9 @@ async def test_a_node_whose_probe_is_silent_is_told_with_why_and_never_called_he
     assert second.startswith("?   node-b  no answer of its probe")
     assert [line.split()[:2] for line in rest] == [["ok", "node-a"], ["ok", "node-c"]]
     assert [row[:2] for row in answer.rows[1:]] == [
-        ("node-b", "unknown"), ("node-a", "healthy"), ("node-c", "healthy"),
+        ("node-b", "unknown"), ("node-a", "ok"), ("node-c", "ok"),
     ]  # fmt: skip
-    assert answer.data["counts"] == {"cause": 0, "unknown": 1, "healthy": 2}
+    assert answer.data["counts"] == {"wrong": 0, "unknown": 1, "ok": 2}
 
 
 async def test_a_probe_of_an_older_version_tells_what_it_can(tmp_path: Path) -> None:
@@ -529,8 +557,8 @@ def test_of_thousands_the_table_shows_what_is_wrong_and_counts_the_rest() -> Non
     lines = replies.text(found, detailed=False).splitlines()
     assert [line.split()[1] for line in lines[1:5]] == ["bad-0", "bad-1", "bad-2", "dark-000"]
     assert lines[-2:] == [
-        "and 103 more nodes that are not healthy (all of them: -o json|csv)",
-        "and 5000 healthy nodes (all of them: -o json|csv)",
+        "and 103 more nodes that are not ok (all of them: -o json|csv)",
+        "and 5000 nodes that are ok (all of them: -o json|csv)",
     ]
     assert len(replies.rows(found)) == 5304
     assert len(replies.data(found, [], "test")["nodes"]) == 5303
@@ -545,7 +573,7 @@ async def test_the_picture_is_whole_and_shows_what_is_wrong_first(tmp_path: Path
     found = list((await all_of(recording, tmp_path)).values())
     drawn = nodes_picture.picture(found, "prod <eu> & co")
     texts = [one.text for one in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
-    assert texts[:3] == ["prod <eu> & co", "1 of 3 nodes are not well.", "node-c"]
+    assert texts[:3] == ["prod <eu> & co", "1 of 3 nodes are not as they should be.", "node-c"]
     assert "node-c has no device vxlan.calico, which its VXLAN pool needs." in " ".join(map(str, texts))
     assert png.render(drawn).startswith(b"\x89PNG")
     assert nodes_picture.picture([], "test") == ""

@@ -12,15 +12,20 @@ from itertools import combinations, permutations
 
 import pytest
 
+from bot.asking import understand
+from bot.commands import node as of_node
 from bot.investigate import investigate
 from bot.settings import from_environment
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
+from bot.told import Told
 from facts import Diagnosis
+from fixes.request import Person
 from lab.client import Lab
 from lab.errors import LabError, NamespacesForbidden
 from lab.variants import VARIANTS, Variant, chosen
 from tests.asking import worker
+from tests.runbook_words import context_of
 
 TOGETHER = 8
 MEANT_FOR_EACH_OTHER = (
@@ -87,6 +92,19 @@ async def answers(lab: Lab, words: list[str]) -> list[Diagnosis]:
         return await asyncio.gather(*map(told, words))
 
 
+async def of_nodes(lab: Lab) -> Told:
+    """How its nodes are, as `node status` tells it."""
+
+    async def nobody() -> Person:
+        raise AssertionError("nobody asks for a fix here")
+
+    async def quiet(text: str) -> None:
+        pass
+
+    async with context_of(lab.environment()) as context:
+        return await of_node.answer(understand("node", of_node, ["status"]), context(nobody, quiet, ""))
+
+
 @pytest.mark.parametrize("pack", ["", *packs(VARIANTS.values())], ids=lambda pack: pack or "as it is")
 async def test_a_healthy_cluster_of_any_shape_is_called_healthy(pack: str) -> None:
     try:
@@ -96,12 +114,14 @@ async def test_a_healthy_cluster_of_any_shape_is_called_healthy(pack: str) -> No
     with lab:
         asked = questions(lab)
         told = await answers(lab, asked)
+        nodes = await of_nodes(lab)
     odd = [
         (words, one.verdict, one.causes, one.warnings, one.blind, one.summary)
         for words, one in zip(asked, told, strict=True)
         if one.verdict != "healthy" or one.warnings
     ]
     assert odd == []
+    assert (nodes.mark, [one for one in nodes.data["nodes"] if one["state"] != "ok"]) == ("healthy", [])
 
 
 def test_every_variant_is_in_a_pack_and_says_what_it_is() -> None:

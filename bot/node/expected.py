@@ -6,6 +6,7 @@ Pure, and by the very deductions a path is judged with (engine.deductions.leg): 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, NamedTuple
@@ -43,6 +44,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     to_any: int = 0  # of these, the latter
     by_bgp: int = 0  # of those, the ones BIRD is told to write
     tunnels: Mapping[str, Target] = {}  # device that packets from or to the node's pods pass -> where it leads to
+    partner: str = ""  # another node, which sends to addresses of this one's; "" where there is none, or has none
     obstacles: tuple[str, ...] = ()  # why some routes cannot be judged, as Leg.obstacle
 
 
@@ -121,9 +123,12 @@ class Expectations:
         self._settings = settings
         self._networks = {node.subnet: ip_network(node.subnet) for node in nodes.values() if node.subnet}
         self._addresses = {node.address: ip_address(node.address) for node in nodes.values() if node.address}
+        tunnels = Counter(node.tunnel_address for node in nodes.values())
+        self._twice = {address for address, count in tunnels.items() if count > 1}  # whose routes nobody can foretell
         self._near: dict[tuple[str, str], bool] = {}
         self._ways: dict[tuple[object, ...], _Way] = {}
         self._places = [(place, side("target", nodes[place.node], place)) for place in places]
+        self._owners = {place.node for place in places}
         members: dict[tuple[object, ...], list[CalicoNode]] = {}
         for node in nodes.values():
             members.setdefault(_sort(node), []).append(node)
@@ -137,7 +142,7 @@ class Expectations:
                     self._incoming.setdefault(one.place.node, {}).setdefault(one.device, here)
 
     def of(self, name: str) -> Wanted:
-        routes = []
+        routes: list[AskedRoute] = []
         tunnels: dict[str, Target] = {}
         obstacles: dict[str, None] = {}
         to_any = by_bgp = 0
@@ -148,7 +153,7 @@ class Expectations:
                 obstacles[one.way.obstacle] = None
             if one.device:
                 tunnels.setdefault(one.device, one.place)
-            if one.route is not None:
+            if one.route is not None and self._nodes[name].address:  # else its Felix does nothing for other nodes
                 routes.append(one.route)
                 if one.way.by == "bgp":
                     to_any += 1
@@ -158,6 +163,7 @@ class Expectations:
             to_any=to_any,
             by_bgp=by_bgp,
             tunnels={**self._incoming.get(name, {}), **tunnels},
+            partner=next((one for one in self._nodes if one != name), "") if name in self._owners else "",
             obstacles=tuple(obstacles),
         )
 
@@ -178,7 +184,7 @@ class Expectations:
         route = None
         if way.how == "wireguard":
             route = AskedRoute(place.prefix, "", device)
-        elif way.by == "felix" and (hop := next_hop(way.how, theirs)):
+        elif way.by == "felix" and (hop := next_hop(way.how, theirs)) and hop not in self._twice and peer.address:
             itself = way.how == "vxlan" and place.prefix == host(hop)  # a block of one address: the tunnel's own
             route = AskedRoute(place.prefix, "" if itself else hop, device)
         elif way.by == "bgp" and peer.address:

@@ -22,12 +22,17 @@ from engine.rules.felix_not_ready import felix_not_ready
 from engine.rules.felix_stuck import felix_stuck
 from engine.rules.ipip_device_down import ipip_device_down
 from engine.rules.ipip_device_missing import ipip_device_missing
+from engine.rules.node_address_missing import node_address_missing
 from engine.rules.node_address_stale import node_address_stale
 from engine.rules.node_not_ready import node_not_ready
 from engine.rules.node_services_crash_looping import node_services_crash_looping
 from engine.rules.pool_disabled import pool_disabled
 from engine.rules.route_missing import route_missing
+from engine.rules.tunnel_address_borrowed import tunnel_address_borrowed
+from engine.rules.tunnel_address_freed import tunnel_address_freed
 from engine.rules.tunnel_address_missing import tunnel_address_missing
+from engine.rules.tunnel_address_not_owned import tunnel_address_not_owned
+from engine.rules.tunnel_address_used_by_pod import tunnel_address_used_by_pod
 from engine.rules.vxlan_device_address_wrong import vxlan_device_address_wrong
 from engine.rules.vxlan_device_down import vxlan_device_down
 from engine.rules.vxlan_device_mac_wrong import vxlan_device_mac_wrong
@@ -241,6 +246,9 @@ def _of_devices(calico: CalicoNode, wanted: Wanted, seen: Sequence[Fact], common
     address = next((one for one in seen if isinstance(one, NodeAddress) and one.address == calico.address), None)
     if address and (wanted.tunnels or wanted.routes):
         add(node_address_stale, leg=None, held=address)
+    if wanted.partner and not calico.address:
+        _, back = _both(calico, Target("", wanted.partner, None, ""), "", common)
+        add(node_address_missing, leg=back, node=calico)
     for device, place in wanted.tunnels.items():
         leg, back = _both(calico, place, device, common)
         if leg.encapsulation == "vxlan" or back.encapsulation == "vxlan":
@@ -248,6 +256,11 @@ def _of_devices(calico: CalicoNode, wanted: Wanted, seen: Sequence[Fact], common
                 add(pool_disabled, leg=back, allocation=None, pool=place.pool, target=calico, source=calico)
             if pool_disabled.name not in found:
                 add(tunnel_address_missing, leg=back, node=calico)
+        allocation = common.allocations.get(calico.tunnel_address)
+        if allocation and leg.encapsulation == "vxlan":
+            for rule in (tunnel_address_not_owned, tunnel_address_used_by_pod, tunnel_address_borrowed):
+                add(rule, leg=leg, allocation=allocation)
+            add(tunnel_address_freed, leg=leg, allocation=allocation, node=calico)
         link = links.get(device)
         if link is None or not calico.settings_read:
             continue
@@ -295,7 +308,7 @@ def _routes(
     told = Routes(
         family=calico.family,
         expected=expected,
-        met=table.met + table.covered,
+        met=table.met + table.covered + table.local,
         by_wider=table.covered,
         by_default=table.unled,
         lacking=table.lacking,
@@ -310,6 +323,14 @@ def _routes(
     for reason in wanted.obstacles:
         findings.append(finding(UNSEEN, say("some routes of {node} are not judged: {why}.", node=node.name,
                                              why=OBSTACLES.get(reason, reason))))  # fmt: skip
+    if table.local:
+        text = say(
+            "{node} has own pods at {count} {family} addresses that IPAM holds for other nodes: see `ipam check`.",
+            node=node.name,
+            count=table.local,
+            family=family,
+        )
+        findings.append(finding(NOTE, text))
     if table.lacking:
         text = say(
             "{node} lacks {count} of {expected} {family} routes to blocks of other nodes: {examples}.",
@@ -370,4 +391,5 @@ def _table(seen: Sequence[Fact], family: int) -> RouteTable | None:
         strayed=sum(one.strayed for one in pieces),
         covered=sum(one.covered for one in pieces),
         unled=sum(one.unled for one in pieces),
+        local=sum(one.local for one in pieces),
     )

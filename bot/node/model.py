@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from bot.node.expected import Wanted
-from facts import CalicoNode, CalicoPod, CalicoSettings, Text, listed, say
+from facts import Allocation, CalicoNode, CalicoPod, CalicoSettings, Text, listed, say
 
 Object = Mapping[str, Any]
 
@@ -141,6 +141,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True):
     settings: CalicoSettings
     calico: Mapping[int, Mapping[str, CalicoNode]]
     owners: Mapping[str, str]  # address -> node
+    allocations: Mapping[str, Allocation] = {}  # of tunnel addresses, where blocks were read
 
     def peer(self, family: int, name: str) -> CalicoNode:
         return self.calico[family][name]

@@ -8,7 +8,7 @@ import argparse
 import asyncio
 import difflib
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,7 +19,7 @@ from bot.node.health import judge, suspect
 from bot.node.model import NOTE, UNSEEN, WRONG, Agent, Common, Finding, Node, Peers, Status
 from bot.reply import nodes as replies
 from bot.reply import nodes_picture
-from bot.sources import describe, upkeep
+from bot.sources import describe, ipam, upkeep
 from bot.sources.api import Missing, Refused, Unreachable
 from bot.sources.kubernetes import CALICO_NODE, Cluster
 from bot.sources.probes import Probes
@@ -28,6 +28,7 @@ from bot.told import Context, Told, output
 from engine.rules.datastore_not_ready import datastore_not_ready
 from engine.rules.typha_unreachable import typha_unreachable
 from facts import (
+    Allocation,
     Blind,
     CalicoNode,
     CalicoSettings,
@@ -205,7 +206,8 @@ async def read(cluster: Cluster) -> Scene:
             "See whether this user may list them: kubectl auth can-i list nodes",
             status=COULD_NOT_JUDGE,
         )
-    typha = await cluster.typha(next(iter(agents), {}), blind) if agents else []
+    told_of = next((pod for pod in agents or () if upkeep.typha_setting(pod) != upkeep.TyphaSetting()), None)
+    typha = await cluster.typha(told_of, blind) if told_of else []
     return scene(resources, agents, typha, blind, await cluster.group())
 
 
@@ -272,7 +274,9 @@ def scene(
             status=statuses.get(name),
         )  # fmt: skip
     owners = {node.address: name for family in calico.values() for name, node in family.items() if node.address}
-    common = Common(settings=settings, calico=calico, owners=owners)
+    common = Common(
+        settings=settings, calico=calico, owners=owners, allocations=_allocations(resources["ipamblocks"], calico)
+    )
     return Scene(nodes, common, _of_cluster(settings, typha, blind), blind)
 
 
@@ -327,6 +331,24 @@ def _expectations(
             places += ranges(known, nodes, family)
         found[family] = Expectations(nodes, places, settings)
     return None, found
+
+
+def _allocations(blocks: list[Object] | None, calico: Mapping[int, Mapping[str, CalicoNode]]) -> dict[str, Allocation]:
+    """What IPAM says of the nodes' tunnel addresses."""
+    if blocks is None:
+        return {}
+    specs = {
+        ip_network(one["spec"]["cidr"]): one["spec"]
+        for one in blocks
+        if one.get("spec") and not one["spec"].get("deleted")
+    }
+    lengths = {(network.version, network.prefixlen) for network in specs}
+    found = {}
+    for address in {node.tunnel_address for nodes in calico.values() for node in nodes.values()} - {""}:
+        ip = ip_address(address)
+        nets = (ip_network(f"{address}/{length}", strict=False) for version, length in lengths if version == ip.version)
+        found[address] = ipam.allocation(ip, next((specs[one] for one in nets if one in specs), None), None)
+    return found
 
 
 def _members(

@@ -20,6 +20,7 @@ SENTENCES_ALIKE = 3
 REMEDIES = 3
 ORDER = ("cause", "unknown", "healthy")
 SIGNS = {"cause": "x", "unknown": "?", "healthy": "ok"}
+STATES = {"cause": "wrong", "unknown": "unknown", "healthy": "ok"}
 HEAD = ("", "NODE", "FELIX", "BGP", "TUNNELS", "ROUTES", "CALICO", "UP")
 COLUMNS = (
     "node", "state", "kubelet", "probe_answered", "probe", "felix", "felix_says", "calico", "calico_node", "restarts",
@@ -36,25 +37,23 @@ PEER_HEAD = ("PEER ADDRESS", "PEER TYPE", "STATE", "SINCE", "INFO")
 
 
 def headline(found: Sequence[Status], common: Sequence[Finding]) -> Text:
+    """Never "healthy": of a node's firewall, neighbors and pods nothing is said here."""
     counted = Counter(one.mark for one in found)
-    wrong, unseen = counted["cause"], counted["unknown"]
-    if len(found) == 1:
-        name = found[0].node
-        if wrong:
-            return say("{node} is not well.", node=name)
-        return say("{node} could not be judged.", node=name) if unseen else say("{node} is healthy.", node=name)
+    wrong, unseen, count = counted["cause"], counted["unknown"], len(found)
     if not found:
         return say("There is no node.")
-    parts = [say("{count} of {all} nodes are not well", count=wrong, all=len(found))] if wrong else []
+    if wrong:
+        text = say("{wrong} of {count} nodes are not as they should be", wrong=wrong, count=count)
+        if unseen:
+            return say("{first}, {unseen} could not be judged.", first=text, unseen=unseen)
+        return say("{first}.", first=text)
     if unseen:
-        parts.append(say("{count} of {all} nodes could not be judged", count=unseen, all=len(found)))
-    if parts:
-        return (
-            say("{first}; {second}.", first=parts[0], second=parts[1]) if parts[1:] else say("{first}.", first=parts[0])
-        )
+        return say("{unseen} of {count} nodes could not be judged.", unseen=unseen, count=count)
     if any(one.weight in (WRONG, UNSEEN) for one in common):
-        return say("All {count} nodes are healthy, and the cluster is not.", count=len(found))
-    return say("All {count} nodes are healthy.", count=len(found))
+        return say("All {count} nodes are as they should be, and something of the cluster is not.", count=count)
+    if count == 1:
+        return say("{node}: Felix, BGP, tunnels and routes are as they should be.", node=found[0].node)
+    return say("On all {count} nodes Felix, BGP, tunnels and routes are as they should be.", count=count)
 
 
 def text(found: Sequence[Status], *, detailed: bool) -> str:
@@ -67,9 +66,9 @@ def text(found: Sequence[Status], *, detailed: bool) -> str:
     shown = [*odd[:ROWS], *(well if len(well) <= HEALTHY_ROWS else [])]
     lines = _table([HEAD, *map(_cells, shown)]) if shown else []
     if len(odd) > ROWS:
-        lines.append(f"and {len(odd) - ROWS} more nodes that are not healthy (all of them: -o json|csv)")
+        lines.append(f"and {len(odd) - ROWS} more nodes that are not ok (all of them: -o json|csv)")
     if len(well) > HEALTHY_ROWS:
-        lines.append(f"{'and ' if shown else ''}{len(well)} healthy nodes (all of them: -o json|csv)")
+        lines.append(f"{'and ' if shown else ''}{len(well)} nodes that are ok (all of them: -o json|csv)")
     return "\n".join(lines)
 
 
@@ -290,7 +289,7 @@ def data(found: Sequence[Status], common: Sequence[Finding], cluster: str) -> di
         "version": 1,
         "cluster": cluster,
         "summary": str(headline(found, common)),
-        "counts": {mark: counted[mark] for mark in ORDER},
+        "counts": {STATES[mark]: counted[mark] for mark in ORDER},
         "cluster_findings": [_finding(one) for one in common],
         "nodes": [_node(one) for one in ordered(found)],
     }
@@ -299,7 +298,7 @@ def data(found: Sequence[Status], common: Sequence[Finding], cluster: str) -> di
 def _node(one: Status) -> dict[str, Any]:
     return {
         "node": one.node,
-        "state": one.mark,
+        "state": STATES[one.mark],
         "kubelet": one.kubelet,
         "addresses": list(one.addresses),
         "probe": {"answered": one.answered, "version": one.probe},
@@ -356,8 +355,8 @@ def _csv(one: Status) -> tuple[str, ...]:
     met = [route.met for route in one.routes if route.met >= 0]
     expected = [route.expected for route in one.routes if route.expected >= 0]
     return (
-        one.node, one.mark, one.kubelet, str(one.answered).lower(), one.probe, one.felix, one.felix_says, one.calico,
-        one.agent, _number(one.restarts), bgp_cell(one.bgp), str(_up(sessions)), str(len(sessions)),
+        one.node, STATES[one.mark], one.kubelet, str(one.answered).lower(), one.probe, one.felix, one.felix_says,
+        one.calico, one.agent, _number(one.restarts), bgp_cell(one.bgp), str(_up(sessions)), str(len(sessions)),
         tunnel_cell(one.tunnels), str(sum(met)) if met else "", str(sum(expected)) if expected else "", one.kernel,
         _number(one.uptime_s), " ".join(str(finding.text) for finding in one.findings),
     )  # fmt: skip

@@ -23,7 +23,7 @@ CARDS, TILES, TILE = 24, 3000, 14
 def in_words(found: Sequence[Status]) -> str:
     counted = Counter(one.mark for one in found)
     not_well, unknown, healthy = counted["cause"], counted["unknown"], counted["healthy"]
-    return f"{not_well} nodes are not well, {unknown} could not be judged, {healthy} are healthy"
+    return f"{not_well} nodes are not as they should be, {unknown} could not be judged, {healthy} are ok"
 
 
 def picture(found: Sequence[Status], cluster: str) -> str:

@@ -29,7 +29,7 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
         if device := view.device(name):
             names[device.index] = name
     counted = Counter((names.get(one.device, ""), one.protocol, one.type) for one in routes)
-    met, covered, unled, missing, astray = _compared(ask.routes, routes, names)
+    met, covered, unled, local, missing, astray = _compared(ask.routes, routes, names)
     yield RouteTable(
         node=ask.node,
         family=ask.family,
@@ -41,6 +41,7 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
         met=met,
         covered=covered,
         unled=unled,
+        local=local,
         missing=tuple(missing[:SHOWN]),
         lacking=len(missing),
         astray=tuple(astray[:SHOWN]),
@@ -50,18 +51,20 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
 
 def _compared(
     asked: Sequence[AskedRoute], routes: Sequence[Route], names: dict[int, str]
-) -> tuple[int, int, int, list[str], list[str]]:
-    """(met, covered, unled, missing, astray) of the asked routes, in whatever table: WireGuard has one of its own."""
+) -> tuple[int, int, int, int, list[str], list[str]]:
+    """(met, covered, unled, local, missing, astray) of the asked ones, in any table: WireGuard has one of its own."""
     held: dict[tuple[int, int], list[Route]] = {}
-    for one in routes:
-        held.setdefault(_key(one.prefix), []).append(one)
+    for route in routes:
+        held.setdefault(_key(route.prefix), []).append(route)
     lengths = sorted({length for _, length in held if length}, reverse=True)
-    met = covered = unled = 0
+    met = covered = unled = local = 0
     missing, astray = [], []
     for one in asked:
         found = held.get(_key(one.prefix), ())
         if any(_leads(route, one, names) for route in found):
             met += 1
+        elif any(_of_a_pod(route, names) for route in found):
+            local += 1
         elif found:
             astray += [_shown(min(found, key=lambda route: (route.table != RT_TABLE_MAIN, route.metric)), names)]
         elif one.next_hop or one.device:
@@ -70,7 +73,7 @@ def _compared(
             covered += 1
         else:
             unled += 1
-    return met, covered, unled, missing, astray
+    return met, covered, unled, local, missing, astray
 
 
 def _key(prefix: str) -> tuple[int, int]:
@@ -101,6 +104,13 @@ def _leads(route: Route, asked: AskedRoute, names: dict[int, str]) -> bool:
         and asked.next_hop in ("", hop)
         for hop, device in ways
     )
+
+
+def _of_a_pod(route: Route, names: dict[int, str]) -> bool:
+    """Is it one that leads into a pod of this node?"""
+    length = ip_network(route.prefix).max_prefixlen
+    by_own_device = route.device > 0 and route.device not in names and not route.next_hop
+    return route.type == "unicast" and route.length == length and by_own_device
 
 
 def _shown(route: Route, names: dict[int, str]) -> str:
