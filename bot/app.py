@@ -108,7 +108,7 @@ class App:
         self._judge = judge
         self._context = context
         self._cards = Cards(
-            self._slack, store, approvers, second_look(investigate, language), self._approvals.audit, language
+            self._slack, store, approvers, second_look(investigate, language), self._approvals, language
         )
         self.address: tuple[str, int] | None = None  # in HTTP mode, once it listens
         self.ready = asyncio.Event()

@@ -150,6 +150,18 @@ class Approvals:
             return Decision(False, refused.sentence, request)
         return None if phase is to else await self.decide(name, to, person, shown=shown)
 
+    async def withdrawn(self, request: FixRequest) -> str:
+        """Why who approved it in Slack may not any more, "" while they may. Raises GroupsUnknown.
+
+        Of an approval by RBAC the fixer asks the API server itself.
+        """
+        by = request.status.approved_by
+        if by is None or by.via != "slack":
+            return ""
+        if await self._stranger(by) or await self._granted(by, request.spec.kind) is None:
+            return f"{by.id}, who approved it, may not approve it any more. Nothing was changed."
+        return ""
+
     async def turn(self, on: bool, person: Person, reason: str = "") -> Decision:
         """Switch all fixes on or off. Raises StoreError when that could not be done."""
         try:

@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from bot.approvals import Approvals, GroupsUnknown
 from bot.errors import UserError
 from bot.language import ENGLISH, Language
 from bot.reply import blocks
@@ -21,7 +22,7 @@ from bot.second_look import Look
 from bot.slack import Slack
 from facts import say
 from fixes.approvers import Approvers
-from fixes.audit import PUBLISHED, Audit, Record
+from fixes.audit import PUBLISHED, Record
 from fixes.request import (
     CAPTURE,
     WAITING,
@@ -45,6 +46,8 @@ MOVER_S = 1.0  # whoever moved a request writes that down; this is for what was 
 AGAIN_S = (2.0, 10.0, 60.0, 300.0, 900.0)  # after the client's own retries, and only until it is clear: never
 AT_ONCE_S = 0.25  # a click that is decided within this needs no drawing of its own
 REPAINT_S = 200.0  # a watch ends after 240 s, and what it lists then may have been painted over by a bot that died
+ASKED_AGAIN_S = 60.0  # as long as Slack's answers are kept
+UNKNOWN_MOST = 2  # times in a row
 RECENT = timedelta(hours=24)  # older ends were drawn long ago
 JUST_ENDED = timedelta(minutes=10)
 
@@ -61,7 +64,7 @@ class Cards:
         store: FixStore,
         approvers: Approvers,
         look: Look,
-        audit: Audit,
+        approvals: Approvals,
         language: Language = ENGLISH,
     ) -> None:
         self._slack = slack
@@ -79,7 +82,9 @@ class Cards:
         self._failed: dict[str, int] = {}  # name -> drawings of it that Slack did not take, one after the other
         self._background: set[asyncio.Task[None]] = set()
         self._catching_up = asyncio.Lock()
-        self._audit = audit
+        self._approvals = approvals
+        self._audit = approvals.audit
+        self._approved: dict[str, asyncio.Task[None]] = {}  # those that wait for their fixer
         self._written: dict[str, int] = {}  # name -> events of its history that are in the audit trail
         self._writing: dict[str, asyncio.Task[None]] = {}
 
@@ -233,6 +238,7 @@ class Cards:
                     self._know(request, listed=seen == "listed")
                     self._write_down(request)
                     self._expire_in_time(request)
+                    self._ask_again(request)
                     if request.status.slack is None:
                         continue
                     if seen == "listed" and not request.open:
@@ -240,7 +246,7 @@ class Cards:
                     else:
                         await self._keep_true(request)
         finally:
-            works = (self._timers, self._looks, self._writing)
+            works = (self._timers, self._looks, self._writing, self._approved)
             for task in (*(task for work in works for task in work.values()), *self._background):
                 task.cancel()
 
@@ -269,8 +275,9 @@ class Cards:
         self._drawing.pop(name, None)
         self._written.pop(name, None)
         self._failed.pop(name, None)
-        if timer := self._timers.pop(name, None):
-            timer.cancel()
+        for tasks in (self._timers, self._approved):
+            if task := tasks.pop(name, None):
+                task.cancel()
 
     def _expire_in_time(self, request: FixRequest) -> None:
         """Write down the end of a request when its time is over, for its card's sake; deciding never relies on it."""
@@ -292,6 +299,35 @@ class Cards:
             log.warning("%s has expired, which cannot be written: %s", request.name, error.sentence)
         finally:
             self._timers.pop(request.name, None)
+
+    def _ask_again(self, request: FixRequest) -> None:
+        """While it waits to be done: a fixer cannot ask Slack who is in a group still."""
+        if request.status.phase is not Phase.APPROVED:
+            if asking := self._approved.pop(request.name, None):
+                asking.cancel()
+        elif request.name not in self._approved:
+            self._approved[request.name] = asyncio.ensure_future(self._asked_again(request))
+
+    async def _asked_again(self, request: FixRequest) -> None:
+        why, unknown = "", 0
+        while not why:
+            await asyncio.sleep(ASKED_AGAIN_S)
+            try:
+                why, unknown = await self._approvals.withdrawn(request), 0
+            except GroupsUnknown as error:
+                unknown += 1
+                log.warning("whether %s is approved still: %s", request.name, error)
+                if unknown == UNKNOWN_MOST:
+                    why = f"Slack does not say whether who approved it still may ({error}). Nothing was changed."
+        for delay in AGAIN_S:
+            try:
+                await self._store.transition(request.name, Phase.CANCELLED, message=why)
+                return
+            except Refused:
+                return  # done meanwhile, or another bot was first
+            except StoreError as error:
+                log.warning("%s is to be cancelled, which cannot be written: %s", request.name, error.sentence)
+                await asyncio.sleep(delay)
 
     def _write_down(self, request: FixRequest) -> None:
         """Whoever moved it writes that into the audit trail; what died before it did, or is none of ours, does not."""

@@ -177,6 +177,35 @@ async def test_a_card_says_what_holds_an_approved_request_back_and_why_its_time_
         fixer.cancel()
 
 
+@pytest.mark.parametrize("silent", [False, True])
+async def test_what_waits_to_be_done_is_cancelled_once_who_approved_it_may_not_any_more(
+    room: Room, monkeypatch: pytest.MonkeyPatch, silent: bool
+) -> None:
+    """silent: Slack does not say any more who is in the group."""
+    monkeypatch.setattr("bot.approvals.CACHE_S", 0.0)
+    monkeypatch.setattr("bot.cards.ASKED_AGAIN_S", 0.1)
+    async with room.bot() as _, room.bot():  # of two replicas one writes it
+        await room.ask()
+        request, thread, ts = await room.card()
+        await room.slack.click("bo", ROOM, ts, "fix_approve")
+        await room.slack.wait_for(lambda: room.posted("approved, about to be done", thread))
+        asked = len([call for call in room.slack.calls if call.method == "usergroups.users.list"])
+        await room.slack.wait_for(
+            lambda: len([call for call in room.slack.calls if call.method == "usergroups.users.list"]) > asked
+        )
+        assert (await room.store.get(request.name)).status.phase is Phase.APPROVED, "while bo is in the group"
+        if silent:
+            room.slack.faults.fail("usergroups.users.list", "500", times=99)
+        else:
+            room.slack.workspace.config.groups[0].members.remove("U0BO")
+        why = "Slack does not say whether who approved it still may" if silent else "may not approve it any more"
+        await room.slack.wait_for(lambda: room.posted(why, thread), 20)
+        assert room.posted("cancelled, nothing was changed", thread)
+        now = await room.store.get(request.name)
+        assert [event.phase for event in now.status.history] == [Phase.APPROVED, Phase.CANCELLED]
+        room.slack.faults.clear()
+
+
 async def test_a_card_says_when_the_second_look_is(room: Room) -> None:
     class Later(Doing):
         async def holds(self, spec: Spec) -> None:
