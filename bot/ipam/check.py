@@ -258,7 +258,7 @@ def _notes(args: argparse.Namespace, looks: Looks, *, asked: bool) -> Iterator[s
     if leaks and not asked:
         yield from _what_to_release(args, looks, leaks)
     if now.of("leaked_handle"):
-        yield say("A handle without addresses costs nothing but an object; nobody deletes it by himself.")
+        yield say("A handle without addresses costs nothing but an object, and nothing in Calico deletes it.")
     if now.information.get("datastoreReady") is False:
         yield say("The datastore is locked: somebody is migrating or repairing it, and nothing is released meanwhile.")
     tunnels = sum(":" in address and any(one.kind == "node" for one in some) for address, some in now.users.items())
