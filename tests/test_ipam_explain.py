@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
 
 from bot.errors import UserError
-from bot.ipam import explain
+from bot.ipam import explain, show
 from bot.ipam.explain import Explanation, NodeOutlook
 from bot.ipam.state import State
 from bot.told import Told
 from facts import Blind, say
+from lab.drawing import invented
+from lab.sketch import Sketch
+from lab.variants import VARIANTS
 from tests import recorded_calicoctl
 from tests.calico_allocator import empty_block
 from tests.ipam_states import recorded_state, state_of
@@ -145,6 +149,17 @@ def test_a_disabled_pool_gives_nobody_an_address(state: str) -> None:
     told = told_of(recorded_state(state))
     assert str(told.headline) == "The next pod would get no address on node-a, node-b and node-c."
     assert "default-ipv4-ippool is not for node-a, node-b and node-c: it is disabled." in notes(told)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_shape_of_a_healthy_cluster_is_accused(variant: str) -> None:
+    found = state_of(invented(Sketch(), [VARIANTS[variant]]), datetime.now(UTC))
+    told, used = told_of(found), show.usage(found, blocks=True)
+    assert told.notes == () and used.mark == "healthy"
+    if variant == "host-local":
+        assert told.mark == "unknown" and "NEXT POD" not in told.text
+    else:
+        assert told.mark == "healthy" and {outlook["pod"]["why"] for outlook in told.data["nodes"]} == {""}
 
 
 # -- what was not recorded --------------------------------------------------------------------------------------------

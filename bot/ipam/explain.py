@@ -516,8 +516,11 @@ def said(found: State, known: Explanation) -> Told:
     return Told(
         headline=_headline(known, pods, tunnels, sure),
         concludes=True,
-        text=f"{_pool_table(known)}\n\n{table(head, rows)}",
-        notes=(*known.help, *_warnings(known), *(_blind(one.look, one.message or one.reason) for one in unread)),
+        text=_pool_table(known) + ("" if known.foreign else f"\n\n{table(head, rows)}"),
+        notes=(
+            *(() if known.foreign else (*known.help, *_warnings(known))),
+            *(_blind(one.look, one.message or one.reason) for one in unread),
+        ),
         data=_data(known),
         rows=_csv(known),
         mark="unknown" if not sure else "cause" if trouble else "healthy",
