@@ -81,8 +81,8 @@ _PHASES_OF_CAPTURES = {
 }
 _EVENTS_OF_CAPTURES = {**_EVENTS, "Running": "begun", "Verified": "captured"}
 _DECIDING = {
-    "Approved": ":hourglass_flowing_sand: approving: {person} clicked, and the cluster has not answered yet",
-    "Rejected": ":hourglass_flowing_sand: rejecting: {person} gave a reason, and the cluster has not answered yet",
+    "Approved": ":hourglass_flowing_sand: approving: {person} clicked, and that is being decided",
+    "Rejected": ":hourglass_flowing_sand: rejecting: {person} gave a reason, and that is being decided",
 }
 _SLACK_ID = re.compile(r"[UW][A-Z0-9]{2,30}")
 _GROUP_ID = re.compile(r"S[A-Z0-9]{2,30}")
