@@ -337,6 +337,26 @@ def test_a_tunnel_address_that_ipam_does_not_hold_is_told() -> None:
     assert "IPAM does not hold the vxlan address 10.244.174.190 for node-a: a pod may get it." in notes(told_of(found))
 
 
+def test_a_node_without_calico_lacks_no_tunnel_address() -> None:
+    """A virtual kubelet's, or one whose calico-node has never started."""
+
+    def bare(objects: list[dict[str, Any]]) -> None:
+        objects.append({"kind": "Node", "metadata": {"name": "virtual", "labels": {}}})
+
+    found = of(explain.explain(healthy(bare)), "virtual")
+    assert (found.tunnels, found.pod.how) == ((), "new")
+    assert "virtual" not in notes(told_of(healthy(bare)))
+
+
+def test_without_any_pool_nothing_is_said_of_anybody() -> None:
+    def without(objects: list[dict[str, Any]]) -> None:
+        objects[:] = [one for one in objects if one["kind"] != "IPPool"]
+
+    told = told_of(healthy(without))
+    assert (told.mark, told.status, told.text) == ("unknown", 3, "")
+    assert str(told.headline).startswith("There is no IPPool, so Calico gives out no address here")
+
+
 def test_pods_of_another_ipam_are_no_trouble_of_calico() -> None:
     """Host-local, or a cloud's: pods have addresses, and no block knows one of them."""
 

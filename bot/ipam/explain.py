@@ -284,6 +284,8 @@ class _Explaining:
     def _tunnels(self, node: Object, family: int) -> Iterable[Outlook]:
         name = str(node["metadata"]["name"])
         annotations: Mapping[str, Any] = node["metadata"].get("annotations") or {}
+        if not any(annotations.get(f"{ANNOTATION}IPv{one}Address") for one in (4, 6)):
+            return  # no calico-node has ever started there
         for one in TUNNELS:
             if one.family != family or (one.key and not annotations.get(ANNOTATION + one.key)):
                 continue
@@ -512,11 +514,10 @@ def said(found: State, known: Explanation) -> Told:
     unread = [one for one in found.blind if one.look in ("ipreservations", "pods", "namespaces")]
     sure = not known.foreign and bool(known.nodes) and not any(one.look == "ipreservations" for one in unread)
     trouble = bool(pods or tunnels)
-    head, rows = _node_rows(known)
     return Told(
         headline=_headline(known, pods, tunnels, sure),
         concludes=True,
-        text=_pool_table(known) + ("" if known.foreign else f"\n\n{table(head, rows)}"),
+        text="\n\n".join(_tables(known)),
         notes=(
             *(() if known.foreign else (*known.help, *_warnings(known))),
             *(_blind(one.look, one.message or one.reason) for one in unread),
@@ -633,6 +634,13 @@ def _pool_table(known: Explanation) -> str:
     return table(head, rows, numbers={"ADDRESSES", "FREE", "TAKEN", "NODES"})
 
 
+def _tables(known: Explanation) -> Iterable[str]:
+    if known.pools:
+        yield _pool_table(known)
+    if known.nodes and not known.foreign:
+        yield _node_table(known)
+
+
 def _state(one: PoolOutlook) -> str:
     if one.disabled:
         return "disabled"
@@ -641,7 +649,7 @@ def _state(one: PoolOutlook) -> str:
     return "all blocks taken" if not one.blocks_left else ""
 
 
-def _node_rows(known: Explanation) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def _node_table(known: Explanation) -> str:
     families = len({one.family for one in known.nodes}) > 1
     grouped = any(one.namespaces for one in known.nodes)
     tunnels = any(one.tunnels for one in known.nodes)
@@ -655,7 +663,7 @@ def _node_rows(known: Explanation) -> tuple[tuple[str, ...], list[tuple[str, ...
             cells.append(", ".join(_has(tunnel) for tunnel in one.tunnels))
             cells.append(", ".join(dict.fromkeys(HOW.get(each.how) or WHY[each.why] for each in one.tunnels)))
         rows.append(tuple(cells))
-    return head, rows
+    return table(head, rows)
 
 
 def _troubled(one: NodeOutlook) -> bool:
