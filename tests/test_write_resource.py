@@ -248,7 +248,7 @@ async def test_what_was_made_meanwhile_is_not_made_again(scene: Scene) -> None:
     )
     assert (await scene.approved(first)).status.phase is Phase.VERIFIED
     done = await scene.approved(second)
-    assert done.status.phase is Phase.STALE and "There is a GlobalNetworkPolicy deny-web by now" in done.status.message
+    assert done.status.phase is Phase.STALE and "GlobalNetworkPolicy deny-web is there by now" in done.status.message
     assert (await scene.shown("gnp", "deny-web"))["spec"]["egress"] == [{"action": "Allow"}]
 
 
@@ -337,8 +337,8 @@ async def test_an_address_that_is_taken_meanwhile_keeps_the_pool(classic: Scene)
         ("create", POOL.replace("natOutgoing: true", "ipipMode: Always"), "VXLAN or IPIP and not both"),
         ("create", POOL.replace("natOutgoing: true", "blockSize: 33"), "33 is not between 20 and 32"),
         ("create", POOL.replace("10.99.0.0/16", "10.99.0.0/28"), "is smaller than one block of /26"),
-        ("create", POOL.replace("name: second", "name: default-ipv4-ippool"), "There is a IPPool default-ipv4-ippool"),
-        ("replace", POOL, "There is no IPPool second to replace"),
+        ("create", POOL.replace("name: second", "name: default-ipv4-ippool"), "IPPool default-ipv4-ippool is there already"),
+        ("replace", POOL, "IPPool second is not there to be replaced"),
         ("create", DENY.replace("== 'web'", "== web"), "spec.selector: "),
         ("create", DENY.replace("action: Allow", "action: Permit"), "'Permit' is not one of Allow, Deny"),
         ("create", DENY + "    destination: {ports: [80]}\n", "a rule with ports says the protocol"),

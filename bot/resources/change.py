@@ -184,9 +184,9 @@ def _problems(found: Object, before: Object | None, plural: str, version: str, p
 def _may(verb: str, wanted: Wanted, before: Object | None, called: str) -> None:
     """Raises UserError where the word does not go with what is there."""
     if before is not None and verb == "create":
-        raise UserError(f"There is a {called} already. To change it: apply, replace or patch.")
+        raise UserError(f"{called} is there already. To change it: apply, replace or patch.")
     if before is None and verb == "replace":
-        raise UserError(f"There is no {called} to replace. To make it: create or apply.")
+        raise UserError(f"{called} is not there to be replaced. To make it: create or apply.")
     said = str(wanted.found["metadata"].get("resourceVersion") or "")
     if said and before is None:
         raise UserError(f"There is no {called} any more, of which this is resourceVersion {said}.")

@@ -108,7 +108,7 @@ async def _as_asked(calico: Calico, arguments: Mapping[str, str]) -> tuple[Objec
     before = await calico.get(plural, stored, namespace)
     seen = arguments.get("resource_version", "")
     if not seen and (before or await find(calico, plural, arguments["name"], namespace, version)):
-        raise EvidenceChanged(f"There is a {named(arguments)} by now.")
+        raise EvidenceChanged(f"{named(arguments)} is there by now.")
     if seen and before is None:
         raise EvidenceChanged(f"There is no {named(arguments)} any more.")
     if before is not None and seen != before["metadata"]["resourceVersion"]:

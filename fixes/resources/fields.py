@@ -183,6 +183,7 @@ SPEC: Mapping[str, Mapping[str, Any]] = {
             "namespace": _PERIOD,
             "loadBalancer": {"assignIPs": STR},
             "policyMigration": {"enabled": STR},
+            "migration": ANY,
         },
     },
 }

@@ -133,7 +133,7 @@ def _metadata(metadata: Object, plural: str) -> Iterator[str]:
     if KINDS[plural].namespaced and not metadata.get("namespace"):
         yield "metadata.namespace: has to be given."
     if not KINDS[plural].namespaced and metadata.get("namespace"):
-        yield f"metadata.namespace: a {KINDS[plural].shown} is of no namespace."
+        yield f"metadata.namespace: {KINDS[plural].shown} is a kind without namespaces."
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
     for what, pairs in (("labels", labels), ("annotations", annotations)):
         if not isinstance(pairs, dict):
