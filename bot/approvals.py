@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from bot.reply.fix_words import words_of
 from facts import say
 from fixes.approvers import KUBERNETES, RBAC, SLACK_GROUP, Approvers, Entry
 from fixes.audit import REFUSED, Audit, AuditError, Record
@@ -338,7 +339,7 @@ def listing(requests: Sequence[FixRequest]) -> str:
     """The newest requests, one line each; the same text in Slack and in a terminal."""
     if not requests:
         return "There are no fix requests."
-    lines = [f"{one.name}  {one.spec.title}: {outcome(one)}" for one in requests[:SHOWN]]
+    lines = [f"{one.name}  {words_of(one.spec).title}: {outcome(one)}" for one in requests[:SHOWN]]
     if left := len(requests) - SHOWN:
         lines += [f"… and {left} older ones"] if left > 0 else []
     return "\n".join(lines)

@@ -17,7 +17,7 @@ from bot.errors import UserError
 from bot.language import ENGLISH, Language
 from bot.reply import blocks
 from bot.reply.blocks import Deciding, Message, escape
-from bot.reply.fix_words import fix_words
+from bot.reply.fix_words import words_of
 from bot.second_look import Look
 from bot.slack import Slack
 from facts import say
@@ -110,8 +110,7 @@ class Cards:
         )
 
     def _title(self, request: FixRequest) -> str:
-        words = fix_words(document(request, self._store.namespace)["spec"])
-        return escape(self._language(words.title))
+        return escape(self._language(words_of(request.spec).title))
 
     async def put_up(self, request: FixRequest, channel: str, thread: str) -> None:
         """Show the request in this thread, from now on as it is; or the way to its card, when it got one meanwhile.

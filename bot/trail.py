@@ -11,6 +11,7 @@ import msgspec
 
 from bot.approvals import listing, meant, outcome
 from bot.errors import UserError
+from bot.reply.fix_words import words_of
 from fixes.audit import Audit, Line, exported, told, verify
 from fixes.limits import Switch
 from fixes.request import IN_WORDS, NAME, FixRequest
@@ -113,19 +114,19 @@ async def fixes(store: FixStore) -> str:
 
 def request(one: FixRequest) -> str:
     """All of a request: everything that is on its card, what was asked, what it rests on, what happened to it."""
-    spec = one.spec
+    spec, words = one.spec, words_of(one.spec)
     evidence = [
         f"  {item.id}  {msgspec.json.encode(item.fact, order='deterministic').decode()}" for item in spec.evidence
     ]
     rows = [
-        ("", f"{one.name}  {spec.title}"),
+        ("", f"{one.name}  {words.title}"),
         ("is", outcome(one)),
         ("kind", spec.kind),
         ("node", spec.node),
         ("cluster", spec.cluster),
         *(("with", f"{name}={value}") for name, value in sorted(spec.arguments.items())),
-        ("blast radius", spec.blast_radius),
-        ("undo", spec.undo),
+        ("blast radius", words.blast_radius),
+        ("undo", words.undo),
         (
             "asked by",
             f"{spec.requested_by.name or spec.requested_by.id} ({spec.requested_by.via}) at {spec.requested_at}",

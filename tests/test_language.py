@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from bot import cli
+from bot import cli, trail
 from bot import language as languages
+from bot.approvals import listing
 from bot.errors import UserError
 from bot.investigate import Investigation
 from bot.language import ENGLISH, Language, language
@@ -122,6 +123,8 @@ def test_a_request_is_shown_by_what_it_would_do_and_not_by_what_it_calls_itself(
     told = json.dumps(blocks.fix_card(document(forged, "ns"), NOW).blocks)
     assert "Replace the neighbor 10.244.218.64 on node-a" in told and "traffic node-a -&gt; node-b" in told
     assert "Read a counter" not in told and "nothing" not in told
+    for listed in (listing([forged]), trail.request(forged)):
+        assert "Replace the neighbor 10.244.218.64 on node-a" in listed and "Read a counter" not in listed
     unknown = a_request(kind="of_a_newer_version", title="Turn a page")
     assert "Turn a page" in json.dumps(blocks.fix_card(document(unknown, "ns"), NOW).blocks)
 

@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+
 from facts import say
 from fixes.kind import kinds
-from fixes.request import CAPTURE
+from fixes.request import CAPTURE, Spec
 
 HEADERS, WHOLE = "headers only", "whole packets"  # the content of a capture
 
@@ -19,6 +21,10 @@ class FixWords(NamedTuple):
     title: str
     blast_radius: str
     undo: str
+
+
+def words_of(spec: Spec) -> FixWords:
+    return fix_words(msgspec.to_builtins(spec))
 
 
 def fix_words(spec: Mapping[str, Any]) -> FixWords:
