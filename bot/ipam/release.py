@@ -121,13 +121,13 @@ def in_order(address: str) -> tuple[int, int]:
 async def look(context: Context) -> tuple[State, Report]:
     """A report, of two looks where the first finds something. Raises UserError."""
     first = await state.read(context.cluster)
-    found = report(first)
+    found = await asyncio.to_thread(report, first)  # of a large cluster it takes seconds
     if not found.problems:
         return first, found
     await context.progress(say("looking once more: what is just being made or taken down is no problem"))
     await asyncio.sleep(SETTLE_S)
     second = await state.read(context.cluster)
-    return second, settled(found, report(second))
+    return second, settled(found, await asyncio.to_thread(report, second))
 
 
 async def request(

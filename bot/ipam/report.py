@@ -299,10 +299,11 @@ class _Look:
         of_pods = {held.address: held.attribute for held in unused if held.kind == "pod"}
         elsewhere = {
             str(address)
-            for pod in pods
+            for pod in (pods if of_pods else ())
             if not describe.finished(pod)
             for key in NETWORK_STATUS
-            for address in addresses_in(_annotations(pod).get(key, ""))
+            if (text := _annotations(pod).get(key))
+            for address in addresses_in(text)
         }
         gone = upkeep.forsaken(of_pods, pods, list(self.nodes.values()))
         for held in sorted(unused, key=lambda one: (ip_address(one.address).version, ip_address(one.address))):
