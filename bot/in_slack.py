@@ -74,7 +74,7 @@ class Answers:
             if getattr(module, "TAKES_TEXT", False):
                 words, _ = asking.with_text(written)
             args = asking.understand(word, module, words)
-            place = _Place(channel, user, thread, f"{word} {' '.join(words)}")
+            place = _Place(channel, user, thread, f"{word} {' '.join(words)}".rstrip())
             await self._told(module.answer, args, written, place)
             return
         except asking.HelpAsked as help_asked:

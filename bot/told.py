@@ -47,7 +47,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     picture: str = ""  # SVG, and what it shows, for who cannot see it
     shows: str = ""
     requests: tuple[str, ...] = ()  # names of fix requests that were made, each of which gets a card
-    mark: str = "healthy"  # "healthy" | "cause" | "unknown", as a verdict's
+    mark: str = "healthy"  # "healthy" | "cause" | "unknown", as a verdict's; "waits" where somebody has to approve
     status: int = 0  # exit status in a terminal
 
     def form(self, output: str) -> str:

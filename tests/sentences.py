@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FRAME = (
     "bot/reply",
     "bot/sources",
+    "bot/resources",
+    "bot/commands/get.py",
     "bot/commands/keep.py",
     "bot/commands/runbook.py",
     "bot/app.py",

@@ -337,7 +337,7 @@ async def test_an_address_that_is_taken_meanwhile_keeps_the_pool(classic: Scene)
         ("create", POOL.replace("natOutgoing: true", "ipipMode: Always"), "VXLAN or IPIP and not both"),
         ("create", POOL.replace("natOutgoing: true", "blockSize: 33"), "33 is not between 20 and 32"),
         ("create", POOL.replace("10.99.0.0/16", "10.99.0.0/28"), "is smaller than one block of /26"),
-        ("create", POOL.replace("name: second", "name: default-ipv4-ippool"), "IPPool default-ipv4-ippool is there already"),
+        ("create", POOL.replace("name: second", "name: default-ipv4-ippool"), "default-ipv4-ippool is there already"),
         ("replace", POOL, "IPPool second is not there to be replaced"),
         ("create", DENY.replace("== 'web'", "== web"), "spec.selector: "),
         ("create", DENY.replace("action: Allow", "action: Permit"), "'Permit' is not one of Allow, Deny"),

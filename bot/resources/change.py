@@ -325,6 +325,7 @@ async def _requested(prepared: Sequence[Prepared], same: Sequence[str], context:
         notes=tuple(notes),
         data={"requests": data, "unchanged": list(same)},
         requests=tuple(names),
+        mark="waits" if made else "healthy",
     )
 
 
