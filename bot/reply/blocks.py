@@ -40,7 +40,12 @@ REJECT = "fix_reject"
 REASON = "fix_reason"  # the form that asks why, its block and its field
 CHOOSE = "why_choose"  # action_id "why_choose:0", value the words of a new question
 
-MARKS = {"cause": ":x:", "healthy": ":white_check_mark:", "unknown": ":grey_question:"}
+MARKS = {
+    "cause": ":x:",
+    "healthy": ":white_check_mark:",
+    "unknown": ":grey_question:",
+    "waits": ":hourglass_flowing_sand:",
+}
 PHASES = {
     "Pending": ":hourglass_flowing_sand: waits for approval",
     "Rejected": ":no_entry_sign: rejected, nothing was changed",
