@@ -146,6 +146,11 @@ class Looks:
         """Leaked addresses, with the first look that showed exactly this allocation."""
         return {one.address: self.since(one) for one in self.now.of("leaked")}
 
+    def sure(self) -> list[Problem]:
+        """All but addresses that look leaked and were not yet seen so twice, long enough apart."""
+        due = self.now.taken - timedelta(seconds=self.now.grace_s)
+        return [one for one in self.now.problems if one.kind != "leaked" or self.since(one) <= due]
+
     def lasting(self) -> list[Problem]:
         """There since the first look."""
         return [one for one in self.now.problems if self.since(one) == self.began]
@@ -155,8 +160,7 @@ class Looks:
 
     def ripe(self) -> list[str]:
         """Leaked addresses that were seen long enough ago, and now."""
-        due = self.now.taken - timedelta(seconds=self.now.grace_s)
-        return [address for address, at in self.seen().items() if at <= due and address in self.now.leaks]
+        return [one.address for one in self.sure() if one.kind == "leaked" and one.address in self.now.leaks]
 
 
 async def _watch(looks: Looks, seconds_: float, context: Context) -> None:
@@ -225,24 +229,27 @@ def _told(args: argparse.Namespace, looks: Looks, outcomes: Sequence[release.Out
     unsure = bool(now.blind) or any(one.unsure for one in outcomes)
     whole = text(now, show_all=args.show_all_ips, show_problems=args.show_problem_ips)
     return Told(
-        headline=headline(now),
+        headline=headline(looks),
         text=f"{whole}\n\n{changes(looks)}" if looks.repeated else whole,
         notes=(*_of_outcomes(outcomes), *_notes(args, looks, asked=bool(outcomes)), *unseen(now.blind)),
         data=data(looks, outcomes, cluster),
         rows=rows(now, show_all=args.show_all_ips),
         requests=tuple(one.request for one in outcomes if one.request),
-        mark="cause" if now.problems else "unknown" if now.blind else "healthy",
+        mark="cause" if looks.sure() else "unknown" if now.problems or now.blind else "healthy",
         status=COULD_NOT_JUDGE if unsure else int(any(one.why for one in outcomes)),
     )
 
 
-def headline(now: Report) -> str:
-    """One sentence; never that all is well where something was not seen."""
-    counts = Counter(one.kind for one in now.problems)
+def headline(looks: Looks) -> str:
+    """One sentence; never that all is well where something was not seen, nor that an address leaked after one look."""
+    now, sure = looks.now, looks.sure()
+    counts = Counter(one.kind for one in sure)
     count = sum(map(len, now.allocations.values()))
-    if counts:
-        kinds = joined(say("{kind} ({count})", count=counts[one], kind=WORDS[one]) for one in WORDS if counts[one])
-        return say("IPAM has problems: {kinds}.", kinds=kinds)
+    if now.problems:
+        kinds = [say("{kind} ({count})", count=counts[one], kind=WORDS[one]) for one in WORDS if counts[one]]
+        if suspected := len(now.problems) - len(sure):
+            kinds.append(say("addresses that look leaked ({count})", count=suspected))
+        return say("IPAM has problems: {kinds}.", kinds=joined(kinds))
     if now.blind:
         return say("Nothing wrong was found in IPAM, but not all of it could be read.")
     blocks = len(now.blocks)
