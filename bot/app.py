@@ -20,7 +20,7 @@ from slack_bolt.context.ack.async_ack import AsyncAck
 from slack_bolt.request.async_request import AsyncBoltRequest
 
 from bot import speech, trail
-from bot.approvals import Approvals, Cached, Shown, meant
+from bot.approvals import Approvals, Cached, Decision, Shown, meant
 from bot.approved_captures import BUSY_S, WORKER, CaptureHands
 from bot.captures import Captures, Capturing
 from bot.cards import Cards
@@ -449,38 +449,49 @@ class App:
         )
 
     async def _carry_out(self, click: Click, *, again: bool = False) -> None:
-        """Decide, and tell who clicked what the card does not. again: a bot that died may have decided it."""
-        if not click.told and (told := await self._decided(click, again)):
-            click = msgspec.structs.replace(click, told=told)
+        """Decide, tell who clicked what the card does not, and then write it down, which may take longer than people
+        wait. again: a bot that died may have done any of it."""
+        person, shown = Person(id=click.user, via="slack"), (click.channel, click.card) if click.card else None
+        decision = None
+        if not click.told:
+            told, decision = await self._decided(click, person, shown, again)
+            refused = decision.sentence if decision and not decision.changed else ""
+            click = msgspec.structs.replace(click, told=told, refused=str(refused))
             try:
                 await asyncio.to_thread(self._journal.update, click)
             except OSError as error:
                 log.warning("%s is told, which cannot be kept: %s", click.id, error)
+        elif click.refused:
+            decision = Decision(False, click.refused)
         if click.told:
             await self._tell(click.told, _place_of(click))
+        if decision is not None:
+            await self._approvals.write_down(click.request, Phase(click.to), person, decision, shown)
         await asyncio.to_thread(self._journal.finish, click)
 
-    async def _decided(self, click: Click, again: bool) -> str:
-        """Decides, draws the card as it is then, and gives what who clicked is to be told, as markup."""
-        name, to, person = click.request, Phase(click.to), Person(id=click.user, via="slack")
-        shown = (click.channel, click.card) if click.card else None
+    async def _decided(
+        self, click: Click, person: Person, shown: Shown | None, again: bool
+    ) -> tuple[str, Decision | None]:
+        """Decides, draws the card as it is then, and gives what the person is told, as markup. None: undecided."""
+        name, to = click.request, Phase(click.to)
         if click.team != self._me.team:
             refusal = others()
-            await self._approvals.note_refusal(name, f"{to}: {refusal}", person, shown)
-            return self._language(refusal)
-        deciding = self._approvals.decide(name, to, person, reason=click.reason, shown=shown, again=again)
+            return self._language(refusal), Decision(False, refusal)
+        deciding = self._approvals.decide(
+            name, to, person, reason=click.reason, shown=shown, again=again, written=False
+        )
         try:
             if shown:
                 deciding = self._cards.while_deciding(name, click.card, Deciding(to, click.user), deciding)
             decision = await deciding
         except StoreError as error:
             if not shown or error.denied:
-                return escape(error.sentence)
+                return escape(error.sentence), None
             undecided = say(
                 "{why} So your click has decided nothing that I know of; the card shows its buttons again.",
                 why=error.sentence,
             )
-            return escape(self._language(undecided))
+            return escape(self._language(undecided)), None
         except Exception:
             log.exception("%s could not be decided", click.id)
             broken = say(
@@ -488,12 +499,13 @@ class App:
                 name=name,
                 id=click.id,
             )
-            return escape(self._language(broken))
+            return escape(self._language(broken)), None
         log.info("%s by %s in %s: %s", to, click.user, click.channel, decision.sentence)
         if decision.request is not None:
             # A click that changed nothing may have been made on a card that lags behind.
             await self._cards.draw(decision.request)
-        return "" if decision.changed and shown else escape_but_mentions(self._language(decision.sentence))
+        shows_it = decision.changed and shown
+        return "" if shows_it else escape_but_mentions(self._language(decision.sentence)), decision
 
     async def _say(self, said: speech.Said, place: Place) -> None:
         """The words that are answered to one person at once."""

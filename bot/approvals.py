@@ -110,12 +110,14 @@ class Approvals:
         reason: str = "",
         shown: Shown | None = None,
         again: bool = False,
+        written: bool = True,
     ) -> Decision:
         """Approve, reject or cancel (`to`) the request. Never raises for a refusal, only StoreError when nothing can be
         read.
 
         shown: channel and ts of the message that was clicked; a request speaks through its own card only. Without it
-        `name` is what somebody wrote. again: who died in the middle of the same decision may have made it.
+        `name` is what somebody wrote. again: who died in the middle of the same decision may have made it. written:
+        into the audit trail, which takes its time; else the caller has it written down (`write_down`).
         """
         name = name if shown else meant(name) or name
         try:
@@ -125,14 +127,22 @@ class Approvals:
             if error.denied:  # by the cluster, where this list would have let them
                 await self.note_refusal(name, f"{IN_WORDS[to]}: {error.sentence}", person, shown)
             raise
+        if written:
+            await self.write_down(name, to, person, decision, shown)
+        return decision
+
+    async def write_down(
+        self, name: str, to: Phase, person: Person, decision: Decision, shown: Shown | None = None
+    ) -> None:
+        """What was decided, and a refusal as well, is in the audit trail afterwards."""
         if not decision.changed:
+            name = name if shown else meant(name) or name
             await self.note_refusal(name, f"{IN_WORDS[to]}: {decision.sentence}", person, shown, decision.request)
         if decision.request is not None:
             try:
                 await self._audit.follow(decision.request)
             except AuditError as error:  # the fixer insists on it before it does anything
                 log.warning("%s is not in the audit trail yet: %s", name, error.sentence)
-        return decision
 
     async def refusal(self, name: str, to: Phase, person: Person, *, shown: Shown | None = None) -> Decision | None:
         """Why this person cannot decide so now, None when they can: for a click that is asked more before it decides.

@@ -45,6 +45,7 @@ class Click(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     response_url: str = ""
     told: str = ""  # what came of it, once that is known: what has been told decides nothing any more
+    refused: str = ""  # why, in English, where that still has to get into the audit trail
 
 
 class Journal:

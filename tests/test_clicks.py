@@ -18,6 +18,7 @@ from fixes.audit import Audit
 from fixes.request import Phase
 from lab.slack import LocalSlack
 from tests.fix_cluster import fix_cluster
+from tests.test_approvals_slack import until_in_trail
 from tests.test_bot_slack import ROOM, Room, bot_process, room
 from tests.test_capture_approval import card_of, until
 from tests.test_capture_slack import ASKED, Takes
@@ -164,11 +165,13 @@ async def test_what_was_about_to_be_told_when_the_bot_died_is_told_and_decides_n
         channel=room.slack.channel_id(ROOM),
         thread=thread,
         card=ts,
-        told="The API server cannot be reached.",
+        told="You may not, and it's late.",
+        refused="You may not.",
     )
     assert Journal(room.state).accept(click)
     async with room.bot():
-        await room.whisper("bo", "The API server cannot be reached.", thread)
+        await room.whisper("bo", "You may not, and it's late.", thread)
+        assert await until_in_trail(room, request.name, "refused by U0BO", "approved: You may not.")
         assert phase(room, request.name) == "Pending"
     assert Journal(room.state).unfinished() == []
 
