@@ -30,6 +30,12 @@ def proposed() -> dict[str, tuple[str, ...]]:
     return found
 
 
+def test_every_kind_stands_in_one_of_the_tables() -> None:
+    proposed_kinds = {kind for every in proposed().values() for kind in every}
+    by_name = {first for first, *_ in rows("Asked for by name")}
+    assert proposed_kinds | by_name == set(kinds()) and not proposed_kinds & by_name
+
+
 def test_every_failure_mode_stands_in_one_of_the_tables() -> None:
     without = [name for _, modes in rows("Not proposed") for name in re.findall(r"`(\w+)`", modes)]
     assert sorted([*proposed(), *without]) == sorted(MODES)
