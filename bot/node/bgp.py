@@ -110,7 +110,8 @@ def _judge_bgp(
                    count=table.unled, **names)  # fmt: skip
         findings.append(finding(NOTE, text))
     known = {one.address for one in about.sessions}
-    absent = [one for one in peers.mesh if one not in known]
+    mesh = peers.mesh if node.name in peers.mesh else {}
+    absent = [one for peer, one in mesh.items() if peer != node.name and one not in known]
     if absent and peers.mesh_on:
         text = say(
             "BIRD on {node} has no {family} session with {peers}, although all nodes are to peer with each other.",
@@ -120,16 +121,18 @@ def _judge_bgp(
         findings.append(finding(WRONG if about.needed else NOTE, text, "bgp_peer_down", LEFT_OUT_REMEDY))
     if about.sessions or absent:
         return None, findings
+    if peers.configured:
+        text = say("BIRD on {node} has no {family} peer, although there are BGPPeers for it.", **names)
+        findings.append(finding(WRONG if about.needed else NOTE, text, "bgp_peer_down", LEFT_OUT_REMEDY))
+        return None, findings
     return _no_peer(peers, names), findings
 
 
 def _no_peer(peers: Peers, names: Mapping[str, str]) -> Text:
     if not peers.known:
         return say("BIRD on {node} has no {family} peer; whether it should have any could not be read.", **names)
-    if peers.configured:
-        return say(
-            "BIRD runs on {node} and has no {family} peer; {count} BGPPeer name it.", count=peers.configured, **names
-        )
+    if peers.selected:
+        return say("BIRD on {node} has no {family} peer; whom BGPPeers select is not counted here.", **names)
     if not peers.mesh_on:
         return say("no {family} peer, as it should be: the mesh is off, and no BGPPeer is for {node}.", **names)
     return say("no {family} peer, as it should be: there is no other node to peer with.", **names)
@@ -171,7 +174,7 @@ def _bgp_not_seen(
         return say(
             "no pool's {family} routes on {node} are BIRD's to write; whether it runs was not seen.", **names
         ), []
-    if peers.known and not peers.mesh_on and not peers.configured:
+    if peers.known and not (peers.mesh_on or peers.configured or peers.selected):
         return _no_peer(peers, names), []
     if table and not (table.unled or table.strayed):
         return say(
@@ -187,4 +190,4 @@ def _bgp_not_seen(
         count=table.unled,
         **names,
     )
-    return None, [finding(UNSEEN, text)]
+    return None, [finding(UNSEEN, text, "route_missing")]

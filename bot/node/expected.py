@@ -25,6 +25,7 @@ Network = IPv4Network | IPv6Network
 
 BGP_WRITES = ("bird", "both")  # route owners
 UNSPECIFIED = {4: "0.0.0.0", 6: "::"}
+OBSTACLE = "obstacle "
 OF_TUNNELS = "TunnelAddress"  # how the types of such allocations end
 
 
@@ -61,9 +62,32 @@ class _Led(NamedTuple):
     """One place as nodes of one sort reach it."""
 
     place: Target
-    way: _Way
     device: str  # the tunnel's; "" for none
     route: AskedRoute | None  # None where none is to be asked for
+    words: tuple[str, ...]  # "any": any route will do, "bgp": and BIRD is to write it, OBSTACLE...: not judged
+
+
+class _Sort(NamedTuple):
+    """All places as nodes of one sort reach them."""
+
+    led: list[_Led]
+    routes: list[AskedRoute]
+    begins: list[int]  # of each place, and of the end: how many routes there are before it
+    counted: Counter[str]  # words
+    tunnels: dict[str, list[Target]]  # two places of different nodes behind each device
+
+
+def _summed(led: list[_Led]) -> _Sort:
+    routes: list[AskedRoute] = []
+    begins, tunnels = [], dict[str, list[Target]]()
+    for one in led:
+        begins.append(len(routes))
+        routes += [one.route] if one.route else []
+        if one.device:
+            known = tunnels.setdefault(one.device, [])
+            if not known or (len(known) == 1 and known[0].node != one.place.node):
+                known.append(one.place)
+    return _Sort(led, routes, [*begins, len(routes)], Counter(word for one in led for word in one.words), tunnels)
 
 
 def targets(
@@ -115,7 +139,7 @@ def _within(inner: Network, outer: Network) -> bool:
 
 
 class Expectations:
-    """Of all nodes of one family. `of` is cheap: nodes of one sort share what is found for one of them."""
+    """Of all nodes of one family. Nodes of one sort share what is found for the first of them that is asked for."""
 
     def __init__(self, nodes: Mapping[str, CalicoNode], places: Sequence[Target], settings: CalicoSettings) -> None:
         """nodes: those of this family by name. places: as `targets` gives them."""
@@ -125,78 +149,104 @@ class Expectations:
         self._addresses = {node.address: ip_address(node.address) for node in nodes.values() if node.address}
         tunnels = Counter(node.tunnel_address for node in nodes.values())
         self._twice = {address for address, count in tunnels.items() if count > 1}  # whose routes nobody can foretell
-        self._near: dict[tuple[str, str], bool] = {}
         self._ways: dict[tuple[object, ...], _Way] = {}
-        self._places = [(place, side("target", nodes[place.node], place)) for place in places]
-        self._owners = {place.node for place in places}
-        members: dict[tuple[object, ...], list[CalicoNode]] = {}
+        self._led: dict[tuple[object, ...], _Led] = {}
+        self._sorts: dict[tuple[object, ...], _Sort] = {}
+        self._senders: dict[tuple[object, ...], Side] = {}
+        self._places = places
+        self._theirs = [side("target", nodes[place.node], place) for place in places]
+        self._characters = [_of_place(nodes[place.node], place) for place in places]
+        self._own: dict[str, list[int]] = {}
+        for number, place in enumerate(places):
+            self._own.setdefault(place.node, []).append(number)
+        self._members: dict[tuple[object, ...], list[CalicoNode]] = {}
         for node in nodes.values():
-            members.setdefault(_sort(node), []).append(node)
-        self._led = {sort: self._led_by(same[0]) for sort, same in members.items()}
-        self._incoming: dict[str, dict[str, Target]] = {}
-        for sort, same in members.items():
-            for one in self._led[sort]:
-                sender = next((node for node in same[:2] if node.name != one.place.node), None)
-                if sender and one.device:
-                    here = Target("", sender.name, one.place.pool, "")
-                    self._incoming.setdefault(one.place.node, {}).setdefault(one.device, here)
+            self._members.setdefault(_sort(node), []).append(node)
 
     def of(self, name: str) -> Wanted:
+        node, own = self._nodes[name], self._own.get(name, [])
+        sort = self._of_sort(node)
+        of_own = [sort.led[number] for number in own]
         routes: list[AskedRoute] = []
-        tunnels: dict[str, Target] = {}
-        obstacles: dict[str, None] = {}
-        to_any = by_bgp = 0
-        for one in self._led[_sort(self._nodes[name])]:
-            if one.place.node == name:
-                continue
-            if one.way.obstacle:
-                obstacles[one.way.obstacle] = None
-            if one.device:
-                tunnels.setdefault(one.device, one.place)
-            if one.route is not None and self._nodes[name].address:  # else its Felix does nothing for other nodes
-                routes.append(one.route)
-                if one.way.by == "bgp":
-                    to_any += 1
-                    by_bgp += one.way.owner in BGP_WRITES
+        start = 0
+        for number in own if node.address else ():  # without an address its Felix does nothing for other nodes
+            routes += sort.routes[sort.begins[start] : sort.begins[number]]
+            start = number + 1
+        routes += sort.routes[sort.begins[start] :] if node.address else ()
+        counted = sort.counted - Counter(word for one in of_own for word in one.words)
+        tunnels = {
+            device: place
+            for device, places in sort.tunnels.items()
+            if (place := next((one for one in places if one.node != name), None))
+        }
         return Wanted(
             routes=tuple(routes),
-            to_any=to_any,
-            by_bgp=by_bgp,
-            tunnels={**self._incoming.get(name, {}), **tunnels},
-            partner=next((one for one in self._nodes if one != name), "") if name in self._owners else "",
-            obstacles=tuple(obstacles),
+            to_any=counted["any"] if node.address else 0,
+            by_bgp=counted["bgp"] if node.address else 0,
+            tunnels={**self._incoming(name), **tunnels},
+            partner=next((one for one in self._nodes if one != name), "") if own else "",
+            # The address of another node is missing there, and told of that one.
+            obstacles=tuple(
+                one.removeprefix(OBSTACLE)
+                for one in sorted(counted)
+                if one.startswith(OBSTACLE) and not (one == f"{OBSTACLE}subnet" and node.address)
+            ),
         )
 
-    def _led_by(self, node: CalicoNode) -> list[_Led]:
-        """For every node of this one's sort: each place, its own included, and the route it should have there."""
-        mine = side("source", node, None)
-        return [self._to(node, mine, place, theirs) for place, theirs in self._places]
+    def _incoming(self, name: str) -> dict[str, Target]:
+        """Device by which nodes send to this one's pods -> one that does."""
+        found: dict[str, Target] = {}
+        for same in self._members.values() if name in self._own else ():
+            sender = next((node for node in same[:2] if node.name != name), None)
+            for number in self._own[name] if sender else ():
+                device = self._to(sender, self._mine(sender), number).device if sender else ""
+                if device and sender:
+                    found.setdefault(device, Target("", sender.name, self._places[number].pool, ""))
+        return found
 
-    def _to(self, node: CalicoNode, mine: Side, place: Target, theirs: Side) -> _Led:
-        peer = self._nodes[place.node]
-        modes = (place.pool.vxlan_mode, place.pool.ipip_mode) if place.pool else ()
-        near = self._is_near(node.subnet, peer.address)
-        sort = (*_character(node), bool(node.subnet), near, bool(peer.address), *_character(peer), modes)
-        if sort not in self._ways:
-            self._ways[sort] = self._way(mine, theirs)
-        way = self._ways[sort]
+    def _of_sort(self, node: CalicoNode) -> _Sort:
+        sort = _sort(node)
+        if sort not in self._sorts:
+            mine = self._mine(node)
+            self._sorts[sort] = _summed([self._to(node, mine, number) for number in range(len(self._places))])
+        return self._sorts[sort]
+
+    def _mine(self, node: CalicoNode) -> Side:
+        """The sender's end of a leg, of this node or another of its sort."""
+        sort = _sort(node)
+        if sort not in self._senders:
+            self._senders[sort] = side("source", node, None)
+        return self._senders[sort]
+
+    def _to(self, node: CalicoNode, mine: Side, number: int) -> _Led:
+        """How nodes of this one's sort reach a place. Its own ones, too, as if they were another node's."""
+        place, theirs = self._places[number], self._theirs[number]
+        near = self._is_near(node.subnet, theirs.node_address)
+        sort = (_character(node), bool(node.subnet), near, self._characters[number])
+        if (number, sort) not in self._led:
+            if sort not in self._ways:
+                self._ways[sort] = self._way(mine, theirs)
+            self._led[number, sort] = self._led_by(self._ways[sort], mine, place, theirs)
+        return self._led[number, sort]
+
+    def _led_by(self, way: _Way, mine: Side, place: Target, theirs: Side) -> _Led:
         device = tunnel_device(way.how, mine) if way.how in TUNNELS else ""
+        hop = next_hop(way.how, theirs)
         route = None
         if way.how == "wireguard":
             route = AskedRoute(place.prefix, "", device)
-        elif way.by == "felix" and (hop := next_hop(way.how, theirs)) and hop not in self._twice and peer.address:
+        elif way.by == "felix" and hop and hop not in self._twice and theirs.node_address:
             itself = way.how == "vxlan" and place.prefix == host(hop)  # a block of one address: the tunnel's own
             route = AskedRoute(place.prefix, "" if itself else hop, device)
-        elif way.by == "bgp" and peer.address:
+        elif way.by == "bgp" and theirs.node_address:
             route = AskedRoute(place.prefix)
-        return _Led(place, way, device, route)
+        words = [f"{OBSTACLE}{way.obstacle}"] if way.obstacle else []
+        if route and way.by == "bgp":
+            words += ["any", "bgp"] if way.owner in BGP_WRITES else ["any"]
+        return _Led(place, device, route, tuple(words))
 
     def _is_near(self, subnet: str, address: str) -> bool:
-        if not subnet or not address:
-            return False
-        if (subnet, address) not in self._near:
-            self._near[subnet, address] = self._addresses[address] in self._networks[subnet]
-        return self._near[subnet, address]
+        return bool(subnet and address) and self._addresses[address] in self._networks[subnet]
 
     def _way(self, mine: Side, theirs: Side) -> _Way:
         """As from a pod of the one to a pod of the other, which is another node even where both have one name: what is
@@ -231,6 +281,11 @@ def side(role: str, node: CalicoNode, place: Target | None) -> Side:
 
 def _sort(node: CalicoNode) -> tuple[object, ...]:
     return (node.subnet, *_character(node))
+
+
+def _of_place(node: CalicoNode, place: Target) -> tuple[object, ...]:
+    modes = (place.pool.vxlan_mode, place.pool.ipip_mode) if place.pool else ()
+    return (*_character(node), bool(node.address), modes)
 
 
 def _character(node: CalicoNode) -> tuple[object, ...]:

@@ -60,6 +60,7 @@ from facts import (
 F = TypeVar("F", bound=Fact)
 Object = Mapping[str, Any]
 
+OF_ROUTES = ("route_missing", "route_wrong_next_hop")
 MARKS = {WRONG: "cause", UNSEEN: "unknown"}  # of a node with such a finding; else it is healthy
 DEVICE_RULES = {
     "vxlan": (vxlan_device_missing, vxlan_device_down, vxlan_vni_wrong, vxlan_port_wrong, vxlan_local_address_wrong,
@@ -81,8 +82,8 @@ OBSTACLES = {
 }
 
 
-def judge(node: Node, seen: Sequence[Fact], common: Common) -> Status:
-    """seen: what the node's probe told, or the Blind of why it did not."""
+def judge(node: Node, expected: Mapping[int, Wanted], seen: Sequence[Fact], common: Common) -> Status:
+    """expected: by family. seen: what the node's probe told, or the Blind of why it did not."""
     silent = next((one for one in seen if isinstance(one, Blind) and one.look == "probe"), None)
     first = next(iter(node.families.values()))
     machine = _first(seen, NodeMachine)
@@ -92,7 +93,7 @@ def judge(node: Node, seen: Sequence[Fact], common: Common) -> Status:
         findings.append(_silent(node, silent))
     sessions, tunnels, routes = [], [], []
     for family, calico in node.families.items():
-        wanted = node.wanted.get(family, Wanted())
+        wanted = expected.get(family, Wanted())
         table = _table(seen, family)
         found = bgp(node, calico, wanted, seen, table, common)
         sessions.append(found[0])
@@ -102,7 +103,7 @@ def judge(node: Node, seen: Sequence[Fact], common: Common) -> Status:
         told, missing = _routes(node, calico, wanted, table, silent)
         routes.append(told)
         echo = {one.rule for one in broken} & {*route_missing.after}
-        findings += [*broken, *(one for one in missing if not (echo and one.weight == WRONG)), *found[1]]
+        findings += [*broken, *(one for one in (*missing, *found[1]) if not (echo and one.rule in OF_ROUTES))]
     findings += _blind(seen, silent)
     weights = {one.weight for one in findings}
     mark = next((MARKS[one] for one in (WRONG, UNSEEN) if one in weights), "healthy")

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from bot.node.expected import Wanted
 from facts import Allocation, CalicoNode, CalicoPod, CalicoSettings, Text, listed, say
 
 Object = Mapping[str, Any]
@@ -116,8 +115,9 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
 class Peers(msgspec.Struct, frozen=True, kw_only=True):
     """With whom a node should speak BGP, of one family."""
 
-    mesh: tuple[str, ...] = ()  # addresses
-    configured: int = 0  # BGPPeers that are for this node
+    mesh: Mapping[str, str] = {}  # node -> address of all that peer with each other, itself among them
+    configured: int = 0  # BGPPeers that are for this node, and name the peer
+    selected: int = 0  # and those that select nodes as its peers
     mesh_on: bool = True
     known: bool = True  # False: BGPConfiguration or BGPPeers could not be read
 
@@ -127,7 +127,6 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     families: Mapping[int, CalicoNode]  # only those it has, or should have
-    wanted: Mapping[int, Wanted] = {}
     unjudged: Text | None = None  # why nothing is expected of its routes
     peers: Mapping[int, Peers] = {}
     agent: Agent | None = None

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bot.errors import COULD_NOT_JUDGE, UserError
-from bot.node.expected import Expectations, Target, ranges, targets
+from bot.node.expected import Expectations, Target, Wanted, ranges, targets
 from bot.node.health import judge, suspect
 from bot.node.model import NOTE, UNSEEN, WRONG, Agent, Common, Finding, Node, Peers, Status
 from bot.reply import nodes as replies
@@ -68,8 +68,14 @@ class Scene(NamedTuple):
 
     nodes: Mapping[str, Node]
     common: Common
+    expectations: Mapping[int, Expectations]  # by family; empty where nothing is judged
     findings: Sequence[Finding]  # of no one node
     blind: Sequence[Blind]
+
+    def wanted(self, name: str) -> dict[int, Wanted]:
+        """What a node should have, by family. Made when it is asked for: of thousands it would not be small."""
+        families = self.nodes[name].families
+        return {family: self.expectations[family].of(name) for family in families if family in self.expectations}
 
 
 def add_words(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +88,7 @@ async def answer(args: argparse.Namespace, context: Context) -> Told:
     scene = await read(context.cluster)
     chosen = _chosen(args.nodes, scene)
     seen = await _ask(chosen, scene, context)
-    found = {name: judge(scene.nodes[name], seen[name], scene.common) for name in chosen}
+    found = {name: judge(scene.nodes[name], scene.wanted(name), seen[name], scene.common) for name in chosen}
     doubtful = [name for name, one in found.items() if suspect(one)]
     if doubtful:
         await context.progress(say("looking once more at {count} nodes", count=len(doubtful)))
@@ -92,7 +98,7 @@ async def answer(args: argparse.Namespace, context: Context) -> Told:
         again = await _ask(still, scene, context)
         for name in still:
             facts = [_confirmed(one, seen[name]) for one in again[name]]
-            found[name] = judge(scene.nodes[name], facts, scene.common)
+            found[name] = judge(scene.nodes[name], scene.wanted(name), facts, scene.common)
     return told(list(found.values()), scene, detailed=bool(args.nodes), cluster=context.cluster.name)
 
 
@@ -102,6 +108,7 @@ def told(found: Sequence[Status], scene: Scene, *, detailed: bool, cluster: str)
     unseen = "unknown" in marks or any(one.weight == UNSEEN for one in scene.findings)
     return Told(
         headline=replies.headline(found, scene.findings),
+        concludes=True,
         text=replies.text(found, detailed=detailed),
         notes=replies.notes(found, scene.findings, detailed=detailed),
         data=replies.data(found, scene.findings, cluster),
@@ -145,7 +152,7 @@ async def _ask(names: Sequence[str], scene: Scene, context: Context) -> dict[str
     async def one(name: str) -> list[Fact]:
         nonlocal done
         async with turn:
-            facts = await _of_node(scene.nodes[name], context.probes)
+            facts = await _of_node(scene.nodes[name], scene.wanted(name), context.probes)
         done += 1
         if len(names) > AT_ONCE and done % AT_ONCE == 0:
             await context.progress(say("asked {count} of {all} nodes", count=done, all=len(names)))
@@ -155,21 +162,21 @@ async def _ask(names: Sequence[str], scene: Scene, context: Context) -> dict[str
     return dict(zip(names, answers, strict=True))
 
 
-async def _of_node(node: Node, probes: Probes) -> list[Fact]:
+async def _of_node(node: Node, expected: Mapping[int, Wanted], probes: Probes) -> list[Fact]:
     first = next(iter(node.families.values()))
     if first.system == "windows":
         return [Blind(node=node.name, look="probe", reason=say("a Windows node has no probe"))]
-    asked = asks(node)
+    asked = asks(node, expected)
     facts = await probes.ask(asked, {node.name: first.internal_address})
     silent = [one for one in facts if isinstance(one, Blind) and one.look == "probe"]
     return list(dict.fromkeys(silent if len(silent) == len(asked) else facts))
 
 
-def asks(node: Node) -> list[NodeAsk]:
+def asks(node: Node, expected: Mapping[int, Wanted]) -> list[NodeAsk]:
     """One for each family, and more of them where there are more routes than go into one."""
     found: list[NodeAsk] = []
     for family, calico in node.families.items():
-        wanted = node.wanted.get(family)
+        wanted = expected.get(family)
         routes = wanted.routes if wanted else ()
         usual = TUNNEL_DEVICES["vxlan", family]
         twin = node.families.get(10 - family)
@@ -208,7 +215,8 @@ async def read(cluster: Cluster) -> Scene:
         )
     told_of = next((pod for pod in agents or () if upkeep.typha_setting(pod) != upkeep.TyphaSetting()), None)
     typha = await cluster.typha(told_of, blind) if told_of else []
-    return scene(resources, agents, typha, blind, await cluster.group())
+    group = await cluster.group()
+    return await asyncio.to_thread(scene, resources, agents, typha, blind, group)
 
 
 async def _agents(cluster: Cluster, blind: list[Blind]) -> list[Object] | None:
@@ -256,14 +264,12 @@ def scene(
         nodes[name] = Node(
             name=name,
             families=families,
-            wanted={family: expectations[family].of(name) for family in families if family in expectations},
             unjudged=unjudged,
             peers={
                 family: Peers(
-                    mesh=tuple(
-                        address for peer, address in members[family].items() if mesh_on and known and peer != name
-                    ) if name in members[family] else (),
+                    mesh=members[family] if mesh_on and known else {},
                     configured=_configured(resources["bgppeers"] or (), one, family),
+                    selected=_configured(resources["bgppeers"] or (), one, 0),
                     mesh_on=mesh_on,
                     known=known,
                 )
@@ -277,7 +283,7 @@ def scene(
     common = Common(
         settings=settings, calico=calico, owners=owners, allocations=_allocations(resources["ipamblocks"], calico)
     )
-    return Scene(nodes, common, _of_cluster(settings, typha, blind), blind)
+    return Scene(nodes, common, expectations, _of_cluster(settings, typha, blind), blind)
 
 
 def _settings(resources: Mapping[str, list[Object] | None], felix: Object, group: str) -> CalicoSettings:
@@ -366,13 +372,15 @@ def _members(
 
 
 def _configured(peers: Sequence[Object], node: Object, family: int) -> int:
-    """BGPPeers of the family that are for this node; those for pods are not its own."""
+    """BGPPeers that are for this node: that name a peer of the family; of 0: that select nodes. Those for pods are not
+    its own."""
     name, labels = str(node["metadata"]["name"]), describe.node_labels(node)
     count = 0
     for one in peers:
         spec = one.get("spec") or {}
         address = str(spec.get("peerIP") or "")
-        if spec.get("localWorkloadSelector") or (address and (address.count(":") > 1) != (family == 6)):
+        kind = (6 if address.count(":") > 1 else 4) if address else 0
+        if spec.get("localWorkloadSelector") or kind != family:
             continue
         if spec.get("node"):
             count += spec["node"] == name
