@@ -1,6 +1,6 @@
 """Prints what the kernels of a lab hold, one line a thing, so that two moments or a recording can be compared.
 
-Runs inside a lab: `python -m tests.lab_state` gives JSON {namespace: [line, ...]}.
+Inside a lab `main` prints JSON {namespace: [line, ...]}.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from lab.kernel import FAMILIES, IFA_ADDRESS, IFA_LOCAL, LOCAL, MAIN, Kernel, Ro
 from lab.namespaces import NETNS_DIRECTORY, Namespace
 from node_probe.firewall.arming import GET_TABLE, NEW_TABLE, TABLE_NAME
 from node_probe.nfnetlink import DUMP, NFTABLES, attributes, dumped, message, netfilter
+from tests.lab_python import python
 
 if TYPE_CHECKING:
     from lab.client import Lab
@@ -113,9 +114,7 @@ def _sysctl(name: str) -> str:
 
 def read(lab: Lab) -> dict[str, list[str]]:
     """The lines of every namespace of a running lab, by its name under /run/netns."""
-    here = os.pathsep.join(filter(None, (str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH"))))
-    node = lab.status()["nodes"][0]["name"]
-    done = lab.exec(node, "env", f"PYTHONPATH={here}", sys.executable, "-m", "tests.lab_state")
+    done = python(lab, lab.status()["nodes"][0]["name"], "from tests import lab_state; lab_state.main()")
     assert done.returncode == 0, done.stderr
     found: dict[str, list[str]] = json.loads(done.stdout)
     return found
@@ -127,7 +126,3 @@ def main() -> None:
         namespace = Namespace(path.name, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         found[path.name] = lines_of(Kernel(namespace))
     json.dump(found, sys.stdout)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +10,7 @@ from facts import Diagnosis
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from tests.asking import ask
+from tests.lab_python import python
 
 CART, DB = "10.244.174.129", "10.244.218.65"
 BLOCK_B, TUNNEL_B = "10.244.218.64/26", "10.244.218.64"
@@ -212,7 +212,7 @@ async def answered(lab: Lab, words: str = "shop/cart shop/db 5432/tcp") -> Diagn
 
 
 def by_hand(lab: Lab, place: str, script: str) -> None:
-    done = lab.exec(place, sys.executable, "-c", HEAD + script)
+    done = python(lab, place, HEAD + script)
     assert (done.returncode, done.stderr) == (0, "")
 
 

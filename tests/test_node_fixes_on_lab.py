@@ -18,6 +18,7 @@ from lab.errors import LabError
 from tests.asking import ask, told, words_for
 from tests.fix_samples import BO
 from tests.fixing import asked, ended, up
+from tests.lab_python import python
 
 # What the kernel forgot with a device that was set down, or with its MAC, before the fix, Felix puts back.
 TO_THE_LAST_ENTRY = (
@@ -111,7 +112,7 @@ def ipip() -> Iterator[Lab]:
 
 def left(lab: Lab, node: str) -> object:
     """What the kernel of this node is programmed with; what it learned by itself is not in it."""
-    done = lab.exec(node, sys.executable, "-c", LEFT)
+    done = python(lab, node, LEFT)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
