@@ -385,19 +385,16 @@ class App:
             return None
 
     async def _clicked(self, body: Body, to: Phase) -> tuple[str, Place, Shown] | None:
-        """What was clicked by whom; None when it was a stranger, who was told."""
+        """What was clicked by whom; None when it was a stranger, who is told, and whose try is in the audit trail."""
         place, container = _place_of_click(body), body["container"]
         name, shown = str(body["actions"][0].get("value") or ""), (container["channel_id"], container["message_ts"])
-        return None if await self._strange(body, name, to, place, shown) else (name, place, shown)
-
-    async def _strange(self, body: Body, name: str, to: Phase, place: Place, shown: Shown) -> bool:
-        """Whether another workspace's member did this, who is told, and whose try is in the audit trail."""
         if _team(body) == self._me.team:
-            return False
+            return name, place, shown
         refusal = others()
         await self._tell(self._language(refusal), place)
-        await self._approvals.note_refusal(name, f"{to}: {refusal}", Person(id=place.user, via="slack"), shown)
-        return True
+        stranger = Person(id=place.user, via="slack")
+        await self._approvals.write_down(name, to, stranger, Decision(False, refusal), shown)
+        return None
 
     async def _ask_reason(self, body: Body) -> None:
         """Who may not reject is told at once. Who may is asked why, and judged again when the answer comes."""

@@ -82,7 +82,7 @@ async def test_strangers_are_refused_by_word_and_click_and_that_is_written_down(
     async with room.bot():
         await room.ask()
         request, thread, ts = await room.card()
-        for action, word in (("fix_approve", "Approved"), ("fix_reject", "Rejected")):
+        for action, word in (("fix_approve", "approved: "), ("fix_reject", "rejected: ")):
             await room.slack.click("eve", ROOM, ts, action)
             await room.whisper("eve", "another workspace", thread)
             assert await until_in_trail(room, request.name, "refused by U0EVE", word, "another workspace")

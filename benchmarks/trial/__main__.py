@@ -95,7 +95,9 @@ class Trial:
                 stores[user] = await stack.enter_async_context(connect(self._kubeconfig(user, *verbs), NAMESPACE))
             self._killer.processes = self._programs(slack)
             running = [asyncio.ensure_future(one.run()) for one in self._killer.processes]
-            people = People(self._arguments.seed, slack, self._cluster, self._kernels, self._directory, stores)
+            people = People(
+                self._arguments.seed, slack, self._cluster, self._kernels, self._directory, stores, self._arguments.bots
+            )
             others = [asyncio.ensure_future(work) for work in (self._tell(), self._fail(slack))]
             try:
                 await slack.wait_for(lambda: slack.connections >= self._arguments.bots, 60)

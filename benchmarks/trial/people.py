@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import random
@@ -35,6 +36,7 @@ APPROVERS = "S0NETOPS,kubernetes:kube-bo"
 KNOWN = "U0MALLORY=mallory,U0THIEF=thief"  # persons of Slack, and nobody who approves
 MAY = {("slack", "U0BO"), ("slack", "U0DANA"), ("kubectl", "kube-bo"), ("kubectl", "kube-rbac")}
 ANSWERED_S = 20.0  # a click that has led to nothing by then was silent
+GONE_S = 120.0  # a bot that has not come back by then is waited for no longer
 CLICKS = 8
 MORE = 1.1
 
@@ -84,8 +86,10 @@ class People:
         kernels: Kernels,
         directory: Path,
         stores: dict[str, FixStore],
+        bots: int,
     ) -> None:
-        """stores: of the Kubernetes users mallory, thief, kube-bo and kube-rbac."""
+        """stores: of the Kubernetes users mallory, thief, kube-bo and kube-rbac. bots: as many as there should be."""
+        self._bots = bots
         self._random = random.Random(f"{seed}/people")
         self._slack, self._cluster, self._kernels, self._directory, self._stores = (
             slack,
@@ -258,10 +262,16 @@ class People:
             await asyncio.sleep(0.5)
 
     async def _slack_until(self, true: Any) -> bool:
-        try:
-            await self._slack.wait_for(true, ANSWERED_S)
-        except TimeoutError:
-            return False
+        """Within so long while all bots are there: one that was killed tells what it took once it is started again."""
+        since = time.monotonic()
+        until = since + GONE_S
+        while not true():
+            if self._slack.connections < self._bots and time.monotonic() < until:
+                since = time.monotonic()
+            if time.monotonic() - since > ANSWERED_S:
+                return False
+            with contextlib.suppress(TimeoutError):
+                await self._slack.wait_for(true, 1.0)
         return True
 
     # ---- with kubectl
