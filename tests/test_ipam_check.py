@@ -14,12 +14,14 @@ import pytest
 from hypothesis import given, reject
 from hypothesis import strategies as st
 
+from bot import leaks
 from bot.errors import UserError
 from bot.ipam import check, release
 from bot.ipam.report import Problem, Report, report, settled
 from bot.sources.kubernetes import CLASSIC
 from bot.sources.names import affinity_name, block_name
 from facts import Blind
+from fixes.kinds.release_ip import nodes_asked
 from lab.drawing import invented
 from lab.errors import LabError
 from lab.sketch import Sketch
@@ -832,6 +834,81 @@ def test_no_other_kind_of_address_is_ever_released(handle: str | None, about: Ob
     address = hold(objects, block(objects, "node-a"), handle, more=more, **about)
     seen = state_of(objects, NOW)
     assert release.why_not(report(seen), seen, address).startswith(why)
+
+
+def asked(objects: list[Object], *, silent: tuple[str, ...] = (), routed: tuple[str, ...] = ()) -> Any:
+    """What becomes of the wish to release 10.245.0.67 once the nodes have told of their routes: (evidence, arguments)
+    of a request, or an Outcome."""
+    seen = state_of(objects, NOW)
+    found, address = report(seen), "10.245.0.67"
+    nodes = tuple(sorted(one["metadata"]["name"] for one in seen.all("nodes")))
+    told = leaks.Routes(nodes=nodes, silent={address: silent}, routed={address: routed})
+    (held,) = found.allocations[address]
+    coming = release._arguments(found.leaks[address], held, found, seen, told, NOW)
+    with pytest.raises(StopIteration) as end:
+        coming.send(None)
+    return end.value.value
+
+
+def test_a_leaked_address_is_asked_for_with_all_its_release_rests_on() -> None:
+    fact, arguments = asked(leaking().objects)
+    assert fact.examples == ("10.245.0.67 (default/ghost-1, node-a)",) and fact.oldest_s == 8661
+    assert arguments == {
+        "address": "10.245.0.67",
+        "block": "10.245.0.64/26",
+        "handle": "k8s-pod-network.cc439cc0a700356cd1251e0d860e47fee6d7fdf3a07ba3eab9d7a6f92195e8a2",
+        "sequence": "1795379357992745177",
+        "owner": report(state_of(leaking().objects)).leaks["10.245.0.67"].owner,
+        "pod": "default/ghost-1",
+        "again_after_s": "900",
+        "no_route_on": nodes_asked(["node-a", "node-b", "node-c"]),
+        "seen_at": "2026-11-22T23:00:00Z",
+    }
+
+
+def reserved(objects: list[Object]) -> None:
+    objects.append(
+        {"kind": "IPReservation", "metadata": {"name": "kept"}, "spec": {"reservedCIDRs": ["10.245.0.64/28"]}}
+    )
+
+
+def locked(objects: list[Object]) -> None:
+    resource_of(objects, "ClusterInformation")["spec"]["datastoreReady"] = False
+
+
+def windows_node(objects: list[Object]) -> None:
+    node = next(item for item in objects if item["kind"] == "Node")
+    node["metadata"]["labels"] = {"kubernetes.io/os": "windows"}
+
+
+def external_address(objects: list[Object]) -> None:
+    metadata = {"name": "web", "namespace": "shop"}
+    objects.append({"kind": "Service", "metadata": metadata, "spec": {"externalIPs": ["10.245.0.67"]}})
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (reserved, "10.245.0.67 is reserved by IPReservation kept"),
+        (locked, "Calico's datastore is locked: somebody is migrating or repairing it"),
+        (windows_node, "node-a runs Windows; in such a cluster no address is released from here"),
+        (external_address, "10.245.0.67 is an address of service shop/web"),
+    ],
+)
+def test_what_the_fixer_would_refuse_is_told_before_anybody_approves(
+    change: Callable[[list[Object]], None], why: str
+) -> None:
+    objects = leaking().objects
+    change(objects)
+    outcome = asked(objects)
+    assert (outcome.why, outcome.request, outcome.unsure) == (why, "", False)
+
+
+def test_a_route_on_a_node_or_a_silent_one_keeps_an_address() -> None:
+    outcome = asked(leaking().objects, routed=("node-b",))
+    assert (str(outcome.why), outcome.unsure) == ("node-b has a route to a pod that uses it", False)
+    outcome = asked(leaking().objects, silent=("node-a", "node-c"))
+    assert (str(outcome.why), outcome.unsure) == ("node-a, node-c did not say whether it has a route to it", True)
 
 
 def test_what_calicoctl_would_have_done_is_told() -> None:

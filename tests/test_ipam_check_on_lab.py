@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -32,6 +35,7 @@ from tests.fixing import ENVIRONMENT, up
 from tests.runbook_words import context_of
 from tests.test_bot_slack import ROOM, Room, _all_text
 
+ROOT = Path(__file__).parents[1]
 APPROVERS = Approvers.from_environment({**ENVIRONMENT, "CALICO_WHY_PEOPLE": f"{ANA.id}=kubernetes-admin"})
 
 
@@ -150,6 +154,36 @@ async def test_what_happens_while_it_watches_is_told_apart_from_what_stays(lab: 
     assert told.data["since"]["same"] == [] and len(told.data["since"]["gone"]) > 20
     assert "Gone meanwhile: " in told.text
     assert any("asking" not in step and " went, " in step for step in steps)
+
+
+def test_who_does_not_want_to_wait_any_longer_is_told_what_was_seen_so_far(lab: Lab, here: Path) -> None:
+    lab.inflict("ipam_gc_stuck", where="source")
+    command = [sys.executable, "-m", "bot.cli", "ipam", "check", "--watch", "30", "-o", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None and process.stderr is not None
+        watching = (line for line in process.stderr if line.startswith("watching"))
+        assert next(watching) != next(watching), "it has made a second report"
+        process.send_signal(signal.SIGINT)
+        found = json.loads(process.stdout.read())
+    assert process.returncode == 0
+    assert len(found["since"]["same"]) == len(leaked(found)) > 20
+
+
+def test_a_node_with_a_route_to_its_pod_keeps_an_address(
+    lab: Lab, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.inflict("ipam_gc_stuck", where="source")
+    address = leaked(report_of(capsys))[0]
+    script = f"""
+from pyroute2 import IPRoute
+with IPRoute() as ip:
+    (pod, *_) = [one["index"] for one in ip.get_links() if one.get_attr("IFLA_IFNAME").startswith("cali")]
+    ip.route("add", dst="{address}/32", oif=pod, scope=253)
+"""
+    done = lab.exec("node-c", sys.executable, "-c", script)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert cli.main(["ipam", "release", "--ip", address]) == 1
+    assert f"{address} is not released: node-c has a route to a pod that uses it." in capsys.readouterr().out
 
 
 async def _ana() -> Person:

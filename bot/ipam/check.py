@@ -278,7 +278,7 @@ def _what_to_release(args: argparse.Namespace, looks: Looks, leaks: Sequence[str
     if args.release == "all" and not args.since:
         first = ",".join(leaks[: release.MOST])
         yield say(
-            "all stands for what a report lists that somebody has read (--since FILE). These are leaked now: look at "
+            "all stands for what a report lists that somebody has read (--since FILE). These look leaked now: look at "
             "them, and write those that are to go: {command}",
             command=f"ipam check --release {first}",
         )
