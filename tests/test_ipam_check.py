@@ -852,12 +852,13 @@ def asked(objects: list[Object], *, silent: tuple[str, ...] = (), routed: tuple[
 
 def test_a_leaked_address_is_asked_for_with_all_its_release_rests_on() -> None:
     fact, arguments = asked(leaking().objects)
+    (theirs,) = recorded_calicoctl.parsed(f"{LEAKS}/calicoctl/ipam-check-report.json")["allocations"]["10.245.0.67"]
     assert fact.examples == ("10.245.0.67 (default/ghost-1, node-a)",) and fact.oldest_s == 8661
     assert arguments == {
         "address": "10.245.0.67",
         "block": "10.245.0.64/26",
-        "handle": "k8s-pod-network.cc439cc0a700356cd1251e0d860e47fee6d7fdf3a07ba3eab9d7a6f92195e8a2",
-        "sequence": "1795379357992745177",
+        "handle": theirs["handle"],
+        "sequence": str(theirs["sequenceNumber"]),
         "owner": report(state_of(leaking().objects)).leaks["10.245.0.67"].owner,
         "pod": "default/ghost-1",
         "again_after_s": "900",
