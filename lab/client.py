@@ -61,12 +61,14 @@ class Lab:
         objects: Path | None = None,
         workers: bool = True,
         fixers: bool = True,
+        rbac: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Lab:
         """Starts a lab and returns when it is ready: pods ping each other, probes listen. It ends with this process.
 
         `environment`: further variables for probes and fixers, such as CALICO_WHY_APPROVERS. With `objects` the nodes
-        and pods of a recording are built instead of the invented ones.
+        and pods of a recording are built instead of the invented ones. With `rbac`, a file of manifests, the fixers
+        have the rights that these give their ServiceAccount.
 
         Raises LabError, with the sentence the launcher said; NamespacesForbidden where no lab is possible at all.
         """
@@ -78,6 +80,7 @@ class Lab:
         words += ["--objects", str(objects)] if objects else []
         words += [] if workers else ["--no-workers"]
         words += [] if fixers else ["--no-fixers"]
+        words += ["--rbac", str(rbac)] if rbac else []
         launcher = launch(words, there, {**os.environ, **(environment or {})})
         there.close()
         lab = cls(Path(), launcher, here)
@@ -109,6 +112,15 @@ class Lab:
         """
         found = dict(read_environment(self.directory / "env"))
         return found | {"KUBECONFIG": self._ask({"do": "user", "denied": list(denied)})} if denied else found
+
+    def account(self, name: str) -> str:
+        """Path of a kubeconfig of a ServiceAccount, with the rights that the manifests of `up` give it."""
+        return str(self._ask({"do": "account", "name": name}))
+
+    def calls(self) -> list[list[str]]:
+        """[verb, group, resource, subresource, user, namespace, name] of each request for a resource, oldest first."""
+        found: list[list[str]] = self._ask({"do": "calls"})
+        return found
 
     def status(self) -> dict[str, Any]:
         """{name, directory, nodes[], pods[], inflicted[], times, ...}"""

@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     up.add_argument("--detach", action="store_true", help="return when it is up; `calico-why lab down` ends it")
     up.add_argument("--no-workers", action="store_true", help="without probes and fixers on the nodes")
     up.add_argument("--no-fixers", action="store_true", help="without fixers on the nodes")
+    up.add_argument("--rbac", metavar="FILE", help="fixers may do what the RBAC in FILE gives their accounts, no more")
     up.add_argument("--report-fd", type=int, help=argparse.SUPPRESS)
     word("down", "take a lab down")
     run_inside = word("exec", "run a command inside a node or a pod")
@@ -139,6 +140,7 @@ def _up(args: argparse.Namespace, settings: Settings) -> int:
         heal=args.heal,
         workers=not args.no_workers,
         fixers=not args.no_fixers,
+        rbac=str(Path(args.rbac).resolve()) if args.rbac else "",
     )
     name = args.name or "lab"
     if args.report_fd is not None:

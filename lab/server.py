@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import yaml
 
 from fixes import request
 from lab import faults
-from lab.apiserver import ApiServer, Store, User
+from lab.apiserver import ApiServer, Store, User, rbac
 from lab.apiserver.calico_definitions import Group, install
 from lab.apiserver.certificate import make as make_certificate
 from lab.apiserver.kubeconfig import kubeconfig
@@ -70,12 +70,14 @@ class Server:
         self.forkserver = forkserver
         self.token = secrets.token_hex(16)
         self.users = {self.token: User("kubernetes-admin")}
-        self.reached_as: Callable[[str], str]  # the text of a kubeconfig for a token
+        self.reached_as: Callable[..., str]  # the text of a kubeconfig for a token
         self.workers: list[Worker] = []
         self.ended = asyncio.Event()
         self.times: dict[str, float] = {}
         self.pid_namespace = Path("/proc/self/ns/pid").stat().st_ino
+        self.manifests = list(yaml.safe_load_all(Path(settings.rbac).read_text())) if settings.rbac else []
         self.cluster: Cluster
+        self.api: ApiServer
 
     async def run(self, api: socket.socket, proxy: socket.socket, control: socket.socket) -> None:
         began = time.perf_counter()
@@ -99,7 +101,7 @@ class Server:
         await ConnectProxy({*nodes, *known}, PROBE_PORT).start(proxy)
         router = cluster.topology.router()
         certificate = make_certificate(("127.0.0.1", router))
-        server = ApiServer(store, self.users, cluster.log)
+        self.api = server = ApiServer(store, self.users, cluster.log)
         inside = socket.create_server((router, API_PORT), family=socket.AF_INET6 if ":" in router else socket.AF_INET)
         await server.start(api, inside, tls=certificate.context)
         self._write_files(api.getsockname()[1], proxy.getsockname()[1], certificate.authority, router)
@@ -110,6 +112,8 @@ class Server:
             "mesh": self._mesh,
             "faults": self._faults,
             "user": self._user,
+            "account": self._account,
+            "calls": self._calls,
             "down": self._down,
         }
         controlling = asyncio.create_task(Control(cluster, words, log.error).serve(control))
@@ -152,9 +156,9 @@ class Server:
         cluster = self.directory.name
         inside = f"[{router}]" if ":" in router else router
         urls = {"kubeconfig": f"https://127.0.0.1:{api_port}", "kubeconfig.nodes": f"https://{inside}:{API_PORT}"}
-        for name, url in urls.items():
-            self._write_private(name, kubeconfig(url, self.token, authority, cluster=cluster))
-        self.reached_as = lambda token: kubeconfig(urls["kubeconfig"], token, authority, cluster=cluster)
+        self.reached_as = lambda token, name="kubeconfig": kubeconfig(urls[name], token, authority, cluster=cluster)
+        for name in urls:
+            self._write_private(name, self.reached_as(self.token, name))
         make_probe_certificates(self.directory / "certs")
         lines = {
             "KUBECONFIG": str(self.directory / "kubeconfig"),
@@ -197,7 +201,7 @@ class Server:
                 word,
                 name,
                 node.kernel.namespace,
-                environment,
+                {**environment, **(self._own_account(name) if word == "fixer" else {})},
                 self.directory / "logs" / f"{word}-{name}.log",
                 self.forkserver,
                 ("--listen", f"[{node.address}]:{PROBE_PORT}") if word == "probe" and ":" in node.address else (),
@@ -206,6 +210,22 @@ class Server:
             for word in words
         ]
         return self.workers
+
+    def _own_account(self, node: str) -> dict[str, str]:
+        """Where manifests tell rights: the fixer of this node, as Kubernetes knows it by the token of its pod."""
+        if not self.manifests:
+            return {}
+        told = {"authentication.kubernetes.io/node-name": (node,)}
+        text = self.reached_as(self._known("calico-why-node-fixer", told), "kubeconfig.nodes")
+        return {"KUBECONFIG": str(self._write_private(f"kubeconfig.fixer-{node}", text))}
+
+    def _known(self, account: str, extra: Mapping[str, tuple[str, ...]] | None = None) -> str:
+        """A token for a ServiceAccount, with the rights the manifests give it."""
+        namespace, token = "calico-why", secrets.token_hex(16)
+        name, groups = rbac.account(account, namespace), rbac.groups_of_account(namespace)
+        granted = rbac.grants(self.manifests, name, groups)
+        self.users[token] = User(name, groups, extra=extra or {}, grants=granted)
+        return token
 
     # ---- words of the control socket
 
@@ -273,6 +293,14 @@ class Server:
         token = next((token for token, user in self.users.items() if user.name == name), secrets.token_hex(16))
         self.users[token] = User(name, denied=frozenset(("*", "*", resource) for resource in denied))
         return str(self._write_private(f"kubeconfig.{name}", self.reached_as(token)))
+
+    async def _account(self, asked: Request) -> str:
+        """The kubeconfig of a ServiceAccount that has the rights the manifests give it."""
+        name = str(asked["name"])
+        return str(self._write_private(f"kubeconfig.{name}", self.reached_as(self._known(name))))
+
+    async def _calls(self, _: Request) -> list[list[str]]:
+        return [list(call) for call in self.api.calls]
 
     async def _down(self, _: Request) -> str:
         asyncio.get_running_loop().call_later(0.05, self.ended.set)

@@ -16,4 +16,5 @@ class Settings:
     heal: bool = False
     workers: bool = True  # probes and fixers
     fixers: bool = True  # False: probes only
+    rbac: str = ""  # file of manifests; then the fixers have no more rights than these give their accounts
     environment: tuple[tuple[str, str], ...] = ()  # further lines of the env file

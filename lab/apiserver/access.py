@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lab.apiserver.errors import ApiError, Object, qualified
+from lab.apiserver.rbac import Grant
 
 Denial = tuple[str, str, str]
 ANONYMOUS_NAME = "system:anonymous"
@@ -19,7 +20,7 @@ class User:
     """Who a token stands for. `extra`: what else is known of it, such as the node of a pod's token.
 
     `denied` are (verb, group, resource) that are refused, "*" for any; a subresource is written `pods/status`.
-    Everything else is allowed.
+    Everything else is allowed where `grants` is None; else only what is granted.
     """
 
     name: str
@@ -27,6 +28,7 @@ class User:
     uid: str = ""
     extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     denied: frozenset[Denial] = frozenset()
+    grants: tuple[Grant, ...] | None = None
 
     def info(self) -> Object:
         """The user as reviews show it."""
@@ -69,11 +71,15 @@ def authenticate(header: str, tokens: Mapping[str, User]) -> User:
     return user
 
 
-def allowed(user: User, verb: str, group: str, resource: str, subresource: str = "") -> bool:
+def allowed(
+    user: User, verb: str, group: str, resource: str, subresource: str = "", namespace: str = "", name: str = ""
+) -> bool:
     """Whether `user` may do this. Anonymous users may do nothing to resources."""
     if user is ANONYMOUS:
         return False
     word = f"{resource}/{subresource}" if subresource else resource
+    if user.grants is not None and not any(grant.covers(verb, group, word, namespace, name) for grant in user.grants):
+        return False
     return not any(
         denial[0] in (verb, "*") and denial[1] in (group, "*") and denial[2] in (word, "*") for denial in user.denied
     )

@@ -165,7 +165,13 @@ class _Authorizer(cel.Answering):
         if name == "allowed" and "check" in self._asked:
             asked = self._asked
             return access.allowed(
-                self._user, asked["check"], asked["group"], asked["resource"], asked.get("subresource", "")
+                self._user,
+                asked["check"],
+                asked["group"],
+                asked["resource"],
+                asked.get("subresource", ""),
+                asked.get("namespace", ""),
+                asked.get("name", ""),
             )
         if name not in ("group", "resource", "subresource", "namespace", "name", "check"):
             raise cel.CelError(f"no such overload: {name}()")

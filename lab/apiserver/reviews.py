@@ -81,5 +81,11 @@ def _allowed(spec: Object, user: User) -> bool:
     if asked is None:
         return user is not access.ANONYMOUS
     return access.allowed(
-        user, asked.get("verb", ""), asked.get("group", ""), asked.get("resource", ""), asked.get("subresource", "")
+        user,
+        asked.get("verb", ""),
+        asked.get("group", ""),
+        asked.get("resource", ""),
+        asked.get("subresource", ""),
+        asked.get("namespace", ""),
+        asked.get("name", ""),
     )

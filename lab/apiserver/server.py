@@ -109,7 +109,9 @@ class ApiServer:
         verb = target.verb(request.method, request.query)
         call = Call(verb, target.group, target.plural, target.subresource, user.name, target.namespace, target.name)
         self.calls.append(call)
-        if not access.allowed(user, verb, target.group, target.plural, target.subresource):
+        if not access.allowed(
+            user, verb, target.group, target.plural, target.subresource, target.namespace, target.name
+        ):
             raise access.forbidden(call)
         review = next(
             (

@@ -1,0 +1,72 @@
+"""The lab decides by RBAC as Kubernetes does; else an installation that may not do its work would look as if it might."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab.apiserver import User, rbac
+from lab.apiserver.rbac import Grant
+from tests.fix_cluster import fix_cluster
+
+BOT = rbac.account("bot", "here")
+
+
+def role(kind: str, name: str, *rules: dict[str, object], namespace: str = "") -> dict[str, object]:
+    metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
+    return {"kind": kind, "metadata": metadata, "rules": list(rules)}
+
+
+def binding(kind: str, role_kind: str, name: str, subject: dict[str, str], namespace: str = "") -> dict[str, object]:
+    metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
+    return {"kind": kind, "metadata": metadata, "roleRef": {"kind": role_kind, "name": name}, "subjects": [subject]}
+
+
+PODS = {"apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": ["get"]}
+ONE_MAP = {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["a"], "verbs": ["get", "create"]}
+ACCOUNT = {"kind": "ServiceAccount", "name": "bot", "namespace": "here"}
+
+
+def test_a_cluster_role_counts_everywhere_or_where_it_is_bound() -> None:
+    everywhere = rbac.grants(
+        [role("ClusterRole", "r", PODS), binding("ClusterRoleBinding", "ClusterRole", "r", ACCOUNT)], BOT
+    )
+    here = rbac.grants(
+        [role("ClusterRole", "r", PODS), binding("RoleBinding", "ClusterRole", "r", ACCOUNT, "here")], BOT
+    )
+    assert any(one.covers("get", "", "pods", "there", "x") for one in everywhere)
+    assert not any(one.covers("get", "", "pods", "there", "x") for one in here)
+    assert any(one.covers("get", "", "pods/log", "here", "x") for one in here)
+    assert not any(one.covers("list", "", "pods", "here") for one in here)
+    assert not any(one.covers("get", "", "pods/status", "here", "x") for one in here)
+
+
+def test_a_name_that_is_granted_does_not_count_where_none_is_known_yet() -> None:
+    found = rbac.grants(
+        [role("Role", "r", ONE_MAP, namespace="here"), binding("RoleBinding", "Role", "r", ACCOUNT, "here")], BOT
+    )
+    assert any(one.covers("get", "", "configmaps", "here", "a") for one in found)
+    assert not any(one.covers("get", "", "configmaps", "here", "b") for one in found)
+    assert not any(one.covers("create", "", "configmaps", "here") for one in found)
+
+
+def test_a_role_of_another_namespace_or_subject_gives_nothing() -> None:
+    elsewhere = [role("Role", "r", PODS, namespace="there"), binding("RoleBinding", "Role", "r", ACCOUNT, "here")]
+    with pytest.raises(KeyError):
+        rbac.grants(elsewhere, BOT)
+    for_a_group = binding("ClusterRoleBinding", "ClusterRole", "r", {"kind": "Group", "name": "oncall"})
+    manifests = [role("ClusterRole", "r", PODS), for_a_group]
+    assert Grant("get", "", "pods") not in rbac.grants(manifests, "ana")
+    assert Grant("get", "", "pods") in rbac.grants(manifests, "ana", ["oncall"])
+    assert {one.resource for one in rbac.grants(manifests, "ana")} == {resource for _, resource in rbac.BASIC}
+
+
+async def test_the_server_refuses_what_is_not_granted_in_the_words_of_the_real_one(tmp_path: Path) -> None:
+    granted = (Grant("list", "calico-why.io", "fixrequests", "calico-why"),)
+    async with fix_cluster(tmp_path) as cluster, cluster.store("eve", grants=granted) as store:
+        assert await store.all() == []
+        with pytest.raises(Exception, match='User "eve" cannot get resource "fixrequests"') as error:
+            await store.get("fx-abcdefgh")
+        assert "at the cluster scope" not in str(error.value)
+    assert User("eve").grants is None
