@@ -38,7 +38,9 @@ class PoolUsage(Fact, frozen=True, kw_only=True):
     strict_affinity: bool
     exhausted: bool  # no address of this pool can be given to a pod on this node
     other_pool: bool = False  # another pool this node may use has an address for it
-    forbids: str = ""  # what alone keeps this node from what its pools have left: "strict_affinity" | "block_limit"
+    forbids: str = (
+        ""  # what keeps this node from what its pools have left: strict_affinity | block_limit | auto_allocate
+    )
     forbidden: int = 0  # addresses that are left in all its pools and are not for this node
     blocks_on_node: int = -1  # blocks affine to this node, of all pools; -1 when not counted
     block_limit: int = -1  # how many it may have

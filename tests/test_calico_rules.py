@@ -151,6 +151,16 @@ def waits(*more: Fact) -> Diagnosis:
     return diagnose([*change(healthy(), Endpoint, {"name": DB[0]}, **young), USAGE, *more])
 
 
+@pytest.mark.parametrize(("blocks", "said"), [(0, "no block of its own"), (1, "1 full block"), (3, "3 full blocks")])
+def test_a_node_that_takes_no_block_by_itself_is_not_told_to_add_a_pool(blocks: int, said: str) -> None:
+    about = {"forbids": "auto_allocate", "forbidden": 65344, "blocks_on_node": blocks, "strict_affinity": True}
+    young = {"address": "", "addresses": (), "phase": "Pending", "ready": False, "starting": True}
+    waiting = change(healthy(), Endpoint, {"name": DB[0]}, **young)
+    cause = only(diagnose([*waiting, *change([USAGE], PoolUsage, {}, **about)]))
+    assert cause.rule == "block_limit_reached" and "set autoAllocateBlocks to true" in cause.remedy
+    assert f"which has {said} and takes no other by itself (autoAllocateBlocks is off); the 65344 addr" in cause.text
+
+
 def aged(seconds: int) -> LeakedAddresses:
     return LeakedAddresses(
         pool="small", node="node-b", count=61, examined=63, oldest_s=seconds, examples=LEAKED.examples

@@ -97,7 +97,6 @@ def test_a_node_gets_an_address_where_we_say_it_would(allocator: Allocator, node
 @given(allocators(), st.sampled_from(NODES))
 def test_the_rules_accuse_no_pool_that_gives_an_address(allocator: Allocator, node: str) -> None:
     """What the failure modes rest on: `exhausted` of all pools, and what alone forbids what is left."""
-    allocator.auto_allocate = True
     found = ipam.together(used(allocator, node))
     try:
         allocator.assign(node)

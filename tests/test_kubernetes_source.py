@@ -532,6 +532,14 @@ async def test_a_node_with_as_many_full_blocks_as_it_may_have(tmp_path: Path) ->
     assert (borrower.blocks_on_node, borrower.block_limit) == (0, 20)
 
 
+async def test_a_node_that_takes_no_block_by_itself_lacks_an_address_once_its_own_are_full(tmp_path: Path) -> None:
+    settings = {"autoAllocateBlocks": False, "strictAffinity": True}
+    (own,) = await usage(tmp_path, HEALTHY, "node-a", **settings)
+    assert (own.exhausted, own.forbids) == (False, "")
+    (without,) = await usage(tmp_path, "v3.32.1/exhaustion/2-pods-borrowed", "node-c", **settings)
+    assert (without.exhausted, without.forbids, without.forbidden) == (True, "auto_allocate", 121)
+
+
 def full_block(cidr: str, node: str) -> Object:
     return {"cidr": cidr, "affinity": f"host:{node}", "allocations": [0] * 64, "attributes": [{}], "unallocated": []}
 

@@ -247,16 +247,19 @@ def used_by(room: Room, node: str, own: int, limits: Limits) -> PoolUsage:
     lendable = room.lendable.total() - room.lendable[node]
     empty = room.empty.total() - room.empty[node]
     reclaimable = empty if since(limits.version, RECLAIMS_SINCE, unknown=True) else 0
-    claimable = limits.auto_allocate and bool(room.claimable or reclaimable)
+    takes = room.claimable or reclaimable
     forbids = ""
     if not here and own >= limits.block_limit:  # then Calico does not even try to borrow
         exhausted = True
-        forbids = "block_limit" if claimable or lendable else ""
-    elif not here and not claimable and limits.strict_affinity:
+        forbids = "block_limit" if takes or lendable else ""
+    elif not here and not limits.auto_allocate:  # nor then
+        exhausted = True
+        forbids = "auto_allocate" if takes or lendable else ""
+    elif not here and not takes and limits.strict_affinity:
         exhausted = True
         forbids = "strict_affinity" if lendable else ""
     else:
-        exhausted = not (here or claimable or lendable)
+        exhausted = not (here or takes or lendable)
     slot = 1 << (ip_network(room.pool.cidr).max_prefixlen - room.pool.block_size)
     return PoolUsage(
         pool=room.pool.name,
@@ -273,7 +276,7 @@ def used_by(room: Room, node: str, own: int, limits: Limits) -> PoolUsage:
         strict_affinity=limits.strict_affinity,
         exhausted=exhausted,
         forbids=forbids,
-        forbidden=(lendable + room.claimable * slot * (forbids == "block_limit")) if forbids else 0,
+        forbidden=(lendable + room.claimable * slot * (forbids != "strict_affinity")) if forbids else 0,
         blocks_on_node=own,
         block_limit=limits.block_limit,
         cooling=room.cooling,
