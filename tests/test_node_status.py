@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -287,7 +288,7 @@ async def test_a_kubelet_that_is_silent_and_a_missing_calico_node_are_named(tmp_
     found = judged(recording, about)
     assert wrong(found) == {"node-b": ["node_not_ready"], "node-c": ["calico_node_missing"]}
     assert found["node-a"].calico == "v3.32.1"
-    assert found["node-b"].kubelet == "not known"
+    assert found["node-b"].kubelet == "silent"
 
 
 def calico_node(node: str, **environment: str) -> Object:
@@ -436,11 +437,12 @@ async def test_a_bird_that_does_not_run_breaks_what_its_routes_do_not_show(tmp_p
 
 
 async def test_where_no_probe_answers_a_calico_node_status_tells_of_the_sessions(tmp_path: Path) -> None:
-    by_api = {
+    now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    by_api: Object = {
         "metadata": {"name": "of-node-a"},
         "spec": {"node": "node-a", "classes": ["Agent", "BGP"], "updatePeriodSeconds": 10},
         "status": {
-            "lastUpdated": "2026-11-26T07:00:00Z",
+            "lastUpdated": now,
             "agent": {"birdV4": {"state": "Ready", "version": "v0.3.3+birdv1.6.8"}},
             "bgp": {
                 "peersV4": [
@@ -459,8 +461,56 @@ async def test_where_no_probe_answers_a_calico_node_status_tells_of_the_sessions
     found = judged_as(about, "node-a", [silent])
     assert found.mark == "cause"
     assert "the BGP session of node-a with 172.30.0.13 (node-c) is Idle." in sentences(found)
-    assert found.bgp[0].source == "CalicoNodeStatus, 2026-11-26T07:00:00Z"
+    assert found.bgp[0].source == f"CalicoNodeStatus, {now}"
     assert replies.bgp_cell(found.bgp) == "1/2"
+    by_api["status"]["lastUpdated"] = "2026-11-22T07:00:00Z"  # calico-node has written nothing since
+    about = scene(whole, [], [], blind, "crd.projectcalico.org/v1")
+    assert judged_as(about, "node-a", [silent]).bgp[0].running is None
+
+
+async def test_routers_may_know_what_no_route_of_its_own_leads_to(tmp_path: Path) -> None:
+    """A reflector's or a router's aggregate, or nothing but the default route: BGP has many right shapes."""
+    recording = changed(recorded(ALWAYS), (plain(),))
+    kernel = recording.nodes["node-a"]
+    kernel.routes = [one for one in kernel.routes if one.get("protocol") != "12" or one["type"] == "blackhole"]
+    peered = [RUNS, session("172.30.0.1", kind="global")]
+    default = await of_bgp(recording, tmp_path, peered, bgpconfigurations=OTHERS_OFF)
+    assert (default.mark, [one.weight for one in default.findings]) == ("healthy", ["note"])
+    assert replies.route_cell(default.routes) == "0/2 (2 by default)"
+    kernel.routes.append(
+        {"type": "unicast", "dst": "10.244.0.0/16", "gateway": "172.30.0.1", "dev": "eth0", "table": "main",
+         "protocol": "12", "scope": "global", "flags": []}
+    )  # fmt: skip
+    wider = await of_bgp(recording, tmp_path, peered, bgpconfigurations=OTHERS_OFF)
+    assert (wider.findings, wider.routes[0].met, wider.routes[0].by_wider) == ((), 2, 2)
+
+
+async def test_a_node_calico_is_not_meant_for_is_no_broken_one(tmp_path: Path) -> None:
+    """A virtual kubelet's: the DaemonSet passes it over."""
+    recording = recorded(ALWAYS)
+    virtual = {"metadata": {"name": "virtual"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+    blind: list[Blind] = []
+    async with cluster_of(recording, tmp_path) as cluster:
+        whole = await everything(cluster, READ, blind)
+    whole["nodes"] = [*(whole["nodes"] or ()), virtual]
+    agents = [calico_node(one) for one in recording.nodes]
+    about = scene(whole, agents, [], blind, "crd.projectcalico.org/v1")
+    found = judged(recording, about)
+    assert (wrong(found), found["virtual"].mark) == ({}, "unknown")
+    assert "Calico does not run on virtual" in sentences(found["virtual"])
+    assert {found[name].mark for name in recording.nodes} == {"healthy"}
+
+
+async def test_linux_nodes_beside_a_windows_node_are_judged_by_themselves(tmp_path: Path) -> None:
+    recording = recorded(ALWAYS)
+    resource(recording, "Node", "node-c")["metadata"].setdefault("labels", {})["kubernetes.io/os"] = "windows"
+    about = await scene_of(recording, tmp_path)
+    dark = Blind(node="node-c", look="probe", reason="a Windows node has no probe")
+    found = judged(recording, about, node_c=[dark])
+    assert {name: one.mark for name, one in found.items()} == {
+        "node-a": "healthy", "node-b": "healthy", "node-c": "unknown",
+    }  # fmt: skip
+    assert "some routes of node-a are not judged: a node is a Windows node." in sentences(found["node-a"])
 
 
 # ---- as calicoctl says it
@@ -565,7 +615,7 @@ def test_of_thousands_the_table_shows_what_is_wrong_and_counts_the_rest() -> Non
         "and 5000 nodes that are ok (all of them: -o json|csv)",
     ]
     assert len(replies.rows(found)) == 5304
-    assert len(replies.data(found, [], "test")["nodes"]) == 5303
+    assert len(replies.data(found, [], "test", "")["nodes"]) == 5303
     drawn = nodes_picture.picture(found, "test")
     assert drawn.count("<circle") == nodes_picture.CARDS + nodes_picture.TILES
     assert f"{5303 - nodes_picture.CARDS - nodes_picture.TILES} more nodes" in drawn

@@ -18,6 +18,7 @@ from engine.deductions.leg import TUNNELS, encapsulation, next_hop, obstacle, ro
 from engine.ends import pod_side
 from engine.prefix import host
 from facts import Allocation, AskedRoute, CalicoNode, CalicoSettings, Endpoint, Flow, Pool, Side
+from facts.flow import TUNNEL_DEVICES
 
 Object = Mapping[str, Any]
 Address = IPv4Address | IPv6Address
@@ -25,6 +26,7 @@ Network = IPv4Network | IPv6Network
 
 BGP_WRITES = ("bird", "both")  # route owners
 UNSPECIFIED = {4: "0.0.0.0", 6: "::"}
+VXLAN = (TUNNEL_DEVICES["vxlan", 4], TUNNEL_DEVICES["vxlan", 6])
 OBSTACLE = "obstacle "
 OF_TUNNELS = "TunnelAddress"  # how the types of such allocations end
 
@@ -156,6 +158,7 @@ class Expectations:
         self._places = places
         self._theirs = [side("target", nodes[place.node], place) for place in places]
         self._characters = [_of_place(nodes[place.node], place) for place in places]
+        self._modes = {place.prefix: place.pool.vxlan_mode for place in places if place.pool}
         self._own: dict[str, list[int]] = {}
         for number, place in enumerate(places):
             self._own.setdefault(place.node, []).append(number)
@@ -173,12 +176,16 @@ class Expectations:
             routes += sort.routes[sort.begins[start] : sort.begins[number]]
             start = number + 1
         routes += sort.routes[sort.begins[start] :] if node.address else ()
+        if not node.tunnel_address:
+            routes = [one for one in routes if not self._by_vxlan(one)]
         counted = sort.counted - Counter(word for one in of_own for word in one.words)
         tunnels = {
             device: place
             for device, places in sort.tunnels.items()
             if (place := next((one for one in places if one.node != name), None))
         }
+        if not own and not node.tunnel_address:  # no pool selects it, and no pod of it waits for a tunnel
+            tunnels.pop(TUNNEL_DEVICES["vxlan", node.family], None)
         return Wanted(
             routes=tuple(routes),
             to_any=counted["any"] if node.address else 0,
@@ -192,6 +199,12 @@ class Expectations:
                 if one.startswith(OBSTACLE) and not (one == f"{OBSTACLE}subnet" and node.address)
             ),
         )
+
+    def _by_vxlan(self, route: AskedRoute) -> bool:
+        """Is it one that Felix writes only where the node itself has a tunnel's address?"""
+        if route.prefix not in self._modes:
+            return False
+        return self._modes[route.prefix] != "Never" and bool(route.next_hop or route.device in VXLAN)
 
     def _incoming(self, name: str) -> dict[str, Target]:
         """Device by which nodes send to this one's pods -> one that does."""

@@ -124,7 +124,7 @@ def judge(node: Node, expected: Mapping[int, Wanted], seen: Sequence[Fact], comm
         bgp=tuple(sessions),
         tunnels=tuple(tunnels),
         routes=tuple(routes),
-        kernel=machine.kernel if machine else "",
+        kernel=machine.kernel if machine else node.kernel,
         uptime_s=machine.uptime_s if machine else -1,
         findings=tuple(sorted(findings, key=lambda one: (WRONG, UNSEEN, NOTE).index(one.weight))),
     )
@@ -145,7 +145,11 @@ def _of_kubernetes(node: Node, calico: CalicoNode) -> list[Finding]:
     found = []
     nobody = Endpoint(name="", kind="pod", node=node.name)
     found += _judged(node_not_ready, endpoint=nobody, node=calico)
-    if node.agent:
+    if node.agent and not node.agent.pod.name and not any(one.address for one in node.families.values()):
+        text = say("Calico does not run on {node}: it has neither a calico-node pod nor an address of Calico's.",
+                   node=node.name)  # fmt: skip
+        found.append(finding(UNSEEN, text))
+    elif node.agent:
         found += _judged(calico_node_missing, agent=node.agent.pod)
     return found
 
@@ -322,8 +326,9 @@ def _routes(
     if node.unjudged is not None:
         findings.append(finding(UNSEEN, node.unjudged))
     for reason in wanted.obstacles:
-        findings.append(finding(UNSEEN, say("some routes of {node} are not judged: {why}.", node=node.name,
-                                             why=OBSTACLES.get(reason, reason))))  # fmt: skip
+        text = say("some routes of {node} are not judged: {why}.", node=node.name, why=OBSTACLES.get(reason, reason))
+        elsewhere = reason == "windows" and calico.system != "windows"  # told of that node
+        findings.append(finding(NOTE if elsewhere else UNSEEN, text))
     if table.local:
         text = say(
             "{node} has own pods at {count} {family} addresses that IPAM holds for other nodes: see `ipam check`.",

@@ -85,7 +85,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     mark: str  # "healthy" | "cause" | "unknown"
     probe: str = ""  # version of its probe; "" where it does not say or did not answer
     answered: bool = False
-    kubelet: str = ""  # "ready", "not ready", "not known"
+    kubelet: str = ""  # "ready" | "not ready" | "silent" | "not known"
     addresses: tuple[str, ...] = ()
     agent: str = ""  # calico-node pod, namespace/name
     agent_ready: bool | None = None  # as the kubelet has it
@@ -131,6 +131,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     peers: Mapping[int, Peers] = {}
     agent: Agent | None = None
     ready: str = "not known"
+    kernel: str = ""  # as the kubelet has it
     status: Object | None = None  # its CalicoNodeStatus
 
 

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import difflib
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
@@ -60,6 +61,7 @@ READ = (
 AT_ONCE = 64  # nodes that are asked at the same time
 CHUNK = 2000  # routes of one ask: a probe takes 256 KiB
 AGAIN_S = 3.0  # then what looked wrong is looked at once more
+LATE_S = 60  # beside two of its periods, for the clocks of others
 REFLECTOR = "projectcalico.org/RouteReflectorClusterID"
 
 
@@ -111,7 +113,7 @@ def told(found: Sequence[Status], scene: Scene, *, detailed: bool, cluster: str)
         concludes=True,
         text=replies.text(found, detailed=detailed),
         notes=replies.notes(found, scene.findings, detailed=detailed),
-        data=replies.data(found, scene.findings, cluster),
+        data=replies.data(found, scene.findings, cluster, scene.common.settings.version),
         rows=replies.rows(found),
         picture=nodes_picture.picture(found, cluster),
         shows=nodes_picture.in_words(found),
@@ -257,7 +259,11 @@ def scene(
                      if one["metadata"]["name"] == "default"), {})  # fmt: skip
     mesh_on = spec.get("nodeToNodeMeshEnabled") is not False
     known = resources["bgpconfigurations"] is not None and resources["bgppeers"] is not None
-    statuses = {str((one.get("spec") or {}).get("node")): one for one in resources["caliconodestatuses"] or ()}
+    statuses = {
+        str((one.get("spec") or {}).get("node")): one
+        for one in resources["caliconodestatuses"] or ()
+        if _is_fresh(one, datetime.now(UTC))
+    }
     nodes = {}
     for name, one in objects.items():
         families = _families(name, calico, pools)
@@ -277,6 +283,7 @@ def scene(
             },
             agent=_agent(name, by_node) if by_node and agents is not None else None,
             ready=_ready(one),
+            kernel=str(((one.get("status") or {}).get("nodeInfo") or {}).get("kernelVersion") or ""),
             status=statuses.get(name),
         )  # fmt: skip
     owners = {node.address: name for family in calico.values() for name, node in family.items() if node.address}
@@ -416,6 +423,16 @@ def _checks_bird(pod: Object) -> bool:
     return any("bird-ready" in word for check in checks for word in (check.get("exec") or {}).get("command") or ())
 
 
+def _is_fresh(resource: Object, now: datetime) -> bool:
+    """Has calico-node written this CalicoNodeStatus of late? What a dead one wrote last would look well for ever."""
+    try:
+        written = datetime.fromisoformat(str((resource.get("status") or {}).get("lastUpdated") or ""))
+    except ValueError:
+        return False
+    period_s = int((resource.get("spec") or {}).get("updatePeriodSeconds") or 10)
+    return (now - written).total_seconds() < LATE_S + 2 * period_s
+
+
 def _version(pod: Object) -> str:
     """The tag of its calico-node image; "" where it has none but a digest."""
     containers = (pod.get("spec") or {}).get("containers") or ()
@@ -426,7 +443,7 @@ def _version(pod: Object) -> str:
 def _ready(node: Object) -> str:
     conditions = (node.get("status") or {}).get("conditions") or ()
     said = next((one.get("status") for one in conditions if one.get("type") == "Ready"), None)
-    return {"True": "ready", "False": "not ready"}.get(str(said), "not known")
+    return {"True": "ready", "False": "not ready", "Unknown": "silent"}.get(str(said), "not known")
 
 
 def _of_cluster(settings: CalicoSettings, typha: Sequence[Fact], blind: Sequence[Blind]) -> list[Finding]:

@@ -283,11 +283,13 @@ def _routes(one: Routes) -> str:
 # -- for programs
 
 
-def data(found: Sequence[Status], common: Sequence[Finding], cluster: str) -> dict[str, Any]:
+def data(found: Sequence[Status], common: Sequence[Finding], cluster: str, calico: str) -> dict[str, Any]:
+    """calico: its version as ClusterInformation has it."""
     counted = Counter(one.mark for one in found)
     return {
         "version": 1,
         "cluster": cluster,
+        "calico_version": calico,
         "summary": str(headline(found, common)),
         "counts": {STATES[mark]: counted[mark] for mark in ORDER},
         "cluster_findings": [_finding(one) for one in common],
