@@ -226,7 +226,8 @@ def _of_one_cluster(earlier: Earlier, now: Report) -> None:
 
 def _told(args: argparse.Namespace, looks: Looks, outcomes: Sequence[release.Outcome], cluster: str) -> Told:
     now = looks.now
-    unsure = bool(now.blind) or any(one.unsure for one in outcomes)
+    elsewhere = not now.allocations and bool(now.of("other_ipam"))
+    unsure = bool(now.blind) or elsewhere or any(one.unsure for one in outcomes)
     whole = text(now, show_all=args.show_all_ips, show_problems=args.show_problem_ips)
     return Told(
         headline=headline(looks),
@@ -235,7 +236,7 @@ def _told(args: argparse.Namespace, looks: Looks, outcomes: Sequence[release.Out
         data=data(looks, outcomes, cluster),
         rows=rows(now, show_all=args.show_all_ips),
         requests=tuple(one.request for one in outcomes if one.request),
-        mark="cause" if looks.sure() else "unknown" if now.problems or now.blind else "healthy",
+        mark="cause" if looks.sure() else "unknown" if now.problems or now.blind or elsewhere else "healthy",
         status=COULD_NOT_JUDGE if unsure else int(any(one.why for one in outcomes)),
     )
 
@@ -252,6 +253,8 @@ def headline(looks: Looks) -> str:
         return say("IPAM has problems: {kinds}.", kinds=joined(kinds))
     if now.blind:
         return say("Nothing wrong was found in IPAM, but not all of it could be read.")
+    if not count and now.of("other_ipam"):
+        return say("Calico's IPAM gives no pod of this cluster an address, so there is nothing to compare.")
     blocks = len(now.blocks)
     return say("{count} allocations in {blocks} blocks, and all of it belongs together.", count=count, blocks=blocks)
 

@@ -378,14 +378,24 @@ class _Look:
             for user in lasting:
                 if self.other_ipam:
                     strangers += user.kind == "pod"
-                elif user.kind == "pod" and _annotations(self.pods[user.name]).get(NOT_OF_IPAM):
-                    said = f"{address} in use by {user.label} is not of IPAM: the pod asked for it ({NOT_OF_IPAM})."
-                    self.remarks.append(Problem(kind="other_ipam", about=address, text=said, address=address))
+                elif user.kind == "pod" and (reason := self._not_of_ipam(self.pods[user.name])):
+                    text = f"{address} in use by {user.label} is not of Calico's IPAM: {reason}."
+                    self.remarks.append(Problem(kind="other_ipam", about=address, text=text, address=address))
                 else:
                     yield _unallocated(address, user, inside)
         if strangers:
             text = f"{strangers} pods have addresses Calico's IPAM did not give: it gives none here."
             self.remarks.append(Problem(kind="other_ipam", about="pods", text=text))
+
+    def _not_of_ipam(self, pod: Object) -> str:
+        """Why IPAM need not know of the pod's addresses, "" where it should."""
+        if _annotations(pod).get(NOT_OF_IPAM):
+            return f"the pod asked for it ({NOT_OF_IPAM})"
+        node = str(pod["spec"]["nodeName"])
+        written = _annotations(self.nodes[node]) if node in self.nodes else {}
+        if any(written.get(f"projectcalico.org/IPv{family}Address") for family in (4, 6)):
+            return ""
+        return f"no Calico runs on {node}"
 
     def _one_machine(self, address: str, users: Sequence[User]) -> bool:
         """A virtual machine that moves is two pods for a while."""
