@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +289,26 @@ async def test_a_kubelet_that_is_silent_and_a_missing_calico_node_are_named(tmp_
     assert wrong(found) == {"node-b": ["node_not_ready"], "node-c": ["calico_node_missing"]}
     assert found["node-a"].calico == "v3.32.1"
     assert found["node-b"].kubelet == "silent"
+
+
+async def test_a_calico_node_the_kubelet_has_had_unready_for_a_while_is_named(tmp_path: Path) -> None:
+    recording = recorded(ALWAYS)
+    pods = [calico_node(node) for node in recording.nodes]
+    for pod, ago_s in zip(pods, (600, 5, 0), strict=True):
+        since = (datetime.now(UTC) - timedelta(seconds=ago_s)).isoformat()
+        pod["status"]["conditions"] = [
+            {"type": "Ready", "status": "True" if ago_s == 0 else "False", "lastTransitionTime": since}
+        ]
+    blind: list[Blind] = []
+    async with cluster_of(recording, tmp_path) as cluster:
+        whole = await everything(cluster, READ, blind)
+    found = judged(recording, scene(whole, pods, [], blind, "crd.projectcalico.org/v1"))
+    assert {name: one.mark for name, one in found.items()} == {
+        "node-a": "cause", "node-b": "healthy", "node-c": "healthy",
+    }  # fmt: skip
+    assert "the kubelet says that kube-system/calico-node-node-a on node-a is not ready, for 60" in sentences(
+        found["node-a"]
+    )
 
 
 def calico_node(node: str, **environment: str) -> Object:

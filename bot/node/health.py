@@ -70,6 +70,7 @@ DEVICE_RULES = {
 }  # fmt: skip
 
 PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 12: "bird", 16: "dhcp", 80: "felix"}
+AGENT_REMEDY = say("See why with kubectl describe pod: its readiness check asks Felix and, where it runs, BIRD.")
 OBSTACLES = {
     "ebpf": say("Calico's eBPF programs carry the packets"),
     "windows": say("a node is a Windows node"),
@@ -151,6 +152,14 @@ def _of_kubernetes(node: Node, calico: CalicoNode) -> list[Finding]:
         found.append(finding(UNSEEN, text))
     elif node.agent:
         found += _judged(calico_node_missing, agent=node.agent.pod)
+        if node.agent.pod.running and node.agent.ready is False and not node.agent.starting:
+            text = say(
+                "the kubelet says that {pod} on {node} is not ready, for {seconds} s now.",
+                pod=node.agent.pod.name,
+                node=node.name,
+                seconds=node.agent.unready_s,
+            )
+            found.append(finding(WRONG, text, "", AGENT_REMEDY))
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from facts import Allocation, CalicoNode, CalicoPod, CalicoSettings, Text, listed, say
+from facts.service import SETTLED_S
 
 Object = Mapping[str, Any]
 
@@ -107,9 +108,15 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
 
     pod: CalicoPod
     ready: bool | None = None
+    unready_s: int = -1  # for how long the kubelet has it so
     version: str = ""
     bird_checked: bool = False  # the kubelet's readiness check asks for BIRD as well: it has a session
     health: bool = True  # False: its Felix is told to answer no health checks
+
+    @property
+    def starting(self) -> bool:
+        """Has it been unready for a moment only, or for nobody knows how long?"""
+        return self.unready_s < SETTLED_S
 
 
 class Peers(msgspec.Struct, frozen=True, kw_only=True):

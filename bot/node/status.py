@@ -260,9 +260,7 @@ def scene(
     mesh_on = spec.get("nodeToNodeMeshEnabled") is not False
     known = resources["bgpconfigurations"] is not None and resources["bgppeers"] is not None
     statuses = {
-        str((one.get("spec") or {}).get("node")): one
-        for one in resources["caliconodestatuses"] or ()
-        if _is_fresh(one, datetime.now(UTC))
+        str((one.get("spec") or {}).get("node")): one for one in resources["caliconodestatuses"] or () if _is_fresh(one)
     }
     nodes = {}
     for name, one in objects.items():
@@ -407,11 +405,14 @@ def _agent(name: str, by_node: Mapping[str, Sequence[Object]]) -> Agent:
     if not pods:
         return Agent(pod=told_so)
     pod = max(pods, key=describe.runs)
-    conditions = {one.get("type"): one.get("status") for one in (pod.get("status") or {}).get("conditions") or ()}
+    conditions = {one.get("type"): one for one in (pod.get("status") or {}).get("conditions") or ()}
+    condition: Object = conditions.get("Ready") or {}
+    ready = condition["status"] == "True" if "status" in condition else None
     health = upkeep.environment(pods).get("FELIX_HEALTHENABLED", "true").lower()
     return Agent(
         pod=told_so,
-        ready=conditions["Ready"] == "True" if "Ready" in conditions else None,
+        ready=ready,
+        unready_s=_seconds_since(str(condition.get("lastTransitionTime") or "")) if ready is False else -1,
         version=_version(pod),
         bird_checked=_checks_bird(pod),
         health=health in upkeep.YES,
@@ -423,14 +424,19 @@ def _checks_bird(pod: Object) -> bool:
     return any("bird-ready" in word for check in checks for word in (check.get("exec") or {}).get("command") or ())
 
 
-def _is_fresh(resource: Object, now: datetime) -> bool:
+def _is_fresh(resource: Object) -> bool:
     """Has calico-node written this CalicoNodeStatus of late? What a dead one wrote last would look well for ever."""
-    try:
-        written = datetime.fromisoformat(str((resource.get("status") or {}).get("lastUpdated") or ""))
-    except ValueError:
-        return False
+    age_s = _seconds_since(str((resource.get("status") or {}).get("lastUpdated") or ""))
     period_s = int((resource.get("spec") or {}).get("updatePeriodSeconds") or 10)
-    return (now - written).total_seconds() < LATE_S + 2 * period_s
+    return 0 <= age_s < LATE_S + 2 * period_s
+
+
+def _seconds_since(time: str) -> int:
+    """-1 for what is no time."""
+    try:
+        return max(round((datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()), 0)
+    except (ValueError, TypeError):
+        return -1
 
 
 def _version(pod: Object) -> str:
