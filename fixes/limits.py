@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
-from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
 from fixes.request import CAPTURE, ENDS, FixRequest, Person, moment, stamp
@@ -80,7 +80,6 @@ class Switch:
 
     def __init__(self, store: FixStore) -> None:
         self._store = store
-        self._core = client.CoreV1Api(store.api)
 
     async def read(self) -> Limits:
         found = await self._read()
@@ -124,10 +123,10 @@ class Switch:
         """These into the data of what was read; False when somebody else wrote meanwhile."""
         if found is None:
             body: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME}, "data": data}
-            call = self._core.create_namespaced_config_map(self._store.namespace, body, **_patience())
+            call = self._call("POST", body=body)
         else:
             body = {**found, "data": {**(found.get("data") or {}), **data}}
-            call = self._core.replace_namespaced_config_map(NAME, self._store.namespace, body, **_patience())
+            call = self._call("PUT", NAME, body=body)
         try:
             await call
         except ApiException as error:
@@ -141,15 +140,23 @@ class Switch:
     async def _read(self) -> dict[str, Any] | None:
         """As plain data; None where there is none."""
         try:
-            found = await self._core.read_namespaced_config_map(NAME, self._store.namespace, **_patience())
+            return await self._call("GET", NAME)
         except ApiException as error:
             if error.status == 404:
                 return None
             raise _failed(error) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(error) from None
-        plain: dict[str, Any] = self._store.api.sanitize_for_serialization(found)
-        return plain
+
+    async def _call(self, method: str, *name: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Without the client's CoreV1Api, whose models take a second of a processor to load. Raises as it does."""
+        api = self._store.api
+        path = "/".join(("/api/v1/namespaces", quote(self._store.namespace, safe=""), "configmaps", *name))
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        asked = await api.param_serialize(method, path, header_params=headers, body=body, auth_settings=["BearerToken"])
+        answer = await api.call_api(*asked, _request_timeout=CALL_TIMEOUT_S)
+        await answer.read()
+        return cast("dict[str, Any]", api.response_deserialize(answer, {"2XX": "object"}).data)
 
 
 def limits(data: Mapping[str, str]) -> Limits:
@@ -218,7 +225,3 @@ def _unreachable(error: Exception) -> StoreError:
         f"The API server cannot be reached ({error or type(error).__name__}), so nobody knows whether fixes are on, "
         "and nothing is done. Check the kubeconfig and the network, then try again."
     )
-
-
-def _patience() -> dict[str, float]:
-    return {"_request_timeout": CALL_TIMEOUT_S}

@@ -27,7 +27,7 @@ from lab import client, forkserver
 
 AS_PEOPLE_DO = client.launch
 ROOT = Path(__file__).resolve().parents[1]
-LOADED = ("lab.command", "lab.server", *forkserver.LOADED_WITH_FIXERS, "kubernetes.aio.client.api.core_v1_api")
+LOADED = ("lab.command", "lab.server", *forkserver.LOADED_WITH_FIXERS)
 
 
 class Forked:
