@@ -8,9 +8,9 @@ from facts import LeakedAddresses, PoolUsage, Text
     title="Addresses have leaked",
     severity="warns",
     remedy="kube-controllers frees them by itself, its leakGracePeriod (15 minutes where it is not set) after it first "
-    "saw them. By hand: two reports some minutes apart (`calicoctl ipam check -o FILE`), the second while the "
-    "datastore is locked (`calicoctl datastore migrate lock`, later `unlock`), then `calicoctl ipam release "
-    "--from-report=FILE --from-report=FILE`. Never where nodes have IPv6 tunnels: it takes their addresses for leaked. "
+    "saw them. By hand: `calico-why ipam check --watch`, whose looks are as far apart, then `calico-why ipam check "
+    "--release` with those somebody has looked at; each is a request that is approved. Not with calicoctl where nodes "
+    "have IPv6 tunnels: it takes their addresses for leaked. "
     "Those that are named here are proposed for release, one by one, where no node has a route to them; the rest when "
     "the pool is full again.",
     fix="release_ip",
