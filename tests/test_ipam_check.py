@@ -18,16 +18,19 @@ from bot import leaks
 from bot.errors import UserError
 from bot.ipam import check, release
 from bot.ipam.report import Problem, Report, report, settled
+from bot.second_look import second_look
 from bot.sources.kubernetes import CLASSIC
 from bot.sources.names import affinity_name, block_name
 from facts import Blind
 from fixes.kinds.release_ip import nodes_asked
+from fixes.request import Phase
 from lab.drawing import invented
 from lab.errors import LabError
 from lab.sketch import Sketch
 from lab.variants import VARIANTS, chosen
 from tests import recorded_calicoctl
 from tests.calico_allocator import empty_block
+from tests.fix_samples import a_request
 from tests.ipam_states import state_of
 from tests.recorded_kernel import Recording
 from tests.recorded_states import recorded, resource
@@ -938,6 +941,20 @@ def test_what_calicoctl_would_have_done_is_told() -> None:
     assert "it looks at block 10.245.0.64/28 alone, and 10.245.0.64/26 holds it" in would(
         "10.245.0.67", state_of(objects)
     )
+
+
+async def test_a_release_that_is_verified_is_told_without_asking_for_a_way() -> None:
+    async def why(words: Any, **_: Any) -> Any:
+        raise AssertionError(f"{words} is no question about two pods")
+
+    done = a_request(Phase.VERIFIED)
+    done = msgspec.structs.replace(
+        done, spec=msgspec.structs.replace(done.spec, question="ipam release --ip 10.245.0.67")
+    )
+    done = msgspec.structs.replace(
+        done, status=msgspec.structs.replace(done.status, message="10.245.0.67 is free now.")
+    )
+    assert await second_look(why)(done) == ("healthy", "verified: 10.245.0.67 is free now.")
 
 
 # -- words -----------------------------------------------------------------------------------------------------------
