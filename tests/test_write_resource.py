@@ -320,6 +320,33 @@ async def test_an_address_that_is_taken_meanwhile_keeps_the_pool(classic: Scene)
     )
 
 
+# ---- what it reaches
+
+
+async def test_a_staged_kubernetes_policy_says_whom_it_is_about(scene: Scene) -> None:
+    staged = """\
+apiVersion: projectcalico.org/v3
+kind: StagedKubernetesNetworkPolicy
+metadata: {name: deny, namespace: default}
+spec:
+  podSelector: {matchExpressions: [{key: app, operator: Exists}]}
+"""
+    request = await scene.asked("apply", text=staged)
+    labelled = [one for one in scene.cluster.objects.list("pods", namespace="default")
+                if "app" in (one["metadata"].get("labels") or {})]  # fmt: skip
+    assert f"It is about {len(labelled) or 'none'} of " in request.spec.blast_radius
+    assert request.spec.blast_radius.endswith("It is staged: nothing is enforced by it.")
+    request = await scene.asked("apply", text=staged.split("spec:")[0].replace("deny", "gone") +
+                                "spec: {stagedAction: Delete}\n")  # fmt: skip
+    assert request.spec.blast_radius.endswith("asked for: It is staged: nothing is enforced by it.")
+
+
+async def test_a_host_endpoint_of_no_node_reaches_nothing(scene: Scene) -> None:
+    host = "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: h}\nspec: "
+    request = await scene.asked("apply", text=host + "{node: node-z, interfaceName: eth0}\n")
+    assert "Nothing as long as there is no node node-z." in request.spec.blast_radius
+
+
 # ---- refused before anybody is asked
 
 
@@ -343,6 +370,10 @@ async def test_an_address_that_is_taken_meanwhile_keeps_the_pool(classic: Scene)
         ("create", DENY.replace("action: Allow", "action: Permit"), "'Permit' is not one of Allow, Deny"),
         ("create", DENY + "    destination: {ports: [80]}\n", "a rule with ports says the protocol"),
         ("create", DENY.replace("spec:\n", "spec:\n  tier: other\n"), "there is no tier other"),
+        ("create", DENY.replace("labels:", "lables:"), "metadata.lables: there is no such field; did you mean labels"),
+        ("create", DENY.replace("labels:", "namespace: shop\n  labels:"), "is a kind of no namespace"),
+        ("delete pod cart", "", "'pod' is Kubernetes' own; .*: kubectl get pod. What Calico makes of it: get work"),
+        ("get svc", "", "kubectl get service"),
         ("apply", "apiVersion: v1\nkind: Node\nmetadata: {name: node-a}\n", "kubectl edit node"),
         ("apply", "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: x}\n", "kubectl apply -f"),
         ("apply", f"{POOL}---\n{POOL}", "is written twice: resource 1 and resource 2"),

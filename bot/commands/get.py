@@ -18,7 +18,7 @@ DEFAULT = "default"  # namespace, where none is given
 
 def add_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", metavar="KIND", help="a kind in one of its names: ippool, ipp, ippools")
-    parser.add_argument("names", metavar="NAME", nargs="*", help="of these names only")
+    parser.add_argument("names", metavar="NAME", nargs="*", default=[], help="of these names only")
     parser.add_argument(
         "-n", dest="within", metavar="NAMESPACE", default="", help=f"of policies, sets and endpoints ({DEFAULT})"
     )

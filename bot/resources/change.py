@@ -224,7 +224,7 @@ async def _tried(calico: Calico, plural: str, raw: Object, found: Object, called
 async def _there(here: _Here, plural: str, name: str, namespace: str) -> Object:
     """The stored object of this name. Raises UserError with the nearest one."""
     if not namespaced(plural) and namespace:
-        raise UserError(f"A {kind_of(plural)} is of no namespace; leave -n out.")
+        raise UserError(f"{kind_of(plural)} is a kind of no namespace; leave -n out.")
     within = namespace or ("default" if namespaced(plural) else "")
     try:
         found = await find(here.calico, plural, name, within, here.version)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from bot.errors import UserError
 from bot.resources import yaml
 from bot.resources.names import ENDPOINTS, NODES, PROFILES, kind_of, namespaced, plural_of
+from fixes.resources.fields import unknown
 from fixes.resources.kinds import KINDS, V3, Object
 
 MOST = 20  # resources in one go: each is a request that a person reads
@@ -35,6 +36,12 @@ NEVER = {
     PROFILES: "A profile is made of a namespace or a service account. Change their labels: kubectl label namespace "
     "NAME ...",
 }
+# What Kubernetes keeps of any object. Of it people write name, namespace, labels and annotations; the rest is read.
+METADATA = dict.fromkeys(
+    ("name", "namespace", "labels", "annotations", "uid", "resourceVersion", "creationTimestamp", "generation",
+     "generateName", "selfLink", "ownerReferences", "finalizers", "managedFields", "deletionTimestamp",
+     "deletionGracePeriodSeconds")
+)  # fmt: skip
 _LINK = re.compile(r"<(?:https?|mailto):[^|>\s]*\|([^>\s]*)>|<((?:https?)://[^|>\s]*)>")
 _QUOTES = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "\u00a0": " "})
 
@@ -127,7 +134,12 @@ def _resource(document: object, namespace: str, place: str) -> Wanted:
         raise UserError(f"{where}metadata: has to be given, with a name.")
     if more := sorted(set(document) - {"apiVersion", "kind", "metadata", "spec", "status"}):
         raise UserError(f"{where}{more[0]}: a resource has apiVersion, kind, metadata and spec only.")
+    for name in metadata:
+        if name not in METADATA:
+            raise UserError(where + unknown(str(name), METADATA, "metadata"))
     metadata = dict(metadata)
+    if not namespaced(plural) and metadata.get("namespace"):
+        raise UserError(f"{where}{kind_of(plural)} is a kind of no namespace; leave metadata.namespace out.")
     if namespaced(plural) and not metadata.get("namespace"):
         metadata["namespace"] = namespace or "default"
     elif namespaced(plural) and namespace and metadata["namespace"] != namespace:

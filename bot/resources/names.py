@@ -44,6 +44,20 @@ SHORT = {
     ENDPOINTS: ("workloadendpoint", "wep", "weps"),
     PROFILES: ("profile", "pro", "pros"),
 }
+# Kubernetes' own kinds that people ask for here, and what shows them of Calico's.
+OF_KUBERNETES = {
+    "pod": "workloadendpoints",
+    "service": "",
+    "namespace": "profiles",
+    "serviceaccount": "profiles",
+    "deployment": "",
+    "daemonset": "",
+    "endpointslice": "",
+    "event": "",
+    "customresourcedefinition": "",
+}
+_SHORT_OF_KUBERNETES = {"po": "pod", "svc": "service", "ns": "namespace", "sa": "serviceaccount", "ev": "event",
+                        "deploy": "deployment", "ds": "daemonset", "crd": "customresourcedefinition"}  # fmt: skip
 _PLURALS = {word: plural for plural, words in SHORT.items() for word in (plural, *words)}
 
 
@@ -52,6 +66,11 @@ def plural_of(word: str) -> str:
     said = word.lower()
     if found := _PLURALS.get(said) or _PLURALS.get(said.partition(".")[0]):
         return found
+    short = _SHORT_OF_KUBERNETES.get(said, said.removesuffix("s"))
+    if short in OF_KUBERNETES:
+        like = OF_KUBERNETES[short]
+        also = f" What Calico makes of it: get {like}" if like else ""
+        raise UserError(f"{word!r} is Kubernetes' own; kubectl shows and changes it: kubectl get {short}.{also}")
     near = difflib.get_close_matches(said, _PLURALS, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(sorted(SHORT))}."
     shown = word if len(word) <= 40 else word[:39] + "…"

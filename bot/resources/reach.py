@@ -9,10 +9,13 @@ from typing import NamedTuple
 
 from bot.resources import core
 from bot.sources.describe import selects
+from facts import policy_kinds
 from facts.selector import SelectorError, matches
 from fixes.beside import used
 from fixes.resources.form import shown
 from fixes.resources.kinds import TIERED, Object
+
+OF_KUBERNETES = "stagedkubernetesnetworkpolicies"
 
 SHOWN = 4  # names in one sentence
 LONGEST = 1000  # characters, the request's
@@ -31,7 +34,7 @@ class World(NamedTuple):
 
 NEEDS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(TIERED, ("pods", "namespaces", "serviceaccounts", "hostendpoints")),
-    "stagedkubernetesnetworkpolicies": ("pods", "namespaces", "serviceaccounts", "hostendpoints"),
+    OF_KUBERNETES: ("pods", "namespaces", "serviceaccounts", "hostendpoints"),
     "ippools": ("nodes", "ipamblocks"),
     "felixconfigurations": ("nodes",),
     "bgpconfigurations": ("nodes",),
@@ -83,7 +86,11 @@ def selected(policy: Object, world: World) -> tuple[list[str], list[str]] | None
 
 
 def _policy(plural: str, after: Object | None, states: Sequence[Object], world: World) -> list[str]:
-    staged = "staged" in plural
+    staged = "It is staged: nothing is enforced by it."
+    if any(one["spec"].get("stagedAction") == "Delete" for one in states):
+        return [staged]  # it says whose end is tried, and selects nobody itself
+    if plural == OF_KUBERNETES:
+        states = [_in_words_of_calico(one) for one in states]
     found = [one for one in (selected(each, world) for each in states) if one is not None]
     if len(found) < len(states):
         told = ["Which endpoints it selects could not be counted."]
@@ -93,8 +100,8 @@ def _policy(plural: str, after: Object | None, states: Sequence[Object], world: 
         every = sum(core.endpoint(one) is not None for one in world.pods or ())
         also = f" and {_counted(hosts, 'host endpoint')}" if hosts else ""
         told = [f"It is about {_counted(pods, 'pod', every)}{also}."]
-    if staged:
-        return [*told, "It is staged: nothing is enforced by it."]
+    if "staged" in plural:
+        return [*told, staged]
     if after is None:
         return [*told, "What it allowed, and what it denied, is up to the other policies then."]
     spec = after["spec"]
@@ -103,6 +110,14 @@ def _policy(plural: str, after: Object | None, states: Sequence[Object], world: 
         if kind in types and not any(rule.get("action") in ("Allow", "Pass") for rule in spec.get(rules) or ()):
             told.append(f"It lets nothing {way}: what no policy before it allows is dropped there.")
     return told
+
+
+def _in_words_of_calico(policy: Object) -> Object:
+    try:
+        found = policy_kinds.kubernetes(policy, staged=True)
+    except (KeyError, TypeError):
+        found = None
+    return {**policy, "spec": {"selector": found.selector if found else "!all()"}}
 
 
 def _pool(plural: str, after: Object | None, states: Sequence[Object], world: World) -> list[str]:
@@ -161,7 +176,10 @@ def _bgp(plural: str, after: Object | None, states: Sequence[Object], world: Wor
 
 def _host(plural: str, after: Object | None, states: Sequence[Object], world: World) -> list[str]:
     spec = states[0]["spec"]
-    which = f"{spec.get('interfaceName') or ', '.join(spec.get('expectedIPs') or ())} of node {spec.get('node')}"
+    node = str(spec.get("node"))
+    which = f"{spec.get('interfaceName') or ', '.join(spec.get('expectedIPs') or ())} of node {node}"
+    if world.nodes is not None and node not in [str(one["metadata"]["name"]) for one in world.nodes]:
+        return [f"Nothing as long as there is no node {node}."]
     if after is None:
         return [f"What policies say of {which} is not enforced any more."]
     return [
@@ -186,7 +204,7 @@ def _anything(plural: str, after: Object | None, states: Sequence[Object], world
 
 
 _SENTENCES = {
-    **dict.fromkeys(TIERED, _policy),
+    **dict.fromkeys((*TIERED, OF_KUBERNETES), _policy),
     "ippools": _pool,
     "felixconfigurations": _felix,
     "bgpconfigurations": _bgp,

@@ -58,11 +58,31 @@ _GLOBAL: Mapping[str, Any] = {
     "applyOnForward": BOOL,
 }
 _STAGED = {"stagedAction": STR}
+_BY_LABELS = {"matchLabels": MAP, "matchExpressions": [{"key": STR, "operator": STR, "values": [STR]}]}
+_PEER = {
+    "podSelector": _BY_LABELS,
+    "namespaceSelector": _BY_LABELS,
+    "ipBlock": {"cidr": STR, "except": [STR]},
+}  # of a Kubernetes policy
+_TO_PORT = {"protocol": STR, "port": INT_OR_STR, "endPort": INT}
 _CIDRS = [{"cidr": STR}]
+_ROUTES = {
+    "action": STR,
+    "matchOperator": STR,
+    "cidr": STR,
+    "prefixLength": {"min": INT, "max": INT},
+    "source": STR,
+    "interface": STR,
+    "peerType": STR,
+    "priority": INT,
+    "communities": ANY,
+    "asPathPrefix": ANY,
+    "operations": ANY,
+}
 _PASSWORD = {"secretKeyRef": {"name": STR, "key": STR, "optional": BOOL}}
 _PERIOD = {"reconcilerPeriod": DURATION}
 
-# The fields of `spec`, by plural. A kind that is not here has too many, and more with every version.
+# The fields of `spec`, by plural. Felix's are below: it has too many, and more with every version.
 SPEC: Mapping[str, Mapping[str, Any]] = {
     "ippools": {
         "cidr": STR,
@@ -91,9 +111,9 @@ SPEC: Mapping[str, Mapping[str, Any]] = {
     "stagedglobalnetworkpolicies": {**_GLOBAL, **_STAGED},
     "stagedkubernetesnetworkpolicies": {
         **_STAGED,
-        "podSelector": ANY,
-        "ingress": ANY,
-        "egress": ANY,
+        "podSelector": _BY_LABELS,
+        "ingress": [{"from": [_PEER], "ports": [_TO_PORT]}],
+        "egress": [{"to": [_PEER], "ports": [_TO_PORT]}],
         "policyTypes": [STR],
     },
     "networksets": {"nets": [STR]},
@@ -151,6 +171,7 @@ SPEC: Mapping[str, Mapping[str, Any]] = {
         "localWorkloadSelector": STR,
         "reversePeering": STR,
     },
+    "bgpfilters": {name: [_ROUTES] for name in ("exportV4", "importV4", "exportV6", "importV6")},
     "caliconodestatuses": {"node": STR, "classes": [STR], "updatePeriodSeconds": INT},
     "kubecontrollersconfigurations": {
         "logSeverityScreen": STR,
@@ -188,16 +209,70 @@ SPEC: Mapping[str, Mapping[str, Any]] = {
     },
 }
 _TIMES = re.compile(r"(Interval|Timeout|Delay|Period|KeepAlive)$")  # how Felix's fields end that are durations
+_HOST_PORTS = [{"net": STR, "port": INT, "protocol": STR}]
+_TABLES = {"min": INT, "max": INT}
+_FELIX_NAMES = {
+    BOOL: """
+        allowIPIPPacketsFromWorkloads allowVXLANPacketsFromWorkloads bpfConnectTimeLoadBalancingEnabled
+        bpfDisableUnprivileged bpfEnabled bpfHostConntrackBypass bpfKubeProxyEndpointSlicesEnabled
+        bpfKubeProxyIptablesCleanupEnabled bpfPolicyDebugEnabled debugDisableLogDropping disableConntrackInvalidCheck
+        endpointReportingEnabled genericXDPEnabled healthEnabled ipipEnabled ipv6Support prometheusGoMetricsEnabled
+        prometheusMetricsEnabled prometheusProcessMetricsEnabled prometheusWireGuardMetricsEnabled removeExternalRoutes
+        routeSyncDisabled sidecarAccelerationEnabled usageReportingEnabled useInternalDataplaneDriver vxlanEnabled
+        wireguardEnabled wireguardEnabledV6 wireguardHostEncryptionEnabled wireguardThreadingEnabled xdpEnabled
+    """,
+    INT: """
+        bpfExtToServiceConnmark bpfMapSizeConntrack bpfMapSizeIPSets bpfMapSizeIfState bpfMapSizeNATAffinity
+        bpfMapSizeNATBackend bpfMapSizeNATFrontend bpfMapSizeRoute debugPort deviceRouteProtocol goGCThreshold
+        goMaxProcs goMemoryLimitMB healthPort ipipMTU iptablesMarkMask maxIpsetSize metadataPort nftablesMarkMask
+        prometheusMetricsPort vxlanMTU vxlanMTUV6 vxlanPort vxlanVNI wireguardListeningPort wireguardListeningPortV6
+        wireguardMTU wireguardMTUV6 wireguardRoutingRulePriority
+    """,
+    DURATION: """
+        bpfKubeProxyMinSyncPeriod dataplaneWatchdogTimeout debugSimulateCalcGraphHangAfter
+        debugSimulateDataplaneApplyDelay debugSimulateDataplaneHangAfter endpointReportingDelay
+        interfaceRefreshInterval ipsetsRefreshInterval iptablesLockProbeInterval iptablesLockTimeout
+        iptablesPostWriteCheckInterval iptablesRefreshInterval netlinkTimeout nftablesRefreshInterval
+        reportingInterval reportingTTL routeRefreshInterval usageReportingInitialDelay usageReportingInterval
+        wireguardKeepAlive xdpRefreshInterval
+    """,
+    STR: """
+        awsSrcDstCheck bpfCTLBLogFilter bpfConnectTimeLoadBalancing bpfDataIfacePattern bpfDisableGROForIfaces
+        bpfEnforceRPF bpfExternalServiceMode bpfHostNetworkedNATWithoutCTLB bpfL3IfacePattern bpfLogLevel bpfProfiling
+        bpfRedirectToPeer chainInsertMode dataplaneDriver debugHost debugMemoryProfilePath defaultEndpointToHostAction
+        deviceRouteSourceAddress deviceRouteSourceAddressIPv6 endpointStatusPathPrefix featureDetectOverride
+        featureGates floatingIPs healthHost interfaceExclude interfacePrefix ipForwarding iptablesBackend
+        iptablesFilterAllowAction iptablesFilterDenyAction iptablesLockFilePath iptablesMangleAllowAction
+        iptablesNATOutgoingInterfaceFilter logDebugFilenameRegex logFilePath logPrefix logSeverityFile
+        logSeverityScreen logSeveritySys metadataAddr mtuIfacePattern natOutgoingAddress nftablesFilterAllowAction
+        nftablesFilterDenyAction nftablesFlowTableOffload nftablesMangleAllowAction nftablesMode openstackRegion
+        policySyncPathPrefix prometheusMetricsHost routeSource serviceLoopPrevention windowsManageFirewallRules
+        wireguardInterfaceName wireguardInterfaceNameV6 workloadSourceSpoofing
+    """,
+}
+# Felix has more with every version: only what nearly is one of these is refused as misspelt.
+FELIX: Mapping[str, Any] = {
+    "bpfDSROptoutCIDRs": [STR],
+    "bpfExcludeCIDRsFromNAT": [STR],
+    "bpfForceTrackPacketsFromIfaces": [STR],
+    "bpfLogFilters": MAP,
+    "bpfPSNATPorts": INT_OR_STR,
+    "externalNodesList": [STR],
+    "failsafeInboundHostPorts": _HOST_PORTS,
+    "failsafeOutboundHostPorts": _HOST_PORTS,
+    "healthTimeoutOverrides": [{"name": STR, "timeout": STR}],
+    "kubeNodePortRanges": [INT_OR_STR],
+    "natPortRange": INT_OR_STR,
+    "routeTableRange": _TABLES,
+    "routeTableRanges": [_TABLES],
+    **{name: kind for kind, names in _FELIX_NAMES.items() for name in names.split()},
+}
 
 
 def wrong(spec: Object, plural: str) -> list[str]:
     """What of this `spec` is no field of the kind, or not of its type, a sentence each."""
     if plural == "felixconfigurations":
-        return [
-            f"spec.{name}: {value!r} is not {DURATION}."
-            for name, value in spec.items()
-            if _TIMES.search(name) and not is_duration(value)
-        ]
+        return [one for name, value in spec.items() for one in _felix(str(name), value)]
     return list(_wrong(spec, SPEC[plural], "spec")) if plural in SPEC else []
 
 
@@ -208,9 +283,18 @@ def is_duration(value: object) -> bool:
 
 def unknown(name: str, known: Mapping[str, Any], path: str) -> str:
     """The sentence for a field that there is not, with the nearest that there is."""
-    near = difflib.get_close_matches(name, known, n=1) or [one for one in known if one.lower() == name.lower()]
+    near = [one for one in known if one.lower() == name.lower()] or difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else "."
     return f"{path}.{name}: there is no such field{hint}"
+
+
+def _felix(name: str, value: Any) -> Iterator[str]:
+    if name in FELIX:
+        yield from _wrong(value, FELIX[name], f"spec.{name}")
+    elif _TIMES.search(name):
+        yield from _wrong(value, DURATION, f"spec.{name}")
+    elif difflib.get_close_matches(name, FELIX, n=1, cutoff=0.9) or name.lower() in map(str.lower, FELIX):
+        yield unknown(name, FELIX, "spec")
 
 
 def _wrong(value: Any, wanted: Any, path: str) -> Iterator[str]:

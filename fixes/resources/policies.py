@@ -52,6 +52,71 @@ def of_policy(spec: Object, *, everywhere: bool) -> Iterator[str]:
             yield from _rule(rule, f"spec.{direction}[{number}]", direction, everywhere)
 
 
+def of_kubernetes(spec: Object) -> Iterator[str]:
+    """Of a staged policy in the words of Kubernetes."""
+    if (action := spec.get("stagedAction")) is not None and action not in STAGED:
+        yield f"spec.stagedAction: {action!r} is not one of {', '.join(STAGED)}."
+    if spec.get("stagedAction") == "Delete":
+        if more := sorted(set(spec) - {"stagedAction"}):
+            yield f"spec.{more[0]}: with the stagedAction Delete nothing else is said."
+        return
+    for one in spec.get("policyTypes") or ():
+        if one not in TYPES:
+            yield f"spec.policyTypes: {one!r} is not one of {', '.join(TYPES)}."
+    yield from _by_labels(spec.get("podSelector"), "spec.podSelector")
+    for direction, side in (("ingress", "from"), ("egress", "to")):
+        for number, rule in enumerate(spec.get(direction) or ()):
+            path = f"spec.{direction}[{number}]"
+            for index, peer in enumerate(rule.get(side) or ()):
+                yield from _peer(peer, f"{path}.{side}[{index}]")
+            for index, port in enumerate(rule.get("ports") or ()):
+                yield from _to_port(port, f"{path}.ports[{index}]")
+
+
+def _peer(peer: Object, path: str) -> Iterator[str]:
+    for field in ("podSelector", "namespaceSelector"):
+        yield from _by_labels(peer.get(field), f"{path}.{field}")
+    block = peer.get("ipBlock")
+    if not peer:
+        yield f"{path}: says nothing; leave it out for everybody."
+    if block is None:
+        return
+    if len(peer) > 1:
+        yield f"{path}.ipBlock: does not go with selectors."
+    for field, values in (("cidr", [block.get("cidr")]), ("except", block.get("except") or [])):
+        for one in values:
+            try:
+                ipaddress.ip_network(str(one), strict=False)
+            except ValueError:
+                yield f"{path}.ipBlock.{field}: {one!r} is not a network in CIDR form."
+
+
+def _to_port(port: Object, path: str) -> Iterator[str]:
+    if port.get("protocol") not in (None, "TCP", "UDP", "SCTP"):
+        yield f"{path}.protocol: {port['protocol']!r} is not one of TCP, UDP, SCTP."
+    low, high = port.get("port"), port.get("endPort")
+    if low is not None and (isinstance(low, str) or not 1 <= low <= 65535):
+        text = str(low)
+        if not isinstance(low, str) or not _PORT_NAME.fullmatch(text) or "--" in text or len(text) > 15:
+            yield f"{path}.port: {low!r} is neither a port nor the name of one."
+    if high is not None and not (isinstance(low, int) and low <= high <= 65535):
+        yield f"{path}.endPort: {high} does not end a range that begins with port."
+
+
+def _by_labels(selector: Object | None, path: str) -> Iterator[str]:
+    for number, one in enumerate((selector or {}).get("matchExpressions") or ()):
+        operator, values = one.get("operator"), one.get("values")
+        if operator not in ("In", "NotIn", "Exists", "DoesNotExist"):
+            yield (
+                f"{path}.matchExpressions[{number}].operator: {operator!r} is not one of In, NotIn, Exists, "
+                "DoesNotExist."
+            )
+        elif bool(values) != (operator in ("In", "NotIn")):
+            yield f"{path}.matchExpressions[{number}].values: go with In and NotIn, and with nothing else."
+        if not one.get("key"):
+            yield f"{path}.matchExpressions[{number}].key: has to be given."
+
+
 def _rule(rule: Object, path: str, direction: str, everywhere: bool) -> Iterator[str]:
     source, destination = rule.get("source") or {}, rule.get("destination") or {}
     if rule.get("action") not in ACTIONS:

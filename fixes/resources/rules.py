@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from facts.selector import SelectorError, parse
 from fixes.resources.form import DEFAULT, TIER, WELL_FORMED, tier_of
 from fixes.resources.kinds import KINDS, TIERED, Object
-from fixes.resources.policies import of_policy
+from fixes.resources.policies import of_kubernetes, of_policy
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -447,6 +447,10 @@ def _policy(found: Object) -> Iterator[str]:
     return of_policy(found["spec"], everywhere="Global" in str(found.get("kind")))
 
 
+def _of_kubernetes(found: Object) -> Iterator[str]:
+    return of_kubernetes(found["spec"])
+
+
 _SPECS: Mapping[str, Callable[[Object], Iterator[str]]] = {
     "ippools": _pool,
     "ipreservations": _reservation,
@@ -461,6 +465,7 @@ _SPECS: Mapping[str, Callable[[Object], Iterator[str]]] = {
     "bgpfilters": _filter,
     "felixconfigurations": _felix,
     "kubecontrollersconfigurations": _controllers,
+    "stagedkubernetesnetworkpolicies": _of_kubernetes,
     **dict.fromkeys(TIERED, _policy),
 }
 
