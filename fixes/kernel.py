@@ -26,7 +26,8 @@ from node_probe.netlink import (
 )
 
 NUD_STALE = 4  # linux/neighbour.h
-SYSCTL = Path("/proc/sys")
+# A container's own is read-only: there it is another door to the same, which follows the network of who reads.
+SYSCTL = Path(os.environ.get("CALICO_WHY_SYSCTL") or "/proc/sys")
 FELIX_S = 2.0
 
 

@@ -1,4 +1,4 @@
-"""The lab decides by RBAC as Kubernetes does; else an installation that may not do its work would look as if it might."""
+"""RBAC in the lab decides as in Kubernetes; else rights that do not suffice on a cluster would look as if they did."""
 
 from __future__ import annotations
 

@@ -1,0 +1,230 @@
+"""What is applied to a cluster: well-formed for each Kubernetes it is meant for, and with no power nobody showed to be
+needed. Nothing of it is run here: there is no Kubernetes on the machines that test it."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from node_probe.command import DEFAULT_PORT
+from tests import manifests
+from tests.manifests import DEPLOY, OVERLAYS
+
+ROOT = DEPLOY.parent
+# From the first that has the policies of fixes/admission.yaml to the newest whose schema the package has.
+VERSIONS = ("1.30", "1.32", "1.34", "1.37")
+WITH_FIXERS = [one for one in OVERLAYS if one != "restricted"]
+PROBE = {"NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE"}
+CAPABILITIES = {
+    "calico-why-bot/bot": set(),
+    "calico-why-cluster-fixer/fixer": set(),
+    "calico-why-node/probe": PROBE,
+    "calico-why-node/fixer": {"NET_ADMIN"},
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_each_object_is_what_this_kubernetes_knows(overlay: str, version: str) -> None:
+    for it in manifests.objects(overlay):
+        kubernetes_validate.validate(it, version, strict=True)
+
+
+def test_what_kubernetes_does_not_know_would_be_found() -> None:
+    bot = yaml.safe_load(yaml.safe_dump(manifests.one("socket-mode", "Deployment", "calico-why-bot")))
+    bot["spec"]["template"]["spec"]["hostNetwrok"] = True
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(bot, VERSIONS[0], strict=True)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_all_of_it_is_in_its_namespace_but_the_rights_on_calicos_pods(overlay: str) -> None:
+    elsewhere = {
+        (it["kind"], it["metadata"]["namespace"])
+        for it in manifests.objects(overlay)
+        if it["metadata"].get("namespace", "calico-why") != "calico-why"
+    }
+    assert {kind for kind, _ in elsewhere} == {"Role", "RoleBinding"}
+    assert len({namespace for _, namespace in elsewhere}) == 1
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_container_has_the_capabilities_that_were_shown_to_be_needed_and_no_other_power(overlay: str) -> None:
+    wanted = dict(CAPABILITIES)
+    if overlay == "restricted":
+        wanted = {"calico-why-bot/bot": set(), "calico-why-node/probe": PROBE - {"NET_ADMIN"}}
+    found = manifests.containers(overlay)
+    assert found.keys() == wanted.keys()
+    for name, container in found.items():
+        security = container["securityContext"]
+        assert security["capabilities"]["drop"] == ["ALL"], name
+        assert set(security["capabilities"].get("add") or ()) == wanted[name], name
+        assert security["readOnlyRootFilesystem"] is True and security["allowPrivilegeEscalation"] is False, name
+        assert not security.get("privileged") and "procMount" not in security, name
+        assert container["resources"]["requests"].keys() == {"cpu", "memory"}, name
+        assert "/tmp" in [mount["mountPath"] for mount in container["volumeMounts"]], name
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_pods_are_confined_and_in_their_nodes_network(overlay: str) -> None:
+    for it in manifests.objects(overlay):
+        if it["kind"] not in ("Deployment", "DaemonSet"):
+            continue
+        spec = it["spec"]["template"]["spec"]
+        security = spec["securityContext"]
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        # A resolver or a default route of the pods' network would be what is broken.
+        assert spec["hostNetwork"] is True and spec["dnsPolicy"] == "Default"
+        if it["kind"] == "Deployment":
+            assert security["runAsNonRoot"] is True and security["runAsUser"] == 65532 and not spec.get("hostPID")
+            assert spec["priorityClassName"] == "system-cluster-critical"
+        else:
+            assert spec["hostPID"] is True and spec["priorityClassName"] == "system-node-critical"
+            assert spec["tolerations"] == [{"operator": "Exists"}]
+        host = {volume["hostPath"]["path"] for volume in spec["volumes"] if "hostPath" in volume}
+        assert host <= ({"/proc/sys/net"} if it["kind"] == "DaemonSet" and overlay != "restricted" else set())
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_probe_has_no_token_and_the_fixer_one_that_names_its_node(overlay: str) -> None:
+    spec = manifests.pod(overlay, "DaemonSet", "calico-why-node")
+    assert spec["automountServiceAccountToken"] is False
+    tokens = {volume["name"] for volume in spec["volumes"] if "serviceAccountToken" in str(volume.get("projected"))}
+    mounted = {
+        container["name"]
+        for container in spec["containers"]
+        if tokens & {mount["name"] for mount in container["volumeMounts"]}
+    }
+    assert mounted == ({"fixer"} if overlay in WITH_FIXERS else set())
+    assert spec.get("serviceAccountName", "default") == ("calico-why-node-fixer" if mounted else "default")
+    for volume in spec["volumes"]:
+        for source in (volume.get("projected") or {}).get("sources", ()):
+            # Another audience than the API server's own is not let in.
+            assert "audience" not in source.get("serviceAccountToken", {})
+
+
+@pytest.mark.parametrize("overlay", WITH_FIXERS)
+def test_probe_and_fixer_share_no_volume(overlay: str) -> None:
+    spec = manifests.pod(overlay, "DaemonSet", "calico-why-node")
+    probe, fixer = [
+        {mount["name"] for mount in container["volumeMounts"]}
+        for container in sorted(spec["containers"], key=lambda one: one["name"], reverse=True)
+    ]
+    assert not probe & fixer
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_container_is_of_one_image_of_this_version(overlay: str) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    images = {container["image"] for container in manifests.containers(overlay).values()}
+    assert images == {f"calico-why:{'dev' if overlay == 'dev' else version}"}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_each_name_that_a_pod_needs_is_there_or_is_a_secret_that_the_docs_make(overlay: str) -> None:
+    made = {(it["kind"], it["metadata"]["name"]) for it in manifests.objects(overlay)}
+    wanted: set[tuple[str, str]] = set()
+    for it in manifests.objects(overlay):
+        if it["kind"] not in ("Deployment", "DaemonSet"):
+            continue
+        spec = it["spec"]["template"]["spec"]
+        if "serviceAccountName" in spec:
+            wanted.add(("ServiceAccount", spec["serviceAccountName"]))
+        wanted |= {("Secret", volume["secret"]["secretName"]) for volume in spec["volumes"] if "secret" in volume}
+        for container in spec["containers"]:
+            for source in container.get("envFrom") or ():
+                wanted |= {
+                    (kind, source[key]["name"])
+                    for kind, key in (("ConfigMap", "configMapRef"), ("Secret", "secretRef"))
+                    if key in source
+                }
+    bound = {
+        ("ServiceAccount", subject["name"])
+        for it in manifests.objects(overlay)
+        if it["kind"].endswith("Binding") and "subjects" in it
+        for subject in it["subjects"]
+    }
+    missing = (wanted | bound) - made
+    assert {kind for kind, _ in missing} == {"Secret"}
+    install = (ROOT / "docs" / "install.md").read_text()
+    assert all(name in install for _, name in missing)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_nothing_listens_but_the_probe_and_slacks_way_in(overlay: str) -> None:
+    ports = {
+        (name, port["containerPort"])
+        for name, container in manifests.containers(overlay).items()
+        for port in container.get("ports") or ()
+    }
+    slack = {("calico-why-bot/bot", 3000)} if overlay == "http" else set()
+    assert ports == {("calico-why-node/probe", int(DEFAULT_PORT)), *slack}
+
+
+def test_replicas_of_the_bot_are_kept_apart_and_one_is_always_left() -> None:
+    bot = manifests.one("socket-mode", "Deployment", "calico-why-bot")["spec"]
+    (apart,) = bot["template"]["spec"]["topologySpreadConstraints"]
+    budget = manifests.one("socket-mode", "PodDisruptionBudget", "calico-why-bot")["spec"]
+    assert bot["replicas"] == 2 and bot["strategy"]["rollingUpdate"]["maxUnavailable"] == 1
+    assert (apart["topologyKey"], apart["whenUnsatisfiable"]) == ("kubernetes.io/hostname", "DoNotSchedule")
+    assert budget["minAvailable"] == 1
+    labels = bot["template"]["metadata"]["labels"]
+    assert bot["selector"]["matchLabels"] == budget["selector"]["matchLabels"] == labels
+    assert apart["labelSelector"]["matchLabels"] == labels
+
+
+def test_switch_and_lease_have_no_fields_that_applying_again_would_put_back() -> None:
+    for kind, name in (("ConfigMap", "calico-why-fixes"), ("Lease", "calico-why-fixer")):
+        assert manifests.one("socket-mode", kind, name).keys() == {"apiVersion", "kind", "metadata"}
+
+
+def dockerfile() -> list[tuple[str, str]]:
+    """(instruction, rest) each, continued lines joined, comments left out."""
+    lines = [line for line in (DEPLOY / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    return [
+        (word, " ".join(rest.split()))
+        for word, _, rest in (line.partition(" ") for line in joined.splitlines() if line)
+    ]
+
+
+def test_the_image_is_of_one_base_pinned_by_digest_and_runs_as_nobody_special() -> None:
+    found = dockerfile()
+    assert [rest.split()[0] for word, rest in found if word == "FROM"] == ["${PYTHON_IMAGE}@${PYTHON_DIGEST}"] * 2
+    assert ("ARG", "PYTHON_DIGEST") in found, "a default would be a digest nobody looked at"
+    users = [rest for word, rest in found if word == "USER"]
+    assert users == ["65532:65532"]
+    assert found[-2:] == [("ENTRYPOINT", '["calico-why"]'), ("CMD", '["--help"]')]
+
+
+def test_the_image_has_the_compilers_flag_the_packages_and_the_tools_the_probe_asks() -> None:
+    found = dockerfile()
+    flag = next(rest.partition("=")[2] for word, rest in found if word == "ENV" and rest.startswith("CPPFLAGS"))
+    assert flag in (ROOT / ".ci" / "venv").read_text()
+    copied = {rest.split()[0].rstrip("/") for word, rest in found if word == "COPY"} | {"README.md"}
+    include = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
+    packages = {one.rstrip("*") for one in include}
+    assert packages <= copied
+    ignored = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    assert {f"!{one}" for one in (*packages, "pyproject.toml", "README.md")} <= set(ignored)
+    (tools,) = [rest for word, rest in found if word == "RUN" and "nftables" in rest]
+    assert {"iproute2", "ipset", "iptables", "nftables"} <= set(tools.split())
+
+
+def _kustomizations() -> list[Path]:
+    return [*DEPLOY.rglob("kustomization.yaml"), ROOT / "fixes" / "kustomization.yaml"]
+
+
+@pytest.mark.parametrize("path", _kustomizations(), ids=lambda path: str(path.parent.relative_to(ROOT)))
+def test_every_file_beside_a_kustomization_is_in_it(path: Path) -> None:
+    read: dict[str, Any] = yaml.safe_load(path.read_text())
+    named = {str(one) for one in read.get("resources") or ()}
+    named |= {str(one["path"]) for one in read.get("patches") or () if "path" in one}
+    named |= {str(env) for one in read.get("configMapGenerator") or () for env in one.get("envs") or ()}
+    files = {one.name for one in path.parent.iterdir() if one.suffix in (".yaml", ".env")} - {path.name}
+    assert files == {one for one in named if not one.startswith("..")}
