@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -92,6 +93,7 @@ def without_each_look(facts: Sequence[Fact]) -> Iterator[tuple[Blind, list[Fact]
         yield blind, [*(f for f in facts if look(f) != (node, name) and (name != "probe" or look(f)[0] != node)), blind]
 
 
+AT_ONCE = 4  # users: most answers wait for a kernel to settle, or to see whether what passes goes on passing
 # Nothing depends on them: Felix does not program staged policies.
 STAGED = {"stagednetworkpolicies", "stagedkubernetesnetworkpolicies", "stagedglobalnetworkpolicies"}
 
@@ -102,14 +104,15 @@ async def without_each_resource(lab: Lab, words: str) -> tuple[Diagnosis, dict[s
     """The answer to `why WORDS`, and those of users to whom the API server refuses one of the resources it reads each;
     where packets are lost policies are among them.
 
-    The probes are asked the same thing once: what they see does not depend on who asks. So is the API server, for what
-    it refuses nobody.
+    What the probes told the first of them last they tell the others too: what they see does not depend on who asks. So
+    does the API server, what it refuses nobody. What only the others ask is asked indeed.
     """
     seen: dict[NodeAsk, list[Fact]] = {}
+    alone = asyncio.Lock()
 
     def user(denied: str) -> tuple[Settings, Probes]:
         settings = from_environment(lab.environment(denied=[denied] if denied else ()))
-        return settings, _Remembering(settings, seen)
+        return settings, _Remembering(settings, seen, alone, anew=not denied)
 
     return await _each_refused(user, words)
 
@@ -136,8 +139,14 @@ async def _each_refused(
     told: Told = {}
     whole = await _answer(*user(""), words, told)
     assert isinstance(whole, Diagnosis), whole
-    resources = {_resource(path) for path, _ in told} - STAGED
-    return whole, {resource: await _answer(*user(resource), words, told, resource) for resource in sorted(resources)}
+    resources = sorted({_resource(path) for path, _ in told} - STAGED)
+    turn = asyncio.Semaphore(AT_ONCE)
+
+    async def answer(denied: str) -> Diagnosis | UserError:
+        async with turn:
+            return await _answer(*user(denied), words, told, denied)
+
+    return whole, dict(zip(resources, await asyncio.gather(*map(answer, resources)), strict=True))
 
 
 async def _answer(
@@ -170,11 +179,22 @@ def _resource(path: str) -> str:
 
 
 class _Remembering(Probes):
-    def __init__(self, settings: Settings, remembered: dict[NodeAsk, list[Fact]]) -> None:
+    def __init__(
+        self, settings: Settings, remembered: dict[NodeAsk, list[Fact]], alone: asyncio.Lock, *, anew: bool
+    ) -> None:
+        """alone: one at a time sends packets. anew: ask all the same, as one must who waited for a kernel to settle."""
         super().__init__(settings)
         self._remembered = remembered
+        self._alone = alone
+        self._anew = anew
+
+    async def ask(self, asks: Sequence[NodeAsk], addresses: Mapping[str, str]) -> list[Fact]:
+        if not self._anew and all(ask in self._remembered for ask in asks):
+            return await super().ask(asks, addresses)
+        async with self._alone:
+            return await super().ask(asks, addresses)
 
     async def _one(self, ask: NodeAsk, *how: str) -> list[Fact]:
-        if ask not in self._remembered:
+        if self._anew or ask not in self._remembered:
             self._remembered[ask] = await super()._one(ask, *how)
         return self._remembered[ask]
