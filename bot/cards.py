@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -76,6 +76,7 @@ class Cards:
         self._known: dict[str, FixRequest] = {}  # those that are open, as they were told of last
         self._answers: dict[str, str] = {}  # name -> URL of the answer that asked for it
         self._deciding: defaultdict[str, list[Deciding]] = defaultdict(list)  # name -> clicks that are being decided
+        self._painted: Counter[str] = Counter()  # name -> how often a click was painted over the card, without its lock
         self._drawing: dict[str, asyncio.Lock] = {}
         self._timers: dict[str, asyncio.Task[None]] = {}
         self._looks: dict[str, asyncio.Task[None]] = {}
@@ -161,6 +162,7 @@ class Cards:
             card = known.status.slack if known else None
             if known and card and card.ts == card_ts and known.status.phase is Phase.PENDING and not decision.done():
                 self._deciding[name].append(deciding)
+                self._painted[name] += 1
                 try:
                     # Without the lock: who has it may be waiting for the cluster.
                     await self._slack.update(card.channel, card.ts, self.message(known))
@@ -169,6 +171,7 @@ class Cards:
                     log.warning("the card of %s keeps its buttons while it is decided: %s", name, error.sentence)
                 finally:
                     self._deciding[name].remove(deciding)
+                    self._painted[name] += 1
                     self._drawn.pop(name, None)  # whatever is drawn next comes after this
             return await decision
         except StoreError:
@@ -199,8 +202,10 @@ class Cards:
             if request.spec.investigation and not self._answers.get(request.name):
                 self._answers[request.name] = await self._slack.permalink(card.channel, card.thread)
             try:
+                painted, deciding = self._painted[request.name], self._deciding.get(request.name)
                 await self._slack.update(card.channel, card.ts, self.message(request))
-                self._drawn[request.name] = shows, time.monotonic()
+                if not deciding and painted == self._painted[request.name]:  # else whoever decides draws it anew
+                    self._drawn[request.name] = shows, time.monotonic()
                 self._failed.pop(request.name, None)
             except UserError as error:
                 log.warning("the card of %s is not up to date: %s", request.name, error.sentence)
@@ -270,6 +275,7 @@ class Cards:
     def _forget(self, name: str) -> None:
         self._known.pop(name, None)
         self._answers.pop(name, None)
+        self._painted.pop(name, None)
         self._drawn.pop(name, None)
         self._drawing.pop(name, None)
         self._written.pop(name, None)

@@ -203,7 +203,6 @@ class Scenes:
         self._running = True
         log.info("audit: sends the scene")
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        response.enable_compression()
         try:
             async with (
                 asyncio.timeout(SCENE_SECONDS + SCENE_GRACE_S),

@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Generator, Iterator
 
+import hypothesis
 import pytest
 import yaml
 
@@ -18,6 +19,10 @@ from tests.lab_forks import LabForks
 # the one of libyaml reads the same.
 if yaml.__with_libyaml__:
     yaml.SafeLoader = yaml.CSafeLoader  # type: ignore[misc]
+
+# A machine that is busy is slow, and no test fails for that.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 # Nobody here speaks TLS to anything but what he has the authority of. Every client and every program that loads aiohttp
 # would read all authorities of this machine first.

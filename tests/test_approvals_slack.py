@@ -227,7 +227,7 @@ async def test_the_end_of_a_request_puts_the_head_of_the_trail_in_its_thread_onc
         await room.ask()
         request, thread, ts = await room.card()
         await room.slack.click("bo", ROOM, ts, "fix_approve")
-        await room.slack.wait_for(lambda: room.buttons(thread, ts) == [])
+        await room.slack.wait_for(lambda: room.posted("approved, about to be done", thread))
         await room.store.transition(request.name, Phase.RUNNING)
         await room.store.transition(request.name, Phase.NOT_FIXED, message="It is still wrong.")
         said = await room.slack.wait_for(lambda: room.posted("Audit trail: ", thread))

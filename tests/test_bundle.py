@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import logging
@@ -15,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from bot import asking, bundle, cli
 from bot.bundle import Bundle
@@ -22,12 +24,14 @@ from bot.commands import keep as keep_command
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.node import diags
 from bot.redaction import allowed
-from bot.settings import from_environment
+from bot.settings import Settings
 from bot.sources.probes import CannotCapture, Probes
-from facts.scene import SceneAsk
+from facts.scene import SceneAsk, SceneEnd, ScenePart
 from lab.client import Lab
 from lab.slack import LocalSlack
+from node_probe import certs, server
 from node_probe import scene as probes_scene
+from node_probe.answer import Prober
 from tests.fix_cluster import fix_cluster
 from tests.runbook_words import context_of
 from tests.test_bot_slack import Room, _all_text
@@ -107,8 +111,8 @@ def test_of_nodes_that_say_nothing_it_is_told_and_the_rest_is_kept(
     told = json.loads(capsys.readouterr().out)
     assert [one["node"] for one in told["silent"]] == ["node-a", "node-b"]
     kept = content(here / told["file"])
-    assert b"nodes/node-a: its probe" in kept["missing.txt"] and "cluster/nodes.json" in kept
-    assert "investigation.json" not in kept
+    assert b"nodes/node-a: " in kept["missing.txt"] and b"its probe at 172.30.0.11:1" in kept["missing.txt"]
+    assert "cluster/nodes.json" in kept and "investigation.json" not in kept
 
 
 def test_a_node_that_is_misspelt_is_no_silent_one(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,25 +186,35 @@ def test_a_tool_that_is_not_there_or_fails_is_named(monkeypatch: pytest.MonkeyPa
     assert b"".join(halves) == b"half\n"
 
 
-async def test_a_probe_sends_one_at_a_time_to_the_bot_and_is_free_when_it_hangs_up(lab: Lab) -> None:
-    settings = from_environment(lab.environment())
-    address = "172.30.0.11"
-    async with Probes(settings) as probes:
-        first = probes.scene("node-a", address)
-        assert await anext(first)
-        with pytest.raises(CannotCapture, match="busy with another bundle"):
-            await anext(probes.scene("node-a", address))
-        with pytest.raises(CannotCapture, match="it cannot tell of node-b"):
-            await anext(probes.scene("node-b", address))
-        await first.aclose()
-        async with asyncio.timeout(20):
-            while True:
-                try:
-                    again = [line async for line in probes.scene("node-a", address)]
-                    break
-                except CannotCapture:
-                    await asyncio.sleep(0.05)
-    assert again[-1].size > 10_000  # type: ignore[union-attr]
+async def test_a_probe_sends_one_at_a_time_to_the_bot_and_is_free_when_it_hangs_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    certs.make(tmp_path)
+    monkeypatch.setattr(probes_scene, "TOOLS", {"slow.txt": ("sleep", "60")})
+    runner = web.AppRunner(server.application(Prober("node-a", {})), handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server.tls(tmp_path)).start()
+    settings = Settings(certs=tmp_path, probe_port=runner.addresses[0][1])
+    try:
+        async with Probes(settings) as probes:
+            first = probes.scene("node-a", "127.0.0.1")
+            about = await anext(first)
+            assert isinstance(about, ScenePart) and b"node: node-a" in about.content
+            with pytest.raises(CannotCapture, match="busy with another bundle"):
+                await anext(probes.scene("node-a", "127.0.0.1"))
+            with pytest.raises(CannotCapture, match="it cannot tell of node-b"):
+                await anext(probes.scene("node-b", "127.0.0.1"))
+            await first.aclose()
+            monkeypatch.setattr(probes_scene, "TOOLS", {})
+            async with asyncio.timeout(20):
+                while True:
+                    with contextlib.suppress(CannotCapture):
+                        again = [line async for line in probes.scene("node-a", "127.0.0.1")]
+                        break
+                    await asyncio.sleep(0.02)
+        assert isinstance(again[-1], SceneEnd)
+    finally:
+        await runner.cleanup()
 
 
 def test_bad_words_are_answered_with_the_right_form() -> None:
