@@ -49,12 +49,13 @@ class Api:
             await asyncio.sleep(self._faults.latency)
             if fault is not None and fault.failure != "timeout":
                 return self._fail(request, call, fault)
-            answer = self._run(name, _token(request, arguments), arguments)
+            token = _token(request, arguments)
+            answer = self._run(name, token, arguments)
             if fault is not None:
                 call.status = 0
                 await self._space.closing.wait()
                 return self._cut(request)
-            return web.json_response({"ok": True, **answer})
+            return web.json_response({"ok": True, **answer}, headers={"x-oauth-scopes": self._scopes(token)})
         except SlackError as error:
             call.error = error.error
             return web.json_response({"ok": False, "error": error.error, **error.more})
@@ -76,6 +77,11 @@ class Api:
         if method.scope and method.scope not in granted:
             raise SlackError("missing_scope", needed=method.scope, provided=",".join(sorted(granted)))
         return method.run(arguments)
+
+    def _scopes(self, token: str) -> str:
+        if token == self._space.config.app_token:
+            return "connections:write"
+        return ",".join(sorted(self._space.manifest.scopes))
 
     def _fail(self, request: web.Request, call: Call, fault: ApiFault) -> web.Response:
         if fault.failure == "429":
