@@ -15,6 +15,7 @@ from engine.path import paths
 from engine.rule import HEALS_NEVER, CauseRule
 from engine.sights import Track, tracks
 from engine.stops import behind, stopped_for_size, stops
+from engine.untold import untold
 from facts import (
     Allocation,
     Blind,
@@ -101,6 +102,8 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     else:
         of_service = services.without_legs(evaluation.facts, blind)
         verdict, summary = of_service or ("unknown", _why_no_legs(evaluation.facts))
+    if verdict == "unknown":
+        blind = tuple(dict.fromkeys((*blind, *untold(judged, followed, blind))))
     return Diagnosis(
         verdict=verdict,
         question=next((fact for fact in facts if isinstance(fact, Question)), None),

@@ -48,7 +48,7 @@ def _path(
     last = stages.index(track.last_good) if track and track.last_good else -1
     hops = []
     for index, stage in enumerate(stages):
-        node, name = _place(leg, stage)
+        node, name = place_of(leg, stage)
         packets = track.stages[stage].packets if track else -1
         if index == bad:
             state = "bad"
@@ -114,7 +114,7 @@ def _bad_stages(leg: Leg, causes: Iterable[Cause]) -> list[str]:
     return found
 
 
-def _place(leg: Leg, stage: str) -> tuple[str, str]:
+def place_of(leg: Leg, stage: str) -> tuple[str, str]:
     """(node, name) of a stage: what a person would type after `ip link show`."""
     end, _, place = stage.partition(" ")
     if not place:

@@ -16,6 +16,7 @@ from facts import (
     BgpPeer,
     Bird,
     Blind,
+    CalicoSettings,
     Diagnosis,
     Fact,
     FdbEntry,
@@ -91,6 +92,18 @@ def without_each_look(facts: Sequence[Fact]) -> Iterator[tuple[Blind, list[Fact]
     for node, name in [*looks, *((node, "probe") for node in nodes)]:
         blind = Blind(node=node, look=name, reason="it was taken away")
         yield blind, [*(f for f in facts if look(f) != (node, name) and (name != "probe" or look(f)[0] != node)), blind]
+
+
+def missed(fact: Fact, diagnosis: Diagnosis, whole: Diagnosis) -> bool:
+    """Does an answer name what it lacks beside the whole one: the node whose look it was, or of whom the API would have
+    told?"""
+    told = [blind for blind in diagnosis.blind if blind not in whole.blind]
+    if not isinstance(fact, NOT_A_PROBES):
+        return any(blind.node == getattr(fact, "node", "") for blind in told)
+    names = [str(getattr(fact, name, "")) for name in ("name", "address", "service")]
+    if isinstance(fact, CalicoSettings):
+        names.append("settings of Calico")
+    return bool(told) or any(name in diagnosis.summary for name in names if name)
 
 
 AT_ONCE = 4  # users: most answers wait for a kernel to settle, or to see whether what passes goes on passing

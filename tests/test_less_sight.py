@@ -9,11 +9,25 @@ import msgspec
 import pytest
 
 from engine.diagnosis import diagnose
-from facts import Allocation, Blind, CalicoNode, Diagnosis, Link, from_builtins
+from facts import (
+    Allocation,
+    Blind,
+    CalicoNode,
+    Diagnosis,
+    Fact,
+    Link,
+    Neighbor,
+    PodRoute,
+    ProbeResult,
+    RoutingRules,
+    Sighting,
+    from_builtins,
+)
 from lab.client import Lab
 from lab.faults import beside
 from tests.less_sight import without_each_look, without_each_resource
 from tests.record import DERIVED
+from tests.scene import CART, DB, DEVICE, healthy
 from tests.test_cases import RECORDINGS, STILL_TRUE, facts_of
 from tests.two_wounds import recorded_healthy
 
@@ -36,6 +50,35 @@ def test_a_look_that_fails_is_told_and_blames_nobody_else(mode: str, recording: 
         weakened(diagnosis, mode, recording.get("verdict", "cause"))
         assert blind in diagnosis.blind
         assert diagnosis.verdict != "healthy", blind
+
+
+@pytest.mark.parametrize(
+    ("kind", "where", "look", "what"),
+    [
+        (Neighbor, {"node": "node-a", "device": DEVICE}, "neighbor", "the next hop 10.244.218.64"),
+        (PodRoute, {"node": "node-b"}, "pod", f"the route of {DB[0]} to {CART[2]}"),
+        (Sighting, {"node": "node-b", "way": "in"}, "tap", f"packets from {CART[2]} to {DB[2]}"),
+        (RoutingRules, {"node": "node-a"}, "machine", "its routing rules"),
+        (
+            ProbeResult,
+            {"node": "node-a", "protocol": "tcp", "size": 0},
+            "packets",
+            f"packets (tcp 5432) to {DB[2]}",
+        ),
+    ],
+)
+def test_the_look_that_is_missing_is_named(kind: type[Fact], where: dict[str, object], look: str, what: str) -> None:
+    facts = healthy()
+    of = [
+        fact
+        for fact in facts
+        if isinstance(fact, kind) and all(getattr(fact, name) == value for name, value in where.items())
+    ]
+    assert of
+    diagnosis = diagnose([fact for fact in facts if fact not in of])
+    assert diagnosis.verdict == "unknown"
+    told = [blind for blind in diagnosis.blind if (blind.node, blind.look) == (where["node"], look)]
+    assert len(told) == 1 and what in told[0].reason, diagnosis.blind
 
 
 def test_a_healthy_pair_is_called_so_only_when_all_was_seen() -> None:

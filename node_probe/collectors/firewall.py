@@ -36,7 +36,7 @@ LIMIT = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 
 
 def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
-    """ConnectionTable of a node that tracks connections, once; CalicoFirewall. Raises OSError (EPERM: no NET_ADMIN)."""
+    """ConnectionTable, once; CalicoFirewall. Raises OSError (EPERM: no NET_ADMIN)."""
     if ask.felix or ask.family == 4:  # it is of the whole node, which may be asked several times
         yield from _connections(ask.node)
     holding, entered = [], []
@@ -71,7 +71,8 @@ def _connections(node: str) -> Iterator[ConnectionTable]:
     try:
         count, limit = int(COUNT.read_text()), int(LIMIT.read_text())
         names, *processors = COUNTERS.read_text().splitlines()
-    except FileNotFoundError:
+    except FileNotFoundError:  # none are tracked here
+        yield ConnectionTable(node=node, count=0, limit=0, refused=0)
         return
     counters = [dict(zip(names.split(), line.split(), strict=False)) for line in processors]
     refused = sum(int(one.get("drop", "0"), 16) for one in counters)
