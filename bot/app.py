@@ -26,6 +26,7 @@ from bot.captures import Captures, Capturing
 from bot.cards import Cards
 from bot.conversation import Conversation, Investigate
 from bot.errors import COULD_NOT_JUDGE, UserError
+from bot.fix_requests import at_once
 from bot.in_slack import WORDS, Answers, Opened
 from bot.journal import Click, Job, Journal
 from bot.language import ENGLISH, Language
@@ -559,6 +560,17 @@ class App:
             person, reason = Person(id=place.user, via="slack"), about[:REASON_MAX]
             turned = await self._approvals.turn(word == "on", person, reason)
             return escape_but_mentions(self._language(turned.sentence))
+        if word == "now":
+            request = await at_once(about, self._store, Person(id=place.user, via="slack"))
+            waiting = (await self._store.get(about)).status.slack
+            channel, thread = (waiting.channel, waiting.thread) if waiting else (place.channel, place.thread)
+            await self._cards.put_up(request, channel, thread)
+            asked = say(
+                "{name} asks for the same without the second look, and {waiting} still waits.",
+                name=request.name,
+                waiting=about,
+            )
+            return escape(self._language(asked))
         if word == "show":
             return escape(trail.short(trail.request(await self._store.get(about)), rest=whole))
         return escape(trail.short(await trail.fixes(self._store), rest=whole))

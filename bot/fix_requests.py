@@ -7,10 +7,12 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from bot.errors import UserError
 from bot.investigate import Investigation
 from facts import Cause, Diagnosis
 from fixes.kind import ClusterKind, Kind, kinds
 from fixes.request import (
+    IN_WORDS,
     LIFETIME,
     Evidence,
     FixRequest,
@@ -57,6 +59,31 @@ async def made(specs: Sequence[Spec], store: FixStore) -> list[FixRequest]:
         change = _change(spec)
         found[change] = open_ones.get(change) or found.get(change) or await store.create(spec)
     return list(found.values())
+
+
+async def at_once(name: str, store: FixStore, requested_by: Person) -> FixRequest:
+    """The change of a request that waits for its second look, asked for without that: a request of its own, which
+    a second person approves. Raises UserError, and StoreError."""
+    waiting = await store.get(name)
+    kind = kinds().get(waiting.spec.kind)
+    if not _lives(waiting, store.now()):
+        raise UserError(f"{name} is {IN_WORDS[waiting.status.phase]}; ask the question again for a new request.")
+    if kind is None or "again_after_s" not in waiting.spec.arguments:
+        raise UserError(f"{name} waits for no second look: approve {name} has it done.")
+    if not kind.may_hurry:
+        raise UserError(f"{name} rests on two looks, and {kind.name} is never done on one alone.")
+    arguments = {**waiting.spec.arguments, "now": "yes"}
+    now = store.now()
+    return await store.create(
+        msgspec.structs.replace(
+            waiting.spec,
+            arguments=arguments,
+            digest=digest(kind.name, waiting.spec.node, arguments, waiting.spec.evidence),
+            requested_by=requested_by,
+            requested_at=stamp(now),
+            expires_at=stamp(now + LIFETIME),
+        )
+    )
 
 
 def _warnings(diagnosis: Diagnosis) -> list[Cause]:

@@ -21,7 +21,8 @@ HELP = {
     "keep": "keep POD POD [PORT/tcp|udp]   the scene of a fault, and all about both nodes, as a file",
     "get": "get KIND [NAME] [-o wide|yaml|json]   Calico's resources",
     "create": "create YAML, and apply, replace, patch KIND NAME PATCH, delete KIND NAME   change them, once approved",
-    "fixes": "fixes [show fx-NAME | off [REASON] | on]   the fix requests, all of one; stop them all",
+    "fixes": "fixes [show fx-NAME | now fx-NAME | off [REASON] | on]   the fix requests, all of one; one without "
+    "its second look; stop them all",
     "approve": "approve fx-NAME   have a fix carried out",
     "reject": "reject fx-NAME [REASON]   refuse it",
     "cancel": "cancel fx-NAME [REASON]   take it back",

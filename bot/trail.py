@@ -22,19 +22,19 @@ SHOWN = 30  # records in one answer
 LONGEST = 10_000  # characters of one answer in Slack
 HEAD = re.compile(r"sha256:[0-9a-f]{64}")
 AUDIT_USAGE = "audit [fx-NAME] | audit verify [sha256:HEAD] | audit export [fx-NAME]"
-FIXES_USAGE = "fixes | fixes show fx-NAME | fixes off [REASON] | fixes on"
+FIXES_USAGE = "fixes | fixes show fx-NAME | fixes now fx-NAME | fixes off [REASON] | fixes on"
 
 
 def fixes_said(words: Sequence[str]) -> tuple[str, str]:
-    """("", "") for the list, ("show", name), ("off", reason) or ("on", reason). Raises UserError: what was meant."""
+    """("", "") for the list, ("show" | "now", name), ("off" | "on", reason). Raises UserError with what was meant."""
     first, rest = (words[0].lower() if words else ""), list(words[1:])
     if first in ("", "off", "on"):
         return first, " ".join(rest)
-    if first == "show" and len(rest) == 1 and (name := meant(rest[0])):
+    if first in ("show", "now") and len(rest) == 1 and (name := meant(rest[0])):
         return first, name
-    if first != "show" and len(words) == 1 and (name := meant(first)):
+    if first not in ("show", "now") and len(words) == 1 and (name := meant(first)):
         raise UserError(f"Did you mean `fixes show {name}`?")
-    raise _not_understood("fixes", first, rest, ("off", "on", "show"), FIXES_USAGE)
+    raise _not_understood("fixes", first, rest, ("off", "on", "show", "now"), FIXES_USAGE)
 
 
 def audit_said(words: Sequence[str]) -> tuple[str, str]:

@@ -48,6 +48,7 @@ class Kind:
     undo: Callable[[Arguments, str], str]
     propose: Callable[[Cause, Sequence[Fact]], dict[str, str] | None]
     more: Callable[[Cause, Sequence[Fact]], Sequence[dict[str, str]]] = lambda cause, facts: ()
+    may_hurry: bool = False  # a person may ask for it before the second look is due (fixes.looks)
 
 
 @dataclass(frozen=True, kw_only=True)

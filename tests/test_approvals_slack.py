@@ -17,8 +17,10 @@ from fixes.executor import Executor
 from fixes.kind import TooSoon
 from fixes.request import Evidence, FixRequest, Person, Phase, Spec
 from lab.slack.workspace import View
+from tests.answers import investigation
 from tests.fix_samples import a_spec
 from tests.test_bot_slack import ROOM, Room, room
+from tests.test_fix_requests import recorded
 from tests.test_limits import Doing
 
 __all__ = ["room"]
@@ -345,3 +347,29 @@ async def test_where_judging_takes_too_long_the_form_opens_and_the_answer_is_jud
         await room.slack.submit_view("cleo", form.id, {"fix_reason": "I do not like it"})
         await room.whisper("cleo", "You may not reject this", thread)
         assert (await room.store.get(request.name)).status.phase is Phase.PENDING
+
+
+async def placed_request(room: Room) -> FixRequest:
+    """The only one, once its card hangs."""
+    async with asyncio.timeout(10):
+        async for _, request in room.store.watch():
+            if request.status.slack:
+                return request
+    raise AssertionError
+
+
+async def test_the_second_look_is_left_out_by_a_request_of_its_own_in_the_same_thread(room: Room) -> None:
+    room.answers.answer = investigation(recorded("route_missing"))
+    async with room.bot():
+        await room.ask()
+        request = await placed_request(room)
+        await room.ask(f"/calico fixes now {request.name}", "bo")
+        told = await room.whisper("bo", "asks for the same without the second look")
+        assert f"{request.name} still waits" in told
+        hurried = next(one for one in await room.store.all() if one.name != request.name)
+        assert hurried.spec.arguments["now"] == "yes" and hurried.spec.requested_by.id == room.slack.user_id("bo")
+        placed = (await room.store.get(request.name)).status.slack
+        assert placed is not None
+        await room.slack.wait_for(lambda: room.posted(hurried.name, placed.thread))
+        await room.ask("/calico fixes now fx-aaaaaaaa", "bo")
+        assert await room.whisper("bo", "fx-aaaaaaaa")

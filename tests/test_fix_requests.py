@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bot.fix_requests import request_fixes, requested
+from bot.errors import UserError
+from bot.fix_requests import at_once, request_fixes, requested
 from bot.language import language
 from bot.reply.fix_words import fix_words
 from engine.diagnosis import diagnose
@@ -20,7 +21,7 @@ from fixes.kind import kinds
 from fixes.request import LIFETIME, Person, Phase, digest_of, moment
 from tests.answers import WRONG_MAC, investigation, no_engine, unseen, well, wrong_mac
 from tests.fix_cluster import fix_cluster
-from tests.fix_samples import ANA, BO
+from tests.fix_samples import ANA, BO, a_spec
 from tests.test_language import CHINESE
 
 CASES = Path(__file__).parent / "cases"
@@ -140,3 +141,28 @@ async def test_every_recorded_wound_that_can_be_mended_is_asked_for(
             assert words == (spec.title, spec.blast_radius, spec.undo), "a card says what the request says"
             assert all(CHINESE.search(language("zh")(one)) for one in words)
             assert request.spec.kind in kinds()
+
+
+async def test_a_person_may_ask_for_it_without_the_second_look_and_another_approves_that(tmp_path: Path) -> None:
+    async with fix_cluster(tmp_path) as cluster, cluster.store(now=lambda: NOW) as store:
+        (waiting,) = await requested(investigation(recorded("route_missing")), store, ANA)
+        hurried = await at_once(waiting.name, store, BO)
+        assert hurried.name != waiting.name and (await store.get(waiting.name)).status.phase is Phase.PENDING
+        assert hurried.spec.arguments == {**waiting.spec.arguments, "now": "yes"}
+        assert hurried.spec.requested_by == BO and hurried.spec.digest == digest_of(hurried.spec)
+        assert moment(hurried.spec.expires_at) - moment(hurried.spec.requested_at) == LIFETIME
+        (neighbor,) = await requested(wrong_mac(), store, ANA)
+        with pytest.raises(UserError, match="waits for no second look"):
+            await at_once(neighbor.name, store, BO)
+        await store.transition(waiting.name, Phase.REJECTED, by=BO)
+        with pytest.raises(UserError, match="is rejected; ask the question again"):
+            await at_once(waiting.name, store, BO)
+
+
+async def test_no_address_is_released_on_one_look_alone(tmp_path: Path) -> None:
+    async with fix_cluster(tmp_path) as cluster, cluster.store(now=lambda: NOW) as store:
+        waiting = await store.create(
+            a_spec(NOW, kind="release_ip", node="", arguments={"address": "10.244.0.5", "again_after_s": "900"})
+        )
+        with pytest.raises(UserError, match="rests on two looks, and release_ip is never done on one alone"):
+            await at_once(waiting.name, store, BO)

@@ -7,7 +7,7 @@ import asyncio
 
 from bot import settings as connection
 
-HELP = "fixes [show fx-NAME | off | on]: what was asked to be changed, and where it is"
+HELP = "fixes [show fx-NAME | now fx-NAME | off | on]: what was asked to be changed, and where it is"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="*",
         metavar="WORD",
-        help="show fx-NAME: all of one; off [REASON]: stop all fixes; on: allow them",
+        help="show fx-NAME: all of one; now fx-NAME: ask for it without its second look; off [REASON]: stop all fixes; "
+        "on: allow them",
     )
     parser.add_argument("--reason", default="", help="why fixes are switched off; everybody can read it")
     connection.add_arguments(parser)
@@ -27,6 +28,9 @@ def run(args: argparse.Namespace) -> int:
 
     word, about = fixes_said(args.words)
     settings = connection.from_arguments(args)
+    if word == "now":
+        print(asyncio.run(_hurried(settings, about)))
+        return 0
     if word in ("off", "on"):
         from bot.terminal import turn
 
@@ -41,3 +45,15 @@ async def _told(settings: connection.Settings, name: str) -> str:
 
     async with opened(settings) as store:
         return request(await store.get(name)) if name else await fixes(store)
+
+
+async def _hurried(settings: connection.Settings, name: str) -> str:
+    from bot.fix_requests import at_once
+    from bot.terminal import opened
+
+    async with opened(settings) as store:
+        request = await at_once(name, store, await store.whoami())
+    return (
+        f"{request.name} asks for the same as {name} without the second look, and {name} still waits. Somebody else "
+        f"approves it: calico-why approve {request.name}"
+    )

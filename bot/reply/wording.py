@@ -10,7 +10,6 @@ from bot.investigate import Investigation
 from bot.language import ENGLISH, Language
 from facts import (
     Backend,
-    Blind,
     CalicoSettings,
     Cause,
     Checked,
@@ -202,7 +201,7 @@ def blind(diagnosis: Diagnosis, language: Language = ENGLISH) -> list[str]:
 
 
 def next_step(investigation: Investigation, language: Language = ENGLISH) -> str:
-    """What would make an answer possible; else how to keep what is there to be looked at, before somebody repairs it."""
+    """What would make an answer possible; else how to keep the scene for who looks further."""
     blind_facts = investigation.diagnosis.blind
     probes = list(dict.fromkeys(one.node for one in blind_facts if one.look == "probe"))
     if probes:

@@ -290,4 +290,5 @@ KIND = NodeKind(
     preview=preview,
     execute=execute,
     verify=verify,
+    may_hurry=True,
 )
