@@ -1,0 +1,207 @@
+"""Probe and fixer in what their containers leave them: the capabilities of the manifests, a read-only root, a read-only
+/proc/sys, a /run of their own. Each capability is taken away once, and something is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.investigate import Investigation
+from fixes.request import Phase
+from lab.client import Lab
+from lab.errors import NamespacesForbidden
+from lab.workers import PROBE_PORT
+from tests import manifests
+from tests.asking import ask, words_for
+from tests.fix_samples import BO
+from tests.fixing import ended
+
+NODES = ("node-a", "node-b", "node-c")
+QUESTION = "shop/cart shop/db 5432/tcp"
+ROOT = "/run/container"  # where paths of the container that the node has not are, in here
+ENVIRONMENT = {"CALICO_WHY_APPROVERS": BO.id}
+
+
+def container(name: str, overlay: str = "socket-mode") -> dict[str, Any]:
+    return manifests.containers(overlay)[f"calico-why-node/{name}"]
+
+
+def inside(lab: Lab, place: str, *argv: str) -> list[str]:
+    return [sys.executable, "-m", "bot.cli", "lab", "exec", "--name", lab.name, place, "--", *argv]
+
+
+@contextlib.contextmanager
+def contained(lab: Lab, node: str, spec: dict[str, Any], kept: Collection[str], log: Path) -> Iterator[None]:
+    """The container's program on a node of the lab, with these capabilities; ended at the end."""
+    host = {
+        mount["mountPath"]: volume["hostPath"]["path"]
+        for volume in manifests.pod("socket-mode", "DaemonSet", "calico-why-node")["volumes"]
+        for mount in spec["volumeMounts"]
+        if "hostPath" in volume and mount["name"] == volume["name"]
+    }
+    environment = {
+        **lab.environment(),
+        **ENVIRONMENT,
+        **{one["name"]: one["value"] for one in spec["env"] if "value" in one and one["name"] != "CALICO_WHY_CERTS"},
+        "KUBECONFIG": str(lab.directory / "kubeconfig.nodes"),
+    }
+    if "CALICO_WHY_SYSCTL" in environment:
+        environment["CALICO_WHY_SYSCTL"] = ROOT + environment["CALICO_WHY_SYSCTL"]
+    files = shlex.quote(str(lab.directory))
+    arguments = [word.replace("$(NODE_NAME)", node) for word in spec["args"]]
+    program = [sys.executable, "-m", "bot.cli", *arguments]
+    told = [f"{name}={value}" for name, value in environment.items()]
+    steps = [
+        "set -e",
+        "mount --make-rprivate /",
+        f"mount --bind {files} /mnt",
+        "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /tmp",
+        f"mkdir -p {files} && mount --bind /mnt {files}",
+        *(f"mkdir -p {ROOT}{path} && mount --bind {source} {ROOT}{path}" for path, source in host.items()),
+        "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys",
+        "mount --bind / / && mount -o remount,bind,ro /",
+        "mount -o remount,ro /run",
+        f"cd {shlex.quote(str(manifests.DEPLOY.parent))}",
+        shlex.join(
+            [
+                "exec",
+                "setpriv",
+                "--no-new-privs",
+                "--inh-caps=-all",
+                "--bounding-set=" + ",".join(["-all", *(f"+{one.lower()}" for one in kept)]),
+                "env",
+                *told,
+                *program,
+            ]
+        ),
+    ]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            inside(lab, node, "unshare", "--mount", "sh", "-c", "\n".join(steps)),
+            cwd=manifests.DEPLOY.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=dict(os.environ),
+        )
+        try:
+            yield
+            assert process.poll() is None, log.read_text()
+        finally:
+            process.terminate()
+            process.wait()
+
+
+@contextlib.contextmanager
+def probes(lab: Lab, directory: Path, kept: Collection[str]) -> Iterator[None]:
+    """One in its container on every node, listening."""
+    with contextlib.ExitStack() as stack:
+        logs = [directory / f"{node}.log" for node in NODES]
+        for node, log in zip(NODES, logs, strict=True):
+            stack.enter_context(contained(lab, node, container("probe"), kept, log))
+        for log in logs:
+            wait_for_line(log, f":{PROBE_PORT}")
+        yield
+
+
+def wait_for_line(log: Path, end: str) -> None:
+    """Until the log has a line that ends so. Fails with all of it after half a minute."""
+    deadline = time.monotonic() + 30
+    while not any(line.endswith(end) for line in log.read_text().splitlines()):
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """Without probes and fixers of its own. In each pod something runs, as in a cluster: by its process the probe finds
+    the pod's network, where it has not the node's /run/netns."""
+    try:
+        lab = Lab.up(workers=False, environment=ENVIRONMENT)
+    except NamespacesForbidden as error:
+        pytest.skip(error.sentence)
+    with lab, contextlib.ExitStack() as stack:
+        for pod in lab.status()["pods"]:
+            process = stack.enter_context(subprocess.Popen(inside(lab, pod["name"], "sleep", "infinity")))
+            stack.callback(process.terminate)
+        yield lab
+
+
+CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE")
+
+
+def answered(lab: Lab, words: str = QUESTION) -> Investigation:
+    return asyncio.run(ask(lab.environment(), words))
+
+
+def test_the_probe_sees_all_there_is_with_the_capabilities_of_its_container(lab: Lab, tmp_path: Path) -> None:
+    lab.heal()
+    assert tuple(sorted(container("probe")["securityContext"]["capabilities"]["add"])) == CAPABILITIES
+    with probes(lab, tmp_path, CAPABILITIES):
+        diagnosis = answered(lab).diagnosis
+        assert (diagnosis.verdict, diagnosis.blind) == ("healthy", ())
+        told = lab.inflict("policy_denies_ingress")
+        diagnosis = answered(lab, words_for(told)).diagnosis
+        assert [one.rule for one in diagnosis.causes] == ["policy_denies_ingress"]
+    lab.heal()
+
+
+@pytest.mark.parametrize("taken", CAPABILITIES)
+def test_without_one_of_them_something_could_not_be_seen_and_is_said(lab: Lab, tmp_path: Path, taken: str) -> None:
+    lab.heal()
+    with probes(lab, tmp_path, [one for one in CAPABILITIES if one != taken]):
+        diagnosis = answered(lab).diagnosis
+    assert diagnosis.blind
+    assert not diagnosis.causes
+    if taken != "NET_ADMIN":
+        assert diagnosis.verdict == "unknown"
+
+
+def test_the_restricted_probe_answers_without_net_admin(lab: Lab, tmp_path: Path) -> None:
+    lab.heal()
+    kept = container("probe", "restricted")["securityContext"]["capabilities"]["add"]
+    with probes(lab, tmp_path, kept):
+        told = lab.inflict("neighbor_wrong_mac")
+        assert [one.rule for one in answered(lab, words_for(told)).diagnosis.causes] == ["neighbor_wrong_mac"]
+    lab.heal()
+
+
+FIXED = ("neighbor_wrong_mac", "fdb_entry_wrong_node", "vxlan_device_down", "ip_forwarding_off", "route_shadowed")
+
+
+def test_the_nodes_fixer_mends_what_it_may_with_net_admin_alone(lab: Lab, tmp_path: Path) -> None:
+    fixer = container("fixer")
+    assert fixer["securityContext"]["capabilities"]["add"] == ["NET_ADMIN"]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(probes(lab, tmp_path, CAPABILITIES))
+        for node in NODES:
+            stack.enter_context(contained(lab, node, fixer, ["NET_ADMIN"], tmp_path / f"fixer-{node}.log"))
+        for mode in FIXED:
+            lab.heal()
+            told = lab.inflict(mode)
+            requests = asyncio.run(ended(lab, answered(lab, words_for(told)), mode))
+            assert requests, mode
+            for request in requests:
+                assert request.status.phase is Phase.VERIFIED, f"{mode}: {request.status.message}"
+
+
+def test_it_writes_nothing_without_that_capability(lab: Lab, tmp_path: Path) -> None:
+    lab.heal()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(probes(lab, tmp_path, CAPABILITIES))
+        for node in NODES:
+            stack.enter_context(contained(lab, node, container("fixer"), [], tmp_path / f"fixer-{node}.log"))
+        told = lab.inflict("neighbor_wrong_mac")
+        requests = asyncio.run(ended(lab, answered(lab, words_for(told)), "neighbor_wrong_mac"))
+    assert {one.status.phase for one in requests} == {Phase.FAILED}
+    lab.heal()
