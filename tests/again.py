@@ -1,8 +1,8 @@
-"""`python -m tests.again`: runs alone what failed beside others; without it a machine that was too busy for a moment would
-look like a product that is wrong.
+"""`python -m tests.again`: runs alone what failed beside others; without it a machine that was too busy for a moment
+would look like a product that is wrong.
 
-The packets of the labs are real, and five workers share two processors: an answer that comes a second late is lost. What
-fails alone as well is wrong. More than a few that fail are no accident, and are not run again.
+The packets of the labs are real, and five workers share two processors: an answer that comes a second late is lost.
+What fails alone as well is wrong. More than a few that fail are no accident, and are not run again.
 """
 
 from __future__ import annotations
