@@ -42,9 +42,9 @@ _UNSAFE = re.compile(r"[^\w.+-]")
 README = """\
 calico-why kept this on {when} of cluster {cluster}.
 
-nodes/NODE/    what the node's tools and kernel say, read by its probe: links, addresses, neighbors, forwarding entries,
-               routes and rules of all tables, rules of every packet filter, sysctls, sockets, counters, and Calico's
-               own logs there
+nodes/NODE/    what the node's tools and kernel say, read by its probe: links and their offloads, addresses, neighbors,
+               forwarding entries, routes and rules of all tables, rules of every packet filter, sysctls, sockets,
+               counters, and Calico's own logs there
 cluster/       Calico's resources, and of Kubernetes' objects what is listed in docs/decisions/035-bundles.md, no more
 logs/          ends of the logs of calico-node, Typha and calico-kube-controllers; tokens are cut out
 missing.txt    what is not here, and why
@@ -252,18 +252,18 @@ async def _logs(cluster: Cluster, nodes: Sequence[str], group: str, missing: lis
         async with places:
             await log(*asked)  # type: ignore[arg-type]
 
-    wanted = []
-    for pod in chosen:
-        restarted = {
-            str(one.get("name"))
-            for one in (pod.get("status") or {}).get("containerStatuses") or ()
-            if one.get("restartCount")
-        }
-        for container in (pod.get("spec") or {}).get("containers") or ():
-            called = str(container.get("name") or "")
-            wanted += [(pod, called, False)] + ([(pod, called, True)] if called in restarted else [])
-    await asyncio.gather(*(in_turn(*one) for one in wanted))
+    await asyncio.gather(*(in_turn(pod, *one) for pod in chosen for one in _containers(pod)))
     return dict(sorted(files.items()))
+
+
+def _containers(pod: Object) -> list[tuple[str, bool]]:
+    """Its containers, those that install Calico's plugin and end included; of one that was started again also (name,
+    True), the one before."""
+    spec, status = pod.get("spec") or {}, pod.get("status") or {}
+    states = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    restarted = {str(one.get("name")) for one in states if one.get("restartCount")}
+    names = [str(one["name"]) for one in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ()))]
+    return [(name, before) for name in names for before in (False, True) if not before or name in restarted]
 
 
 def told(kept: Kept, **more: object) -> Told:

@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import time
 from collections.abc import AsyncGenerator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from facts.scene import SCENE_BYTES, SCENE_SECONDS, SceneEnd, SceneLine, SceneMissing, ScenePart
+from node_probe import ethtool
 
 TOOL_S = 8.0  # an asker hangs up after ten seconds of silence
 LARGEST_FILE = 8 << 20
@@ -128,7 +130,7 @@ async def _lines(node: str, until: float) -> AsyncGenerator[SceneLine]:
         async with contextlib.aclosing(_tool(path, command, until)) as lines:
             async for line in lines:
                 yield line
-    for line in await asyncio.to_thread(lambda: [*_files(), *_sysctls(), *_logs()]):
+    for line in await asyncio.to_thread(lambda: [*_offloads(), *_files(), *_sysctls(), *_logs()]):
         yield line
 
 
@@ -177,6 +179,16 @@ async def _tool(path: str, command: tuple[str, ...], until: float) -> AsyncGener
             await process.wait()
         trouble.cancel()
         await asyncio.gather(trouble, return_exceptions=True)
+
+
+def _offloads() -> Iterator[SceneLine]:
+    """All devices in one file, as `ethtool -k` prints each."""
+    for _, device in socket.if_nameindex():
+        try:
+            features = ethtool.features(device)
+        except OSError as error:
+            features = f"{error.strerror}\n"
+        yield ScenePart(path="offloads.txt", content=f"Features for {device}:\n{features}\n".encode())
 
 
 def _files() -> Iterator[SceneLine]:

@@ -80,6 +80,9 @@ def test_a_fault_is_kept_with_its_answer_and_judged_again(
     assert b"mtu 1450" in kept["nodes/node-a/link.txt"] and b"vxlan id 4096" in kept["nodes/node-a/link.txt"]
     assert b"net.ipv4.conf.vxlan/calico.rp_filter = " in kept["nodes/node-a/sysctl.txt"]
     assert b"net.ipv4.ip_forward = 1" in kept["nodes/node-a/sysctl.txt"]
+    offloads = kept["nodes/node-a/offloads.txt"].decode().split("Features for ")
+    assert any(one.startswith("vxlan.calico:\n") and "\ntx-checksum-ip-generic: o" in one for one in offloads)
+    assert any(one.startswith("eth0:\n") and "\nrx-gro: o" in one for one in offloads)
     assert {one["metadata"]["name"] for one in json.loads(kept["cluster/ippools.json"])} == {"default-ipv4-ippool"}
     assert {one["spec"]["nodeName"] for one in json.loads(kept["cluster/pods.json"])} == {"node-a", "node-b"}
     logs = [text for name, text in kept.items() if name.startswith("logs/calico-node")]
@@ -162,6 +165,19 @@ async def test_what_is_too_much_is_named_and_not_cut(monkeypatch: pytest.MonkeyP
         assert missing is not None
         said = missing.read().decode()
     assert said.count("the bundle has its") == len(growing.missing) == 5 - len(names) > 0
+
+
+def test_what_installed_calicos_plugin_and_ended_is_read_as_well() -> None:
+    """Where it fails, calico-node never starts, and its log alone says why."""
+    pod = {
+        "spec": {"initContainers": [{"name": "upgrade-ipam"}, {"name": "install-cni"}],
+                 "containers": [{"name": "calico-node"}]},
+        "status": {"initContainerStatuses": [{"name": "upgrade-ipam", "restartCount": 0},
+                                             {"name": "install-cni", "restartCount": 4}]},
+    }  # fmt: skip
+    assert bundle._containers(pod) == [
+        ("upgrade-ipam", False), ("install-cni", False), ("install-cni", True), ("calico-node", False),
+    ]  # fmt: skip
 
 
 def test_a_tool_that_is_not_there_or_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
