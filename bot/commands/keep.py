@@ -12,7 +12,10 @@ from bot.told import Context, Told, output
 from bot.words import parse
 from facts import CalicoNode, Leg, say
 
-HELP = "keep A B [PORT/tcp|udp]: the scene of a fault as one file: the answer, all about both nodes, Calico's resources"
+HELP = (
+    "keep A B [PORT/tcp|udp]: the scene of a fault as one file: the answer, all about both nodes, Calico's resources; "
+    "for example: keep shop/cart shop/db 5432/tcp"
+)
 
 
 def add_words(parser: argparse.ArgumentParser) -> None:
