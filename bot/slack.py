@@ -50,12 +50,14 @@ class SlackFailed(UserError):
 
 
 class Identity(NamedTuple):
-    """Who the bot is in which workspace, as auth.test says. answer: all of it."""
+    """Who the bot is in which workspace, as auth.test says. answer: all of it. scopes: what the app was granted; None
+    where Slack does not say."""
 
     team: str
     user: str
     name: str
     answer: Mapping[str, Any]
+    scopes: frozenset[str] | None = None
 
 
 def others() -> str:
@@ -106,7 +108,18 @@ class Slack:
     async def who(self) -> Identity:
         """Raises UserError with what to do when Slack does not know the token or is not there."""
         answer = await self.call(self.client.auth_test)
-        return Identity(answer["team_id"], answer["user_id"], answer.get("user", ""), answer)
+        said = str(answer.headers.get("x-oauth-scopes") or "")
+        scopes = frozenset(one.strip() for one in said.split(",") if one.strip()) or None
+        return Identity(answer["team_id"], answer["user_id"], answer.get("user", ""), answer, scopes)
+
+    async def open_socket(self, app_token: str) -> None:
+        """Asks where Socket Mode connects to, and connects nowhere. Raises UserError when Slack does not say."""
+        await self.call(self.client.apps_connections_open, app_token=app_token)
+
+    async def is_member(self, channel: str) -> bool:
+        """Whether the bot is in this channel. Raises NotInChannel also for one that it cannot see, SlackFailed."""
+        answer = await self.call(self.client.conversations_info, channel=channel)
+        return bool(answer["channel"].get("is_member"))
 
     async def post(self, channel: str, message: Message, thread: str = "") -> str:
         """ts of the new message. Raises NotInChannel, SlackFailed."""

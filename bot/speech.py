@@ -26,6 +26,7 @@ HELP = {
     "approve": "approve fx-NAME   have a fix carried out",
     "reject": "reject fx-NAME [REASON]   refuse it",
     "cancel": "cancel fx-NAME [REASON]   take it back",
+    "preflight": "preflight [PART...] [--channel ID]   is all there that I need: Slack, rights, probes, Calico",
     "audit": "audit [fx-NAME | verify [sha256:HEAD] | export [fx-NAME]]   who asked, decided, was refused and did what",
     "help": "help   this list",
 }

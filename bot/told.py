@@ -18,12 +18,13 @@ from fixes.request import Person
 from fixes.store import FixStore
 
 if TYPE_CHECKING:
+    from bot.app import SlackSettings
     from bot.investigate import Investigation, Progress
     from bot.sources.kubernetes import Cluster
     from bot.sources.probes import Probes
 
-# What calicoctl does in the runbook: each is a module of bot.commands with `add_words` and `answer`.
-WORDS = ("ipam", "node", "keep", "get", "create", "apply", "replace", "patch", "delete")
+# What is answered as `Told`: each is a module of bot.commands with `add_words` and `answer`.
+WORDS = ("ipam", "node", "keep", "get", "create", "apply", "replace", "patch", "delete", "preflight")
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +77,7 @@ class Context:
     investigate: Callable[[Sequence[str]], Awaitable[Investigation]]  # `why` with these words
     progress: Progress  # shown while it lasts
     written: str = ""  # all that was written after the word, line by line, as Slack has it; "" in a terminal
+    slack: SlackSettings | None = None  # of the bot that is asked; in a terminal the environment may have some
 
 
 Answer = Callable[[argparse.Namespace, Context], Awaitable[Told]]

@@ -6,6 +6,8 @@ import msgspec
 
 from facts.fact import Fact
 
+NEEDED = ("NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE")  # capabilities of which a probe makes use
+
 
 class NodeMachine(Fact, frozen=True, kw_only=True):
     """The machine below a node, and the probe on it."""
@@ -14,6 +16,7 @@ class NodeMachine(Fact, frozen=True, kw_only=True):
     kernel: str  # `uname -r`
     uptime_s: int  # since the machine started
     probe: str = ""  # version of calico-why its probe is of
+    capabilities: tuple[str, ...] | None = None  # of NEEDED those its probe has; None: a probe too old to tell
 
 
 class RouteGroup(msgspec.Struct, frozen=True, kw_only=True):

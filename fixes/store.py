@@ -191,17 +191,7 @@ class FixStore:
 
     async def right_to_approve(self) -> tuple[str, ...] | None:
         """This client's Kubernetes groups where RBAC lets it approve here, None where it does not."""
-        review = await self._call(
-            client.AuthorizationV1Api(self._api).create_self_subject_access_review(
-                {
-                    "apiVersion": "authorization.k8s.io/v1",
-                    "kind": "SelfSubjectAccessReview",
-                    "spec": {"resourceAttributes": self._approving()},
-                },
-                **_limits(),
-            )
-        )
-        if not review.status.allowed:
+        if not await self.allowed(self._approving()):
             return None
         who = await self._call(
             client.AuthenticationV1Api(self._api).create_self_subject_review(
@@ -209,6 +199,20 @@ class FixStore:
             )
         )
         return tuple(who.status.user_info.groups or ())
+
+    async def allowed(self, attributes: Mapping[str, str]) -> bool:
+        """Whether this client may do what these resourceAttributes of a SelfSubjectAccessReview say."""
+        review = await self._call(
+            client.AuthorizationV1Api(self._api).create_self_subject_access_review(
+                {
+                    "apiVersion": "authorization.k8s.io/v1",
+                    "kind": "SelfSubjectAccessReview",
+                    "spec": {"resourceAttributes": dict(attributes)},
+                },
+                **_limits(),
+            )
+        )
+        return bool(review.status.allowed)
 
     async def may_approve(self, person: Person) -> bool:
         """Whether RBAC lets this Kubernetes user approve here, now."""

@@ -78,6 +78,7 @@ WORDS = (
     ["fixes"],
     ["audit"],
     ["audit", "verify"],
+    ["preflight"],
 )
 READ = [one.plural for one in KINDS.values() if one.written or one.plural in ("nodes", "clusterinformations")]
 

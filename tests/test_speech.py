@@ -50,7 +50,7 @@ def test_nothing_said_is_a_call_for_help() -> None:
         (
             "flush",
             "I do not know 'flush'. I know why, capture, policy, ipam, node, keep, get, create, fixes, approve, "
-            "reject, cancel, audit, help; try `help`.",
+            "reject, cancel, preflight, audit, help; try `help`.",
         ),
         ("why shop/cart", "only 'shop/cart' was said"),
         ("why shop/cart shop/db watch 9000", "from 5 to 600"),

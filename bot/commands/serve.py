@@ -172,6 +172,7 @@ async def _serve(
                     investigate=ask,
                     progress=progress,
                     written=written,
+                    slack=slack,
                 )
 
             if not approvers.cluster:

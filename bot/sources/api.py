@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -16,6 +18,7 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from bot.errors import COULD_NOT_JUDGE, UserError
+from bot.sources.clock import skew
 from bot.sources.trouble import brief
 from facts import say
 
@@ -42,6 +45,12 @@ class Unreachable(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class _Response(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class Api:
@@ -123,6 +132,13 @@ class Api:
         said = answer.get("message") or answer.get("reason") or path
         raise Refused(status, say("the API server answered {status}: {said}", status=status, said=said))
 
+    async def clock(self) -> float | None:
+        """By how many seconds its clock surely is ahead of ours (negative: behind), None where it does not say. Raises
+        Unreachable."""
+        sent = time.time()
+        response = await self._ask("/version", {}, "application/json")
+        return skew(response.headers.get("Date", ""), sent, time.time())
+
     async def text(self, path: str, **query: str | int) -> bytes:
         """What is no JSON: the log of a container. Raises Missing, Refused, Unreachable."""
         status, body = await self._send(path, query, "application/json, */*")
@@ -149,6 +165,10 @@ class Api:
     async def _send(
         self, path: str, query: dict[str, str | int], accept: str = "application/json"
     ) -> tuple[int, bytes]:
+        response = await self._ask(path, query, accept)
+        return response.status, response.body
+
+    async def _ask(self, path: str, query: dict[str, str | int], accept: str) -> _Response:
         self.calls += 1
         try:
             method, url, headers, _, _ = await self._client.param_serialize(
@@ -161,7 +181,7 @@ class Api:
             response = await self._client.call_api(
                 method, url, headers, _request_timeout=aiohttp.ClientTimeout(total=self._timeout_s)
             )
-            return response.status, await response.read()
+            return _Response(response.status, response.headers, await response.read())
         except TimeoutError as error:
             late = say("{server} did not answer within {seconds} s", server=self.server, seconds=f"{self._timeout_s:g}")
             raise Unreachable(late) from error

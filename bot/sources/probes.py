@@ -16,6 +16,7 @@ import aiohttp
 import msgspec
 
 from bot.settings import Settings
+from bot.sources.clock import skew
 from bot.sources.trouble import brief
 from facts import (
     DERIVED,
@@ -164,6 +165,18 @@ class Probes:
             _, late = await asyncio.wait(greeting, timeout=GREETING_S)
             for one in late:
                 one.cancel()
+
+    async def clock(self, address: str) -> float | None:
+        """Seconds by which a probe's clock surely is ahead of ours (negative: behind), None where it does not say."""
+        if self._session is None or not address:
+            return None
+        url, where = self._where(address, "/healthz")
+        sent = time.time()
+        try:
+            async with asyncio.timeout(self._deadline_s), self._session.get(url, **where) as response:
+                return skew(response.headers.get("Date", ""), sent, time.time())
+        except (aiohttp.ClientError, TimeoutError, OSError, ssl.SSLError):
+            return None
 
     def _where(self, address: str, path: str) -> tuple[str, dict[str, Any]]:
         """The URL, and how it is to be asked for."""
