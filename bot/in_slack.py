@@ -91,12 +91,12 @@ class Answers:
         await self._slack.whisper(refusal, channel=channel, user=user, thread=thread, response_url=response_url)
 
     async def _told(self, answer: Any, args: Any, written: str, place: _Place) -> None:
-        def message(told: Told | None = None, step: str = "") -> Message:
+        def message(told: Told | None = None, step: str = "", output: str = "text") -> Message:
             return blocks.told(
                 place.asked,
                 told,
                 step,
-                output=args.output,
+                output=output,
                 asked_by=place.user,
                 cluster=self._cluster,
                 language=self._language,
@@ -108,8 +108,9 @@ class Answers:
         log.info("audit: %s by %s in %s", place.asked, place.user, place.channel)
         ts = await self._slack.post(place.channel, message(step=say("looking")), place.thread)
 
-        async def show(told: Told) -> None:
-            await self._slack.update(place.channel, ts, message(told))
+        async def show(told: Told, output: str = "text") -> None:
+            await self._slack.update(place.channel, ts, message(told, output=output))
+            await self._beside(told, output, place.channel, place.thread or ts)
 
         try:
             async with Ticker(lambda text: self._slack.update(place.channel, ts, message(step=text))) as tick:
@@ -124,12 +125,11 @@ class Answers:
             log.exception("%s could not be answered", place.asked)
             await show(Told(headline=BROKEN, mark="unknown"))
             return
-        await show(told)
-        await self._beside(told, args.output, place.channel, place.thread or ts)
+        await show(told, args.output)
 
     async def _beside(self, told: Told, output: str, channel: str, thread: str) -> None:
         """What belongs to the answer and has no room in one message."""
-        for file in _files(told, output):
+        for file in _files(told, output, self._language):
             await self._slack.upload(
                 file.content,
                 name=file.name,
@@ -149,8 +149,11 @@ class _Place(NamedTuple):
     asked: str
 
 
-def _files(told: Told, output: str) -> list[File]:
+def _files(told: Told, output: str, language: Language) -> list[File]:
     files = list(told.files)
+    headline, notes = language(told.headline), "\n".join(map(language, told.notes))
+    if not blocks.fits(escape(headline)) or not blocks.fits(escape(notes)):
+        files.insert(0, File(name="sentences.txt", content=f"{headline}\n{notes}\n".encode()))
     whole = told.form(output)
     if not blocks.fits(whole) or output in ("json", "csv"):
         kind = {"json": "json", "csv": "csv", "yaml": "yaml"}.get(output, "txt")

@@ -22,6 +22,7 @@ from fixes.request import Phase
 from lab.slack import LocalSlack
 from tests.fix_cluster import fix_cluster
 from tests.test_bot_slack import ROOM, Room, _all_text
+from tests.test_capture_slack import files
 from tests.test_write_resource import DENY, fill
 
 
@@ -97,6 +98,14 @@ async def test_what_is_wrong_is_told_and_nobody_is_asked(room: Room) -> None:
         ):
             await room.ask(f"/calico {said}")
             await room.answered(why)
+        await room.ask("/calico delete ipamhandle x -o json")
+        assert "null" not in _all_text(await room.answered("IPAM's handles are not written by hand"))
+        many = [DENY.replace("deny-web", f"{'w' * 150}-{one}").replace("selector", "selectr") for one in range(20)]
+        await room.ask("/calico apply " + "\n---\n".join(many))
+        answer = await room.answered("resource 1: Calico refuses")
+        await room.slack.wait_for(lambda: files(room.slack, answer["ts"]))
+        [(name, content)] = files(room.slack, answer["ts"])
+        assert name == "sentences.txt" and b"resource 20: Calico refuses" in content
         await room.ask("/calico patch ipp default-ipv4-ippool --tpye json -p '[]'")
         await room.whisper("ana", "did you mean --type?")
     assert await room.store.all() == []
