@@ -7,7 +7,7 @@ import asyncio
 import io
 import re
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -112,25 +112,29 @@ async def keep(
     bundle = Bundle(f"calico-why-{_UNSAFE.sub('_', cluster.name)}-{now:%Y%m%d-%H%M%S}", now)
     lock, silent, done = asyncio.Lock(), list[Blind](), list[str]()
     places = asyncio.Semaphore(AT_ONCE)
+    received = 0
     await _put_answer(bundle, cluster.name, investigation, now)
+
+    async def tell() -> None:
+        size = f"{received / (1 << 20):.1f}"
+        await progress(say("{done} of {all} nodes, {size} MiB", done=len(done), all=len(nodes), size=size))
+
+    async def arrived(size: int) -> None:
+        nonlocal received
+        before, received = received, received + size
+        if before >> 20 < received >> 20:  # each MiB, or somebody waits a minute for the only node without a word
+            await tell()
 
     async def node(called: str, address: str) -> None:
         async with places:
-            files, missing = await _node(called, address, probes)
+            files, missing = await _node(called, address, probes, arrived)
         async with lock:
             for file, content in files.items():
                 await bundle.add(f"nodes/{called}/{file}", content)
             bundle.missing += [(f"nodes/{called}/{file}" if file else f"nodes/{called}", why) for file, why in missing]
             silent.extend(Blind(node=called, look="scene", reason=why) for file, why in missing if not file)
             done.append(called)
-            await progress(
-                say(
-                    "{done} of {all} nodes, {size} MiB",
-                    done=len(done),
-                    all=len(nodes),
-                    size=f"{bundle.size / (1 << 20):.1f}",
-                )
-            )
+            await tell()
 
     async def objects() -> None:
         resources, logs, missing = await _cluster(cluster, list(nodes))
@@ -139,6 +143,7 @@ async def keep(
                 await bundle.add(file, content)
             bundle.missing += missing
 
+    await tell()
     await asyncio.gather(objects(), *(node(*one) for one in nodes.items()))
     content = await bundle.close()
     return Kept(
@@ -161,8 +166,10 @@ async def _put_answer(bundle: Bundle, cluster: str, investigation: Investigation
         await bundle.add("answer.txt", text.render(investigation, verbose=True).encode())
 
 
-async def _node(node: str, address: str, probes: Probes) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
-    """Its files, and what is missing: of "" everything that would have come after."""
+async def _node(
+    node: str, address: str, probes: Probes, arrived: Callable[[int], Awaitable[None]]
+) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
+    """Its files, and what is missing: of "" everything that would have come after. arrived: told of bytes."""
     files: dict[str, list[bytes]] = {}
     missing: list[tuple[str, str]] = []
     ended = False
@@ -171,6 +178,7 @@ async def _node(node: str, address: str, probes: Probes) -> tuple[dict[str, byte
             async for line in lines:
                 if isinstance(line, ScenePart):
                     files.setdefault(line.path, []).append(line.content)
+                    await arrived(len(line.content))
                 elif isinstance(line, SceneMissing):
                     missing.append((line.path, line.reason))
                 elif isinstance(line, SceneEnd):

@@ -25,6 +25,7 @@ from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.node import diags
 from bot.redaction import allowed
 from bot.settings import Settings
+from bot.sources.kubernetes import Cluster
 from bot.sources.probes import CannotCapture, Probes
 from facts.scene import SceneAsk, SceneEnd, ScenePart
 from lab.client import Lab
@@ -36,6 +37,7 @@ from tests.fix_cluster import fix_cluster
 from tests.runbook_words import context_of
 from tests.test_bot_slack import Room, _all_text
 from tests.test_capture_slack import files
+from tests.test_write_resource import fill
 
 TOKEN = "xoxb-123456789-abcdefghijkl"
 
@@ -71,6 +73,8 @@ def test_a_fault_is_kept_with_its_answer_and_judged_again(
     said = capsys.readouterr()
     [path] = here.iterdir()
     assert path.name in said.out and "of 2 nodes" in said.out and "asking node-a and node-b" in said.err
+    steps = [line.split(" of 2 nodes, ")[0] for line in said.err.splitlines() if " of 2 nodes, " in line]
+    assert steps[0] == "0" and steps[-1] == "2", "while it lasts"
     assert path.stat().st_mode & 0o777 == 0o600, "it says where everything is"
     kept = content(path)
     neighbors = lab.exec("node-a", "ip", "-4", "-s", "neigh", "show").stdout.encode()
@@ -231,6 +235,34 @@ async def test_a_probe_sends_one_at_a_time_to_the_bot_and_is_free_when_it_hangs_
         assert isinstance(again[-1], SceneEnd)
     finally:
         await runner.cleanup()
+
+
+async def test_of_the_only_node_something_is_told_before_it_is_done(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    certs.make(tmp_path)
+    monkeypatch.setattr(probes_scene, "TOOLS", {"large.txt": ("head", "-c", str(3 << 20), "/dev/zero")})
+    runner = web.AppRunner(server.application(Prober("node-a", {})), handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server.tls(tmp_path)).start()
+    told = list[str]()
+
+    async def progress(text: str) -> None:
+        told.append(text)
+
+    try:
+        async with (
+            fix_cluster(tmp_path) as fixes,
+            Cluster(Settings(kubeconfig=fixes.kubeconfig())) as cluster,
+            Probes(Settings(certs=tmp_path, probe_port=runner.addresses[0][1])) as probes,
+        ):
+            fill(fixes, "crd.projectcalico.org")
+            kept = await bundle.keep({"node-a": "127.0.0.1"}, cluster=cluster, probes=probes, progress=progress)
+    finally:
+        await runner.cleanup()
+    assert not kept.silent
+    begun = [one for one in told if one.startswith("0 of 1 nodes, ")]
+    assert begun[0].endswith(" 0.0 MiB") and len(begun) >= 4 and told[-1].startswith("1 of 1 nodes, ")
 
 
 def test_bad_words_are_answered_with_the_right_form() -> None:
