@@ -55,14 +55,24 @@ def _run(words: list[str]) -> int:
         raise UserError(f"{words[0]!r} is not a word of calico-why; {hint}")
     module: Any = import_module(commands[words[0]])
     parser = Parser(prog=f"calico-why {words[0]}", description=module.HELP)
-    module.add_arguments(parser)
     try:
+        if hasattr(module, "answer"):  # Slack answers the same words
+            return _answered(module, parser, words[1:])
+        module.add_arguments(parser)
         return int(module.run(parser.parse_args(words[1:])))
     except HelpAsked as asked:
         print(asked.text)
         return 0
     except SystemExit as end:  # of a command that ended itself
         return end.code if isinstance(end.code, int) else WRONG_USAGE
+
+
+def _answered(module: Any, parser: Parser, words: list[str]) -> int:
+    from bot import in_terminal  # which few of the words need
+
+    module.add_words(parser)
+    in_terminal.add_arguments(parser)
+    return in_terminal.run(module, parser.parse_args(words))
 
 
 def _help(commands: dict[str, str]) -> str:

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bot import language as languages
 from bot import settings as connection
@@ -33,12 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     name_leaves(parser)
 
 
-def run(answer: Answer, args: argparse.Namespace) -> int:
-    """The exit status of the answer. Raises UserError."""
+def run(module: Any, args: argparse.Namespace) -> int:
+    """The exit status of the answer of a word of `bot.told.WORDS` (docs/json.md). Raises UserError."""
+    if check := getattr(module, "check_words", None):  # as `asking.understand` does it in Slack
+        check(args)
     if not 0.1 <= args.deadline <= 300:
         raise UserError(f"--deadline {args.deadline:g}: give the seconds a probe may take, from 0.1 to 300.")
     language = languages.from_argument(args)
-    told = asyncio.run(_answered(answer, args, language))
+    told = asyncio.run(_answered(module.answer, args, language))
     if args.picture:
         keep(Path(args.picture), _picture(told, Path(args.picture)))
     whole = told.form(args.output)

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
+from functools import partial
 
 from bot.resources import writing
-from bot.told import Context, Told
 
 HELP = "apply -f FILE: have resources of Calico made or changed, once approved, for example: apply -f policy.yaml"
 TAKES_TEXT = True
 
-
-def add_words(parser: argparse.ArgumentParser) -> None:
-    writing.add_words(parser)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    writing.add_arguments(parser)
-
-
-def run(args: argparse.Namespace) -> int:
-    """0 asked for, 2 refused before anybody is asked. Raises UserError."""
-    return writing.run(answer, args)
-
-
-async def answer(args: argparse.Namespace, context: Context) -> Told:
-    return await writing.answer("apply", args, context)
+add_words = writing.add_words
+answer = partial(writing.answer, "apply")

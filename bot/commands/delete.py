@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bot import in_terminal, told
+from bot import told
 from bot.resources import change
 from bot.resources.names import plural_of
 from bot.told import Context, Told
@@ -18,16 +18,6 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", dest="within", metavar="NAMESPACE", default="", help="of a policy or a network set")
     parser.add_argument("--confirm", metavar="NAME", default="", help="its name again, for a pool that is in use")
     told.output(parser, "text", "json", "yaml")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_words(parser)
-    in_terminal.add_arguments(parser)
-
-
-def run(args: argparse.Namespace) -> int:
-    """0 asked for, 2 refused before anybody is asked. Raises UserError."""
-    return in_terminal.run(answer, args)
 
 
 async def answer(args: argparse.Namespace, context: Context) -> Told:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bot import in_terminal, told
+from bot import told
 from bot.errors import UserError
 from bot.resources import table
 from bot.resources.names import NODES, kind_of, namespaced, plural_of
@@ -24,16 +24,6 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-A", "--all-namespaces", action="store_true", help="of all namespaces")
     told.output(parser, "text", "wide", "yaml", "json")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_words(parser)
-    in_terminal.add_arguments(parser)
-
-
-def run(args: argparse.Namespace) -> int:
-    """0 answered. Raises UserError."""
-    return in_terminal.run(answer, args)
 
 
 async def answer(args: argparse.Namespace, context: Context) -> Told:

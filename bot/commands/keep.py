@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from bot import in_terminal
 from bot.bundle import keep, told
 from bot.errors import UserError
 from bot.reply import wording
@@ -31,19 +30,8 @@ def check_words(args: argparse.Namespace) -> None:
         raise UserError(error.sentence.replace(" why ", " keep "), status=error.status) from None
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_words(parser)
-    in_terminal.add_arguments(parser)
-
-
-def run(args: argparse.Namespace) -> int:
-    """0 kept, 3 when a node's probe sent nothing. Raises UserError."""
-    return in_terminal.run(answer, args)
-
-
 async def answer(args: argparse.Namespace, context: Context) -> Told:
     """Raises UserError."""
-    check_words(args)
     investigation = await context.investigate(args.words)
     facts = investigation.diagnosis.facts
     ends = [node for leg in facts if isinstance(leg, Leg) for node in (leg.source_node, leg.target_node)]

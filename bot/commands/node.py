@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from bot import in_terminal
 from bot.node import diags, status
 from bot.told import Context, Told
 
@@ -17,16 +16,6 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     below = parser.add_subparsers(dest="part", required=True, metavar="|".join(PARTS))
     for name, part in PARTS.items():
         part.add_words(below.add_parser(name, help=part.HELP, description=part.HELP))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_words(parser)
-    in_terminal.add_arguments(parser)
-
-
-def run(args: argparse.Namespace) -> int:
-    """0 answered, 3 when something could not be judged. Raises UserError."""
-    return in_terminal.run(answer, args)
 
 
 async def answer(args: argparse.Namespace, context: Context) -> Told:

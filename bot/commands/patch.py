@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bot import asking, in_terminal, told
+from bot import asking, told
 from bot.errors import UserError
 from bot.resources import change, manifest, yaml
 from bot.resources.names import plural_of
@@ -24,16 +24,6 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--type", choices=("merge", "json", "strategic"), default="merge", help="form of PATCH (merge)")
     parser.add_argument("-n", dest="within", metavar="NAMESPACE", default="", help="of a policy or a network set")
     told.output(parser, "text", "json", "yaml")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_words(parser)
-    in_terminal.add_arguments(parser)
-
-
-def run(args: argparse.Namespace) -> int:
-    """0 asked for, 2 refused before anybody is asked. Raises UserError."""
-    return in_terminal.run(answer, args)
 
 
 async def answer(args: argparse.Namespace, context: Context) -> Told:

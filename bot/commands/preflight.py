@@ -6,7 +6,7 @@ import argparse
 import re
 from collections.abc import Sequence
 
-from bot import in_terminal, told
+from bot import told
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.preflight import cluster, here, nodes, rights, slack
 from bot.preflight.model import NOT, OK, ORDER, SKIPPED, UNSEEN, Line
@@ -42,17 +42,6 @@ def check_words(args: argparse.Namespace) -> None:
                 f"{one!r} is no id of a channel: it is at the end of the channel's details in Slack. Write: "
                 "preflight --channel C0123ABC"
             )
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_words(parser)
-    in_terminal.add_arguments(parser)
-
-
-def run(args: argparse.Namespace) -> int:
-    """0 when all is in order, 3 when something is not or could not be seen. Raises UserError."""
-    check_words(args)
-    return in_terminal.run(answer, args)
 
 
 async def answer(args: argparse.Namespace, context: Context) -> Told:

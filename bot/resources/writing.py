@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from bot import asking, in_terminal, told
+from bot import asking, told
 from bot.errors import UserError
 from bot.resources import change, manifest
-from bot.told import Answer, Context, Told
+from bot.told import Context, Told
 
 
 def add_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", dest="file", metavar="FILE", default="", help="YAML or JSON; - for what is piped in")
     parser.add_argument("-n", dest="within", metavar="NAMESPACE", default="", help="of what says none of its own")
     told.output(parser, "text", "json", "yaml")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_words(parser)
-    in_terminal.add_arguments(parser)
-
-
-def run(answer: Answer, args: argparse.Namespace) -> int:
-    """Raises UserError."""
-    return in_terminal.run(answer, args)
 
 
 async def answer(verb: str, args: argparse.Namespace, context: Context) -> Told:
