@@ -30,13 +30,15 @@ class Parser(argparse.ArgumentParser):
         arguments.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         arguments.setdefault("allow_abbrev", False)
         super().__init__(*args, **arguments)
+        self.color = False  # Python 3.14 else writes escape codes for the terminal that a bot was started from
 
     def print_help(self, file: object = None) -> NoReturn:
         raise HelpAsked(self.format_help().rstrip())
 
     def error(self, message: str) -> NoReturn:
         usage = " ".join(self.format_usage().removeprefix("usage: ").split())
-        raise UserError(f"{self._nearest(message)} Write: {usage}")
+        _, stands, example = (self.description or "").partition("for example: ")
+        raise UserError(f"{self._nearest(message)} Write: {usage}{', ' if stands else ''}{stands}{example}")
 
     def _nearest(self, message: str) -> str:
         if found := _CHOICE.fullmatch(message):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What a terminal needs beside the words of a command, for each of its subcommands."""
     for leaf in leaves(parser):
+        # an error shows the usage: a dozen connections in it would hide the words
+        leaf.usage = leaf.format_usage().removeprefix("usage: ").rstrip().replace("%", "%%")
         leaf.add_argument("--to", metavar="FILE", help="write the answer, or the file it comes with, into this file")
         leaf.add_argument("--picture", metavar="FILE.svg|png", help="write the answer's picture, too")
         leaf.add_argument("--deadline", type=float, default=4.0, metavar="S", help="seconds a probe may take (4)")

@@ -136,6 +136,16 @@ def process(*words: str, code: str = "", **environment: str) -> subprocess.Compl
     )
 
 
+def test_an_error_shows_the_words_and_help_all_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["get", "-o", "yml", "ippools"]) == 2
+    assert capsys.readouterr().err == (
+        "I do not know 'yml'; did you mean yaml? Write: calico-why get [-h] [-n NAMESPACE] [-A] "
+        "[-o {text,wide,yaml,json}] KIND [NAME ...], for example: get ippools -o wide\n"
+    )
+    assert cli.main(["get", "--help"]) == 0
+    assert "--kubeconfig" in capsys.readouterr().out
+
+
 def test_help_imports_no_command() -> None:
     heavy = ("kubernetes", "aiohttp", "slack_bolt", "pyroute2", "durable", "bot.commands.why", "lab.command")
     code = f"import sys; from bot import cli; cli.main(['--help']); print([m for m in {heavy!r} if m in sys.modules])"

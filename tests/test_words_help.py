@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bot import asking
+from bot.errors import UserError
 from bot.told import WORDS
 
 JSON = Path(__file__).parents[1] / "docs/json.md"
@@ -36,6 +37,8 @@ def test_its_help_and_that_of_each_part_has_an_example_that_is_understood(word: 
         with pytest.raises(asking.HelpAsked) as asked:
             asking.understand(word, module, [*one.prog.split()[1:], "--help"])
         assert example in asked.value.text
+        with pytest.raises(UserError, match=f"for example: {re.escape(example)}$"):
+            asking.understand(word, module, [*words, "--no-such-flag"] if one in asking.leaves(one) else [])
 
 
 @pytest.mark.parametrize("word", WORDS)
