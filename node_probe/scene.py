@@ -45,7 +45,7 @@ TOOLS = {
     "iptables-legacy.txt": ("iptables-legacy-save", "-c"),
     "ip6tables-legacy.txt": ("ip6tables-legacy-save", "-c"),
     "ipset.txt": ("ipset", "save"),
-    "sockets.txt": ("ss", "-antu"),
+    "sockets.txt": ("ss", "-an"),
     "wireguard.txt": ("wg", "show"),  # which hides private keys
     "kernel-log.txt": ("dmesg",),
 }

@@ -84,6 +84,8 @@ def test_a_fault_is_kept_with_its_answer_and_judged_again(
     assert b"mtu 1450" in kept["nodes/node-a/link.txt"] and b"vxlan id 4096" in kept["nodes/node-a/link.txt"]
     assert b"net.ipv4.conf.vxlan/calico.rp_filter = " in kept["nodes/node-a/sysctl.txt"]
     assert b"net.ipv4.ip_forward = 1" in kept["nodes/node-a/sysctl.txt"]
+    kinds = {line.split()[0] for line in kept["nodes/node-a/sockets.txt"].decode().splitlines()}
+    assert {"tcp", "u_str"} <= kinds, "all that calicoctl's bundle has"
     offloads = kept["nodes/node-a/offloads.txt"].decode().split("Features for ")
     assert any(one.startswith("vxlan.calico:\n") and "\ntx-checksum-ip-generic: o" in one for one in offloads)
     assert any(one.startswith("eth0:\n") and "\nrx-gro: o" in one for one in offloads)
