@@ -11,7 +11,13 @@ from bot.told import Context, Told
 
 
 def add_words(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-f", dest="file", metavar="FILE", default="", help="YAML or JSON; - for what is piped in")
+    parser.add_argument(
+        "-f",
+        dest="file",
+        metavar="FILE",
+        default="",
+        help="YAML or JSON; - for what is piped in; in Slack a code block",
+    )
     parser.add_argument("-n", dest="within", metavar="NAMESPACE", default="", help="of what says none of its own")
     told.output(parser, "text", "json", "yaml")
 
