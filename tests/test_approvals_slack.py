@@ -57,7 +57,7 @@ async def test_who_was_asked_why_is_judged_again_when_the_answer_comes(room: Roo
     async with room.bot():
         name, thread, ts, form = await asked_why(room)
         await room.slack.click("bo", ROOM, ts, "fix_approve")
-        await room.slack.wait_for(lambda: room.buttons(thread, ts) == [])
+        await room.slack.wait_for(lambda: room.posted("approved, about to be done", thread))
         await room.slack.submit_view("bo", form.id, {"fix_reason": "too risky"})
         await room.whisper("bo", "already approved", thread)
         assert (await room.store.get(name)).status.phase is Phase.APPROVED
@@ -135,7 +135,7 @@ async def test_a_guest_decides_nothing_and_nobody_does_while_slack_does_not_say_
         await room.whisper("bo", "Slack did not say who may approve", thread)
         assert (await room.store.get(request.name)).status.phase is Phase.PENDING
         await room.slack.click("bo", ROOM, ts, "fix_approve")
-        await room.slack.wait_for(lambda: room.buttons(thread, ts) == [])
+        await room.slack.wait_for(lambda: room.posted("approved, about to be done", thread))
         assert (await room.store.get(request.name)).status.phase is Phase.APPROVED
 
 

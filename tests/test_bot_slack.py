@@ -268,6 +268,7 @@ async def test_a_second_person_approves_and_the_thread_says_verified(room: Room)
         clicked = await room.slack.click("bo", ROOM, ts, "fix_approve")
         assert clicked.result == "ok"  # acknowledged in the time Slack allows
         await room.slack.wait_for(lambda: room.buttons(thread, ts) == [])
+        await room.slack.wait_for(lambda: room.posted("approved, about to be done", thread))
         now = await room.store.get(request.name)
         assert now.status.phase is Phase.APPROVED
         assert now.status.approved_by is not None
@@ -326,10 +327,10 @@ async def test_an_expired_click_changes_nothing_and_the_card_says_so(room: Room)
         room.store.now = lambda: datetime.now(UTC) + timedelta(minutes=16)
         await room.slack.click("bo", ROOM, ts, "fix_approve")
         await room.whisper("bo", "expired", thread)
-        await room.slack.wait_for(lambda: room.buttons(thread, ts) == [])
+        await room.slack.wait_for(lambda: room.posted("nothing was changed", thread))
         now = await room.store.get(request.name)
         assert (now.status.phase, now.status.approved_by) == (Phase.EXPIRED, None)
-        assert room.posted("nothing was changed", thread)
+        assert room.buttons(thread, ts) == []
 
 
 async def test_of_clicks_at_once_one_counts_and_the_others_are_told(room: Room) -> None:
@@ -374,8 +375,9 @@ async def test_words_decide_like_clicks(room: Room) -> None:
         await room.whisper("bo", "Which one?")
         await room.ask(f"/calico reject {request.name} change freeze", "bo")
         await room.whisper("bo", f"{request.name} is rejected")
-        await room.slack.wait_for(lambda: room.buttons(thread, ts) == [])
+        await room.slack.wait_for(lambda: room.posted("change freeze", thread))
         assert (await room.store.get(request.name)).status.message == "change freeze"
+        assert room.buttons(thread, ts) == []
 
 
 async def test_a_card_is_true_again_after_a_restart(room: Room) -> None:
@@ -385,8 +387,8 @@ async def test_a_card_is_true_again_after_a_restart(room: Room) -> None:
     await room.store.transition(request.name, Phase.CANCELLED, message="by hand")
     assert room.buttons(thread, ts) == ["fix_approve", "fix_reject"]
     async with room.bot():
-        await room.slack.wait_for(lambda: room.buttons(thread, ts) == [])
-        assert room.posted("cancelled", thread)
+        await room.slack.wait_for(lambda: room.posted("cancelled", thread))
+        assert room.buttons(thread, ts) == []
 
 
 async def test_the_same_fault_asked_again_points_to_its_card(room: Room) -> None:

@@ -57,21 +57,22 @@ def contained(lab: Lab, node: str, spec: dict[str, Any], kept: Collection[str], 
     }
     if "CALICO_WHY_SYSCTL" in environment:
         environment["CALICO_WHY_SYSCTL"] = ROOT + environment["CALICO_WHY_SYSCTL"]
-    files = shlex.quote(str(lab.directory))
+    files, checkout = shlex.quote(str(lab.directory)), shlex.quote(str(manifests.DEPLOY.parent))
     arguments = [word.replace("$(NODE_NAME)", node) for word in spec["args"]]
     program = [sys.executable, "-m", "bot.cli", *arguments]
     told = [f"{name}={value}" for name, value in environment.items()]
     steps = [
         "set -e",
         "mount --make-rprivate /",
-        f"mount --bind {files} /mnt",
+        "mount -t tmpfs tmpfs /mnt && mkdir /mnt/lab /mnt/checkout",
+        f"mount --bind {files} /mnt/lab && mount --bind {checkout} /mnt/checkout",
         "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /tmp",
-        f"mkdir -p {files} && mount --bind /mnt {files}",
+        f"mkdir -p {files} {checkout} && mount --bind /mnt/lab {files} && mount --bind /mnt/checkout {checkout}",
         *(f"mkdir -p {ROOT}{path} && mount --bind {source} {ROOT}{path}" for path, source in host.items()),
         "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys",
         "mount --bind / / && mount -o remount,bind,ro /",
         "mount -o remount,ro /run",
-        f"cd {shlex.quote(str(manifests.DEPLOY.parent))}",
+        f"cd {checkout}",
         shlex.join(
             [
                 "exec",
