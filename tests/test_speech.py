@@ -33,7 +33,7 @@ def test_a_question_in_plain_words(text: str, rest: list[str]) -> None:
 
 @pytest.mark.parametrize("word", ["help", "policy", "fixes", "approve", "reject"])
 def test_the_other_words(word: str) -> None:
-    assert understand(f"<@U0CALICO>  {word} `fx-7k2pabcd` now") [:2] == (word, ["fx-7k2pabcd", "now"])
+    assert understand(f"<@U0CALICO>  {word} `fx-7k2pabcd` now")[:2] == (word, ["fx-7k2pabcd", "now"])
     assert word in help_text("/calico ")
 
 
