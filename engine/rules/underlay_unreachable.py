@@ -68,7 +68,11 @@ def underlay_unreachable(
     )
     if leg.family == 6 and not ((there and left.seen > 0) or (back and answer_left.seen > 0)):
         return None  # by which nodes learn who has an address is a packet there, and a firewall of theirs may drop it
-    if there and back:
+    # Who does not get the peer's answers never learns its MAC, and holds back what might well arrive.
+    unheard = there and back and (left.seen == 0) != (answer_left.seen == 0)
+    if unheard:
+        there = left.seen > 0
+    if there and back and not unheard:
         if leg.direction == "reverse":  # said of the other leg
             return None
         return say(
@@ -77,6 +81,14 @@ def underlay_unreachable(
             peer=leg.target_node,
             address=leg.target_node_address,
             state=_state(to_target),
+        )
+    if there and unheard:
+        return say(
+            "nothing that {node} sends to {address} reaches {peer}, which so does not learn where {node} is: whether "
+            "its packets would reach {node} is not known.",
+            node=leg.source_node,
+            address=leg.target_node_address,
+            peer=leg.target_node,
         )
     if there:
         return say(
