@@ -19,10 +19,11 @@ from bot.redaction import allowed, redact
 from bot.sources.api import Missing, Refused, Unreachable
 from bot.sources.kubernetes import CALICO_NODE, Cluster
 from bot.sources.probes import CannotCapture, Probes
-from bot.sources.resources import KINDS, Object, path
+from bot.sources.resources import path
 from bot.told import File, Told
 from facts import Blind, say
 from facts.scene import SceneEnd, SceneMissing, ScenePart
+from fixes.resources.kinds import KINDS, Object
 
 if TYPE_CHECKING:
     from bot.investigate import Investigation, Progress
@@ -242,6 +243,7 @@ async def _logs(cluster: Cluster, nodes: Sequence[str], group: str, missing: lis
             continue
         chosen += [one for one in pods if label != CALICO_NODE or (one.get("spec") or {}).get("nodeName") in nodes]
     files: Files = {}
+    places = asyncio.Semaphore(AT_ONCE)
 
     async def log(pod: Object, container: str, previous: bool) -> None:
         metadata = pod["metadata"]
@@ -249,18 +251,13 @@ async def _logs(cluster: Cluster, nodes: Sequence[str], group: str, missing: lis
         where = f"{path('', 'pods', metadata['namespace'], metadata['name'])}/log"
         query: dict[str, str | int] = {"container": container, "tailLines": LOG_LINES, "limitBytes": LOG_BYTES}
         try:
-            text = await cluster.api.text(where, **query, **({"previous": "true"} if previous else {}))
+            async with places:
+                text = await cluster.api.text(where, **query, **({"previous": "true"} if previous else {}))
             files[file] = redact(text.decode("utf-8", "replace")).encode()
         except (Missing, Refused, Unreachable) as error:
             missing.append((file, str(getattr(error, "reason", say("the API server gives no log of it")))))
 
-    places = asyncio.Semaphore(AT_ONCE)
-
-    async def in_turn(*asked: object) -> None:
-        async with places:
-            await log(*asked)  # type: ignore[arg-type]
-
-    await asyncio.gather(*(in_turn(pod, *one) for pod in chosen for one in _containers(pod)))
+    await asyncio.gather(*(log(pod, *one) for pod in chosen for one in _containers(pod)))
     return dict(sorted(files.items()))
 
 
@@ -274,8 +271,8 @@ def _containers(pod: Object) -> list[tuple[str, bool]]:
     return [(name, before) for name in names for before in (False, True) if not before or name in restarted]
 
 
-def told(kept: Kept, **more: object) -> Told:
-    """What is said of it wherever it was asked for. more: fields of the answer that are other than here."""
+def told(kept: Kept) -> Told:
+    """What is said of it wherever it was asked for."""
     whole = len(kept.nodes) - len(kept.silent)
     headline = say(
         "{files} files of {nodes}, {size} MiB: {name}",
@@ -299,12 +296,11 @@ def told(kept: Kept, **more: object) -> Told:
         "silent": [{"node": one.node, "reason": one.reason} for one in kept.silent],
         "missing": [{"path": file, "reason": why} for file, why in kept.missing],
     }
-    fields: dict[str, object] = {
-        "headline": headline,
-        "notes": tuple(notes),
-        "data": document,
-        "files": (kept.file,),
-        "mark": "unknown" if kept.silent else "healthy",
-        "status": COULD_NOT_JUDGE if kept.silent else 0,
-    }
-    return Told(**{**fields, **more})  # type: ignore[arg-type]
+    return Told(
+        headline=headline,
+        notes=tuple(notes),
+        data=document,
+        files=(kept.file,),
+        mark="unknown" if kept.silent else "healthy",
+        status=COULD_NOT_JUDGE if kept.silent else 0,
+    )

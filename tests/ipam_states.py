@@ -8,7 +8,7 @@ from typing import Any
 
 from bot.ipam.state import READ, State
 from bot.sources.kubernetes import CLASSIC
-from bot.sources.resources import KINDS
+from fixes.resources.kinds import KINDS
 from tests.recorded_states import recorded
 
 

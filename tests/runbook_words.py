@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
+import pytest
+
 from bot.in_slack import Opened
 from bot.investigate import Investigation, investigate
 from bot.settings import from_environment
@@ -14,6 +16,7 @@ from bot.sources.probes import Probes
 from bot.terminal import opened
 from bot.told import Context
 from fixes.request import Person
+from lab.client import Lab
 from tests.asking import worker
 
 
@@ -41,3 +44,12 @@ async def context_of(environment: Mapping[str, str], state: Path | None = None) 
             )
 
         yield context
+
+
+def terminal(lab: Lab, monkeypatch: pytest.MonkeyPatch, directory: Path) -> Path:
+    """The directory of a terminal whose owner has this lab's kubeconfig: what commands write is there."""
+    for name, value in lab.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(directory)
+    lab.heal()
+    return directory

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import tarfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from node_probe import certs, server
 from node_probe import scene as probes_scene
 from node_probe.answer import Prober
 from tests.fix_cluster import fix_cluster
-from tests.runbook_words import context_of
+from tests.runbook_words import context_of, terminal
 from tests.test_bot_slack import Room, _all_text
 from tests.test_capture_slack import files
 from tests.test_write_resource import fill
@@ -43,12 +43,8 @@ TOKEN = "xoxb-123456789-abcdefghijkl"
 
 
 @pytest.fixture
-def here(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A terminal of somebody who has this lab's kubeconfig; what commands write is in the directory."""
-    for name, value in lab.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
+def here(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    return terminal(lab, monkeypatch, tmp_path)
 
 
 def content(path: Path) -> dict[str, bytes]:

@@ -32,7 +32,7 @@ from lab.slack import LocalSlack
 from tests.fix_cluster import fix_cluster
 from tests.fix_samples import ANA, BO
 from tests.fixing import ENVIRONMENT, up
-from tests.runbook_words import context_of
+from tests.runbook_words import context_of, terminal
 from tests.test_bot_slack import ROOM, Room, _all_text
 
 ROOT = Path(__file__).parents[1]
@@ -46,12 +46,7 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture
 def here(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A terminal of somebody who has this lab's kubeconfig."""
-    for name, value in lab.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    lab.heal()
-    return tmp_path
+    return terminal(lab, monkeypatch, tmp_path)
 
 
 def report_of(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from fixes.store import connect
 from lab.client import Lab
 from tests.fix_samples import ANA, BO
 from tests.fixing import ENVIRONMENT, asked, up
+from tests.runbook_words import terminal
 
 APPROVERS = Approvers.from_environment({**ENVIRONMENT, "CALICO_WHY_PEOPLE": f"{ANA.id}=kubernetes-admin"})
 QUESTION = "shop/cart shop/db 5432/tcp"
@@ -44,12 +45,7 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture
 def here(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A terminal of somebody who has this lab's kubeconfig."""
-    for name, value in lab.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    lab.heal()
-    return tmp_path
+    return terminal(lab, monkeypatch, tmp_path)
 
 
 async def approved_and_done(lab: Lab, name: str) -> FixRequest:

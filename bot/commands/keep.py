@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+import msgspec
+
 from bot.bundle import keep, told
 from bot.errors import UserError
 from bot.reply import wording
@@ -47,4 +49,4 @@ async def answer(args: argparse.Namespace, context: Context) -> Told:
     said = told(kept)
     answered = say("The answer was: {headline}", headline=wording.headline(investigation))
     again = say("`calico-why replay {file}` judges it again, offline.", file=kept.file.name)
-    return told(kept, notes=(answered, *said.notes, again))
+    return msgspec.structs.replace(said, notes=(answered, *said.notes, again))

@@ -21,10 +21,10 @@ from bot.ipam.arithmetic import PoolUse, shown
 from bot.ipam.state import State
 from bot.ipam.table import table
 from bot.sources import describe, ipam, upkeep
-from bot.sources.resources import Object
 from bot.told import Context, Told
 from facts import Pool, PoolUsage, Text, say
 from facts.message import listed
+from fixes.resources.kinds import Object
 
 HELP = "whether each node's next pod and tunnel would get an address, and why not, for example: ipam explain node-a"
 

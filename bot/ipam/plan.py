@@ -16,9 +16,10 @@ from bot.ipam.arithmetic import percent, shown
 from bot.ipam.table import table
 from bot.sources import describe, ipam
 from bot.sources.names import Network
-from bot.sources.resources import Object, everything
+from bot.sources.resources import everything
 from bot.told import Context, Told
 from facts import Blind, Pool, Text, say
+from fixes.resources.kinds import Object
 
 HELP = (
     "which pool and block size would do, or whether one does, for example: "

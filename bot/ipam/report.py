@@ -18,12 +18,13 @@ import msgspec
 
 from bot.ipam.state import State
 from bot.sources import describe, ipam, upkeep
+from bot.sources.kubernetes import CLASSIC
 from bot.sources.names import Network, seconds
-from bot.sources.resources import CLASSIC, Object
 from facts import Blind, GarbageCollector, Leak, Pool, say
 from fixes.kinds.release_ip import GRACE_S, NETWORK_STATUS, addresses_in
 from fixes.release import WINDOWS_RESERVED, fingerprint, kind_of, wrong
 from fixes.resources.form import convert_uid
+from fixes.resources.kinds import Object
 
 YOUNG_S = 300  # a pod that is set up or taken down takes no longer (the kubelet gives up after four minutes)
 KUBE_CONTROLLERS = "calico-kube-controllers"

@@ -10,8 +10,9 @@ import msgspec
 
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.sources.kubernetes import Cluster
-from bot.sources.resources import Object, everything
+from bot.sources.resources import everything
 from facts import Blind
+from fixes.resources.kinds import Object
 
 NEEDED = ("ippools", "ipamblocks")  # without these nothing can be said at all
 READ = (

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.sources.kubernetes import Cluster
-from bot.sources.resources import Object, everything
+from bot.sources.resources import everything
 from facts import Blind
+from fixes.resources.kinds import Object
 
 
 async def nodes(cluster: Cluster, names: Sequence[str]) -> dict[str, Object]:

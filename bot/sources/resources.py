@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 
 from bot.sources.api import Missing, Refused, Unreachable, name
-from bot.sources.kubernetes import CLASSIC, NATIVE, Cluster
+from bot.sources.kubernetes import NATIVE, Cluster
 from facts import Blind, say
-from fixes.resources.kinds import KINDS, Kind, Object
+from fixes.resources.kinds import KINDS, Object
 
 
 def path(group: str, plural: str, namespace: str = "", called: str = "") -> str:
@@ -34,6 +34,3 @@ async def _list(cluster: Cluster, group: str, plural: str, blind: list[Blind]) -
         missing = say("the API server has no {look}", look=plural)
         blind.append(Blind(look=plural, reason=getattr(error, "reason", missing)))
         return None
-
-
-__all__ = ["CLASSIC", "KINDS", "NATIVE", "Kind", "Object", "everything", "path"]
