@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bot.errors import COULD_NOT_JUDGE
-from bot.redaction import allowed, redact
+from bot.redaction import allowed
 from bot.sources.api import Missing, Refused, Unreachable
 from bot.sources.kubernetes import CALICO_NODE, Cluster
 from bot.sources.probes import CannotCapture, Probes
 from bot.sources.resources import path
 from bot.told import File, Told
 from facts import Blind, say
+from facts.redaction import redact
 from facts.scene import SceneEnd, SceneMissing, ScenePart
 from fixes.resources.kinds import KINDS, Object
 

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except UserError as error:
-        print(error.sentence, file=sys.stderr)
+        print(_clean(error.sentence), file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            print(_traceback(error), file=sys.stderr)
         print(_unexpected(error, debug), file=sys.stderr)
         return COULD_NOT_JUDGE
 
@@ -123,10 +123,20 @@ def _unexpected(error: Exception, printed: bool) -> str:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write("".join(traceback.format_exception(error)))
+            file.write(_traceback(error))
     except OSError:
         return f"{said} Run it again as `calico-why --debug ...` to see where."
     return f"{said} The traceback is in {path}; `calico-why --debug ...` prints it."
+
+
+def _traceback(error: Exception) -> str:
+    return _clean("".join(traceback.format_exception(error)))
+
+
+def _clean(text: str) -> str:
+    from facts.redaction import redact  # which few of the words need
+
+    return redact(text)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 
+from facts import logs
 from fixes.approvers import Approvers
 from fixes.calico import Calico
 from fixes.executor import Executor
@@ -33,10 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--cluster", action="store_true", help="Calico's objects instead; of several replicas one works")
     parser.add_argument("--kubeconfig", help="kubeconfig file ($KUBECONFIG; without one: in-cluster configuration)")
     parser.add_argument("--namespace", help="namespace of the fix requests (calico-why, $CALICO_WHY_NAMESPACE)")
+    logs.add_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logs.start(args.log)
     kubeconfig = args.kubeconfig or os.environ.get("KUBECONFIG", "")
     namespace = args.namespace or os.environ.get("CALICO_WHY_NAMESPACE") or "calico-why"
     try:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from datetime import timedelta
 
+from facts.logs import about
 from fixes.approvers import RBAC, Approvers
 from fixes.audit import Audit, AuditError
 from fixes.hands import Hands
@@ -80,6 +81,10 @@ class Executor:
 
     async def _handle_patiently(self, name: str) -> None:
         """Nothing tells again of a missed approval until the watch is made anew, so a broken look is repeated."""
+        with about(request=name):
+            await self._handled(name)
+
+    async def _handled(self, name: str) -> None:
         for delay in RETRIES_S:
             try:
                 async with self._turn:

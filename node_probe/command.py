@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from facts import logs
 from node_probe.errors import CannotStart
 
 HELP = "look at the node this runs on, for the bot (one per node, in the node's network)"
@@ -67,11 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what `calico-why capture` may have of this node's packets: all; headers, never a payload; or off "
         "(default: CALICO_WHY_CAPTURE, else all)",
     )
+    logs.add_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serves until SIGTERM or SIGINT: 0. What keeps it from starting is said in a sentence: 2 or 3."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logs.start(args.log)
     try:
         host, port = _address(args.listen)
         if not args.certs:
@@ -134,7 +136,7 @@ async def _serve(node: str, host: str, port: int, context: ssl.SSLContext, trace
         server = await _listen(loop, runner.server, host, port, context, HANDSHAKE_S)
         where, number, *_ = server.sockets[0].getsockname()
         where = f"[{where}]" if ":" in where else where
-        print(f"probe of {node} listens on {where}:{number}", file=sys.stderr, flush=True)
+        log.info("probe of %s listens on %s:%s", node, where, number)
         log.info(TRACE_MODES[trace])
         log.info(CAPTURE_MODES[capture])
         await ended.wait()

@@ -8,7 +8,6 @@ import dataclasses
 import logging
 import os
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from bot import language as languages
 from bot import settings as connection
 from bot.errors import UserError
 from bot.language import Language
+from facts import logs
 
 if TYPE_CHECKING:
     from bot.app import SlackSettings
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mode", choices=("socket", "http"), help="how Slack delivers ($CALICO_WHY_SLACK_MODE, socket)")
     group.add_argument("--listen", help="host:port in http mode ($CALICO_WHY_SLACK_LISTEN, 127.0.0.1:3000)")
     group.add_argument("--deadline", type=float, default=4.0, metavar="S", help="seconds a probe may take (4)")
+    logs.add_argument(parser)
     languages.add_argument(parser)
     connection.add_arguments(parser)
 
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     slack = slack_settings(environment)
     capturing = capture_setting(environment)
     language = languages.from_argument(args)
-    _log_without_secrets()
+    logs.start(args.log, secrets=(slack.bot_token, slack.app_token, slack.signing_secret))
     asyncio.run(_serve(slack, connection.from_arguments(args), args.deadline, language, capturing))
     return 0
 
@@ -105,6 +106,7 @@ async def _serve(
     from bot.captures import Capturing
     from bot.journal import Journal
     from bot.second_opinion import SecondOpinion, second_opinion
+    from bot.served import Served
     from bot.sources.kubernetes import Cluster
     from bot.sources.probes import Probes
     from bot.terminal import opened
@@ -177,32 +179,15 @@ async def _serve(
 
             if not approvers.cluster:
                 approvers = dataclasses.replace(approvers, cluster=cluster.name)
-            app = App(
-                slack,
+            served = Served(
+                name=cluster.name,
                 investigate=ask,
                 judge=judge,
                 context=context,
                 store=store,
                 approvers=approvers,
-                journal=journal,
                 capturing=Capturing(take, planned, capturing),
-                cluster=cluster.name,
-                language=language,
             )
-            await app.run(stop)
+            await App(slack, [served], journal=journal, language=language).run(stop)
     finally:
         worker.close()
-
-
-def _log_without_secrets() -> None:
-    from bot.redaction import redact
-
-    class Redacting(logging.Formatter):
-        """Tokens reach exceptions and library logs in ways nobody can foresee, so whole lines are cleaned."""
-
-        def format(self, record: logging.LogRecord) -> str:
-            return redact(super().format(record))
-
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Redacting("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
