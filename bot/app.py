@@ -7,6 +7,7 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -20,24 +21,17 @@ from slack_bolt.context.ack.async_ack import AsyncAck
 from slack_bolt.request.async_request import AsyncBoltRequest
 
 from bot import speech, trail
-from bot.approvals import Approvals, Cached, Decision, Shown, meant
-from bot.approved_captures import BUSY_S, WORKER, CaptureHands
-from bot.captures import Captures, Capturing
-from bot.cards import Cards
-from bot.conversation import Conversation, Investigate
+from bot.approvals import Cached, Decision, Shown, meant
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.fix_requests import at_once
-from bot.in_slack import WORDS, Answers, Opened
+from bot.in_slack import WORDS
 from bot.journal import Click, Job, Journal
 from bot.language import ENGLISH, Language
-from bot.policies import Judge, Policies
 from bot.reply import blocks
 from bot.reply.blocks import Deciding, escape
-from bot.second_look import second_look
+from bot.served import Desk, Desks, Served
 from bot.slack import SLACK_API, Identity, Slack, escape_but_mentions, others, web_client
 from facts import say
-from fixes.approvers import Approvers
-from fixes.executor import Executor
 from fixes.request import Person, Phase
 from fixes.store import FixStore, StoreError
 
@@ -85,72 +79,46 @@ class App:
     def __init__(
         self,
         settings: SlackSettings,
+        clusters: Sequence[Served],
         *,
-        investigate: Investigate,
-        store: FixStore,
-        approvers: Approvers,
         journal: Journal,
-        judge: Judge,
-        context: Opened,
-        capturing: Capturing | None = None,
-        cluster: str = "",
+        channels: Mapping[str, str] = MappingProxyType({}),
         language: Language = ENGLISH,
     ) -> None:
+        """clusters: the first is meant where nobody says which. channels: channel id -> the one that is meant there."""
         self._settings = settings
-        self._store = store
+        self._served = clusters
         self._journal = journal
-        self._cluster = cluster
+        self._channels = channels
         self._language = language
-        self._investigate = investigate
         self._slack = Slack(web_client(settings.bot_token, settings.api_url))
-        self._approvers = approvers
-        self._approvals = Approvals(store, approvers, Cached(self._slack.members), outside=Cached(self._outside))
-        self._capturing = capturing
-        self._judge = judge
-        self._context = context
-        self._cards = Cards(
-            self._slack, store, approvers, second_look(investigate, language), self._approvals, language
-        )
         self.address: tuple[str, int] | None = None  # in HTTP mode, once it listens
         self.ready = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises UserError when Slack cannot be served at all."""
         self._me: Identity = await self._slack.who()
-        self._conversation = Conversation(
-            self._slack,
-            self._journal,
-            self._store,
-            self._cards,
-            self._investigate,
-            cluster=self._cluster,
-            bot_name=self._me.name,
-            language=self._language,
+        members, outside = Cached(self._slack.members), Cached(self._outside)
+        self._desks = Desks(
+            [
+                Desk(
+                    one,
+                    self._slack,
+                    self._journal,
+                    members=members,
+                    outside=outside,
+                    bot_name=self._me.name,
+                    flag=f" --cluster {one.name}" if len(self._served) > 1 else "",
+                    language=self._language,
+                )
+                for one in self._served
+            ],
+            self._channels,
         )
-        self._captures = Captures(
-            self._slack,
-            self._approvals,
-            self._store,
-            self._cards,
-            self._capturing,
-            cluster=self._cluster,
-            bot_name=self._me.name,
-            language=self._language,
-        )
-        self._answers = Answers(
-            self._slack,
-            self._store,
-            self._cards,
-            self._context,
-            cluster=self._cluster,
-            bot_name=self._me.name,
-            language=self._language,
-        )
-        self._policies = Policies(self._slack, self._judge, bot_name=self._me.name, language=self._language)
         bolt = self._wire()
         serve = self._serve_http if self._settings.mode == "http" else self._serve_socket
-        cards = asyncio.ensure_future(self._guard(self._cards.run(), "keeping the cards true"))
-        capturing = asyncio.ensure_future(self._guard(self._capture_what_is_approved(), "captures"))
+        cards = [self._beside(desk.cards.run(), f"keeping the cards of {desk.name} true") for desk in self._desks]
+        capturing = [self._beside(desk.capture_what_is_approved(), f"captures of {desk.name}") for desk in self._desks]
         self._tasks: set[asyncio.Task[None]] = set()
         try:
             for job in await asyncio.to_thread(self._journal.unfinished):
@@ -158,23 +126,24 @@ class App:
                 if isinstance(job, Click):
                     self._spawn(self._carry_out(job, again=True), f"click {job.id}")
                 else:
-                    self._spawn(self._conversation.answer(job), f"question {job.id}")
+                    self._spawn(self._answer(job), f"question {job.id}")
             await serve(bolt, stop)
         finally:
-            capturing.cancel()
+            for work in capturing:
+                work.cancel()
             # What does not end in time is in the journal, and is answered after the next start.
             if self._tasks:
                 await asyncio.wait(self._tasks, timeout=DRAIN_S)
             for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(capturing, *self._tasks, return_exceptions=True)
-            cards.cancel()
-            await asyncio.gather(cards, return_exceptions=True)
+            await asyncio.gather(*capturing, *self._tasks, return_exceptions=True)
+            for work in cards:
+                work.cancel()
+            await asyncio.gather(*cards, return_exceptions=True)
 
-    async def _capture_what_is_approved(self) -> None:
-        if self._capturing is not None and self._capturing.allowed != "off":
-            hands = CaptureHands(self._captures, self._capturing.plan, self._capturing.take)
-            await Executor(hands, self._store, self._approvers, worker=WORKER, busy_s=BUSY_S).run()
+    def _beside(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
+        """As long as the bot runs."""
+        return asyncio.ensure_future(self._guard(work, what))
 
     # -- deliveries -------------------------------------------------------------------------------------------------
 
@@ -208,13 +177,14 @@ class App:
     async def _on_command(self, ack: AsyncAck, body: Body) -> None:
         if body.get("team_id") != self._me.team:
             await ack(text=self._language(say(OWN_ONLY)))
-            told = self._note_stranger(f"{COMMAND} {body.get('text') or ''}", str(body.get("user_id") or "?"))
-            self._spawn(told, "a stranger's command")
+            place = Place(channel=str(body.get("channel_id") or ""), user=str(body.get("user_id") or "?"))
+            self._spawn(self._note_stranger(f"{COMMAND} {body.get('text') or ''}", place), "a stranger's command")
             return
         try:
             said = speech.understand(str(body.get("text") or ""))
+            desk = self._desks.at(said.cluster, body["channel_id"])
         except UserError as error:
-            await ack(text=escape(error.sentence))
+            await ack(text=escape(self._language(error.sentence)))
             return
         if said.word == "help":
             await ack(text=escape(speech.help_text(f"{COMMAND} ")))
@@ -224,7 +194,7 @@ class App:
             await self._take(ack, click)
             return
         if said.word != "why":
-            work = self._spawn(self._say(said, place), f"{COMMAND} {said.word}")
+            work = self._spawn(self._say(said, place, desk), f"{COMMAND} {said.word}")
             await asyncio.wait({work}, timeout=ACKNOWLEDGED_S)  # some words take long
             await ack()
             return
@@ -234,12 +204,13 @@ class App:
             user=place.user,
             channel=place.channel,
             response_url=place.response_url,
+            cluster=desk.name,
         )
         if await self._accept(job) is None:
             await ack(text=self._language(say(NOT_KEPT)))
             return
         await ack()
-        self._spawn(self._conversation.answer(job), f"question {job.id}")
+        self._spawn(self._answer(job), f"question {job.id}")
 
     async def _accept_mention(self, body: Body, context: dict[str, Any], next: Callable[[], Awaitable[None]]) -> None:
         """Before Bolt acknowledges the event, what it asks for is on disk."""
@@ -256,13 +227,14 @@ class App:
 
     async def _turn_away(self, text: str, place: Place) -> None:
         """Another workspace's member, who mentioned the bot."""
-        await self._note_stranger(text, place.user)
+        await self._note_stranger(text, place)
         await self._tell(self._language(say(OWN_ONLY)), place)
 
-    async def _note_stranger(self, text: str, user: str) -> None:
+    async def _note_stranger(self, text: str, place: Place) -> None:
         """What a stranger wrote is a denial in the trail, of the request that it names."""
         name = next(filter(None, map(meant, text.split())), "")
-        await self._approvals.note_refusal(name, f"{text[:100]}: {OWN_ONLY}", Person(id=user, via="slack"))
+        desk = await self._desks.of(name, place.channel)
+        await desk.approvals.note_refusal(name, f"{text[:100]}: {OWN_ONLY}", Person(id=place.user, via="slack"))
 
     async def _outside(self, user: str) -> str:
         return await self._slack.outside(user, self._me.team)
@@ -271,31 +243,34 @@ class App:
         """What is to be done about a mention; None when it was done before."""
         try:
             said = speech.understand(text)
+            desk = self._desks.at(said.cluster, place.channel)
         except UserError as error:
-            said = None
-            sentence = escape(error.sentence)
-        if said is not None and said.word == "why":
+            if not await asyncio.to_thread(self._journal.first, identity):
+                return None
+            return self._tell(escape(self._language(error.sentence)), place)
+        if said.word == "why":
             job = Job(
                 id=identity,
                 words=" ".join(said.rest),
                 user=place.user,
                 channel=place.channel,
                 thread=place.thread or ts,
+                cluster=desk.name,
             )
             accepted = await self._accept(job)
             if accepted is None:
                 return self._tell(self._language(say(NOT_KEPT)), place)
-            return self._conversation.answer(job) if accepted else None
-        if said is not None and (click := self._decision(said, place, identity)):
+            return self._answer(job) if accepted else None
+        if click := self._decision(said, place, identity):
             accepted = await self._accept(click)
             if accepted is None:
                 return self._tell(self._language(say(CLICK_NOT_KEPT)), place)
             return self._carry_out(click) if accepted else None
         if not await asyncio.to_thread(self._journal.first, identity):
             return None
-        if said is not None and said.word in ("capture", "policy", *WORDS) and not place.thread:
+        if said.word in ("capture", "policy", *WORDS) and not place.thread:
             place = msgspec.structs.replace(place, thread=ts)
-        return self._say(said, place) if said is not None else self._tell(sentence, place)
+        return self._say(said, place, desk)
 
     async def _on_mention(self, context: dict[str, Any]) -> None:
         if work := context.get("work"):
@@ -303,9 +278,10 @@ class App:
 
     async def _on_approve(self, ack: AsyncAck, body: Body) -> None:
         place, container = _place_of_click(body), body["container"]
+        name, cluster = _meant_by_click(body)
         click = Click(
             id=f"click-{body['trigger_id']}",
-            request=str(body["actions"][0].get("value") or ""),
+            request=name,
             to=Phase.APPROVED,
             user=place.user,
             team=_team(body),
@@ -313,6 +289,7 @@ class App:
             thread=place.thread,
             card=container["message_ts"],
             response_url=place.response_url,
+            cluster=cluster,
         )
         await self._take(ack, click)
 
@@ -324,7 +301,8 @@ class App:
 
     async def _on_reason(self, ack: AsyncAck, body: Body) -> None:
         view = body["view"]
-        name, channel, ts, thread = msgspec.json.decode(view["private_metadata"], type=tuple[str, str, str, str])
+        # Forms of before there were several clusters do not say which one.
+        name, channel, ts, thread, *clusters = msgspec.json.decode(view["private_metadata"], type=list[str])
         entered = view["state"]["values"][blocks.REASON][blocks.REASON].get("value") or ""
         click = Click(
             id=f"form-{body['trigger_id']}",
@@ -336,6 +314,7 @@ class App:
             thread=thread,
             card=ts,
             reason=" ".join(str(entered).split())[:REASON_MAX],
+            cluster="".join(clusters),
         )
         await self._take(ack, click)
 
@@ -355,10 +334,12 @@ class App:
         if _team(body) != self._me.team:
             await self._tell(self._language(say(OWN_ONLY)), place)
             return
+        words, cluster = _meant_by_click(body)
         try:
-            said = speech.understand(f"why {body['actions'][0].get('value', '')}")
+            said = speech.understand(f"why {words}")
+            desk = self._desks.at(cluster, place.channel)
         except UserError as error:
-            self._spawn(self._tell(escape(error.sentence), place), "a sentence")
+            self._spawn(self._tell(escape(self._language(error.sentence)), place), "a sentence")
             return
         job = Job(
             id=f"choice-{container['message_ts']}-{' '.join(said.rest)}",
@@ -368,9 +349,10 @@ class App:
             thread=place.thread,
             response_url=place.response_url,
             answer=container["message_ts"],
+            cluster=desk.name,
         )
         if await self._accept(job):
-            self._spawn(self._conversation.answer(job), f"question {job.id}")
+            self._spawn(self._answer(job), f"question {job.id}")
 
     async def _on_error(self, error: Exception) -> None:
         log.error("a delivery from Slack could not be handled", exc_info=error)
@@ -385,39 +367,59 @@ class App:
             log.error("%s cannot be kept: %s", job.id, error)
             return None
 
-    async def _clicked(self, body: Body, to: Phase) -> tuple[str, Place, Shown] | None:
-        """What was clicked by whom; None when it was a stranger, who is told, and whose try is in the audit trail."""
+    async def _answer(self, job: Job) -> None:
+        try:
+            desk = self._desks.at(job.cluster, job.channel)
+        except UserError as error:  # it was served before a restart
+            place = Place(
+                channel=job.channel, user=job.user, thread=job.thread or job.answer, response_url=job.response_url
+            )
+            await self._tell(escape(self._language(error.sentence)), place)
+            await asyncio.to_thread(self._journal.finish, job)
+            return
+        await desk.conversation.answer(job)
+
+    async def _clicked(self, body: Body, to: Phase) -> tuple[Desk, str, Place, Shown] | None:
+        """What was clicked by whom; None when it was a stranger, who is told, and whose try is in the audit trail.
+        Raises UserError."""
         place, container = _place_of_click(body), body["container"]
-        name, shown = str(body["actions"][0].get("value") or ""), (container["channel_id"], container["message_ts"])
+        name, cluster = _meant_by_click(body)
+        shown = container["channel_id"], container["message_ts"]
+        desk = await self._desks.of(name, place.channel, cluster)
         if _team(body) == self._me.team:
-            return name, place, shown
+            return desk, name, place, shown
         refusal = others()
         await self._tell(self._language(refusal), place)
         stranger = Person(id=place.user, via="slack")
-        await self._approvals.write_down(name, to, stranger, Decision(False, refusal), shown)
+        await desk.approvals.write_down(name, to, stranger, Decision(False, refusal), shown)
         return None
 
     async def _ask_reason(self, body: Body) -> None:
         """Who may not reject is told at once. Who may is asked why, and judged again when the answer comes."""
-        clicked = await self._clicked(body, Phase.REJECTED)
+        try:
+            clicked = await self._clicked(body, Phase.REJECTED)
+        except UserError as error:
+            await self._tell(escape(self._language(error.sentence)), _place_of_click(body))
+            return
         if clicked is None:
             return
-        name, place, shown = clicked
+        desk, name, place, shown = clicked
         person = Person(id=place.user, via="slack")
         try:
-            judging = self._approvals.refusal(name, Phase.REJECTED, person, shown=shown)
+            judging = desk.approvals.refusal(name, Phase.REJECTED, person, shown=shown)
             refused = await asyncio.wait_for(judging, JUDGED_IN_S)
         except TimeoutError:
             refused = None
         except StoreError as error:
-            await self._tell(escape(error.sentence), place)
+            await self._tell(blocks.of_cluster(escape(error.sentence), desk.name), place)
             return
         if refused is not None:
-            await self._tell(escape_but_mentions(self._language(refused.sentence)), place)
+            why = escape_but_mentions(self._language(refused.sentence))
+            await self._tell(blocks.of_cluster(why, desk.name), place)
             if refused.request is not None:
-                self._spawn(self._cards.draw(refused.request), "a card")
+                self._spawn(desk.cards.draw(refused.request), "a card")
             return
-        about = msgspec.json.encode([name, *shown, place.thread]).decode()
+        about = msgspec.json.encode([name, *shown, place.thread, desk.name]).decode()
         try:
             form = blocks.reason_form(name, about, REASON_MAX, self._language)
             await self._slack.call(self._slack.client.views_open, trigger_id=body["trigger_id"], view=form)
@@ -444,6 +446,7 @@ class App:
             thread=place.thread,
             reason=" ".join(said.rest[1:])[:REASON_MAX],
             response_url=place.response_url,
+            cluster=said.cluster,
         )
 
     async def _carry_out(self, click: Click, *, again: bool = False) -> None:
@@ -451,8 +454,16 @@ class App:
         wait. again: a bot that died may have done any of it."""
         person, shown = Person(id=click.user, via="slack"), (click.channel, click.card) if click.card else None
         decision = None
+        try:
+            desk = await self._desks.of(click.request, click.channel, click.cluster)
+        except UserError as error:
+            await self._tell(escape(self._language(error.sentence)), _place_of(click))
+            await asyncio.to_thread(self._journal.finish, click)
+            return
         if not click.told:
-            told, decision = await self._decided(click, person, shown, again)
+            click = msgspec.structs.replace(click, cluster=desk.name)
+            told, decision = await self._decided(click, desk, person, shown, again)
+            told = blocks.of_cluster(told, desk.name)
             refused = decision.sentence if decision and not decision.changed else ""
             click = msgspec.structs.replace(click, told=told, refused=str(refused))
             try:
@@ -464,23 +475,21 @@ class App:
         if click.told:
             await self._tell(click.told, _place_of(click))
         if decision is not None:
-            await self._approvals.write_down(click.request, Phase(click.to), person, decision, shown)
+            await desk.approvals.write_down(click.request, Phase(click.to), person, decision, shown)
         await asyncio.to_thread(self._journal.finish, click)
 
     async def _decided(
-        self, click: Click, person: Person, shown: Shown | None, again: bool
+        self, click: Click, desk: Desk, person: Person, shown: Shown | None, again: bool
     ) -> tuple[str, Decision | None]:
         """Decides, draws the card as it is then, and gives what the person is told, as markup. None: undecided."""
         name, to = click.request, Phase(click.to)
         if click.team != self._me.team:
             refusal = others()
             return self._language(refusal), Decision(False, refusal)
-        deciding = self._approvals.decide(
-            name, to, person, reason=click.reason, shown=shown, again=again, written=False
-        )
+        deciding = desk.approvals.decide(name, to, person, reason=click.reason, shown=shown, again=again, written=False)
         try:
             if shown:
-                deciding = self._cards.while_deciding(name, click.card, Deciding(to, click.user), deciding)
+                deciding = desk.cards.while_deciding(name, click.card, Deciding(to, click.user), deciding)
             decision = await deciding
         except StoreError as error:
             if not shown or error.denied:
@@ -501,22 +510,23 @@ class App:
         log.info("%s by %s in %s: %s", to, click.user, click.channel, decision.sentence)
         if decision.request is not None:
             # A click that changed nothing may have been made on a card that lags behind.
-            await self._cards.draw(decision.request)
+            await desk.cards.draw(decision.request)
         shows_it = decision.changed and shown
         return "" if shows_it else escape_but_mentions(self._language(decision.sentence)), decision
 
-    async def _say(self, said: speech.Said, place: Place) -> None:
+    async def _say(self, said: speech.Said, place: Place, desk: Desk) -> None:
         """The words that are answered to one person at once."""
         if said.word == "help":
             await self._tell(escape(speech.help_text()), place)
         elif said.word in ("fixes", "audit"):
             try:
-                lines = await self._looked_up(said, place)
+                desk = await self._desks.of(_request_of(said), place.channel, said.cluster)
+                lines = await self._looked_up(said, place, desk)
             except (StoreError, UserError) as error:
-                lines = escape(error.sentence)
-            await self._tell(lines, place)
+                lines = escape(self._language(error.sentence))
+            await self._tell(blocks.of_cluster(lines, desk.name), place)
         elif said.word == "capture":
-            await self._captures.take(
+            await desk.captures.take(
                 said.rest,
                 channel=place.channel,
                 user=place.user,
@@ -524,7 +534,7 @@ class App:
                 response_url=place.response_url,
             )
         elif said.word in WORDS:
-            await self._answers.answer(
+            await desk.answers.answer(
                 said.word,
                 said.rest,
                 written=said.written,
@@ -534,7 +544,7 @@ class App:
                 response_url=place.response_url,
             )
         elif said.word == "policy":
-            await self._policies.answer(
+            await desk.policies.answer(
                 said.rest,
                 channel=place.channel,
                 user=place.user,
@@ -548,23 +558,23 @@ class App:
             one = say("One at a time: {usage}", usage=speech.HELP[said.word])
             await self._tell(escape(self._language(one)), place)
 
-    async def _looked_up(self, said: speech.Said, place: Place) -> str:
+    async def _looked_up(self, said: speech.Said, place: Place, desk: Desk) -> str:
         """What `fixes` and `audit` answer, escaped. Raises StoreError, UserError."""
         whole = f"… all of it in a terminal: calico-why {' '.join([said.word, *said.rest])}"
         if said.word == "audit":
             if trail.audit_said(said.rest)[0] == "export":
-                return await self._exported(said.rest, place)
-            return escape(trail.short((await trail.audit(self._store, said.rest))[1], rest=whole))
+                return await self._exported(said.rest, place, desk.store)
+            return escape(trail.short((await trail.audit(desk.store, said.rest))[1], rest=whole))
         word, about = trail.fixes_said(said.rest)
         if word in ("off", "on"):
             person, reason = Person(id=place.user, via="slack"), about[:REASON_MAX]
-            turned = await self._approvals.turn(word == "on", person, reason)
+            turned = await desk.approvals.turn(word == "on", person, reason)
             return escape_but_mentions(self._language(turned.sentence))
         if word == "now":
-            request = await at_once(about, self._store, Person(id=place.user, via="slack"))
-            waiting = (await self._store.get(about)).status.slack
+            request = await at_once(about, desk.store, Person(id=place.user, via="slack"))
+            waiting = (await desk.store.get(about)).status.slack
             channel, thread = (waiting.channel, waiting.thread) if waiting else (place.channel, place.thread)
-            await self._cards.put_up(request, channel, thread)
+            await desk.cards.put_up(request, channel, thread)
             asked = say(
                 "{name} asks for the same without the second look, and {waiting} still waits.",
                 name=request.name,
@@ -572,12 +582,12 @@ class App:
             )
             return escape(self._language(asked))
         if word == "show":
-            return escape(trail.short(trail.request(await self._store.get(about)), rest=whole))
-        return escape(trail.short(await trail.fixes(self._store), rest=whole))
+            return escape(trail.short(trail.request(await desk.store.get(about)), rest=whole))
+        return escape(trail.short(await trail.fixes(desk.store), rest=whole))
 
-    async def _exported(self, words: Sequence[str], place: Place) -> str:
+    async def _exported(self, words: Sequence[str], place: Place, store: FixStore) -> str:
         """The records as a file in the channel; what its reader is told beside it. Raises StoreError, UserError."""
-        _, lines = await trail.audit(self._store, words)
+        _, lines = await trail.audit(store, words)
         if not lines:
             return self._language(say("There is no record to export."))
         await self._slack.upload(
@@ -720,6 +730,17 @@ def _place_of_click(body: Body) -> Place:
         thread=container.get("thread_ts", ""),
         response_url=body.get("response_url", ""),
     )
+
+
+def _request_of(said: speech.Said) -> str:
+    """Which request `fixes` or `audit` is asked about, "" for none. Raises UserError."""
+    word, about = trail.audit_said(said.rest) if said.word == "audit" else trail.fixes_said(said.rest)
+    return about if word in ("", "show", "now", "export") else ""
+
+
+def _meant_by_click(body: Body) -> tuple[str, str]:
+    """What a button means, and in which cluster."""
+    return blocks.meant(str(body["actions"][0].get("value") or ""))
 
 
 def _team(body: Body) -> str:

@@ -90,6 +90,7 @@ class Captures:
                         )
                     )
         if refusal:
+            refusal = blocks.of_cluster(refusal, self._cluster)
             await self._slack.whisper(refusal, channel=channel, user=user, thread=thread, response_url=response_url)
 
     async def _judged(self, wanted: Wanted, channel: str, user: str) -> _Judged:

@@ -66,12 +66,15 @@ class Cards:
         look: Look,
         approvals: Approvals,
         language: Language = ENGLISH,
+        *,
+        cluster: str = "",
     ) -> None:
         self._slack = slack
         self._store = store
         self._approvers = approvers
         self._look = look
         self._language = language
+        self._cluster = cluster
         self._drawn: dict[str, tuple[Shows, float]] = {}  # name -> what the card shows (_shows), since when
         self._known: dict[str, FixRequest] = {}  # those that are open, as they were told of last
         self._answers: dict[str, str] = {}  # name -> URL of the answer that asked for it
@@ -107,8 +110,13 @@ class Cards:
             four_eyes=not self._approvers.allow_self,
             answer=self._answers.get(request.name, ""),
             deciding=next(reversed(self._deciding.get(request.name, ())), None),
+            cluster=self._cluster,
             language=self._language,
         )
+
+    def _plain(self, text: str) -> Message:
+        """A note of ours, markup already."""
+        return Message(text=blocks.of_cluster(text, self._cluster), blocks=[])
 
     def _title(self, request: FixRequest) -> str:
         return escape(self._language(words_of(request.spec).title))
@@ -120,7 +128,7 @@ class Cards:
         between nothing stays that could be clicked. Raises UserError.
         """
         text = say("*{title}*: `{name}`", title=self._title(request), name=request.name)
-        ts = await self._slack.post(channel, Message(text=self._language(text), blocks=[]), thread)
+        ts = await self._slack.post(channel, self._plain(self._language(text)), thread)
         card = Card(channel=channel, thread=thread, ts=ts)
         try:
             request = await self._store.place(request.name, card)
@@ -131,7 +139,7 @@ class Cards:
                 command=f"`/calico approve {request.name}`",
                 why=escape(error.sentence),
             )
-            await self._slack.update(channel, ts, Message(text=self._language(bare), blocks=[]))
+            await self._slack.update(channel, ts, self._plain(self._language(bare)))
             return
         if request.status.slack == card:
             await self.draw(request)
@@ -149,7 +157,7 @@ class Cards:
             name=request.name,
             where=where,
         )
-        return Message(text=self._language(text), blocks=[])
+        return self._plain(self._language(text))
 
     async def while_deciding(self, name: str, card_ts: str, deciding: Deciding, work: Coroutine[Any, Any, T]) -> T:
         """What `work` gives, which decides on a click on this card. Unless that is quick the card says so meanwhile and
@@ -365,7 +373,7 @@ class Cards:
         )
         if line := await self._audit.append(record):
             head = say("Audit trail: {record} {hash}", record=line.name, hash=line.spec["hash"])
-            await self._slack.post(card.channel, Message(text=escape(self._language(head)), blocks=[]), card.thread)
+            await self._slack.post(card.channel, self._plain(escape(self._language(head))), card.thread)
 
     def _look_again(self, request: FixRequest) -> None:
         if (
@@ -387,7 +395,7 @@ class Cards:
             request = await self._store.note_second_look(request.name, look)
             mark = ":white_check_mark:" if verdict == "healthy" else ":x:" if verdict == "cause" else ":grey_question:"
             if card is not None:
-                message = Message(text=f"{mark} {escape(text)}", blocks=[])
+                message = self._plain(f"{mark} {escape(text)}")
                 await self._slack.post(card.channel, message, card.thread)
             await self.draw(request)
         except Refused:

@@ -154,7 +154,7 @@ class Conversation:
 
     def _trouble(self, job: Job, error: UserError) -> Message:
         """The question's own line, and below it what is wrong with it."""
-        message = blocks.trouble(error, job.words.split())
+        message = blocks.trouble(error, job.words.split(), self._cluster)
         return Message(text=message.text, blocks=[*self._progress(job, "").blocks[:1], *message.blocks])
 
 

@@ -87,7 +87,7 @@ class Answers:
                 )
             )
         except UserError as error:
-            refusal = escape(error.sentence)
+            refusal = blocks.of_cluster(escape(error.sentence), self._cluster)
         await self._slack.whisper(refusal, channel=channel, user=user, thread=thread, response_url=response_url)
 
     async def _told(self, answer: Any, args: Any, written: str, place: _Place) -> None:

@@ -29,6 +29,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     thread: str = ""  # ts of the thread to answer in; "" begins a new one
     response_url: str = ""
     answer: str = ""  # ts of the message that is updated, once it was posted
+    cluster: str = ""  # name of the one that is asked about; "" of a bot that knew only one
 
 
 class Click(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +47,7 @@ class Click(msgspec.Struct, frozen=True, kw_only=True):
     response_url: str = ""
     told: str = ""  # what came of it, once that is known: what has been told decides nothing any more
     refused: str = ""  # why, in English, where that still has to get into the audit trail
+    cluster: str = ""  # name of the one whose request it is; "" while that is not known
 
 
 class Journal:

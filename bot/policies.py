@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from bot.errors import UserError
 from bot.language import ENGLISH, Language
+from bot.reply import blocks
 from bot.reply import second_opinion as reply
 from bot.reply.blocks import escape
 from bot.second_opinion import SecondOpinion, understand
@@ -22,10 +23,22 @@ Judge = Callable[[Asked], Awaitable[SecondOpinion]]
 class Policies:
     """Answers `policy A B [PORT]` for everybody in the channel, and trouble for who asked alone."""
 
-    def __init__(self, slack: Slack, judge: Judge, *, bot_name: str, language: Language = ENGLISH) -> None:
+    def __init__(
+        self,
+        slack: Slack,
+        judge: Judge,
+        *,
+        bot_name: str,
+        cluster: str = "",
+        flag: str = "",
+        language: Language = ENGLISH,
+    ) -> None:
+        """flag: what leads a question to this cluster, where there are several."""
         self._slack = slack
         self._judge = judge
         self._bot_name = bot_name
+        self._cluster = cluster
+        self._flag = flag
         self._language = language
 
     async def answer(
@@ -35,7 +48,7 @@ class Policies:
         try:
             asked = understand(words)
             found = await self._judge(asked)
-            await self._slack.post(channel, reply.slack(found, user, self._language), thread)
+            await self._slack.post(channel, reply.slack(found, user, self._language, self._flag), thread)
             return
         except NotInChannel:
             trouble = self._language(
@@ -49,4 +62,5 @@ class Policies:
         except Exception:
             log.exception("policy %s could not be judged", " ".join(words))
             trouble = self._language(say("Something in me broke, and the log has it. Please ask again."))
+        trouble = blocks.of_cluster(trouble, self._cluster)
         await self._slack.whisper(trouble, channel=channel, user=user, thread=thread, response_url=response_url)

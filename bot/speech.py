@@ -31,7 +31,12 @@ HELP = {
     "help": "help   this list",
 }
 
+# Phones and some keyboards make a dash of two hyphens.
+_CLUSTER = re.compile(r"(?<!\S)[`'\"]?(?:--|—|–)cluster(?:(?:=|\s+)(?P<name>\S+)|=?\s*$|=(?=\s))", re.IGNORECASE)
+
 ALIKE = {"apply": "create", "replace": "create", "patch": "create", "delete": "create"}  # told in one line of HELP
+
+TAKE_TEXT = frozenset({"create", *ALIKE})
 
 # The words of a question asked in plain English that are neither a name nor a port. Whatever is left has to be one:
 # text from a channel goes no further than this list and `words.parse`.
@@ -105,15 +110,22 @@ _TRIM = "?!.,;:`'\"*_()[]"
 
 
 class Said(NamedTuple):
-    """word is a key of HELP or of ALIKE; rest its arguments as plain words; written all after it as it was written."""
+    """word is a key of HELP or of ALIKE; rest its arguments as plain words; written all after it as it was written.
+    cluster: of `--cluster`, which is in neither; "" where nothing was said of it."""
 
     word: str
     rest: list[str]
     written: str = ""
+    cluster: str = ""
 
 
 def understand(text: str) -> Said:
     """One word of HELP and its arguments; for "why", arguments that `words.parse` takes. Raises UserError."""
+    text, cluster = _of_cluster(text)
+    return _understand(text)._replace(cluster=cluster)
+
+
+def _understand(text: str) -> Said:
     plain = _LINK.sub(lambda link: link[1] or link[2], _MENTION.sub(" ", text)).replace("’", "'").split()
     if not plain:
         return Said("help", [])
@@ -134,6 +146,25 @@ def understand(text: str) -> Said:
 def help_text(prefix: str = "") -> str:
     """One line a word."""
     return "\n".join(prefix + line for line in HELP.values())
+
+
+def _of_cluster(text: str) -> tuple[str, str]:
+    """The text without `--cluster NAME`, and the name. Raises UserError."""
+    word = next(iter(_MENTION.sub(" ", text).split()), "").strip(_TRIM).lower()
+    head, tail = text, ""
+    if word in TAKE_TEXT:  # in which the same words may stand
+        begin, end = re.search(r"```|\n|[{\[]", text), text.rfind("```")
+        if begin:
+            end = end + 3 if end > begin.start() else len(text)
+            head, tail = text[: begin.start()], text[end:]
+    said = [*_CLUSTER.finditer(head), *_CLUSTER.finditer(tail)]
+    if not said:
+        return text, ""
+    name = (said[0]["name"] or "").strip("`'\"“”,;?!")
+    if len(said) > 1 or not name:
+        raise UserError("Name one cluster, such as: why shop/cart shop/db --cluster prod")
+    body = text[len(head) : len(text) - len(tail)]
+    return _CLUSTER.sub(" ", head).rstrip(" ") + body + _CLUSTER.sub(" ", tail), name
 
 
 def _question(plain: list[str]) -> list[str]:

@@ -16,6 +16,7 @@ from bot.capture import Captured, Wanted
 from bot.commands.serve import slack_settings
 from bot.investigate import Investigation, Progress
 from bot.journal import Journal
+from bot.served import Served
 from fixes.approvers import Approvers
 from fixes.store import connect
 from tests.answers import wrong_mac
@@ -42,12 +43,17 @@ async def main(kubeconfig: str, state: str, hold: str) -> None:
     async with connect(kubeconfig, NAMESPACE) as store:
         app = App(
             slack_settings(os.environ),
-            investigate=investigate,
-            judge=no_cluster,
-            context=no_answers,
-            capturing=Stuck().capturing("approval"),
-            store=store,
-            approvers=Approvers.from_environment(),
+            [
+                Served(
+                    name="test",
+                    investigate=investigate,
+                    judge=no_cluster,
+                    context=no_answers,
+                    capturing=Stuck().capturing("approval"),
+                    store=store,
+                    approvers=Approvers.from_environment(),
+                )
+            ],
             journal=Journal(Path(state)),
         )
         stop = asyncio.Event()

@@ -237,7 +237,7 @@ async def test_the_end_of_a_request_puts_the_head_of_the_trail_in_its_thread_onc
         lines = await Audit(room.store, "reader").read()
         events = [line.spec["event"] for line in lines]
         assert events == ["Pending", "Approved", "Running", "NotFixed", "published"]
-        assert said["text"] == f"Audit trail: {lines[-1].name} {lines[-1].spec['hash']}"
+        assert said["text"] == f"Audit trail: {lines[-1].name} {lines[-1].spec['hash']}   [test]"
         assert verify(lines, await room.store.all(), str(lines[-1].spec["hash"])) == []
     async with room.bot():  # and so does the one after a restart
         await room.ask("/calico audit verify", "cleo")

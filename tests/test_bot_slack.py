@@ -26,6 +26,7 @@ from bot.language import ENGLISH, Language, language
 from bot.policies import Judge
 from bot.reply.blocks import Message
 from bot.second_opinion import SecondOpinion
+from bot.served import Served
 from bot.slack import NotInChannel, Slack, web_client
 from bot.words import Asked
 from fixes.approvers import Approvers
@@ -91,6 +92,20 @@ class Room:
         self.context: Opened = no_answers
         self.approvers = APPROVERS
 
+    def clusters(self) -> list[Served]:
+        """What the bot serves."""
+        return [
+            Served(
+                name="test",
+                investigate=self.answers,
+                judge=self.judge,
+                context=self.context,
+                store=self.store,
+                approvers=self.approvers,
+                capturing=self.capturing,
+            )
+        ]
+
     @contextlib.asynccontextmanager
     async def bot(self, language: Language = ENGLISH) -> AsyncGenerator[App]:
         app = App(
@@ -102,14 +117,8 @@ class Room:
                 listen=("127.0.0.1", 0),
                 api_url=self.slack.base_url,
             ),
-            investigate=self.answers,
-            judge=self.judge,
-            context=self.context,
-            store=self.store,
-            approvers=self.approvers,
-            capturing=self.capturing,
+            self.clusters(),
             journal=Journal(self.state),
-            cluster="test",
             language=language,
         )
         stop = asyncio.Event()
@@ -512,11 +521,7 @@ async def test_a_token_slack_does_not_know_is_one_sentence(tmp_path: Path) -> No
         for bot_token, app_token in (("xoxb-wrong", local.app_token), (right, "xapp-wrong")):
             app = App(
                 SlackSettings(bot_token=bot_token, app_token=app_token, api_url=local.base_url),
-                investigate=room.answers,
-                judge=no_cluster,
-                context=no_answers,
-                store=store,
-                approvers=APPROVERS,
+                room.clusters(),
                 journal=Journal(None),
             )
             with pytest.raises(UserError, match="does not accept the token"):

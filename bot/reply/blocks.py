@@ -127,6 +127,24 @@ def who(identity: str, name: str = "") -> str:
     return escape(name or identity or "somebody")
 
 
+def of_cluster(text: str, cluster: str) -> str:
+    """Markup of ours with the name of the cluster it is about: behind a sentence, above several lines."""
+    if not cluster or not text:
+        return text
+    return f"[{escape(cluster)}]\n{text}" if "\n" in text else f"{text}   [{escape(cluster)}]"
+
+
+def value(what: str, cluster: str) -> str:
+    """What a button means, and in which cluster."""
+    return f"{what[:VALUE]}@{cluster}" if cluster else what[:VALUE]
+
+
+def meant(value: str) -> tuple[str, str]:
+    """The two of `value`. Buttons of before there were several clusters have no second: it is "" then."""
+    what, _, cluster = value.partition("@")
+    return what, cluster
+
+
 def when(text: str) -> str:
     """A moment in the reader's own time zone; as it was written where it is no time."""
     moment = _moment(text)
@@ -177,7 +195,7 @@ def thread(
     return [message for message in found if message is not None]
 
 
-def trouble(error: UserError, words: Sequence[str]) -> Message:
+def trouble(error: UserError, words: Sequence[str], cluster: str = "") -> Message:
     """A sentence about a question that could not be asked, with buttons where something else could have been meant."""
     blocks = [_section(f":warning: {escape(error.sentence)}")]
     buttons = [
@@ -185,7 +203,7 @@ def trouble(error: UserError, words: Sequence[str]) -> Message:
             "type": "button",
             "action_id": f"{CHOOSE}:{index}",
             "text": _plain(choice, BUTTON_TEXT),
-            "value": " ".join(choice if word == error.word else word for word in words)[:VALUE],
+            "value": value(" ".join(choice if word == error.word else word for word in words), cluster),
         }
         for index, choice in enumerate(error.choices[:BUTTONS])
     ]
@@ -285,7 +303,7 @@ def _beginning(lines: Sequence[str]) -> str:
 def _asked(asked: str, asked_by: str, cluster: str, language: Language, word: str = "why") -> str:
     question = f"{word} {code(asked)}".strip()
     said = say("{person} asked: {question}", person=who(asked_by), question=question) if asked_by else question
-    return language(said) + (f"   [{escape(cluster)}]" if cluster else "")
+    return of_cluster(language(said), cluster)
 
 
 def _cause(cause: Cause, mark: str, language: Language) -> list[str]:
@@ -368,6 +386,7 @@ def fix_card(
     four_eyes: bool = True,
     deciding: Deciding | None = None,
     answer: str = "",
+    cluster: str = "",
     language: Language = ENGLISH,
 ) -> Message:
     """The card of a FixRequest (its custom resource) as it stands at `now`. Buttons only while it can be decided.
@@ -414,7 +433,10 @@ def fix_card(
         )
         few += [language(decide), language(say("Until {time}", time=when(str(spec.get("expiresAt")))))]
     blocks = [
-        _lines([f"*{escape(title)}*", state, *([escape(str(waits.get("text")))] if waits else [])], language),
+        _lines(
+            [of_cluster(f"*{escape(title)}*", cluster), state, *([escape(str(waits.get("text")))] if waits else [])],
+            language,
+        ),
         _lines(about, language),
         *_preview(status, name, say("*Captures:*") if capture else say("*Writes:*"), language),
         _context(few),
@@ -423,7 +445,7 @@ def fix_card(
         blocks.append(_lines(story, language))
     if open_until and not deciding:
         question = say("Approve this capture?") if capture else say("Approve this change?")
-        blocks.append(_buttons(name, title, language(words.blast_radius), question, language))
+        blocks.append(_buttons(name, title, language(words.blast_radius), question, cluster, language))
     return _message(f"{title}: {state.split(': ', 1)[-1]}", blocks, language, request=name)
 
 
@@ -482,10 +504,10 @@ def _story(status: Mapping[str, Any], node: str, language: Language, *, capture:
     return lines
 
 
-def _buttons(name: str, title: str, blast_radius: str, question: str, language: Language) -> Block:
+def _buttons(name: str, title: str, blast_radius: str, question: str, cluster: str, language: Language) -> Block:
     confirm = {
         "title": _plain(language(question), 100),
-        "text": _plain(f"{title}. {blast_radius}", 300),
+        "text": _plain(f"{f'[{cluster}] ' if cluster else ''}{title}. {blast_radius}", 300),
         "confirm": _plain(language(say("Approve")), 30),
         "deny": _plain(language(say("Not now")), 30),
     }
@@ -497,14 +519,14 @@ def _buttons(name: str, title: str, blast_radius: str, question: str, language: 
                 "action_id": APPROVE,
                 "text": _plain(language(say("Approve")), BUTTON_TEXT),
                 "style": "primary",
-                "value": name,
+                "value": value(name, cluster),
                 "confirm": confirm,
             },
             {
                 "type": "button",
                 "action_id": REJECT,
                 "text": _plain(language(say("Reject")), BUTTON_TEXT),
-                "value": name,
+                "value": value(name, cluster),
             },
         ],
     }

@@ -68,8 +68,8 @@ def text(one: SecondOpinion, language: Language = ENGLISH) -> str:
     return "\n".join(printable(line).rstrip() for line in lines) + "\n"
 
 
-def slack(one: SecondOpinion, asked_by: str = "", language: Language = ENGLISH) -> Message:
-    """The same as one message."""
+def slack(one: SecondOpinion, asked_by: str = "", language: Language = ENGLISH, flag: str = "") -> Message:
+    """The same as one message. flag: of `/calico why`, which leads to this cluster."""
     paragraphs = [
         [f"*{escape(_title(walk, language))}*", *map(escape, _walk(walk, language))] for walk in one.walks[:SHOWN]
     ]
@@ -85,7 +85,7 @@ def slack(one: SecondOpinion, asked_by: str = "", language: Language = ENGLISH) 
         headline(one, language),
         SLACK_MARKS[one.verdict],
         paragraphs,
-        note=escape(_kernel(one, f"/calico why {one.asked}", language)),
+        note=escape(_kernel(one, f"/calico why {one.asked}{flag}", language)),
         asked_by=asked_by,
         cluster=one.cluster,
         language=language,
