@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
+from collections.abc import Iterator
 from datetime import timedelta
 
 from facts.logs import about
@@ -23,6 +25,12 @@ BUSY_S = 3.0  # a change takes milliseconds
 HELD_S = 10.0  # after which a switch that held something back is read again
 MOST, LONGEST = 200, 1000  # lines of a preview, and characters of each, or of why it waits: the schema's
 RETRIES_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+PATIENT_S = 15.0  # between two tries of what has to be said: who waits for it sees when the cluster is back
+
+
+def _patience() -> Iterator[float]:
+    """Seconds between tries, without an end."""
+    return itertools.chain((delay for delay in RETRIES_S if delay < PATIENT_S), itertools.repeat(PATIENT_S))
 
 
 class Executor:
@@ -102,7 +110,7 @@ class Executor:
                 log.warning("%s: %s", name, error.sentence)
                 if error.missing:
                     return
-                await asyncio.sleep(delay)
+                await asyncio.sleep(max(delay, error.retry_after_s))
 
     def _come_back(self, name: str, wait_s: float) -> None:
         """Look at it again then; others have their turn meanwhile."""
@@ -175,7 +183,7 @@ class Executor:
             log.exception("%s failed", request.name)
             return await self._broken(request, f"It failed on {self._hands.name}: {error or type(error).__name__}.")
         try:
-            right, text = await self._hands.verify(request.spec)
+            right, text = await self._read_back(request)
         except Exception as error:  # it was done, so it did not fail
             log.exception("%s cannot be verified", request.name)
             why = error or type(error).__name__
@@ -193,12 +201,29 @@ class Executor:
     async def _broken(self, request: FixRequest, failure: str) -> FixRequest:
         """An error alone does not tell how far it came: the answer to a write may be lost, not the write."""
         try:
-            right, text = await self._hands.verify(request.spec)
+            right, text = await self._read_back(request)
         except Exception as error:
             log.exception("%s cannot be read", request.name)
             unread = f"What came of it cannot be read: {error or type(error).__name__}."
             return await self._end(request, Phase.UNKNOWN, f"{failure} {unread}")
         return await self._end(request, Phase.VERIFIED if right else Phase.FAILED, f"{failure} {text}")
+
+    async def _read_back(self, request: FixRequest) -> tuple[bool, str]:
+        """What is so after a write. A cluster that went away meanwhile is waited for: its objects are to be read, and
+        nothing could be told before. Raises what the hands raise."""
+        try:
+            return await self._hands.verify(request.spec)
+        except Exception:
+            for delay in _patience():
+                try:
+                    await self._store.get(request.name)
+                    break
+                except StoreError as error:
+                    if not error.gone:
+                        raise
+                    log.warning("%s is read back later: %s", request.name, error.sentence)
+                    await asyncio.sleep(max(delay, error.retry_after_s))
+        return await self._hands.verify(request.spec)
 
     def _still_approved(self, request: FixRequest) -> None:
         """Of what is about to be written over: what was read before may not be what is there."""
@@ -220,27 +245,29 @@ class Executor:
                 # An old fixer and a new one overlap during an upgrade: it may be at it right now.
                 raise TooSoon(f"Another {self._worker} may be at it.", self._busy_s - begun)
         try:
-            right, text = await self._hands.verify(request.spec)
+            right, text = await self._read_back(request)
         except Exception as error:
             log.exception("%s cannot be read", request.name)
             right, text = False, f"It cannot be read: {error or type(error).__name__}."
-        text = f"The {self._worker} was restarted in between and did not run it again. {text}"
+        text = f"The {self._worker} was restarted, or lost the cluster, in between and did not run it again. {text}"
         return await self._end(request, Phase.VERIFIED if right else Phase.UNKNOWN, text)
 
     async def _end(self, request: FixRequest, phase: Phase, message: str) -> FixRequest:
-        """Write how it ended, with patience: a result that was not written will read as "unknown"."""
-        for delay in RETRIES_S:
+        """Write how it ended, for as long as the API server is gone: nobody else knows, and what is not written will
+        read as "unknown"."""
+        patience = _patience()
+        for tried in itertools.count(1):
             try:
                 ended = await self._store.transition(request.name, phase, message=message)
                 log.info("%s: %s. %s", request.name, ended.status.phase, ended.status.message)
                 await self._record(ended)
                 return ended
             except StoreError as error:
-                if error.missing:
+                if error.missing or (not error.gone and tried > len(RETRIES_S)):
                     raise
                 log.warning("%s is %s, which cannot be written yet: %s", request.name, phase, error.sentence)
-                await asyncio.sleep(delay)
-        return await self._store.transition(request.name, phase, message=message)
+                await asyncio.sleep(max(next(patience), error.retry_after_s))
+        raise AssertionError  # it counts without an end
 
     async def _record(self, request: FixRequest) -> str:
         """Why it is not in the audit trail, "" once it is. Of an end the bot writes later what is missing there."""

@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import random
 import re
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,8 +43,11 @@ from fixes.request import (
 log = logging.getLogger(__name__)
 
 CALL_TIMEOUT_S = 15.0
-WATCH_S = 240  # the server ends a watch after this; a connection that died silently is noticed soon after
+WATCH_S = 240  # the server ends a watch after this
+SILENT_S = 150.0  # a watch that says nothing for so long has died: a bookmark comes every minute or so
+STEADY_S = 10.0  # a watch that held for so long was a good one
 BACKOFF_MAX_S = 15.0
+RETRY_AFTER_MAX_S = 60.0
 ATTEMPTS = 64  # each lost compare-and-swap is somebody else's write, and a request does not live through that many
 
 _DENIED = re.compile(r"ValidatingAdmissionPolicy '(?P<policy>[^']+)' with binding '[^']+' denied request: (?P<why>.+)")
@@ -56,12 +60,22 @@ Seen = Literal["listed", "changed", "deleted"]
 class StoreError(Exception):
     """The requests could not be read or written. `sentence`: what happened, what it means, what to do."""
 
-    def __init__(self, sentence: str, *, missing: bool = False, denied: bool = False) -> None:
+    def __init__(
+        self,
+        sentence: str,
+        *,
+        missing: bool = False,
+        denied: bool = False,
+        gone: bool = False,
+        retry_after_s: float = 0.0,
+    ) -> None:
         super().__init__(sentence)
         self.sentence = sentence
         self.status = 3
         self.missing = missing  # there is no such request
         self.denied = denied  # who asked may not, says the API server
+        self.gone = gone  # the API server is not there, or cannot for now: later it may
+        self.retry_after_s = retry_after_s  # what it asks for
 
 
 class FixStore:
@@ -165,19 +179,26 @@ class FixStore:
         """
         failures = 0
         while True:
+            begun, wait_s = time.monotonic(), 0.0
             try:
                 found, version = await self._list()
-                failures = 0
                 for request in found:
                     yield "listed", request
+                begun = time.monotonic()
                 async with contextlib.aclosing(self._changes(version)) as changes:
                     async for change in changes:
                         yield change
-                continue
             except StoreError as error:
-                failures += 1
                 log.warning("watching the fix requests: %s", error.sentence)
-            await asyncio.sleep(min(BACKOFF_MAX_S, 0.25 * 2 ** min(failures, 8)) * random.uniform(0.5, 1.0))
+                wait_s = min(error.retry_after_s, RETRY_AFTER_MAX_S)
+            else:
+                if time.monotonic() - begun > STEADY_S:
+                    failures = 0
+                    continue
+            # A server that lists, and ends each watch at once, would else be asked without a pause.
+            failures = 1 if time.monotonic() - begun > STEADY_S + CALL_TIMEOUT_S else failures + 1
+            backoff_s = min(BACKOFF_MAX_S, 0.25 * 2 ** min(failures, 8)) * random.uniform(0.5, 1.0)
+            await asyncio.sleep(max(backoff_s, wait_s))
 
     async def whoami(self) -> Person:
         """Who the API server says this client is."""
@@ -238,18 +259,21 @@ class FixStore:
             **self._at,
             resource_version=version,
             timeout_seconds=WATCH_S,
+            allow_watch_bookmarks=True,
             _request_timeout=WATCH_S + 30.0,
         )
         try:
             while True:
                 try:
-                    event = await self._call(anext(stream))
+                    event = await self._call(asyncio.wait_for(anext(stream), SILENT_S))
                 except StopAsyncIteration:
                     return
                 except StoreError:
                     raise
                 except Exception as error:  # the client has no error of its own for a line it cannot read
-                    raise StoreError(f"The watch broke off: {error or type(error).__name__}.") from error
+                    raise StoreError(f"The watch broke off: {error or type(error).__name__}.", gone=True) from error
+                if event["type"] == "BOOKMARK":
+                    continue
                 if request := _readable(event["object"]):
                     yield "deleted" if event["type"] == "DELETED" else "changed", request
         finally:
@@ -293,7 +317,8 @@ class FixStore:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise StoreError(
                 f"The API server cannot be reached ({error or type(error).__name__}), so no fix request can be read or "
-                "changed. Check the kubeconfig and the network, then try again."
+                "changed. Check the kubeconfig and the network, then try again.",
+                gone=True,
             ) from None
 
     def _sentence(self, error: ApiException, name: str) -> StoreError:
@@ -316,7 +341,11 @@ class FixStore:
             return StoreError(
                 f"The API server does not allow it: {text}. Grant it on {PLURAL}.{GROUP} and their status.", denied=True
             )
-        return StoreError(f"The API server answered {error.status}: {text}.")
+        return StoreError(
+            f"The API server answered {error.status}: {text}.",
+            gone=error.status == 429 or (error.status or 0) >= 500,
+            retry_after_s=_retry_after_s(error),
+        )
 
 
 class _Conflict(StoreError):
@@ -367,6 +396,12 @@ def _is_loopback(server: str) -> bool:
 
 def _limits() -> dict[str, float]:
     return {"_request_timeout": CALL_TIMEOUT_S}
+
+
+def _retry_after_s(error: ApiException) -> float:
+    """As Kubernetes says it: in whole seconds. 0: it asks for nothing."""
+    asked = str((error.headers or {}).get("Retry-After", ""))
+    return float(asked) if asked.isascii() and asked.isdigit() else 0.0
 
 
 def reason_of(error: ApiException) -> tuple[str, str]:
