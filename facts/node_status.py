@@ -6,7 +6,7 @@ import msgspec
 
 from facts.fact import Fact
 
-NEEDED = ("NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE")  # capabilities of which a probe makes use
+NEEDED = ("NET_ADMIN", "NET_RAW", "SYSLOG", "SYS_ADMIN", "SYS_PTRACE")  # capabilities of which a probe makes use
 
 
 class NodeMachine(Fact, frozen=True, kw_only=True):

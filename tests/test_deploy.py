@@ -19,7 +19,7 @@ ROOT = DEPLOY.parent
 # From the first that has the policies of fixes/admission.yaml to the newest whose schema the package has.
 VERSIONS = ("1.30", "1.32", "1.34", "1.37")
 WITH_FIXERS = [one for one in OVERLAYS if one != "restricted"]
-PROBE = {"NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE"}
+PROBE = {"NET_ADMIN", "NET_RAW", "SYSLOG", "SYS_ADMIN", "SYS_PTRACE"}
 CAPABILITIES = {
     "calico-why-bot/bot": set(),
     "calico-why-cluster-fixer/fixer": set(),
@@ -57,7 +57,7 @@ def test_all_of_it_is_in_its_namespace_but_the_rights_on_calicos_pods(overlay: s
 def test_a_container_has_the_capabilities_that_were_shown_to_be_needed_and_no_other_power(overlay: str) -> None:
     wanted = dict(CAPABILITIES)
     if overlay == "restricted":
-        wanted = {"calico-why-bot/bot": set(), "calico-why-node/probe": PROBE - {"NET_ADMIN"}}
+        wanted = {"calico-why-bot/bot": set(), "calico-why-node/probe": PROBE - {"NET_ADMIN", "SYSLOG"}}
     found = manifests.containers(overlay)
     assert found.keys() == wanted.keys()
     for name, container in found.items():

@@ -46,7 +46,7 @@ def test_all_is_in_order_and_what_was_not_looked_at_is_told(here: Lab, capsys: p
     assert (status, lines[0]) == (0, "All that was looked at is in order; not looked at: slack, state.")
     assert "-    Slack: not looked at: SLACK_BOT_TOKEN is not set here" in lines
     assert "ok   version of the probes: 0.1.0 on 3 nodes, as here" in lines
-    assert "ok   capabilities of the probes: NET_ADMIN, NET_RAW, SYS_ADMIN, SYS_PTRACE on 3 nodes" in lines
+    assert "ok   capabilities of the probes: NET_ADMIN, NET_RAW, SYSLOG, SYS_ADMIN, SYS_PTRACE on 3 nodes" in lines
     assert "ok   Calico: v3.32.1, its objects are in crd.projectcalico.org/v1" in lines
     assert "ok   datastore: it is ready (datastoreReady)" in lines
     assert "ok   admission policies: all are there, as in this version" in lines

@@ -21,7 +21,7 @@ from facts.node_status import NEEDED
 
 PART = "nodes"
 AT_ONCE = 64
-LESS = frozenset({"NET_ADMIN"})  # without these a probe sees less, and says so in each answer
+LESS = frozenset({"NET_ADMIN", "SYSLOG"})  # without these a probe sees less, and says so in each answer
 
 Object = dict[str, Any]
 
@@ -63,7 +63,7 @@ async def lines(cluster: Cluster, probes: Probes) -> tuple[list[Line], list[Prob
         async with gate:
             facts = await probes.ask([NodeAsk(node=name, felix=False, tunnel_device="", status=True)], {name: where})
             known = any(isinstance(one, NodeMachine) for one in facts)
-            return Probe(node=name, facts=tuple(facts), ahead_s=await probes.clock(where) if known else None)
+            return Probe(node=name, facts=tuple(facts), ahead_s=await probes.clock(name, where) if known else None)
 
     found = await asyncio.gather(*map(seen, linux))
     left = [str(one["metadata"]["name"]) for one in nodes if one not in linux]
@@ -149,6 +149,7 @@ def _without(lacking: Sequence[str]) -> Text:
     blind = {
         "NET_ADMIN": say("it sees no rules of firewalls, no WireGuard keys and not which rule drops a packet"),
         "NET_RAW": say("it sends and captures no packets"),
+        "SYSLOG": say("it cannot read the kernel's log where that is restricted"),
         "SYS_ADMIN": say("it sees nothing inside pods"),
         "SYS_PTRACE": say("it finds no pod's network"),
     }

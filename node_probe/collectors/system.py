@@ -12,7 +12,7 @@ from facts import Fact, NodeAsk, NodeMachine
 from facts.node_status import NEEDED
 from node_probe.view import View
 
-BITS = {"NET_ADMIN": 12, "NET_RAW": 13, "SYS_ADMIN": 21, "SYS_PTRACE": 19}  # linux/capability.h
+BITS = {"NET_ADMIN": 12, "NET_RAW": 13, "SYSLOG": 34, "SYS_ADMIN": 21, "SYS_PTRACE": 19}  # linux/capability.h
 
 
 def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
