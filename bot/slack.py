@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from slack_sdk.http_retry.builtin_async_handlers import (
     AsyncRateLimitErrorRetryHandler,
     AsyncServerErrorRetryHandler,
 )
+from slack_sdk.http_retry.request import HttpRequest
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.webhook.async_client import AsyncWebhookClient
 
@@ -37,6 +39,7 @@ BAD_TOKEN = frozenset(
 TEXT_MAX = 12_000
 TIMEOUT_S = 15
 UPLOAD_S = 60  # of a file
+UNREACHABLE, SOCKET = "unreachable", "socket"  # beside the errors and methods that are Slack's own
 
 _MENTION = re.compile(r"&lt;(@[UW][A-Z0-9]+|!subteam\^S[A-Z0-9]+)&gt;")
 
@@ -88,22 +91,35 @@ def api_url(override: str) -> str:
     return override.rstrip("/") + "/"
 
 
-def web_client(token: str, url: str) -> AsyncWebClient:
-    """A client that tries again: broken connections, server errors, and rate limits as long as Slack says."""
+def web_client(token: str, url: str, told_to_wait: Callable[[str], None] = lambda _: None) -> AsyncWebClient:
+    """A client that tries again: broken connections, server errors, and rate limits as long as Slack says, of which
+    `told_to_wait` is told the method."""
     client = AsyncWebClient(token=token, base_url=url, timeout=TIMEOUT_S)
     client.retry_handlers = [
         AsyncConnectionErrorRetryHandler(max_retry_count=2),
         AsyncServerErrorRetryHandler(max_retry_count=2),
-        AsyncRateLimitErrorRetryHandler(max_retry_count=3),
+        _Limited(told_to_wait),
     ]
     return client
+
+
+class _Limited(AsyncRateLimitErrorRetryHandler):
+    def __init__(self, told_to_wait: Callable[[str], None]) -> None:
+        super().__init__(max_retry_count=3)
+        self._told = told_to_wait
+
+    async def prepare_for_next_attempt_async(self, *, request: HttpRequest, **rest: Any) -> None:
+        self._told(urlsplit(request.url).path.rpartition("/")[2])
+        await super().prepare_for_next_attempt_async(request=request, **rest)
 
 
 class Slack:
     """One workspace through one bot token. Texts are mrkdwn: escape what is not ours."""
 
-    def __init__(self, client: AsyncWebClient) -> None:
+    def __init__(self, client: AsyncWebClient, called: Callable[[str, str, float], None] = lambda *_: None) -> None:
+        """called: is told of each call its method, Slack's error ("" where there is none), and seconds."""
         self.client = client
+        self._called = called
 
     async def who(self) -> Identity:
         """Raises UserError with what to do when Slack does not know the token or is not there."""
@@ -227,16 +243,21 @@ class Slack:
 
     async def call(self, method: Callable[..., Awaitable[Any]], **arguments: Any) -> Any:
         """Any call of the SDK, its failures as UserError."""
+        began, failed = time.monotonic(), ""
         try:
             return await method(**arguments)
         except SlackApiError as error:
+            failed = _code(error) or f"http_{_status(error)}"
             raise _failure(error) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            failed = UNREACHABLE
             raise SlackFailed(
                 f"Slack cannot be reached ({error or type(error).__name__}). Check the network; the same words work in "
                 "a terminal: calico-why --help",
                 status=COULD_NOT_JUDGE,
             ) from error
+        finally:
+            self._called(_name(method), failed, time.monotonic() - began)
 
     async def _respond(self, url: str, text: str) -> bool:
         """False when this response_url takes no more, or leads where no secret text may go."""
@@ -258,9 +279,25 @@ class _BlocksRefused(SlackFailed):
     pointers: tuple[str, ...] = ()
 
 
+def _name(method: Callable[..., Awaitable[Any]]) -> str:
+    """Of a call as Slack's documentation has it, such as chat.postMessage; others are about the socket."""
+    if not isinstance(getattr(method, "__self__", None), AsyncWebClient):
+        return SOCKET
+    return method.__name__.replace("_", ".")
+
+
+def _code(error: SlackApiError) -> str:
+    """ "" where Slack answered with something else than what its documentation says, such as a proxy's page."""
+    said = getattr(error.response, "data", error.response)
+    return str(said.get("error") or "") if isinstance(said, Mapping) else ""
+
+
+def _status(error: SlackApiError) -> str:
+    return str(getattr(error.response, "status_code", "") or getattr(error.response, "status", ""))
+
+
 def _failure(error: SlackApiError) -> UserError:
-    answer = error.response
-    code = str(answer.get("error", "") if hasattr(answer, "get") else answer)
+    answer, code = error.response, _code(error)
     if code in BAD_BLOCKS:
         refused = _BlocksRefused(f"Slack refused a message: {code}.", status=COULD_NOT_JUDGE)
         refused.pointers = tuple((answer.get("response_metadata") or {}).get("messages") or (code,))
@@ -278,4 +315,4 @@ def _failure(error: SlackApiError) -> UserError:
             f"The app lacks the scope {answer.get('needed')}. Use this version's manifest and install the app again.",
             status=COULD_NOT_JUDGE,
         )
-    return SlackFailed(f"Slack answered {code or 'with an error'}.", status=COULD_NOT_JUDGE)
+    return SlackFailed(f"Slack answered {code or _status(error) or 'with an error'}.", status=COULD_NOT_JUDGE)

@@ -17,7 +17,8 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
@@ -46,6 +47,8 @@ class Worker:
 
     def __init__(self, deadline_s: float = 10.0, function: str = DIAGNOSE) -> None:
         """deadline_s: seconds one diagnosis may take, not counting its wait. function: "module:name" the child runs."""
+        self.judged: Callable[[bool, float], None] = lambda *_: None  # is told whether it failed, and seconds
+        self.restarted: Callable[[], None] = lambda: None
         self._deadline_s = deadline_s
         self._function = function
         self._child: _Child | None = None
@@ -61,11 +64,14 @@ class Worker:
 
     def diagnose(self, facts: Sequence[Fact]) -> Diagnosis:
         """Blocks until there is an answer. Never raises: whatever goes wrong is told in a Diagnosis of `unknown`."""
+        began = time.monotonic()
         try:
-            return self._thread.submit(self._ask, facts).result()
+            answer, failed = self._thread.submit(self._ask, facts).result()
         except Exception as error:
             reason = "the engine has been stopped" if self._closed else _told(error)
-            return could_not_judge(facts, reason)
+            answer, failed = could_not_judge(facts, reason), True
+        self.judged(failed, time.monotonic() - began)
+        return answer
 
     def close(self) -> None:
         """Leaves no process behind. A diagnosis under way becomes `unknown`. May be called twice."""
@@ -82,22 +88,27 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self, facts: Sequence[Fact]) -> Diagnosis:
+    def _ask(self, facts: Sequence[Fact]) -> tuple[Diagnosis, bool]:
+        """The answer, and whether it is that there is none."""
         try:
             question = encode(facts)
             if self._child is None or not self._child.alive:
-                self._replace()
+                self._restart()
             if self._child is None:
                 raise _Fault("the engine has been stopped")
             answer = self._child.ask(question, self._deadline_s)
         except Exception as error:
             reason = str(error) if isinstance(error, _Fault) else _told(error)
             log.error("no diagnosis: %s", reason)
-            self._replace()
-            return could_not_judge(facts, reason)
+            self._restart()
+            return could_not_judge(facts, reason), True
         if self._child.answered >= EVALUATIONS:
             self._replace()
-        return answer
+        return answer, False
+
+    def _restart(self) -> None:
+        self.restarted()
+        self._replace()
 
     def _replace(self) -> None:
         """A fresh child, not waited for. Without one (no memory, no more processes) the next question tries again."""

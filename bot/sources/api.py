@@ -6,7 +6,7 @@ import contextlib
 import ipaddress
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -61,6 +61,7 @@ class Api:
         self.namespace = namespace
         self.server: str = configuration.host
         self.calls = 0
+        self.asked: Callable[[int | None, float], None] = lambda *_: None  # is told each status (None: none came), in s
         self._timeout_s = timeout_s
         if _is_loopback(self.server):
             configuration.client_session_kwargs = {
@@ -169,6 +170,16 @@ class Api:
         return response.status, response.body
 
     async def _ask(self, path: str, query: dict[str, str | int], accept: str) -> _Response:
+        began = time.monotonic()
+        try:
+            response = await self._sent(path, query, accept)
+        except Unreachable:
+            self.asked(None, time.monotonic() - began)
+            raise
+        self.asked(response.status, time.monotonic() - began)
+        return response
+
+    async def _sent(self, path: str, query: dict[str, str | int], accept: str) -> _Response:
         self.calls += 1
         try:
             method, url, headers, _, _ = await self._client.param_serialize(
