@@ -1,0 +1,554 @@
+"""Every command in the pages does what they say: it is run on a lab, or read by the program it is for. A page that has
+people type what nobody understands any more is worse than none, at three in the morning above all."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import importlib.util
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot import asking, cli, in_terminal, speech, words
+from bot.capture import wanted
+from bot.errors import UserError
+from bot.trail import audit_said, fixes_said
+from fixes.audit import Audit
+from fixes.store import connect
+from lab.client import Lab
+from tests import manifests
+from tests.doc_commands import PAGES, PLACEHOLDERS, ROOT, Written, typed, written
+
+MODULES = {one.name: one.value for one in entry_points(group=cli.GROUP)}
+OURS = "calico-why"
+SLACK = ("/calico", "@calico")
+NODE_TOOLS = ("ip", "bridge", "tc", "nft", "iptables", "ipset", "ss", "sysctl", "nstat", "wg", "conntrack", "bpftool")
+HERE = ("kubectl", "docker", "make", "python", "export", "eval", "openssl", "curl")
+OTHERS = ("calicoctl", "apt", "kind", "kustomize", "helm", "kill")
+DRAWN = re.compile("[─│▶◀┌└]")
+
+# What calicoctl 3.32 understands of what the pages speak of; it runs on no machine of ours.
+CALICOCTL = {
+    "datastore migrate unlock": set[str](),
+    "ipam check": {"-o", "--show-problem-ips"},
+    "ipam release": {"--ip", "--from-report"},
+    "node diags": set[str](),
+    "node status": set[str](),
+}
+# What is neither run nor read by its program here, and why.
+LEFT = {
+    "apt install python3-venv python3-dev gcc make": "Debian's own packages, and this may be no Debian",
+    "bpftool net": "bpftool comes with each kernel by itself",
+    "conntrack -L": "conntrack is on few machines",
+    "wg show": "needs a WireGuard device, which few kernels of labs have",
+    "wg show DEVICE": "the same",
+    "nft flush ruleset": "what others may do to a node, told as a danger",
+    "iptables -F": "the same",
+    "kill -9": "the same",
+    "tc filter del": "the word to look up; what follows depends on what was found",
+    "tc qdisc del": "the same",
+    "ipset list cali40all-vxlan-net": "a set of the modes with iptables, and the lab's nodes are in nftables'",
+    "ip -6 route get": "of that address, as the same of IPv4",
+    "ip -d -j": "flags that each of its words takes",
+    "bridge -j": "the same",
+    "kind load docker-image calico-why:dev": "kind is not here, and no container engine for it",
+    "kustomize edit set image calico-why=<registry>/calico-why@sha256:...": "kubectl's kustomize cannot edit",
+    "docker buildx imagetools inspect python:3.13-slim-trixie --format '{{.Manifest.Digest}}'": "asks a registry",
+    "kubectl delete blockaffinities.crd.projectcalico.org NODE-BLOCK": "removes something; its kind is read in tests",
+}
+# What stays until it is stopped, or takes minutes: understood here, run in the file of this name by these words.
+STAYS = {
+    "bot": ("tests/test_bot_slack.py", "App("),
+    "probe": ("lab/workers.py", '"probe": "node_probe.command"'),
+    "fixer": ("tests/test_cluster_fixes.py", '"fixer", "--cluster"'),
+    "lab up": ("tests/test_lab.py", 'command_line("up"'),
+    "lab down": ("tests/test_lab.py", 'command_line("down"'),
+    "ipam check --watch": ("tests/test_ipam_check_on_lab.py", '"ipam", "check", "--watch"'),
+    "why --watch": ("tests/test_watch.py", '"--watch", "300"'),
+}
+# Exit status where it is not 0. In a healthy lab nothing leaks, and between its pods nobody sends; it has no IPv6.
+STATUS = {
+    "calico-why ipam release --ip 10.244.1.7": 1,
+    "calico-why audit verify sha256:" + "0" * 64: 3,
+    "calico-why preflight slack rights fixes": 3,  # there is no Slack
+    "calico-why capture shop/cart shop/db": 3,
+    "calico-why capture shop/cart shop/db 5432/tcp": 3,
+    "calico-why capture shop/cart shop/db 5432/tcp --seconds 10": 3,
+    "calico-why why shop/cart fd00::5": 3,
+    "calico-why lab inflict neighbor_wrong_mac --family 6": 2,
+    "calico-why fixes now fx-abcdefgh": 2,  # it waits for a person, not for its second look
+}
+SHORTER = {"capture": ["--seconds", "1"]}
+
+WRITTEN = list(written())
+
+
+def first(text: str) -> str:
+    return text.split()[0].removeprefix(".venv/bin/") if text.split() else ""
+
+
+def is_command(one: Written) -> bool:
+    """Of what stands in backquotes, what begins like one; of a code block every line."""
+    word = first(one.text)
+    if DRAWN.search(one.text):
+        return False
+    if one.block:
+        return True
+    return " " in one.text and (word in (OURS, *SLACK, *NODE_TOOLS, *HERE, *OTHERS) or word in MODULES)
+
+
+COMMANDS = [one for one in WRITTEN if is_command(one)]
+
+
+def ours(one: Written) -> list[list[str]]:
+    """The words after calico-why, for each way to read them; none where it is another program's."""
+    text = one.text
+    if inner := re.fullmatch(r'eval "\$\((.*)\)".*', text):
+        text = inner[1]
+    found = list[list[str]]()
+    for words_ in typed(text):
+        word = words_[0].removeprefix(".venv/bin/")
+        if word == OURS:
+            found.append(words_[1:])
+        elif word in MODULES and not one.block:
+            found.append(words_)
+        elif "--" in words_ and words_[words_.index("--") + 1 :][:1] == [OURS]:
+            found.append(words_[words_.index("--") + 2 :])  # kubectl exec POD -- calico-why ...
+    return found
+
+
+def parser_of(word: str) -> asking.Parser:
+    module: Any = importlib.import_module(MODULES[word])
+    parser = asking.Parser(prog=f"{OURS} {word}", description=module.HELP)
+    if hasattr(module, "answer"):
+        module.add_words(parser)
+        in_terminal.add_arguments(parser)
+    else:
+        module.add_arguments(parser)
+    return parser
+
+
+def below(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the subcommand that these words name. Raises UserError for one that is not there."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction) and argv and not argv[0].startswith("-"):
+            if argv[0] not in action.choices:
+                raise UserError(f"{parser.prog} has no {argv[0]}")
+            return below(action.choices[argv[0]], argv[1:])
+    return parser
+
+
+def understood(argv: Sequence[str], *, whole: bool) -> bool:
+    """Whether it can be typed as it is; where not, and it need not be, what it names is there. Raises UserError."""
+    word, rest = argv[0], list(argv[1:])
+    if word in ("--help", "help"):
+        return True
+    if word not in MODULES:
+        raise UserError(f"{OURS} has no {word}")
+    parser, module = parser_of(word), importlib.import_module(MODULES[word])
+    if "…" not in rest:
+        try:
+            args = parser.parse_args(rest)
+            if check := getattr(module, "check_words", None):
+                check(args)
+            if meant := {
+                "fixes": lambda: fixes_said(args.words),
+                "audit": lambda: audit_said(args.words),
+                "why": lambda: words.parse(words.watched(args.words)[0]),
+                "policy": lambda: words.parse(args.words),
+                "capture": lambda: wanted(args.words, seconds=args.seconds, packets=args.packets, payload=args.payload),
+                **dict.fromkeys(
+                    ("create", "apply", "replace"), lambda: args.file or parser.error("-f FILE is missing")
+                ),
+            }.get(word):
+                meant()
+            return True
+        except (asking.HelpAsked, SystemExit):
+            return True
+        except UserError:
+            if whole:
+                raise
+    leaf = below(parser, [one for one in rest if one != "…"])
+    for flag in rest:
+        if flag.startswith("-") and flag != "--" and flag.split("=")[0] not in leaf._option_string_actions:
+            raise UserError(f"{leaf.prog} has no {flag}")
+    return False
+
+
+def stays(argv: Sequence[str]) -> str:
+    """The key of STAYS that this is, "" where it ends by itself."""
+    given = list(argv)
+    if given[0] == "why" and "watch" in given:
+        given.append("--watch")
+    return next((key for key in STAYS if set(key.split()) <= set(given) and key.split()[0] == given[0]), "")
+
+
+def whole(one: Written) -> list[list[str]]:
+    return [argv for argv in ours(one) if understood(argv, whole=one.block)]
+
+
+def test_nothing_is_written_as_a_command_that_is_none_we_know() -> None:
+    """A line of a code block is of a program that one of the tests below looks at."""
+    known = {OURS, *SLACK, *HERE, *NODE_TOOLS, *OTHERS}
+    assert [str(one) for one in COMMANDS if first(one.text) not in known and first(one.text) not in MODULES] == []
+
+
+def test_what_is_left_out_is_there_and_what_stays_is_run_elsewhere() -> None:
+    assert LEFT.keys() - {one.text for one in COMMANDS} == set(), "no page has it any more"
+    assert [key for key, (path, how) in STAYS.items() if how not in (ROOT / path).read_text()] == []
+    used = {stays(argv) for one in COMMANDS for argv in ours(one)}
+    assert STAYS.keys() - used == set(), "no page has it any more"
+    run = {shlex.join([OURS, *argv]) for one in COMMANDS for argv in ours(one)}
+    assert STATUS.keys() - run == set(), "no page has it any more"
+
+
+OWN = [one for one in COMMANDS if ours(one)]
+
+
+def test_every_command_of_ours_is_understood() -> None:
+    """By the parsers that read it when it is typed: words, subcommands, flags, names and ports."""
+    wrong = list[str]()
+    for one in OWN:
+        try:
+            whole(one)
+        except UserError as error:
+            wrong.append(f"{one}\n  {error.sentence}")
+    assert wrong == []
+
+
+def typeable() -> dict[str, list[str]]:
+    """Each command of ours that can be typed as it stands, once."""
+    found = dict[str, list[str]]()
+    for one in OWN:
+        try:
+            for argv in whole(one):
+                found.setdefault(shlex.join([OURS, *argv]), argv)
+        except UserError:
+            continue  # told by the test above
+    return {text: argv for text, argv in found.items() if not stays(argv)}
+
+
+TYPEABLE = typeable()
+
+
+@pytest.fixture(scope="module")
+def desk(shared_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The directory of somebody who reads the pages with this lab's kubeconfig, and has the files they speak of."""
+    shared_lab.heal()
+    directory = tmp_path_factory.mktemp("desk")
+    (directory / "policy.yaml").write_text(
+        "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: allow-db, namespace: shop}\n"
+        "spec: {selector: \"app == 'db'\", types: [Ingress], ingress: [{action: Allow}]}\n"
+    )
+    (directory / "slack.env").write_text("SLACK_BOT_TOKEN=xoxb-1\nSLACK_APP_TOKEN=xapp-1\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        for name, value in shared_lab.environment().items():
+            patch.setenv(name, value)
+        for word in (
+            "certs --directory certs",
+            "why shop/cart shop/db --state state",
+            "keep shop/cart shop/db --to keep.tar.gz",
+            "ipam check -o json --to report.json",
+        ):
+            assert cli.main(word.split()) == 0, word
+        (saved,) = (directory / "state/investigations").glob("inv-*.json")
+        saved.rename(directory / PLACEHOLDERS["inv-….json"])
+        yield directory
+
+
+def a_request(capfd: pytest.CaptureFixture[str]) -> str:
+    """The name of a request of this terminal's own that waits for a second person."""
+    capfd.readouterr()
+    assert cli.main(["apply", "-f", "policy.yaml", "-o", "json"]) == 0
+    name: str = json.loads(capfd.readouterr().out)["requests"][0]["name"]
+    return name
+
+
+async def all_written_down() -> None:
+    """What terminals asked for is put into the trail by a bot, and none runs here."""
+    async with connect(os.environ["KUBECONFIG"], "calico-why") as store:
+        for request in await store.all():
+            await Audit(store, "desk").follow(request)
+
+
+@pytest.mark.parametrize("text", TYPEABLE)
+def test_a_command_of_ours_does_its_work(
+    text: str, desk: Path, shared_lab: Lab, capfd: pytest.CaptureFixture[str]
+) -> None:
+    argv = list(TYPEABLE[text])
+    if argv[0] == "lab":
+        argv[2:2] = ["--name", shared_lab.name]
+    if PLACEHOLDERS["fx-NAME"] in argv:
+        name = a_request(capfd)
+        argv = [name if word == PLACEHOLDERS["fx-NAME"] else word for word in argv]
+    if argv[0] == "audit":
+        asyncio.run(all_written_down())
+    if argv[0] == "certs":
+        shutil.rmtree("certs")  # which the desk has already
+    argv += SHORTER.get(argv[0], [])
+    try:
+        status = cli.main(argv)
+    finally:
+        out, err = capfd.readouterr()
+        if argv[0] == "lab":
+            shared_lab.heal()
+        if argv[:2] == ["fixes", "off"]:
+            assert cli.main(["fixes", "on"]) == 0
+    assert status == STATUS.get(text, 0), out + err
+
+
+# ---- in Slack
+
+
+SAID = [one for one in COMMANDS if first(one.text) in SLACK]
+
+
+def test_slack_is_in_the_pages() -> None:
+    assert SAID
+
+
+@pytest.mark.parametrize("one", SAID, ids=str)
+def test_a_word_in_slack_is_understood_there(one: Written) -> None:
+    for argv in typed(one.text):
+        said = speech.understand(" ".join(argv[1:]))
+        if said.word in ("fixes", "audit"):
+            (fixes_said if said.word == "fixes" else audit_said)(said.rest)
+        elif said.word == "policy":
+            words.parse(said.rest)
+        elif said.word == "capture":
+            wanted_of(said.rest)
+        elif hasattr(importlib.import_module(MODULES.get(said.word, "bot.cli")), "add_words"):
+            asking.understand(said.word, importlib.import_module(MODULES[said.word]), said.rest)
+        else:
+            assert said.word in speech.HELP or said.word in speech.ALIKE
+
+
+def wanted_of(rest: Sequence[str]) -> None:
+    from bot.capture import understand
+
+    understand(rest)
+
+
+def test_every_word_that_the_pages_say_to_the_bot_is_one() -> None:
+    """Also where it stands in a comment, or is left open with an ellipsis."""
+    known = {*speech.HELP, *speech.ALIKE, *speech._FILLERS}
+    wrong = [
+        f"{path.relative_to(ROOT)}: {found[0]}"
+        for path in PAGES
+        for found in re.finditer(r"(?<![\w/])[/@]calico ([a-z-]+)", path.read_text())
+        if found[1] not in known
+    ]
+    assert wrong == []
+
+
+# ---- of others
+
+
+def of(*programs: str) -> list[Written]:
+    return list({one.text: one for one in COMMANDS if first(one.text) in programs and one.text not in LEFT}.values())
+
+
+def run(argv: Sequence[str], **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(argv, capture_output=True, text=True, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def applied() -> set[str]:
+    """All that the overlays apply, and what install.md has people make, as kubectl names it: KIND/NAME."""
+    found = {
+        f"{it['kind'].lower()}/{it['metadata']['name']}"
+        for each in manifests.OVERLAYS
+        for it in manifests.objects(each)
+    }
+    secrets = re.findall(r"create secret \w+ ([\w-]+)", (ROOT / "docs/install.md").read_text())
+    return found | {f"secret/{name}" for name in secrets}
+
+
+SHORT = {"deploy": "deployment", "ds": "daemonset", "cm": "configmap", "secrets": "secret", "configmaps": "configmap"}
+
+
+@pytest.mark.parametrize("one", of("kubectl"), ids=str)
+def test_kubectl_does_it(one: Written, desk: Path, applied: set[str]) -> None:
+    """What reads is run on the lab, what makes something is made without a cluster; of all else kubectl reads the words
+    and flags, and the objects and files are there."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("no kubectl on this machine")
+    for argv in typed(one.text):
+        before = argv[: argv.index("--")] if "--" in argv else argv
+        read = run([*before, *(["."] if before[-1] in ("-f", "-k") else []), "--help"])
+        assert read.returncode == 0, read.stderr
+        plain = [word for word in before if not word.startswith("-")]
+        if len(before) == 2 or before[-1] in ("-f", "-k"):
+            continue  # named only
+        for flag, following in itertools.pairwise(before):
+            if flag in ("-f", "--filename", "-k", "--kustomize"):
+                assert (ROOT / following).exists(), following
+        for flag, following in itertools.pairwise([*before, ""]):
+            if flag in ("-c", "--container"):
+                names = {name.partition("/")[2] for each in manifests.OVERLAYS for name in manifests.containers(each)}
+                assert following in names
+        for word in before:
+            kind, slash, name = word.partition("/")
+            kind = SHORT.get(kind, kind)
+            if (
+                slash
+                and not (ROOT / word).exists()
+                and kind in ("deployment", "daemonset", "secret", "configmap", "lease", "cronjob", "job")
+            ):
+                assert f"{kind}/{name}" in applied, word
+        verb = next(word for word in plain[1:] if word != "calico-why")
+        if verb == "get" and not served(plain):
+            continue
+        if verb == "get":
+            done = run([*before, *([] if "--watch" not in before else ["--watch=false"])], cwd=desk)
+        elif verb == "create":
+            done = run([*before, "--dry-run=client"], cwd=desk)
+        elif verb == "kustomize":
+            done = run(before, cwd=ROOT)
+        else:
+            continue
+        assert done.returncode == 0, done.stderr
+
+
+def served(plain: Sequence[str]) -> bool:
+    """Whether the lab has such objects; Deployments it has not."""
+    return not any(word.partition("/")[0] in ("deployment", "deployments", "secret") for word in plain)
+
+
+@pytest.mark.parametrize("one", of("make"), ids=str)
+def test_make_has_the_target_and_reads_the_variables(one: Written) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for _, target, *variables in typed(one.text):
+        recipe = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+        assert recipe, target
+        for variable in variables:
+            assert f"$({variable.partition('=')[0]})" in recipe[1], variable
+
+
+@pytest.mark.parametrize("one", of("docker"), ids=str)
+def test_the_image_is_built_with_what_its_dockerfile_takes(one: Written) -> None:
+    for _, verb, *rest in typed(one.text):
+        assert verb == "build"
+        parser = argparse.ArgumentParser(exit_on_error=False)
+        for flag in ("--file", "--tag"):
+            parser.add_argument(flag)
+        parser.add_argument("--build-arg", action="append", default=[])
+        parser.add_argument("context")
+        args = parser.parse_args(rest)
+        dockerfile = (ROOT / args.file).read_text()
+        for argument in args.build_arg:
+            assert re.search(rf"^ARG {argument.partition('=')[0]}\b", dockerfile, re.MULTILINE), argument
+        for source in re.findall(r"^COPY (?!--)([^\n]*) \S+$", dockerfile, re.MULTILINE):
+            assert all((ROOT / args.context / path).exists() for path in source.split()), source
+
+
+@pytest.mark.parametrize("one", of("python", "export"), ids=str)
+def test_a_module_that_is_run_is_there(one: Written) -> None:
+    words_ = typed(one.text)[0]
+    if words_[0] == "export":
+        assert run(["sh", "-n", "-c", one.text]).returncode == 0
+    else:
+        assert words_[1] == "-m" and importlib.util.find_spec(words_[2]), words_
+
+
+@pytest.mark.parametrize("one", of("calicoctl"), ids=str)
+def test_what_is_said_of_calicoctl_is_of_a_word_it_has(one: Written) -> None:
+    for _, *rest in typed(one.text):
+        known = next((flags for name, flags in CALICOCTL.items() if rest[: len(name.split())] == name.split()), None)
+        assert known is not None, rest
+        assert {word for word in rest if word.startswith("-")} <= known
+
+
+def test_what_the_runbook_has_people_type_on_a_node_is_answered_there(desk: Path, shared_lab: Lab) -> None:
+    """By the node's own tools, in a node of the lab; one that is only named is the beginning of one that is run."""
+
+    def on_node(*argv: str) -> subprocess.CompletedProcess[str]:
+        inside = ["lab", "exec", "--name", shared_lab.name, "node-a", "--", *argv]
+        return run([sys.executable, "-m", "bot.cli", *inside], cwd=ROOT)
+
+    shared_lab.heal()
+    peer = json.loads(on_node("ip", "-j", "neigh", "show", "dev", "vxlan.calico").stdout)[0]
+    there = {"ADDRESS": peer["dst"], "MAC": peer["lladdr"], "NAME": "net.ipv4.ip_forward", "SOURCE": "10.244.174.129"}
+    texts = of(*NODE_TOOLS)
+    wrong = list[str]()
+    for one in texts:
+        named = any(other.text.startswith(f"{one.text} ") for other in COMMANDS)
+        if named or shutil.which(first(one.text)) is None:
+            continue
+        for argv in typed(one.text, there):
+            done = on_node(*argv)
+            if done.returncode:
+                wrong.append(f"{one}\n  {shlex.join(argv)}: {done.stderr[:300]}")
+    assert wrong == []
+
+
+# ---- what they speak of
+
+
+def test_every_flag_that_is_spoken_of_exists() -> None:
+    flags = set[str]()
+    for word in MODULES:
+        for leaf in [parser_of(word), *asking.leaves(parser_of(word))]:
+            flags |= leaf._option_string_actions.keys()
+    wrong = [str(one) for one in WRITTEN if one.text.startswith("--") and first(one.text).split("=")[0] not in flags]
+    assert wrong == []
+
+
+def test_every_variable_that_is_spoken_of_is_read() -> None:
+    parts = ("bot", "engine", "facts", "fixes", "node_probe", "lab")
+    source = "".join(path.read_text() for part in parts for path in (ROOT / part).rglob("*.py"))
+    for path in PAGES:
+        for name in re.findall(r"\b(?:CALICO_WHY|SLACK)_[A-Z_]+[A-Z]\b", path.read_text()):
+            assert name in source, f"{path.name}: nobody reads {name}"
+
+
+PATH = re.compile(r"(?:bot|engine|facts|fixes|node_probe|lab|tests|deploy|docs|benchmarks)/[\w./-]*\w")
+
+
+def test_every_file_that_is_spoken_of_is_there() -> None:
+    wrong = [
+        str(one)
+        for one in WRITTEN
+        if one.file.endswith(".md") and not one.block and PATH.fullmatch(one.text) and not example(one.text)
+    ]
+    assert wrong == []
+
+
+def example(path: str) -> bool:
+    """Whether there is such a file. `x` stands for a failure mode, a word in capitals for whatever is there."""
+    pattern = re.sub(r"\b[A-Z]{3,}(?=[/.])", "*", re.sub(r"/x(?=\.)", "/neighbor_wrong_mac", path))
+    return any(ROOT.glob(pattern.rstrip("/"))) or any(ROOT.glob(f"{pattern}.py"))
+
+
+def anchors(page: Path) -> set[str]:
+    """As GitHub makes them of headings, and those that are written out."""
+    text = page.read_text()
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    slugs = [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+    return {*slugs, *re.findall(r'<a (?:id|name)="([^"]+)"', text)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"`[^`\n]*`", "", page.read_text())
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = page if not path else (page.parent / path).resolve()
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), target
