@@ -234,7 +234,7 @@ async def capture(
     nodes = _nodes(known, wanted)
     if progress:
         await progress(say("asking {nodes}", nodes=listed([node.ask.node for node in nodes])))
-    await probes.greet([node.address for node in nodes])
+    await probes.greet({node.ask.node: node.address for node in nodes})
     began = 0.0
     listening = {asyncio.ensure_future(node.listen(probes)) for node in nodes}
     try:

@@ -159,7 +159,7 @@ class Server:
         self.reached_as = lambda token, name="kubeconfig": kubeconfig(urls[name], token, authority, cluster=cluster)
         for name in urls:
             self._write_private(name, self.reached_as(self.token, name))
-        make_probe_certificates(self.directory / "certs")
+        make_probe_certificates(self.directory / "certs", list(self.cluster.topology.nodes))
         lines = {
             "KUBECONFIG": str(self.directory / "kubeconfig"),
             "CALICO_WHY_CERTS": str(self.directory / "certs"),

@@ -52,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--certs",
         default=os.environ.get("CALICO_WHY_CERTS", ""),
         metavar="DIR",
-        help="directory with ca.crt, probe.crt, probe.key (default: CALICO_WHY_CERTS)",
+        help="directory with ca.crt, probe.crt, probe.key, or with a directory NODE that has them "
+        "(default: CALICO_WHY_CERTS)",
     )
     parser.add_argument(
         "--trace",
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         # Only now: what is wrong with the words can be said without loading a web server.
         from node_probe.server import tls
 
-        asyncio.run(_serve(args.node, host, port, tls(Path(args.certs)), args.trace, args.capture))
+        asyncio.run(_serve(args.node, host, port, tls(Path(args.certs), args.node), args.trace, args.capture))
     except CannotStart as error:
         print(error.sentence, file=sys.stderr)
         return error.status

@@ -14,15 +14,17 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from certificates.files import generation
+from certificates.names import BOT
 from facts import NodeAsk, encode
 from facts.capture import CAPTURE_SECONDS, CaptureAsk, CaptureEnd, CaptureProgress
 from facts.scene import SCENE_SECONDS, SceneAsk, SceneEnd
 from node_probe.answer import LONGEST_S, Prober
 from node_probe.capture import CannotCapture
+from node_probe.certs import FILES
 from node_probe.errors import CannotStart
 from node_probe.scene import scene
 
-ASKER = "bot"  # common name of the only client certificate that may ask
 LARGEST_ASK = 256 * 1024
 AT_ONCE = 8
 CAPTURES_AT_ONCE = 2
@@ -37,13 +39,19 @@ log = logging.getLogger(__name__)
 _encoder = msgspec.json.Encoder()
 
 
-def tls(directory: Path) -> ssl.SSLContext:
-    """Mutual TLS out of ca.crt, probe.crt and probe.key. Raises CannotStart."""
+def tls(directory: Path, node: str) -> ssl.SSLContext:
+    """Mutual TLS out of ca.crt, probe.crt and probe.key: of DIRECTORY/NODE, where `calico-why certs` puts those of many
+    nodes, else of the directory. Raises CannotStart."""
+    if (directory / node / FILES[1]).exists():
+        directory /= node
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
-    files = [directory / name for name in ("ca.crt", "probe.crt", "probe.key")]
-    advice = f"make them with `calico-why certs --directory {directory}`, or name another directory with --certs"
+    files = [generation(directory) / name for name in FILES]
+    advice = (
+        f"make them with `calico-why certs --nodes {node} --directory {directory}`, "
+        "or name another directory with --certs"
+    )
     missing = [file.name for file in files if not file.exists()]
     if missing:
         raise CannotStart(f"{directory} holds no {', '.join(missing)}, so nobody could be let in: {advice}.")
@@ -238,9 +246,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 async def _bot_only(request: web.Request, handler: Handler) -> web.StreamResponse:
     """TLS has checked who signed the certificate; this checks whom it names."""
     names = _common_names(request.get_extra_info("peercert"))
-    if names != [ASKER]:
+    if names != [BOT]:
         who = ", ".join(names) or "nobody"
-        return web.Response(status=403, text=f"Only {ASKER!r} may ask; this certificate names {who!r}.\n")
+        return web.Response(status=403, text=f"Only {BOT!r} may ask; this certificate names {who!r}.\n")
     return await handler(request)
 
 

@@ -207,11 +207,11 @@ def test_a_tool_that_is_not_there_or_fails_is_named(monkeypatch: pytest.MonkeyPa
 async def test_a_probe_sends_one_at_a_time_to_the_bot_and_is_free_when_it_hangs_up(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    certs.make(tmp_path)
+    certs.make(tmp_path, ["node-a", "node-b"])
     monkeypatch.setattr(probes_scene, "TOOLS", {"slow.txt": ("sleep", "60")})
     runner = web.AppRunner(server.application(Prober("node-a", {})), handler_cancellation=True)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server.tls(tmp_path)).start()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server.tls(tmp_path, "node-a")).start()
     settings = Settings(certs=tmp_path, probe_port=runner.addresses[0][1])
     try:
         async with Probes(settings) as probes:
@@ -220,8 +220,13 @@ async def test_a_probe_sends_one_at_a_time_to_the_bot_and_is_free_when_it_hangs_
             assert isinstance(about, ScenePart) and b"node: node-a" in about.content
             with pytest.raises(CannotCapture, match="busy with another bundle"):
                 await anext(probes.scene("node-a", "127.0.0.1"))
-            with pytest.raises(CannotCapture, match="it cannot tell of node-b"):
+            with pytest.raises(CannotCapture, match="the certificate there does not name node-b"):
                 await anext(probes.scene("node-b", "127.0.0.1"))
+            misnamed = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server.tls(tmp_path, "node-b"))
+            await misnamed.start()
+            async with Probes(Settings(certs=tmp_path, probe_port=runner.addresses[1][1])) as others:
+                with pytest.raises(CannotCapture, match="it cannot tell of node-b"):
+                    await anext(others.scene("node-b", "127.0.0.1"))
             await first.aclose()
             monkeypatch.setattr(probes_scene, "TOOLS", {})
             async with asyncio.timeout(20):
@@ -238,11 +243,11 @@ async def test_a_probe_sends_one_at_a_time_to_the_bot_and_is_free_when_it_hangs_
 async def test_of_the_only_node_something_is_told_before_it_is_done(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    certs.make(tmp_path)
+    certs.make(tmp_path, ["node-a"])
     monkeypatch.setattr(probes_scene, "TOOLS", {"large.txt": ("head", "-c", str(3 << 20), "/dev/zero")})
     runner = web.AppRunner(server.application(Prober("node-a", {})), handler_cancellation=True)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server.tls(tmp_path)).start()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server.tls(tmp_path, "node-a")).start()
     told = list[str]()
 
     async def progress(text: str) -> None:

@@ -37,16 +37,16 @@ QUESTION = ask(seconds=30.0)
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("certs")
-    certs.make(found)
+    certs.make(found, ["node-a", "node-b"])
     return found
 
 
 @contextlib.asynccontextmanager
-async def served(directory: Path, application: web.Application) -> AsyncIterator[Probes]:
-    """What reaches it."""
+async def served(directory: Path, application: web.Application, certified: str = "node-a") -> AsyncIterator[Probes]:
+    """What reaches it. certified: the node in its certificate."""
     runner = web.AppRunner(application, shutdown_timeout=1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server.tls(directory))
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server.tls(directory, certified))
     await site.start()
     try:
         async with Probes(Settings(certs=directory, probe_port=runner.addresses[0][1])) as probes:
@@ -113,9 +113,11 @@ async def test_two_at_once_and_the_next_one_is_told_to_wait(directory: Path, cap
 async def test_what_is_no_capture_is_refused_in_a_sentence(directory: Path) -> None:
     TwoNodes()
     async with served(directory, server.application(Prober("node-a", {}))) as probes:
-        assert "421 This is the probe of node-a" in await refusal(probes, ask(node="node-b"))
+        assert "does not name node-b" in await refusal(probes, ask(node="node-b"))
         assert "500 On node-a nothing can be captured" in await refusal(probes, ask(pairs=()))
         assert "400 This is no capture a probe understands" in await refusal(probes, ask(seconds="soon"))
+    async with served(directory, server.application(Prober("node-a", {})), "node-b") as probes:
+        assert "421 This is the probe of node-a" in await refusal(probes, ask(node="node-b"))
 
 
 def test_a_setting_nobody_can_mean_keeps_a_probe_from_starting(

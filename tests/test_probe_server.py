@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import json
 import os
 import signal
@@ -20,7 +21,11 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat
 
+from certificates import making
 from facts import Blind, Fact, NodeAsk, RouteLookup, Sysctl, Trace, Watch, decode
 from facts.capture import CaptureAsk
 from node_probe import certs, server
@@ -36,7 +41,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("certs")
-    certs.make(found)
+    certs.make(found, ["node-a"])
     return found
 
 
@@ -52,7 +57,7 @@ async def probe(directory: Path, collectors: dict[str, Collector]) -> AsyncItera
     """Its address."""
     runner = web.AppRunner(server.application(Prober("node-a", collectors)), shutdown_timeout=1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server.tls(directory))
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server.tls(directory, "node-a"))
     await site.start()
     try:
         yield f"https://127.0.0.1:{runner.addresses[0][1]}"
@@ -61,7 +66,7 @@ async def probe(directory: Path, collectors: dict[str, Collector]) -> AsyncItera
 
 
 async def call(
-    url: str, context: ssl.SSLContext, body: bytes | None = None, name: str = "probe.calico-why"
+    url: str, context: ssl.SSLContext, body: bytes | None = None, name: str = "node-a.probe.calico-why"
 ) -> tuple[int, bytes]:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
         method = "GET" if body is None else "POST"
@@ -85,7 +90,7 @@ async def test_the_bot_is_answered_with_facts(directory: Path) -> None:
 
 
 async def test_strangers_are_refused(directory: Path, tmp_path: Path) -> None:
-    certs.make(tmp_path / "other")
+    certs.make(tmp_path / "other", ["node-a"])
     (tmp_path / "named").mkdir()
     _signed(directory, tmp_path / "named", "mallory")
     async with probe(directory, SEEN) as url:
@@ -95,35 +100,26 @@ async def test_strangers_are_refused(directory: Path, tmp_path: Path) -> None:
         refused = (
             client(directory, name=""),  # none at all
             client(tmp_path / "other", authority=directory),  # of another authority, named bot
-            client(directory, name="probe"),  # of this authority, but for servers
+            client(directory, name="node-a/probe"),  # of this authority, but for servers
         )
         for context in refused:
             with pytest.raises((aiohttp.ClientError, ssl.SSLError)):
                 await call(f"{url}/healthz", context)
         with pytest.raises(aiohttp.ClientError):  # without TLS
             await call(url.replace("https", "http") + "/healthz", client(directory))
-        with pytest.raises(aiohttp.ClientConnectorCertificateError):
-            await call(f"{url}/healthz", client(directory), name="node-a")
+        for other in ("node-a", "node-b.probe.calico-why", "probe.calico-why"):
+            with pytest.raises(aiohttp.ClientConnectorCertificateError):
+                await call(f"{url}/healthz", client(directory), name=other)
         assert (await call(f"{url}/healthz", client(directory)))[0] == 200, "and the door still works"
 
 
 def _signed(directory: Path, target: Path, name: str) -> None:
     """A client certificate of the same authority with another name."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import ExtendedKeyUsageOID
-
-    authority = x509.load_pem_x509_certificate((directory / "ca.crt").read_bytes())
-    signer = serialization.load_pem_private_key((directory / "ca.key").read_bytes(), None)
-    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    authority = making.Pair((directory / "ca.crt").read_bytes(), (directory / "ca.key").read_bytes())
     key = ec.generate_private_key(ec.SECP256R1())
-    builder = certs._builder(name, authority.subject, key, 1)
-    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
-    builder = builder.add_extension(issuer, critical=False)
-    (target / "bot.crt").write_bytes(certs._certificate(builder.sign(signer, hashes.SHA256())))
-    (target / "bot.key").write_bytes(certs._key(key))
+    day = datetime.timedelta(days=1)
+    (target / "bot.crt").write_bytes(making.signed(authority, key.public_key(), name, making.CLIENT, (), day))
+    (target / "bot.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, serialization.NoEncryption()))
 
 
 async def test_what_is_no_question_is_refused_in_a_sentence(directory: Path) -> None:
@@ -193,7 +189,7 @@ async def test_the_whole_way_in_a_real_node(tmp_path: Path) -> None:
     from node_probe.collectors import discover
 
     TwoNodes()
-    certs.make(tmp_path)
+    certs.make(tmp_path, ["node-a"])
     async with probe(tmp_path, discover()) as url:
         status, body = await call(f"{url}/v1/facts", client(tmp_path), msgspec.json.encode(ask()))
         assert status == 200
@@ -249,7 +245,7 @@ urllib.request.urlopen(urllib.request.Request(sys.argv[2], data=sys.stdin.buffer
 def test_when_the_bot_is_killed_nothing_stays_open_for_its_question(tmp_path: Path, way: str) -> None:
     """Long before the question's own deadline: nobody waits for the answer any more."""
     TwoNodes()
-    certs.make(tmp_path)
+    certs.make(tmp_path, ["node-a"])
     trace = Trace(source=CART, target=DB, protocol="icmp")
     watch = Watch(way="in", encapsulation="direct", source=CART, target=DB, peer=NODE["b"])
     question: Any = ask(read=False, felix=False, trace=(trace,), watch=(watch,), patience_ms=20_000, deadline_ms=30_000)
@@ -316,13 +312,13 @@ def test_its_log_says_what_following_packets_does_to_the_node(directory: Path, m
 
 
 def test_what_keeps_it_from_starting_is_a_sentence(directory: Path, tmp_path: Path) -> None:
-    certs.make(tmp_path / "other")
+    certs.make(tmp_path / "other", ["node-a"])
     (tmp_path / "broken").mkdir()
     for name in ("ca.crt", "probe.crt", "probe.key"):
         (tmp_path / "broken" / name).write_text("nonsense")
     (tmp_path / "mixed").mkdir()
     for name, source in (("ca.crt", directory), ("probe.crt", directory), ("probe.key", tmp_path / "other")):
-        (tmp_path / "mixed" / name).write_bytes((source / name).read_bytes())
+        (tmp_path / "mixed" / name).write_bytes((source / "node-a" / name).read_bytes())
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for words, status, said in (

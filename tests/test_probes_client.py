@@ -26,26 +26,29 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ASK = NodeAsk(node="node-a", uplink_address="172.30.0.11")
 SEEN = Sysctl(node="node-a", name="net.ipv4.ip_forward", found=True, value="1")
 HERE = {"node-a": "127.0.0.1"}
+LOOPBACK = ("127.0.0.1", 0)
 
 
 @pytest.fixture(scope="module")
 def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("certs")
-    make(directory, force=True)
+    make(directory, ["node-a", "node-b", *(f"node-{i}" for i in range(4))])
     return directory
 
 
 @contextlib.asynccontextmanager
-async def probe(certs: Path, handler: Handler) -> AsyncIterator[int]:
-    """A server with the probes' certificate that lets in only who has one of the same authority. Its port."""
+async def probe(
+    certs: Path, handler: Handler, node: str = "node-a", at: tuple[str, int] = LOOPBACK
+) -> AsyncIterator[int]:
+    """A server with a node's certificate that lets in only who has one of the same authority. Its port."""
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certs / "ca.crt"))
-    tls.load_cert_chain(certs / "probe.crt", certs / "probe.key")
+    tls.load_cert_chain(certs / node / "probe.crt", certs / node / "probe.key")
     tls.verify_mode = ssl.CERT_REQUIRED
     application = web.Application()
     application.router.add_post("/v1/facts", handler)
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(at)
     await web.SockSite(runner, listener, ssl_context=tls).start()
     try:
         yield listener.getsockname()[1]
@@ -104,8 +107,8 @@ async def test_probes_that_are_asked_together_know_each_other_by_a_mark(certs: P
         return web.Response(body=encode([]))
 
     other = msgspec.structs.replace(ASK, node="node-b")
-    async with probe(certs, handler) as port:
-        await ask(certs, port, ASK, other, addresses=HERE | {"node-b": "127.0.0.1"})
+    async with probe(certs, handler) as port, probe(certs, handler, "node-b", ("127.0.0.2", port)):
+        await ask(certs, port, ASK, other, addresses=HERE | {"node-b": "127.0.0.2"})
         await ask(certs, port)
     assert marks[0] == marks[1] != marks[2]
     assert all(tap.MARK.fullmatch(one) for one in marks)
@@ -169,14 +172,18 @@ async def test_all_nodes_are_asked_at_once_and_a_silent_one_costs_only_itself(ce
         return web.Response(body=encode([Sysctl(node=node, name="x", found=True)]))
 
     nodes = [f"node-{i}" for i in range(4)]
-    async with probe(certs, handler) as port:
+    addresses = {node: f"127.0.0.{number}" for number, node in enumerate(nodes, 1)}
+    async with contextlib.AsyncExitStack() as stack:
+        port = 0
+        for node, address in addresses.items():
+            port = await stack.enter_async_context(probe(certs, handler, node, (address, port)))
         began = time.monotonic()
         asks = [NodeAsk(node=node) for node in nodes]
-        facts = await ask(certs, port, *asks, addresses=dict.fromkeys(nodes, "127.0.0.1"), deadline_s=1.0)
+        facts = await ask(certs, port, *asks, addresses=addresses, deadline_s=1.0)
         assert time.monotonic() - began < 30
     assert [f.node for f in facts if isinstance(f, Sysctl)] == nodes[:3]
     (late,) = [f for f in facts if isinstance(f, Blind)]
-    assert (late.node, late.reason) == ("node-3", "its probe at 127.0.0.1 did not answer in 1 s")
+    assert (late.node, late.reason) == ("node-3", "its probe at 127.0.0.4 did not answer in 1 s")
 
 
 async def test_nothing_listens(certs: Path) -> None:
@@ -186,7 +193,7 @@ async def test_nothing_listens(certs: Path) -> None:
 
 
 async def test_a_probe_of_another_authority(certs: Path, tmp_path: Path) -> None:
-    make(tmp_path, force=True)
+    make(tmp_path, ["node-a"])
     async with probe(tmp_path, answering(SEEN)) as port:
         assert "shows a certificate that is not to be trusted" in await blind(certs, port)
 
@@ -195,17 +202,32 @@ async def test_a_certificate_for_another_name(certs: Path, tmp_path: Path) -> No
     """The bot's own certificate is signed by the same authority, and still no probe's."""
     shutil.copytree(certs, tmp_path, dirs_exist_ok=True)
     for end in ("crt", "key"):
-        shutil.copy(certs / f"bot.{end}", tmp_path / f"probe.{end}")
+        shutil.copy(certs / f"bot.{end}", tmp_path / "node-a" / f"probe.{end}")
     async with probe(tmp_path, answering(SEEN)) as port:
         assert "not to be trusted" in await blind(certs, port)
 
 
 async def test_a_bot_the_probe_does_not_know(certs: Path, tmp_path: Path) -> None:
-    make(tmp_path, force=True)
+    make(tmp_path, ["node-a"])
     shutil.copy(certs / "ca.crt", tmp_path / "ca.crt")
     async with probe(certs, answering(SEEN)) as port:
         reason = await blind(tmp_path, port)
     assert "TLS" in reason or "broke off" in reason or "reset" in reason
+
+
+async def test_a_probe_of_another_node_is_not_believed(certs: Path, tmp_path: Path) -> None:
+    """Its address was given to another node, or somebody answers there with what they took from another node."""
+    async with probe(certs, answering(SEEN), "node-b") as port:
+        reason = await blind(certs, port)
+        assert reason.startswith(f"who answers at 127.0.0.1:{port} is not its probe")
+        assert "the certificate there does not name node-a" in reason
+    long = "a" * 64 + ".example"
+    make(tmp_path, [long])
+    async with probe(tmp_path, answering(msgspec.structs.replace(SEEN, node=long)), long) as port:
+        (seen,) = await ask(tmp_path, port, NodeAsk(node=long), addresses={long: "127.0.0.1"})
+        assert isinstance(seen, Sysctl) and seen.node == long, (
+            "a name that fits no certificate stands there as its hash"
+        )
 
 
 async def test_plain_text_where_tls_should_be(certs: Path) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import secrets
 import ssl
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ import msgspec
 from bot.settings import Settings
 from bot.sources.clock import skew
 from bot.sources.trouble import brief
+from certificates.names import server_name
 from facts import (
     DERIVED,
     AddressHolders,
@@ -53,7 +54,6 @@ from facts import (
 from facts.capture import CaptureAsk, CaptureLine
 from facts.scene import SCENE_BYTES, SceneAsk, SceneLine
 
-SERVER_NAME = "probe.calico-why"  # every probe's certificate carries it: nodes come and go, the name stays
 LARGEST_ANSWER = 4 << 20  # bytes
 LARGEST_CAPTURE = 16 << 20  # of its lines, bytes: four times what a probe may capture
 GREETING_S = 1.0
@@ -87,6 +87,7 @@ NOT_A_PROBES = (
     *DERIVED,
 )
 CONNECT_S = 4.0
+HOSTNAME_MISMATCH = 62  # X509_V_ERR_HOSTNAME_MISMATCH
 _HEAD_START_S = 0.5  # what a probe has must have left it before the deadline here
 
 
@@ -122,6 +123,7 @@ class Probes:
         self._deadline_s = deadline_s
         self._session: aiohttp.ClientSession | None = None
         self._trouble = ""
+        self.asked: Callable[[bool, float], None] = lambda *_: None  # is told of each ask if it was answered, and in s
 
     async def __aenter__(self) -> Probes:
         try:
@@ -150,27 +152,27 @@ class Probes:
         answers = await asyncio.gather(*(self._timed(ask, addresses.get(ask.node, ""), asked, mark) for ask in asks))
         return [fact for answer in answers for fact in answer]
 
-    async def greet(self, addresses: Sequence[str]) -> None:
+    async def greet(self, addresses: Mapping[str, str]) -> None:
         """Connects to probes beforehand, as far as they answer soon: what they are asked next begins at one moment,
-        and says something of their clocks."""
+        and says something of their clocks. addresses: as `ask` has them."""
 
-        async def greet(session: aiohttp.ClientSession, address: str) -> None:
-            url, where = self._where(address, "/healthz")
+        async def greet(session: aiohttp.ClientSession, node: str, address: str) -> None:
+            url, where = self._where(node, address, "/healthz")
             with contextlib.suppress(aiohttp.ClientError, OSError, ssl.SSLError):
                 async with session.get(url, **where) as response:
                     await response.read()
 
-        if self._session is not None and (reached := [one for one in addresses if one]):
-            greeting = [asyncio.ensure_future(greet(self._session, one)) for one in reached]
+        if self._session is not None and (reached := [(node, at) for node, at in addresses.items() if at]):
+            greeting = [asyncio.ensure_future(greet(self._session, *one)) for one in reached]
             _, late = await asyncio.wait(greeting, timeout=GREETING_S)
             for one in late:
                 one.cancel()
 
-    async def clock(self, address: str) -> float | None:
+    async def clock(self, node: str, address: str) -> float | None:
         """Seconds by which a probe's clock surely is ahead of ours (negative: behind), None where it does not say."""
         if self._session is None or not address:
             return None
-        url, where = self._where(address, "/healthz")
+        url, where = self._where(node, address, "/healthz")
         sent = time.time()
         try:
             async with asyncio.timeout(self._deadline_s), self._session.get(url, **where) as response:
@@ -178,11 +180,11 @@ class Probes:
         except (aiohttp.ClientError, TimeoutError, OSError, ssl.SSLError):
             return None
 
-    def _where(self, address: str, path: str) -> tuple[str, dict[str, Any]]:
-        """The URL, and how it is to be asked for."""
+    def _where(self, node: str, address: str, path: str) -> tuple[str, dict[str, Any]]:
+        """The URL, and how it is to be asked for: whoever answers has to show the certificate of that node."""
         host = f"[{address}]" if ":" in address else address
         return f"https://{host}:{self._settings.probe_port}{path}", {
-            "server_hostname": SERVER_NAME,
+            "server_hostname": server_name(node),
             "proxy": self._settings.probe_proxy or None,
             "allow_redirects": False,
             "timeout": aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENT_S),
@@ -199,7 +201,7 @@ class Probes:
             raise CannotCapture(self._trouble or say("not connected"))
         try:
             sent_ns = time.time_ns()
-            url, where = self._where(address, "/v1/capture")
+            url, where = self._where(ask.node, address, "/v1/capture")
             async with self._session.post(url, data=msgspec.json.encode(ask), **where) as response:
                 if response.status != 200:
                     raise CannotCapture(_refused(response.status, await _read(response) or b""))
@@ -208,11 +210,11 @@ class Probes:
         except aiohttp.ServerTimeoutError:
             late = say("its probe at {address} says nothing", address=address)
             raise CannotCapture(late) from None
+        except (aiohttp.ClientError, OSError, ssl.SSLError) as error:  # first: of a certificate it is a ValueError, too
+            raise CannotCapture(_reason(error, ask.node, address, self._settings)) from error
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
             strange = say("its probe answered with something that is no capture ({error})", error=error)
             raise CannotCapture(strange) from error
-        except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
-            raise CannotCapture(_reason(error, address, self._settings)) from error
 
     async def scene(self, node: str, address: str) -> AsyncGenerator[SceneLine]:
         """What a node's probe keeps of the scene, as it comes. Raises CannotCapture, also in the middle."""
@@ -220,7 +222,7 @@ class Probes:
             raise CannotCapture(say("the API gives no InternalIP for it, so its probe cannot be found"))
         if self._session is None:
             raise CannotCapture(self._trouble or say("not connected"))
-        url, where = self._where(address, "/v1/scene")
+        url, where = self._where(node, address, "/v1/scene")
         size = 0
         try:
             async with self._session.post(url, data=msgspec.json.encode(SceneAsk(node=node)), **where) as response:
@@ -235,16 +237,18 @@ class Probes:
                     yield _scene_line.decode(part)
         except aiohttp.ServerTimeoutError:
             raise CannotCapture(say("its probe at {address} says nothing", address=address)) from None
+        except (aiohttp.ClientError, OSError, ssl.SSLError) as error:  # first: of a certificate it is a ValueError, too
+            raise CannotCapture(_reason(error, node, address, self._settings)) from error
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
             strange = say("its probe answered with something that is no scene ({error})", error=error)
             raise CannotCapture(strange) from error
-        except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
-            raise CannotCapture(_reason(error, address, self._settings)) from error
 
     async def _timed(self, ask: NodeAsk, address: str, asked: float, mark: str) -> list[Fact]:
         """What a probe looked at while others did cannot be told by the nodes' clocks, which may differ."""
         facts = await self._one(ask, address, mark)
-        answered_ms = int((asyncio.get_running_loop().time() - asked) * 1000)
+        seconds = asyncio.get_running_loop().time() - asked
+        self.asked(not any(isinstance(fact, Blind) and fact.look == "probe" for fact in facts), seconds)
+        answered_ms = int(seconds * 1000)
         return [
             msgspec.structs.replace(fact, answered_ms=answered_ms) if isinstance(fact, Sighting) else fact
             for fact in facts
@@ -279,14 +283,14 @@ class Probes:
             )
             return [_blind(ask.node, late)]
         except (aiohttp.ClientError, OSError, ssl.SSLError) as error:
-            return [_blind(ask.node, _reason(error, address, self._settings))]
+            return [_blind(ask.node, _reason(error, ask.node, address, self._settings))]
 
     async def _post(self, session: aiohttp.ClientSession, url: str, body: bytes, node: str) -> list[Fact]:
         async with session.post(
             url,
             data=body,
             headers={"Content-Type": "application/json"},
-            server_hostname=SERVER_NAME,
+            server_hostname=server_name(node),
             proxy=self._settings.probe_proxy or None,
             allow_redirects=False,
         ) as response:
@@ -361,11 +365,19 @@ def _no_certificates(certs: Path | None, error: Exception) -> str:
     )
 
 
-def _reason(error: Exception, address: str, settings: Settings) -> str:
+def _reason(error: Exception, node: str, address: str, settings: Settings) -> str:
     """What went wrong with one probe, in plain words."""
     where = say("its probe at {address}", address=f"{address}:{settings.probe_port}")
     why = brief(error)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        code = getattr(error.certificate_error, "verify_code", 0)
+        if code == HOSTNAME_MISMATCH:
+            return say(
+                "who answers at {address} is not its probe: the certificate there does not name {node}. The address "
+                "may be another node's by now, or a certificate of another node is used there",
+                address=f"{address}:{settings.probe_port}",
+                node=node,
+            )
         return say("{probe} shows a certificate that is not to be trusted: {why}", probe=where, why=why)
     if isinstance(error, aiohttp.ClientConnectorSSLError | ssl.SSLError):
         return say("{probe} does not agree on TLS: {why}", probe=where, why=why)
