@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -19,14 +20,17 @@ from slack_bolt.async_app import AsyncApp
 from slack_bolt.authorization import AuthorizeResult
 from slack_bolt.context.ack.async_ack import AsyncAck
 from slack_bolt.request.async_request import AsyncBoltRequest
+from slack_bolt.response import BoltResponse
 
 from bot import speech, trail
 from bot.approvals import Cached, Decision, Shown, meant
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.fix_requests import at_once
+from bot.health import Health
 from bot.in_slack import WORDS
-from bot.journal import Click, Job, Journal
+from bot.journal import Begun, Click, Job, Journal
 from bot.language import ENGLISH, Language
+from bot.metrics import Metrics
 from bot.reply import blocks
 from bot.reply.blocks import Deciding, escape
 from bot.served import Desk, Desks, Served
@@ -84,6 +88,7 @@ class App:
         journal: Journal,
         channels: Mapping[str, str] = MappingProxyType({}),
         language: Language = ENGLISH,
+        metrics: Metrics | None = None,
     ) -> None:
         """clusters: the first is meant where nobody says which. channels: channel id -> the one that is meant there."""
         self._settings = settings
@@ -91,7 +96,15 @@ class App:
         self._journal = journal
         self._channels = channels
         self._language = language
-        self._slack = Slack(web_client(settings.bot_token, settings.api_url))
+        self.metrics = metrics or Metrics()
+        client = web_client(settings.bot_token, settings.api_url, self.metrics.told_to_wait)
+        self._slack = Slack(client, self.metrics.called)
+        self.health = Health(journal, dead_after_s=GIVE_UP_AFTER_S)
+        self.metrics.reads(
+            connected=lambda: self.health.connected,
+            heard_s=self.health.heard_s,
+            journal={"question": lambda: journal.depth(Job), "decision": lambda: journal.depth(Click)},
+        )
         self.address: tuple[str, int] | None = None  # in HTTP mode, once it listens
         self.ready = asyncio.Event()
 
@@ -105,6 +118,7 @@ class App:
                     one,
                     self._slack,
                     self._journal,
+                    metrics=self.metrics,
                     members=members,
                     outside=outside,
                     bot_name=self._me.name,
@@ -125,6 +139,8 @@ class App:
                 log.info("answering %s, accepted before the restart", job.id)
                 if isinstance(job, Click):
                     self._spawn(self._carry_out(job, again=True), f"click {job.id}")
+                elif isinstance(job, Begun):
+                    self._spawn(self._broken_off(job), f"the end of {job.id}")
                 else:
                     self._spawn(self._answer(job), f"question {job.id}")
             await serve(bolt, stop)
@@ -140,6 +156,12 @@ class App:
             for work in cards:
                 work.cancel()
             await asyncio.gather(*cards, return_exceptions=True)
+
+    async def _broken_off(self, begun: Begun) -> None:
+        """A bot that is no more left this message as it was."""
+        desk = self._desks.at(begun.cluster, begun.channel)
+        await self._slack.insist(lambda: desk.answers.break_off(begun))
+        await asyncio.to_thread(self._journal.finish, begun)
 
     def _beside(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
         """As long as the bot runs."""
@@ -158,7 +180,8 @@ class App:
         async def authorize(**_: object) -> AuthorizeResult:
             return authorized
 
-        app = AsyncApp(
+        app = Acknowledging(
+            self.metrics.acknowledged,
             client=self._slack.client,
             logger=quiet,
             signing_secret=self._settings.signing_secret or "not used in socket mode",
@@ -625,23 +648,25 @@ class App:
         handler = AsyncSocketModeHandler(bolt, self._settings.app_token, web_client=client)
         try:
             await self._slack.call(handler.connect_async)
+            self.health.ponged_at = lambda: handler.client.last_ping_pong_time
+            self.health.reached()
             self.ready.set()
             await self._watch_socket(handler, stop)
         finally:
+            self.health.lost()
             await handler.close_async()  # type: ignore[no-untyped-call]  # Bolt leaves it untyped
 
     async def _watch_socket(self, handler: AsyncSocketModeHandler, stop: asyncio.Event) -> None:
         """Slack's client reconnects by itself; this is for the day it does not."""
-        loop = asyncio.get_running_loop()
-        well = loop.time()
         while not stop.is_set():
             try:
                 await asyncio.wait_for(stop.wait(), CONNECTED_EVERY_S)
             except TimeoutError:
                 if await handler.client.is_connected():
-                    well = loop.time()
+                    self.health.reached()
                     continue
-            silent = loop.time() - well
+                self.health.lost()
+            silent = self.health.silent_s
             if silent > GIVE_UP_AFTER_S:
                 raise UserError(
                     f"Slack's socket has been gone for {silent:.0f} s and does not come back, so this bot ends for its "
@@ -677,10 +702,26 @@ class App:
                     status=COULD_NOT_JUDGE,
                 ) from error
             self.address = runner.addresses[0][:2]
+            self.health.reached()
             self.ready.set()
             await stop.wait()
         finally:
+            self.health.lost()
             await runner.cleanup()
+
+
+class Acknowledging(AsyncApp):
+    """Bolt, which tells how long each delivery waited for its acknowledgement, over either way."""
+
+    def __init__(self, acknowledged: Callable[[str, int, float], None], **bolt: Any) -> None:
+        super().__init__(**bolt)
+        self._told = acknowledged
+
+    async def async_dispatch(self, req: AsyncBoltRequest) -> BoltResponse:
+        began = time.monotonic()
+        response = await super().async_dispatch(req)
+        self._told(_delivery(req.body), response.status, time.monotonic() - began)
+        return response
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -692,6 +733,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     response_url: str = ""
 
 
+_DELIVERIES = {"event_callback": "event", "block_actions": "action", "view_submission": "form"}
 _DECISIONS = {"approve": Phase.APPROVED, "reject": Phase.REJECTED, "cancel": Phase.CANCELLED}
 
 
@@ -716,6 +758,10 @@ async def _well_formed(request: web.Request, handler: Callable[[web.Request], Aw
     ):
         return web.Response(status=401)
     return await handler(request)
+
+
+def _delivery(body: Body) -> str:
+    return "command" if body.get("command") else _DELIVERIES.get(str(body.get("type")), "other")
 
 
 def _place_of(click: Click) -> Place:

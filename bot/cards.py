@@ -8,7 +8,7 @@ import logging
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -38,7 +38,7 @@ from fixes.request import (
     moment,
     stamp,
 )
-from fixes.store import FixStore, StoreError
+from fixes.store import FixStore, Seen, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +75,7 @@ class Cards:
         self._look = look
         self._language = language
         self._cluster = cluster
+        self.saw: Callable[[Seen, FixRequest], None] = lambda *_: None  # is told all that the watch tells
         self._drawn: dict[str, tuple[Shows, float]] = {}  # name -> what the card shows (_shows), since when
         self._known: dict[str, FixRequest] = {}  # those that are open, as they were told of last
         self._answers: dict[str, str] = {}  # name -> URL of the answer that asked for it
@@ -244,6 +245,7 @@ class Cards:
         """Until cancelled."""
         try:
             async for seen, request in self._store.watch():
+                self.saw(seen, request)
                 if seen == "deleted":
                     self._forget(request.name)
                 elif self._matters(request):

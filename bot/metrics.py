@@ -7,9 +7,9 @@ import contextlib
 import platform
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from importlib.metadata import version
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 import prometheus_client
@@ -229,7 +229,7 @@ class Metrics:
         for outcome in ("answered", "silent"):
             self._probe_s.labels(cluster, outcome)
 
-    def measured(self, cluster: str, word: str, work: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    def measured(self, cluster: str, word: str, work: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         """The same, counted and timed as a question of that word."""
 
         async def measured(*args: P.args, **kwargs: P.kwargs) -> T:

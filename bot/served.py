@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from bot.approvals import Approvals, Cached, meant
 from bot.approved_captures import BUSY_S, WORKER, CaptureHands
@@ -15,8 +16,10 @@ from bot.cards import Cards
 from bot.conversation import Conversation, Investigate
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.in_slack import Answers, Opened
+from bot.investigate import Investigation, Progress
 from bot.journal import Journal
 from bot.language import ENGLISH, Language
+from bot.metrics import Metrics
 from bot.policies import Judge, Policies
 from bot.second_look import second_look
 from bot.slack import Slack
@@ -39,6 +42,27 @@ class Served:
     capturing: Capturing | None = None
 
 
+def measured(served: Served, metrics: Metrics) -> Served:
+    """The same, whose answers are counted and timed."""
+    metrics.serves(served.name)
+    capturing = served.capturing
+
+    async def investigate(
+        words: Sequence[str], *, asked_by: str = "", progress: Progress | None = None
+    ) -> Investigation:
+        with metrics.asked(served.name, "why"):
+            answer = await served.investigate(words, asked_by=asked_by, progress=progress)
+        metrics.diagnosed(served.name, answer.diagnosis)
+        return answer
+
+    return replace(
+        served,
+        investigate=investigate,
+        judge=metrics.measured(served.name, "policy", served.judge),
+        capturing=capturing and capturing._replace(take=metrics.measured(served.name, "capture", capturing.take)),
+    )
+
+
 class Desk:
     """All that answers and decides for one cluster in Slack."""
 
@@ -48,6 +72,7 @@ class Desk:
         slack: Slack,
         journal: Journal,
         *,
+        metrics: Metrics,
         members: Cached[frozenset[str]],
         outside: Cached[str],
         bot_name: str,
@@ -55,6 +80,7 @@ class Desk:
         language: Language = ENGLISH,
     ) -> None:
         """members, outside: what Slack says of groups and people. flag: what leads a question to this cluster."""
+        served = measured(served, metrics)
         self.name = served.name
         self.store = served.store
         self.approvals = Approvals(served.store, served.approvers, members, outside=outside)
@@ -77,6 +103,7 @@ class Desk:
             served.store,
             self.cards,
             served.capturing,
+            journal,
             cluster=served.name,
             bot_name=bot_name,
             language=language,
@@ -86,6 +113,7 @@ class Desk:
             served.store,
             self.cards,
             served.context,
+            journal,
             cluster=served.name,
             bot_name=bot_name,
             language=language,
@@ -93,6 +121,9 @@ class Desk:
         self.policies = Policies(
             slack, served.judge, cluster=served.name, bot_name=bot_name, flag=flag, language=language
         )
+
+        self.cards.saw = metrics.fixes(served.name, served.store)
+        self.answers.measured = partial(metrics.measured, served.name)
 
     async def capture_what_is_approved(self) -> None:
         """Until cancelled."""
