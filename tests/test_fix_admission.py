@@ -327,6 +327,22 @@ async def test_what_happened_is_not_taken_out_nor_told_twice(guarded: Guarded) -
     await forge(fixer, running, phase="Verified", history=[*history, event])
 
 
+async def test_nothing_is_told_but_the_step_that_is_taken(guarded: Guarded) -> None:
+    """Who may write the status, as every asker may, tells nothing beside it: a fixer that reads "approved" by nobody as
+    the last word would not do what somebody approved."""
+    approved = await guarded.request(Phase.APPROVED)
+    history = guarded.status(approved.name)["history"]
+    cleo, bo = await guarded.store("cleo"), await guarded.bo()
+    for writer, phase in ((cleo, "Approved"), (cleo, "Cancelled"), (bo, "Rejected"), (await guarded.bot(), "Running")):
+        told = [*history, {"phase": phase, "at": "2026-11-22T22:05:00Z"}]
+        with pytest.raises(StoreError, match="is the step that is taken"):
+            await forge(writer, approved, history=told)
+    told = [*history, {"phase": "Approved", "at": "2026-11-22T22:05:00Z"}]
+    with pytest.raises(StoreError, match="is the step that is taken"):
+        await forge(bo, approved, phase="Cancelled", history=told)
+    assert guarded.status(approved.name)["history"] == history
+
+
 async def test_the_trail_is_written_by_who_serves_it_and_by_others_of_themselves(guarded: Guarded) -> None:
     cleo = await guarded.store("cleo")
     of_cleo, of_bo = [Record(event="refused", by=Person(id=user, via="kubectl")) for user in ("cleo", "bo")]
