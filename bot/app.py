@@ -35,7 +35,9 @@ from bot.reply import blocks
 from bot.reply.blocks import Deciding, escape
 from bot.served import Desk, Desks, Served
 from bot.slack import SLACK_API, Identity, Slack, escape_but_mentions, others, web_client
+from bot.tracing import span
 from facts import say
+from facts.logs import about
 from fixes.request import Person, Phase
 from fixes.store import FixStore, StoreError
 
@@ -391,6 +393,10 @@ class App:
             return None
 
     async def _answer(self, job: Job) -> None:
+        with about(question=job.id), span("question", id=job.id, cluster=job.cluster):
+            await self._answered(job)
+
+    async def _answered(self, job: Job) -> None:
         try:
             desk = self._desks.at(job.cluster, job.channel)
         except UserError as error:  # it was served before a restart
@@ -475,6 +481,10 @@ class App:
     async def _carry_out(self, click: Click, *, again: bool = False) -> None:
         """Decide, tell who clicked what the card does not, and then write it down, which may take longer than people
         wait. again: a bot that died may have done any of it."""
+        with about(request=click.request):
+            await self._carried_out(click, again)
+
+    async def _carried_out(self, click: Click, again: bool) -> None:
         person, shown = Person(id=click.user, via="slack"), (click.channel, click.card) if click.card else None
         decision = None
         try:

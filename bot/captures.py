@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -15,10 +15,12 @@ from bot.capture import Captured, Plan, Take, Wanted, headline, notes, table, un
 from bot.cards import Cards
 from bot.conversation import Ticker
 from bot.errors import UserError
+from bot.in_slack import kept
+from bot.journal import Begun, Journal
 from bot.language import ENGLISH, Language
 from bot.reply import blocks
 from bot.reply.blocks import Message, escape
-from bot.slack import NotInChannel, Slack, escape_but_mentions
+from bot.slack import NotInChannel, Slack, cannot_be_heard, escape_but_mentions
 from facts import say
 from fixes.request import CAPTURE, Person
 from fixes.store import FixStore, StoreError
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 
 STOPPED = say("I was stopped in the middle of it, and what was captured is gone. Please ask again.")
 BROKEN = say("Something in me broke, and the log has it. Nothing was captured.")
+
+Insist = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]  # as Slack.insist
 
 
 class Capturing(NamedTuple):
@@ -49,6 +53,7 @@ class Captures:
         store: FixStore,
         cards: Cards,
         capturing: Capturing | None,
+        journal: Journal,
         *,
         cluster: str,
         bot_name: str,
@@ -60,6 +65,7 @@ class Captures:
         self._store = store
         self._cards = cards
         self._capturing = capturing
+        self._journal = journal
         self._cluster = cluster
         self._bot_name = bot_name
         self._language = language
@@ -82,13 +88,8 @@ class Captures:
                     else:
                         place = Place(channel=channel, thread=thread, message="", asked_by=user)
                         await self.make(wanted, self._capturing.take, place)
-                except NotInChannel:
-                    refusal = self._language(
-                        say(
-                            "I am not in this channel, so I cannot answer here. Write `/invite @{name}` and ask again.",
-                            name=self._bot_name,
-                        )
-                    )
+                except NotInChannel as error:
+                    refusal = self._language(cannot_be_heard(error, self._bot_name))
         if refusal:
             refusal = blocks.of_cluster(refusal, self._cluster)
             await self._slack.whisper(refusal, channel=channel, user=user, thread=thread, response_url=response_url)
@@ -132,7 +133,7 @@ class Captures:
     async def _ask(self, wanted: Wanted, plan: Plan, channel: str, user: str, thread: str) -> None:
         """A message that says what is asked for, and in its thread the card that decides."""
         message = self._message(wanted, user)
-        ts = await self._slack.post(channel, message(say("looking")), thread)
+        ts = await self._slack.insist(lambda: self._slack.post(channel, message(say("looking")), thread))
         place = Place(channel=channel, thread=thread or ts, message=ts, asked_by=user)
         try:
             planned = await plan(wanted)
@@ -140,8 +141,8 @@ class Captures:
             request = await self._store.create(spec)
             request = await self._store.note_preview(request.name, scope(planned, place))
             waits = say("A second person has to approve this: {name}, in this thread.", name=request.name)
-            await self._slack.update(channel, ts, message(notes=[self._language(waits)]))
-            await self._cards.put_up(request, channel, place.thread)
+            await self._slack.insist(lambda: self._slack.update(channel, ts, message(notes=[self._language(waits)])))
+            await self._slack.insist(lambda: self._cards.put_up(request, channel, place.thread))
         except (UserError, StoreError) as error:
             await self._slack.update(channel, ts, message(notes=[error.sentence]))
         except Exception:
@@ -154,27 +155,51 @@ class Captures:
         channel, ts = place.channel, place.message
         if ts:
             await self._slack.update(channel, ts, message(say("looking")))
-        else:
-            ts = await self._slack.post(channel, message(say("looking")), place.thread)
+            return await self._made_or_stopped(wanted, take, place, ts, lambda show: show())
+        ts = await self._slack.insist(lambda: self._slack.post(channel, message(say("looking")), place.thread))
+        begun = Begun(
+            id=f"{channel}-{ts}",
+            asked=f"capture {wanted}",
+            user=place.asked_by,
+            channel=channel,
+            ts=ts,
+            cluster=self._cluster,
+        )
+        async with kept(self._journal, begun):
+            return await self._made_or_stopped(wanted, take, place, ts, self._slack.insist)
+
+    async def _made_or_stopped(self, wanted: Wanted, take: Take, place: Place, ts: str, insist: Insist) -> Outcome:
+        """insist: how hard Slack is to be tried with what came of it."""
         try:
-            async with Ticker(lambda text: self._slack.update(channel, ts, message(text))) as tick:
+            return await self._made(wanted, take, place, ts, insist)
+        except asyncio.CancelledError:
+            stopped = self._message(wanted, place.asked_by)(notes=[self._language(STOPPED)])
+            await self._slack.hint(place.channel, ts, stopped)
+            raise
+
+    async def _made(self, wanted: Wanted, take: Take, place: Place, ts: str, insist: Insist) -> Outcome:
+        message = self._message(wanted, place.asked_by)
+        channel = place.channel
+
+        async def show(shown: Message) -> None:
+            await insist(partial(self._slack.update, channel, ts, shown))
+
+        try:
+            async with Ticker(lambda text: self._slack.hint(channel, ts, message(text))) as tick:
                 captured = await take(wanted, progress=tick.tell)
         except UserError as error:
-            await self._slack.update(channel, ts, message(notes=[error.sentence]))
+            await show(message(notes=[error.sentence]))
             return Outcome(False, error.sentence)
-        except asyncio.CancelledError:
-            await self._slack.update(channel, ts, message(notes=[self._language(STOPPED)]))
-            raise
         except Exception:
             log.exception("capture %s could not be made", wanted)
-            await self._slack.update(channel, ts, message(notes=[self._language(BROKEN)]))
+            await show(message(notes=[self._language(BROKEN)]))
             return Outcome(False, ENGLISH(BROKEN))
         told = notes(captured, self._language)
-        lost = await self._uploaded(captured, channel, place.thread or ts) if captured.packets else ""
+        lost = await self._uploaded(captured, channel, place.thread or ts, insist) if captured.packets else ""
         if lost:
             told.append(self._language(lost))
         head, rows = headline(captured, self._language), table(captured, self._language)
-        await self._slack.update(channel, ts, message(headline=head, table=rows, notes=told))
+        await show(message(headline=head, table=rows, notes=told))
         return Outcome(False, ENGLISH(lost)) if lost else Outcome(True, _outcome(captured))
 
     async def broken_off(self, wanted: Wanted, place: Place) -> None:
@@ -190,11 +215,18 @@ class Captures:
     def _message(self, wanted: Wanted, user: str) -> Callable[..., Message]:
         return partial(blocks.capture, str(wanted), asked_by=user, cluster=self._cluster, language=self._language)
 
-    async def _uploaded(self, captured: Captured, channel: str, thread: str) -> str:
+    async def _uploaded(self, captured: Captured, channel: str, thread: str, insist: Insist) -> str:
         """The file goes to the thread; why it could not, to be told."""
         try:
-            await self._slack.upload(
-                captured.file, name=captured.name, title=f"capture {captured.wanted}", channel=channel, thread=thread
+            await insist(
+                partial(
+                    self._slack.upload,
+                    captured.file,
+                    name=captured.name,
+                    title=f"capture {captured.wanted}",
+                    channel=channel,
+                    thread=thread,
+                )
             )
         except UserError as error:
             return say(

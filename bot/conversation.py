@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Protocol
 
@@ -19,7 +20,7 @@ from bot.journal import Job, Journal
 from bot.language import ENGLISH, Language
 from bot.reply import blocks, picture, png, wording
 from bot.reply.blocks import Message, escape
-from bot.slack import NotInChannel, Slack
+from bot.slack import MessageGone, NotInChannel, Slack, SlackFailed, SlackGone, cannot_be_heard
 from facts import say
 from fixes.request import FixRequest, Person
 from fixes.store import FixStore, StoreError
@@ -28,6 +29,11 @@ log = logging.getLogger(__name__)
 
 UPDATE_EVERY_S = 1.0
 ALT_TEXT = 1000  # characters, Slack's limit
+STOPPED = say("I was stopped in the middle of it. Please ask again.")
+STOPPED_KEPT = say(
+    "I was stopped in the middle of it. The answer comes here once I am back; if it does not within some minutes, "
+    "please ask again."
+)
 AT_ONCE = 16  # questions looked into at the same time; the others wait, accepted
 
 
@@ -67,39 +73,76 @@ class Conversation:
     async def answer(self, job: Job) -> None:
         """Answer an accepted question to its end, or tell why not. Raises UserError when Slack does not take it; the
         question stays in the journal then, and is asked again at the next start."""
+        investigation = None
         async with self._places:
             try:
                 if job.answer:
-                    await self._slack.update(job.channel, job.answer, self._progress(job, say("looking")))
+                    await self._hint(job, say("looking"))
                 else:
-                    ts = await self._slack.post(job.channel, self._progress(job, say("looking")), job.thread)
-                    job = msgspec.structs.replace(job, answer=ts)
-                    await asyncio.to_thread(self._journal.update, job)
-                await self._judge(job)
-            except NotInChannel:
-                await self._tell_to_invite(job)
+                    job = await self._posted(job)
+                investigation = await self._judge(job)
+                if investigation is not None:
+                    await self._reply(job.channel, job.thread or job.answer, investigation, job.user)
+            except NotInChannel as error:
+                text = self._language(cannot_be_heard(error, self._bot_name))
+                await self._slack.whisper(
+                    text, channel=job.channel, user=job.user, thread=job.thread, response_url=job.response_url
+                )
+            except asyncio.CancelledError:
+                if job.answer and investigation is None:
+                    with contextlib.suppress(NotInChannel):
+                        await self._hint(job, STOPPED_KEPT if self._journal.lasts else STOPPED)
+                raise
         await asyncio.to_thread(self._journal.finish, job)
+        if investigation is not None:  # last: a slow upload keeps nobody from approving, and nothing in the journal
+            await self._draw(job.channel, job.thread or job.answer, investigation)
 
-    async def _judge(self, job: Job) -> None:
+    async def _posted(self, job: Job) -> Job:
+        """The same with the message that is to become its answer."""
+        line = self._progress(job, say("looking"))
+        ts = await self._slack.insist(lambda: self._slack.post(job.channel, line, job.thread))
+        job = msgspec.structs.replace(job, answer=ts)
+        try:
+            await asyncio.to_thread(self._journal.update, job)
+        except OSError as error:
+            log.warning("%s would be answered in another message after a restart: %s", job.id, error)
+        return job
+
+    async def _hint(self, job: Job, step: str) -> None:
+        """Never keeps anybody from the answer."""
+        try:
+            await self._slack.hint(job.channel, job.answer, self._progress(job, step))
+        except SlackFailed as error:
+            log.warning("progress is not shown: %s", error.sentence)
+
+    async def _show(self, job: Job, message: Message) -> None:
+        """In the place of the question; beside it where somebody took that away."""
+        try:
+            await self._slack.insist(lambda: self._slack.update(job.channel, job.answer, message))
+        except MessageGone:
+            await self._slack.insist(lambda: self._slack.post(job.channel, message, job.thread))
+
+    async def _judge(self, job: Job) -> Investigation | None:
+        """What came of it, once that is shown; None where there is trouble, which is shown."""
         words = job.words.split()
         try:
             async with Ticker(
-                lambda text: self._slack.update(job.channel, job.answer, self._progress(job, text))
+                lambda text: self._slack.hint(job.channel, job.answer, self._progress(job, text))
             ) as tick:
                 investigation = await self._investigate(words, asked_by=job.user, progress=tick.tell)
         except UserError as error:
-            await self._slack.update(job.channel, job.answer, self._trouble(job, error))
-            return
+            await self._show(job, self._trouble(job, error))
+            return None
         except Exception:
             log.exception("question %s could not be judged", job.id)
             broken = say(
                 "I could not judge this: something in me broke, and the log has it under {name}. Please ask again.",
                 name=job.id,
             )
-            await self._slack.update(job.channel, job.answer, self._trouble(job, UserError(self._language(broken))))
-            return
-        await self._slack.update(job.channel, job.answer, blocks.answer(investigation, self._language))
-        await self._reply(job.channel, job.thread or job.answer, investigation, job.user)
+            await self._show(job, self._trouble(job, UserError(self._language(broken))))
+            return None
+        await self._show(job, blocks.answer(investigation, self._language))
+        return investigation
 
     async def _reply(self, channel: str, thread: str, investigation: Investigation, user: str) -> None:
         cards: list[Message] = []
@@ -116,10 +159,9 @@ class Conversation:
             cards.append(_plain(self._language(refused)))
         for message in blocks.thread(investigation, cards, language=self._language):
             if message.request:
-                await self._cards.put_up(bare[message.request], channel, thread)
+                await self._slack.insist(partial(self._cards.put_up, bare[message.request], channel, thread))
             else:
-                await self._slack.post(channel, message, thread)
-        await self._draw(channel, thread, investigation)  # last: a slow upload keeps nobody from approving
+                await self._slack.insist(partial(self._slack.post, channel, message, thread))
 
     async def _draw(self, channel: str, thread: str, investigation: Investigation) -> None:
         """The path as a picture, where something is wrong with it. Without it the thread says all the same."""
@@ -139,15 +181,6 @@ class Conversation:
             )
         except UserError as error:
             log.warning("the picture of %s was not uploaded: %s", investigation.id, error.sentence)
-
-    async def _tell_to_invite(self, job: Job) -> None:
-        text = say(
-            "I am not in this channel, so I cannot answer here. Write `/invite @{name}` and ask again.",
-            name=self._bot_name,
-        )
-        await self._slack.whisper(
-            self._language(text), channel=job.channel, user=job.user, thread=job.thread, response_url=job.response_url
-        )
 
     def _progress(self, job: Job, step: str) -> Message:
         return blocks.progress(job.words, step, asked_by=job.user, cluster=self._cluster, language=self._language)
@@ -191,6 +224,10 @@ class Ticker:
             if not self._over.is_set():
                 try:
                     await self._show(self._newest)
+                except SlackGone as gone:
+                    log.warning("progress is not shown: %s", gone.sentence)
+                    with contextlib.suppress(TimeoutError):  # what may be said soon is left to the answer
+                        await asyncio.wait_for(self._over.wait(), gone.retry_after_s)
                 except UserError as error:
                     log.warning("progress is not shown: %s", error.sentence)
 

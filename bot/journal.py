@@ -3,7 +3,6 @@ waiting for ever."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
@@ -50,20 +49,38 @@ class Click(msgspec.Struct, frozen=True, kw_only=True):
     cluster: str = ""  # name of the one whose request it is; "" while that is not known
 
 
+class Begun(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that says that something is looked at, which nobody would change after a kill. A word may have done
+    what it was to do, so it is not done again: who asked is told."""
+
+    id: str
+    asked: str  # the words
+    user: str
+    channel: str
+    ts: str
+    cluster: str = ""
+
+
+Kept = Job | Click | Begun
+_DIRECTORIES: dict[type[Kept], str] = {Job: "jobs", Click: "clicks", Begun: "begun"}
+
+
 class Journal:
-    """A file each, in `jobs` or `clicks` until it is answered, then for a day in `done`. Methods block for a disk."""
+    """A file each, in `jobs`, `clicks` or `begun` until it is answered, then for a day in `done`. Methods block for a
+    disk. lasts: whether any of it is there after this process."""
 
     def __init__(self, state: Path | None) -> None:
+        self.lasts = state is not None
         if state is None:
             state = Path(tempfile.mkdtemp(prefix="calico-why-"))
             weakref.finalize(self, shutil.rmtree, state, ignore_errors=True)  # nobody asked to keep anything
         self._directory = state / "journal"
-        self._open: dict[type[Job | Click], Path] = {Job: self._directory / "jobs", Click: self._directory / "clicks"}
+        self._open = {kind: self._directory / name for kind, name in _DIRECTORIES.items()}
         self._done = self._directory / "done"
         for directory in (*self._open.values(), self._done):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def accept(self, job: Job | Click) -> bool:
+    def accept(self, job: Kept) -> bool:
         """True once it is on disk; False when it had been accepted before. Raises OSError."""
         path = self._open[type(job)] / _file(job.id)
         if (self._done / path.name).exists():
@@ -75,7 +92,11 @@ class Journal:
             return False
         finally:
             whole.unlink()
-        _sync(path.parent)
+        try:
+            _sync(path.parent)
+        except OSError:
+            path.unlink()  # who is told that it was not taken gets no answer from the next bot
+            raise
         return True
 
     def first(self, identity: str) -> bool:
@@ -86,19 +107,26 @@ class Journal:
             return False
         return True
 
-    def update(self, job: Job | Click) -> None:
+    def update(self, job: Kept) -> None:
         """The same with more known about it. Raises OSError."""
         directory = self._open[type(job)]
         self._write(job).replace(directory / _file(job.id))
         _sync(directory)
 
-    def finish(self, job: Job | Click) -> None:
-        """Answered: it will not be resumed, and a second delivery of it is still known. Raises OSError."""
-        with contextlib.suppress(FileNotFoundError):
-            (self._open[type(job)] / _file(job.id)).replace(self._done / _file(job.id))
-            os.utime(self._done / _file(job.id))
+    def finish(self, job: Kept) -> None:
+        """Answered: it will not be resumed, and a second delivery of it is still known, where the disk lets it. Raises
+        OSError where it will be resumed."""
+        path = self._open[type(job)] / _file(job.id)
+        try:
+            path.replace(self._done / path.name)
+            os.utime(self._done / path.name)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.warning("%s is answered, and a second delivery of it would not be known: %s", job.id, error)
+            path.unlink(missing_ok=True)
 
-    def unfinished(self) -> list[Job | Click]:
+    def unfinished(self) -> list[Kept]:
         """What to resume, oldest first. A file that cannot be read is set aside and logged.
 
         What is older than a day goes: nobody waits for that answer any more, and nothing is delivered twice that late.
@@ -117,12 +145,33 @@ class Journal:
                 path.replace(path.with_suffix(".broken"))
         return found
 
-    def _write(self, job: Job | Click) -> Path:
+    def depth(self, kind: type[Kept]) -> int:
+        """How many of them are not answered yet."""
+        return sum(1 for _ in self._open[kind].glob("*.json"))
+
+    def refuses(self) -> str:
+        """Why nothing could be accepted now, "" where it could."""
+        try:
+            descriptor, name = tempfile.mkstemp(dir=self._open[Job], suffix=".part")
+            try:
+                os.write(descriptor, b"?")
+            finally:
+                os.close(descriptor)
+                Path(name).unlink()
+        except OSError as error:
+            return error.strerror or str(error)
+        return ""
+
+    def _write(self, job: Kept) -> Path:
         descriptor, name = tempfile.mkstemp(dir=self._open[type(job)], suffix=".part")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(job))
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(msgspec.json.encode(job))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            Path(name).unlink()
+            raise
         return Path(name)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+from bot.conversation import STOPPED
 from bot.errors import UserError
 from bot.language import ENGLISH, Language
 from bot.reply import blocks
 from bot.reply import second_opinion as reply
 from bot.reply.blocks import escape
 from bot.second_opinion import SecondOpinion, understand
-from bot.slack import NotInChannel, Slack
+from bot.slack import NotInChannel, Slack, cannot_be_heard
 from bot.words import Asked
 from facts import say
 
@@ -48,15 +50,17 @@ class Policies:
         try:
             asked = understand(words)
             found = await self._judge(asked)
-            await self._slack.post(channel, reply.slack(found, user, self._language, self._flag), thread)
+            message = reply.slack(found, user, self._language, self._flag)
+            await self._slack.insist(lambda: self._slack.post(channel, message, thread))
             return
-        except NotInChannel:
-            trouble = self._language(
-                say(
-                    "I am not in this channel, so I cannot answer here. Write `/invite @{name}` and ask again.",
-                    name=self._bot_name,
-                )
+        except NotInChannel as error:
+            trouble = self._language(cannot_be_heard(error, self._bot_name))
+        except asyncio.CancelledError:
+            stopped = self._language(STOPPED)
+            await self._slack.whisper(
+                stopped, channel=channel, user=user, thread=thread, response_url=response_url, patient=False
             )
+            raise
         except UserError as error:
             trouble = escape(error.sentence)
         except Exception:

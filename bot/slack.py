@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import ipaddress
+import itertools
 import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -24,6 +27,7 @@ from slack_sdk.webhook.async_client import AsyncWebhookClient
 from bot.approvals import GroupsUnknown
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.reply.blocks import Message, escape
+from bot.tracing import span
 from facts import say
 
 log = logging.getLogger(__name__)
@@ -33,23 +37,44 @@ RESPONSE_HOSTS = frozenset({"hooks.slack.com", "hooks.slack-gov.com"})
 UPLOAD_HOSTS = frozenset({"files.slack.com", "files.slack-gov.com"})
 NOT_A_MEMBER = frozenset({"not_in_channel", "channel_not_found", "is_archived"})
 BAD_BLOCKS = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long"})
+MESSAGE_GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed"})
+PASSING = frozenset(
+    {"ratelimited", "rate_limited", "internal_error", "fatal_error", "service_unavailable", "request_timeout"}
+)
 BAD_TOKEN = frozenset(
     {"invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "not_allowed_token_type"}
 )
 TEXT_MAX = 12_000
 TIMEOUT_S = 15
 UPLOAD_S = 60  # of a file
+HINT_S = 3  # what is true for a second only is not worth more
+AGAIN_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # after the client's own retries
+PATIENCE_S = 3600.0
 UNREACHABLE, SOCKET = "unreachable", "socket"  # beside the errors and methods that are Slack's own
+
+T = TypeVar("T")
 
 _MENTION = re.compile(r"&lt;(@[UW][A-Z0-9]+|!subteam\^S[A-Z0-9]+)&gt;")
 
 
 class NotInChannel(UserError):
-    """The bot was not invited, so nobody there can see what it says."""
+    """The bot was not invited, or nobody can write there any more, so nobody there can see what it says."""
+
+    archived = False
 
 
 class SlackFailed(UserError):
     """Slack did not take it, after all retries."""
+
+
+class SlackGone(SlackFailed):
+    """Slack is not there, or cannot for now: later it may take the very same. retry_after_s: what it asks for."""
+
+    retry_after_s = 0.0
+
+
+class MessageGone(SlackFailed):
+    """Somebody took the message away, so it cannot be changed."""
 
 
 class Identity(NamedTuple):
@@ -66,6 +91,15 @@ class Identity(NamedTuple):
 def others() -> str:
     """What a stranger is told who decides."""
     return say("People of another workspace decide nothing here. Nothing was changed.")
+
+
+def cannot_be_heard(error: NotInChannel, bot_name: str) -> str:
+    """What who asked there is told, and can do."""
+    if error.archived:
+        return say("This channel is archived, so I cannot answer here. Ask again in another one.")
+    return say(
+        "I am not in this channel, so I cannot answer here. Write `/invite @{name}` and ask again.", name=bot_name
+    )
 
 
 def escape_but_mentions(text: str) -> str:
@@ -119,6 +153,7 @@ class Slack:
     def __init__(self, client: AsyncWebClient, called: Callable[[str, str, float], None] = lambda *_: None) -> None:
         """called: is told of each call its method, Slack's error ("" where there is none), and seconds."""
         self.client = client
+        self._once = AsyncWebClient(client.token, base_url=client.base_url, timeout=HINT_S, retry_handlers=[])
         self._called = called
 
     async def who(self) -> Identity:
@@ -153,16 +188,39 @@ class Slack:
         """Raises NotInChannel, SlackFailed."""
         await self._show(self.client.chat_update, message, channel=channel, ts=ts)
 
-    async def whisper(self, text: str, *, channel: str, user: str, thread: str = "", response_url: str = "") -> None:
-        """Tell one person. Never raises: where nothing works, the log has it."""
+    async def hint(self, channel: str, ts: str, message: Message) -> None:
+        """Show what will be over soon: tried once, and never in the way of what comes after it. Raises NotInChannel,
+        SlackFailed."""
+        await self._show(self._once.chat_update, message, channel=channel, ts=ts)
+
+    async def insist(self, show: Callable[[], Awaitable[T]]) -> T:
+        """What `show` gives, which is tried again while Slack is gone, for an hour: somebody waits for it. Where Slack
+        took it and did not say so, it takes it twice. Raises what `show` raises otherwise."""
+        until = asyncio.get_running_loop().time() + PATIENCE_S
+        for delay in itertools.chain(AGAIN_S, itertools.repeat(AGAIN_S[-1])):
+            try:
+                return await show()
+            except SlackGone as gone:
+                if asyncio.get_running_loop().time() > until:
+                    raise
+                log.warning("what is to be said is tried again: %s", gone.sentence)
+                await asyncio.sleep(max(delay, gone.retry_after_s))
+        raise AssertionError  # it repeats without an end
+
+    async def whisper(
+        self, text: str, *, channel: str, user: str, thread: str = "", response_url: str = "", patient: bool = True
+    ) -> None:
+        """Tell one person; where `patient`, once Slack is there. Never raises: where nothing works, the log has it."""
+        whispered = functools.partial(self._whispered, text, channel, user, thread, response_url)
         try:
-            if response_url and await self._respond(response_url, text):
-                return
-            await self.call(
-                self.client.chat_postEphemeral, channel=channel, user=user, text=text, thread_ts=thread or None
-            )
+            await (self.insist(whispered) if patient else whispered())
         except UserError as error:
             log.warning("could not tell %s in %s %r: %s", user, channel, text, error.sentence)
+
+    async def _whispered(self, text: str, channel: str, user: str, thread: str, response_url: str) -> None:
+        if response_url and await self._respond(response_url, text):
+            return
+        await self.call(self.client.chat_postEphemeral, channel=channel, user=user, text=text, thread_ts=thread or None)
 
     async def members(self, group: str) -> frozenset[str]:
         """User ids of a user group. Raises GroupsUnknown."""
@@ -227,9 +285,10 @@ class Slack:
             ):
                 if response.status != 200:
                     said = (await response.text())[:200]
-                    raise SlackFailed(f"Slack did not take the file: {response.status} {said}", status=COULD_NOT_JUDGE)
+                    kind = SlackGone if _passes(response.status) else SlackFailed
+                    raise kind(f"Slack did not take the file: {response.status} {said}", status=COULD_NOT_JUDGE)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise SlackFailed(
+            raise SlackGone(
                 f"Slack did not take the file ({error or type(error).__name__}).", status=COULD_NOT_JUDGE
             ) from error
 
@@ -245,13 +304,14 @@ class Slack:
         """Any call of the SDK, its failures as UserError."""
         began, failed = time.monotonic(), ""
         try:
-            return await method(**arguments)
+            with span(f"slack {_name(method)}"):
+                return await method(**arguments)
         except SlackApiError as error:
             failed = _code(error) or f"http_{_status(error)}"
             raise _failure(error) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             failed = UNREACHABLE
-            raise SlackFailed(
+            raise SlackGone(
                 f"Slack cannot be reached ({error or type(error).__name__}). Check the network; the same words work in "
                 "a terminal: calico-why --help",
                 status=COULD_NOT_JUDGE,
@@ -303,7 +363,9 @@ def _failure(error: SlackApiError) -> UserError:
         refused.pointers = tuple((answer.get("response_metadata") or {}).get("messages") or (code,))
         return refused
     if code in NOT_A_MEMBER:
-        return NotInChannel("I am not in this channel.", status=COULD_NOT_JUDGE)
+        unheard = NotInChannel("I am not in this channel.", status=COULD_NOT_JUDGE)
+        unheard.archived = code == "is_archived"
+        return unheard
     if code in BAD_TOKEN:
         return UserError(
             f"Slack does not accept the token ({code}). SLACK_BOT_TOKEN begins with xoxb-, SLACK_APP_TOKEN with xapp-; "
@@ -315,4 +377,15 @@ def _failure(error: SlackApiError) -> UserError:
             f"The app lacks the scope {answer.get('needed')}. Use this version's manifest and install the app again.",
             status=COULD_NOT_JUDGE,
         )
-    return SlackFailed(f"Slack answered {code or _status(error) or 'with an error'}.", status=COULD_NOT_JUDGE)
+    sentence = f"Slack answered {code or _status(error) or 'with an error'}."
+    if code in PASSING or _passes(int(_status(error) or 0)):
+        gone = SlackGone(sentence, status=COULD_NOT_JUDGE)
+        asked = str((getattr(answer, "headers", None) or {}).get("Retry-After", ""))
+        gone.retry_after_s = float(asked) if asked.isascii() and asked.isdigit() else 0.0
+        return gone
+    return (MessageGone if code in MESSAGE_GONE else SlackFailed)(sentence, status=COULD_NOT_JUDGE)
+
+
+def _passes(status: int) -> bool:
+    """Whether what was refused with this HTTP status may be taken later."""
+    return status == 429 or status >= 500
