@@ -21,6 +21,7 @@ from bot.language import ENGLISH, Language
 from bot.reply import blocks, picture, png, wording
 from bot.reply.blocks import Message, escape
 from bot.slack import MessageGone, NotInChannel, Slack, SlackFailed, SlackGone, cannot_be_heard
+from bot.tracing import span
 from facts import say
 from fixes.request import FixRequest, Person
 from fixes.store import FixStore, StoreError
@@ -82,7 +83,8 @@ class Conversation:
                     job = await self._posted(job)
                 investigation = await self._judge(job)
                 if investigation is not None:
-                    await self._reply(job.channel, job.thread or job.answer, investigation, job.user)
+                    with span("reply"):
+                        await self._reply(job.channel, job.thread or job.answer, investigation, job.user)
             except NotInChannel as error:
                 text = self._language(cannot_be_heard(error, self._bot_name))
                 await self._slack.whisper(

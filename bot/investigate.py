@@ -18,6 +18,7 @@ from bot.sources.bystanders import bystanders
 from bot.sources.kubernetes import Cluster
 from bot.sources.policies import policies
 from bot.sources.probes import Probes
+from bot.tracing import span
 from bot.words import parse
 from engine.plan import inside, plan, second
 from engine.settling import asking
@@ -96,7 +97,8 @@ async def investigate(
     asked = parse(words)
 
     await _tell(progress, say("looking up {source} and {target}", source=asked.source, target=asked.target))
-    known = await cluster.look(asked)
+    with span("cluster look-up"):
+        known = await cluster.look(asked)
 
     asks = plan(known)
     nodes = [ask.node for ask in asks]
@@ -113,13 +115,15 @@ async def investigate(
             places = listed(list(dict.fromkeys(ask.node for ask in again)))
             await _tell(progress, say("following packets through the firewalls of {nodes}", nodes=places))
             # Read anew: what was read before the packets were sent may have been older than the rules.
-            followed, about = await asyncio.gather(probes.ask(again, addresses), policies(cluster, known))
+            with span("packets followed"):
+                followed, about = await asyncio.gather(probes.ask(again, addresses), policies(cluster, known))
             seen += [*kept(again, followed), *about]
             seen += await bystanders(cluster, strangers(known, seen))
             if within := inside(known, seen):
                 pods = listed(list(dict.fromkeys(name for ask in within for name in ask.inside)))
                 await _tell(progress, say("following packets inside {pods}", pods=pods))
-                entered = await probes.ask(within, addresses)
+                with span("packets followed inside pods"):
+                    entered = await probes.ask(within, addresses)
                 seen += [fact for fact in entered if isinstance(fact, RuleDrop) and fact.pod]
         else:
             seen = await unenforced.compared(
@@ -138,11 +142,14 @@ async def investigate(
     if more := trains(known, seen):
         places = listed(list(dict.fromkeys(ask.node for ask in more)))
         await _tell(progress, say("sending more packets from {nodes}", nodes=places))
-        seen += _more(await probes.ask(more, addresses), seen)
+        with span("more packets"):
+            seen += _more(await probes.ask(more, addresses), seen)
 
     known = await with_routes(cluster, probes, known)
     await _tell(progress, say("judging"))
-    diagnosis = await asyncio.to_thread(worker.diagnose, [*known, *seen])
+    with span("engine") as note:
+        diagnosis = await asyncio.to_thread(worker.diagnose, [*known, *seen])
+        note("verdict", diagnosis.verdict)
 
     answer = Investigation(
         id=f"inv-{started:%Y%m%d-%H%M%S}-{secrets.token_hex(1)}",

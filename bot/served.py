@@ -23,6 +23,7 @@ from bot.metrics import Metrics
 from bot.policies import Judge, Policies
 from bot.second_look import second_look
 from bot.slack import Slack
+from bot.tracing import span
 from facts import joined, listed, say
 from fixes.approvers import Approvers
 from fixes.executor import Executor
@@ -50,8 +51,9 @@ def measured(served: Served, metrics: Metrics) -> Served:
     async def investigate(
         words: Sequence[str], *, asked_by: str = "", progress: Progress | None = None
     ) -> Investigation:
-        with metrics.asked(served.name, "why"):
+        with metrics.asked(served.name, "why"), span("investigation", cluster=served.name) as note:
             answer = await served.investigate(words, asked_by=asked_by, progress=progress)
+            note("verdict", answer.diagnosis.verdict)
         metrics.diagnosed(served.name, answer.diagnosis)
         return answer
 

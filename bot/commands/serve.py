@@ -35,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mode", choices=("socket", "http"), help="how Slack delivers ($CALICO_WHY_SLACK_MODE, socket)")
     group.add_argument("--listen", help="host:port in http mode ($CALICO_WHY_SLACK_LISTEN, 127.0.0.1:3000)")
     group.add_argument("--deadline", type=float, default=4.0, metavar="S", help="seconds a probe may take (4)")
+    group.add_argument(
+        "--observe",
+        metavar="HOST:PORT",
+        default=os.environ.get("CALICO_WHY_OBSERVE", ""),
+        help="answer GET /metrics, /healthz and /readyz there ($CALICO_WHY_OBSERVE, nowhere)",
+    )
     logs.add_argument(parser)
     languages.add_argument(parser)
     connection.add_arguments(parser)
@@ -42,6 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 after SIGTERM or Ctrl-C. Raises UserError when Slack or the cluster cannot be served."""
+    from bot import observe, tracing
+
     environment = dict(os.environ)
     if args.mode:
         environment["CALICO_WHY_SLACK_MODE"] = args.mode
@@ -50,8 +58,13 @@ def run(args: argparse.Namespace) -> int:
     slack = slack_settings(environment)
     capturing = capture_setting(environment)
     language = languages.from_argument(args)
+    settings, where = connection.from_arguments(args), observe.address(args.observe)
     logs.start(args.log, secrets=(slack.bot_token, slack.app_token, slack.signing_secret))
-    asyncio.run(_serve(slack, connection.from_arguments(args), args.deadline, language, capturing))
+    traced = tracing.start()
+    try:
+        asyncio.run(_serve(slack, settings, args.deadline, language, capturing, where))
+    finally:
+        traced()
     return 0
 
 
@@ -98,13 +111,20 @@ def capture_setting(environment: Mapping[str, str]) -> str:
 
 
 async def _serve(
-    slack: SlackSettings, settings: connection.Settings, deadline_s: float, language: Language, capturing: str
+    slack: SlackSettings,
+    settings: connection.Settings,
+    deadline_s: float,
+    language: Language,
+    capturing: str,
+    where: tuple[str, int] | None,
 ) -> None:
     from bot import watch
     from bot.app import App
     from bot.capture import Captured, Planned, Wanted, capture, plan
     from bot.captures import Capturing
     from bot.journal import Journal
+    from bot.metrics import Metrics
+    from bot.observe import observed
     from bot.second_opinion import SecondOpinion, second_opinion
     from bot.served import Served
     from bot.sources.kubernetes import Cluster
@@ -134,13 +154,15 @@ async def _serve(
             f"The journal of questions cannot be kept in {settings.state} ({error.strerror or error}). Set "
             "CALICO_WHY_STATE to a directory this user may write to."
         ) from error
-    worker = Worker()
+    worker, metrics = Worker(), Metrics()
+    worker.judged, worker.restarted = metrics.judged, metrics.engine_restarted
     try:
         async with (
             Cluster(settings) as cluster,
             Probes(settings, deadline_s=deadline_s) as probes,
             opened(settings) as store,
         ):
+            cluster.api.asked, probes.asked = metrics.api(cluster.name), metrics.probe(cluster.name)
 
             async def ask(
                 words: Sequence[str], *, asked_by: str = "", progress: Progress | None = None
@@ -188,6 +210,8 @@ async def _serve(
                 approvers=approvers,
                 capturing=Capturing(take, planned, capturing),
             )
-            await App(slack, [served], journal=journal, language=language).run(stop)
+            app = App(slack, [served], journal=journal, language=language, metrics=metrics)
+            async with observed(where, metrics, app.health):
+                await app.run(stop)
     finally:
         worker.close()

@@ -8,7 +8,6 @@ import secrets
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -17,7 +16,9 @@ import msgspec
 
 from bot.settings import Settings
 from bot.sources.clock import skew
+from bot.sources.identity import Identity, NoIdentity
 from bot.sources.trouble import brief
+from bot.tracing import span
 from certificates.names import server_name
 from facts import (
     DERIVED,
@@ -87,7 +88,7 @@ NOT_A_PROBES = (
     *DERIVED,
 )
 CONNECT_S = 4.0
-HOSTNAME_MISMATCH = 62  # X509_V_ERR_HOSTNAME_MISMATCH
+CERT_NOT_YET_VALID, CERT_HAS_EXPIRED, HOSTNAME_MISMATCH = 9, 10, 62  # X509_V_ERR_*
 _HEAD_START_S = 0.5  # what a probe has must have left it before the deadline here
 
 
@@ -121,22 +122,16 @@ class Probes:
     def __init__(self, settings: Settings, *, deadline_s: float = 6.0) -> None:
         self._settings = settings
         self._deadline_s = deadline_s
+        self._identity = Identity(settings.certs)
         self._session: aiohttp.ClientSession | None = None
-        self._trouble = ""
         self.asked: Callable[[bool, float], None] = lambda *_: None  # is told of each ask if it was answered, and in s
 
     async def __aenter__(self) -> Probes:
-        try:
-            tls = await asyncio.to_thread(_tls, self._settings.certs)
-        except (OSError, ssl.SSLError) as error:
-            self._trouble = _no_certificates(self._settings.certs, error)
-        else:
-            connector = aiohttp.TCPConnector(ssl=tls, limit=0)
-            # A node that is dead does not even connect; one that asks its Felix twice needs longer to answer.
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(CONNECT_S, self._deadline_s))
-            self._session = aiohttp.ClientSession(
-                connector=connector, timeout=timeout, trust_env=False, auto_decompress=True
-            )
+        # A node that is dead does not even connect; one that asks its Felix twice needs longer to answer.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(CONNECT_S, self._deadline_s))
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), timeout=timeout, trust_env=False, auto_decompress=True
+        )
         return self
 
     async def __aexit__(
@@ -157,8 +152,8 @@ class Probes:
         and says something of their clocks. addresses: as `ask` has them."""
 
         async def greet(session: aiohttp.ClientSession, node: str, address: str) -> None:
-            url, where = self._where(node, address, "/healthz")
-            with contextlib.suppress(aiohttp.ClientError, OSError, ssl.SSLError):
+            with contextlib.suppress(NoIdentity, aiohttp.ClientError, OSError, ssl.SSLError):
+                url, where = self._where(node, address, "/healthz")
                 async with session.get(url, **where) as response:
                     await response.read()
 
@@ -172,18 +167,22 @@ class Probes:
         """Seconds by which a probe's clock surely is ahead of ours (negative: behind), None where it does not say."""
         if self._session is None or not address:
             return None
-        url, where = self._where(node, address, "/healthz")
         sent = time.time()
         try:
+            url, where = self._where(node, address, "/healthz")
             async with asyncio.timeout(self._deadline_s), self._session.get(url, **where) as response:
                 return skew(response.headers.get("Date", ""), sent, time.time())
-        except (aiohttp.ClientError, TimeoutError, OSError, ssl.SSLError):
+        except (NoIdentity, aiohttp.ClientError, TimeoutError, OSError, ssl.SSLError):
             return None
 
     def _where(self, node: str, address: str, path: str) -> tuple[str, dict[str, Any]]:
-        """The URL, and how it is to be asked for: whoever answers has to show the certificate of that node."""
+        """The URL, and how it is to be asked for: whoever answers has to show the certificate of that node.
+
+        Raises NoIdentity.
+        """
         host = f"[{address}]" if ":" in address else address
         return f"https://{host}:{self._settings.probe_port}{path}", {
+            "ssl": self._identity.tls(),
             "server_hostname": server_name(node),
             "proxy": self._settings.probe_proxy or None,
             "allow_redirects": False,
@@ -198,7 +197,7 @@ class Probes:
         if not address:
             raise CannotCapture(say("the API gives no InternalIP for it, so its probe cannot be found"))
         if self._session is None:
-            raise CannotCapture(self._trouble or say("not connected"))
+            raise CannotCapture(say("not connected"))
         try:
             sent_ns = time.time_ns()
             url, where = self._where(ask.node, address, "/v1/capture")
@@ -207,6 +206,8 @@ class Probes:
                     raise CannotCapture(_refused(response.status, await _read(response) or b""))
                 async for line in _lines(response):
                     yield Heard(sent_ns, time.time_ns(), line)
+        except NoIdentity as error:
+            raise CannotCapture(error.reason) from None
         except aiohttp.ServerTimeoutError:
             late = say("its probe at {address} says nothing", address=address)
             raise CannotCapture(late) from None
@@ -221,10 +222,10 @@ class Probes:
         if not address:
             raise CannotCapture(say("the API gives no InternalIP for it, so its probe cannot be found"))
         if self._session is None:
-            raise CannotCapture(self._trouble or say("not connected"))
-        url, where = self._where(node, address, "/v1/scene")
+            raise CannotCapture(say("not connected"))
         size = 0
         try:
+            url, where = self._where(node, address, "/v1/scene")
             async with self._session.post(url, data=msgspec.json.encode(SceneAsk(node=node)), **where) as response:
                 if response.status == 404:
                     raise CannotCapture(say("its probe is of a version that keeps no scene; bring it to this version"))
@@ -235,6 +236,8 @@ class Probes:
                     if size > LARGEST_SCENE:
                         raise ValueError(f"more than {LARGEST_SCENE >> 20} MiB")
                     yield _scene_line.decode(part)
+        except NoIdentity as error:
+            raise CannotCapture(error.reason) from None
         except aiohttp.ServerTimeoutError:
             raise CannotCapture(say("its probe at {address} says nothing", address=address)) from None
         except (aiohttp.ClientError, OSError, ssl.SSLError) as error:  # first: of a certificate it is a ValueError, too
@@ -245,7 +248,8 @@ class Probes:
 
     async def _timed(self, ask: NodeAsk, address: str, asked: float, mark: str) -> list[Fact]:
         """What a probe looked at while others did cannot be told by the nodes' clocks, which may differ."""
-        facts = await self._one(ask, address, mark)
+        with span("probe", node=ask.node):
+            facts = await self._one(ask, address, mark)
         seconds = asyncio.get_running_loop().time() - asked
         self.asked(not any(isinstance(fact, Blind) and fact.look == "probe" for fact in facts), seconds)
         answered_ms = int(seconds * 1000)
@@ -258,7 +262,7 @@ class Probes:
         if not address:
             return [_blind(ask.node, say("the API gives no InternalIP for it, so its probe cannot be found"))]
         if self._session is None:
-            return [_blind(ask.node, self._trouble or say("not connected"))]
+            return [_blind(ask.node, say("not connected"))]
         host = f"[{address}]" if ":" in address else address
         url = f"https://{host}:{self._settings.probe_port}/v1/facts"
         enough_ms = max(int((self._deadline_s - _HEAD_START_S) * 1000), 100)
@@ -270,6 +274,8 @@ class Probes:
         try:
             async with asyncio.timeout(self._deadline_s):
                 return await self._post(self._session, url, body, ask.node)
+        except NoIdentity as error:
+            return [_blind(ask.node, error.reason)]
         except aiohttp.ServerTimeoutError:
             late = say(
                 "its probe at {address} could not be connected to in {seconds} s",
@@ -290,6 +296,7 @@ class Probes:
             url,
             data=body,
             headers={"Content-Type": "application/json"},
+            ssl=self._identity.tls(),
             server_hostname=server_name(node),
             proxy=self._settings.probe_proxy or None,
             allow_redirects=False,
@@ -346,31 +353,23 @@ async def _read(response: aiohttp.ClientResponse) -> bytes | None:
     return b"".join(parts)
 
 
-def _tls(certs: Path | None) -> ssl.SSLContext:
-    if certs is None:
-        raise FileNotFoundError
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(certs / "ca.crt"))
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certs / "bot.crt", certs / "bot.key")
-    return context
-
-
-def _no_certificates(certs: Path | None, error: Exception) -> str:
-    if certs is None:
-        return say("no certificates to ask its probe with: set CALICO_WHY_CERTS to what `calico-why certs` made")
-    return say(
-        "the certificates in {directory} (ca.crt, bot.crt, bot.key) cannot be used: {why}",
-        directory=certs,
-        why=brief(error),
-    )
-
-
 def _reason(error: Exception, node: str, address: str, settings: Settings) -> str:
     """What went wrong with one probe, in plain words."""
     where = say("its probe at {address}", address=f"{address}:{settings.probe_port}")
     why = brief(error)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         code = getattr(error.certificate_error, "verify_code", 0)
+        if code == CERT_HAS_EXPIRED:
+            return say(
+                "{probe} shows a certificate that has expired: in a cluster the container `certificate` beside it "
+                "renews it (see its log), by hand it is made anew by `calico-why certs`",
+                probe=where,
+            )
+        if code == CERT_NOT_YET_VALID:
+            return say(
+                "{probe} shows a certificate that is not valid yet: the clock there, here or of who signed it is wrong",
+                probe=where,
+            )
         if code == HOSTNAME_MISMATCH:
             return say(
                 "who answers at {address} is not its probe: the certificate there does not name {node}. The address "
@@ -379,6 +378,16 @@ def _reason(error: Exception, node: str, address: str, settings: Settings) -> st
                 node=node,
             )
         return say("{probe} shows a certificate that is not to be trusted: {why}", probe=where, why=why)
+    if "certificate expired" in why:
+        return say(
+            "{probe} says that the certificate of the bot has expired, or the clock of the node is wrong", probe=where
+        )
+    if "unknown ca" in why:
+        return say(
+            "{probe} does not know the authority of the bot's certificate: both have to be made by the same "
+            "`calico-why certs` or calico-why-signer",
+            probe=where,
+        )
     if isinstance(error, aiohttp.ClientConnectorSSLError | ssl.SSLError):
         return say("{probe} does not agree on TLS: {why}", probe=where, why=why)
     if isinstance(error, aiohttp.ClientProxyConnectionError):
