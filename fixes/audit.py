@@ -51,6 +51,10 @@ class AuditError(StoreError):
     """The audit trail could not be read or written."""
 
 
+class Contradicted(AuditError):
+    """A record of the same step says something else."""
+
+
 class Audit:
     """The trail of one namespace. Every method raises AuditError when the API server does not do it."""
 
@@ -61,11 +65,12 @@ class Audit:
         self._store = store
         self._writer = writer
         self._number, self._hash = 0, ""  # the newest record known here; "" before anything was read
-        self._keys: set[str] = set()  # of all records up to that one
+        self._keys: dict[str, int] = {}  # of all records up to that one, with what each says
         self._writing = asyncio.Lock()
 
     async def append(self, record: Record) -> Line | None:
-        """The record as it was written at the end of the trail; None when one with its key is there already."""
+        """The record as it was written at the end of the trail; None when one with its key is there already. Raises
+        Contradicted where that one says something else."""
         async with self._writing:
             return await self._append(record)
 
@@ -73,10 +78,17 @@ class Audit:
         """Everything that the request's status says happened is in the trail afterwards, each once.
 
         Whoever moves a request calls this, and whoever sees one moved: what one could not write any more, another does.
+        Raises Contradicted, once all else is written, where a record says something else: no fixer goes on then.
         """
+        contradicted: Contradicted | None = None
         async with self._writing:
             for record in events(request):
-                await self._append(record)
+                try:
+                    await self._append(record)
+                except Contradicted as error:  # what came of it is written all the same
+                    contradicted = contradicted or error
+        if contradicted:
+            raise contradicted
 
     async def read(self, request: str = "") -> list[Line]:
         """All records, oldest first, or those of one request."""
@@ -94,6 +106,11 @@ class Audit:
             await self._read_all()
         for _ in range(ATTEMPTS):
             if record.key and record.key in self._keys:
+                if self._keys[record.key] != _meaning(_said(record)):
+                    raise Contradicted(
+                        f"The audit trail tells of {record.key} already, and something else than is so: "
+                        "`calico-why audit verify` names the record."
+                    )
                 return None
             spec = self._spec(record)
             body = {
@@ -139,7 +156,7 @@ class Audit:
     def _know(self, spec: Mapping[str, Any]) -> None:
         self._number, self._hash = self._number + 1, str(spec.get("hash", START))
         if key := spec.get("key"):
-            self._keys.add(str(key))
+            self._keys.setdefault(str(key), _meaning(spec))
 
     # -- calls ------------------------------------------------------------------------------------------------------
 
@@ -274,8 +291,13 @@ def _missing(lines: Sequence[Line]) -> list[str]:
 
 
 def _agrees(spec: Mapping[str, Any], record: Record) -> bool:
-    said = _said(record)
-    return all(spec.get(field) == said.get(field) for field in ("event", "by", "digest", "request", "text"))
+    return _meaning(spec) == _meaning(_said(record))
+
+
+def _meaning(spec: Mapping[str, Any]) -> int:
+    """Of two records of one step, whether they say the same: all writers have it from the same request."""
+    said = [spec.get(field) for field in ("event", "by", "digest", "request", "text")]
+    return hash(msgspec.json.encode(said, order="deterministic"))
 
 
 def _said(record: Record) -> dict[str, Any]:

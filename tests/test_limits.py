@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fixes.approvers import RBAC, Approvers, parse
-from fixes.audit import Audit
+from fixes.audit import Audit, Record, verify
 from fixes.executor import Executor
 from fixes.kind import TooSoon
 from fixes.limits import NAME, Limits, Switch, limits
@@ -208,6 +208,21 @@ async def test_what_is_done_stands_in_the_trail_before_it_is_done(scene: Scene) 
     assert after.status.phase is Phase.FAILED
     assert "Nothing was done: This cluster has no audit trail" in after.status.message
     assert scene.hands.done == 1
+
+
+async def test_nothing_is_done_of_which_the_trail_tells_something_else(scene: Scene) -> None:
+    """Whoever may write records could take the place of the one that says who approved, before it is written."""
+    request = await scene.store.create(a_spec())
+    mallory = Person(id="mallory", via="kubectl")
+    forged = Record(event="Approved", key=f"{request.name}/0", request=request.name, by=mallory)
+    assert await Audit(scene.store, "terminal").append(forged)
+    await scene.store.transition(request.name, Phase.APPROVED, by=BO)
+    after = await scene.looked_at(request.name)
+    assert (after.status.phase, scene.hands.done) == (Phase.FAILED, 0)
+    assert "Nothing was done: The audit trail tells of" in after.status.message
+    lines = await Audit(scene.store, "reader").read()
+    assert [line.spec["event"] for line in lines] == ["Approved", "Pending", "Running", "Failed"]
+    assert any("says something else than the request" in one for one in verify(lines, [after]))
 
 
 async def test_an_approval_by_rbac_is_asked_about_again(scene: Scene) -> None:
