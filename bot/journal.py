@@ -119,6 +119,7 @@ class Journal:
         path = self._open[type(job)] / _file(job.id)
         try:
             path.replace(self._done / path.name)
+            os.truncate(self._done / path.name, 0)  # nobody reads it again, and a response_url is as good as a token
             os.utime(self._done / path.name)
         except FileNotFoundError:
             pass

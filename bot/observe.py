@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator
 
 from aiohttp import web
@@ -12,6 +13,8 @@ from aiohttp import web
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.health import Health
 from bot.metrics import CONTENT_TYPE, Metrics
+
+log = logging.getLogger(__name__)
 
 EXAMPLE = "127.0.0.1:9798"
 
@@ -58,7 +61,9 @@ async def observed(where: tuple[str, int] | None, metrics: Metrics, health: Heal
                 "CALICO_WHY_OBSERVE to another HOST:PORT, or to nothing.",
                 status=COULD_NOT_JUDGE,
             ) from error
-        yield runner.addresses[0][:2]
+        at: tuple[str, int] = runner.addresses[0][:2]
+        log.info("looked at on %s:%s", *at)
+        yield at
     finally:
         await runner.cleanup()
 

@@ -1,5 +1,5 @@
-"""What each part of an answer took, for whoever collects traces; without it a slow answer would not say what was slow in
-it. Needs the extra `calico-why[otel]`; without OTEL_EXPORTER_OTLP_ENDPOINT nothing of it is loaded."""
+"""What each part of an answer took, for who collects traces; without it a slow answer would not say what was slow in it.
+Needs the extra `calico-why[otel]`; without OTEL_EXPORTER_OTLP_ENDPOINT nothing of it is loaded."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _tracer: Any = None
 
 
 def start(environment: Mapping[str, str] = os.environ) -> Callable[[], None]:
-    """Sends traces where OpenTelemetry's own variables (OTEL_*) say, over OTLP/HTTP. What is given is to be called at the
-    end: it sends what is left, and blocks for it. What is missing is a warning: answers do not wait for traces."""
+    """Sends traces where OpenTelemetry's own variables (OTEL_*) say, over OTLP/HTTP. What is given is to be called at
+    the end: it sends what is left, and blocks for it. What is missing is a warning: answers do not wait for traces."""
     global _tracer
     if not any(environment.get(one) for one in ENDPOINTS) or environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return lambda: None
