@@ -30,6 +30,7 @@ from bot.health import Health
 from bot.in_slack import WORDS
 from bot.journal import Begun, Click, Job, Journal
 from bot.language import ENGLISH, Language
+from bot.line import Line
 from bot.metrics import Metrics
 from bot.reply import blocks
 from bot.reply.blocks import Deciding, escape
@@ -99,6 +100,7 @@ class App:
         self._channels = channels
         self._language = language
         self.metrics = metrics or Metrics()
+        self._line = Line()
         client = web_client(settings.bot_token, settings.api_url, self.metrics.told_to_wait)
         self._slack = Slack(client, self.metrics.called)
         self.health = Health(journal, dead_after_s=GIVE_UP_AFTER_S)
@@ -121,6 +123,7 @@ class App:
                     self._slack,
                     self._journal,
                     metrics=self.metrics,
+                    line=self._line,
                     members=members,
                     outside=outside,
                     bot_name=self._me.name,

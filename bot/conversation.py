@@ -18,7 +18,8 @@ from bot.fix_requests import requested
 from bot.investigate import Investigation, Progress
 from bot.journal import Job, Journal
 from bot.language import ENGLISH, Language
-from bot.reply import blocks, picture, png, wording
+from bot.line import Line
+from bot.reply import blocks, picture, wording
 from bot.reply.blocks import Message, escape
 from bot.slack import MessageGone, NotInChannel, Slack, SlackFailed, SlackGone, cannot_be_heard
 from bot.tracing import span
@@ -35,7 +36,6 @@ STOPPED_KEPT = say(
     "I was stopped in the middle of it. The answer comes here once I am back; if it does not within some minutes, "
     "please ask again."
 )
-AT_ONCE = 16  # questions looked into at the same time; the others wait, accepted
 
 
 class Investigate(Protocol):
@@ -59,6 +59,7 @@ class Conversation:
         *,
         cluster: str,
         bot_name: str,
+        line: Line,
         language: Language = ENGLISH,
     ) -> None:
         self._slack = slack
@@ -69,13 +70,13 @@ class Conversation:
         self._cluster = cluster
         self._bot_name = bot_name
         self._language = language
-        self._places = asyncio.Semaphore(AT_ONCE)
+        self._line = line
 
     async def answer(self, job: Job) -> None:
         """Answer an accepted question to its end, or tell why not. Raises UserError when Slack does not take it; the
         question stays in the journal then, and is asked again at the next start."""
         investigation = None
-        async with self._places:
+        async with self._line.place():
             try:
                 if job.answer:
                     await self._hint(job, say("looking"))
@@ -171,7 +172,7 @@ class Conversation:
         drawn = picture.render(investigation, self._language) if diagnosis.verdict != "healthy" else ""
         if not drawn:
             return
-        shown = await asyncio.to_thread(png.render, drawn)  # an SVG has to be opened to be seen
+        shown = await self._line.drawn(drawn)  # an SVG has to be opened to be seen
         try:
             await self._slack.upload(
                 shown or drawn.encode(),

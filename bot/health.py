@@ -26,6 +26,10 @@ class Health:
     def lost(self) -> None:
         self.connected = False
 
+    def no_start_helps(self) -> None:
+        """Slack itself is not there."""
+        self._well = time.monotonic()
+
     @property
     def silent_s(self) -> float:
         """Since Slack was known to reach the bot last, or since the start."""

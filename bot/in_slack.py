@@ -18,7 +18,8 @@ from bot.conversation import STOPPED, Ticker
 from bot.errors import UserError
 from bot.journal import Begun, Journal
 from bot.language import ENGLISH, Language
-from bot.reply import blocks, png
+from bot.line import Line
+from bot.reply import blocks
 from bot.reply.blocks import Message, escape
 from bot.slack import MessageGone, NotInChannel, Slack, SlackGone, cannot_be_heard
 from bot.told import WORDS as WORDS
@@ -47,6 +48,7 @@ class Answers:
         *,
         cluster: str,
         bot_name: str,
+        line: Line,
         language: Language = ENGLISH,
     ) -> None:
         """context: what a command may use, of (who asks, what shows progress, all that was written)."""
@@ -58,6 +60,7 @@ class Answers:
         self._journal = journal
         self._cluster = cluster
         self._bot_name = bot_name
+        self._line = line
         self._language = language
 
     async def answer(
@@ -165,7 +168,10 @@ class Answers:
         for name in told.requests:
             request = await self._store.get(name)
             await self._slack.insist(partial(self._cards.put_up, request, channel, thread))
-        for file in _files(told, output, self._language):
+        files = _files(told, output, self._language)
+        if drawn := await self._line.drawn(told.picture):
+            files.append(File(name="answer.png", content=drawn))
+        for file in files:
             await self._slack.insist(
                 partial(
                     self._slack.upload,
@@ -214,7 +220,4 @@ def _files(told: Told, output: str, language: Language) -> list[File]:
     if not blocks.fits(whole) or output in ("json", "csv"):
         kind = {"json": "json", "csv": "csv", "yaml": "yaml"}.get(output, "txt")
         files.insert(0, File(name=f"answer.{kind}", content=whole.encode()))
-    drawn = png.render(told.picture) if told.picture else b""
-    if drawn:
-        files.append(File(name="answer.png", content=drawn))
     return files

@@ -19,6 +19,7 @@ from bot.in_slack import Answers, Opened
 from bot.investigate import Investigation, Progress
 from bot.journal import Journal
 from bot.language import ENGLISH, Language
+from bot.line import Line
 from bot.metrics import Metrics
 from bot.policies import Judge, Policies
 from bot.second_look import second_look
@@ -75,6 +76,7 @@ class Desk:
         journal: Journal,
         *,
         metrics: Metrics,
+        line: Line,
         members: Cached[frozenset[str]],
         outside: Cached[str],
         bot_name: str,
@@ -97,6 +99,7 @@ class Desk:
             served.investigate,
             cluster=served.name,
             bot_name=bot_name,
+            line=line,
             language=language,
         )
         self.captures = Captures(
@@ -118,6 +121,7 @@ class Desk:
             journal,
             cluster=served.name,
             bot_name=bot_name,
+            line=line,
             language=language,
         )
         self.policies = Policies(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
+import os
 import re
 import struct
-from pathlib import Path
+import subprocess
+import sys
 
 from bot.reply.picture import STYLE
+from bot.reply.pixels import fonts, pixels
 
 log = logging.getLogger(__name__)
 
-FONTS = Path(__file__).parent / "fonts"  # of our own: a container has none, and what lacks a glyph is an empty box
-SANS, MONO = "DejaVu Sans", "DejaVu Sans Mono"
 ZOOM = 2.0  # pixels of an SVG's one
+DRAWN_S = 30.0  # by a process that yields to every other
 _COLOUR = re.compile(r"--([a-z]+):([^;}]+)")
 
 
@@ -23,26 +26,48 @@ def render(svg: str) -> bytes:
 
     b"" for "", and where our fonts lack one of its characters or the renderer does not take it: then the SVG says more.
     """
-    if not svg:
+    if not (light := _drawable(svg)):
         return b""
-    if strange := lacking(svg):
-        log.info("no PNG: no font for %s", " ".join(f"U+{ord(one):04X}" for one in sorted(strange)))
-        return b""
-    import resvg_py
-
     try:
-        return resvg_py.svg_to_bytes(
-            svg_string=svg.replace(STYLE, _light(STYLE)),
-            zoom=ZOOM,
-            skip_system_fonts=True,
-            font_files=[str(path) for path in _files()],
-            font_family=SANS,
-            sans_serif_family=SANS,
-            monospace_family=MONO,
-        )
+        return pixels(light, ZOOM)
     except ValueError as error:
         log.warning("no PNG: %s", error)
         return b""
+
+
+async def drawn(svg: str) -> bytes:
+    """The same by a process of its own, while everything else here goes on."""
+    light = await asyncio.to_thread(_drawable, svg)
+    if not light:
+        return b""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-P", "-m", "bot.reply.pixels", str(ZOOM)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    try:
+        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
+    except OSError as error:
+        log.warning("no PNG: %s", error)
+        return b""
+    try:
+        content, said = await asyncio.wait_for(process.communicate(light.encode()), DRAWN_S)
+    except TimeoutError:
+        content, said = b"", f"not drawn within {DRAWN_S:g} s".encode()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode == 0:
+        return content
+    log.warning("no PNG: %s", said.decode(errors="replace").strip() or process.returncode)
+    return b""
+
+
+def _drawable(svg: str) -> str:
+    """In light colours; "" where our fonts lack one of its characters."""
+    if strange := lacking(svg):
+        log.info("no PNG: no font for %s", " ".join(f"U+{ord(one):04X}" for one in sorted(strange)))
+        return ""
+    return svg.replace(STYLE, _light(STYLE))
 
 
 def lacking(text: str) -> set[str]:
@@ -59,11 +84,7 @@ def _light(style: str) -> str:
 
 @functools.cache
 def _known() -> frozenset[str]:
-    return frozenset(one for path in _files() for one in _characters(path.read_bytes()))
-
-
-def _files() -> list[Path]:
-    return sorted(FONTS.glob("*.ttf"))
+    return frozenset(one for path in fonts() for one in _characters(path.read_bytes()))
 
 
 def _characters(font: bytes) -> set[str]:
