@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import logging
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -35,7 +37,7 @@ from bot.metrics import Metrics
 from bot.reply import blocks
 from bot.reply.blocks import Deciding, escape
 from bot.served import Desk, Desks, Served
-from bot.slack import SLACK_API, Identity, Slack, escape_but_mentions, others, web_client
+from bot.slack import AGAIN_S, SLACK_API, Identity, Slack, SlackGone, escape_but_mentions, others, web_client
 from bot.tracing import span
 from facts import say
 from facts.logs import about
@@ -44,12 +46,18 @@ from fixes.store import FixStore, StoreError
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 COMMAND = "/calico"
 PATH = "/slack/events"
-DRAIN_S = 5.0
+DRAIN_S = 10.0
+TOLD_S = 8.0
 CONNECTED_EVERY_S = 5.0
 RECONNECT_AFTER_S = 30.0
 GIVE_UP_AFTER_S = 180.0
+CONNECT_S = 20.0
+PING_S = 10.0
+CLOSED_IN_S = 3.0
 BODY_MAX = 1 << 20
 ACKNOWLEDGED_S = 2.0  # of Slack's 3 s, where words only ask for something
 JUDGED_IN_S = 1.0  # of the 3 s in which a click may still open a form
@@ -114,7 +122,10 @@ class App:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises UserError when Slack cannot be served at all."""
-        self._me: Identity = await self._slack.who()
+        me = await self._once_there(self._slack.who, stop)
+        if me is None:
+            return
+        self._me: Identity = me
         members, outside = Cached(self._slack.members), Cached(self._outside)
         self._desks = Desks(
             [
@@ -157,10 +168,13 @@ class App:
                 await asyncio.wait(self._tasks, timeout=DRAIN_S)
             for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*capturing, *self._tasks, return_exceptions=True)
-            for work in cards:
+            # Each says that it was stopped, if Slack takes that soon.
+            if telling := {*capturing, *self._tasks}:
+                await asyncio.wait(telling, timeout=TOLD_S)
+            late = [*cards, *telling]
+            for work in late:
                 work.cancel()
-            await asyncio.gather(*cards, return_exceptions=True)
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def _broken_off(self, begun: Begun) -> None:
         """A bot that is no more left this message as it was."""
@@ -218,27 +232,33 @@ class App:
             await ack(text=escape(speech.help_text(f"{COMMAND} ")))
             return
         place = Place(channel=body["channel_id"], user=body["user_id"], response_url=body.get("response_url", ""))
-        if click := self._decision(said, place, f"command-{secrets.token_hex(8)}"):
+        identity = f"command-{body['trigger_id']}"
+        if click := self._decision(said, place, identity):
             await self._take(ack, click)
             return
         if said.word != "why":
+            if not await self._first(identity):
+                await ack()
+                return
             work = self._spawn(self._say(said, place, desk), f"{COMMAND} {said.word}")
             await asyncio.wait({work}, timeout=ACKNOWLEDGED_S)  # some words take long
             await ack()
             return
         job = Job(
-            id=f"command-{secrets.token_hex(8)}",
+            id=identity,
             words=" ".join(said.rest),
             user=place.user,
             channel=place.channel,
             response_url=place.response_url,
             cluster=desk.name,
         )
-        if await self._accept(job) is None:
+        accepted = await self._accept(job)
+        if accepted is None:
             await ack(text=self._language(say(NOT_KEPT)))
             return
         await ack()
-        self._spawn(self._answer(job), f"question {job.id}")
+        if accepted:
+            self._spawn(self._answer(job), f"question {job.id}")
 
     async def _accept_mention(self, body: Body, context: dict[str, Any], next: Callable[[], Awaitable[None]]) -> None:
         """Before Bolt acknowledges the event, what it asks for is on disk."""
@@ -249,7 +269,7 @@ class App:
             text = str(event.get("text") or "")
             if team == self._me.team:
                 context["work"] = await self._mentioned(identity, text, str(event["ts"]), place)
-            elif await asyncio.to_thread(self._journal.first, identity):
+            elif await self._first(identity):
                 context["work"] = self._turn_away(text, place)
         await next()
 
@@ -273,7 +293,7 @@ class App:
             said = speech.understand(text)
             desk = self._desks.at(said.cluster, place.channel)
         except UserError as error:
-            if not await asyncio.to_thread(self._journal.first, identity):
+            if not await self._first(identity):
                 return None
             return self._tell(escape(self._language(error.sentence)), place)
         if said.word == "why":
@@ -294,7 +314,7 @@ class App:
             if accepted is None:
                 return self._tell(self._language(say(CLICK_NOT_KEPT)), place)
             return self._carry_out(click) if accepted else None
-        if not await asyncio.to_thread(self._journal.first, identity):
+        if not await self._first(identity):
             return None
         if said.word in ("capture", "policy", *WORDS) and not place.thread:
             place = msgspec.structs.replace(place, thread=ts)
@@ -350,7 +370,7 @@ class App:
         """What decides is on disk before it is acknowledged, and decided after that, however long the cluster takes."""
         accepted = await self._accept(click)
         if accepted is None:
-            await self._tell(self._language(say(CLICK_NOT_KEPT)), _place_of(click))
+            self._spawn(self._tell(self._language(say(CLICK_NOT_KEPT)), _place_of(click)), f"click {click.id}")
         await ack()
         if accepted:
             self._spawn(self._carry_out(click), f"click {click.id}")
@@ -410,6 +430,14 @@ class App:
             await asyncio.to_thread(self._journal.finish, job)
             return
         await desk.conversation.answer(job)
+
+    async def _first(self, identity: str) -> bool:
+        """Whether it was not heard before. Where the disk cannot tell it is answered: twice is better than never."""
+        try:
+            return await asyncio.to_thread(self._journal.first, identity)
+        except OSError as error:
+            log.error("a second delivery of %s would not be known: %s", identity, error)
+            return True
 
     async def _clicked(self, body: Body, to: Phase) -> tuple[Desk, str, Place, Shown] | None:
         """What was clicked by whom; None when it was a stranger, who is told, and whose try is in the audit trail.
@@ -508,10 +536,12 @@ class App:
                 log.warning("%s is told, which cannot be kept: %s", click.id, error)
         elif click.refused:
             decision = Decision(False, click.refused)
-        if click.told:
-            await self._tell(click.told, _place_of(click))
-        if decision is not None:
-            await desk.approvals.write_down(click.request, Phase(click.to), person, decision, shown)
+        telling = self._tell(click.told, _place_of(click)) if click.told else asyncio.sleep(0)
+        if decision is not None:  # neither waits for the other: Slack or the cluster may be gone
+            writing = desk.approvals.write_down(click.request, Phase(click.to), person, decision, shown)
+            await asyncio.gather(telling, writing)
+        else:
+            await telling
         await asyncio.to_thread(self._journal.finish, click)
 
     async def _decided(
@@ -654,44 +684,81 @@ class App:
     # -- the two ways Slack delivers --------------------------------------------------------------------------------
 
     async def _serve_socket(self, bolt: AsyncApp, stop: asyncio.Event) -> None:
+        """Slack's client reconnects by itself. One that does not is thrown away: it would try a used ticket for ever,
+        and close what another one opens."""
+        while not stop.is_set():
+            handler = await self._once_there(lambda: self._connected(bolt), stop)
+            if handler is None:
+                return
+            try:
+                self.health.ponged_at = partial(getattr, handler.client, "last_ping_pong_time")
+                self.health.reached()
+                self.ready.set()
+                await self._watch_socket(handler, stop)
+            finally:
+                self.health.lost()
+                await _closed(handler)
+
+    async def _connected(self, bolt: AsyncApp) -> AsyncSocketModeHandler:
+        """Raises SlackGone, TimeoutError where Slack gives a ticket that opens nothing, UserError."""
         # Given explicitly: else the socket would be opened with the bot's token, and at the wrong place.
         client = web_client(self._settings.app_token, self._settings.api_url)
-        # Slack's own client would try a wrong token again for ever.
-        await self._slack.call(client.apps_connections_open, app_token=self._settings.app_token)
-        handler = AsyncSocketModeHandler(bolt, self._settings.app_token, web_client=client)
+        # Asked for here: Slack's own client would try a wrong token again for ever.
+        answer = await self._slack.call(client.apps_connections_open, app_token=self._settings.app_token)
+        handler = AsyncSocketModeHandler(bolt, self._settings.app_token, web_client=client, ping_interval=PING_S)
+        handler.client.wss_uri = str(answer["url"])
         try:
-            await self._slack.call(handler.connect_async)
-            self.health.ponged_at = lambda: handler.client.last_ping_pong_time
-            self.health.reached()
-            self.ready.set()
-            await self._watch_socket(handler, stop)
-        finally:
-            self.health.lost()
-            await handler.close_async()  # type: ignore[no-untyped-call]  # Bolt leaves it untyped
+            async with asyncio.timeout(CONNECT_S):
+                await self._slack.call(handler.connect_async)
+        except BaseException as error:
+            await _closed(handler)
+            if isinstance(error, TimeoutError) and self.health.silent_s > GIVE_UP_AFTER_S:
+                raise UserError(
+                    f"Slack is there, and its socket has been gone for {self.health.silent_s:.0f} s and does not come "
+                    "back, so this bot ends for its supervisor to start it again. Accepted questions are kept.",
+                    status=COULD_NOT_JUDGE,
+                ) from None
+            raise
+        return handler
 
     async def _watch_socket(self, handler: AsyncSocketModeHandler, stop: asyncio.Event) -> None:
-        """Slack's client reconnects by itself; this is for the day it does not."""
+        """Until told to stop, or until this one does not come back."""
         while not stop.is_set():
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), CONNECTED_EVERY_S)
-            except TimeoutError:
-                if await handler.client.is_connected():
-                    self.health.reached()
-                    continue
-                self.health.lost()
-            silent = self.health.silent_s
-            if silent > GIVE_UP_AFTER_S:
-                raise UserError(
-                    f"Slack's socket has been gone for {silent:.0f} s and does not come back, so this bot ends for its "
-                    "supervisor to start it again. Accepted questions are kept.",
-                    status=COULD_NOT_JUDGE,
-                )
-            if silent > RECONNECT_AFTER_S and not stop.is_set():
-                log.warning("Slack's socket has been gone for %.0f s; connecting anew", silent)
+            if await handler.client.is_connected():
+                self.health.reached()
+                continue
+            self.health.lost()
+            if self.health.silent_s > RECONNECT_AFTER_S:
+                log.warning("Slack's socket has been gone for %.0f s; connecting anew", self.health.silent_s)
+                return
+
+    async def _once_there(self, ask: Callable[[], Awaitable[T]], stop: asyncio.Event) -> T | None:
+        """What Slack answers once it is there, None when told to stop before. Raises UserError as `ask` does."""
+        delays = itertools.chain(AGAIN_S, itertools.repeat(AGAIN_S[-1]))
+        stopping = asyncio.ensure_future(stop.wait())
+        try:
+            while not stop.is_set():
+                wait_s = next(delays)
+                asking = asyncio.ensure_future(ask())
+                await asyncio.wait({asking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if not asking.done():
+                    asking.cancel()
+                    await asyncio.gather(asking, return_exceptions=True)
+                    break
                 try:
-                    await self._slack.call(handler.client.connect_to_new_endpoint, force=True)
-                except UserError as error:
-                    log.warning("%s", error.sentence)
+                    return asking.result()
+                except SlackGone as gone:
+                    log.warning("%s Tried again until it is there.", gone.sentence)
+                    self.health.no_start_helps()
+                    wait_s = max(wait_s, gone.retry_after_s)
+                except TimeoutError:
+                    log.warning("Slack is there, and its socket does not open. Tried again.")
+                await asyncio.wait({stopping}, timeout=wait_s)
+        finally:
+            stopping.cancel()
+        return None
 
     async def _serve_http(self, bolt: AsyncApp, stop: asyncio.Event) -> None:
         async def deliver(request: web.Request) -> web.Response:
@@ -721,6 +788,12 @@ class App:
         finally:
             self.health.lost()
             await runner.cleanup()
+
+
+async def _closed(handler: AsyncSocketModeHandler) -> None:
+    """A socket that is dead already must not hold anybody up who wants to close it."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(handler.close_async(), CLOSED_IN_S)  # type: ignore[no-untyped-call]  # Bolt's
 
 
 class Acknowledging(AsyncApp):
