@@ -10,9 +10,7 @@ import logging
 import os
 import signal
 import socket
-import ssl
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from facts import logs
@@ -22,6 +20,7 @@ HELP = "look at the node this runs on, for the bot (one per node, in the node's 
 DEFAULT_PORT = "9797"
 EVERYWHERE = "[::]"
 GRACE_S = 3.0
+WAIT_S = 0.5  # between two looks for certificates that are not there yet
 TRACE_MODES = {  # what each does to the node, for its log
     "all": "where packets are lost, nftables and iptables-legacy tell what they do with them: "
     "while a question lasts the node has a table why_trace_*, and its packet log is read here (--trace all)",
@@ -56,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: CALICO_WHY_CERTS)",
     )
     parser.add_argument(
+        "--wait-for-certs",
+        action="store_true",
+        help="where there are none yet, wait until `calico-why certificate` beside it has fetched them",
+    )
+    parser.add_argument(
         "--trace",
         default=os.environ.get("CALICO_WHY_TRACE") or "all",
         metavar="|".join(TRACE_MODES),
@@ -87,10 +91,7 @@ def run(args: argparse.Namespace) -> int:
             raise CannotStart(f"--trace {args.trace} is none of {', '.join(TRACE_MODES)}.", status=2)
         if args.capture not in CAPTURE_MODES:
             raise CannotStart(f"--capture {args.capture} is none of {', '.join(CAPTURE_MODES)}.", status=2)
-        # Only now: what is wrong with the words can be said without loading a web server.
-        from node_probe.server import tls
-
-        asyncio.run(_serve(args.node, host, port, tls(Path(args.certs), args.node), args.trace, args.capture))
+        asyncio.run(_serve(args, host, port))
     except CannotStart as error:
         print(error.sentence, file=sys.stderr)
         return error.status
@@ -105,20 +106,25 @@ def _address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-async def _serve(node: str, host: str, port: int, context: ssl.SSLContext, trace: str, capture: str) -> None:
+async def _serve(args: argparse.Namespace, host: str, port: int) -> None:
+    # Only now: what is wrong with the words can be said without loading a web server.
     from aiohttp import web
 
     from node_probe import drop_reasons
     from node_probe.answer import Prober
+    from node_probe.door import Door
     from node_probe.firewall.trace import sweep
-    from node_probe.server import HANDSHAKE_S, application
+    from node_probe.server import application
 
+    node, certs = str(args.node), Path(args.certs)
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, ended.set)
+    if not await _certified(certs, node, args.wait_for_certs, ended):
+        return
     try:
-        prober = Prober(node, trace=trace)
+        prober = Prober(node, trace=args.trace)
     except OSError as error:
         raise CannotStart(
             f"The kernel offers no netlink socket here, so nothing can be read: {error.strerror}."
@@ -126,37 +132,54 @@ async def _serve(node: str, host: str, port: int, context: ssl.SSLContext, trace
     with contextlib.suppress(OSError):  # no NET_ADMIN: nothing of ours can have been left either
         sweep()
     drop_reasons.sweep()
+    listening = _listening(host, port)
+    door = Door(listening, certs, node)
     # No access log: at fifty questions a second it would be all there is to read.
-    app = application(prober, capture=capture)
+    app = application(prober, capture=args.capture, door=door)
     # Whoever hangs up, or dies, is answered no further: what is open for a question is closed with it.
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE_S, handler_cancellation=True)
     await runner.setup()
     try:
         if runner.server is None:
             raise RuntimeError("aiohttp made no server")
-        server = await _listen(loop, runner.server, host, port, context, HANDSHAKE_S)
-        where, number, *_ = server.sockets[0].getsockname()
-        where = f"[{where}]" if ":" in where else where
-        log.info("probe of %s listens on %s:%s", node, where, number)
-        log.info(TRACE_MODES[trace])
-        log.info(CAPTURE_MODES[capture])
-        await ended.wait()
-        server.close()
+        opened = asyncio.create_task(door.open(runner.server))
+        where, number, *_ = listening.getsockname()
+        log.info("probe of %s listens on %s:%s", node, f"[{where}]" if ":" in where else where, number)
+        door.tell()
+        log.info(TRACE_MODES[args.trace])
+        log.info(CAPTURE_MODES[args.capture])
+        await asyncio.wait({opened, asyncio.ensure_future(ended.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        if opened.done():
+            opened.result()
+        opened.cancel()
     finally:
+        door.close()
         await runner.cleanup()
 
 
-async def _listen(
-    loop: asyncio.AbstractEventLoop,
-    protocol: Callable[[], asyncio.BaseProtocol],
-    host: str,
-    port: int,
-    context: ssl.SSLContext,
-    handshake_s: float,
-) -> asyncio.Server:
+async def _certified(certs: Path, node: str, wait: bool, ended: asyncio.Event) -> bool:
+    """Whether there are certificates before it is ended. wait: for those that somebody fetches. Raises CannotStart."""
+    from node_probe.door import tls
+
+    told = False
+    while not ended.is_set():
+        try:
+            tls(certs, node)
+            return True
+        except CannotStart as error:
+            if not wait:
+                raise
+            if not told:
+                log.warning("%s Waiting for them (--wait-for-certs).", error.sentence)
+            told = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), WAIT_S)
+    return False
+
+
+def _listening(host: str, port: int) -> socket.socket:
     try:
-        sock = _bound(host, port)
-        return await loop.create_server(protocol, sock=sock, ssl=context, ssl_handshake_timeout=handshake_s)
+        return _bound(host, port)
     except OSError as error:
         why = {
             errno.EADDRINUSE: "another process listens there; stop it or give another port with --listen",

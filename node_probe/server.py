@@ -8,21 +8,18 @@ import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from certificates.files import generation
 from certificates.names import BOT
 from facts import NodeAsk, encode
 from facts.capture import CAPTURE_SECONDS, CaptureAsk, CaptureEnd, CaptureProgress
 from facts.scene import SCENE_SECONDS, SceneAsk, SceneEnd
 from node_probe.answer import LONGEST_S, Prober
 from node_probe.capture import CannotCapture
-from node_probe.certs import FILES
-from node_probe.errors import CannotStart
+from node_probe.door import Door
 from node_probe.scene import scene
 
 LARGEST_ASK = 256 * 1024
@@ -31,7 +28,6 @@ CAPTURES_AT_ONCE = 2
 CAPTURE_GRACE_S = 20.0  # for the last packets to be taken
 SCENE_GRACE_S = 20.0  # for the last lines to be taken
 WAITING = 64
-HANDSHAKE_S = 5  # for a stranger who connects and says nothing
 
 
 log = logging.getLogger(__name__)
@@ -39,36 +35,9 @@ log = logging.getLogger(__name__)
 _encoder = msgspec.json.Encoder()
 
 
-def tls(directory: Path, node: str) -> ssl.SSLContext:
-    """Mutual TLS out of ca.crt, probe.crt and probe.key: of DIRECTORY/NODE, where `calico-why certs` puts those of many
-    nodes, else of the directory. Raises CannotStart."""
-    if (directory / node / FILES[1]).exists():
-        directory /= node
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = ssl.CERT_REQUIRED
-    files = [generation(directory) / name for name in FILES]
-    advice = (
-        f"make them with `calico-why certs --nodes {node} --directory {directory}`, "
-        "or name another directory with --certs"
-    )
-    missing = [file.name for file in files if not file.exists()]
-    if missing:
-        raise CannotStart(f"{directory} holds no {', '.join(missing)}, so nobody could be let in: {advice}.")
-    try:
-        context.load_verify_locations(files[0])
-        context.load_cert_chain(files[1], files[2])
-    except PermissionError as error:
-        raise CannotStart(f"{error.filename or directory} may not be read by this user: {error.strerror}.") from error
-    except (ssl.SSLError, OSError) as error:
-        why = getattr(error, "reason", "") or error.strerror or str(error)
-        raise CannotStart(f"the certificates in {directory} cannot be used ({why}): {advice}.") from error
-    return context
-
-
-def application(prober: Prober, *, capture: str = "all") -> web.Application:
+def application(prober: Prober, *, capture: str = "all", door: Door | None = None) -> web.Application:
     """POST /v1/facts, /v1/capture and /v1/scene, and GET /healthz, for holders of the bot's certificate. Closes the
-    prober at the end. capture: what may be captured, "all", "headers" or "off".
+    prober at the end. capture: what may be captured, "all", "headers" or "off". door: what lets clients in.
     """
     app = web.Application(middlewares=[_bot_only], client_max_size=LARGEST_ASK)
     app.router.add_post("/v1/facts", Facts(prober).post)
@@ -79,7 +48,14 @@ def application(prober: Prober, *, capture: str = "all") -> web.Application:
     async def close(_: web.Application) -> None:
         await prober.close()
 
+    async def last(request: web.Request, response: web.StreamResponse) -> None:
+        """Who was let in by certificates of before is answered once more; then they have to show theirs again."""
+        if door and request.get_extra_info("sslcontext") is not door.context:
+            response.headers["Connection"] = "close"
+            response.force_close()
+
     app.on_cleanup.append(close)
+    app.on_response_prepare.append(last)
     return app
 
 
@@ -244,11 +220,15 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @web.middleware
 async def _bot_only(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """TLS has checked who signed the certificate; this checks whom it names."""
-    names = _common_names(request.get_extra_info("peercert"))
+    """TLS has checked who signed the certificate; this checks whom it names, and that no connection outlives it."""
+    certificate = request.get_extra_info("peercert")
+    names = _common_names(certificate)
     if names != [BOT]:
         who = ", ".join(names) or "nobody"
         return web.Response(status=403, text=f"Only {BOT!r} may ask; this certificate names {who!r}.\n")
+    if ssl.cert_time_to_seconds(certificate["notAfter"]) < time.time():
+        text = f"The certificate of {BOT!r} has expired ({certificate['notAfter']}).\n"
+        return web.Response(status=403, text=text, headers={"Connection": "close"})
     return await handler(request)
 
 

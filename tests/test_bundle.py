@@ -30,7 +30,7 @@ from bot.sources.probes import CannotCapture, Probes
 from facts.scene import SceneAsk, SceneEnd, ScenePart
 from lab.client import Lab
 from lab.slack import LocalSlack
-from node_probe import certs, server
+from node_probe import certs, door, server
 from node_probe import scene as probes_scene
 from node_probe.answer import Prober
 from tests.fix_cluster import fix_cluster
@@ -211,7 +211,7 @@ async def test_a_probe_sends_one_at_a_time_to_the_bot_and_is_free_when_it_hangs_
     monkeypatch.setattr(probes_scene, "TOOLS", {"slow.txt": ("sleep", "60")})
     runner = web.AppRunner(server.application(Prober("node-a", {})), handler_cancellation=True)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server.tls(tmp_path, "node-a")).start()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=door.tls(tmp_path, "node-a")).start()
     settings = Settings(certs=tmp_path, probe_port=runner.addresses[0][1])
     try:
         async with Probes(settings) as probes:
@@ -222,7 +222,7 @@ async def test_a_probe_sends_one_at_a_time_to_the_bot_and_is_free_when_it_hangs_
                 await anext(probes.scene("node-a", "127.0.0.1"))
             with pytest.raises(CannotCapture, match="the certificate there does not name node-b"):
                 await anext(probes.scene("node-b", "127.0.0.1"))
-            misnamed = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server.tls(tmp_path, "node-b"))
+            misnamed = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=door.tls(tmp_path, "node-b"))
             await misnamed.start()
             async with Probes(Settings(certs=tmp_path, probe_port=runner.addresses[1][1])) as others:
                 with pytest.raises(CannotCapture, match="it cannot tell of node-b"):
@@ -247,7 +247,7 @@ async def test_of_the_only_node_something_is_told_before_it_is_done(
     monkeypatch.setattr(probes_scene, "TOOLS", {"large.txt": ("head", "-c", str(3 << 20), "/dev/zero")})
     runner = web.AppRunner(server.application(Prober("node-a", {})), handler_cancellation=True)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server.tls(tmp_path, "node-a")).start()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=door.tls(tmp_path, "node-a")).start()
     told = list[str]()
 
     async def progress(text: str) -> None:

@@ -25,7 +25,7 @@ from facts.capture import (
     CaptureProgress,
     CaptureStage,
 )
-from node_probe import certs, command, server
+from node_probe import certs, command, door, server
 from node_probe.answer import Prober
 from tests.namespaces import in_namespaces
 from tests.test_capture_probe import ask
@@ -46,7 +46,7 @@ async def served(directory: Path, application: web.Application, certified: str =
     """What reaches it. certified: the node in its certificate."""
     runner = web.AppRunner(application, shutdown_timeout=1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server.tls(directory, certified))
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=door.tls(directory, certified))
     await site.start()
     try:
         async with Probes(Settings(certs=directory, probe_port=runner.addresses[0][1])) as probes:

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat
 from certificates import making
 from facts import Blind, Fact, NodeAsk, RouteLookup, Sysctl, Trace, Watch, decode
 from facts.capture import CaptureAsk
-from node_probe import certs, server
+from node_probe import certs, door, server
 from node_probe.answer import Prober
 from node_probe.collectors import Collector
 from node_probe.view import View
@@ -57,7 +57,7 @@ async def probe(directory: Path, collectors: dict[str, Collector]) -> AsyncItera
     """Its address."""
     runner = web.AppRunner(server.application(Prober("node-a", collectors)), shutdown_timeout=1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server.tls(directory, "node-a"))
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=door.tls(directory, "node-a"))
     await site.start()
     try:
         yield f"https://127.0.0.1:{runner.addresses[0][1]}"
@@ -218,7 +218,7 @@ def test_it_serves_until_it_is_told_to_stop(directory: Path, end: signal.Signals
     assert process.stderr is not None
     try:
         said = process.stderr.readline()
-        assert said.startswith("probe of node-a listens on 127.0.0.1:")
+        assert "probe of node-a listens on 127.0.0.1:" in said
         port = int(said.rsplit(":", 1)[1])
         assert asyncio.run(call(f"https://127.0.0.1:{port}/healthz", client(directory))) == (200, b"ok\n")
         with socket.create_connection(("127.0.0.1", port)):  # one who says nothing does not keep it from ending
@@ -288,7 +288,7 @@ def test_without_another_word_it_is_reached_by_both_families(directory: Path) ->
     try:
         both = socket.has_dualstack_ipv6()
         where = "[::]" if both else "0.0.0.0"
-        assert process.stderr.readline() == f"probe of node-a listens on {where}:{port}\n"
+        assert process.stderr.readline().endswith(f"probe of node-a listens on {where}:{port}\n")
         for host in ("127.0.0.1", "[::1]") if both else ("127.0.0.1",):
             assert asyncio.run(call(f"https://{host}:{port}/healthz", client(directory))) == (200, b"ok\n")
     finally:
@@ -304,6 +304,7 @@ def test_its_log_says_what_following_packets_does_to_the_node(directory: Path, m
     assert process.stderr is not None
     try:
         process.stderr.readline()
+        assert "the certificate of this probe is valid until" in process.stderr.readline()
         assert said in process.stderr.readline()
     finally:
         process.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import secrets
 import ssl
 import time
@@ -403,6 +404,12 @@ def _reason(error: Exception, node: str, address: str, settings: Settings) -> st
         getattr(error, "os_error", None), ConnectionRefusedError
     ):
         return say("{probe}: connection refused, nothing listens there", probe=where)
+    if getattr(error, "errno", None) == errno.ECONNRESET:
+        return say(
+            "{probe} hung up before it answered: it has ended, or it does not let this bot in, whose certificate is of "
+            "another authority or has expired",
+            probe=where,
+        )
     if isinstance(error, aiohttp.ServerDisconnectedError | ConnectionResetError | aiohttp.ClientPayloadError):
         return say("{probe} broke off before its answer was complete", probe=where)
     return say("{probe}: {why}", probe=where, why=why)
