@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import ipaddress
 import itertools
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -35,7 +38,8 @@ log = logging.getLogger(__name__)
 SLACK_API = "https://slack.com/api/"
 RESPONSE_HOSTS = frozenset({"hooks.slack.com", "hooks.slack-gov.com"})
 UPLOAD_HOSTS = frozenset({"files.slack.com", "files.slack-gov.com"})
-NOT_A_MEMBER = frozenset({"not_in_channel", "channel_not_found", "is_archived"})
+ARCHIVED = frozenset({"is_archived", "is_inactive"})
+NOT_A_MEMBER = frozenset({"not_in_channel", "channel_not_found", *ARCHIVED})
 BAD_BLOCKS = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long"})
 MESSAGE_GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed"})
 PASSING = frozenset(
@@ -50,6 +54,8 @@ UPLOAD_S = 60  # of a file
 HINT_S = 3  # what is true for a second only is not worth more
 AGAIN_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # after the client's own retries
 PATIENCE_S = 3600.0
+MESSAGE_EVERY_S = 1.0  # in one channel, once Slack has refused one there, and until that is
+LIMITED_S = 60.0  # seconds ago
 UNREACHABLE, SOCKET = "unreachable", "socket"  # beside the errors and methods that are Slack's own
 
 T = TypeVar("T")
@@ -86,6 +92,15 @@ class Identity(NamedTuple):
     name: str
     answer: Mapping[str, Any]
     scopes: frozenset[str] | None = None
+
+
+class Channel(NamedTuple):
+    """As conversations.info says. shared: with another workspace, or about to be."""
+
+    name: str
+    member: bool
+    archived: bool
+    shared: bool
 
 
 def others() -> str:
@@ -144,7 +159,38 @@ class _Limited(AsyncRateLimitErrorRetryHandler):
 
     async def prepare_for_next_attempt_async(self, *, request: HttpRequest, **rest: Any) -> None:
         self._told(urlsplit(request.url).path.rpartition("/")[2])
+        if channel := _posting.get():
+            channel.limited()
         await super().prepare_for_next_attempt_async(request=request, **rest)
+
+
+class _Channel:
+    """What is posted in one channel, in turn. Slack takes a message a second there, some more after a pause; what is
+    beyond that it refuses, and of who goes on all the same it shows no more."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._next = self._slow_until = 0.0
+
+    def limited(self) -> None:
+        """Slack refused a message."""
+        self._slow_until = asyncio.get_running_loop().time() + LIMITED_S
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncGenerator[None]:
+        now = asyncio.get_running_loop().time
+        async with self._lock:
+            if (left := self._next - now()) > 0:
+                await asyncio.sleep(left)
+            token = _posting.set(self)
+            try:
+                yield
+            finally:
+                _posting.reset(token)
+                self._next = now() + MESSAGE_EVERY_S if now() < self._slow_until else 0.0
+
+
+_posting: ContextVar[_Channel | None] = ContextVar("_posting", default=None)
 
 
 class Slack:
@@ -155,6 +201,16 @@ class Slack:
         self.client = client
         self._once = AsyncWebClient(client.token, base_url=client.base_url, timeout=HINT_S, retry_handlers=[])
         self._called = called
+        self._channels: defaultdict[str, _Channel] = defaultdict(_Channel)
+
+    @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncGenerator[None]:
+        """Keeps its connections: else each call makes one of its own, and agrees on TLS anew."""
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as self.client.session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=HINT_S)) as self._once.session,
+        ):
+            yield
 
     async def who(self) -> Identity:
         """Raises UserError with what to do when Slack does not know the token or is not there."""
@@ -167,21 +223,28 @@ class Slack:
         """Asks where Socket Mode connects to, and connects nowhere. Raises UserError when Slack does not say."""
         await self.call(self.client.apps_connections_open, app_token=app_token)
 
-    async def is_member(self, channel: str) -> bool:
-        """Whether the bot is in this channel. Raises NotInChannel also for one that it cannot see, SlackFailed."""
-        answer = await self.call(self.client.conversations_info, channel=channel)
-        return bool(answer["channel"].get("is_member"))
+    async def channel(self, channel: str) -> Channel:
+        """Raises NotInChannel for one that the bot cannot see, SlackFailed also where the app may look at none."""
+        found: Mapping[str, Any] = (await self.call(self.client.conversations_info, channel=channel))["channel"]
+        return Channel(
+            name=str(found.get("name") or ""),
+            # a conversation of two has no members of which one could be missing
+            member=bool(found.get("is_member") or found.get("is_im")),
+            archived=bool(found.get("is_archived")),
+            shared=bool(found.get("is_ext_shared") or found.get("is_pending_ext_shared")),
+        )
 
     async def post(self, channel: str, message: Message, thread: str = "") -> str:
-        """ts of the new message. Raises NotInChannel, SlackFailed."""
-        answer = await self._show(
-            self.client.chat_postMessage,
-            message,
-            channel=channel,
-            thread_ts=thread or None,
-            unfurl_links=False,
-            unfurl_media=False,
-        )
+        """ts of the new message, after all that was posted there before. Raises NotInChannel, SlackFailed."""
+        async with self._channels[channel].turn():
+            answer = await self._show(
+                self.client.chat_postMessage,
+                message,
+                channel=channel,
+                thread_ts=thread or None,
+                unfurl_links=False,
+                unfurl_media=False,
+            )
         return str(answer["ts"])
 
     async def update(self, channel: str, ts: str, message: Message) -> None:
@@ -326,7 +389,7 @@ class Slack:
             log.warning("a response_url leads to %s; not used", parts.hostname)
             return False
         try:
-            answer = await AsyncWebhookClient(url, timeout=TIMEOUT_S).send(
+            answer = await AsyncWebhookClient(url, timeout=TIMEOUT_S, session=self.client.session).send(
                 text=text, response_type="ephemeral", replace_original=False
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -364,7 +427,7 @@ def _failure(error: SlackApiError) -> UserError:
         return refused
     if code in NOT_A_MEMBER:
         unheard = NotInChannel("I am not in this channel.", status=COULD_NOT_JUDGE)
-        unheard.archived = code == "is_archived"
+        unheard.archived = code in ARCHIVED
         return unheard
     if code in BAD_TOKEN:
         return UserError(

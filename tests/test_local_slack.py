@@ -447,9 +447,31 @@ async def test_who_asks(slack: LocalSlack, client: AsyncWebClient) -> None:
 async def test_scopes_are_the_manifests(client: AsyncWebClient) -> None:
     told = await refused(client.team_info())
     assert (told["error"], told["needed"]) == ("missing_scope", "team:read")
-    assert told["provided"] == "app_mentions:read,chat:write,commands,files:write,usergroups:read,users:read"
-    for call in (client.conversations_info(channel="C0INCIDENT"), client.files_info(file="F0")):
+    granted = "app_mentions:read,channels:read,chat:write,commands,files:write,groups:read,usergroups:read,users:read"
+    assert told["provided"] == granted
+    for call in (client.conversations_history(channel="C0INCIDENT"), client.files_info(file="F0")):
         assert (await refused(call))["error"] == "missing_scope"
+
+
+async def test_a_channel_is_shown_by_the_scope_of_its_kind(slack: LocalSlack, client: AsyncWebClient) -> None:
+    manifest, leads = slack.workspace.manifest, slack.workspace.channels["leads"]
+
+    async def asked(channel: str, *scopes: str) -> Any:
+        others = manifest.scopes - {"channels:read", "groups:read"}
+        slack.workspace.manifest = msgspec.structs.replace(manifest, scopes=others | set(scopes))
+        try:
+            return (await client.conversations_info(channel=channel))["channel"]["is_member"]
+        except SlackApiError as error:
+            return error.response["error"], error.response.get("needed", "")
+
+    assert await asked("C0INCIDENT", "channels:read") is True
+    assert await asked("C0GENERAL", "channels:read") is False
+    assert await asked("C0INCIDENT", "groups:read") == ("missing_scope", "channels:read")
+    assert (await asked("C0INCIDENT"))[0] == "missing_scope"
+    assert await asked("C0LEADS", "channels:read", "groups:read") == ("channel_not_found", "")
+    leads.has_bot = True
+    assert await asked("C0LEADS", "channels:read") == ("missing_scope", "groups:read")
+    assert await asked("C0LEADS", "groups:read") is True
 
 
 async def test_what_other_scopes_would_show(slack: LocalSlack, client: AsyncWebClient) -> None:
@@ -661,6 +683,43 @@ async def test_an_answer_lost_after_the_deed(slack: LocalSlack) -> None:
     with pytest.raises(TimeoutError):
         await impatient.chat_postMessage(channel="C0INCIDENT", text="said all the same")
     assert texts(slack) == ["said all the same"]
+
+
+async def test_an_answer_whose_connection_breaks_after_the_deed(slack: LocalSlack) -> None:
+    slack.faults.fail("chat.postMessage", "lost")
+    once = AsyncWebClient(token=slack.bot_token, base_url=slack.base_url, retry_handlers=[])
+    with pytest.raises(aiohttp.ClientError):
+        await once.chat_postMessage(channel="C0INCIDENT", text="said all the same")
+    assert texts(slack) == ["said all the same"]
+
+
+async def test_any_refusal_and_an_archived_channel(slack: LocalSlack, client: AsyncWebClient) -> None:
+    ts = str((await client.chat_postMessage(channel="C0INCIDENT", text="x"))["ts"])
+    slack.faults.refuse("chat.update", "msg_too_long")
+    assert (await refused(client.chat_update(channel="C0INCIDENT", ts=ts, text="y")))["error"] == "msg_too_long"
+    slack.workspace.channel(INCIDENT).archived = True
+    assert (await refused(client.chat_update(channel="C0INCIDENT", ts=ts, text="y")))["error"] == "is_inactive"
+    assert (await refused(client.chat_postMessage(channel="C0INCIDENT", text="y")))["error"] == "is_archived"
+    assert texts(slack) == ["x"]
+
+
+async def test_a_slack_that_says_nothing_and_one_that_is_gone(app: SlackApp) -> None:
+    slack = app.slack
+    once = AsyncWebClient(token=slack.bot_token, base_url=slack.base_url, timeout=1, retry_handlers=[])
+    slack.faults.hush()
+    silent = asyncio.ensure_future(slack.slash("ana", INCIDENT, "/calico help"))
+    with pytest.raises(TimeoutError):
+        await once.chat_postMessage(channel="C0INCIDENT", text="never said")
+    slack.clock.advance(4)
+    assert (await silent).result == "operation_timeout"
+    slack.faults.clear()
+    assert texts(slack) == []
+    await slack.go_away()
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await once.auth_test()
+    assert slack.connections == 0
+    await slack.come_back()
+    await once.auth_test()
 
 
 async def test_an_app_with_retries_gets_through(app: SlackApp) -> None:

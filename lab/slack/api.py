@@ -47,13 +47,21 @@ class Api:
             call.arguments = {key: value for key, value in arguments.items() if key not in SECRETS}
             fault = self._faults.take(name, str(arguments.get("channel", "")))
             await asyncio.sleep(self._faults.latency)
-            if fault is not None and fault.failure != "timeout":
+            if not self._faults.audible.is_set():
+                await self._faults.audible.wait()
+                if request.transport is None or request.transport.is_closing():
+                    call.status = 0
+                    return web.Response()
+            if fault is not None and fault.failure == "error":
+                raise SlackError(fault.error)
+            if fault is not None and fault.failure not in ("lost", "timeout"):
                 return self._fail(request, call, fault)
             token = _token(request, arguments)
             answer = self._run(name, token, arguments)
             if fault is not None:
                 call.status = 0
-                await self._space.closing.wait()
+                if fault.failure == "timeout":
+                    await self._space.closing.wait()
                 return self._cut(request)
             return web.json_response({"ok": True, **answer}, headers={"x-oauth-scopes": self._scopes(token)})
         except SlackError as error:

@@ -52,6 +52,7 @@ class Channel(msgspec.Struct, forbid_unknown_fields=True):
     topic: str = ""
     private: bool = False
     has_bot: bool = False
+    archived: bool = False
 
 
 class Config(msgspec.Struct, forbid_unknown_fields=True):

@@ -68,8 +68,17 @@ class Deliverer:
         self._tickets.add(ticket)
         return ticket
 
+    async def warn(self) -> None:
+        """Tells every connection that it will be closed, as Slack does some ten seconds before it is."""
+        for socket in list(self._sockets):
+            with contextlib.suppress(ConnectionError):
+                await socket.send_json({"type": "disconnect", "reason": "warning", "debug_info": {"host": "local"}})
+
     async def disconnect(self, reason: str = "refresh_requested") -> None:
-        """Asks every connection to come back on a new one, then closes it."""
+        """Asks every connection to come back on a new one, then closes it.
+
+        reason: refresh_requested | link_disabled
+        """
         for socket in list(self._sockets):
             self._forget(socket)
             with contextlib.suppress(ConnectionError):
@@ -81,7 +90,7 @@ class Deliverer:
         if ticket not in self._tickets or len(self._sockets) >= CONNECTIONS:
             return web.Response(status=403, text="this ticket was used, never given out, or is one too many")
         self._tickets.discard(ticket)
-        socket = web.WebSocketResponse(heartbeat=PING_SECONDS)
+        socket = web.WebSocketResponse(heartbeat=PING_SECONDS, autoping=False)
         await socket.prepare(request)
         hello = {
             "type": "hello",
@@ -94,7 +103,11 @@ class Deliverer:
         self._space.changed()
         try:
             async for message in socket:
-                if message.type is aiohttp.WSMsgType.TEXT:
+                if not self._faults.audible.is_set():
+                    continue
+                if message.type is aiohttp.WSMsgType.PING:
+                    await socket.pong(message.data)
+                elif message.type is aiohttp.WSMsgType.TEXT:
                     self._acknowledge(message.data)
         finally:
             self._forget(socket)
@@ -128,11 +141,11 @@ class Deliverer:
         what: one line for people. form: the fields of the HTTP body, where that is not `payload=<JSON>`.
         """
         delivery, may_retry = await self._once(kind, payload, what, form, retry=0, reason="")
-        if kind == "events_api":
-            if delivery.result != "ok" and may_retry:
-                self._keep(self._again(payload, what))
-            elif self._faults.take_deliver_twice():
-                await self._once(kind, payload, what, form, retry=1, reason="timeout")
+        if kind == "events_api" and delivery.result != "ok" and may_retry:
+            self._keep(self._again(payload, what))
+        elif delivery.result == "ok" and self._faults.take_deliver_twice():
+            retry = 1 if kind == "events_api" else 0  # of the others Slack itself repeats none
+            await self._once(kind, payload, what, form, retry=retry, reason="timeout" if retry else "")
         return delivery
 
     def refuse(self, kind: Kind, what: str) -> Delivery:
@@ -209,7 +222,8 @@ class Deliverer:
             raise _NotTaken
         ack = self._acks[delivery.envelope_id] = asyncio.get_running_loop().create_future()
         try:
-            await random.choice(self._sockets).send_json(envelope)
+            if self._faults.audible.is_set():
+                await random.choice(self._sockets).send_json(envelope)
         except ConnectionError:
             raise _NotTaken from None
         return await ack, True

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from lab.slack.workspace import Clock
 
-ApiFailure = Literal["429", "500", "reset", "timeout"]
-FAILURES: tuple[ApiFailure, ...] = get_args(ApiFailure)
+ApiFailure = Literal["429", "500", "reset", "lost", "timeout", "error"]
+FAILURES: tuple[ApiFailure, ...] = tuple(one for one in get_args(ApiFailure) if one != "error")
 ANY_METHOD = "*"
 RATE_PER_SECOND = 1.0
 RATE_BURST = 5.0
@@ -17,10 +18,12 @@ RATE_BURST = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ApiFault:
-    """How one call fails. `timeout` applies the call and then never answers; `retry_after` is seconds, for 429 only."""
+    """How one call fails. `lost` and `timeout` apply the call; then the connection breaks, or never an answer comes.
+    `retry_after` is seconds, for 429 only; `error` Slack's word, for "error" only."""
 
     failure: ApiFailure
     retry_after: int = 1
+    error: str = ""
 
 
 class RateBucket:
@@ -48,8 +51,21 @@ class Faults:
     drop_acks: int = 0  # so many acknowledgements to come are lost on the way
     deliver_twice: int = 0  # so many events to come arrive a second time, as a retry
     rate_limit: bool = False
+    audible: asyncio.Event = field(default_factory=asyncio.Event)
     _planned: defaultdict[str, deque[ApiFault]] = field(default_factory=lambda: defaultdict(deque))
     _bucket: RateBucket | None = None
+
+    def __post_init__(self) -> None:
+        self.audible.set()
+
+    def hush(self) -> None:
+        """From now on all connections stay open and nothing comes over any, as where packets are dropped; what is asked
+        is answered to who waits still when `audible` is set again."""
+        self.audible.clear()
+
+    def refuse(self, method: str, error: str, times: int = 1) -> None:
+        """The next `times` calls of `method` are refused with Slack's word for why."""
+        self._planned[method].extend([ApiFault("error", error=error)] * times)
 
     def fail(self, method: str, failure: str, times: int = 1, retry_after: int = 1) -> None:
         """The next `times` calls of `method` ("*": of any) fail. Raises ValueError for a failure unknown here."""
@@ -79,6 +95,7 @@ class Faults:
 
     def clear(self) -> None:
         self.latency, self.drop_acks, self.deliver_twice, self.rate_limit = 0.0, 0, 0, False
+        self.audible.set()
         self._planned.clear()
 
     def shape(self) -> dict[str, Any]:

@@ -46,8 +46,8 @@ class Methods:
             "chat.postMessage": Method(self._post, "chat:write"),
             "chat.update": Method(self._update, "chat:write"),
             "conversations.history": Method(self._history, "channels:history"),
-            "conversations.info": Method(self._conversation, "channels:read"),
-            "conversations.members": Method(self._members, "channels:read"),
+            "conversations.info": Method(self._conversation),  # which scope it needs the channel tells
+            "conversations.members": Method(self._members),
             "conversations.replies": Method(self._replies, "channels:history"),
             "files.completeUploadExternal": Method(self._complete_upload, "files:write"),
             "files.getUploadURLExternal": Method(self._upload_url, "files:write"),
@@ -109,6 +109,10 @@ class Methods:
 
     def _update(self, arguments: Json) -> Json:
         channel, message = self._own_message(arguments, "cant_update_message")
+        if channel.archived:
+            raise SlackError("is_inactive")
+        if not channel.has_bot:
+            raise SlackError("not_in_channel")
         # without `blocks` a message keeps those it had; an empty list takes them away
         blocks = message.blocks if arguments.get("blocks") is None else arguments["blocks"]
         _refuse(validate_message({"text": arguments.get("text"), "blocks": blocks}))
@@ -153,7 +157,7 @@ class Methods:
     # -- channels
 
     def _conversation(self, arguments: Json) -> Json:
-        channel = self._channel(arguments)
+        channel = self._readable(arguments)
         strangers = any(self._space.user(member).team_id for member in channel.members)
         return {
             "channel": {
@@ -164,14 +168,17 @@ class Methods:
                 "is_private": channel.private,
                 "is_member": channel.has_bot,
                 "is_archived": False,
+                "is_shared": strangers,
                 "is_ext_shared": strangers,
+                "is_org_shared": False,
+                "is_pending_ext_shared": False,
                 "topic": {"value": channel.topic},
                 "num_members": len(channel.members) + channel.has_bot,
             }
         }
 
     def _members(self, arguments: Json) -> Json:
-        channel = self._channel(arguments)
+        channel = self._readable(arguments)
         bot = [self._space.config.bot.user_id] if channel.has_bot else []
         return {"members": [*channel.members, *bot], "response_metadata": {"next_cursor": ""}}
 
@@ -332,8 +339,23 @@ class Methods:
                 return channel
         raise SlackError("channel_not_found")
 
+    def _readable(self, arguments: Json) -> Channel:
+        """A channel of a kind that the app's scopes let it look at."""
+        granted = self._space.manifest.scopes
+        provided = ",".join(sorted(granted))
+        if not granted & {"channels:read", "groups:read"}:
+            needed = "channels:read,groups:read,mpim:read,im:read"
+            raise SlackError("missing_scope", needed=needed, provided=provided)
+        channel = self._channel(arguments)
+        needed = "groups:read" if channel.private else "channels:read"
+        if needed not in granted:
+            raise SlackError("missing_scope", needed=needed, provided=provided)
+        return channel
+
     def _joined(self, arguments: Json) -> Channel:
         channel = self._channel(arguments)
+        if channel.archived:
+            raise SlackError("is_archived")
         if not channel.has_bot:
             raise SlackError("not_in_channel")
         return channel

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from typing import Self, TypeVar
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -189,6 +190,25 @@ class LocalSlack:
         """values: as Slack's own view.state.values, or {block_id: what was entered or the option's value}."""
         return await self._people.submit_view(user, view_id, values)
 
-    async def disconnect(self) -> None:
+    async def disconnect(self, reason: str = "refresh_requested") -> None:
         """Asks every Socket Mode connection to come back on a new one, as Slack does every few hours."""
-        await self._deliverer.disconnect()
+        await self._deliverer.disconnect(reason)
+
+    async def warn(self) -> None:
+        """Tells every Socket Mode connection that it will be closed soon."""
+        await self._deliverer.warn()
+
+    async def go_away(self) -> None:
+        """Ends all connections and takes none, until it comes back at the same address."""
+        assert self._runner is not None
+        for site in list(self._runner.sites):
+            await site.stop()
+        assert self._runner.server is not None
+        for connection in self._runner.server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+
+    async def come_back(self) -> None:
+        assert self._runner is not None
+        port = urlsplit(self.workspace.origin).port
+        await web.TCPSite(self._runner, HOST, port, reuse_address=True).start()
