@@ -37,7 +37,17 @@ from bot.metrics import Metrics
 from bot.reply import blocks
 from bot.reply.blocks import Deciding, escape
 from bot.served import Desk, Desks, Served
-from bot.slack import AGAIN_S, SLACK_API, Identity, Slack, SlackGone, escape_but_mentions, others, web_client
+from bot.slack import (
+    AGAIN_S,
+    SLACK_API,
+    Identity,
+    NotInChannel,
+    Slack,
+    SlackGone,
+    escape_but_mentions,
+    others,
+    web_client,
+)
 from bot.tracing import span
 from facts import say
 from facts.logs import about
@@ -86,6 +96,7 @@ class SlackSettings(msgspec.Struct, frozen=True, kw_only=True):
     mode: str = "socket"  # socket | http
     listen: tuple[str, int] = ("127.0.0.1", 3000)
     api_url: str = SLACK_API
+    shared: str = ""  # in channels shared with another workspace: refuse | answer; "" answers, and preflight objects
 
 
 class App:
@@ -122,11 +133,16 @@ class App:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises UserError when Slack cannot be served at all."""
+        async with self._slack.connected():
+            await self._run(stop)
+
+    async def _run(self, stop: asyncio.Event) -> None:
         me = await self._once_there(self._slack.who, stop)
         if me is None:
             return
         self._me: Identity = me
         members, outside = Cached(self._slack.members), Cached(self._outside)
+        self._channel_is_shared = Cached(self._is_shared)
         self._desks = Desks(
             [
                 Desk(
@@ -207,6 +223,8 @@ class App:
             authorize=authorize,
             ssl_check_enabled=False,  # it would answer 200 to anybody, before the signature is looked at
         )
+        if self._settings.shared == "refuse":
+            app.middleware(self._among_us)
         app.command(COMMAND)(self._on_command)
         app.event("app_mention", middleware=[self._accept_mention])(self._on_mention)
         app.action(blocks.APPROVE)(self._on_approve)
@@ -215,6 +233,36 @@ class App:
         app.action(re.compile(rf"{blocks.CHOOSE}:\d+"))(self._on_choose)
         app.error(self._on_error)
         return app
+
+    async def _among_us(self, ack: AsyncAck, body: Body, next: Callable[[], Awaitable[BoltResponse]]) -> BoltResponse:
+        """Nothing of a cluster is said where people of another workspace read it."""
+        event = body.get("event") or {}
+        channel = body.get("channel_id") or event.get("channel") or (body.get("channel") or {}).get("id") or ""
+        refusal = await self._shared(str(channel), known=bool(body.get("is_ext_shared_channel"))) if channel else ""
+        if not refusal:
+            return await next()
+        user = body.get("user_id") or event.get("user") or (body.get("user") or {}).get("id") or "?"
+        place = Place(channel=str(channel), user=str(user), response_url=str(body.get("response_url") or ""))
+        self._spawn(self._tell(self._language(refusal), place), "a refusal")
+        return await ack()
+
+    async def _is_shared(self, channel: str) -> bool:
+        return (await self._slack.channel(channel)).shared
+
+    async def _shared(self, channel: str, *, known: bool) -> str:
+        """Why nothing is answered in this channel, "" where it is our own."""
+        if channel.startswith("D"):  # of the bot and one person, who is of its workspace
+            return ""
+        try:
+            async with asyncio.timeout(JUDGED_IN_S):
+                if not known and not await self._channel_is_shared(channel):
+                    return ""
+        except NotInChannel:
+            return ""  # where nothing can be said in any case
+        except (UserError, TimeoutError) as error:
+            log.warning("whether %s is shared with another workspace: %s", channel, error or "Slack takes too long")
+            return say("I cannot see whether this channel is shared with another workspace, so I answer nothing here.")
+        return say("This channel is shared with another workspace, so I answer nothing here.")
 
     async def _on_command(self, ack: AsyncAck, body: Body) -> None:
         if body.get("team_id") != self._me.team:
@@ -256,7 +304,8 @@ class App:
         if accepted is None:
             await ack(text=self._language(say(NOT_KEPT)))
             return
-        await ack()
+        waits = self._waits() if accepted else ""
+        await (ack(text=waits) if waits else ack())
         if accepted:
             self._spawn(self._answer(job), f"question {job.id}")
 
@@ -308,7 +357,7 @@ class App:
             accepted = await self._accept(job)
             if accepted is None:
                 return self._tell(self._language(say(NOT_KEPT)), place)
-            return self._answer(job) if accepted else None
+            return self._answer_in_turn(job) if accepted else None
         if click := self._decision(said, place, identity):
             accepted = await self._accept(click)
             if accepted is None:
@@ -400,7 +449,7 @@ class App:
             cluster=desk.name,
         )
         if await self._accept(job):
-            self._spawn(self._answer(job), f"question {job.id}")
+            self._spawn(self._answer_in_turn(job), f"question {job.id}")
 
     async def _on_error(self, error: Exception) -> None:
         log.error("a delivery from Slack could not be handled", exc_info=error)
@@ -414,6 +463,21 @@ class App:
         except OSError as error:
             log.error("%s cannot be kept: %s", job.id, error)
             return None
+
+    def _waits(self) -> str:
+        """What is said of a question that is not looked into at once; "" where it is."""
+        if not (before := self._line.before):
+            return ""
+        return self._language(
+            say("I have your question. It is answered in its turn: {count} are before it.", count=before)
+        )
+
+    async def _answer_in_turn(self, job: Job) -> None:
+        """For what is acknowledged without words."""
+        if waits := self._waits():
+            place = Place(channel=job.channel, user=job.user, thread=job.thread, response_url=job.response_url)
+            self._spawn(self._tell(waits, place), "how many are before a question")
+        await self._answer(job)
 
     async def _answer(self, job: Job) -> None:
         with about(question=job.id), span("question", id=job.id, cluster=job.cluster):
