@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from bot.errors import UserError
 from bot.told import WORDS
 from facts import Diagnosis
+from facts.redaction import redact
 from fixes.request import FixRequest, Phase, moment
 from fixes.store import FixStore, Seen
 
@@ -72,7 +73,7 @@ class Bounded:
 
     def __call__(self, value: str) -> str:
         if value not in self._known:
-            if len(self._known) >= self._most or not _PLAIN.fullmatch(value):
+            if len(self._known) >= self._most or not _PLAIN.fullmatch(value) or redact(value) != value:
                 return OTHER
             self._known.add(value)
         return value

@@ -1,4 +1,4 @@
-"""What each part of an answer took, for who collects traces; without it a slow answer would not say what was slow in it.
+"""What each part of an answer took, for who collects traces; without it a slow answer would not say what is slow in it.
 Needs the extra `calico-why[otel]`; without OTEL_EXPORTER_OTLP_ENDPOINT nothing of it is loaded."""
 
 from __future__ import annotations
