@@ -114,6 +114,29 @@ async def test_a_new_writer_finds_the_end_of_a_long_trail(cluster: FixCluster) -
         assert verify(await first.read()) == []
 
 
+async def test_a_number_far_away_does_not_end_the_trail(cluster: FixCluster) -> None:
+    """Nobody can delete a record: by one with the last number, who may write records could end all fixes."""
+    async with cluster.store() as store:
+        assert await Audit(store, "bot").append(Record(event=REFUSED))
+        spec: dict[str, Any] = {
+            "number": 9_999_999_999,
+            "previous": START,
+            "at": "now",
+            "event": REFUSED,
+            "writer": "x",
+        }
+        body = {
+            "apiVersion": "calico-why.io/v1alpha1",
+            "kind": "AuditRecord",
+            "metadata": {"name": name_of(spec["number"]), "namespace": NAMESPACE},
+            "spec": spec | {"hash": hash_of(spec)},
+        }
+        cluster.objects.create(body)
+        after = [await Audit(store, writer).append(Record(event=REFUSED)) for writer in ("bot", "fixer of node-a")]
+        assert [line.name for line in after if line] == [name_of(2), name_of(3)]
+        assert any("a-9999999999" in one for one in verify(await Audit(store, "reader").read()))
+
+
 async def test_nobody_changes_a_record_through_the_api_server(cluster: FixCluster) -> None:
     async with cluster.store() as store:
         line = await Audit(store, "bot").append(Record(event=REFUSED, by=ANA, text="no"))
