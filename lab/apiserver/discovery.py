@@ -90,16 +90,16 @@ def resources(registry: Registry, name: str, version: str) -> Object | None:
         if resource not in REVIEWS:
             entry["storageVersionHash"] = _storage_version_hash(resource)
         entries.append(entry)
-        if resource.has_status:
-            entries.append(
-                {
-                    "name": f"{resource.plural}/status",
-                    "singularName": "",
-                    "namespaced": resource.namespaced,
-                    "kind": resource.kind,
-                    "verbs": list(STATUS_VERBS),
-                }
-            )
+        entries += [
+            {
+                "name": f"{resource.plural}/{subresource}",
+                "singularName": "",
+                "namespaced": resource.namespaced,
+                "kind": resource.kind,
+                "verbs": list(STATUS_VERBS),
+            }
+            for subresource in resource.subresources
+        ]
     told: Object = {"kind": "APIResourceList", "groupVersion": found[0].api_version, "resources": entries}
     if name:
         told["apiVersion"] = "v1"
@@ -141,6 +141,8 @@ def _aggregated(resource: Resource) -> Object:
         told["shortNames"] = list(resource.short_names)
     if resource.categories:
         told["categories"] = list(resource.categories)
-    if resource.has_status:
-        told["subresources"] = [{"subresource": "status", "responseKind": kind, "verbs": list(STATUS_VERBS)}]
+    if resource.subresources:
+        told["subresources"] = [
+            {"subresource": one, "responseKind": kind, "verbs": list(STATUS_VERBS)} for one in resource.subresources
+        ]
     return told

@@ -136,7 +136,7 @@ def _decode(tree: Object) -> Paths:
 
 def _own_part(resource: Resource, subresource: str, paths: Paths) -> Paths:
     """What a write to this endpoint can own: the status belongs to its subresource, where there is one."""
-    if subresource == "status":
+    if subresource:
         return {path for path in paths if path[0] in ("f:status", "f:metadata")}
     return {path for path in paths if path[0] != "f:status"} if resource.has_status else paths
 

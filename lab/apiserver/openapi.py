@@ -257,8 +257,8 @@ def _paths(resource: Resource) -> Object:
             },
         },
     }
-    if resource.has_status:
-        found[f"{many}/{{name}}/status"] = one("Status", "status of ")
+    for subresource in resource.subresources:
+        found[f"{many}/{{name}}/{subresource}"] = one(subresource.capitalize(), f"{subresource} of ")
     if resource.namespaced:
         everywhere = {key: value for key, value in listing.items() if key != "parameters"}
         identifier = f"list{told.replace('Namespaced', '')}ForAllNamespaces"

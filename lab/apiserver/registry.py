@@ -51,6 +51,13 @@ class Resource:
         return self.list_kind or f"{self.kind}List"
 
     @property
+    def subresources(self) -> tuple[str, ...]:
+        """Endpoints beside the object's own."""
+        if self.plural == "certificatesigningrequests":
+            return ("approval", "status")
+        return ("status",) if self.has_status else ()
+
+    @property
     def custom(self) -> bool:
         return self.definition is not None
 
@@ -119,6 +126,15 @@ BUILTIN: tuple[Resource, ...] = (
         False,
         categories=("api-extensions",),
         generation=True,
+    ),
+    _builtin(
+        "certificates.k8s.io",
+        "v1",
+        "certificatesigningrequests",
+        "CertificateSigningRequest",
+        False,
+        ("csr",),
+        status=True,
     ),
     _builtin("coordination.k8s.io", "v1", "leases", "Lease", True),
     _builtin("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", True, generation=True),

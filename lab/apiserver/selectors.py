@@ -39,6 +39,7 @@ _FIELDS: dict[tuple[str, str], dict[str, str]] = {
     },
     ("", "nodes"): {"spec.unschedulable": "false"},
     ("", "namespaces"): {"status.phase": ""},
+    ("certificates.k8s.io", "certificatesigningrequests"): {"spec.signerName": ""},
     ("", "secrets"): {"type": ""},
     ("", "services"): {"spec.clusterIP": "", "spec.type": ""},
 }

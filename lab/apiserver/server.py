@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from lab.apiserver import access, discovery, openapi, requests, reviews, table
+from lab.apiserver import access, certificates, discovery, openapi, requests, reviews, table
 from lab.apiserver.access import Call, User
 from lab.apiserver.errors import ApiError, Object, bad_request, expired, method_not_allowed, too_new
 from lab.apiserver.registry import REVIEWS, Resource
@@ -36,7 +36,8 @@ _REMEMBERED_CALLS = 100_000
 
 class ApiServer:
     """A store over HTTP. `tokens` maps bearer tokens to users; whoever has none is anonymous. `calls` are the
-    requests for resources, oldest first (of the last 100,000), refused ones included."""
+    requests for resources, oldest first (of the last 100,000), refused ones included, and what a signer has to be
+    allowed beside them."""
 
     def __init__(
         self, store: Store, tokens: Mapping[str, User], log: Callable[[str], str | None] = lambda pod: None
@@ -127,7 +128,7 @@ class ApiServer:
         if resource is not None and (target.plural, target.subresource, verb) == ("pods", "log", "get"):
             self.store.peek(resource, target.name, target.namespace)
             return self._written(request, target)
-        if resource is None or (target.subresource and not (target.subresource == "status" and resource.has_status)):
+        if resource is None or (target.subresource and target.subresource not in resource.subresources):
             return _page_not_found()
         if resource.namespaced is False and target.namespace and target.plural != "namespaces":
             return _page_not_found()
@@ -353,6 +354,11 @@ class ApiServer:
         body = await request.read()
         if verb != "create" and not target.name:
             raise method_not_allowed()
+        if resource.key == certificates.KEY and target.name:
+            asked = certificates.needed(target.subresource, self.store.peek(resource, target.name), user)
+            if asked is not None:
+                self.calls.append(asked)
+                certificates.permit(asked, user)
         write = {"create": self._writer.create, "update": self._writer.update, "patch": self._writer.patch}[verb]
         kind = request.content_type if "Content-Type" in request.headers else ""
         written = write(resource, target, body, kind, options)

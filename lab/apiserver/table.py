@@ -149,6 +149,15 @@ def _account(account: Object) -> list[Any]:
     return [len(account.get("secrets") or []), _created(account)]
 
 
+def _signing_request(request: Object) -> list[Any]:
+    spec, status = request["spec"], request.get("status") or {}
+    told = ",".join(one["type"] for one in status.get("conditions") or []) or "Pending"
+    issued = ",Issued" if status.get("certificate") else ""
+    asked = spec.get("expirationSeconds")
+    duration = f"{asked}s" if asked else "<none>"
+    return [_created(request), spec["signerName"], spec.get("username", ""), duration, told + issued]
+
+
 def _lease(lease: Object) -> list[Any]:
     return [lease.get("spec", {}).get("holderIdentity") or "", _created(lease)]
 
@@ -226,6 +235,10 @@ _BUILTIN: dict[tuple[str, str], tuple[tuple[Column, ...], Cells]] = {
     ("apps", "daemonsets"): (
         _columns("#Desired", "#Current", "#Ready", "#Up-to-date", "#Available", "Node Selector", "Age"),
         _daemon_set,
+    ),
+    ("certificates.k8s.io", "certificatesigningrequests"): (
+        _columns("Age", "SignerName", "Requestor", "RequestedDuration", "Condition"),
+        _signing_request,
     ),
     ("coordination.k8s.io", "leases"): (_columns("Holder", "Age"), _lease),
     ("discovery.k8s.io", "endpointslices"): (_columns("AddressType", "Ports", "Endpoints", "Age"), _slice),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lab.apiserver import admission, defaults, errors, fields, names, patch, schema
+from lab.apiserver import admission, certificates, defaults, errors, fields, names, patch, schema
 from lab.apiserver.access import User
 from lab.apiserver.errors import Object, bad_request
 from lab.apiserver.plain import copy
@@ -61,6 +61,8 @@ class Writer:
             metadata["name"] = names.generate(metadata["generateName"])
         warnings = self._read_fields(resource, obj, options)
         self._bear(resource, obj)
+        if resource.key == certificates.KEY and options.user is not None:
+            certificates.born(obj, options.user)
         fields.updated(resource, None, obj, options.manager)
         return Written(201, self._create(resource, obj, options), warnings)
 
@@ -263,7 +265,7 @@ class Writer:
         if wanted and wanted != kept["resourceVersion"]:
             raise errors.stale(resource.group, resource.plural, target.name)
         warnings = self._read_fields(resource, obj, options)
-        status_only = target.subresource == "status"
+        status_only = bool(target.subresource)
         # Ownership is settled before what this endpoint may not write is put back: so a real server does it, too.
         if status_only:
             untouched = (set(obj) | set(current)) - {"apiVersion", "kind", "metadata", "status"}
@@ -275,8 +277,10 @@ class Writer:
                 obj[name] = copy({name: current[name]})[name]
         if not owned:
             fields.updated(resource, current, obj, options.manager, target.subresource)
+        if resource.key == certificates.KEY:
+            certificates.settle(target.subresource, obj, current)
         candidate = self.store.merged(resource, copy(obj), current, status_only)
-        self._check(resource, candidate, current)
+        self._check(resource, candidate, current, target.subresource)
         self._admit(resource, target.subresource, candidate, current, options)
         write = self.store.update_status if status_only else self.store.update
         return Written(200, write(obj, resource, dry_run=options.dry_run), warnings)
@@ -292,13 +296,15 @@ class Writer:
             admission.admit(self.store, options.user, write)
 
     @staticmethod
-    def _check(resource: Resource, obj: Object, old: Object | None) -> None:
+    def _check(resource: Resource, obj: Object, old: Object | None, subresource: str = "") -> None:
         """Raises ApiError 422 for an object that must not be."""
         causes = names.check(resource, obj) if old is None else []
         if resource.custom:
             causes += schema.validate(schema.schema_of(resource.definition or {}), obj, old)
         elif resource.key == ("", "pods"):
             causes += _pod_causes(obj, old)
+        elif resource.key == certificates.KEY:
+            causes += certificates.check(obj, old, subresource)
         if causes:
             raise errors.invalid(resource.group, resource.kind, obj["metadata"].get("name", ""), causes)
 
