@@ -1,0 +1,99 @@
+"""What the pages say of the deployment, the life of a fix and what proves a claim is so; without it they would say for
+years what was true once, and of security above all."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from bot.app import PATH
+from fixes.request import TRANSITIONS
+from node_probe.command import DEFAULT_PORT
+from tests import manifests
+from tests.doc_commands import ROOT
+
+DOCS = ROOT / "docs"
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def words_of_the_drawing() -> str:
+    root = ElementTree.parse(DOCS / "architecture.svg").getroot()
+    return "\n".join("".join(one.itertext()) for one in root.iter(f"{SVG}text"))
+
+
+@pytest.mark.parametrize("where", ["architecture.svg", "architecture.md"])
+def test_the_drawing_has_the_names_and_ports_of_the_manifests(where: str) -> None:
+    said = words_of_the_drawing() if where.endswith("svg") else (DOCS / where).read_text()
+    ports = {DEFAULT_PORT}
+    for overlay in manifests.OVERLAYS:
+        for container in manifests.containers(overlay).values():
+            ports |= {str(port["containerPort"]) for port in container.get("ports") or ()}
+    told = set(re.findall(r"\bport (\d+)", said)) | ({"443"} if "443" in said else set())
+    assert told - {"443"} >= ports, "a port that is open is told"
+    listening = ports | {"3000", "9798"}  # Slack's way in, and numbers; the bot's own defaults
+    assert told - {"443"} <= listening
+    for it in manifests.objects("socket-mode"):
+        if it["kind"] in ("Deployment", "DaemonSet"):
+            name = it["metadata"]["name"]
+            assert name in said
+            if it["kind"] == "Deployment":
+                assert re.search(rf"{name}`?, {it['spec']['replicas']} replicas", said)
+        if it["kind"] == "Lease":
+            assert it["metadata"]["name"] in said or where.endswith("md")
+
+
+def test_the_drawing_tells_each_containers_capabilities_and_secrets() -> None:
+    said = words_of_the_drawing()
+    found = manifests.containers("socket-mode")
+    probe, fixer = found["calico-why-node/probe"], found["calico-why-node/fixer"]
+    assert " ".join(probe["securityContext"]["capabilities"]["add"]) in said.replace("\n", " ")
+    assert fixer["securityContext"]["capabilities"]["add"] == ["NET_ADMIN"]
+    assert "NET_ADMIN, /proc/sys/net of the node" in said
+    state = [one for one in found["calico-why-bot/bot"]["env"] if one["name"] == "CALICO_WHY_STATE"]
+    assert f"in {state[0]['value']}" in said
+    for verb in ("relay", "execute", "execute-on-own-node", "approve"):
+        assert re.search(rf"check\('{verb}'\)", (ROOT / "fixes/admission.yaml").read_text())
+        assert re.search(rf"\b{verb}\b", said)
+
+
+def test_the_life_of_a_fix_is_the_table_of_the_code() -> None:
+    text = (DOCS / "architecture.md").read_text()
+    told = {
+        before: set(after.split(", ")) for before, after in re.findall(r"^    (\w+) +──▶ (.*)$", text, re.MULTILINE)
+    }
+    assert told == {str(before): {str(one) for one in after} for before, after in TRANSITIONS.items() if after}
+    assert f"`{PATH}`" in text
+
+
+# ---- security.md
+
+
+SHOWN = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
+
+
+def test_what_shows_a_claim_about_security_is_there() -> None:
+    text = (DOCS / "security.md").read_text()
+    shown = SHOWN.findall(text)
+    for file, name in shown:
+        assert re.search(rf"^(?:async )?def {name}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE), (
+            f"{file}::{name}"
+        )
+    assert len(shown) == len(re.findall(r"`test_[^`]*`", text)), "each is FILE::TEST"
+
+
+def test_each_row_of_who_can_do_what_has_something_that_shows_it() -> None:
+    rows = re.findall(r"^\| (?!who |---)(.*) \|$", (DOCS / "security.md").read_text(), re.MULTILINE)
+    assert rows and all(SHOWN.search(row.rpartition(" | ")[2]) for row in rows)
+
+
+def test_each_account_and_role_of_the_manifests_has_its_row() -> None:
+    text = (DOCS / "security.md").read_text()
+    roles = {
+        it["metadata"]["name"]
+        for it in manifests.objects("socket-mode")
+        if it["kind"] in ("ClusterRole", "Role") and "fixer" not in it["metadata"]["name"]
+    }
+    of_the_bot = {"calico-why-bot", "calico-why-restarter"}  # told as "the bot" and "the cluster's fixer"
+    assert {name for name in roles - of_the_bot if f"`{name}`" not in text} == set()
