@@ -80,8 +80,11 @@ def no_answers(*_: object) -> NoReturn:
 class Room:
     """A local Slack with the bot in it, and the cluster behind the bot."""
 
-    def __init__(self, mode: str, slack: LocalSlack, cluster: FixCluster, store: FixStore, state: Path) -> None:
+    def __init__(
+        self, mode: str, slack: LocalSlack, cluster: FixCluster, store: FixStore, state: Path, *, shared: str = ""
+    ) -> None:
         self.mode = mode
+        self.shared = shared
         self.slack = slack
         self.cluster = cluster
         self.store = store
@@ -116,6 +119,7 @@ class Room:
                 mode=self.mode,
                 listen=("127.0.0.1", 0),
                 api_url=self.slack.base_url,
+                shared=self.shared,
             ),
             self.clusters(),
             journal=Journal(self.state),
@@ -586,6 +590,7 @@ async def bot_process(room: Room, hold: Path, end: signal.Signals) -> AsyncGener
     environment = {
         **os.environ,
         "SLACK_API_URL": room.slack.base_url,
+        "CALICO_WHY_DEVELOPMENT": "1",
         "SLACK_BOT_TOKEN": room.slack.bot_token,
         "SLACK_APP_TOKEN": room.slack.app_token,
         "SLACK_SIGNING_SECRET": room.slack.signing_secret,

@@ -137,7 +137,9 @@ def test_where_accepted_questions_are_kept(
 @pytest.fixture
 async def slack(here: Lab, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[LocalSlack]:
     async with LocalSlack() as slack:
+        monkeypatch.setenv("CALICO_WHY_DEVELOPMENT", "1")
         monkeypatch.setenv("SLACK_API_URL", slack.base_url)
+        monkeypatch.setenv("CALICO_WHY_DEVELOPMENT", "1")
         monkeypatch.setenv("SLACK_BOT_TOKEN", slack.bot_token)
         monkeypatch.setenv("SLACK_APP_TOKEN", slack.app_token)
         yield slack
@@ -180,16 +182,53 @@ async def test_wrong_tokens_and_a_missing_scope_are_told_apart(
 
 
 async def test_whether_the_bot_is_in_a_channel(slack: LocalSlack, capsys: pytest.CaptureFixture[str]) -> None:
-    channels = {one.id: one.has_bot for one in slack.workspace.config.channels}
-    inside = next(one for one, there in channels.items() if there)
-    status, lines = await beside(capsys, "slack", "--channel", inside)
-    assert status == COULD_NOT_JUDGE and lines[1].startswith(f"?    channel {inside}: Slack shows channels only to")
-    manifest = slack.workspace.manifest
-    slack.workspace.manifest = msgspec.structs.replace(manifest, scopes=manifest.scopes | {"channels:read"})
-    status, lines = await beside(capsys, "slack", "--channel", inside, "--channel", "C0NOWHERE")
+    slack.workspace.channels["incident"].members.remove("U0EVE")  # whose workspace it is shared with
+    status, lines = await beside(capsys, "slack", "--channel", "C0INCIDENT")
+    assert status == 0 and "ok   channel #incident (C0INCIDENT): the bot is in it" in lines
+    elsewhere = [word for one in ("C0GENERAL", "C0LEADS", "C0NOWHERE") for word in ("--channel", one)]
+    status, lines = await beside(capsys, "slack", *elsewhere)
     assert status == COULD_NOT_JUDGE
-    assert lines[1].startswith("not  channel C0NOWHERE: the bot is not in it, or there is no such channel.")
-    assert f"ok   channel {inside}: the bot is in it" in lines
+    assert lines[1].startswith("not  channel #general (C0GENERAL): the bot is not in it. Nobody there gets an answer")
+    for line, channel in zip(lines[2:4], ("C0LEADS", "C0NOWHERE"), strict=True):
+        assert line.startswith(f"not  channel {channel}: the bot is not in it, or there is no such channel.")
+
+
+async def test_what_an_app_of_an_older_manifest_may_not_see_is_not_known(
+    slack: LocalSlack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = slack.workspace.manifest
+    older = manifest.scopes - {"channels:read", "groups:read"}
+    slack.workspace.manifest = msgspec.structs.replace(manifest, scopes=older)
+    status, lines = await beside(capsys, "slack", "--channel", "C0INCIDENT")
+    assert status == COULD_NOT_JUDGE and lines[1].startswith("not  scopes: the app lacks channels:read, groups:read.")
+    assert lines[2].startswith("?    channel C0INCIDENT: the app lacks channels:read, groups:read. Whether the bot")
+    assert "calico-why slack-manifest" in lines[2]
+    slack.workspace.manifest = msgspec.structs.replace(manifest, scopes=older | {"groups:read"})
+    _, lines = await beside(capsys, "slack", "--channel", "C0INCIDENT")
+    assert any(line.startswith("?    channel C0INCIDENT: The app lacks the scope channels:read.") for line in lines)
+
+
+async def test_a_channel_that_another_workspace_reads_is_told(
+    slack: LocalSlack, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, lines = await beside(capsys, "slack", "--channel", "C0INCIDENT")
+    assert status == COULD_NOT_JUDGE
+    assert lines[1].startswith("not  channel #incident (C0INCIDENT): it is shared with another workspace. People of")
+    for setting, said in (("refuse", "so the bot answers nothing there"), ("answer", "the bot is in it")):
+        monkeypatch.setenv("CALICO_WHY_SLACK_SHARED", setting)
+        status, lines = await beside(capsys, "slack", "--channel", "C0INCIDENT")
+        assert status == 0 and any("(C0INCIDENT): " in line and line.endswith(said) for line in lines)
+    monkeypatch.setenv("CALICO_WHY_SLACK_SHARED", "no")
+    assert (await beside(capsys, "slack"))[0] == WRONG_USAGE
+
+
+async def test_the_channel_of_the_question_is_looked_at(slack: LocalSlack, lab: Lab, tmp_path: Path) -> None:
+    async with fix_cluster(tmp_path) as cluster, cluster.store() as store:
+        room = Room("socket", slack, cluster, store, tmp_path / "state")
+        async with context_of(lab.environment()) as room.context, room.bot():
+            await room.ask("/calico preflight slack")
+            text = _all_text(await room.answered("things are not in order"))
+            assert "channel #incident (C0INCIDENT): it is shared with another workspace." in text
 
 
 async def test_in_slack(lab: Lab, tmp_path: Path) -> None:

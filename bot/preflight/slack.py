@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 PART = "slack"
 VARIABLES = ("SLACK_BOT_TOKEN", "SLACK_APP_TOKEN", "SLACK_SIGNING_SECRET", "CALICO_WHY_SLACK_MODE")
-TO_SEE = frozenset({"channels:read", "groups:read"})  # what conversations.info needs
+TO_SEE = frozenset({"channels:read", "groups:read"})  # one of which conversations.info needs
+PASTE = say(
+    "Paste what `calico-why slack-manifest` prints into App Manifest on the pages of your app, and install it again."
+)
 
 
 def configured() -> bool:
@@ -50,7 +53,7 @@ async def lines(
         found += [
             Line(part=PART, about=say("bot token"), state=OK, found=said),
             _scopes(me),
-            *[await _channel(slack, me, one) for one in channels],
+            *[await _channel(slack, me, one, settings.shared) for one in channels[:SHOWN]],
             *[await _group(slack, one) for one in groups[:SHOWN]],
         ]
     found.append(await _delivery(slack, settings))
@@ -89,10 +92,7 @@ def _scopes(me: Identity) -> Line:
             state=NOT,
             found=say("the app lacks {scopes}", scopes=several(lacking)),
             means=say("Slack refuses the calls that need them."),
-            remedy=say(
-                "Paste what `calico-why slack-manifest` prints into App Manifest on the pages of your app, and install "
-                "it again."
-            ),
+            remedy=PASTE,
         )
     if more := sorted(me.scopes - wanted):
         said = say("all of the manifest, and beyond what is needed: {scopes}", scopes=several(more))
@@ -100,34 +100,53 @@ def _scopes(me: Identity) -> Line:
     return Line(part=PART, about=about, state=OK, found=say("those of the manifest, and no more"))
 
 
-async def _channel(slack: Slack, me: Identity, channel: str) -> Line:
+async def _channel(slack: Slack, me: Identity, channel: str, shared: str) -> Line:
+    """shared: what the bot does in channels shared with another workspace."""
     about = say("channel {channel}", channel=channel)
-    invite = say("Write `/invite @{name}` in it.", name=me.name)
     if me.scopes is not None and not me.scopes & TO_SEE:
         return Line(
             part=PART,
             about=about,
             state=UNSEEN,
-            found=say("Slack shows channels only to an app with channels:read, for which the manifest does not ask"),
+            found=say("the app lacks {scopes}", scopes=several(sorted(TO_SEE))),
             means=say("Whether the bot is in it is not known."),
-            remedy=invite,
+            remedy=PASTE,
         )
     try:
-        inside = await slack.is_member(channel)
+        seen = await slack.channel(channel)
     except NotInChannel:
-        inside = False
+        seen = None
     except UserError as error:
         return Line(part=PART, about=about, state=UNSEEN, found=error.sentence)
-    if inside:
-        return Line(part=PART, about=about, state=OK, found=say("the bot is in it"))
-    return Line(
-        part=PART,
-        about=about,
-        state=NOT,
-        found=say("the bot is not in it, or there is no such channel"),
-        means=say("Nobody there gets an answer."),
-        remedy=invite,
-    )
+    if seen is not None:
+        about = say("channel {channel}", channel=f"#{seen.name} ({channel})")
+    if seen is None or not seen.member:
+        return Line(
+            part=PART,
+            about=about,
+            state=NOT,
+            found=say("the bot is not in it") if seen else say("the bot is not in it, or there is no such channel"),
+            means=say("Nobody there gets an answer."),
+            remedy=say("Write `/invite @{name}` in it.", name=me.name),
+        )
+    if seen.archived:
+        means = say("Nobody there gets an answer.")
+        return Line(part=PART, about=about, state=NOT, found=say("it is archived"), means=means)
+    if seen.shared and shared == "refuse":
+        said = say("it is shared with another workspace, so the bot answers nothing there")
+        return Line(part=PART, about=about, state=OK, found=said)
+    if seen.shared and shared != "answer":
+        return Line(
+            part=PART,
+            about=about,
+            state=NOT,
+            found=say("it is shared with another workspace"),
+            means=say("People of the other one read there what the bot says of the cluster."),
+            remedy=say(
+                "Set CALICO_WHY_SLACK_SHARED=refuse, and it answers nothing there, or =answer where they may read it."
+            ),
+        )
+    return Line(part=PART, about=about, state=OK, found=say("the bot is in it"))
 
 
 async def _group(slack: Slack, group: str) -> Line:
