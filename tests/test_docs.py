@@ -3,6 +3,7 @@ years what was true once, and of security above all."""
 
 from __future__ import annotations
 
+import ast
 import re
 from xml.etree import ElementTree
 
@@ -97,3 +98,73 @@ def test_each_account_and_role_of_the_manifests_has_its_row() -> None:
     }
     of_the_bot = {"calico-why-bot", "calico-why-restarter"}  # told as "the bot" and "the cluster's fixer"
     assert {name for name in roles - of_the_bot if f"`{name}`" not in text} == set()
+
+
+# ---- troubleshooting.md
+
+
+def said(tree: ast.AST) -> set[str]:
+    """Templates of all `say(...)` in it."""
+    return {
+        call.args[0].value
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "say"
+        if isinstance(call.args[0], ast.Constant) and isinstance(call.args[0].value, str)
+    }
+
+
+def functions(path: str) -> dict[str, ast.AST]:
+    tree = ast.parse((ROOT / path).read_text())
+    return {one.name: one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def not_in_order() -> set[str]:
+    """What a line of preflight can have found that is not in order."""
+    found = set[str]()
+    for path in [*sorted((ROOT / "bot/preflight").glob("*.py")), ROOT / "bot/commands/preflight.py"]:
+        for function in functions(str(path.relative_to(ROOT))).values():
+            named = dict[str, set[str]]()
+            for one in ast.walk(function):
+                if isinstance(one, ast.Assign) and isinstance(one.targets[0], ast.Name):
+                    named.setdefault(one.targets[0].id, set()).update(said(one.value))
+            for call in ast.walk(function):
+                if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Line":
+                    told = {keyword.arg: keyword.value for keyword in call.keywords}
+                    if "NOT" in ast.unparse(told["state"]):
+                        found |= said(told["found"])
+                        for name in ast.walk(told["found"]):
+                            found |= named.get(getattr(name, "id", ""), set())
+    for path, name in (("bot/preflight/rights.py", "_denied"), ("bot/preflight/nodes.py", "_without")):
+        found |= {text for text in said(functions(path)[name]) if text.count("{") > 1}
+    found |= {
+        text for text in said(functions("bot/preflight/here.py")["state"]) if "{path}" in text and "can be" not in text
+    }
+    return found | {text for text in said(functions("bot/preflight/nodes.py")["silent"]) if "version" in text}
+
+
+def silent_probes() -> set[str]:
+    found = said(ast.parse((ROOT / "bot/sources/identity.py").read_text()))
+    for name in ("_one", "_post", "_own", "_reason"):
+        found |= said(functions("bot/sources/probes.py")[name])
+    return {text.replace("{probe}", "its probe at …") for text in found} - {"not connected", "its probe at {address}"}
+
+
+def rows(heading: str) -> list[str]:
+    """What stands in the first column below a heading, of each row with a sentence of ours."""
+    part = (DOCS / "troubleshooting.md").read_text().partition(f"## {heading}")[2].partition("\n## ")[0]
+    return re.findall(r"^\| `(.*?)` \|", part, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("heading", "said"),
+    [("What preflight says is not in order", not_in_order()), ("What a probe says", silent_probes())],
+)
+def test_each_sentence_about_the_bot_itself_has_its_row(heading: str, said: set[str]) -> None:
+    shown = {text: re.sub(r"\{\w+\}", "…", text) for text in said}
+    told = rows(heading)
+
+    def tells(row: str, text: str) -> bool:
+        return row == text or (row.endswith("…") and text.startswith(row[:-1]))
+
+    assert {text for text, plain in shown.items() if not any(tells(row, plain) for row in told)} == set()
+    assert {row for row in told if not any(tells(row, plain) for plain in shown.values())} == set(), "nobody says it"
