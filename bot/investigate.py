@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import secrets
 import time
@@ -38,7 +39,7 @@ from facts import (
     say,
 )
 
-KEPT = 100
+KEPT_BYTES = 256 << 20
 
 Progress = Callable[[str], Awaitable[None]]
 
@@ -70,7 +71,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
 class Investigation(msgspec.Struct, frozen=True, kw_only=True):
     """One question with its answer and everything the answer rests on."""
 
-    id: str  # inv-YYYYMMDD-HHMMSS-xx, UTC
+    id: str  # inv-YYYYMMDD-HHMMSS-xxxx, UTC
     cluster: str
     asked: str  # the words, such as "shop/cart shop/db 5432/tcp"
     asked_by: str = ""
@@ -152,7 +153,7 @@ async def investigate(
         note("verdict", diagnosis.verdict)
 
     answer = Investigation(
-        id=f"inv-{started:%Y%m%d-%H%M%S}-{secrets.token_hex(1)}",
+        id=f"inv-{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
         cluster=cluster.name,
         asked=str(asked),
         asked_by=asked_by,
@@ -160,7 +161,7 @@ async def investigate(
         elapsed_ms=round((time.monotonic() - began) * 1000),
         diagnosis=diagnosis,
     )
-    return save(answer, state) if state else answer
+    return await asyncio.to_thread(save, answer, state) if state else answer
 
 
 def _more(seen: Sequence[Fact], before: Sequence[Fact]) -> list[Fact]:
@@ -187,8 +188,11 @@ async def _tell(progress: Progress | None, text: str) -> None:
         await progress(text)
 
 
-def save(investigation: Investigation, state: Path) -> Investigation:
-    """The same with `saved` set to its file below `state`/investigations (the newest KEPT), or with `not_saved`."""
+def save(investigation: Investigation, state: Path, most: int = KEPT_BYTES) -> Investigation:
+    """The same with `saved` set to its file below `state`/investigations, or with `not_saved`. Blocks for a disk.
+
+    most: bytes of disk, of which the newest are kept.
+    """
     directory = state / "investigations"
     path = directory / f"{investigation.id}.json"
     saved = msgspec.structs.replace(investigation, saved=str(path))
@@ -196,9 +200,34 @@ def save(investigation: Investigation, state: Path) -> Investigation:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         whole = path.with_suffix(".part")
         whole.write_bytes(msgspec.json.encode(saved))
+        size = _on_disk(whole)
         whole.replace(path)
-        for old in sorted(directory.glob("inv-*.json"))[:-KEPT]:
-            old.unlink(missing_ok=True)
+        _drop_the_oldest(directory, size, most)
     except OSError as error:
         return msgspec.structs.replace(investigation, not_saved=f"{error.strerror or error}: {directory}")
     return saved
+
+
+_kept: dict[Path, int] = {}  # bytes in a directory of investigations, as far as this process knows
+
+
+def _drop_the_oldest(directory: Path, added: int, most: int) -> None:
+    """Looks at the files only where there may be too much: there may be thousands."""
+    if directory in _kept and _kept[directory] + added <= most:
+        _kept[directory] += added
+        return
+    files = []
+    for path in sorted(directory.glob("inv-*.json"), reverse=True):  # the names begin with the time
+        with contextlib.suppress(FileNotFoundError):  # another process may drop them, too
+            files.append((path, _on_disk(path)))
+    total = sum(size for _, size in files)
+    room = most - most // 8 if total > most else most  # not to look again at once
+    while total > room and len(files) > 1:
+        path, size = files.pop()
+        path.unlink(missing_ok=True)
+        total -= size
+    _kept[directory] = total
+
+
+def _on_disk(path: Path) -> int:
+    return path.stat().st_blocks * 512

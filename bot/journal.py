@@ -3,6 +3,7 @@ waiting for ever."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -130,12 +131,11 @@ class Journal:
     def unfinished(self) -> list[Kept]:
         """What to resume, oldest first. A file that cannot be read is set aside and logged.
 
-        What is older than a day goes: nobody waits for that answer any more, and nothing is delivered twice that late.
+        What is older than a day goes: nobody waits for that answer any more.
         """
-        for directory in (self._done, *self._open.values()):
-            for path in directory.iterdir():
-                if time.time() - path.stat().st_mtime > KEPT_S:
-                    path.unlink(missing_ok=True)
+        for directory in self._open.values():
+            _drop_the_old(directory)
+        self.forget()
         kept = [(path, kind) for kind, directory in self._open.items() for path in directory.glob("*.json")]
         found = []
         for path, kind in sorted(kept, key=lambda one: one[0].stat().st_mtime):
@@ -145,6 +145,11 @@ class Journal:
                 log.warning("what was accepted cannot be read and is set aside: %s: %s", path, error)
                 path.replace(path.with_suffix(".broken"))
         return found
+
+    def forget(self) -> None:
+        """What was done more than a day ago: nothing is delivered a second time that late. To be called now and then,
+        also while nobody restarts the bot."""
+        _drop_the_old(self._done)
 
     def depth(self, kind: type[Kept]) -> int:
         """How many of them are not answered yet."""
@@ -179,6 +184,13 @@ class Journal:
 def _file(identity: str) -> str:
     """A file name for an id that came from outside."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in identity)[:100] + ".json"
+
+
+def _drop_the_old(directory: Path) -> None:
+    for path in directory.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was finished meanwhile
+            if time.time() - path.stat().st_mtime > KEPT_S:
+                path.unlink()
 
 
 def _sync(directory: Path) -> None:

@@ -147,7 +147,7 @@ async def watch(
             summary_message=None,
         ),
     )
-    return save(final, state) if state else final
+    return await asyncio.to_thread(save, final, state) if state else final
 
 
 def _loses(diagnosis: Diagnosis) -> bool:

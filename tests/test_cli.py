@@ -18,7 +18,7 @@ import pytest
 from bot import cli, investigate
 from bot.commands import why
 from bot.errors import UserError
-from bot.investigate import KEPT, save
+from bot.investigate import save
 from facts import Diagnosis
 from tests import answers
 
@@ -160,7 +160,7 @@ def test_help_imports_no_command() -> None:
     [
         (["why"], 2, "A question has two sides"),
         (["why", "shop/cart", "shop/db", "http"], 2, "is not a port"),
-        (["why", "a", "b", "--deadline", "0"], 2, "--deadline 0"),
+        (["why", "a", "b", "--deadline", "0"], 2, "--deadline: '0'"),
         (["why", "a", "b", "--probe-port", "x"], 2, "is not a port"),
         (["why", "a", "b", "--patience", "1001"], 2, "is no time to wait for the answer to a packet"),
         (["why", "a", "b", "--probe-proxy", "socks://x"], 2, "is not a proxy"),
@@ -310,10 +310,14 @@ async def test_an_investigation_looks_plans_asks_and_judges_in_this_order(tmp_pa
 
 def test_only_the_newest_investigations_are_kept(tmp_path: Path) -> None:
     answer = answers.well()
-    for number in range(KEPT + 3):
-        save(msgspec.structs.replace(answer, id=f"inv-20261122-{number:06}-aa"), tmp_path)
-    kept = sorted(path.stem for path in (tmp_path / "investigations").iterdir())
-    assert len(kept) == KEPT and kept[0] == "inv-20261122-000003-aa"
+    most, directory = 200_000, tmp_path / "investigations"
+    for number in range(100):
+        one = save(msgspec.structs.replace(answer, id=f"inv-20261122-{number:06}-aa"), tmp_path, most)
+        assert Path(one.saved).exists()
+        assert sum(path.stat().st_blocks * 512 for path in directory.iterdir()) <= most
+    kept = sorted(path.stem for path in directory.iterdir())
+    assert kept == [f"inv-20261122-{number:06}-aa" for number in range(100 - len(kept), 100)]
+    assert sum(path.stat().st_blocks * 512 for path in directory.iterdir()) > most / 2
 
 
 def test_an_answer_that_cannot_be_saved_is_still_an_answer(tmp_path: Path) -> None:

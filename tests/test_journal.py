@@ -41,8 +41,16 @@ def test_what_is_done_is_forgotten_after_a_day(tmp_path: Path) -> None:
     journal.finish(JOB)
     (done,) = (tmp_path / "journal" / "done").iterdir()
     os.utime(done, times=(time.time() - KEPT_S - 1,) * 2)
-    journal.unfinished()
+    journal.forget()
     assert journal.accept(JOB)
+
+
+def test_what_is_done_takes_no_room(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.accept(JOB)
+    journal.finish(JOB)
+    (done,) = (tmp_path / "journal" / "done").iterdir()
+    assert done.stat().st_blocks == 0, "a day has many questions, and beyond its limit the bot is evicted"
 
 
 def test_a_question_nobody_waits_for_any_more_is_dropped(tmp_path: Path) -> None:
