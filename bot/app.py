@@ -62,6 +62,7 @@ COMMAND = "/calico"
 PATH = "/slack/events"
 DRAIN_S = 10.0
 TOLD_S = 8.0
+FORGETS_EVERY_S = 600.0
 CONNECTED_EVERY_S = 5.0
 RECONNECT_AFTER_S = 30.0
 GIVE_UP_AFTER_S = 180.0
@@ -163,8 +164,9 @@ class App:
         )
         bolt = self._wire()
         serve = self._serve_http if self._settings.mode == "http" else self._serve_socket
-        cards = [self._beside(desk.cards.run(), f"keeping the cards of {desk.name} true") for desk in self._desks]
+        always = [self._beside(desk.cards.run(), f"keeping the cards of {desk.name} true") for desk in self._desks]
         capturing = [self._beside(desk.capture_what_is_approved(), f"captures of {desk.name}") for desk in self._desks]
+        always.append(self._beside(self._forget(), "forgetting what is done"))
         self._tasks: set[asyncio.Task[None]] = set()
         try:
             for job in await asyncio.to_thread(self._journal.unfinished):
@@ -187,10 +189,19 @@ class App:
             # Each says that it was stopped, if Slack takes that soon.
             if telling := {*capturing, *self._tasks}:
                 await asyncio.wait(telling, timeout=TOLD_S)
-            late = [*cards, *telling]
+            late = [*always, *telling]
             for work in late:
                 work.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+
+    async def _forget(self) -> None:
+        """A bot may run for months."""
+        while True:
+            await asyncio.sleep(FORGETS_EVERY_S)
+            try:
+                await asyncio.to_thread(self._journal.forget)
+            except OSError as error:
+                log.warning("what is done is not forgotten: %s", error)
 
     async def _broken_off(self, begun: Begun) -> None:
         """A bot that is no more left this message as it was."""

@@ -33,6 +33,7 @@ EVALUATIONS = 200  # of one child; the C engine is not trusted with its memory f
 START_S = 30.0  # a child may take to import the rules on a busy machine; not counted as part of a question
 MOST_MEMORY = 2 * 1024**3  # bytes of address space of a child: a runaway join must not starve its neighbours
 PR_SET_PDEATHSIG = 1
+NICE = 5  # who asks is to be heard at once; the answer may be a little later
 
 
 class _Fault(Exception):
@@ -253,6 +254,7 @@ def _die_with(parent: int) -> None:
 def main(function: str, parent: int) -> int:
     """The child: answers lists of facts from standard input until it ends."""
     _die_with(parent)
+    os.nice(NICE)
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     logging.basicConfig(format="%(message)s")
     questions = sys.stdin.buffer
