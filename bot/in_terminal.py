@@ -17,6 +17,7 @@ from bot.asking import leaves, name_leaves
 from bot.errors import UserError
 from bot.told import Answer, Context, Told
 from facts import say
+from fixes.configuration import Configuration
 
 if TYPE_CHECKING:
     from bot.investigate import Investigation
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         leaf.usage = leaf.format_usage().removeprefix("usage: ").rstrip().replace("%", "%%")
         leaf.add_argument("--to", metavar="FILE", help="write the answer, or the file it comes with, into this file")
         leaf.add_argument("--picture", metavar="FILE.svg|png", help="write the answer's picture, too")
-        leaf.add_argument("--deadline", type=float, default=4.0, metavar="S", help="seconds a probe may take (4)")
+        leaf.add_argument("--deadline", metavar="S", help="seconds a probe may take (4)")
         languages.add_argument(leaf)
         connection.add_arguments(leaf)
     name_leaves(parser)
@@ -39,10 +40,9 @@ def run(module: Any, args: argparse.Namespace) -> int:
     """The exit status of the answer of a word of `bot.told.WORDS` (docs/json.md). Raises UserError."""
     if check := getattr(module, "check_words", None):  # as `asking.understand` does it in Slack
         check(args)
-    if not 0.1 <= args.deadline <= 300:
-        raise UserError(f"--deadline {args.deadline:g}: give the seconds a probe may take, from 0.1 to 300.")
-    language = languages.from_argument(args)
-    told = asyncio.run(_answered(module.answer, args, language))
+    configured = connection.configured(args)
+    language = languages.language(configured.language)
+    told = asyncio.run(_answered(module.answer, args, configured, language))
     if args.picture:
         keep(Path(args.picture), _picture(told, Path(args.picture)))
     whole = told.form(args.output)
@@ -61,24 +61,27 @@ def run(module: Any, args: argparse.Namespace) -> int:
     return told.status
 
 
-async def _answered(answer: Answer, args: argparse.Namespace, language: languages.Language) -> Told:
+async def _answered(
+    answer: Answer, args: argparse.Namespace, configured: Configuration, language: languages.Language
+) -> Told:
     line = Line(language)
     try:
-        async with _context(connection.from_arguments(args), args.deadline, line) as context:
+        async with _context(configured, line) as context:
             return await answer(args, context)
     finally:
         line.end()
 
 
 @contextlib.asynccontextmanager
-async def _context(settings: connection.Settings, deadline_s: float, line: Line) -> AsyncGenerator[Context]:
+async def _context(configured: Configuration, line: Line) -> AsyncGenerator[Context]:
     from bot.sources.kubernetes import Cluster
     from bot.sources.probes import Probes
     from bot.terminal import opened
 
+    settings = configured.clusters[0]
     async with (
         Cluster(settings) as cluster,
-        Probes(settings, deadline_s=deadline_s) as probes,
+        Probes(settings, deadline_s=settings.deadline_s) as probes,
         opened(settings) as store,
     ):
 
@@ -99,6 +102,7 @@ async def _context(settings: connection.Settings, deadline_s: float, line: Line)
             probes=probes,
             store=store,
             settings=settings,
+            configuration=configured,
             whoami=store.whoami,
             investigate=investigate,
             progress=line.tell,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -79,12 +78,7 @@ def read(path: Path) -> dict[str, str]:
 
 
 def add_argument(parser: argparse.ArgumentParser) -> None:
-    """The flag of `from_argument`."""
+    """The flag of `bot.settings.language`."""
     parser.add_argument(
         "--lang", metavar="NAME", help=f"language of the answer: {', '.join(names())} (${VARIABLE}, en)"
     )
-
-
-def from_argument(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Language:
-    """The language asked for, else the environment's. Raises UserError for one there is not."""
-    return language(args.lang if args.lang is not None else environment.get(VARIABLE, ""))

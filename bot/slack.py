@@ -36,6 +36,7 @@ from facts import say
 log = logging.getLogger(__name__)
 
 SLACK_API = "https://slack.com/api/"
+API_HOSTS = frozenset({"slack.com", "slack-gov.com"})
 RESPONSE_HOSTS = frozenset({"hooks.slack.com", "hooks.slack-gov.com"})
 UPLOAD_HOSTS = frozenset({"files.slack.com", "files.slack-gov.com"})
 ARCHIVED = frozenset({"is_archived", "is_inactive"})
@@ -122,8 +123,9 @@ def escape_but_mentions(text: str) -> str:
     return _MENTION.sub(r"<\1>", escape(text))
 
 
-def api_url(override: str) -> str:
-    """Where the Web API is. Raises UserError for an override that is not this machine: the token would go there."""
+def api_url(override: str, *, development: bool = False) -> str:
+    """Where the Web API is. Raises UserError for an override that is not Slack: the token would go there. development:
+    a local stand-in on this machine may be it."""
     if not override:
         return SLACK_API
     parts = urlsplit(override)
@@ -132,12 +134,18 @@ def api_url(override: str) -> str:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         loopback = False
-    if parts.scheme not in ("http", "https") or not loopback:
+    of_slack = parts.scheme == "https" and parts.netloc in API_HOSTS
+    if of_slack or (development and loopback and parts.scheme in ("http", "https")):
+        return override.rstrip("/") + "/"
+    if loopback and not development:
         raise UserError(
-            f"SLACK_API_URL is {override!r}, which is not on this machine. It is for a local stand-in only, such as "
-            "http://127.0.0.1:PORT/api/; unset it to talk to Slack."
+            f"SLACK_API_URL: {override!r} is a stand-in on this machine, which is for development only. Unset it to "
+            "talk to Slack, or say that this is development (CALICO_WHY_DEVELOPMENT=1)."
         )
-    return override.rstrip("/") + "/"
+    raise UserError(
+        f"SLACK_API_URL: {override!r} is neither Slack nor a stand-in on this machine, and your token would go there. "
+        "Unset it to talk to Slack."
+    )
 
 
 def web_client(token: str, url: str, told_to_wait: Callable[[str], None] = lambda _: None) -> AsyncWebClient:

@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator
 from bot.approvals import Approvals
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.settings import Settings, from_arguments
-from fixes.approvers import Approvers
 from fixes.request import Phase
 from fixes.store import FixStore, StoreError, connect
 
@@ -19,7 +18,7 @@ from fixes.store import FixStore, StoreError, connect
 async def opened(settings: Settings) -> AsyncGenerator[FixStore]:
     """The fix requests of the configured cluster. What goes wrong inside with them is a UserError outside."""
     try:
-        async with connect(settings.kubeconfig, settings.namespace) as store:
+        async with connect(settings.kubeconfig, settings.namespace, settings.context) as store:
             yield store
     except StoreError as error:
         raise UserError(error.sentence, status=COULD_NOT_JUDGE) from error
@@ -37,7 +36,7 @@ def turn(settings: Settings, on: bool, reason: str) -> int:
 
 async def _turn(settings: Settings, on: bool, reason: str) -> int:
     async with opened(settings) as store:
-        decision = await _approvals(store).turn(on, await store.whoami(), reason)
+        decision = await _approvals(store, settings).turn(on, await store.whoami(), reason)
     if not decision.changed:
         raise UserError(decision.sentence, status=COULD_NOT_JUDGE)
     print(decision.sentence)
@@ -47,12 +46,12 @@ async def _turn(settings: Settings, on: bool, reason: str) -> int:
 async def _decide(name: str, to: Phase, reason: str, settings: Settings) -> int:
     async with opened(settings) as store:
         person = await store.whoami()
-        decision = await _approvals(store).decide(name, to, person, reason=reason)
+        decision = await _approvals(store, settings).decide(name, to, person, reason=reason)
     if not decision.changed:
         raise UserError(decision.sentence, status=COULD_NOT_JUDGE)
     print(f"{decision.sentence} You are {person.id}. Where it is: calico-why fixes")
     return 0
 
 
-def _approvals(store: FixStore) -> Approvals:
-    return Approvals(store, Approvers.from_environment(), right=store.right_to_approve, writer="terminal")
+def _approvals(store: FixStore, settings: Settings) -> Approvals:
+    return Approvals(store, settings.approvers, right=store.right_to_approve, writer="terminal")

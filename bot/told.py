@@ -14,6 +14,7 @@ import msgspec
 from bot.resources import yaml
 from bot.settings import Settings
 from facts import Text
+from fixes.configuration import Configuration
 from fixes.request import Person
 from fixes.store import FixStore
 
@@ -77,7 +78,9 @@ class Context:
     investigate: Callable[[Sequence[str]], Awaitable[Investigation]]  # `why` with these words
     progress: Progress  # shown while it lasts
     written: str = ""  # all that was written after the word, line by line, as Slack has it; "" in a terminal
+    configuration: Configuration | None = None  # all that was told, of other clusters as well
     slack: SlackSettings | None = None  # of the bot that is asked; in a terminal the environment may have some
+    channel: str = ""  # of Slack, where it is asked
 
 
 Answer = Callable[[argparse.Namespace, Context], Awaitable[Told]]

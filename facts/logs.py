@@ -36,11 +36,12 @@ def about(**ids: str) -> Iterator[None]:
         _about.reset(token)
 
 
-def add_argument(parser: argparse.ArgumentParser) -> None:
+def add_argument(parser: argparse.ArgumentParser, *, of_file: bool = False) -> None:
+    """of_file: what is not said is for fixes.configuration to tell, and None here."""
     parser.add_argument(
         "--log",
         type=_form,
-        default=os.environ.get("CALICO_WHY_LOG") or "text",
+        default=None if of_file else os.environ.get("CALICO_WHY_LOG") or "text",
         metavar="|".join(FORMS),
         help="how the log is written: lines of text, or a JSON object a line ($CALICO_WHY_LOG, text)",
     )

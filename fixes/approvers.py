@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,9 +18,8 @@ _ENTRY = re.compile(
     r"(?:(?!kubernetes:)(?P<kind>[a-z][a-z0-9_]*)?(?:@(?P<cluster>.+?))?:)?(?P<who>kubernetes:.+|[USW][A-Z0-9]+)"
 )
 
-
 # SLACK_ID=KUBERNETES_NAME: one person
-_PERSON = re.compile(r"(?P<slack>[UW][A-Z0-9]+)=(?:kubernetes:)?(?P<name>.+)")
+PERSON = re.compile(r"(?P<slack>[UW][A-Z0-9]+)=(?:kubernetes:)?(?P<name>.+)")
 
 
 class Entry(NamedTuple):
@@ -57,29 +55,6 @@ class Approvers:
     rbac: bool = False
     people: frozenset[str] = frozenset()
 
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Approvers:
-        return cls(
-            entries=_words(environment.get("CALICO_WHY_APPROVERS", "")),
-            people=_words(environment.get("CALICO_WHY_PEOPLE", "")),
-            allow_self=environment.get("CALICO_WHY_ALLOW_SELF_APPROVAL", "") == "1",
-            cluster=environment.get("CALICO_WHY_CLUSTER", ""),
-            rbac=environment.get("CALICO_WHY_RBAC_APPROVAL", "") != "0",
-        )
-
-    @property
-    def unreadable(self) -> tuple[str, ...]:
-        """What is wrong with entries that let nobody in, or make nobody known, because they cannot be meant."""
-        entries = sorted(text for text in self.entries if parse(text) is None)
-        people = sorted(text for text in self.people if not _PERSON.fullmatch(text))
-        return (
-            *(
-                f"CALICO_WHY_APPROVERS: {text!r} lets nobody in: it is no Slack id, group id or kubernetes:NAME"
-                for text in entries
-            ),
-            *(f"CALICO_WHY_PEOPLE: {text!r} makes nobody known: it is not SLACK_ID=KUBERNETES_NAME" for text in people),
-        )
-
     def entries_for(self, kind: str) -> tuple[Entry, ...]:
         """Those that count here for this kind, the wider ones first."""
         found = (entry for text in self.entries if (entry := parse(text)))
@@ -111,7 +86,7 @@ class Approvers:
 
     def _names(self, person: Person) -> frozenset[str]:
         """The Slack ids of a person: who shares a Kubernetes name is one."""
-        known = [(found["slack"], found["name"]) for text in self.people if (found := _PERSON.fullmatch(text))]
+        known = [(found["slack"], found["name"]) for text in self.people if (found := PERSON.fullmatch(text))]
         own = {person.id} if person.via == "slack" else {slack for slack, name in known if name == person.id}
         shared = {name for slack, name in known if slack in own}
         return frozenset(own | {slack for slack, name in known if name in shared})
@@ -148,10 +123,6 @@ class Approvers:
                 "(CALICO_WHY_PEOPLE)"
             )
         return f"{by.id} asked for it, and somebody else has to approve" if same else ""
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(word.strip() for word in text.split(",") if word.strip())
 
 
 def _text(entries: Iterable[Entry]) -> str:

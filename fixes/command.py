@@ -17,8 +17,9 @@ import socket
 import sys
 
 from facts import logs
-from fixes.approvers import Approvers
+from fixes import configuration
 from fixes.calico import Calico
+from fixes.configuration import Settings
 from fixes.executor import Executor
 from fixes.hands import ClusterHands, NodeHands
 from fixes.kernel import Kernel
@@ -32,45 +33,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--node", help="name of the node this runs on, as Kubernetes knows it")
     which.add_argument("--cluster", action="store_true", help="Calico's objects instead; of several replicas one works")
+    parser.add_argument("--config", metavar="FILE", help=f"{configuration.NAME} (${configuration.VARIABLE}, none)")
     parser.add_argument("--kubeconfig", help="kubeconfig file ($KUBECONFIG; without one: in-cluster configuration)")
     parser.add_argument("--namespace", help="namespace of the fix requests (calico-why, $CALICO_WHY_NAMESPACE)")
-    logs.add_argument(parser)
+    logs.add_argument(parser, of_file=True)
 
 
 def run(args: argparse.Namespace) -> int:
-    logs.start(args.log)
-    kubeconfig = args.kubeconfig or os.environ.get("KUBECONFIG", "")
-    namespace = args.namespace or os.environ.get("CALICO_WHY_NAMESPACE") or "calico-why"
+    said = {"kubeconfig": args.kubeconfig, "namespace": args.namespace, "log": args.log}
+    flags = {key: value for key, value in said.items() if value}
     try:
-        asyncio.run(_serve(args.node or "", kubeconfig, namespace, Approvers.from_environment()))
+        configured = configuration.read(flags=flags, file=args.config or "")
+        settings = configured.here
+    except configuration.Misconfigured as wrong:
+        print(wrong, file=sys.stderr)
+        return 2
+    logs.start(configured.log)
+    try:
+        asyncio.run(_serve(args.node or "", settings))
     except StoreError as error:
         print(error.sentence, file=sys.stderr)
         return 3
     return 0
 
 
-async def _serve(node: str, kubeconfig: str, namespace: str, approvers: Approvers) -> None:
+async def _serve(node: str, settings: Settings) -> None:
     """node: "" for the cluster's fixer."""
     log = logging.getLogger(__name__)
+    approvers = settings.approvers
     if not approvers.entries and not approvers.rbac:
-        log.warning("CALICO_WHY_APPROVERS is empty: nobody may approve, so nothing will ever be done.")
-    for wrong in approvers.unreadable:
-        log.warning("%s.", wrong)
-    async with connect(kubeconfig, namespace) as store:
-        work = asyncio.ensure_future(_work(node, store, approvers))
+        log.warning("No approvers are configured: nobody may approve, so nothing will ever be done.")
+    async with connect(settings.kubeconfig, settings.namespace, settings.context) as store:
+        work = asyncio.ensure_future(_work(node, store, settings))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, work.cancel)
-        log.info("Watching for approved fixes of %s in namespace %s.", node or "the cluster", namespace)
+        log.info("Watching for approved fixes of %s in namespace %s.", node or "the cluster", settings.namespace)
         with contextlib.suppress(asyncio.CancelledError):
             await work
 
 
-async def _work(node: str, store: FixStore, approvers: Approvers) -> None:
+async def _work(node: str, store: FixStore, settings: Settings) -> None:
+    approvers = settings.approvers
     if node:
         await Executor(NodeHands(node, Kernel()), store, approvers).run()
         return
     # A container that is started again keeps its host name: it is another holder all the same.
     holder = f"{socket.gethostname()}_{os.getpid()}_{secrets.token_hex(4)}"
-    hands = ClusterHands(Calico(store.api))
+    hands = ClusterHands(Calico(store.api, environment={"CALICO_API_GROUP": settings.api_group}))
     await Lease(store.api, store.namespace, holder).run(lambda: Executor(hands, store, approvers).run())

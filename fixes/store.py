@@ -353,13 +353,16 @@ class _Conflict(StoreError):
 
 
 @contextlib.asynccontextmanager
-async def connect(kubeconfig: str, namespace: str) -> AsyncGenerator[FixStore]:
-    """A store on the cluster of this kubeconfig ("": ~/.kube/config where it exists, else the pod's own account)."""
+async def connect(kubeconfig: str, namespace: str, context: str = "") -> AsyncGenerator[FixStore]:
+    """A store on the cluster of this kubeconfig ("": ~/.kube/config where it exists, else the pod's own account).
+    context: of the kubeconfig, its current one by default."""
     configuration = client.Configuration()
     path = kubeconfig or _own_kubeconfig()
     try:
         if path:
-            await config.load_kube_config(path, client_configuration=configuration, persist_config=False)
+            await config.load_kube_config(
+                path, context or None, client_configuration=configuration, persist_config=False
+            )
         else:
             config.load_incluster_config(client_configuration=configuration)
     except Exception as error:  # the loader has no error of its own: it lets through whatever parsing met

@@ -122,6 +122,7 @@ async def _bot(lab: Lab, slack: LocalSlack, state: Path) -> AsyncIterator[None]:
         "CALICO_WHY_STATE": str(state),
         "CALICO_WHY_APPROVERS": slack.group_id("netops"),
         "SLACK_API_URL": slack.base_url,
+        "CALICO_WHY_DEVELOPMENT": "1",
         "SLACK_BOT_TOKEN": slack.bot_token,
         "SLACK_APP_TOKEN": slack.app_token,
         "SLACK_SIGNING_SECRET": slack.signing_secret,

@@ -49,6 +49,7 @@ async def _sit() -> None:
     async with LocalSlack() as slack:
         environment = {
             "SLACK_API_URL": slack.base_url,
+            "CALICO_WHY_DEVELOPMENT": "1",
             "SLACK_BOT_TOKEN": slack.bot_token,
             "SLACK_APP_TOKEN": slack.app_token,
             "SLACK_SIGNING_SECRET": slack.signing_secret,

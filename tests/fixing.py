@@ -14,7 +14,6 @@ from bot.fix_requests import requested
 from bot.investigate import Investigation
 from bot.settings import from_environment
 from facts import Cause, Diagnosis
-from fixes.approvers import Approvers
 from fixes.calico import Calico
 from fixes.executor import Executor
 from fixes.hands import ClusterHands
@@ -26,7 +25,7 @@ from lab.errors import NamespacesForbidden
 from tests.asking import ask
 from tests.fix_samples import ANA, BO
 
-APPROVERS = Approvers.from_environment({"CALICO_WHY_APPROVERS": BO.id})
+APPROVERS = from_environment({"CALICO_WHY_APPROVERS": BO.id}).approvers
 ENVIRONMENT = {"CALICO_WHY_APPROVERS": BO.id}  # of the lab's own fixers
 LONGEST_S = 30.0
 

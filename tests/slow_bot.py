@@ -17,7 +17,7 @@ from bot.commands.serve import slack_settings
 from bot.investigate import Investigation, Progress
 from bot.journal import Journal
 from bot.served import Served
-from fixes.approvers import Approvers
+from bot.settings import from_environment
 from fixes.store import connect
 from tests.answers import wrong_mac
 from tests.fix_cluster import NAMESPACE
@@ -51,7 +51,7 @@ async def main(kubeconfig: str, state: str, hold: str) -> None:
                     context=no_answers,
                     capturing=Stuck().capturing("approval"),
                     store=store,
-                    approvers=Approvers.from_environment(),
+                    approvers=from_environment().approvers,
                 )
             ],
             journal=Journal(Path(state)),

@@ -15,6 +15,7 @@ import pytest
 
 from bot import cli
 from bot.approvals import CACHE_S, Approvals, Cached, GroupsUnknown, listing
+from bot.settings import from_environment
 from fixes.approvers import Approvers
 from fixes.audit import Audit, told, verify
 from fixes.request import LIFETIME, Card, Person, Phase
@@ -215,12 +216,12 @@ async def test_where_slack_does_not_say_who_is_in_the_group_nobody_may(scene: Sc
 
 
 def test_the_environment_names_the_approvers() -> None:
-    found = Approvers.from_environment({"CALICO_WHY_APPROVERS": " U1, S0NETOPS,,kubernetes:system:serviceaccount:a:b "})
+    found = from_environment({"CALICO_WHY_APPROVERS": " U1, S0NETOPS,,kubernetes:system:serviceaccount:a:b "}).approvers
     assert found.entries == {"U1", "S0NETOPS", "kubernetes:system:serviceaccount:a:b"}
     assert [group.who for group in found.groups("replace_neighbor")] == ["S0NETOPS"]
     assert not found.allow_self
-    assert Approvers.from_environment({}).entries == frozenset()
-    assert Approvers.from_environment({"CALICO_WHY_ALLOW_SELF_APPROVAL": "1"}).allow_self
+    assert from_environment({}).approvers.entries == frozenset()
+    assert from_environment({"CALICO_WHY_ALLOW_SELF_APPROVAL": "1"}).approvers.allow_self
     posing = Person(id="S0NETOPS", via="slack")  # nobody's user id; an entry for a group lets no single person in
     assert Approvers(frozenset({"S0NETOPS"})).own_entry(posing, "replace_neighbor") == ""
 

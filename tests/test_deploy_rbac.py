@@ -24,8 +24,8 @@ from bot import cli
 from bot.approvals import Approvals
 from bot.fix_requests import requested
 from bot.investigate import Investigation
+from bot.settings import from_environment
 from facts import Typha
-from fixes.approvers import Approvers
 from fixes.calico import Calico
 from fixes.executor import Executor
 from fixes.hands import ClusterHands
@@ -49,7 +49,7 @@ GROUPS = ("crd.projectcalico.org", "projectcalico.org")
 OVERLAY = "dev"  # whose Calico is where the lab has it
 BOT, NODE_FIXER, CLUSTER_FIXER = "calico-why-bot", "calico-why-node-fixer", "calico-why-cluster-fixer"
 ASKER, APPROVER = "asker", "approver"  # accounts that stand for people
-APPROVERS = Approvers.from_environment({"CALICO_WHY_APPROVERS": BO.id})
+APPROVERS = from_environment({"CALICO_WHY_APPROVERS": BO.id}).approvers
 ENVIRONMENT = {"CALICO_WHY_APPROVERS": BO.id}
 # Both API groups; one of the versions that have AdminNetworkPolicies.
 VARIANTS = ("", "native-api+calico-3.31")
@@ -361,6 +361,7 @@ def document(plural: str, spec: dict[str, Any]) -> dict[str, Any]:
 def _tokens(slack: LocalSlack) -> dict[str, str]:
     return {
         "SLACK_API_URL": slack.base_url,
+        "CALICO_WHY_DEVELOPMENT": "1",
         "SLACK_BOT_TOKEN": slack.bot_token,
         "SLACK_APP_TOKEN": slack.app_token,
         "CALICO_WHY_SLACK_CAPTURE": "approval",

@@ -20,7 +20,6 @@ from bot import asking, cli
 from bot.approvals import Approvals
 from bot.commands import ipam
 from bot.settings import from_environment
-from fixes.approvers import Approvers
 from fixes.calico import Calico
 from fixes.executor import Executor
 from fixes.hands import ClusterHands
@@ -36,7 +35,7 @@ from tests.runbook_words import context_of, terminal
 from tests.test_bot_slack import ROOM, Room, _all_text
 
 ROOT = Path(__file__).parents[1]
-APPROVERS = Approvers.from_environment({**ENVIRONMENT, "CALICO_WHY_PEOPLE": f"{ANA.id}=kubernetes-admin"})
+APPROVERS = from_environment({**ENVIRONMENT, "CALICO_WHY_PEOPLE": f"{ANA.id}=kubernetes-admin"}).approvers
 
 
 @pytest.fixture(scope="module")

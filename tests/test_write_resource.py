@@ -15,7 +15,7 @@ import pytest
 from bot import cli
 from bot.approvals import Approvals
 from bot.errors import WRONG_USAGE
-from fixes.approvers import Approvers
+from bot.settings import from_environment
 from fixes.calico import Calico
 from fixes.executor import Executor
 from fixes.hands import ClusterHands
@@ -26,7 +26,7 @@ from tests.fix_cluster import FixCluster, fix_cluster
 from tests.recordings import changeable, load
 
 BO = Person(id="bo", name="bo", via="kubectl")
-APPROVERS = Approvers.from_environment({"CALICO_WHY_APPROVERS": "kubernetes:bo"})
+APPROVERS = from_environment({"CALICO_WHY_APPROVERS": "kubernetes:bo"}).approvers
 HEALTHY = "v3.32.1/healthy"
 GROUPS: tuple[Group, ...] = ("crd.projectcalico.org", "projectcalico.org")
 Object = dict[str, Any]

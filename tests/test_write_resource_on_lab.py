@@ -14,7 +14,6 @@ from bot import cli
 from bot.approvals import Approvals
 from bot.errors import WRONG_USAGE
 from bot.settings import from_environment
-from fixes.approvers import Approvers
 from fixes.calico import Calico
 from fixes.executor import Executor
 from fixes.hands import ClusterHands
@@ -25,7 +24,7 @@ from tests.fix_samples import ANA, BO
 from tests.fixing import ENVIRONMENT, asked, up
 from tests.runbook_words import terminal
 
-APPROVERS = Approvers.from_environment({**ENVIRONMENT, "CALICO_WHY_PEOPLE": f"{ANA.id}=kubernetes-admin"})
+APPROVERS = from_environment({**ENVIRONMENT, "CALICO_WHY_PEOPLE": f"{ANA.id}=kubernetes-admin"}).approvers
 QUESTION = "shop/cart shop/db 5432/tcp"
 DENY = """\
 apiVersion: projectcalico.org/v3

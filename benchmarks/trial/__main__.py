@@ -119,6 +119,7 @@ class Trial:
     def _programs(self, slack: LocalSlack) -> list[Process]:
         bots = {
             "SLACK_API_URL": slack.base_url,
+            "CALICO_WHY_DEVELOPMENT": "1",
             "SLACK_BOT_TOKEN": slack.bot_token,
             "SLACK_APP_TOKEN": slack.app_token,
             "CALICO_WHY_TRIAL_LIFETIME_S": str(self._arguments.lifetime),

@@ -25,8 +25,9 @@ from bot.errors import UserError
 from bot.investigate import Investigation, Progress
 from bot.journal import Journal
 from bot.second_opinion import SecondOpinion
+from bot.served import Served
+from bot.settings import from_environment
 from bot.words import Asked
-from fixes.approvers import Approvers
 from fixes.store import connect
 
 
@@ -61,12 +62,16 @@ async def main(directory: Path) -> None:
     async with connect(os.environ["KUBECONFIG"], os.environ["CALICO_WHY_NAMESPACE"]) as store:
         app = App(
             slack_settings(os.environ),
-            investigate=investigate,
-            judge=judge,
-            context=context,
-            store=store,
-            approvers=Approvers.from_environment(),
+            [
+                Served(
+                    name="trial",
+                    investigate=investigate,
+                    judge=judge,
+                    context=context,
+                    store=store,
+                    approvers=from_environment().approvers,
+                )
+            ],
             journal=Journal(Path(os.environ["CALICO_WHY_STATE"])),
-            cluster="trial",
         )
         await app.run(stop)

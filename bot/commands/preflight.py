@@ -6,18 +6,21 @@ import argparse
 import re
 from collections.abc import Sequence
 
+import msgspec
+
 from bot import told
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.preflight import cluster, here, nodes, rights, slack
 from bot.preflight.model import NOT, OK, ORDER, SKIPPED, UNSEEN, Line
+from bot.settings import Settings
 from bot.sources.api import Refused, Unreachable
-from bot.sources.kubernetes import CLASSIC
+from bot.sources.kubernetes import CLASSIC, Cluster
 from bot.told import Context, Told
 from facts import Text, say
 from fixes.approvers import SLACK_GROUP, Approvers, parse
 
 HELP = "preflight [PART...]: is all there that the bot needs, and what to do; for example: preflight slack rights"
-PARTS = ("slack", "cluster", "rights", "fixes", "calico", "nodes", "approvers", "state")
+PARTS = ("configuration", "slack", "cluster", "rights", "fixes", "calico", "nodes", "approvers", "state")
 CHANNEL = re.compile(r"[CG][A-Z0-9]{2,}")
 DATA = ("part", "about", "state", "found", "means", "remedy")
 
@@ -46,12 +49,20 @@ def check_words(args: argparse.Namespace) -> None:
 
 async def answer(args: argparse.Namespace, context: Context) -> Told:
     parts = set(args.parts or PARTS) | ({"slack"} if args.channel else set())
-    who = Approvers.from_environment()
+    who = context.settings.approvers
     of_a_bot = context.slack is not None or slack.configured()
     found, probes = list[Line](), list[nodes.Probe]()
+    if "configuration" in parts and context.configuration:
+        found.append(here.configuration(context.configuration, context.settings.cluster))
+        for other in context.configuration.clusters:
+            if other.cluster != context.settings.cluster:
+                found += await _other(other)
     if "slack" in parts:
         await context.progress(say("asking Slack"))
-        found += await slack.lines(context.slack, args.channel, _groups(who), named="slack" in args.parts)
+        asked_in = [context.channel] if CHANNEL.fullmatch(context.channel) else []
+        told_of = context.configuration.channels if context.configuration else ()
+        channels = list(dict.fromkeys([*args.channel, *asked_in, *told_of]))
+        found += await slack.lines(context.slack, channels, _groups(who), named="slack" in args.parts)
     if "approvers" in parts:
         found += here.approvers(who, of_a_bot=of_a_bot or "approvers" in args.parts)
     if "state" in parts:
@@ -92,6 +103,21 @@ async def _cluster(parts: set[str], context: Context) -> list[Line]:
     if "calico" in parts:
         found += await cluster.calico(context.cluster)
     return found
+
+
+async def _other(settings: Settings) -> list[Line]:
+    """Whether another cluster that is served answers: it has a preflight of its own."""
+    about = say("API server of {cluster}", cluster=settings.cluster)
+    try:
+        async with Cluster(settings) as one:
+            try:
+                lines = await cluster.server(one)
+            except Unreachable as error:
+                raise one.api.unreachable(error) from error
+    except UserError as error:
+        return [Line(part="configuration", about=about, state=NOT, found=error.sentence)]
+    more = say("All of it: preflight --cluster {cluster}", cluster=settings.cluster)
+    return [msgspec.structs.replace(one, part="configuration", about=about, remedy=more) for one in lines[:1]]
 
 
 def _groups(who: Approvers) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from bot import language as languages
+from bot import settings as connection
 from bot.bundle import INVESTIGATION
 from bot.commands.why import draw
 from bot.errors import COULD_NOT_JUDGE, UserError
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    language = languages.from_argument(args)
+    language = connection.language(args)
     investigation = load(Path(args.file))
     worker = Worker()
     try:

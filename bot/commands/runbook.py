@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from bot import language as languages
+from bot import settings as connection
 from bot.language import ENGLISH, Language
 from bot.reply import wording
 from engine import rulebase
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Always 0. Raises UserError for a language there is not."""
-    sys.stdout.write(page(rulebase.load().rules, languages.from_argument(args)))
+    sys.stdout.write(page(rulebase.load().rules, connection.language(args)))
     return 0
 
 

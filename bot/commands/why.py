@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="keep looking (60 s) until a cause is found; Ctrl-C answers with what was seen so far",
     )
-    parser.add_argument("--deadline", type=float, default=4.0, metavar="S", help="seconds a probe may take (4)")
+    parser.add_argument("--deadline", metavar="S", help="seconds a probe may take (4)")
     languages.add_argument(parser)
     connection.add_arguments(parser)
 
@@ -60,10 +60,8 @@ def run(args: argparse.Namespace) -> int:
     parse(words)
     if args.watch:
         watching = watch_seconds(args.watch)
-    language = languages.from_argument(args)
-    if not 0.1 <= args.deadline <= 300:
-        raise UserError(f"--deadline {args.deadline:g}: give the seconds a probe may take, from 0.1 to 300.")
-    return asyncio.run(_answer(args, words, watching, connection.from_arguments(args), language))
+    settings, language = connection.from_arguments(args), connection.language(args)
+    return asyncio.run(_answer(args, words, watching, settings, language))
 
 
 async def _answer(
@@ -77,7 +75,7 @@ async def _answer(
         from bot.sources.kubernetes import Cluster
         from bot.sources.probes import Probes
 
-        async with Cluster(settings) as cluster, Probes(settings, deadline_s=args.deadline) as probes:
+        async with Cluster(settings) as cluster, Probes(settings, deadline_s=settings.deadline_s) as probes:
             look: dict[str, Any] = {
                 "cluster": cluster,
                 "probes": probes,

@@ -8,26 +8,32 @@ import shutil
 from pathlib import Path
 
 from bot.preflight.model import NOT, OK, SKIPPED, Line
-from facts import Text, say
+from facts import Text, joined, listed, say
 from fixes.approvers import Approvers
+from fixes.configuration import Configuration
 
 FREE = 64 << 20  # bytes, of questions and what was seen for them
+
+
+def configuration(told: Configuration, cluster: str) -> Line:
+    """What holds. cluster: the one that is looked at. What is wrong with it is told before anything is begun."""
+    file = say("it is read from {file}", file=told.file) if told.file else say("there is no file")
+    of = [one.cluster for one in told.clusters]
+    several = say("{clusters} are served, and this is about {cluster}", clusters=listed(of), cluster=cluster)
+    said = [file, several if len(of) > 1 else "", say("this is development") if told.development else ""]
+    return Line(part="configuration", about=say("configuration"), state=OK, found=joined(filter(None, said)))
 
 
 def approvers(who: Approvers, *, of_a_bot: bool) -> list[Line]:
     """of_a_bot: this environment is a bot's; a terminal's need not say who may approve."""
     part, about = "approvers", say("approvers")
-    wrong = [Line(part=part, about=about, state=NOT, found=one) for one in who.unreadable]
     if who.entries:
-        if wrong:
-            return wrong
         said = say("{count} entries in CALICO_WHY_APPROVERS", count=len(who.entries))
         return [Line(part=part, about=about, state=OK, found=said)]
     if not of_a_bot:
         said = say("not looked at: CALICO_WHY_APPROVERS is not set here")
-        return [*wrong, Line(part=part, about=about, state=SKIPPED, found=said)]
+        return [Line(part=part, about=about, state=SKIPPED, found=said)]
     return [
-        *wrong,
         Line(
             part=part,
             about=about,

@@ -70,8 +70,9 @@ class Api:
         self._client = ApiClient(configuration)
 
     @classmethod
-    async def connect(cls, kubeconfig: str, *, timeout_s: float) -> Api:
-        """Reads the kubeconfig ("": ~/.kube/config where it exists, else in-cluster). Raises UserError without one."""
+    async def connect(cls, kubeconfig: str, context: str = "", *, timeout_s: float) -> Api:
+        """Reads the kubeconfig ("": ~/.kube/config where it exists, else in-cluster). context: of it, else its current
+        one. Raises UserError without one."""
         configuration = Configuration()
         path = kubeconfig or _own_kubeconfig()
         if not path:
@@ -90,7 +91,9 @@ class Api:
                 status=COULD_NOT_JUDGE,
             )
         try:
-            loader = await load_kube_config(config_file=path, client_configuration=configuration, persist_config=False)
+            loader = await load_kube_config(
+                config_file=path, context=context or None, client_configuration=configuration, persist_config=False
+            )
             current = loader.current_context
         except Exception as error:  # the loader has no error of its own: it lets through whatever parsing met
             raise UserError(

@@ -113,7 +113,9 @@ class Cluster:
         self.name = settings.cluster  # how answers call it
 
     async def __aenter__(self) -> Cluster:
-        self._connected = await Api.connect(self._settings.kubeconfig, timeout_s=self._timeout_s)
+        self._connected = await Api.connect(
+            self._settings.kubeconfig, self._settings.context, timeout_s=self._timeout_s
+        )
         self.name = self.name or self._connected.context
         return self
 
@@ -230,6 +232,8 @@ class Cluster:
                 self._group = await self._discover()
             except (Missing, Refused):
                 return CLASSIC  # discovery is closed to this user; the looks that follow say what they met themselves
+            except Unreachable as error:
+                raise self.api.unreachable(error) from error
         return self._group
 
     async def _discover(self) -> str:
