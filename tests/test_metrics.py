@@ -38,9 +38,13 @@ ROOT = Path(__file__).parents[1]
 
 
 def read(metrics: Metrics) -> dict[str, float]:
+    return samples(metrics.text().decode())
+
+
+def samples(text: str) -> dict[str, float]:
     """Every sample, by how a query would name it: name{label="value",...}, labels in order, calico_why_ left out."""
     found: dict[str, float] = {}
-    for family in text_string_to_metric_families(metrics.text().decode()):
+    for family in text_string_to_metric_families(text):
         for name, labels, value, *_ in family.samples:
             said = ",".join(f'{key}="{labels[key]}"' for key in sorted(labels))
             found[f"{name.removeprefix('calico_why_')}{{{said}}}" if said else name.removeprefix("calico_why_")] = value
