@@ -41,6 +41,13 @@ def pod(overlay: str, kind: str, name: str) -> dict[str, Any]:
     return spec
 
 
+def configuration(overlay: str) -> str:
+    """calico-why.yaml, as it is mounted."""
+    (found,) = [it for it in objects(overlay) if it["metadata"]["name"].startswith("calico-why-settings-")]
+    text: str = found["data"]["calico-why.yaml"]
+    return text
+
+
 def containers(overlay: str) -> dict[str, dict[str, Any]]:
     """Of all pods, by WORKLOAD/CONTAINER."""
     return {

@@ -13,7 +13,6 @@ import pytest
 
 from bot.capture import Captured, Planned, Progress, Row, Wanted, capture, plan
 from bot.captures import Capturing
-from bot.commands.serve import capture_setting
 from bot.errors import UserError
 from bot.language import language
 from bot.pcapng import Interface, Packet, write
@@ -22,6 +21,7 @@ from bot.slack import Slack, SlackFailed, web_client
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
 from facts import Endpoint
+from fixes import configuration
 from fixes.approvers import Approvers
 from lab.client import Lab
 from lab.slack import LocalSlack
@@ -227,9 +227,9 @@ async def test_a_file_goes_nowhere_but_to_slack() -> None:
 
 
 def test_a_setting_nobody_can_mean_keeps_the_bot_from_starting() -> None:
-    assert capture_setting({}) == "headers"
-    with pytest.raises(UserError, match=r"headers .* approval .* approvers .* off"):
-        capture_setting({"CALICO_WHY_SLACK_CAPTURE": "yes"})
+    assert configuration.read({}).slack_capture == "headers"
+    with pytest.raises(configuration.Misconfigured, match=r"headers .* approval .* approvers .* off"):
+        configuration.read({"CALICO_WHY_SLACK_CAPTURE": "yes"})
 
 
 @pytest.fixture(scope="module")

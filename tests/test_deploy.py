@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from fixes import configuration
 from node_probe.command import DEFAULT_PORT
 from tests import manifests
 from tests.manifests import DEPLOY, OVERLAYS
@@ -136,6 +137,7 @@ def test_each_name_that_a_pod_needs_is_there_or_is_a_secret_that_the_docs_make(o
         if "serviceAccountName" in spec:
             wanted.add(("ServiceAccount", spec["serviceAccountName"]))
         wanted |= {("Secret", volume["secret"]["secretName"]) for volume in spec["volumes"] if "secret" in volume}
+        wanted |= {("ConfigMap", volume["configMap"]["name"]) for volume in spec["volumes"] if "configMap" in volume}
         for container in spec["containers"]:
             for source in container.get("envFrom") or ():
                 wanted |= {
@@ -164,6 +166,27 @@ def test_nothing_listens_but_the_probe_and_slacks_way_in(overlay: str) -> None:
     }
     slack = {("calico-why-bot/bot", 3000)} if overlay == "http" else set()
     assert ports == {("calico-why-node/probe", int(DEFAULT_PORT)), *slack}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_bot_and_fixers_read_one_file_and_it_is_right(overlay: str, tmp_path: Path) -> None:
+    file = tmp_path / "calico-why.yaml"
+    file.write_text(manifests.configuration(overlay))
+    read = {name for name in manifests.containers(overlay) if name.split("/")[1] in ("bot", "fixer")}
+    for name in read:
+        container = manifests.containers(overlay)[name]
+        told = {one["name"]: one["value"] for one in container["env"] if "value" in one}
+        (mount,) = [one for one in container["volumeMounts"] if one["name"] == "config"]
+        assert told.pop("CALICO_WHY_CONFIG") == f"{mount['mountPath']}/calico-why.yaml"
+        told = {key: value.replace("$(NODE_ADDRESS)", "192.0.2.1") for key, value in told.items()}
+        found = configuration.read(told, file=str(file))
+        assert found.here.cluster == ("dev" if overlay == "dev" else "cluster"), name
+        assert not found.development and not found.here.approvers.entries
+        if name == "calico-why-bot/bot":
+            assert found.slack_mode == ("http" if overlay == "http" else "socket")
+            assert found.slack_capture == ("approvers" if overlay == "restricted" else "headers")
+            assert found.state == Path("/var/lib/calico-why")
+            assert str(found.here.certs) == "/etc/calico-why/certs"
 
 
 def test_replicas_of_the_bot_are_kept_apart_and_one_is_always_left() -> None:
@@ -225,6 +248,6 @@ def test_every_file_beside_a_kustomization_is_in_it(path: Path) -> None:
     read: dict[str, Any] = yaml.safe_load(path.read_text())
     named = {str(one) for one in read.get("resources") or ()}
     named |= {str(one["path"]) for one in read.get("patches") or () if "path" in one}
-    named |= {str(env) for one in read.get("configMapGenerator") or () for env in one.get("envs") or ()}
+    named |= {str(name) for one in read.get("configMapGenerator") or () for name in one.get("files") or ()}
     files = {one.name for one in path.parent.iterdir() if one.suffix in (".yaml", ".env")} - {path.name}
     assert files == {one for one in named if not one.startswith("..")}
