@@ -104,12 +104,16 @@ async def audit(store: FixStore, words: Sequence[str], *, jsonl: bool = False, s
 
 async def fixes(store: FixStore) -> str:
     """All requests, and first of all whether fixes are off. Raises StoreError."""
-    try:
-        why = (await Switch(store).read()).off()
-        switch = f"Now {why}.\n" if why else ""
-    except StoreError as error:  # who may read the requests need not be let read the switch
-        switch = f"{error.sentence}\n"
-    return switch + listing(await store.all())
+
+    async def switch() -> str:
+        try:
+            why = (await Switch(store).read()).off()
+            return f"Now {why}.\n" if why else ""
+        except StoreError as error:  # who may read the requests need not be let read the switch
+            return f"{error.sentence}\n"
+
+    said, requests = await asyncio.gather(switch(), store.all())
+    return said + listing(requests)
 
 
 def request(one: FixRequest) -> str:

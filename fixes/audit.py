@@ -15,6 +15,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from fixes.request import GROUP, IN_WORDS, VERSION, FixRequest, Person, Phase, stamp
 from fixes.store import CALL_TIMEOUT_S, FixStore, StoreError, denial
+from fixes.trouble import unanswered
 
 PLURAL = "auditrecords"
 KIND = "AuditRecord"
@@ -348,7 +349,7 @@ def _failed(error: ApiException) -> AuditError:
 
 def _unreachable(error: Exception) -> AuditError:
     return AuditError(
-        f"The API server cannot be reached ({error or type(error).__name__}), so the audit trail can neither be read "
+        f"The API server cannot be reached ({unanswered(error)}), so the audit trail can neither be read "
         "nor written. Check the kubeconfig and the network, then try again."
     )
 

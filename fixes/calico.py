@@ -15,6 +15,8 @@ import msgspec
 import yaml
 from kubernetes.aio import client
 
+from fixes.trouble import unanswered
+
 Object = dict[str, Any]
 
 CLASSIC = "crd.projectcalico.org/v1"
@@ -205,7 +207,7 @@ class Calico:
             )
             raw = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ApiError(f"The API server cannot be reached ({error or type(error).__name__}).") from error
+            raise ApiError(f"The API server cannot be reached ({unanswered(error)}).") from error
         try:
             # Sequence numbers have 61 bits: they stay whole here, and would not in a float.
             answer = msgspec.json.decode(raw)

@@ -17,6 +17,7 @@ from fixes.kind import EvidenceChanged, TooSoon
 from fixes.limits import Switch
 from fixes.request import NOTHING_NOW, FixRequest, Phase, Refused, Waits, expired, moment, stamp
 from fixes.store import FixStore, StoreError
+from fixes.trouble import unanswered
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +142,7 @@ class Executor:
             lines = [f"{NOTHING_NOW}{changed}"]
         except Exception as error:  # it is said again, and for good, when it is approved
             log.info("%s cannot be shown: %s", request.name, error)
-            lines = [f"Nothing: {error or type(error).__name__}."]
+            lines = [f"Nothing: {unanswered(error)}."]
         shown = [line[:LONGEST] for line in lines[:MOST]]
         return await self._store.note_preview(request.name, shown or ["Nothing."])
 
@@ -159,7 +160,7 @@ class Executor:
             raise await self._waits(request, Waits(text=str(soon)[:LONGEST], until=due), soon.wait_s) from None
         except Exception as error:  # or the same request would end this process again after every restart
             log.exception("%s cannot be checked", request.name)
-            return await self._end(request, Phase.FAILED, f"Nothing was done: {error or type(error).__name__}.")
+            return await self._end(request, Phase.FAILED, f"Nothing was done: {unanswered(error)}.")
         # As late as can be: whoever switches fixes off means the very next one.
         try:
             held = await self._switch.begin(request)
@@ -181,12 +182,12 @@ class Executor:
             return await self._end(request, Phase.FAILED, f"Nothing was written: {changed} Ask again.")
         except Exception as error:  # whatever it is: it was tried once, and that has to be said
             log.exception("%s failed", request.name)
-            return await self._broken(request, f"It failed on {self._hands.name}: {error or type(error).__name__}.")
+            return await self._broken(request, f"It failed on {self._hands.name}: {unanswered(error)}.")
         try:
             right, text = await self._read_back(request)
         except Exception as error:  # it was done, so it did not fail
             log.exception("%s cannot be verified", request.name)
-            why = error or type(error).__name__
+            why = unanswered(error)
             return await self._end(request, Phase.UNKNOWN, f"It was done; what came of it cannot be read: {why}.")
         return await self._end(request, Phase.VERIFIED if right else Phase.NOT_FIXED, text)
 
@@ -204,7 +205,7 @@ class Executor:
             right, text = await self._read_back(request)
         except Exception as error:
             log.exception("%s cannot be read", request.name)
-            unread = f"What came of it cannot be read: {error or type(error).__name__}."
+            unread = f"What came of it cannot be read: {unanswered(error)}."
             return await self._end(request, Phase.UNKNOWN, f"{failure} {unread}")
         return await self._end(request, Phase.VERIFIED if right else Phase.FAILED, f"{failure} {text}")
 
@@ -248,7 +249,7 @@ class Executor:
             right, text = await self._read_back(request)
         except Exception as error:
             log.exception("%s cannot be read", request.name)
-            right, text = False, f"It cannot be read: {error or type(error).__name__}."
+            right, text = False, f"It cannot be read: {unanswered(error)}."
         text = f"The {self._worker} was restarted, or lost the cluster, in between and did not run it again. {text}"
         return await self._end(request, Phase.VERIFIED if right else Phase.UNKNOWN, text)
 

@@ -13,6 +13,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from fixes.request import CAPTURE, ENDS, FixRequest, Person, moment, stamp
 from fixes.store import CALL_TIMEOUT_S, FixStore, StoreError, denial, reason_of
+from fixes.trouble import unanswered
 
 NAME = "calico-why-fixes"
 PER_NODE, PER_KIND = 20, 60  # fixes an hour; an incident needs a handful
@@ -222,6 +223,6 @@ def _failed(error: ApiException) -> StoreError:
 
 def _unreachable(error: Exception) -> StoreError:
     return StoreError(
-        f"The API server cannot be reached ({error or type(error).__name__}), so nobody knows whether fixes are on, "
+        f"The API server cannot be reached ({unanswered(error)}), so nobody knows whether fixes are on, "
         "and nothing is done. Check the kubeconfig and the network, then try again."
     )

@@ -39,6 +39,7 @@ from fixes.request import (
     new_name,
     parse,
 )
+from fixes.trouble import unanswered
 
 log = logging.getLogger(__name__)
 
@@ -271,7 +272,7 @@ class FixStore:
                 except StoreError:
                     raise
                 except Exception as error:  # the client has no error of its own for a line it cannot read
-                    raise StoreError(f"The watch broke off: {error or type(error).__name__}.", gone=True) from error
+                    raise StoreError(f"The watch broke off: {unanswered(error)}.", gone=True) from error
                 if event["type"] == "BOOKMARK":
                     continue
                 if request := _readable(event["object"]):
@@ -316,7 +317,7 @@ class FixStore:
             raise self._sentence(error, name) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise StoreError(
-                f"The API server cannot be reached ({error or type(error).__name__}), so no fix request can be read or "
+                f"The API server cannot be reached ({unanswered(error)}), so no fix request can be read or "
                 "changed. Check the kubeconfig and the network, then try again.",
                 gone=True,
             ) from None

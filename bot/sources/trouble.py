@@ -17,5 +17,5 @@ def brief(error: BaseException) -> str:
         text = os.strerror(inner.errno).lower()
     else:
         text = str(getattr(inner, "strerror", None) or inner).strip()
-    text = text or type(inner).__name__
+    text = text or ("no answer in time" if isinstance(inner, TimeoutError) else type(inner).__name__)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
