@@ -30,6 +30,7 @@ from slack_sdk.webhook.async_client import AsyncWebhookClient
 from bot.approvals import GroupsUnknown
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.reply.blocks import Message, escape
+from bot.sources.trouble import brief
 from bot.tracing import span
 from facts import say
 
@@ -359,9 +360,7 @@ class Slack:
                     kind = SlackGone if _passes(response.status) else SlackFailed
                     raise kind(f"Slack did not take the file: {response.status} {said}", status=COULD_NOT_JUDGE)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise SlackGone(
-                f"Slack did not take the file ({error or type(error).__name__}).", status=COULD_NOT_JUDGE
-            ) from error
+            raise SlackGone(f"Slack did not take the file ({brief(error)}).", status=COULD_NOT_JUDGE) from error
 
     async def _show(self, method: Callable[..., Awaitable[Any]], message: Message, **arguments: Any) -> Any:
         """Blocks where Slack takes them, else the same as text: a strange name must not cost the whole answer."""
@@ -383,7 +382,7 @@ class Slack:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             failed = UNREACHABLE
             raise SlackGone(
-                f"Slack cannot be reached ({error or type(error).__name__}). Check the network; the same words work in "
+                f"Slack cannot be reached ({brief(error)}). Check the network; the same words work in "
                 "a terminal: calico-why --help",
                 status=COULD_NOT_JUDGE,
             ) from error
