@@ -31,6 +31,8 @@ HELP = {
     "help": "help   this list",
 }
 
+ANYWHERE = "--cluster NAME behind any of these: in that cluster, where I serve several"
+
 # Phones and some keyboards make a dash of two hyphens.
 _CLUSTER = re.compile(r"(?<!\S)[`'\"]?(?:--|—|–)cluster(?:(?:=|\s+)(?P<name>\S+)|=?\s*$|=(?=\s))", re.IGNORECASE)
 
@@ -145,7 +147,7 @@ def _understand(text: str) -> Said:
 
 def help_text(prefix: str = "") -> str:
     """One line a word."""
-    return "\n".join(prefix + line for line in HELP.values())
+    return "\n".join([*(prefix + line for line in HELP.values()), ANYWHERE])
 
 
 def _of_cluster(text: str) -> tuple[str, str]:
@@ -164,7 +166,7 @@ def _of_cluster(text: str) -> tuple[str, str]:
     if len(said) > 1 or not name:
         raise UserError("Name one cluster, such as: why shop/cart shop/db --cluster prod")
     body = text[len(head) : len(text) - len(tail)]
-    return _CLUSTER.sub(" ", head).rstrip(" ") + body + _CLUSTER.sub(" ", tail), name
+    return f"{_CLUSTER.sub(' ', head).rstrip(' ')} {body}{_CLUSTER.sub(' ', tail)}".rstrip(), name
 
 
 def _question(plain: list[str]) -> list[str]:

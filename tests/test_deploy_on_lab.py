@@ -74,6 +74,10 @@ def contained(lab: Lab, node: str, spec: dict[str, Any], kept: Collection[str], 
         **{one["name"]: one["value"] for one in spec["env"] if "value" in one and one["name"] != "CALICO_WHY_CERTS"},
         "KUBECONFIG": str(lab.directory / "kubeconfig.nodes"),
     }
+    if "CALICO_WHY_CONFIG" in environment:
+        config = lab.directory / "calico-why.yaml"
+        config.write_text(manifests.configuration("socket-mode"))
+        environment["CALICO_WHY_CONFIG"] = str(config)
     if "CALICO_WHY_SYSCTL" in environment:
         environment["CALICO_WHY_SYSCTL"] = ROOT + environment["CALICO_WHY_SYSCTL"]
     files, checkout = shlex.quote(str(lab.directory)), shlex.quote(str(manifests.DEPLOY.parent))
