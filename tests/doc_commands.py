@@ -44,6 +44,7 @@ PLACEHOLDERS = {
     "BUNDLE": "keep.tar.gz",
     "inv-….json": "investigation.json",
     "fx-NAME": "fx-abcdefgh",
+    "fx-…": "fx-abcdefgh",
     "REASON": "maintenance",
     "sha256:HEAD": "sha256:" + "0" * 64,
     "sha256:…": "sha256:" + "0" * 64,

@@ -4,13 +4,18 @@ years what was true once, and of security above all."""
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from bot.app import PATH
-from fixes.request import TRANSITIONS
+from fixes.request import GROUP, TRANSITIONS
+from lab.client import Lab
 from node_probe.command import DEFAULT_PORT
 from tests import manifests
 from tests.doc_commands import ROOT
@@ -74,13 +79,13 @@ def test_the_life_of_a_fix_is_the_table_of_the_code() -> None:
 SHOWN = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
 
 
-def test_what_shows_a_claim_about_security_is_there() -> None:
-    text = (DOCS / "security.md").read_text()
+@pytest.mark.parametrize("page", ["security.md", "upgrade.md"])
+def test_what_shows_a_claim_is_there(page: str) -> None:
+    text = (DOCS / page).read_text()
     shown = SHOWN.findall(text)
     for file, name in shown:
-        assert re.search(rf"^(?:async )?def {name}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE), (
-            f"{file}::{name}"
-        )
+        defined = re.search(rf"^(?:async )?def {name}\(", (ROOT / "tests" / file).read_text(), re.MULTILINE)
+        assert defined, f"{file}::{name}"
     assert len(shown) == len(re.findall(r"`test_[^`]*`", text)), "each is FILE::TEST"
 
 
@@ -168,3 +173,28 @@ def test_each_sentence_about_the_bot_itself_has_its_row(heading: str, said: set[
 
     assert {text for text, plain in shown.items() if not any(tells(row, plain) for row in told)} == set()
     assert {row for row in told if not any(tells(row, plain) for plain in shown.values())} == set(), "nobody says it"
+
+
+# ---- operate.md
+
+
+def test_what_a_command_asks_of_the_api_server_is_what_the_page_says(lab: Lab, tmp_path: Path) -> None:
+    """Whoever runs a large cluster decides by it. The lab's fixers ask for nothing but requests and records."""
+    text = (DOCS / "operate.md").read_text()
+    costs = re.findall(r"^\| (?:`calico-why (.*)`|(the same, where packets are lost)) \| (\d+) \|$", text, re.MULTILINE)
+    assert len(costs) == 7
+    environment = {**os.environ, **lab.environment()}
+    asked, wrong = "", list[str]()
+    for command, _, told in costs:
+        if not command:
+            lab.inflict("neighbor_wrong_mac")
+        asked = command or asked
+        before = len(lab.calls())
+        argv = [sys.executable, "-m", "bot.cli", *asked.split()]
+        done = subprocess.run(argv, env=environment, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        lab.heal()
+        counted = sum(call[1] != GROUP for call in lab.calls()[before:])
+        if abs(counted - int(told)) > 3:
+            wrong.append(f"{asked}: {counted}, and the page says {told}")
+    assert wrong == []
