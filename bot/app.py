@@ -9,6 +9,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -56,12 +57,14 @@ from fixes.store import FixStore, StoreError
 
 log = logging.getLogger(__name__)
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 COMMAND = "/calico"
 PATH = "/slack/events"
 DRAIN_S = 10.0
 TOLD_S = 8.0
+KEEPERS = 8  # threads: of those that write at the same time the disk makes one write
 FORGETS_EVERY_S = 600.0
 CONNECTED_EVERY_S = 5.0
 RECONNECT_AFTER_S = 30.0
@@ -134,8 +137,9 @@ class App:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises UserError when Slack cannot be served at all."""
-        async with self._slack.connected():
-            await self._run(stop)
+        with ThreadPoolExecutor(KEEPERS, "journal") as self._keepers:
+            async with self._slack.connected():
+                await self._run(stop)
 
     async def _run(self, stop: asyncio.Event) -> None:
         me = await self._once_there(self._slack.who, stop)
@@ -470,10 +474,14 @@ class App:
     async def _accept(self, job: Job | Click) -> bool | None:
         """True: on disk now. False: it had been accepted before. None: it cannot be kept, so it is not accepted."""
         try:
-            return await asyncio.to_thread(self._journal.accept, job)
+            return await self._on_disk(self._journal.accept, job)
         except OSError as error:
             log.error("%s cannot be kept: %s", job.id, error)
             return None
+
+    async def _on_disk(self, keep: Callable[[A], T], what: A) -> T:
+        """By threads that do nothing else: who is to be heard waits for the disk, not for an answer to somebody else."""
+        return await asyncio.get_running_loop().run_in_executor(self._keepers, keep, what)
 
     def _waits(self) -> str:
         """What is said of a question that is not looked into at once; "" where it is."""
@@ -509,7 +517,7 @@ class App:
     async def _first(self, identity: str) -> bool:
         """Whether it was not heard before. Where the disk cannot tell it is answered: twice is better than never."""
         try:
-            return await asyncio.to_thread(self._journal.first, identity)
+            return await self._on_disk(self._journal.first, identity)
         except OSError as error:
             log.error("a second delivery of %s would not be known: %s", identity, error)
             return True
