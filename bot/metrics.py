@@ -19,20 +19,22 @@ from bot.errors import UserError
 from bot.told import WORDS
 from facts import Diagnosis
 from facts.redaction import redact
-from fixes.request import FixRequest, Phase, moment
+from fixes.kind import kinds
+from fixes.request import ENDS, FixRequest, Phase, moment
 from fixes.store import FixStore, Seen
 
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series each, read by nobody
 
 PREFIX = "calico_why_"
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
-QUESTIONS = ("why", "capture", "policy", *WORDS)
+QUESTIONS = ("why", "watch", "capture", "policy", *WORDS)  # watch: a `why` that goes on looking
 OUTCOMES = ("answered", "refused", "broken", "stopped")
 VERDICTS = ("cause", "healthy", "unknown")
 FIX_KINDS = 40  # values of a label that comes from outside; more than there are
 LOOKS = 200
 CODES = 60
 OTHER = "other"
+SAID_BY = ("chat.postMessage", "chat.update", "chat.postEphemeral")  # what Slack limits most
 
 _ANSWER_S = (0.25, 0.5, 1, 2, 3, 4, 5, 7.5, 10, 15, 30, 60, 120, 300)
 _API_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -198,6 +200,9 @@ class Metrics:
             "phase",
         )
 
+        for method in SAID_BY:
+            self._rate_limited.labels(method)
+
     # -- declaring ----------------------------------------------------------------------------------------------------
 
     def _declare(self, name: str, kind: str, about: str, labels: tuple[str, ...]) -> str:
@@ -229,6 +234,11 @@ class Metrics:
             self._verdicts.labels(cluster, verdict)
         for outcome in ("answered", "silent"):
             self._probe_s.labels(cluster, outcome)
+        for status in ("200", "401", "403", "none"):
+            self._api_s.labels(cluster, status)
+        for kind in kinds():
+            for phase in ENDS:
+                self._fixes_ended.labels(cluster, self._kinds(kind), phase)
 
     def measured(self, cluster: str, word: str, work: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         """The same, counted and timed as a question of that word."""

@@ -52,7 +52,8 @@ def measured(served: Served, metrics: Metrics) -> Served:
     async def investigate(
         words: Sequence[str], *, asked_by: str = "", progress: Progress | None = None
     ) -> Investigation:
-        with metrics.asked(served.name, "why"), span("investigation", cluster=served.name) as note:
+        word = "watch" if "watch" in words else "why"
+        with metrics.asked(served.name, word), span("investigation", cluster=served.name) as note:
             answer = await served.investigate(words, asked_by=asked_by, progress=progress)
             note("verdict", answer.diagnosis.verdict)
         metrics.diagnosed(served.name, answer.diagnosis)
