@@ -94,6 +94,15 @@ def text_of(certificates: Sequence[x509.Certificate]) -> bytes:
     return b"".join(map(_pem, certificates))
 
 
+def names_of(certificate: x509.Certificate) -> list[str]:
+    """DNS names it is for."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return []
+    return found.get_values_for_type(x509.DNSName)
+
+
 def issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(authority)

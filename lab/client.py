@@ -113,9 +113,10 @@ class Lab:
         found = dict(read_environment(self.directory / "env"))
         return found | {"KUBECONFIG": self._ask({"do": "user", "denied": list(denied)})} if denied else found
 
-    def account(self, name: str) -> str:
-        """Path of a kubeconfig of a ServiceAccount, with the rights that the manifests of `up` give it."""
-        return str(self._ask({"do": "account", "name": name}))
+    def account(self, name: str, node: str = "") -> str:
+        """Path of a kubeconfig of a ServiceAccount, with the rights that the manifests of `up` give it. node: of the
+        pod that its token is made for."""
+        return str(self._ask({"do": "account", "name": name, "node": node}))
 
     def calls(self) -> list[list[str]]:
         """[verb, group, resource, subresource, user, namespace, name] of each request for a resource, oldest first."""

@@ -36,6 +36,7 @@ from node_probe.certs import make as make_probe_certificates
 
 API_PORT = 6443  # at the underlay's address in the first node's subnet
 READY_S = 30.0
+NODE_NAME = "authentication.kubernetes.io/node-name"  # in what the API server knows of a pod's token
 PATIENCE_MS = 400  # for answers that one machine gives itself, in less than a millisecond where it is not busy
 # Who may approve in a lab where nobody says otherwise: the local Slack's operators, and whoever holds the kubeconfig.
 APPROVERS = "S0NETOPS,kubernetes:kubernetes-admin"
@@ -215,8 +216,8 @@ class Server:
         """Where manifests tell rights: the fixer of this node, as Kubernetes knows it by the token of its pod."""
         if not self.manifests:
             return {}
-        told = {"authentication.kubernetes.io/node-name": (node,)}
-        text = self.reached_as(self._known("calico-why-node-fixer", told), "kubeconfig.nodes")
+        told = {NODE_NAME: (node,)}
+        text = self.reached_as(self._known("calico-why-node", told), "kubeconfig.nodes")
         return {"KUBECONFIG": str(self._write_private(f"kubeconfig.fixer-{node}", text))}
 
     def _known(self, account: str, extra: Mapping[str, tuple[str, ...]] | None = None) -> str:
@@ -296,8 +297,10 @@ class Server:
 
     async def _account(self, asked: Request) -> str:
         """The kubeconfig of a ServiceAccount that has the rights the manifests give it."""
-        name = str(asked["name"])
-        return str(self._write_private(f"kubeconfig.{name}", self.reached_as(self._known(name))))
+        name, node = str(asked["name"]), str(asked.get("node", ""))
+        told = {NODE_NAME: (node,)} if node else {}
+        path = f"kubeconfig.{name}-{node}" if node else f"kubeconfig.{name}"
+        return str(self._write_private(path, self.reached_as(self._known(name, told))))
 
     async def _calls(self, _: Request) -> list[list[str]]:
         return [list(call) for call in self.api.calls]

@@ -18,9 +18,14 @@ OVERLAYS = sorted(path.name for path in (DEPLOY / "overlays").iterdir())
 @functools.cache
 def text(overlay: str) -> str:
     """The YAML of all objects. Skips where there is no kubectl."""
+    return rendered(DEPLOY / "overlays" / overlay)
+
+
+def rendered(kustomization: Path) -> str:
+    """The YAML of all objects of a directory. Skips where there is no kubectl."""
     if shutil.which("kubectl") is None:
         pytest.skip("no kubectl on this machine: manifests are rendered by it")
-    done = subprocess.run(["kubectl", "kustomize", str(DEPLOY / "overlays" / overlay)], capture_output=True, text=True)
+    done = subprocess.run(["kubectl", "kustomize", str(kustomization)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

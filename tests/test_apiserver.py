@@ -216,6 +216,7 @@ async def test_every_kind_has_a_table(client: Client) -> None:
         "events": {"involvedObject": {"kind": "Pod", "name": "p"}, "reason": "Killed", "message": "m "},
         "validatingadmissionpolicies": {"spec": {"matchConstraints": {}, "validations": [{"expression": "true"}]}},
         "validatingadmissionpolicybindings": {"spec": {"policyName": "sample", "validationActions": ["Deny"]}},
+        "certificatesigningrequests": {"spec": {"signerName": "example.com/sample"}},
     }
     store = client.server.store
     for resource in store.registry:

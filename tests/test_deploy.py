@@ -3,6 +3,7 @@ needed. Nothing of it is run here: there is no Kubernetes on the machines that t
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from bot.observe import EXAMPLE, address
 from fixes import configuration
 from node_probe.command import DEFAULT_PORT
 from tests import manifests
@@ -24,6 +26,8 @@ PROBE = {"NET_ADMIN", "NET_RAW", "SYSLOG", "SYS_ADMIN", "SYS_PTRACE"}
 CAPABILITIES = {
     "calico-why-bot/bot": set(),
     "calico-why-cluster-fixer/fixer": set(),
+    "calico-why-signer/signer": set(),
+    "calico-why-node/certificate": set(),
     "calico-why-node/probe": PROBE,
     "calico-why-node/fixer": {"NET_ADMIN"},
 }
@@ -58,7 +62,8 @@ def test_all_of_it_is_in_its_namespace_but_the_rights_on_calicos_pods(overlay: s
 def test_a_container_has_the_capabilities_that_were_shown_to_be_needed_and_no_other_power(overlay: str) -> None:
     wanted = dict(CAPABILITIES)
     if overlay == "restricted":
-        wanted = {"calico-why-bot/bot": set(), "calico-why-node/probe": PROBE - {"NET_ADMIN", "SYSLOG"}}
+        wanted = {name: given for name, given in wanted.items() if not name.endswith("/fixer")}
+        wanted["calico-why-node/probe"] = PROBE - {"NET_ADMIN", "SYSLOG"}
     found = manifests.containers(overlay)
     assert found.keys() == wanted.keys()
     for name, container in found.items():
@@ -92,7 +97,7 @@ def test_pods_are_confined_and_in_their_nodes_network(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_probe_has_no_token_and_the_fixer_one_that_names_its_node(overlay: str) -> None:
+def test_the_probe_has_no_token_and_the_others_one_that_names_their_node(overlay: str) -> None:
     spec = manifests.pod(overlay, "DaemonSet", "calico-why-node")
     assert spec["automountServiceAccountToken"] is False
     tokens = {volume["name"] for volume in spec["volumes"] if "serviceAccountToken" in str(volume.get("projected"))}
@@ -101,8 +106,8 @@ def test_the_probe_has_no_token_and_the_fixer_one_that_names_its_node(overlay: s
         for container in spec["containers"]
         if tokens & {mount["name"] for mount in container["volumeMounts"]}
     }
-    assert mounted == ({"fixer"} if overlay in WITH_FIXERS else set())
-    assert spec.get("serviceAccountName", "default") == ("calico-why-node-fixer" if mounted else "default")
+    assert mounted == ({"certificate", "fixer"} if overlay in WITH_FIXERS else {"certificate"})
+    assert spec["serviceAccountName"] == "calico-why-node"
     for volume in spec["volumes"]:
         for source in (volume.get("projected") or {}).get("sources", ()):
             # Another audience than the API server's own is not let in.
@@ -112,11 +117,46 @@ def test_the_probe_has_no_token_and_the_fixer_one_that_names_its_node(overlay: s
 @pytest.mark.parametrize("overlay", WITH_FIXERS)
 def test_probe_and_fixer_share_no_volume(overlay: str) -> None:
     spec = manifests.pod(overlay, "DaemonSet", "calico-why-node")
-    probe, fixer = [
-        {mount["name"] for mount in container["volumeMounts"]}
-        for container in sorted(spec["containers"], key=lambda one: one["name"], reverse=True)
+    mounts = {one["name"]: {mount["name"] for mount in one["volumeMounts"]} for one in spec["containers"]}
+    assert not mounts["probe"] & mounts["fixer"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_nodes_key_is_on_no_disk_and_seen_by_nobody_but_its_probe_and_who_makes_it(overlay: str) -> None:
+    spec = manifests.pod(overlay, "DaemonSet", "calico-why-node")
+    (certs,) = [one for one in spec["volumes"] if one["name"] == "certs"]
+    assert certs["emptyDir"]["medium"] == "Memory"
+    mounts = {
+        one["name"]: mount for one in spec["containers"] for mount in one["volumeMounts"] if mount["name"] == "certs"
+    }
+    assert mounts.keys() == {"probe", "certificate"}
+    assert mounts["probe"]["readOnly"] is True
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_the_signer_fills_has_no_fields_that_applying_again_would_put_back(overlay: str) -> None:
+    for kind, name in (
+        ("Secret", "calico-why-authority"),
+        ("ConfigMap", "calico-why-authority"),
+        ("Secret", "calico-why-bot-certs"),
+    ):
+        assert manifests.one(overlay, kind, name).keys() == {"apiVersion", "kind", "metadata"}
+
+
+def test_cert_manager_may_make_the_authority_instead(tmp_path: Path) -> None:
+    parts = {
+        "resources": [os.path.relpath(DEPLOY / "base", tmp_path)],
+        "components": [os.path.relpath(DEPLOY / "components" / "cert-manager", tmp_path)],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(parts))
+    found = list(yaml.safe_load_all(manifests.rendered(tmp_path)))
+    secrets = {it["metadata"]["name"] for it in found if it["kind"] == "Secret"}
+    assert secrets == {"calico-why-bot-certs"}, "the Secret is made by cert-manager, of its own type"
+    (certificate,) = [it["spec"] for it in found if it["kind"] == "Certificate"]
+    assert certificate["isCA"] is True and certificate["secretName"] == "calico-why-authority"
+    assert {"kind": "Issuer", "name": certificate["issuerRef"]["name"]} in [
+        {"kind": it["kind"], "name": it["metadata"]["name"]} for it in found
     ]
-    assert not probe & fixer
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -158,14 +198,28 @@ def test_each_name_that_a_pod_needs_is_there_or_is_a_secret_that_the_docs_make(o
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_nothing_listens_but_the_probe_and_slacks_way_in(overlay: str) -> None:
+def test_nothing_listens_but_the_probe_what_the_bot_is_looked_at_by_and_slacks_way_in(overlay: str) -> None:
     ports = {
         (name, port["containerPort"])
         for name, container in manifests.containers(overlay).items()
         for port in container.get("ports") or ()
     }
     slack = {("calico-why-bot/bot", 3000)} if overlay == "http" else set()
-    assert ports == {("calico-why-node/probe", int(DEFAULT_PORT)), *slack}
+    looked_at = ("calico-why-bot/bot", address(EXAMPLE)[1])
+    assert ports == {("calico-why-node/probe", int(DEFAULT_PORT)), looked_at, *slack}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_bot_is_looked_at_from_its_own_node_only_and_by_the_pages_there_are(overlay: str) -> None:
+    bot = manifests.containers(overlay)["calico-why-bot/bot"]
+    told = {one["name"]: one.get("value") for one in bot["env"]}
+    assert told["CALICO_WHY_OBSERVE"] == EXAMPLE
+    host, port = address(EXAMPLE)
+    for name, path in (("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")):
+        assert bot[name]["httpGet"] == {"host": host, "path": path, "port": "observe"}
+    (observe,) = [one for one in bot["ports"] if one["name"] == "observe"]
+    # A port of the node: of two bots the scheduler puts none beside the other, where it could not listen.
+    assert observe["containerPort"] == observe["hostPort"] == port
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -222,6 +276,7 @@ def test_the_image_is_of_one_base_pinned_by_digest_and_runs_as_nobody_special() 
     assert ("ARG", "PYTHON_DIGEST") in found, "a default would be a digest nobody looked at"
     users = [rest for word, rest in found if word == "USER"]
     assert users == ["65532:65532"]
+    assert any(word == "ENV" and "CALICO_WHY_LOG=json" in rest for word, rest in found)
     assert found[-2:] == [("ENTRYPOINT", '["calico-why"]'), ("CMD", '["--help"]')]
 
 

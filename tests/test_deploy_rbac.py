@@ -25,6 +25,7 @@ from bot.approvals import Approvals
 from bot.fix_requests import requested
 from bot.investigate import Investigation
 from bot.settings import from_environment
+from certificates.cluster import AUTHORITY, BOT_CERTS
 from facts import Typha
 from fixes.calico import Calico
 from fixes.executor import Executor
@@ -47,7 +48,7 @@ from tests.fixing import at_once, end_of
 NAMESPACE = "calico-why"
 GROUPS = ("crd.projectcalico.org", "projectcalico.org")
 OVERLAY = "dev"  # whose Calico is where the lab has it
-BOT, NODE_FIXER, CLUSTER_FIXER = "calico-why-bot", "calico-why-node-fixer", "calico-why-cluster-fixer"
+BOT, NODE, CLUSTER_FIXER, SIGNER = "calico-why-bot", "calico-why-node", "calico-why-cluster-fixer", "calico-why-signer"
 ASKER, APPROVER = "asker", "approver"  # accounts that stand for people
 APPROVERS = from_environment({"CALICO_WHY_APPROVERS": BO.id}).approvers
 ENVIRONMENT = {"CALICO_WHY_APPROVERS": BO.id}
@@ -156,7 +157,8 @@ class Tour:
     def __init__(self, lab: Lab, directory: Path) -> None:
         self.lab = lab
         self.directory = directory
-        self.accounts = {name: lab.account(name) for name in (BOT, CLUSTER_FIXER, ASKER, APPROVER)}
+        self.accounts = {name: lab.account(name) for name in (BOT, CLUSTER_FIXER, SIGNER, ASKER, APPROVER)}
+        self.accounts[NODE] = lab.account(NODE, "node-a")
 
     def environment(self, account: str) -> dict[str, str]:
         return {**self.lab.environment(), "KUBECONFIG": self.accounts[account]}
@@ -195,6 +197,19 @@ class Tour:
             await core.create_namespaced_config_map(NAMESPACE, {**switch, "data": limits})
             lease = manifests.one(OVERLAY, "Lease", "calico-why-fixer")
             await client.CoordinationV1Api(store.api).create_namespaced_lease(NAMESPACE, lease)
+            for name in (AUTHORITY, BOT_CERTS):
+                await core.create_namespaced_secret(NAMESPACE, manifests.one(OVERLAY, "Secret", name))
+            await core.create_namespaced_config_map(NAMESPACE, manifests.one(OVERLAY, "ConfigMap", AUTHORITY))
+
+    async def certify(self) -> None:
+        """A node's probe gets a certificate, while the signer watches for who asks."""
+        directory = self.directory / f"certs-{self.lab.name}"
+        directory.mkdir()
+        words = ("certificate", "--node", "node-a", "--certs", str(directory))
+        async with self.running("signer", account=SIGNER), self.running(*words, account=NODE):
+            async with asyncio.timeout(60):
+                while not (directory / "probe.crt").exists():  # noqa: ASYNC110  # of another process
+                    await asyncio.sleep(0.1)
 
     def read(self) -> None:
         for words in WORDS:
@@ -412,6 +427,7 @@ async def made(calico: Calico, pod: dict[str, Any], name: str) -> None:
 
 PARTS = (
     Tour.install,
+    Tour.certify,
     Tour.read,
     Tour.look_at_wounds,
     Tour.mend_nodes,
@@ -420,7 +436,7 @@ PARTS = (
     Tour.decide_in_terminals,
     Tour.speak_in_slack,
 )
-ACCOUNTS = (BOT, NODE_FIXER, CLUSTER_FIXER, ASKER, APPROVER)
+ACCOUNTS = (BOT, NODE, CLUSTER_FIXER, SIGNER, ASKER, APPROVER)
 
 
 @pytest.fixture(scope="module")
@@ -478,20 +494,25 @@ def test_everything_that_is_granted_is_needed(calls: list[Call]) -> None:
                 used.update(covering(granted, call))
     all_of_them = {one for account in ACCOUNTS for one in rbac.grants(subjects(), rbac.account(account, NAMESPACE))}
     basic = set(rbac.grants([], ""))
-    unused = {one for one in all_of_them - used - basic if one.verb not in SAID_ONLY}
+    unused = {one for one in all_of_them - used - basic if one.group != "calico-why.io" or one.verb not in SAID_ONLY}
     assert not unused
 
 
 def test_verbs_that_nobody_calls_are_those_the_admission_policies_ask_about() -> None:
     assert {"relay", "approve", "execute", "execute-on-own-node"} == SAID_ONLY
     has = {
-        account: {one.verb for one in rbac.grants(subjects(), rbac.account(account, NAMESPACE))} & SAID_ONLY
+        account: {
+            one.verb
+            for one in rbac.grants(subjects(), rbac.account(account, NAMESPACE))
+            if one.group == "calico-why.io" and one.verb in SAID_ONLY
+        }
         for account in ACCOUNTS
     }
     assert has == {
         BOT: {"relay"},
-        NODE_FIXER: {"execute-on-own-node"},
+        NODE: {"execute-on-own-node"},
         CLUSTER_FIXER: {"execute"},
+        SIGNER: set(),
         ASKER: set(),
         APPROVER: {"approve"},
     }
@@ -510,10 +531,31 @@ def rights(overlay: str, calico: str) -> dict[str, set[Grant]]:
     }
 
 
-def test_every_overlay_grants_the_same_and_the_restricted_one_the_bots_alone() -> None:
+def test_every_overlay_grants_the_same_and_the_restricted_one_nothing_of_the_fixers() -> None:
     here = rights(OVERLAY, "kube-system")
     assert rights("socket-mode", "calico-system") == rights("http", "calico-system") == here
-    assert rights("restricted", "calico-system") == {BOT: here[BOT]}
+    certificates = {
+        Grant("create", "certificates.k8s.io", "certificatesigningrequests"),
+        Grant("get", "certificates.k8s.io", "certificatesigningrequests"),
+        Grant("get", "", "configmaps", NAMESPACE, (AUTHORITY,)),
+    }
+    asking = certificates | set(rbac.grants([], ""))
+    assert rights("restricted", "calico-system") == {BOT: here[BOT], SIGNER: here[SIGNER], NODE: asking}
+
+
+def test_the_signer_reads_and_writes_its_own_secrets_and_signs_for_probes_alone() -> None:
+    granted = {
+        (one.verb, one.resource, one.namespace, one.names)
+        for one in rights(OVERLAY, "kube-system")[SIGNER] - set(rbac.grants([], ""))
+    }
+    requests, probe = "certificatesigningrequests", ("calico-why.io/probe",)
+    assert granted == {
+        *((verb, requests, "", ()) for verb in ("list", "watch")),
+        *(("update", f"{requests}/{part}", "", ()) for part in ("approval", "status")),
+        *((verb, "signers", "", probe) for verb in ("approve", "sign")),
+        *((verb, "secrets", NAMESPACE, (AUTHORITY, BOT_CERTS)) for verb in ("get", "update")),
+        *((verb, "configmaps", NAMESPACE, (AUTHORITY,)) for verb in ("get", "update")),
+    }
 
 
 def test_the_bot_writes_requests_the_trail_and_the_switch_and_nothing_else() -> None:
@@ -531,9 +573,10 @@ def test_the_bot_writes_requests_the_trail_and_the_switch_and_nothing_else() -> 
     }
 
 
-def test_no_wildcard_no_secret_and_no_right_to_give_rights_is_granted() -> None:
+def test_no_wildcard_no_secret_but_the_signers_and_no_right_to_give_rights_is_granted() -> None:
     for name, granted in rights(OVERLAY, "kube-system").items():
         for one in granted:
             assert "*" not in (one.verb, one.group, one.resource), name
-            assert one.resource != "secrets" and one.verb not in ("bind", "escalate", "impersonate"), name
+            assert one.resource != "secrets" or (name == SIGNER and one.names == (AUTHORITY, BOT_CERTS)), name
+            assert one.verb not in ("bind", "escalate", "impersonate"), name
             assert one.resource not in ("pods/exec", "pods/attach", "pods/portforward", "nodes/proxy"), name
