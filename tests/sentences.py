@@ -47,6 +47,7 @@ FRAME = (
     "bot/policies.py",
     "bot/preflight",
     "bot/second_look.py",
+    "bot/served.py",
     "bot/slack.py",
     "bot/unenforced.py",
     "facts/message.py",
