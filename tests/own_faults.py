@@ -50,6 +50,10 @@ class Wire:
         self._server = await asyncio.start_server(self._carry, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
+    @property
+    def serving(self) -> bool:
+        return self._server is not None and self._server.is_serving()
+
     async def refuse(self) -> None:
         """Connections end and none is taken, as of a server that was killed."""
         assert self._server is not None
@@ -74,7 +78,7 @@ class Wire:
     async def mend(self) -> None:
         self._resets = False
         self._audible.set()
-        if self._server is None or not self._server.is_serving():
+        if not self.serving:
             await self.start()
 
     async def close(self) -> None:
@@ -124,7 +128,8 @@ class Wire:
 
 @dataclass
 class World:
-    """Slack, and an API server that knows three nodes and six pods, behind a wire. room: what people see and do."""
+    """Slack, and an API server that knows three nodes and six pods, behind a wire. room: what people see and do.
+    written: user and resource of each write, oldest first; where it was only tried, there is none."""
 
     slack: LocalSlack
     cluster: FixCluster
@@ -132,6 +137,7 @@ class World:
     room: Room
     programs: Programs
     directory: Path
+    written: list[tuple[str, str]]
     running: list[Program] = field(default_factory=list)
 
     @contextlib.asynccontextmanager
@@ -208,6 +214,16 @@ async def world(directory: Path, programs: Programs) -> AsyncGenerator[World]:
         if entry["kind"] != "Namespace" or entry["metadata"]["name"] not in names_of(objects, "namespaces"):
             objects.create(entry)
     server = ApiServer(objects, tokens={})
+    written: list[tuple[str, str]] = []
+    resource = server._resource
+
+    async def noted(request: web.Request, user: User, target: Target) -> web.StreamResponse:
+        answer = await resource(request, user, target)
+        if request.method != "GET" and "dryRun" not in request.query:
+            written.append((user.name, target.plural))
+        return answer
+
+    server._resource = noted  # type: ignore[method-assign]
     url = await server.start()
     wire = Wire(int(url.rpartition(":")[2]))
     await wire.start()
@@ -215,9 +231,8 @@ async def world(directory: Path, programs: Programs) -> AsyncGenerator[World]:
     direct = FixCluster(server, objects, url, directory)
     try:
         async with LocalSlack() as slack, direct.store() as store:
-            made = World(
-                slack, cluster, wire, Room("socket", slack, cluster, store, directory / "bot"), programs, directory
-            )
+            room = Room("socket", slack, cluster, store, directory / "bot")
+            made = World(slack, cluster, wire, room, programs, directory, written)
             try:
                 yield made
             finally:
