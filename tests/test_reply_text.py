@@ -31,7 +31,7 @@ FIX = {
 def test_a_cause_is_told_in_the_order_a_person_needs_it() -> None:
     lines = render(answers.wrong_mac()).splitlines()
     head = "shop/cart 10.244.174.132 on node-a  ->  shop/db 10.244.218.68 on node-b   5432/tcp"
-    assert lines[0].startswith(head) and lines[0].endswith("vxlan, Calico v3.32.1")
+    assert lines[0].startswith(head) and lines[0].endswith("vxlan, Calico v3.32.1      [prod-eu-1]")
     assert lines[2].startswith("x Wrong MAC for the peer's tunnel address  ")
     assert lines[2].endswith(" neighbor_wrong_mac") and len(lines[2]) == 100
     assert answers.WRONG_MAC in lines[3] and "66:89:3a:22:7a:ac" in lines[3]

@@ -46,7 +46,8 @@ def render(
 def _question(investigation: Investigation, language: Language) -> str:
     source, target = (wording.placed(investigation, side, language) for side in wording.sides(investigation))
     setting = wording.setting(investigation.diagnosis, language)
-    about = "      ".join(filter(None, (wording.port(investigation), setting)))
+    cluster = f"[{investigation.cluster}]" if investigation.cluster else ""
+    about = "      ".join(filter(None, (wording.port(investigation), setting, cluster)))
     return f"{source}  ->  {target}   {about}"
 
 

@@ -1,0 +1,159 @@
+"""One bot, as it is started, and two labs: questions to both, a fix approved in each, and an API server that is not
+there at the start, comes, goes and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab.client import Lab
+from lab.errors import NamespacesForbidden
+from lab.slack import LocalSlack
+from tests.own_faults import Wire
+from tests.programs import Programs
+from tests.test_bot_slack import ROOM, _all_text
+
+NAMES = ("prod", "staging")
+WOUNDS = {"prod": "neighbor_wrong_mac", "staging": "ip_forwarding_off"}
+QUESTION = "/calico why shop/cart shop/db 5432/tcp"
+LOOKED_S = 60.0  # busy machines take that long
+GONE = "cannot be reached"
+
+
+@pytest.fixture(scope="module")
+def labs() -> Iterator[dict[str, Lab]]:
+    with contextlib.ExitStack() as stack:
+        try:
+            made = {
+                name: stack.enter_context(Lab.up(2, environment={"CALICO_WHY_APPROVERS": "U0BO"})) for name in NAMES
+            }
+        except NamespacesForbidden as error:
+            pytest.skip(error.sentence)
+        yield made
+
+
+class Room:
+    """A local Slack, and what is said in it."""
+
+    def __init__(self, slack: LocalSlack) -> None:
+        self.slack = slack
+
+    async def asked(self, name: str, flag: str = "") -> dict[str, Any]:
+        """The message of this question once it is no longer about looking, of the cluster `name`."""
+        before = {one["ts"] for one in self.slack.messages(ROOM)}
+        await self.slack.slash("ana", ROOM, f"{QUESTION}{flag}")
+
+        def answer() -> dict[str, Any] | None:
+            new = [one for one in self.slack.messages(ROOM) if one["ts"] not in before]
+            return next((one for one in new if not one["text"].startswith("Looking") and one.get("blocks")), None)
+
+        found = await self.slack.wait_for(answer, timeout=LOOKED_S)
+        assert found is not None
+        assert f"[{name}]" in _all_text(found)
+        return found
+
+    async def in_thread(self, thread: str, text: str) -> dict[str, Any]:
+        def said() -> dict[str, Any] | None:
+            return next((one for one in self.slack.messages(ROOM, thread) if text in _all_text(one)), None)
+
+        found = await self.slack.wait_for(said, timeout=LOOKED_S)
+        assert found is not None
+        return found
+
+
+def port_of(lab: Lab) -> int:
+    """Of its API server."""
+    text = Path(lab.environment()["KUBECONFIG"]).read_text()
+    return int(re.findall(r"server: https?://127\.0\.0\.1:(\d+)", text)[0])
+
+
+def configuration(labs: dict[str, Lab], wires: dict[str, Wire], directory: Path) -> Path:
+    clusters = []
+    for name, lab in labs.items():
+        told = lab.environment()
+        text = Path(told["KUBECONFIG"]).read_text()
+        cut = text.replace(f"127.0.0.1:{port_of(lab)}", f"127.0.0.1:{wires[name].port}")
+        (directory / f"{name}.kubeconfig").write_text(cut)
+        clusters.append(
+            {
+                "name": name,
+                "kubeconfig": f"{name}.kubeconfig",
+                "certs": told["CALICO_WHY_CERTS"],
+                "probe_proxy": told["CALICO_WHY_PROBE_PROXY"],
+                "patience_ms": told["CALICO_WHY_PATIENCE_MS"],
+            }
+        )
+    file = directory / "calico-why.yaml"
+    file.write_text(
+        yaml.safe_dump({"development": "true", "approvers": ["U0BO"], "state": "state", "clusters": clusters})
+    )
+    return file
+
+
+@contextlib.asynccontextmanager
+async def wired(labs: dict[str, Lab]) -> AsyncGenerator[dict[str, Wire]]:
+    """Each lab's API server behind a wire that can be cut."""
+    wires = {name: Wire(port_of(lab)) for name, lab in labs.items()}
+    for wire in wires.values():
+        await wire.start()
+    try:
+        yield wires
+    finally:
+        for wire in wires.values():
+            await wire.close()
+
+
+async def test_two_clusters_are_asked_and_mended_each_for_itself(labs: dict[str, Lab], tmp_path: Path) -> None:
+    async with wired(labs) as wires, LocalSlack() as slack:
+        room = Room(slack)
+        await wires["staging"].refuse()
+        environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("CALICO_", "KUBECONFIG"))},
+            "CALICO_WHY_CONFIG": str(configuration(labs, wires, tmp_path)),
+            "SLACK_API_URL": slack.base_url,
+            "SLACK_BOT_TOKEN": slack.bot_token,
+            "SLACK_APP_TOKEN": slack.app_token,
+        }
+        programs = Programs()
+        bot = programs.start(["bot"], environment, tmp_path / "bot.log")
+        try:
+            await slack.wait_for(lambda: slack.connections > 0, timeout=LOOKED_S)
+
+            # One API server is not there at the start: it is told, and the other cluster is served.
+            assert GONE in _all_text(await room.asked("staging", " --cluster staging"))
+            assert ":white_check_mark:" in _all_text(await room.asked("prod"))
+            await wires["staging"].mend()
+
+            # A fix in each, by a click on the card in its thread.
+            for name, fault in WOUNDS.items():
+                labs[name].inflict(fault)
+            answers = {name: await room.asked(name, f" --cluster {name}") for name in NAMES}
+            titles = {name: _all_text(answers[name]) for name in NAMES}
+            assert "Wrong MAC" in titles["prod"] and "Wrong MAC" not in titles["staging"]
+            for name in reversed(NAMES):
+                thread = answers[name]["ts"]
+                card = await room.in_thread(thread, "waits for approval")
+                assert f"[{name}]" in _all_text(card)
+                await slack.click("bo", ROOM, card["ts"], "fix_approve")
+                note = await room.in_thread(thread, ":white_check_mark: verified")
+                assert note["text"].endswith(f"[{name}]")
+
+            # One goes in the middle, and comes back.
+            await wires["staging"].refuse()
+            assert GONE in _all_text(await room.asked("staging", " --cluster staging"))
+            assert ":white_check_mark:" in _all_text(await room.asked("prod", " --cluster prod"))
+            await wires["staging"].mend()
+            assert ":white_check_mark:" in _all_text(await room.asked("staging", " --cluster staging"))
+            bot.signal(signal.SIGTERM)
+            assert await asyncio.wait_for(bot.ended(), LOOKED_S) == 0, bot.text
+        finally:
+            bot.signal(signal.SIGKILL)
