@@ -8,6 +8,7 @@ import re
 DOMAIN = "probe.calico-why"
 # No node's name ends in it, so no node is called like the hash of another one.
 DOMAIN_OF_HASHES = "hashed-probe.calico-why"
+CERTIFICATE_UNTIL = "Certificate-Until"  # header by which a probe says when its own runs out, ISO 8601
 BOT = "bot"  # common name of the only client certificate that a probe lets in
 
 _LONGEST = 253

@@ -67,7 +67,7 @@ class Door:
         self._directory = directory
         self._node = node
         self._stamp = self._seen()
-        self.context = tls(directory, node)
+        self._take_up()
         self._coming = set[asyncio.Task[None]]()
 
     async def open(self, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
@@ -105,20 +105,29 @@ class Door:
                 continue
             self._stamp = seen
             try:
-                self.context = tls(self._directory, self._node)
+                self._take_up()
             except CannotStart as error:
                 log.warning("new certificates are not taken up: %s", error.sentence)
             else:
                 self.tell()
 
+    @property
+    def until(self) -> datetime:
+        """When what it shows runs out, or did."""
+        return self._until
+
     def tell(self) -> None:
         """Until when the bot will believe it, into the log."""
-        certificate = making.load((generation(place(self._directory, self._node)) / FILES[1]).read_bytes())
-        until = certificate.not_valid_after_utc
-        if until <= datetime.now(UTC):
-            log.warning("the certificate of this probe has expired (%s): the bot will not believe it", until)
+        if self.until <= datetime.now(UTC):
+            log.warning("the certificate of this probe has expired (%s): the bot will not believe it", self.until)
         else:
-            log.info("the certificate of this probe is valid until %s", until)
+            log.info("the certificate of this probe is valid until %s", self.until)
+
+    def _take_up(self) -> None:
+        """Raises CannotStart."""
+        self.context = tls(self._directory, self._node)
+        certificate = (generation(place(self._directory, self._node)) / FILES[1]).read_bytes()
+        self._until = making.load(certificate).not_valid_after_utc
 
     def _seen(self) -> Stamp | None:
         try:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from certificates.names import BOT
+from certificates.names import BOT, CERTIFICATE_UNTIL
 from facts import NodeAsk, encode
 from facts.capture import CAPTURE_SECONDS, CaptureAsk, CaptureEnd, CaptureProgress
 from facts.scene import SCENE_SECONDS, SceneAsk, SceneEnd
@@ -43,7 +43,6 @@ def application(prober: Prober, *, capture: str = "all", door: Door | None = Non
     app.router.add_post("/v1/facts", Facts(prober).post)
     app.router.add_post("/v1/capture", Captures(prober, capture).post)
     app.router.add_post("/v1/scene", Scenes(prober.node).post)
-    app.router.add_get("/healthz", _healthz)
 
     async def close(_: web.Application) -> None:
         await prober.close()
@@ -54,6 +53,11 @@ def application(prober: Prober, *, capture: str = "all", door: Door | None = Non
             response.headers["Connection"] = "close"
             response.force_close()
 
+    async def healthz(_: web.Request) -> web.Response:
+        told = {CERTIFICATE_UNTIL: door.until.isoformat()} if door else {}
+        return web.Response(text="ok\n", headers=told)
+
+    app.router.add_get("/healthz", healthz)
     app.on_cleanup.append(close)
     app.on_response_prepare.append(last)
     return app
@@ -209,10 +213,6 @@ def _described(ask: CaptureAsk) -> str:
     what = f"{ask.protocol} port {ask.port}" if ask.port else "everything"
     pairs = ", ".join(f"{one} and {other}" for one, other in ask.pairs)
     return f"{what} between {pairs} ({'whole packets' if ask.payload else 'headers only'})"
-
-
-async def _healthz(_: web.Request) -> web.Response:
-    return web.Response(text="ok\n")
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from pathlib import Path
 
@@ -32,6 +33,25 @@ def dead(node: str, why: str) -> Probe:
 
 def wrong(*probes: Probe) -> list[str]:
     return [f"{one.about}: {one.found}" for one in nodes.judge(probes, (), "1") if one.state == NOT]
+
+
+def test_certificates_that_run_out_soon_are_told_while_there_is_time() -> None:
+    now = datetime(2026, 11, 26, 12, tzinfo=UTC)
+    days = {name: now + timedelta(days=number) for name, number in (("a", 30), ("b", 6), ("c", 2))}
+    probes = [Probe(node=name, until=until) for name, until in days.items()]
+
+    def told(bots: datetime | None, *seen: Probe) -> dict[str, str]:
+        found = nodes.certificates(bots, seen, now)
+        return {f"{one.state} {one.about}": f"{one.found}" for one in found}
+
+    well = {"ok certificates of bot and probes": "2 are valid until 2026-12-26 12:00 UTC or longer"}
+    assert told(days["a"], probes[0]) == well
+    assert told(days["b"], *probes) == {
+        "not certificate of the bot": "it runs out on 2026-12-02 12:00 UTC",
+        "not certificate of the probe of c, b": "it runs out on 2026-11-28 12:00 UTC",
+        "ok certificates of bot and probes": "1 are valid until 2026-12-26 12:00 UTC or longer",
+    }
+    assert told(None, dead("a", "refused")) == {}, "why it is silent is said elsewhere"
 
 
 def test_thousands_of_dead_probes_are_a_screenful() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any
 
@@ -15,23 +16,26 @@ from bot.preflight.cluster import SKEW_S, clock
 from bot.preflight.model import NOT, OK, SHOWN, SKIPPED, UNSEEN, Line, several
 from bot.sources.api import Missing, Refused
 from bot.sources.kubernetes import Cluster
-from bot.sources.probes import Probes
+from bot.sources.probes import Met, Probes
 from facts import Blind, Fact, NodeAsk, NodeMachine, Text, joined, say
 from facts.node_status import NEEDED
 
 PART = "nodes"
 AT_ONCE = 64
+SOON = timedelta(days=7)  # by then who renews them would have done it three days before
 LESS = frozenset({"NET_ADMIN", "SYSLOG"})  # without these a probe sees less, and says so in each answer
 
 Object = dict[str, Any]
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
-    """What was seen of the probe of a node. ahead_s: its clock's seconds ahead of ours, None: not told."""
+    """What was seen of the probe of a node. ahead_s: its clock's seconds ahead of ours, None: not told. until: when its
+    certificate runs out, None: not told."""
 
     node: str
     facts: tuple[Fact, ...] = ()
     ahead_s: float | None = None
+    until: datetime | None = None
 
     @property
     def machine(self) -> NodeMachine | None:
@@ -63,11 +67,13 @@ async def lines(cluster: Cluster, probes: Probes) -> tuple[list[Line], list[Prob
         async with gate:
             facts = await probes.ask([NodeAsk(node=name, felix=False, tunnel_device="", status=True)], {name: where})
             known = any(isinstance(one, NodeMachine) for one in facts)
-            return Probe(node=name, facts=tuple(facts), ahead_s=await probes.clock(name, where) if known else None)
+            met = await probes.met(name, where) if known else Met()
+            return Probe(node=name, facts=tuple(facts), ahead_s=met.ahead_s, until=met.until)
 
     found = await asyncio.gather(*map(seen, linux))
     left = [str(one["metadata"]["name"]) for one in nodes if one not in linux]
-    return judge(found, left, version("calico-why")), list(found)
+    told = judge(found, left, version("calico-why"))
+    return [*told, *certificates(probes.certified_until(), found, datetime.now(UTC))], list(found)
 
 
 def judge(found: Sequence[Probe], left: Sequence[str], own: str) -> list[Line]:
@@ -168,3 +174,40 @@ def _clocks(probes: Sequence[Probe]) -> Iterable[Line]:
     if agree:
         said = say("{count} agree with the one here", count=agree)
         yield Line(part=PART, about=say("clocks of the nodes"), state=OK, found=said)
+
+
+def certificates(bots: datetime | None, probes: Sequence[Probe], now: datetime) -> Iterable[Line]:
+    """What runs out soon. bots: when the bot's own does; where it has none, or it has, each probe's line says so."""
+    if bots and now < bots <= now + SOON:
+        yield Line(
+            part=PART,
+            about=say("certificate of the bot"),
+            state=NOT,
+            found=say("it runs out on {date}", date=_date(bots)),
+            means=say("From then on no probe lets it in."),
+            remedy=say(
+                "See the log of Deployment calico-why-signer, which renews it; where it was made by hand, make it anew "
+                "with `calico-why certs --force`."
+            ),
+        )
+    known = [(one.until, one.node) for one in probes if one.until]
+    soon = sorted(one for one in known if one[0] <= now + SOON)
+    if soon:
+        yield Line(
+            part=PART,
+            about=say("certificate of the probe of {nodes}", nodes=several([node for _, node in soon])),
+            state=NOT,
+            found=say("it runs out on {date}", date=_date(soon[0][0])),
+            means=say("From then on its answers are not believed."),
+            remedy=say(
+                "See the log of the container `certificate` beside it, which renews it; where it was made by hand, "
+                "make it anew with `calico-why certs`."
+            ),
+        )
+    if later := [*(until for until, _ in known if until > now + SOON), *([bots] if bots and bots > now + SOON else [])]:
+        said = say("{count} are valid until {date} or longer", count=len(later), date=_date(min(later)))
+        yield Line(part=PART, about=say("certificates of bot and probes"), state=OK, found=said)
+
+
+def _date(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

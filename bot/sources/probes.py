@@ -9,6 +9,7 @@ import secrets
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from bot.sources.clock import skew
 from bot.sources.identity import Identity, NoIdentity
 from bot.sources.trouble import brief
 from bot.tracing import span
-from certificates.names import server_name
+from certificates.names import CERTIFICATE_UNTIL, server_name
 from facts import (
     DERIVED,
     AddressHolders,
@@ -113,6 +114,14 @@ class Heard(NamedTuple):
     line: CaptureLine
 
 
+class Met(NamedTuple):
+    """ahead_s: by which its clock surely is ahead of ours (negative: behind); None where it does not say. until: when
+    its certificate runs out."""
+
+    ahead_s: float | None = None
+    until: datetime | None = None
+
+
 class Probes:
     """Asks any number of nodes at once over mutual TLS. `ask` has one deadline, and never raises: it tells a `Blind`.
 
@@ -164,16 +173,24 @@ class Probes:
             for one in late:
                 one.cancel()
 
-    async def clock(self, node: str, address: str) -> float | None:
-        """Seconds by which a probe's clock surely is ahead of ours (negative: behind), None where it does not say."""
+    async def met(self, node: str, address: str) -> Met:
+        """What a probe says of itself."""
         if self._session is None or not address:
-            return None
+            return Met()
         sent = time.time()
         try:
             url, where = self._where(node, address, "/healthz")
             async with asyncio.timeout(self._deadline_s), self._session.get(url, **where) as response:
-                return skew(response.headers.get("Date", ""), sent, time.time())
+                ahead_s = skew(response.headers.get("Date", ""), sent, time.time())
+                return Met(ahead_s, _time(response.headers.get(CERTIFICATE_UNTIL, "")))
         except (NoIdentity, aiohttp.ClientError, TimeoutError, OSError, ssl.SSLError):
+            return Met()
+
+    def certified_until(self) -> datetime | None:
+        """When the bot's own certificate runs out, or did; None where it has none that could be used."""
+        try:
+            return self._identity.expires()
+        except NoIdentity:
             return None
 
     def _where(self, node: str, address: str, path: str) -> tuple[str, dict[str, Any]]:
@@ -314,6 +331,15 @@ class Probes:
             return [
                 _blind(node, say("its probe answered with something that is no list of facts ({error})", error=error))
             ]
+
+
+def _time(text: str) -> datetime | None:
+    """None for what is no time with its zone."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else None
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[CaptureLine]:
