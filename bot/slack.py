@@ -11,7 +11,7 @@ import logging
 import re
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -35,6 +35,10 @@ from bot.tracing import span
 from facts import say
 
 log = logging.getLogger(__name__)
+sdk = log.getChild("sdk")
+sdk.setLevel(
+    logging.WARNING
+)  # without a level of its own it would put together each request and answer, to log nothing
 
 SLACK_API = "https://slack.com/api/"
 API_HOSTS = frozenset({"slack.com", "slack-gov.com"})
@@ -58,7 +62,8 @@ AGAIN_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # after the client's own retries
 PATIENCE_S = 3600.0
 MESSAGE_EVERY_S = 1.0  # in one channel, once Slack has refused one there, and until that is
 LIMITED_S = 60.0  # seconds ago
-UNREACHABLE, SOCKET = "unreachable", "socket"  # beside the errors and methods that are Slack's own
+UNREACHABLE = "unreachable"  # beside the errors that are Slack's own
+SOCKET, RESPONSE_URL, UPLOAD = "socket", "response_url", "upload"  # beside the methods of its Web API
 
 T = TypeVar("T")
 
@@ -152,7 +157,7 @@ def api_url(override: str, *, development: bool = False) -> str:
 def web_client(token: str, url: str, told_to_wait: Callable[[str], None] = lambda _: None) -> AsyncWebClient:
     """A client that tries again: broken connections, server errors, and rate limits as long as Slack says, of which
     `told_to_wait` is told the method."""
-    client = AsyncWebClient(token=token, base_url=url, timeout=TIMEOUT_S)
+    client = AsyncWebClient(token=token, base_url=url, timeout=TIMEOUT_S, logger=sdk)
     client.retry_handlers = [
         AsyncConnectionErrorRetryHandler(max_retry_count=2),
         AsyncServerErrorRetryHandler(max_retry_count=2),
@@ -208,7 +213,9 @@ class Slack:
     def __init__(self, client: AsyncWebClient, called: Callable[[str, str, float], None] = lambda *_: None) -> None:
         """called: is told of each call its method, Slack's error ("" where there is none), and seconds."""
         self.client = client
-        self._once = AsyncWebClient(client.token, base_url=client.base_url, timeout=HINT_S, retry_handlers=[])
+        self._once = AsyncWebClient(
+            client.token, base_url=client.base_url, timeout=HINT_S, retry_handlers=[], logger=sdk
+        )
         self._called = called
         self._channels: defaultdict[str, _Channel] = defaultdict(_Channel)
 
@@ -349,18 +356,22 @@ class Slack:
             raise SlackFailed(
                 f"Slack wants the file at {parts.hostname}; it is not sent there.", status=COULD_NOT_JUDGE
             )
-        try:
-            timeout = aiohttp.ClientTimeout(total=UPLOAD_S)
-            async with (
-                aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
-                session.post(url, data=content, allow_redirects=False) as response,
-            ):
-                if response.status != 200:
-                    said = (await response.text())[:200]
-                    kind = SlackGone if _passes(response.status) else SlackFailed
-                    raise kind(f"Slack did not take the file: {response.status} {said}", status=COULD_NOT_JUDGE)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise SlackGone(f"Slack did not take the file ({brief(error)}).", status=COULD_NOT_JUDGE) from error
+        timeout = aiohttp.ClientTimeout(total=UPLOAD_S)
+        with self._counted(UPLOAD) as failed:
+            try:
+                async with (
+                    aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
+                    session.post(url, data=content, allow_redirects=False) as response,
+                ):
+                    if response.status == 200:
+                        return
+                    status, said = response.status, (await response.text())[:200]
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                failed(UNREACHABLE)
+                raise SlackGone(f"Slack did not take the file ({brief(error)}).", status=COULD_NOT_JUDGE) from error
+            failed(f"http_{status}")
+            kind = SlackGone if _passes(status) else SlackFailed
+            raise kind(f"Slack did not take the file: {status} {said}", status=COULD_NOT_JUDGE)
 
     async def _show(self, method: Callable[..., Awaitable[Any]], message: Message, **arguments: Any) -> Any:
         """Blocks where Slack takes them, else the same as text: a strange name must not cost the whole answer."""
@@ -372,22 +383,34 @@ class Slack:
 
     async def call(self, method: Callable[..., Awaitable[Any]], **arguments: Any) -> Any:
         """Any call of the SDK, its failures as UserError."""
-        began, failed = time.monotonic(), ""
-        try:
-            with span(f"slack {_name(method)}"):
+        with self._counted(_name(method)) as failed:
+            try:
                 return await method(**arguments)
-        except SlackApiError as error:
-            failed = _code(error) or f"http_{_status(error)}"
-            raise _failure(error) from error
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            failed = UNREACHABLE
-            raise SlackGone(
-                f"Slack cannot be reached ({brief(error)}). Check the network; the same words work in "
-                "a terminal: calico-why --help",
-                status=COULD_NOT_JUDGE,
-            ) from error
+            except SlackApiError as error:
+                failed(_code(error) or f"http_{_status(error)}")
+                raise _failure(error) from error
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                failed(UNREACHABLE)
+                raise SlackGone(
+                    f"Slack cannot be reached ({brief(error)}). Check the network; the same words work in "
+                    "a terminal: calico-why --help",
+                    status=COULD_NOT_JUDGE,
+                ) from error
+
+    @contextlib.contextmanager
+    def _counted(self, method: str) -> Iterator[Callable[[str], None]]:
+        """A call that is told of; what is given is told Slack's error, if there is one."""
+        began, error = time.monotonic(), ""
+
+        def failed(why: str) -> None:
+            nonlocal error
+            error = why
+
+        try:
+            with span(f"slack {method}"):
+                yield failed
         finally:
-            self._called(_name(method), failed, time.monotonic() - began)
+            self._called(method, error, time.monotonic() - began)
 
     async def _respond(self, url: str, text: str) -> bool:
         """False when this response_url takes no more, or leads where no secret text may go."""
@@ -395,14 +418,18 @@ class Slack:
         if parts.netloc != api.netloc and (parts.scheme != "https" or parts.hostname not in RESPONSE_HOSTS):
             log.warning("a response_url leads to %s; not used", parts.hostname)
             return False
-        try:
-            answer = await AsyncWebhookClient(url, timeout=TIMEOUT_S, session=self.client.session).send(
-                text=text, response_type="ephemeral", replace_original=False
-            )
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            log.warning("a response_url does not answer: %s", error)
-            return False
-        return bool(answer.status_code == 200)
+        with self._counted(RESPONSE_URL) as failed:
+            try:
+                answer = await AsyncWebhookClient(url, timeout=TIMEOUT_S, session=self.client.session, logger=sdk).send(
+                    text=text, response_type="ephemeral", replace_original=False
+                )
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                failed(UNREACHABLE)
+                log.warning("a response_url does not answer: %s", error)
+                return False
+            if answer.status_code != 200:
+                failed(f"http_{answer.status_code}")
+            return bool(answer.status_code == 200)
 
 
 class _BlocksRefused(SlackFailed):
