@@ -294,6 +294,24 @@ async def test_a_bot_whose_socket_is_gone_says_so(tmp_path: Path) -> None:
         assert status == 503 and why.startswith("Slack's socket has been gone for")
 
 
+@pytest.mark.parametrize("room", ["socket"], indirect=True)
+async def test_a_socket_that_is_lost_and_found_again(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bot.app.CONNECTED_EVERY_S", 0.05)
+    async with room.bot() as app, pages(app.metrics, app.health) as session:
+        assert await said(session, "/readyz") == (200, "ok\n")
+        room.slack.faults.fail("apps.connections.open", "500", times=1000)
+        await room.slack.disconnect()
+        await until(app.metrics, "slack_connected", 0)
+        assert await said(session, "/readyz") == (503, "Slack does not reach this bot\n")
+        assert await said(session, "/healthz") == (200, "ok\n"), "it may come back by itself"
+        room.slack.faults.clear()
+        await until(app.metrics, "slack_connected", 1)
+        assert await said(session, "/readyz") == (200, "ok\n")
+        await room.ask()
+        await room.answered()
+        assert read(app.metrics)["slack_heard_seconds"] < 60
+
+
 @pytest.mark.parametrize(
     ("text", "meant"),
     [
