@@ -104,13 +104,13 @@ class Keeper:
         """Has what is there renewed where it has to be. Raises Trouble, OSError."""
         trusted = await self._trusted()
         pair = self._own()
-        if self._is_good(pair, trusted):
+        if self._is_known(pair, trusted) and self._now() < making.renewed_from(making.load(pair.public)):
             if self._read("ca.crt") != making.text_of(trusted):
                 self._write(trusted, pair)
             return
         pair = await self._signed()
         trusted = await self._trusted()
-        if not self._is_good(pair, trusted):
+        if not self._is_known(pair, trusted):
             raise Trouble(f"What was signed for {self._node} is of an authority that is not in ConfigMap {AUTHORITY}.")
         self._write(trusted, pair)
         log.info("the probe of %s has a certificate until %s", self._node, making.load(pair.public).not_valid_after_utc)
@@ -134,15 +134,13 @@ class Keeper:
         except FileNotFoundError:
             return b""
 
-    def _is_good(self, pair: Pair, trusted: list[x509.Certificate]) -> bool:
+    def _is_known(self, pair: Pair, trusted: list[x509.Certificate]) -> bool:
+        """To the bot, as the probe of this node."""
         if not making.belong_together(pair):
             return False
         certificate = making.load(pair.public)
-        return (
-            making.names_of(certificate) == [server_name(self._node)]
-            and any(making.issued_by(certificate, one) for one in trusted)
-            and self._now() < making.renewed_from(certificate)
-        )
+        named = making.names_of(certificate) == [server_name(self._node)]
+        return named and any(making.issued_by(certificate, one) for one in trusted)
 
     def _write(self, trusted: list[x509.Certificate], pair: Pair) -> None:
         told = {"ca.crt": making.text_of(trusted), "probe.crt": pair.public, "probe.key": pair.key}
