@@ -258,7 +258,8 @@ class Approvals:
                 unknown = say("I do not know a fix request {name}; nothing was changed.", name=name)
                 return Decision(False, await self._with_near(unknown, name))
             raise
-        if shown and request.status.slack and shown != (request.status.slack.channel, request.status.slack.ts):
+        card = request.status.slack  # no card has buttons before the cluster knows its place
+        if shown and (card is None or shown != (card.channel, card.ts)):
             stale = say("This is not the card of {name}, so it decides nothing. Use its newest card.", name=name)
             return Decision(False, stale, request)
         own = self._approvers.same_person(request, person)

@@ -142,6 +142,14 @@ async def test_a_button_speaks_for_the_card_it_is_on(scene: Scene) -> None:
     assert (await approvals.decide(request.name, Phase.APPROVED, BO, shown=("C1", "1.1"))).changed
 
 
+async def test_a_request_without_a_card_is_decided_by_no_button(scene: Scene) -> None:
+    """Who has the bot's token could post a card that lies for whatever was asked for in a terminal."""
+    request = await scene.store.create(a_spec())
+    forged = await scene.approvals().decide(request.name, Phase.APPROVED, BO, shown=("C1", "9.9"))
+    assert not forged.changed and "not the card" in forged.sentence
+    assert (await scene.approvals().decide(request.name, Phase.APPROVED, BO)).changed, "in words it is"
+
+
 async def test_every_try_is_in_the_trail(scene: Scene) -> None:
     """Denials, forged names, copied cards, a list that does not name them, a content that is not what was digested."""
     request = await scene.store.create(a_spec())
