@@ -1,5 +1,5 @@
 # The commands a newcomer types first; everything sets itself up in .venv.
-.PHONY: demo test check score trial record clean help
+.PHONY: demo test check score trial record image chart clean help
 .DEFAULT_GOAL := help
 
 help:           ## this list
@@ -34,6 +34,14 @@ trial:          ## N approvals (100) while bots and fixers are killed with -9: h
 record:         ## tests/cases/FAULT.json anew from the lab (FAULT=name), to be read by a person
 	@.ci/venv dev
 	@exec .venv/bin/python -m tests.record $(FAULT)
+
+image:          ## the image, and how large it is (DIGEST=sha256:... of the base; TAG=name)
+	docker build --file deploy/Dockerfile --build-arg PYTHON_DIGEST=$(DIGEST) --tag $(or $(TAG),calico-why) .
+	@docker image inspect --format '$(or $(TAG),calico-why): {{.Size}} bytes' $(or $(TAG),calico-why)
+
+chart:          ## a Helm chart of deploy/ (TO=directory; build/chart)
+	@.ci/venv run
+	.venv/bin/python deploy/chart.py $(or $(TO),build/chart)
 
 clean:          ## remove .venv and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info build

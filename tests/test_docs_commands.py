@@ -66,6 +66,7 @@ LEFT = {
     "ip -d -j": "flags that each of its words takes",
     "bridge -j": "the same",
     "kind load docker-image calico-why:dev": "kind is not here, and no container engine for it",
+    "helm install calico-why build/chart --set overlay=http": "a cluster's; tests/test_chart.py has Helm render it",
     "kustomize edit set image calico-why=<registry>/calico-why@sha256:...": "kubectl's kustomize cannot edit",
     "docker buildx imagetools inspect python:3.13-slim-trixie --format '{{.Manifest.Digest}}'": "asks a registry",
     "kubectl delete blockaffinities.crd.projectcalico.org NODE-BLOCK": "removes something; its kind is read in tests",
