@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 UPDATE_EVERY_S = 1.0
 ALT_TEXT = 1000  # characters, Slack's limit
+NOT_DRAWN = say("not drawn, since others wait; in a terminal `--picture FILE` does")
 STOPPED = say("I was stopped in the middle of it. Please ask again.")
 STOPPED_KEPT = say(
     "I was stopped in the middle of it. The answer comes here once I am back; if it does not within some minutes, "
@@ -75,17 +76,18 @@ class Conversation:
     async def answer(self, job: Job) -> None:
         """Answer an accepted question to its end, or tell why not. Raises UserError when Slack does not take it; the
         question stays in the journal then, and is asked again at the next start."""
-        investigation = None
+        investigation, drawn = None, False
         async with self._line.place():
             try:
                 if job.answer:
                     await self._hint(job, say("looking"))
                 else:
                     job = await self._posted(job)
-                investigation = await self._judge(job)
+                job, investigation = await self._judge(job)
                 if investigation is not None:
+                    drawn = not self._line.waiting
                     with span("reply"):
-                        await self._reply(job.channel, job.thread or job.answer, investigation, job.user)
+                        await self._reply(job, investigation, drawn)
             except NotInChannel as error:
                 text = self._language(cannot_be_heard(error, self._bot_name))
                 await self._slack.whisper(
@@ -97,7 +99,7 @@ class Conversation:
                         await self._hint(job, STOPPED_KEPT if self._journal.lasts else STOPPED)
                 raise
         await asyncio.to_thread(self._journal.finish, job)
-        if investigation is not None:  # last: a slow upload keeps nobody from approving, and nothing in the journal
+        if investigation is not None and drawn:  # last: a slow upload keeps nobody from approving, or in the journal
             await self._draw(job.channel, job.thread or job.answer, investigation)
 
     async def _posted(self, job: Job) -> Job:
@@ -118,15 +120,17 @@ class Conversation:
         except SlackFailed as error:
             log.warning("progress is not shown: %s", error.sentence)
 
-    async def _show(self, job: Job, message: Message) -> None:
-        """In the place of the question; beside it where somebody took that away."""
+    async def _show(self, job: Job, message: Message) -> Job:
+        """In the place of the question; beside it where somebody took that away. The same with where that is."""
         try:
             await self._slack.insist(lambda: self._slack.update(job.channel, job.answer, message))
         except MessageGone:
-            await self._slack.insist(lambda: self._slack.post(job.channel, message, job.thread))
+            ts = await self._slack.insist(lambda: self._slack.post(job.channel, message, job.thread))
+            return msgspec.structs.replace(job, answer=ts)
+        return job
 
-    async def _judge(self, job: Job) -> Investigation | None:
-        """What came of it, once that is shown; None where there is trouble, which is shown."""
+    async def _judge(self, job: Job) -> tuple[Job, Investigation | None]:
+        """What came of it, once that is shown, and where; None where there is trouble, which is shown."""
         words = job.words.split()
         try:
             async with Ticker(
@@ -134,24 +138,23 @@ class Conversation:
             ) as tick:
                 investigation = await self._investigate(words, asked_by=job.user, progress=tick.tell)
         except UserError as error:
-            await self._show(job, self._trouble(job, error))
-            return None
+            return await self._show(job, self._trouble(job, error)), None
         except Exception:
             log.exception("question %s could not be judged", job.id)
             broken = say(
                 "I could not judge this: something in me broke, and the log has it under {name}. Please ask again.",
                 name=job.id,
             )
-            await self._show(job, self._trouble(job, UserError(self._language(broken))))
-            return None
-        await self._show(job, blocks.answer(investigation, self._language))
-        return investigation
+            return await self._show(job, self._trouble(job, UserError(self._language(broken)))), None
+        return await self._show(job, blocks.answer(investigation, self._language)), investigation
 
-    async def _reply(self, channel: str, thread: str, investigation: Investigation, user: str) -> None:
+    async def _reply(self, job: Job, investigation: Investigation, drawn: bool) -> None:
+        """drawn: a picture comes after it, where there is one."""
+        channel, thread = job.channel, job.thread or job.answer
         cards: list[Message] = []
         bare: dict[str, FixRequest] = {}  # those without a card
         try:
-            for request in await requested(investigation, self._store, Person(id=user, via="slack")):
+            for request in await requested(investigation, self._store, Person(id=job.user, via="slack")):
                 if request.status.slack is None:
                     bare[request.name] = request
                     cards.append(Message(text="", blocks=[], request=request.name))
@@ -160,7 +163,8 @@ class Conversation:
         except StoreError as error:
             refused = say("There is a fix for this, but it cannot be asked for. {why}", why=error.sentence)
             cards.append(_plain(self._language(refused)))
-        for message in blocks.thread(investigation, cards, language=self._language):
+        note = "" if drawn or investigation.diagnosis.verdict == "healthy" else NOT_DRAWN
+        for message in blocks.thread(investigation, cards, note=note, language=self._language):
             if message.request:
                 await self._slack.insist(partial(self._cards.put_up, bare[message.request], channel, thread))
             else:

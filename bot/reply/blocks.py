@@ -188,10 +188,14 @@ def answer(investigation: Investigation, language: Language = ENGLISH) -> Messag
 
 
 def thread(
-    investigation: Investigation, cards: Sequence[Message] = (), *, language: Language = ENGLISH
+    investigation: Investigation, cards: Sequence[Message] = (), *, note: str = "", language: Language = ENGLISH
 ) -> list[Message]:
-    """What goes below the answer, in order: the path, the evidence, the cards of the fixes, what was (not) seen."""
-    found = [_path(investigation, language), _evidence(investigation, language), *cards, _seen(investigation, language)]
+    """What goes below the answer, in order: the path, the evidence, the cards of the fixes, what was (not) seen.
+
+    note: what else is to be said of the answer.
+    """
+    found = [_path(investigation, language), _evidence(investigation, language), *cards]
+    found.append(_seen(investigation, note, language))
     return [message for message in found if message is not None]
 
 
@@ -356,7 +360,7 @@ def _evidence(investigation: Investigation, language: Language) -> Message | Non
     return _message(title, blocks, language)
 
 
-def _seen(investigation: Investigation, language: Language) -> Message:
+def _seen(investigation: Investigation, note: str, language: Language) -> Message:
     diagnosis = investigation.diagnosis
     blind = wording.blind(diagnosis, language)
     lines = [language(say("*Could not see:*") if blind else say("*Could not see:* nothing"))]
@@ -370,6 +374,8 @@ def _seen(investigation: Investigation, language: Language) -> Message:
         few.append(language(say("all of it: {command}", command=command)))
     if investigation.not_saved:
         few.append(language(say("not saved: {why}", why=escape(investigation.not_saved))))
+    if note:
+        few.append(escape(language(note)))
     blocks.append(_context(["   ".join(few)]))
     unseen = say("{checked}; could not see: {count}", checked=count, count=len(blind) or say("nothing"))
     return _message(language(unseen), blocks, language)
