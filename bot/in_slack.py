@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import html
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -131,7 +132,8 @@ class Answers:
             return Person(id=place.user, via="slack")
 
         try:
-            return await answer(args, self._context(whoami, progress, written)), args.output
+            context = dataclasses.replace(self._context(whoami, progress, written), channel=place.channel)
+            return await answer(args, context), args.output
         except (UserError, StoreError) as error:
             return Told(headline=error.sentence, mark="unknown"), "text"
         except Exception:
