@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -241,6 +241,14 @@ async def world(directory: Path, programs: Programs) -> AsyncGenerator[World]:
     finally:
         await wire.close()
         await server.stop()
+
+
+async def until(found: Callable[[], Any], seconds: float = TOGETHER_S) -> Any:
+    """What is there once it is; of what tells nobody when it changes."""
+    async with asyncio.timeout(seconds):
+        while not (value := found()):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        return value
 
 
 def names_of(objects: Store, plural: str) -> set[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from lab.apiserver.errors import ApiError
 from lab.apiserver.requests import Target
 from tests.fix_cluster import FixCluster
 from tests.fix_samples import a_spec
-from tests.own_faults import Wire, World, phase_of, world
+from tests.own_faults import Wire, World, phase_of, until, world
 from tests.programs import Programs
 from tests.test_bot_slack import ROOM, _all_text
 from tests.test_cluster_fixes import APPROVERS, create, pool_spec, scene
@@ -62,14 +62,6 @@ async def gone(here: World, how: str) -> AsyncGenerator[None]:
         yield
     finally:
         await here.wire.mend()
-
-
-async def until(found: Callable[[], Any], seconds: float = BACK_S) -> Any:
-    """What is there once it is; of what tells nobody when it changes."""
-    async with asyncio.timeout(seconds):
-        while not (value := found()):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-        return value
 
 
 async def answers(here: World) -> dict[str, str]:

@@ -90,6 +90,8 @@ class Deliverer:
         if ticket not in self._tickets or len(self._sockets) >= CONNECTIONS:
             return web.Response(status=403, text="this ticket was used, never given out, or is one too many")
         self._tickets.discard(ticket)
+        if self._faults.take_refuse_link():
+            return web.Response(status=503, text="not now")
         socket = web.WebSocketResponse(heartbeat=PING_SECONDS, autoping=False)
         await socket.prepare(request)
         hello = {

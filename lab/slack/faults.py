@@ -50,6 +50,7 @@ class Faults:
     latency: float = 0.0
     drop_acks: int = 0  # so many acknowledgements to come are lost on the way
     deliver_twice: int = 0  # so many events to come arrive a second time, as a retry
+    refuse_links: int = 0  # so many sockets to come are not opened, and their tickets used up
     rate_limit: bool = False
     audible: asyncio.Event = field(default_factory=asyncio.Event)
     _planned: defaultdict[str, deque[ApiFault]] = field(default_factory=lambda: defaultdict(deque))
@@ -88,6 +89,11 @@ class Faults:
         self.drop_acks -= dropped
         return dropped
 
+    def take_refuse_link(self) -> bool:
+        refused = self.refuse_links > 0
+        self.refuse_links -= refused
+        return refused
+
     def take_deliver_twice(self) -> bool:
         twice = self.deliver_twice > 0
         self.deliver_twice -= twice
@@ -95,6 +101,7 @@ class Faults:
 
     def clear(self) -> None:
         self.latency, self.drop_acks, self.deliver_twice, self.rate_limit = 0.0, 0, 0, False
+        self.refuse_links = 0
         self.audible.set()
         self._planned.clear()
 

@@ -1,0 +1,203 @@
+"""A Slack that is gone, slow, limited, or says nothing: what somebody waits for comes once it is back, what was only on
+the way is dropped, and what is delivered twice is done once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bot import app as apps
+from bot.journal import Journal
+from lab.slack import LocalSlack
+from tests.fix_cluster import fix_cluster
+from tests.own_faults import World, texts, until, world
+from tests.programs import Programs
+from tests.test_bot_slack import ROOM, Room, _all_text
+
+WORDS = "why shop/cart shop/db 5432/tcp"
+ANSWER = "I cannot say whether shop/cart reaches shop/db"
+REPLIES = ("The path:", "Evidence:", "things checked and well")
+BACK_S = 40.0  # the longest pause between two tries is 30 s
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[Programs]:
+    started = Programs()
+    yield started
+    started.close()
+
+
+async def answered(here: World, seconds: float = BACK_S, since: int = 0) -> str:
+    """The message that holds the answer, once all replies to it are in its thread. since: of so many before."""
+
+    def found() -> str:
+        holds = [one["ts"] for one in here.slack.messages(ROOM)[since:] if ANSWER in _all_text(one)]
+        return next((ts for ts in holds if all(any(r in t for t in texts(here.room, ts)) for r in REPLIES)), "")
+
+    return await here.slack.wait_for(found, timeout=seconds)
+
+
+def replies(here: World, ts: str) -> list[int]:
+    """How often each part of the answer is in its thread."""
+    return [sum(part in text for text in texts(here.room, ts)) for part in REPLIES]
+
+
+async def test_slack_goes_while_it_is_asked_and_comes_back(tmp_path: Path, programs: Programs) -> None:
+    async with world(tmp_path, programs) as here:
+        await here.slack.go_away()
+        bot = here.started()  # and waits for it
+        await asyncio.sleep(3)
+        await here.slack.come_back()
+        await here.slack.wait_for(lambda: here.slack.connections, timeout=BACK_S)
+        slow = here.cluster.slow()
+        await here.slack.slash("ana", ROOM, f"/calico {WORDS}")
+        await here.slack.slash("ana", ROOM, "/calico ipam show")
+        await here.slack.slash("cleo", ROOM, "/calico fixes")
+        await here.slack.wait_for(lambda: len(here.slack.messages(ROOM)) == 2)
+        await here.slack.go_away()
+        slow.go.set()
+        await asyncio.sleep(2)  # in which all three are answered, and nobody takes it
+        await here.slack.come_back()
+        ts = await answered(here)
+        await here.slack.wait_for(
+            lambda: here.room.posted("addresses of default-ipv4-ippool are in use"), timeout=BACK_S
+        )
+        await here.room.whisper("cleo", "There are no fix requests")
+        assert (replies(here, ts), len(here.slack.messages(ROOM))) == ([1, 1, 1], 2)
+        await here.slack.wait_for(lambda: here.slack.connections, timeout=BACK_S)
+        assert "Traceback" not in bot.text
+
+
+async def asked(here: World, user: str = "ana", words: str = WORDS) -> None:
+    assert (await here.slack.slash(user, ROOM, f"/calico {words}")).result == "ok"
+
+
+async def test_whatever_a_call_meets_the_answer_comes(tmp_path: Path, programs: Programs) -> None:
+    async with world(tmp_path, programs) as here, here.bot():
+        calls = here.slack.calls
+        # A limit on progress holds nobody up: it is dropped, and none is tried before the answer.
+        here.slack.faults.fail("chat.update", "429", retry_after=30)
+        slow = here.cluster.slow()
+        await asked(here)
+        await here.slack.wait_for(lambda: [one for one in calls if one.status == 429])
+        await asyncio.sleep(1.5)  # longer than between two that are shown
+        slow.go.set()
+        first = await answered(here, 15)
+        assert [one.status for one in calls if one.method == "chat.update"] == [429, 200]
+        assert replies(here, first) == [1, 1, 1]
+        # Each method, each failure. What is lost on its way back is there twice: nobody can know that it was taken.
+        for failure, times in (("429", 2), ("500", 4), ("reset", 4), ("lost", 1)):
+            here.slack.faults.clear()
+            for method in ("chat.postMessage", "chat.update", "files.getUploadURLExternal"):
+                here.slack.faults.fail(method, failure, times)
+            before = len(here.slack.messages(ROOM))
+            await asked(here)
+            ts = await answered(here, since=before)
+            assert replies(here, ts) == [1, 1, 1], failure
+            assert len(here.slack.messages(ROOM)) - before == (2 if failure == "lost" else 1)
+        # What is told to one person, whose response_url is used up besides.
+        here.slack.faults.fail("chat.postEphemeral", "500", times=4)
+        for hook in here.slack.workspace.response_urls.values():
+            hook.uses = 5
+        slow = here.cluster.slow()
+        asking = asyncio.ensure_future(asked(here, "cleo", "fixes"))
+        await here.slack.wait_for(lambda: here.slack.deliveries[-1].what.endswith("fixes"))
+        for hook in here.slack.workspace.response_urls.values():
+            hook.uses = 5
+        slow.go.set()
+        await asking
+        await here.room.whisper("cleo", "There are no fix requests")
+
+
+async def test_what_slack_refuses_is_said_another_way_or_where_it_can_be_heard(
+    tmp_path: Path, programs: Programs
+) -> None:
+    async with world(tmp_path, programs) as here, here.bot():
+        slow = here.cluster.slow()
+        await asked(here)
+        await here.slack.wait_for(lambda: here.room.posted("looking"))
+        (line,) = here.slack.messages(ROOM)
+        await here.slack.wait_for(lambda: here.room.posted("looking up"))
+        here.slack.faults.refuse("chat.update", "msg_blocks_too_long")
+        slow.go.set()
+        ts = await answered(here)
+        (shown,) = here.slack.messages(ROOM)
+        assert (shown["ts"], shown.get("blocks")) == (line["ts"], None), "the same as text"
+        assert replies(here, ts) == [1, 1, 1]
+        # Somebody deletes the line that says that it is looked at.
+        slow = here.cluster.slow()
+        await asked(here)
+        gone = await here.slack.wait_for(lambda: here.slack.messages(ROOM)[1:])
+        here.slack.workspace.remove(here.slack.workspace.messages[(here.slack.channel_id(ROOM), gone[0]["ts"])])
+        slow.go.set()
+        await here.slack.wait_for(lambda: any(ANSWER in one for one in texts(here.room)[1:]), timeout=BACK_S)
+        # The bot is thrown out, and the channel archived, between question and answer.
+        for how, said in (("has_bot", "/invite @calico"), ("archived", "This channel is archived")):
+            slow = here.cluster.slow()
+            known = len(here.slack.messages(ROOM))
+            await asked(here)
+            await here.slack.wait_for(lambda known=known: len(here.slack.messages(ROOM)) > known)
+            setattr(here.slack.workspace.channel(ROOM), how, how == "archived")
+            slow.go.set()
+            await here.room.whisper("ana", said)
+            setattr(here.slack.workspace.channel(ROOM), how, how != "archived")
+        await until(lambda: not Journal(here.directory / "bot").unfinished(), 10)
+
+
+async def test_what_is_delivered_twice_is_done_once(tmp_path: Path, programs: Programs) -> None:
+    async with world(tmp_path, programs) as here, here.bot():
+        here.slack.faults.deliver_twice = 5
+        await asked(here)
+        await asked(here, "cleo", "fixes")
+        await here.slack.mention("bo", ROOM, f"@calico {WORDS}")
+        here.slack.faults.drop_acks = 1
+        here.slack.clock.advance(0)
+        lost = asyncio.ensure_future(here.slack.mention("bo", ROOM, "@calico ipam show"))
+        await here.slack.wait_for(lambda: not here.slack.faults.drop_acks)
+        here.slack.clock.advance(4)
+        assert (await lost).result == "operation_timeout"
+        await here.slack.wait_for(lambda: here.slack.deliveries[-1].retry == 1 and here.slack.deliveries[-1].result)
+        await here.room.whisper("cleo", "There are no fix requests")
+        await here.slack.wait_for(lambda: sum(ANSWER in one for one in texts(here.room)) == 1)
+        await here.slack.wait_for(lambda: len(here.slack.messages(ROOM)) == 3)
+        threads = [one["ts"] for one in here.slack.messages(ROOM)]
+        assert len(here.room.told("cleo")) == 1
+        assert threads
+
+
+@pytest.mark.parametrize("how", ["silent", "used ticket", "warned", "link_disabled", "no tickets"])
+async def test_a_socket_that_does_not_come_back_by_itself_is_opened_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """All by a clock of a twentieth."""
+    for name in ("PING_S", "CONNECTED_EVERY_S", "RECONNECT_AFTER_S", "CONNECT_S"):
+        monkeypatch.setattr(apps, name, getattr(apps, name) / 20)
+    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+        room = Room("socket", slack, cluster, store, tmp_path / "state")
+        async with room.bot() as bot:
+            if how == "silent":
+                slack.faults.hush()
+                await until(lambda: not bot.health.connected)
+                slack.faults.clear()
+            elif how == "used ticket":  # which Slack's own client tries for ever
+                slack.faults.refuse_links = 1
+                await slack.disconnect()
+                await until(lambda: not slack.faults.refuse_links)
+            elif how == "warned":
+                await slack.warn()
+            elif how == "no tickets":
+                slack.faults.fail("apps.connections.open", "500", times=7)
+                await slack.disconnect()
+            else:
+                await slack.disconnect(how)
+            opened = [one.method for one in slack.calls].count("apps.connections.open")
+            await slack.wait_for(lambda: slack.connections > 0, timeout=BACK_S)
+            await until(lambda: bot.health.connected)
+            await room.ask()
+            await room.card()
+            assert slack.connections == 1
+            more = [one.method for one in slack.calls].count("apps.connections.open") - opened
+            assert more <= (12 if how == "no tickets" else 4), more
