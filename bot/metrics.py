@@ -4,10 +4,12 @@ people stop asking. docs/metrics.md is made of it (`python -m bot.metrics`)."""
 from __future__ import annotations
 
 import contextlib
+import math
 import platform
 import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from datetime import datetime
 from importlib.metadata import version
 from typing import Any, ParamSpec, TypeVar
 
@@ -175,6 +177,12 @@ class Metrics:
             "journal_entries", "What was accepted and is not answered yet: question or decision.", "entry"
         )
 
+        self._certificate = self._gauge(
+            "certificate_expiry_timestamp_seconds",
+            "When the certificate runs out by which the bot asks probes, since 1970; NaN where it has none.",
+            "cluster",
+        )
+
         self._fixes_open = self._gauge(
             "fixes_open",
             "Fix requests that have not ended, by kind and phase. Each bot of a cluster sees the same ones.",
@@ -311,6 +319,15 @@ class Metrics:
         self._heard_s.set_function(heard_s)
         for entry, depth in journal.items():
             self._journal.labels(entry).set_function(depth)
+
+    def certified(self, cluster: str, until: Callable[[], datetime | None]) -> None:
+        """until: where to look for the end of the bot's certificate there, whenever somebody collects."""
+
+        def at() -> float:
+            end = until()
+            return end.timestamp() if end else math.nan
+
+        self._certificate.labels(cluster).set_function(at)
 
     def fixes(self, cluster: str, store: FixStore) -> Callable[[Seen, FixRequest], None]:
         """Of one cluster: to be told all that a watch of its fix requests tells."""

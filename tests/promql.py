@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import operator
 import re
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +20,7 @@ Look = dict[str, Vector]  # name -> its series
 
 COMPARED: dict[str, Callable[[float, float], bool]] = {">": operator.gt, "<": operator.lt, "==": operator.eq}
 COUNTED: dict[str, Callable[[float, float], float]] = {
+    "-": operator.sub,
     "*": operator.mul,
     "/": lambda one, other: one / other if other else math.nan,
 }
@@ -76,7 +78,7 @@ class Query:
         assert isinstance(one, promql.BinaryExpr), one
         return self._joined(one)
 
-    def _called(self, one: Any) -> Vector:
+    def _called(self, one: Any) -> Any:
         name = one.func.name
         if name in ("increase", "rate"):
             selector = one.args[0].vector_selector
@@ -84,6 +86,8 @@ class Query:
             # One sample alone is no increase: a series that was not there before tells none.
             per = 1 if name == "increase" else self._seconds
             return {labels: (after[labels] - before[labels]) / per for labels in after if labels in before}
+        if name == "time":
+            return time.time()
         if name == "absent":
             return {} if self._value(one.args[0]) else {frozenset(): 1.0}
         assert name == "histogram_quantile", name
@@ -94,11 +98,13 @@ class Query:
         groups: defaultdict[Labels, list[float]] = defaultdict(list)
         for labels, value in self._value(one.expr).items():
             groups[frozenset(pair for pair in labels if pair[0] in by)].append(value)
-        how: dict[str, Callable[[list[float]], float]] = {"sum": sum, "max": max, "count": len}
+        how: dict[str, Callable[[list[float]], float]] = {"sum": sum, "max": max, "min": min, "count": len}
         return {labels: float(how[str(one.op)](values)) for labels, values in groups.items()}
 
-    def _joined(self, one: Any) -> Vector:
+    def _joined(self, one: Any) -> Any:
         left, right, op = self._value(one.lhs), self._value(one.rhs), str(one.op)
+        if isinstance(left, float):
+            return COUNTED[op](left, right)
         if op == "and":
             return {labels: value for labels, value in left.items() if labels in right}
         if op in COMPARED:

@@ -139,6 +139,8 @@ class Bot:
             connected=lambda: self.connected, heard_s=lambda: 3.0, journal={"question": lambda: self.waiting}
         )
         self.saw = self.metrics.fixes("east", STORE)
+        self.certified_until: datetime | None = NOW + timedelta(days=11)
+        self.metrics.certified("east", lambda: self.certified_until)
         self.well()
 
     def well(self) -> None:
@@ -186,6 +188,10 @@ def times(count: int, act: Callable[[Bot], None]) -> Callable[[Bot], None]:
     return often
 
 
+def has_no_certificate(bot: Bot) -> None:
+    bot.certified_until = None
+
+
 def goes_wrong(bot: Bot) -> None:
     bot.fix(Phase.RUNNING)
     bot.fix(Phase.NOT_FIXED)
@@ -199,7 +205,12 @@ def keeps_people_waiting(bot: Bot) -> None:
     bot.waiting = 17
 
 
+def nears_its_end(bot: Bot) -> None:
+    bot.certified_until = NOW + timedelta(days=6)
+
+
 CASES: dict[str, Callable[[Bot], None]] = {
+    "CalicoWhyCertificateEnds": nears_its_end,
     "CalicoWhyNotReachedBySlack": loses_its_socket,
     "CalicoWhyTokenRefused": lambda bot: bot.metrics.called("chat.update", "token_revoked", 0.1),
     "CalicoWhySlackRefuses": times(9, lambda bot: bot.metrics.called("chat.postMessage", "internal_error", 0.1)),
@@ -233,6 +244,7 @@ def test_a_healthy_bot_sets_off_nothing() -> None:
         lambda bot: bot.fix(Phase.PENDING, minutes=14),
         lambda bot: bot.fix(Phase.APPROVED, minutes=1),
         lambda bot: bot.fix(Phase.REJECTED),
+        has_no_certificate,  # which each answer says
         lambda bot: bot.metrics.acknowledged("command", 401, 9.0),  # by whom, nobody knows
     ],
 )

@@ -8,6 +8,7 @@ import gzip
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
@@ -250,6 +251,7 @@ async def test_a_real_question_is_counted_and_traced_from_end_to_end(lab: Lab, t
             assert found['probe_request_duration_seconds_count{cluster="lab",outcome="answered"}'] >= 2
             assert found['probe_request_duration_seconds_count{cluster="lab",outcome="silent"}'] == 0
             assert found['api_request_duration_seconds_count{cluster="lab",status="200"}'] > 5
+            assert found['certificate_expiry_timestamp_seconds{cluster="lab"}'] > time.time()
             assert found["slack_connected"] == 1
             assert await _page(url, "/healthz") == await _page(url, "/readyz") == "ok\n"
             await receiver.until("question")

@@ -209,6 +209,7 @@ async def _served(
         opened(settings) as store,
     ):
         cluster.api.asked, probes.asked = metrics.api(cluster.name), metrics.probe(cluster.name)
+        metrics.certified(cluster.name, probes.certified_until)
 
         async def ask(words: Sequence[str], *, asked_by: str = "", progress: Progress | None = None) -> Investigation:
             return await watch.ask(
