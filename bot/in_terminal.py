@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from bot import language as languages
 from bot import settings as connection
 from bot.asking import leaves, name_leaves
 from bot.errors import UserError
+from bot.files import write
 from bot.told import Answer, Context, Told
 from facts import say
 from fixes.configuration import Configuration
@@ -58,6 +58,8 @@ def run(module: Any, args: argparse.Namespace) -> int:
         asked = [say("a second person: {command}", command=f"calico-why approve {one}") for one in told.requests]
         for line in [*said, *map(language, [*told.notes, *asked]), *written]:
             print(line)
+        if configured.listed:  # which of them it is about; not among what somebody may read by program
+            print(f"[{configured.clusters[0].cluster}]", file=sys.stderr)
     return told.status
 
 
@@ -123,8 +125,7 @@ def _picture(told: Told, file: Path) -> bytes:
 def keep(path: Path, content: bytes) -> None:
     """A file for its owner's eyes. Raises UserError."""
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(content)
+        write(path, content)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}). Give the name of another file.") from error
 

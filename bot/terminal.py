@@ -39,7 +39,7 @@ async def _turn(settings: Settings, on: bool, reason: str) -> int:
         decision = await _approvals(store, settings).turn(on, await store.whoami(), reason)
     if not decision.changed:
         raise UserError(decision.sentence, status=COULD_NOT_JUDGE)
-    print(decision.sentence)
+    print(f"{decision.sentence}{_of(settings)}")
     return 0
 
 
@@ -49,8 +49,12 @@ async def _decide(name: str, to: Phase, reason: str, settings: Settings) -> int:
         decision = await _approvals(store, settings).decide(name, to, person, reason=reason)
     if not decision.changed:
         raise UserError(decision.sentence, status=COULD_NOT_JUDGE)
-    print(f"{decision.sentence} You are {person.id}. Where it is: calico-why fixes")
+    print(f"{decision.sentence} You are {person.id}. Where it is: calico-why fixes{_of(settings)}")
     return 0
+
+
+def _of(settings: Settings) -> str:
+    return f"   [{settings.cluster}]" if settings.cluster else ""
 
 
 def _approvals(store: FixStore, settings: Settings) -> Approvals:

@@ -58,7 +58,7 @@ async def test_the_verdict_is_what_a_running_calico_did(flow: Object, tmp_path: 
 async def test_the_walk_goes_tier_by_tier_in_order(tmp_path: Path) -> None:
     found = await judged(of_set("07-tier-pass"), tmp_path, "shop/shop-b", "default/pod-a1", "9090/tcp")
     assert reply.text(found) == (
-        "x By the policies in the API tcp 9090 does not pass from shop/shop-b to default/pod-a1.\n"
+        "x By the policies in the API tcp 9090 does not pass from shop/shop-b to default/pod-a1.   [calico-why-lab]\n"
         f"  {SECOND} What it does: calico-why why shop/shop-b default/pod-a1 9090/tcp\n"
         "\n"
         "  shop/shop-b to default/pod-a1 over IPv4: tcp 9090\n"

@@ -59,7 +59,7 @@ STAGED = {
 
 def text(one: SecondOpinion, language: Language = ENGLISH) -> str:
     """The whole opinion for a terminal, ending with a newline."""
-    lines = [f"{MARKS[one.verdict]} {headline(one, language)}"]
+    lines = [f"{MARKS[one.verdict]} {headline(one, language)}" + (f"   [{one.cluster}]" if one.cluster else "")]
     lines.append(f"  {_kernel(one, f'calico-why why {one.asked}', language)}")
     for walk in one.walks:
         lines += ["", f"  {_title(walk, language)}", *(f"    {line}" for line in _walk(walk, language))]
