@@ -36,7 +36,8 @@ def tls(directory: Path, node: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
-    files = [generation(directory) / name for name in FILES]
+    there = generation(directory)
+    files = [there / name for name in FILES]
     advice = (
         f"make them with `calico-why certs --nodes {node} --directory {directory}`, "
         "or name another directory with --certs"
