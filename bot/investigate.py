@@ -196,14 +196,16 @@ def save(investigation: Investigation, state: Path, most: int = KEPT_BYTES) -> I
     directory = state / "investigations"
     path = directory / f"{investigation.id}.json"
     saved = msgspec.structs.replace(investigation, saved=str(path))
+    whole = path.with_suffix(".part")
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        whole = path.with_suffix(".part")
         whole.write_bytes(msgspec.json.encode(saved))
         size = _on_disk(whole)
         whole.replace(path)
         _drop_the_oldest(directory, size, most)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            whole.unlink()
         return msgspec.structs.replace(investigation, not_saved=f"{error.strerror or error}: {directory}")
     return saved
 

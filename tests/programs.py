@@ -56,6 +56,11 @@ class Program:
         return int(said) if said else None
 
     @property
+    def descriptors(self) -> int:
+        """How many files and sockets it has open."""
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
+    @property
     def text(self) -> str:
         return self.log.read_text(errors="replace")
 

@@ -12,6 +12,7 @@ from bot import language as languages
 from bot import settings as connection
 from bot.capture import PACKETS, SECONDS, Captured, Wanted, headline, notes, table, wanted
 from bot.errors import COULD_NOT_JUDGE, UserError
+from bot.files import write
 from bot.in_terminal import Line
 from bot.language import Language
 
@@ -74,9 +75,7 @@ def _writable(path: Path) -> None:
 def _write(path: Path, captured: Captured) -> None:
     """For the owner's eyes. Raises UserError."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(captured.file)
+        write(path, captured.file)
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror}), so the capture is lost. Name another file with -o and "

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bot import language as languages
 from bot import settings as connection
 from bot.errors import COULD_NOT_JUDGE, UserError
+from bot.files import write
 from bot.language import Language
 from bot.words import WATCH_S, parse, watch_seconds, watched
 
@@ -140,7 +141,7 @@ def draw(answer: Investigation, file: Path, language: Language) -> None:
     if not content:
         raise UserError(f"{file} was not drawn: a PNG of it cannot be made. Give --picture a file that ends in .svg.")
     try:
-        file.write_bytes(content)
+        write(file, content)
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error.strerror}. Give another file to --picture.") from None
 

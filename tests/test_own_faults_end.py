@@ -1,0 +1,131 @@
+"""A bot that is told to stop ends in time with status 0: what is under way is answered, or told and answered by the
+next one, once; another replica goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from bot.journal import Journal
+from lab.apiserver import User
+from lab.apiserver.requests import Target
+from tests.own_faults import World, texts, world
+from tests.programs import Program, Programs
+from tests.test_bot_slack import ROOM, _all_text
+from tests.test_own_faults_cluster import BOTH, a_card
+from tests.test_own_faults_slack import WORDS, answered, replies
+
+GRACE_S = 30.0  # deploy/base/bot.yaml gives 60
+KEPT = "The answer comes here once I am back"
+STOPPED = "I was stopped in the middle of it. Please ask again."
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[Programs]:
+    started = Programs()
+    yield started
+    started.close()
+
+
+async def ends_well(bot: Program) -> None:
+    began = time.monotonic()
+    assert await asyncio.wait_for(bot.ended(), 2 * GRACE_S) == 0, bot.text
+    assert time.monotonic() - began < GRACE_S
+    assert "Traceback" not in bot.text
+
+
+async def connected(here: World, bots: int = 1) -> None:
+    await here.slack.wait_for(lambda: here.slack.connections == bots, timeout=30)
+
+
+async def test_what_is_nearly_done_is_done_and_another_replica_goes_on(tmp_path: Path, programs: Programs) -> None:
+    async with world(tmp_path, programs) as here:
+        bot = here.started("one")
+        await connected(here)
+        name, thread, ts = await a_card(here, "set-0")
+        since = len(here.slack.messages(ROOM))
+        slow = here.cluster.slow()
+        await here.slack.slash("ana", ROOM, f"/calico {WORDS}")
+        await here.slack.slash("ana", ROOM, "/calico ipam show")
+        await here.slack.click("bo", ROOM, ts, "fix_approve")
+        await here.slack.wait_for(lambda: len(here.slack.messages(ROOM)) == since + 2)
+        other = here.started("two")
+        await connected(here, 2)
+        bot.signal(signal.SIGTERM)
+        await connected(here)
+        bot.signal(signal.SIGTERM)  # who is impatient changes nothing
+        await here.slack.slash("cleo", ROOM, "/calico fixes")
+        slow.go.set()
+        await ends_well(bot)
+        shown = await answered(here, since=since)
+        assert replies(here, shown) == [1, 1, 1]
+        assert here.room.posted("addresses of default-ipv4-ippool are in use")
+        assert here.room.posted("approved", thread) and here.room.buttons(thread, ts) == []
+        assert str((await here.room.store.get(name)).status.phase) == "Approved"
+        await here.room.whisper("cleo", name)
+        await here.slack.slash("cleo", ROOM, f"/calico {WORDS}")
+        await answered(here, since=since + 2)
+        assert Journal(tmp_path / "one").unfinished() == []
+        other.signal(signal.SIGTERM)
+        await ends_well(other)
+        assert len(here.slack.messages(ROOM)) == since + 3
+
+
+async def test_what_takes_longer_says_so_and_is_answered_by_the_next_one(tmp_path: Path, programs: Programs) -> None:
+    async with world(tmp_path, programs) as here:
+        bot = here.started()
+        await connected(here)
+        resource = here.cluster.server._resource
+
+        async def slowly(request: web.Request, user: User, target: Target) -> web.StreamResponse:
+            if user.name == "bot" and "watch" not in request.query:
+                await asyncio.sleep(4)  # of the 5 s that a look is given
+            return await resource(request, user, target)
+
+        here.cluster.server._resource = slowly  # type: ignore[method-assign]
+        await here.slack.slash("ana", ROOM, f"/calico {WORDS}")
+        await here.slack.slash("ana", ROOM, "/calico keep shop/cart shop/db")
+        await here.slack.wait_for(lambda: len(here.slack.messages(ROOM)) == 2)
+        bot.signal(signal.SIGTERM)
+        await ends_well(bot)
+        assert [sum(one in text for text in texts(here.room)) for one in (KEPT, STOPPED)] == [1, 1]
+        here.cluster.server._resource = resource  # type: ignore[method-assign]
+        async with here.bot():
+            shown = await answered(here)
+        assert (replies(here, shown), len(here.slack.messages(ROOM))) == ([1, 1, 1], 2)
+        assert Journal(tmp_path / "bot").unfinished() == []
+
+
+async def test_it_ends_while_slack_says_nothing_and_the_next_one_tells(tmp_path: Path, programs: Programs) -> None:
+    async with world(tmp_path, programs) as here:
+        bot = here.started()
+        await connected(here)
+        _, thread, ts = await a_card(here, "set-0")
+        since = len(here.slack.messages(ROOM))
+        slow = here.cluster.slow()
+        await here.slack.slash("ana", ROOM, f"/calico {WORDS}")
+        await here.slack.slash("ana", ROOM, "/calico ipam show")
+        await here.slack.click("cleo", ROOM, ts, "fix_approve")  # who may not
+        await here.slack.wait_for(lambda: len(here.slack.messages(ROOM)) == since + 2)
+        await here.slack.wait_for(lambda: here.room.posted("approving: <@U0CLEO> clicked", thread))
+        here.slack.faults.hush()
+        slow.go.set()
+        bot.signal(signal.SIGTERM)
+        await ends_well(bot)
+        here.slack.faults.clear()
+        async with here.bot():
+            shown = await answered(here, since=since)
+            await here.room.whisper("cleo", "You may not approve", thread)
+            await here.slack.wait_for(lambda: here.room.buttons(thread, ts) == BOTH)
+            await here.slack.wait_for(
+                lambda: any("ipam show" in one and STOPPED in one for one in map(_all_text, here.slack.messages(ROOM)))
+            )
+        assert (replies(here, shown), len(here.slack.messages(ROOM))) == ([1, 1, 1], since + 2)
+        assert len(here.room.told("cleo", thread)) == 1
+        assert Journal(tmp_path / "bot").unfinished() == []
