@@ -45,7 +45,7 @@ def test_the_drawing_has_the_names_and_ports_of_the_manifests(where: str) -> Non
             name = it["metadata"]["name"]
             assert name in said
             if it["kind"] == "Deployment":
-                assert re.search(rf"{name}`?, {it['spec']['replicas']} replicas", said)
+                assert re.search(rf"{name}`?, {it['spec']['replicas']} replicas?\b", said)
         if it["kind"] == "Lease":
             assert it["metadata"]["name"] in said or where.endswith("md")
 
