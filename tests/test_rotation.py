@@ -228,6 +228,20 @@ async def test_what_has_expired_is_refused_and_told_with_what_to_do(place: Place
         assert isinstance(fact, Sysctl), "and it goes on when they are renewed"
 
 
+async def test_an_authority_that_has_expired_is_not_taken_for_its_probes(place: Place) -> None:
+    """Theirs may outlive it, where somebody else signs them."""
+    async with probe(place) as port:
+        place.trust(making.authority(OVER))
+        told = await reason(place, port)
+        assert told.startswith(f"the authority in {place.bot}/ca.crt expired on ")
+        assert "`calico-why certs --force`" in told
+        place.trust(making.authority(OVER), place.authority)
+        await taken_up(place, port)
+        async with Probes(Settings(certs=place.bot, probe_port=port)) as probes:
+            (fact,) = await probes.ask([ASK], {"node-a": "127.0.0.1"})
+        assert isinstance(fact, Sysctl), "one that is over does no harm beside one that holds"
+
+
 async def test_a_probe_refuses_an_expired_bot_whose_clock_is_behind(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ class _Held(NamedTuple):
     stamp: Stamp
     context: ssl.SSLContext
     expires: datetime
+    trusts_until: datetime  # the last of its authorities
 
 
 class Identity:
@@ -41,6 +42,16 @@ class Identity:
     def tls(self) -> ssl.SSLContext:
         """Another one when the files are others: what is connected by one of before stays so. Raises NoIdentity."""
         held = self._now()
+        if held.trusts_until <= datetime.now(UTC):  # else each probe's certificate would be said to have expired
+            raise NoIdentity(
+                say(
+                    "the authority in {file} expired on {date}, so no probe is believed, nor believes the bot: in a "
+                    "cluster calico-why-signer replaces it (see its log), by hand all certificates are made anew by "
+                    "`calico-why certs --force`",
+                    file=f"{self._directory}/ca.crt",
+                    date=f"{held.trusts_until:%Y-%m-%d %H:%M} UTC",
+                )
+            )
         if held.expires <= datetime.now(UTC):
             raise NoIdentity(
                 say(
@@ -79,8 +90,10 @@ class Identity:
         return self._held
 
 
-def _loaded(files: Path) -> tuple[ssl.SSLContext, datetime]:
+def _loaded(files: Path) -> tuple[ssl.SSLContext, datetime, datetime]:
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(files / "ca.crt"))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(files / "bot.crt", files / "bot.key")
-    return context, x509.load_pem_x509_certificate((files / "bot.crt").read_bytes()).not_valid_after_utc
+    own = x509.load_pem_x509_certificate((files / "bot.crt").read_bytes())
+    authorities = x509.load_pem_x509_certificates((files / "ca.crt").read_bytes())
+    return context, own.not_valid_after_utc, max(one.not_valid_after_utc for one in authorities)
