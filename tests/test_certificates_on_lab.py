@@ -31,6 +31,8 @@ from tests.asking import ask
 NODES = ("node-a", "node-b", "node-c")
 NAMESPACE, SIGNER, NODE = "calico-why", "calico-why-signer", "calico-why-node"
 OVERLAY = "restricted"  # what is in all of them
+# As in their containers. Who is not root has none anyway.
+WITHOUT_POWERS = ["setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"] if os.geteuid() == 0 else []
 QUESTION = "shop/cart shop/db 5432/tcp"
 
 
@@ -80,11 +82,13 @@ class Installed:
         return process
 
     def signer(self) -> subprocess.Popen[bytes]:
-        return self.starts("signer", [sys.executable, "-m", "bot.cli", "signer"], self.accounts[SIGNER])
+        argv = [*WITHOUT_POWERS, sys.executable, "-m", "bot.cli", "signer"]
+        return self.starts("signer", argv, self.accounts[SIGNER])
 
     def certificate(self, node: str) -> subprocess.Popen[bytes]:
         words = ["certificate", "--node", node, "--certs", str(self.directory / node)]
-        return self.starts(f"certificate-{node}", [sys.executable, "-m", "bot.cli", *words], self.accounts[node])
+        argv = [*WITHOUT_POWERS, sys.executable, "-m", "bot.cli", *words]
+        return self.starts(f"certificate-{node}", argv, self.accounts[node])
 
     def probe(self, node: str) -> subprocess.Popen[bytes]:
         words = ["probe", "--node", node, "--certs", str(self.directory / node), "--wait-for-certs"]
