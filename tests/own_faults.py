@@ -153,19 +153,8 @@ class World:
 
     def started(self, name: str = "bot", **environment: str) -> Program:
         """`calico-why bot`, which has not connected yet. name: of its state and its log."""
-        variables = {
-            **os.environ,
-            "KUBECONFIG": self.cluster.kubeconfig("bot"),
-            "CALICO_WHY_STATE": str(self.directory / name),
-            "CALICO_WHY_CLUSTER": "test",
-            "CALICO_WHY_APPROVERS": "S0NETOPS",
-            "CALICO_WHY_DEVELOPMENT": "1",  # it is the local Slack
-            "SLACK_API_URL": self.slack.base_url,
-            "SLACK_BOT_TOKEN": self.slack.bot_token,
-            "SLACK_APP_TOKEN": self.slack.app_token,
-            "SLACK_SIGNING_SECRET": self.slack.signing_secret,
-            **environment,
-        }
+        own = {"KUBECONFIG": self.cluster.kubeconfig("bot"), "CALICO_WHY_CLUSTER": "test"}
+        variables = bot_environment(self.slack, self.directory / name) | own | environment
         return self._start(["bot"], variables, name)
 
     def fixer(self, name: str = "fixer") -> Program:
@@ -199,6 +188,20 @@ class World:
             yield counted
         finally:
             self.cluster.server._resource = resource  # type: ignore[method-assign]
+
+
+def bot_environment(slack: LocalSlack, state: Path) -> dict[str, str]:
+    """Of a bot in this Slack; the cluster comes besides."""
+    return {
+        **os.environ,
+        "CALICO_WHY_STATE": str(state),
+        "CALICO_WHY_APPROVERS": "S0NETOPS",
+        "CALICO_WHY_DEVELOPMENT": "1",  # it is the local Slack
+        "SLACK_API_URL": slack.base_url,
+        "SLACK_BOT_TOKEN": slack.bot_token,
+        "SLACK_APP_TOKEN": slack.app_token,
+        "SLACK_SIGNING_SECRET": slack.signing_secret,
+    }
 
 
 @contextlib.asynccontextmanager
