@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import signal
+import sys
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.own_faults import Wire
 from tests.programs import Programs
 from tests.test_bot_slack import ROOM, _all_text
 
+ROOT = Path(__file__).parents[1]
 NAMES = ("prod", "staging")
 WOUNDS = {"prod": "neighbor_wrong_mac", "staging": "ip_forwarding_off"}
 QUESTION = "/calico why shop/cart shop/db 5432/tcp"
@@ -99,6 +101,20 @@ def configuration(labs: dict[str, Lab], wires: dict[str, Wire], directory: Path)
     return file
 
 
+async def terminal(environment: dict[str, str], directory: Path, *words: str) -> tuple[int, str]:
+    """`calico-why WORDS`: its exit status, and all that it said."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bot.cli", *words),
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        cwd=directory,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
 @contextlib.asynccontextmanager
 async def wired(labs: dict[str, Lab]) -> AsyncGenerator[dict[str, Wire]]:
     """Each lab's API server behind a wire that can be cut."""
@@ -151,8 +167,18 @@ async def test_two_clusters_are_asked_and_mended_each_for_itself(labs: dict[str,
             await wires["staging"].refuse()
             assert GONE in _all_text(await room.asked("staging", " --cluster staging"))
             assert ":white_check_mark:" in _all_text(await room.asked("prod", " --cluster prod"))
+            status, said = await terminal(environment, tmp_path, "preflight", "configuration")
+            assert status == 3 and "not  API server of staging: The API server cannot be reached" in said
             await wires["staging"].mend()
             assert ":white_check_mark:" in _all_text(await room.asked("staging", " --cluster staging"))
+
+            # The same file, in a terminal.
+            status, said = await terminal(environment, tmp_path, "preflight", "configuration")
+            assert status == 0 and "prod and staging are served, and this is about prod" in said
+            assert "preflight --cluster staging" in said
+            for name in NAMES:
+                status, said = await terminal(environment, tmp_path, *QUESTION.split()[1:], "--cluster", name)
+                assert status == 0 and f"[{name}]" in said.splitlines()[0]
             bot.signal(signal.SIGTERM)
             assert await asyncio.wait_for(bot.ended(), LOOKED_S) == 0, bot.text
         finally:
