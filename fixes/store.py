@@ -266,7 +266,7 @@ class FixStore:
         try:
             while True:
                 try:
-                    event = await self._call(asyncio.wait_for(anext(stream), SILENT_S))
+                    event = await self._call(_next(stream))
                 except StopAsyncIteration:
                     return
                 except StoreError:
@@ -415,6 +415,13 @@ def reason_of(error: ApiException) -> tuple[str, str]:
         return str(status.get("reason", "")), str(status.get("message", "")) or str(error.reason)
     except (msgspec.DecodeError, AttributeError, TypeError):
         return "", str(error.reason)
+
+
+async def _next(stream: AsyncGenerator[Any]) -> Any:
+    """Not by wait_for: up to Python 3.11 it forgets that it was cancelled when an event comes at the same moment, and a
+    fixer that was told to end would go on. Raises StopAsyncIteration, TimeoutError."""
+    async with asyncio.timeout(SILENT_S):
+        return await anext(stream)
 
 
 def _readable(item: Mapping[str, Any]) -> FixRequest | None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import copy
 import os
+import signal
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -733,6 +734,29 @@ async def test_two_processes_one_killed_and_every_request_ends_once(tmp_path: Pa
                 with contextlib.suppress(ProcessLookupError):
                     fixer.terminate()
                 await fixer.wait()
+
+
+async def test_a_fixer_that_is_told_to_end_while_something_happens_ends(tmp_path: Path) -> None:
+    """What the API server tells at the same moment must not make it forget that."""
+    async with scene(tmp_path) as (cluster, store, _):
+        environment = {**os.environ, "KUBECONFIG": cluster.kubeconfig(), "PYTHONPATH": str(ROOT)}
+        command = (sys.executable, "-m", "bot.cli", "fixer", "--cluster")
+        fixer = await asyncio.create_subprocess_exec(*command, env=environment, cwd=ROOT)
+        try:
+            await until(lambda: _true(bool(cluster.server._watchers)))
+            fixer.send_signal(signal.SIGSTOP)
+            request = await store.create(a_spec(datetime.now(UTC), **pool_spec("a-pool")))
+            async for _, seen in store.watch():  # what this is told the fixer was told
+                if seen.name == request.name:
+                    break
+            fixer.send_signal(signal.SIGTERM)
+            fixer.send_signal(signal.SIGCONT)
+            async with asyncio.timeout(20):
+                assert await fixer.wait() == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                fixer.kill()
+            await fixer.wait()
 
 
 async def _true(value: bool) -> bool:
