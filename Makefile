@@ -1,5 +1,5 @@
 # The commands a newcomer types first; everything sets itself up in .venv.
-.PHONY: demo test check score trial record image chart clean help
+.PHONY: demo test check score trial load record image chart clean help
 .DEFAULT_GOAL := help
 
 help:           ## this list
@@ -30,6 +30,10 @@ score:          ## every fault and every healthy shape, asked in labs: docs/scor
 trial:          ## N approvals (100) while bots and fixers are killed with -9: how many fixes were done twice, lost or not allowed (SEED=number: the same kills again)
 	@.ci/venv dev
 	@exec .venv/bin/python -m benchmarks.trial $(if $(N),-n $(N)) $(if $(SEED),--seed $(SEED))
+
+load:           ## 50 questions a second for a minute, over both transports: how fast they are acknowledged, is one lost (MEMORY=10000: does anything grow)
+	@.ci/venv dev
+	@exec .venv/bin/python -m benchmarks.load $(if $(MEMORY),--memory $(MEMORY))
 
 record:         ## tests/cases/FAULT.json anew from the lab (FAULT=name), to be read by a person
 	@.ci/venv dev

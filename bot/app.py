@@ -33,7 +33,7 @@ from bot.health import Health
 from bot.in_slack import WORDS
 from bot.journal import Begun, Click, Job, Journal
 from bot.language import ENGLISH, Language
-from bot.line import Line
+from bot.line import Line, Turn
 from bot.metrics import Metrics
 from bot.reply import blocks
 from bot.reply.blocks import Deciding, escape
@@ -180,7 +180,7 @@ class App:
                 elif isinstance(job, Begun):
                     self._spawn(self._broken_off(job), f"the end of {job.id}")
                 else:
-                    self._spawn(self._answer(job), f"question {job.id}")
+                    self._spawn(self._answer(job, self._line.join()), f"question {job.id}")
             await serve(bolt, stop)
         finally:
             for work in capturing:
@@ -319,10 +319,12 @@ class App:
         if accepted is None:
             await ack(text=self._language(say(NOT_KEPT)))
             return
-        waits = self._waits() if accepted else ""
-        await (ack(text=waits) if waits else ack())
-        if accepted:
-            self._spawn(self._answer(job), f"question {job.id}")
+        if not accepted:
+            await ack()
+            return
+        turn = self._line.join()
+        await (ack(text=self._in_turn(turn)) if turn.before else ack())
+        self._spawn(self._answer(job, turn), f"question {job.id}")
 
     async def _accept_mention(self, body: Body, context: dict[str, Any], next: Callable[[], Awaitable[None]]) -> None:
         """Before Bolt acknowledges the event, what it asks for is on disk."""
@@ -480,29 +482,31 @@ class App:
             return None
 
     async def _on_disk(self, keep: Callable[[A], T], what: A) -> T:
-        """By threads that do nothing else: who is to be heard waits for the disk, not for an answer to somebody else."""
+        """By threads that do nothing else: to be heard takes the disk, and not the end of somebody else's answer."""
         return await asyncio.get_running_loop().run_in_executor(self._keepers, keep, what)
 
-    def _waits(self) -> str:
-        """What is said of a question that is not looked into at once; "" where it is."""
-        if not (before := self._line.before):
-            return ""
+    def _in_turn(self, turn: Turn) -> str:
+        """What is said to who has to wait."""
         return self._language(
-            say("I have your question. It is answered in its turn: {count} are before it.", count=before)
+            say("I have your question. It is answered in its turn: {count} are before it.", count=turn.before)
         )
 
     async def _answer_in_turn(self, job: Job) -> None:
         """For what is acknowledged without words."""
-        if waits := self._waits():
+        turn = self._line.join()
+        if turn.before:
             place = Place(channel=job.channel, user=job.user, thread=job.thread, response_url=job.response_url)
-            self._spawn(self._tell(waits, place), "how many are before a question")
-        await self._answer(job)
+            self._spawn(self._tell(self._in_turn(turn), place), "how many are before a question")
+        await self._answer(job, turn)
 
-    async def _answer(self, job: Job) -> None:
+    async def _answer(self, job: Job, turn: Turn) -> None:
         with about(question=job.id), span("question", id=job.id, cluster=job.cluster):
-            await self._answered(job)
+            try:
+                await self._answered(job, turn)
+            finally:
+                turn.leave()
 
-    async def _answered(self, job: Job) -> None:
+    async def _answered(self, job: Job, turn: Turn) -> None:
         try:
             desk = self._desks.at(job.cluster, job.channel)
         except UserError as error:  # it was served before a restart
@@ -512,7 +516,7 @@ class App:
             await self._tell(escape(self._language(error.sentence)), place)
             await asyncio.to_thread(self._journal.finish, job)
             return
-        await desk.conversation.answer(job)
+        await desk.answer(job, turn)
 
     async def _first(self, identity: str) -> bool:
         """Whether it was not heard before. Where the disk cannot tell it is answered: twice is better than never."""

@@ -18,7 +18,7 @@ from bot.fix_requests import requested
 from bot.investigate import Investigation, Progress
 from bot.journal import Job, Journal
 from bot.language import ENGLISH, Language
-from bot.line import Line
+from bot.line import Line, Turn
 from bot.reply import blocks, picture, wording
 from bot.reply.blocks import Message, escape
 from bot.slack import MessageGone, NotInChannel, Slack, SlackFailed, SlackGone, cannot_be_heard
@@ -73,11 +73,11 @@ class Conversation:
         self._language = language
         self._line = line
 
-    async def answer(self, job: Job) -> None:
+    async def answer(self, job: Job, turn: Turn) -> None:
         """Answer an accepted question to its end, or tell why not. Raises UserError when Slack does not take it; the
         question stays in the journal then, and is asked again at the next start."""
         investigation, drawn = None, False
-        async with self._line.place():
+        async with turn.place():
             try:
                 if job.answer:
                     await self._hint(job, say("looking"))

@@ -18,29 +18,43 @@ class Line:
     def __init__(self, places: int = PLACES) -> None:
         self._places = asyncio.Semaphore(places)
         self._room = places
-        self._here = 0  # with a place or without
+        self._here: set[Turn] = set()
         self._easel = asyncio.Lock()
 
-    @property
-    def before(self) -> int:
-        """How many a question that comes now has before it; 0 where a place is free."""
-        return self._here if self._here >= self._room else 0
+    def join(self) -> Turn:
+        """Behind all who are here. Whoever joins has to leave."""
+        turn = Turn(self._here, self._places, len(self._here) if len(self._here) >= self._room else 0)
+        self._here.add(turn)
+        return turn
 
     @property
     def waiting(self) -> int:
         """How many have no place yet."""
-        return max(0, self._here - self._room)
-
-    @contextlib.asynccontextmanager
-    async def place(self) -> AsyncGenerator[None]:
-        self._here += 1
-        try:
-            async with self._places:
-                yield
-        finally:
-            self._here -= 1
+        return max(0, len(self._here) - self._room)
 
     async def drawn(self, svg: str) -> bytes:
         """As `png.drawn`."""
         async with self._easel:
             return await png.drawn(svg)
+
+
+class Turn:
+    """One question's. before: how many others came first; 0 where a place was free."""
+
+    def __init__(self, here: set[Turn], places: asyncio.Semaphore, before: int) -> None:
+        self.before = before
+        self._here = here
+        self._places = places
+
+    @contextlib.asynccontextmanager
+    async def place(self) -> AsyncGenerator[None]:
+        """As long as it has one, and then it leaves."""
+        try:
+            async with self._places:
+                yield
+        finally:
+            self.leave()
+
+    def leave(self) -> None:
+        """May be called twice."""
+        self._here.discard(self)

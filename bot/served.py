@@ -17,9 +17,9 @@ from bot.conversation import Conversation, Investigate
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.in_slack import Answers, Opened
 from bot.investigate import Investigation, Progress
-from bot.journal import Journal
+from bot.journal import Job, Journal
 from bot.language import ENGLISH, Language
-from bot.line import Line
+from bot.line import PLACES, Line, Turn
 from bot.metrics import Metrics
 from bot.policies import Judge, Policies
 from bot.second_look import second_look
@@ -87,6 +87,7 @@ class Desk:
         """members, outside: what Slack says of groups and people. flag: what leads a question to this cluster."""
         served = measured(served, metrics)
         self.name = served.name
+        self.share = asyncio.Semaphore(PLACES)  # of the questions that are looked into at once
         self.store = served.store
         self.approvals = Approvals(served.store, served.approvers, members, outside=outside)
         look = second_look(served.investigate, language)
@@ -132,6 +133,11 @@ class Desk:
         self.cards.saw = metrics.fixes(served.name, served.store)
         self.answers.measured = partial(metrics.measured, served.name)
 
+    async def answer(self, job: Job, turn: Turn) -> None:
+        """An accepted question, as `Conversation.answer`; no more at once than this cluster's share."""
+        async with self.share:
+            await self.conversation.answer(job, turn)
+
     async def capture_what_is_approved(self) -> None:
         """Until cancelled."""
         capturing = self._served.capturing
@@ -146,6 +152,8 @@ class Desks:
     def __init__(self, desks: Sequence[Desk], channels: Mapping[str, str]) -> None:
         """channels: Slack channel id -> the cluster that is meant there."""
         self._desks = {one.name: one for one in desks}
+        for one in desks:  # of several none has all places, lest an API server that hangs keeps the others waiting
+            one.share = asyncio.Semaphore(PLACES // 2 if len(desks) > 1 else PLACES)
         self._channels = channels
 
     def __iter__(self) -> Iterator[Desk]:

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -124,6 +125,7 @@ class Workspace:
         self.groups: dict[str, Group] = {group.handle: group for group in config.groups}
         self.channels: Mapping[str, Channel] = {channel.name: channel for channel in config.channels}
         self.messages: dict[tuple[str, str], Message] = {}
+        self._replies: defaultdict[tuple[str, str], list[Message]] = defaultdict(list)  # by their parent
         self.triggers: dict[str, Trigger] = {}
         self.response_urls: dict[str, ResponseUrl] = {}
         self.views: dict[str, View] = {}
@@ -197,6 +199,8 @@ class Workspace:
     def post(self, message: Message) -> Message:
         message.blocks = with_ids(message.blocks)
         self.messages[message.channel, message.ts] = message
+        if message.thread_ts:
+            self._replies[message.channel, message.thread_ts].append(message)
         self.changed()
         return message
 
@@ -208,12 +212,19 @@ class Workspace:
 
     def remove(self, message: Message) -> None:
         """Takes a message away; one with replies stays as the head of its thread."""
-        if any(reply.thread_ts == message.ts for reply in self.in_channel(message.channel)):
+        if self._replies.get((message.channel, message.ts)):
             message.user, message.text, message.blocks, message.files = SLACKBOT, DELETED, [], []
             message.by_bot = False
         else:
-            del self.messages[message.channel, message.ts]
+            self.forget(message)
         self.changed()
+
+    def forget(self, message: Message) -> None:
+        """It and its thread, of which nobody is told: for who stays for thousands of questions."""
+        for one in (message, *self._replies.pop((message.channel, message.ts), ())):
+            self.messages.pop((one.channel, one.ts), None)
+        if message in (siblings := self._replies.get((message.channel, message.thread_ts), [])):
+            siblings.remove(message)
 
     def say_as_slackbot(self, channel: str, viewer: str, text: str, thread_ts: str = "") -> Message:
         """A line of Slack itself, seen by one user only."""
@@ -277,7 +288,7 @@ class Workspace:
             shape |= {"bot_id": bot.bot_id, "app_id": bot.app_id, "team": self.config.team.id}
         if message.blocks:
             shape["blocks"] = copy.deepcopy(message.blocks)
-        replies = [m for m in self.messages.values() if m.thread_ts == message.ts and not m.viewer]
+        replies = [one for one in self._replies.get((message.channel, message.ts), ()) if not one.viewer]
         if message.thread_ts:
             shape["thread_ts"] = message.thread_ts
         elif replies:
