@@ -62,7 +62,8 @@ async def answer(args: argparse.Namespace, context: Context) -> Told:
         asked_in = [context.channel] if CHANNEL.fullmatch(context.channel) else []
         told_of = context.configuration.channels if context.configuration else ()
         channels = list(dict.fromkeys([*args.channel, *asked_in, *told_of]))
-        found += await slack.lines(context.slack, channels, _groups(who), named="slack" in args.parts)
+        told_here = context.configuration
+        found += await slack.lines(context.slack, told_here, channels, _groups(who), named="slack" in args.parts)
     if "approvers" in parts:
         found += here.approvers(who, of_a_bot=of_a_bot or "approvers" in args.parts)
     if "state" in parts:

@@ -74,9 +74,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def slack_settings(environment: Mapping[str, str]) -> SlackSettings:
-    """Raises UserError, with what to set, for all that is missing or cannot be meant."""
-    configured, wrong = connection.look(argparse.Namespace(), environment)
+def slack_settings(environment: Mapping[str, str], configured: Configuration | None = None) -> SlackSettings:
+    """configured: what was told besides, which is else read from the environment. Raises UserError, with what to set,
+    for all that is missing or cannot be meant."""
+    wrong = list[str]()
+    if configured is None:
+        configured, wrong = connection.look(argparse.Namespace(), environment)
     slack, more = of_slack(configured, environment)
     if wrong := [*wrong, *more]:
         raise connection.refused(wrong)
@@ -220,6 +223,7 @@ async def _served(
                 asked_by=asked_by,
                 progress=progress,
                 state=settings.state,
+                state_mib=settings.state_mib,
             )
 
         async def take(wanted: Wanted, *, progress: Progress | None = None) -> Captured:

@@ -12,6 +12,7 @@ from bot.errors import UserError
 from bot.preflight.model import NOT, OK, SHOWN, SKIPPED, UNSEEN, Line, several
 from bot.slack import Identity, NotInChannel, Slack, web_client
 from facts import say
+from fixes.configuration import Configuration
 
 if TYPE_CHECKING:
     from bot.app import SlackSettings
@@ -30,16 +31,22 @@ def configured() -> bool:
 
 
 async def lines(
-    settings: SlackSettings | None, channels: Sequence[str], groups: Sequence[str], *, named: bool
+    settings: SlackSettings | None,
+    told: Configuration | None,
+    channels: Sequence[str],
+    groups: Sequence[str],
+    *,
+    named: bool,
 ) -> list[Line]:
-    """settings: of the bot that is asked, else the environment's. groups: of approvers. named: it was asked for."""
+    """settings: of the bot that is asked, else what is told here, with the environment's secrets. groups: of
+    approvers. named: it was asked for."""
     about = say("Slack")
     if settings is None:
         if not configured() and not named and not channels:
             why = say("not looked at: SLACK_BOT_TOKEN is not set here")
             return [Line(part=PART, about=about, state=SKIPPED, found=why)]
         try:
-            settings = from_environment()
+            settings = of_here(told)
         except UserError as error:
             return [Line(part=PART, about=about, state=NOT, found=error.sentence)]
     slack = Slack(web_client(settings.bot_token, settings.api_url))
@@ -60,11 +67,11 @@ async def lines(
     return found
 
 
-def from_environment() -> SlackSettings:
+def of_here(told: Configuration | None) -> SlackSettings:
     """Raises UserError."""
     from bot.commands.serve import slack_settings
 
-    return slack_settings(os.environ)
+    return slack_settings(os.environ, told)
 
 
 async def _delivery(slack: Slack, settings: SlackSettings) -> Line:
