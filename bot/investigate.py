@@ -38,8 +38,7 @@ from facts import (
     listed,
     say,
 )
-
-KEPT_BYTES = 256 << 20
+from fixes.configuration import STATE_MIB
 
 Progress = Callable[[str], Awaitable[None]]
 
@@ -58,6 +57,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
 
     seconds: float
     rounds: int
+    unseen: int = 0  # of them, in which a probe told nothing
     packets: tuple[str, ...]  # kinds, such as "tcp 5432"
     sent: int
     lost: int
@@ -92,6 +92,7 @@ async def investigate(
     asked_by: str = "",
     progress: Progress | None = None,
     state: Path | None = None,
+    state_mib: int = STATE_MIB,
 ) -> Investigation:
     """Answer `why WORDS`. Raises UserError when the question cannot be asked or the cluster not be read at all."""
     began, started = time.monotonic(), datetime.datetime.now(datetime.UTC)
@@ -161,7 +162,7 @@ async def investigate(
         elapsed_ms=round((time.monotonic() - began) * 1000),
         diagnosis=diagnosis,
     )
-    return await asyncio.to_thread(save, answer, state) if state else answer
+    return await asyncio.to_thread(save, answer, state, state_mib << 20) if state else answer
 
 
 def _more(seen: Sequence[Fact], before: Sequence[Fact]) -> list[Fact]:
@@ -188,7 +189,7 @@ async def _tell(progress: Progress | None, text: str) -> None:
         await progress(text)
 
 
-def save(investigation: Investigation, state: Path, most: int = KEPT_BYTES) -> Investigation:
+def save(investigation: Investigation, state: Path, most: int = STATE_MIB << 20) -> Investigation:
     """The same with `saved` set to its file below `state`/investigations, or with `not_saved`. Blocks for a disk.
 
     most: bytes of disk, of which the newest are kept.

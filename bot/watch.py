@@ -22,6 +22,7 @@ from engine import passage, trains
 from engine.worker import Worker
 from facts import (
     DERIVED,
+    Blind,
     CalicoNode,
     Diagnosis,
     Fact,
@@ -34,6 +35,7 @@ from facts import (
     joined,
     say,
 )
+from fixes.configuration import STATE_MIB
 
 EVERY_S = 3.0
 COUNT = 5  # packets of a train: of each kind twice as many go out at each look
@@ -52,6 +54,7 @@ class Look(NamedTuple):
     at: float  # time.monotonic()
     when: datetime.datetime  # UTC
     trains: tuple[Train, ...]  # of the asked kind
+    unseen: str = ""  # why a probe told nothing of it
 
     @property
     def clock(self) -> str:
@@ -90,6 +93,7 @@ async def watch(
     asked_by: str = "",
     progress: Progress | None = None,
     state: Path | None = None,
+    state_mib: int = STATE_MIB,
     stop: asyncio.Event | None = None,
 ) -> Investigation:
     """Answer `why WORDS`, and where no cause is found go on looking: until there is one, `stop`, or time is over.
@@ -101,7 +105,14 @@ async def watch(
 
     async def again() -> Investigation:
         return await investigate(
-            words, cluster=cluster, probes=probes, worker=worker, asked_by=asked_by, progress=progress, state=state
+            words,
+            cluster=cluster,
+            probes=probes,
+            worker=worker,
+            asked_by=asked_by,
+            progress=progress,
+            state=state,
+            state_mib=state_mib,
         )
 
     answer = await again()
@@ -147,7 +158,7 @@ async def watch(
             summary_message=None,
         ),
     )
-    return await asyncio.to_thread(save, final, state) if state else final
+    return await asyncio.to_thread(save, final, state, state_mib << 20) if state else final
 
 
 def _loses(diagnosis: Diagnosis) -> bool:
@@ -156,7 +167,7 @@ def _loses(diagnosis: Diagnosis) -> bool:
     return any(passage.loses(leg, probes) for leg in legs)
 
 
-def _look(seen: Iterable[Fact], known: Sequence[Fact], silent: Collection[Kind], when: datetime.datetime) -> Look:
+def _look(seen: Sequence[Fact], known: Sequence[Fact], silent: Collection[Kind], when: datetime.datetime) -> Look:
     """silent: kinds of packets that nobody answers, and that says nothing."""
     legs = [leg for leg in known if isinstance(leg, Leg) and leg.direction == "forward"]
     counted = [one for one in map(_counted, seen) if one is not None and _kind(one) not in silent]
@@ -165,7 +176,9 @@ def _look(seen: Iterable[Fact], known: Sequence[Fact], silent: Collection[Kind],
         of_leg = trains.of(leg, counted)
         asked = [one for one in of_leg if leg.port_asked and one.protocol == leg.protocol]
         found += asked or [one for one in of_leg if one.protocol == "icmp"]
-    return Look(time.monotonic(), when, tuple(dict.fromkeys(found)))
+    unseen = next((one for one in seen if isinstance(one, Blind) and one.look == "probe"), None)
+    why = say("{node}: {reason}", node=unseen.node, reason=unseen.reason) if unseen else ""
+    return Look(time.monotonic(), when, tuple(dict.fromkeys(found)), why)
 
 
 def _counted(fact: Fact) -> Train | None:
@@ -199,7 +212,10 @@ def _silent(diagnosis: Diagnosis) -> set[Kind]:
 
 
 def _judged(diagnosis: Diagnosis, looks: Sequence[Look], diagnose: Callable[[Sequence[Fact]], Diagnosis]) -> Diagnosis:
-    """The verdict with what was lost meanwhile: a flow that lost packets is not healthy, whatever two of them met."""
+    """The verdict with what was lost meanwhile: a flow that lost packets is not healthy, whatever two of them met, nor
+    is one that was not looked at all the time."""
+    if diagnosis.verdict == "healthy" and any(look.unseen for look in looks):
+        diagnosis = msgspec.structs.replace(diagnosis, verdict="unknown")
     if diagnosis.verdict == "cause" or not any(look.bad for look in looks):
         return diagnosis
     facts = [fact for fact in diagnosis.facts if not isinstance(fact, (*DERIVED, Train))]
@@ -246,8 +262,21 @@ def _so_far(looks: Sequence[Look], passed: float, all_of: int) -> str:
 
 def _told(looks: Sequence[Look], passed: float) -> str:
     sent, lost = sum(look.sent for look in looks), sum(look.lost for look in looks)
+    blind = [look for look in looks if look.unseen]
+    unseen = (
+        say(
+            "Of {looks} looks {count} saw nothing, the first at {clock} UTC: {why}.",
+            looks=len(looks),
+            count=len(blind),
+            clock=blind[0].clock,
+            why=blind[0].unseen,
+        )
+        if blind
+        else ""
+    )
     if not sent:
-        return say("Watched for {seconds} s, but nothing was sent that is answered.", seconds=f"{passed:.0f}")
+        nothing = say("Watched for {seconds} s, but nothing was sent that is answered.", seconds=f"{passed:.0f}")
+        return in_turn([nothing, *filter(None, [unseen])])
     kinds = joined(sorted({trains.kind(one) for look in looks for one in look.trains}))
     whole = say(
         "Watched for {seconds} s: {lost} of {sent} packets ({kinds}) were lost.",
@@ -256,7 +285,7 @@ def _told(looks: Sequence[Look], passed: float) -> str:
         sent=sent,
         kinds=kinds,
     )
-    return in_turn([whole, *map(_outage, _outages(looks)[:TOLD])])
+    return in_turn([whole, *filter(None, [unseen]), *map(_outage, _outages(looks)[:TOLD])])
 
 
 def _watched(looks: Sequence[Look], passed: float) -> Watched:
@@ -266,6 +295,7 @@ def _watched(looks: Sequence[Look], passed: float) -> Watched:
     return Watched(
         seconds=round(passed, 1),
         rounds=len(looks),
+        unseen=sum(bool(look.unseen) for look in looks),
         packets=tuple(sorted({trains.kind(one) for look in looks for one in look.trains})),
         sent=sum(look.sent for look in looks),
         lost=sum(look.lost for look in looks),

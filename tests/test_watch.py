@@ -74,6 +74,22 @@ async def test_a_healthy_flow_stays_healthy_and_says_how_many_packets_passed(lab
     assert 0 < counted["rtt_us"] <= counted["rtt_most_us"] and counted["seconds"] >= 5
 
 
+async def test_what_a_silent_probe_did_not_see_is_not_said_to_be_well(lab: Lab) -> None:
+    (probe,) = lab.exec("node-a", "pgrep", "-x", "probe node-a").stdout.split()
+    try:
+        answer = await look(lab, 9, on={1: lambda: lab.exec("node-a", "kill", "-STOP", probe)})
+    finally:
+        lab.exec("node-a", "kill", "-CONT", probe)
+    assert (answer.diagnosis.verdict, answer.diagnosis.causes) == ("unknown", ())
+    assert " packets (tcp 5432) were lost. Of " in answer.diagnosis.summary
+    assert "saw nothing, the first at " in answer.diagnosis.summary
+    assert "node-a: its probe at" in answer.diagnosis.summary and "did not answer in" in answer.diagnosis.summary
+    counted = watched_in(answer)
+    assert 1 <= counted["unseen"] < counted["rounds"] and counted["sent"] == 10 * (
+        counted["rounds"] - counted["unseen"]
+    )
+
+
 async def test_it_ends_when_the_flow_breaks_and_says_what_has_changed(lab: Lab) -> None:
     answer = await look(lab, 60, on={2: lambda: lab.inflict("neighbor_wrong_mac", "shop/cart", "shop/db", "source")})
     assert [cause.rule for cause in answer.diagnosis.causes] == ["neighbor_wrong_mac"]
