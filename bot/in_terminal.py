@@ -94,7 +94,13 @@ async def _context(configured: Configuration, line: Line) -> AsyncGenerator[Cont
             worker = Worker()
             try:
                 return await watch.ask(
-                    words, cluster=cluster, probes=probes, worker=worker, progress=line.tell, state=settings.state
+                    words,
+                    cluster=cluster,
+                    probes=probes,
+                    worker=worker,
+                    progress=line.tell,
+                    state=settings.state,
+                    state_mib=settings.state_mib,
                 )
             finally:
                 worker.close()

@@ -24,6 +24,7 @@ from fixes.approvers import PERSON, Approvers, parse
 VARIABLE = "CALICO_WHY_CONFIG"
 NAME = "calico-why.yaml"
 LONGEST_PATIENCE_MS = 1000
+STATE_MIB = 256
 API_GROUPS = ("crd.projectcalico.org/v1", "projectcalico.org/v3")
 OTHER_KINDS = ("switch", "capture")  # of what may be approved, beside the kinds of fixes
 CHANNEL = re.compile(r"[CG][A-Z0-9]{2,}")
@@ -60,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str = "calico-why"  # where FixRequests live
     cluster: str = ""  # name shown in answers; "" means the context's name
     state: Path | None = None  # journal and saved investigations; None: nothing is kept
+    state_mib: int = STATE_MIB  # of saved investigations, of which the newest are kept
     approvers: Approvers = Approvers(rbac=True)
 
 
@@ -202,6 +204,12 @@ KEYS = (
     Key("development", _flag, "false", "CALICO_WHY_DEVELOPMENT"),
     Key("language", _text, "en", "CALICO_WHY_LANG", "--lang"),
     Key("state", _text, "", "CALICO_WHY_STATE", "--state", path=True),
+    Key(
+        "state_mib",
+        _number(1, 1_000_000, "no room for saved answers, in MiB"),
+        str(STATE_MIB),
+        "CALICO_WHY_STATE_MIB",
+    ),
     Key("log", _one_of("text", "json"), "text", "CALICO_WHY_LOG", "--log"),
     Key("observe", _observe, "", "CALICO_WHY_OBSERVE", "--observe"),
     Key("slack.mode", _one_of("socket", "http"), "socket", "CALICO_WHY_SLACK_MODE", "--mode"),
@@ -464,6 +472,7 @@ class _Reading:
             namespace=value["namespace"],
             cluster=name,
             state=Path(value["state"]) if value["state"] else None,
+            state_mib=value["state_mib"],
             approvers=Approvers(
                 entries=value["approvers"],
                 people=value["people"],

@@ -82,6 +82,7 @@ async def _answer(
                 "probes": probes,
                 "worker": worker,
                 "state": settings.state,
+                "state_mib": settings.state_mib,
             }
             if watching:
                 from bot.watch import watch
