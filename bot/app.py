@@ -130,6 +130,7 @@ class App:
         self.metrics.reads(
             connected=lambda: self.health.connected,
             heard_s=self.health.heard_s,
+            waiting=lambda: self._line.waiting,
             journal={"question": lambda: journal.depth(Job), "decision": lambda: journal.depth(Click)},
         )
         self.address: tuple[str, int] | None = None  # in HTTP mode, once it listens

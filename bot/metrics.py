@@ -110,6 +110,7 @@ class Metrics:
             "word",
         )
         self._at_work = self._gauge("questions_in_progress", "Questions that are looked into now.", "cluster", "word")
+        self._waiting = self._gauge("questions_waiting", "Accepted questions that have no place yet to be looked into.")
         self._verdicts = self._counter("verdicts_total", "Answers to `why`, by verdict.", "cluster", "verdict")
         self._causes = self._counter(
             "causes_total", "Causes that answers to `why` name, by failure mode (docs/runbook.md).", "cluster", "rule"
@@ -312,9 +313,15 @@ class Metrics:
         self._rate_limited.labels(method).inc()
 
     def reads(
-        self, *, connected: Callable[[], bool], heard_s: Callable[[], float], journal: dict[str, Callable[[], int]]
+        self,
+        *,
+        connected: Callable[[], bool],
+        heard_s: Callable[[], float],
+        waiting: Callable[[], int],
+        journal: dict[str, Callable[[], int]],
     ) -> None:
         """Where to look whenever somebody collects."""
+        self._waiting.set_function(waiting)
         self._connected.set_function(lambda: float(connected()))
         self._heard_s.set_function(heard_s)
         for entry, depth in journal.items():

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from bot.errors import UserError
+from bot.line import PLACES
 from bot.metrics import Metrics
 from fixes.request import FixRequest, Phase, Status, stamp
 from tests import manifests
@@ -136,7 +137,7 @@ class Bot:
         self.connected = True
         self.waiting = 0
         self.metrics.reads(
-            connected=lambda: self.connected, heard_s=lambda: 3.0, journal={"question": lambda: self.waiting}
+            connected=lambda: self.connected, heard_s=lambda: 3.0, waiting=lambda: self.waiting, journal={}
         )
         self.saw = self.metrics.fixes("east", STORE)
         self.certified_until: datetime | None = NOW + timedelta(days=11)
@@ -202,7 +203,7 @@ def loses_its_socket(bot: Bot) -> None:
 
 
 def keeps_people_waiting(bot: Bot) -> None:
-    bot.waiting = 17
+    bot.waiting = PLACES + 1
 
 
 def nears_its_end(bot: Bot) -> None:
@@ -255,6 +256,10 @@ def test_what_belongs_to_a_day_sets_off_nothing(act: Callable[[Bot], None]) -> N
 @pytest.mark.parametrize("name", CASES)
 def test_each_alert_fires_about_what_it_is_there_for_and_no_other_does(name: str) -> None:
     assert firing(CASES[name]) == {name}
+
+
+def test_the_alert_about_waiting_says_how_many_need_not_wait() -> None:
+    assert f"{PLACES} are looked into at once" in ALERTS["CalicoWhyQuestionsWait"]["annotations"]["what_to_do"]
 
 
 def test_there_is_a_case_for_each() -> None:
