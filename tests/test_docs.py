@@ -12,8 +12,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 
 from bot.app import PATH
+from fixes.approvers import parse
 from fixes.request import GROUP, TRANSITIONS
 from lab.client import Lab
 from node_probe.command import DEFAULT_PORT
@@ -198,3 +200,9 @@ def test_what_a_command_asks_of_the_api_server_is_what_the_page_says(lab: Lab, t
         if abs(counted - int(told)) > 3:
             wrong.append(f"{asked}: {counted}, and the page says {told}")
     assert wrong == []
+
+
+def test_approvers_as_the_page_writes_them_let_somebody_in() -> None:
+    (written,) = re.findall(r"^```yaml\n(.*?)^```", (DOCS / "operate.md").read_text(), re.MULTILINE | re.DOTALL)
+    entries = yaml.safe_load(written)["approvers"]
+    assert len(entries) == 3 and all(map(parse, entries))
