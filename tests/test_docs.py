@@ -14,11 +14,20 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from bot.app import PATH
+from bot.app import DRAIN_S, GIVE_UP_AFTER_S, PATH
+from bot.line import PLACES
+from bot.node import status
+from bot.preflight import nodes
+from bot.preflight.cluster import SKEW_S
+from facts.capture import CAPTURE_BYTES, CAPTURE_PACKETS, CAPTURE_SECONDS
 from fixes.approvers import parse
-from fixes.request import GROUP, TRANSITIONS
+from fixes.limits import PER_KIND, PER_NODE
+from fixes.request import GROUP, LIFETIME, TRANSITIONS
+from fixes.store import CALL_TIMEOUT_S
 from lab.client import Lab
 from node_probe.command import DEFAULT_PORT
+from node_probe.door import HANDSHAKE_S
+from node_probe.server import AT_ONCE, CAPTURES_AT_ONCE
 from tests import manifests
 from tests.doc_commands import ROOT
 
@@ -206,3 +215,34 @@ def test_approvers_as_the_page_writes_them_let_somebody_in() -> None:
     (written,) = re.findall(r"^```yaml\n(.*?)^```", (DOCS / "operate.md").read_text(), re.MULTILINE | re.DOTALL)
     entries = yaml.safe_load(written)["approvers"]
     assert len(entries) == 3 and all(map(parse, entries))
+
+
+NUMBERS = [
+    ("architecture.md", "within {} minutes", LIFETIME.total_seconds() / 60),
+    ("architecture.md", "not older than five minutes", 5),  # of Slack's own library
+    ("operate.md", "goes on with its questions for ten seconds", DRAIN_S),
+    ("operate.md", "`perNodePerHour` is {}", PER_NODE),
+    ("operate.md", "`perKindPerHour` {}", PER_KIND),
+    ("operate.md", "ask {} nodes at a time", status.AT_ONCE),
+    ("operate.md", "ask {} nodes at a time", nodes.AT_ONCE),
+    ("security.md", "looks into {} at once", PLACES),
+    ("security.md", "{} s, 20,000 packets, 4 MiB, two captures at once; eight asks at once", CAPTURE_SECONDS),
+    ("security.md", "after five seconds at the latest", HANDSHAKE_S),
+    ("troubleshooting.md", "{} questions are looked into at once", PLACES),
+    ("troubleshooting.md", "differ by more than {} s", SKEW_S),
+    ("troubleshooting.md", "did not answer within {} s", CALL_TIMEOUT_S),
+    ("troubleshooting.md", "nobody decided in {} minutes", LIFETIME.total_seconds() / 60),
+    ("troubleshooting.md", "does not come back for three minutes", GIVE_UP_AFTER_S / 60),
+]
+IN_WORDS = {"two": 2, "three": 3, "five": 5, "eight": 8, "ten": 10}
+
+
+@pytest.mark.parametrize(("page", "words", "number"), NUMBERS)
+def test_a_number_on_a_page_is_that_of_the_code(page: str, words: str, number: float) -> None:
+    assert words.format(f"{number:g}") in (DOCS / page).read_text().replace("\n", " ")
+    if "{}" not in words:
+        assert number in [IN_WORDS[word] for word in words.split() if word in IN_WORDS]
+
+
+def test_the_bounds_of_a_probe_are_those_of_the_page() -> None:
+    assert (CAPTURE_PACKETS, CAPTURE_BYTES, CAPTURES_AT_ONCE, AT_ONCE) == (20_000, 4 << 20, 2, 8)
