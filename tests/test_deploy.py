@@ -4,6 +4,9 @@ needed. Nothing of it is run here: there is no Kubernetes on the machines that t
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import yaml
 
 from bot.observe import EXAMPLE, address
 from fixes import configuration
+from node_probe import scene
 from node_probe.command import DEFAULT_PORT
 from tests import manifests
 from tests.manifests import DEPLOY, OVERLAYS
@@ -290,8 +294,43 @@ def test_the_image_has_the_compilers_flag_the_packages_and_the_tools_the_probe_a
     assert packages <= copied
     ignored = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
     assert {f"!{one}" for one in (*packages, "pyproject.toml", "README.md")} <= set(ignored)
-    (tools,) = [rest for word, rest in found if word == "RUN" and "nftables" in rest]
-    assert {"iproute2", "ipset", "iptables", "nftables"} <= set(tools.split())
+
+
+# Of each program that the probe runs, Debian's package. util-linux is in every image.
+PACKAGES = {
+    **dict.fromkeys(("ip", "bridge", "tc", "ss"), "iproute2"),
+    **dict.fromkeys((f"{ip}tables-{kind}-save" for ip in ("ip", "ip6") for kind in ("nft", "legacy")), "iptables"),
+    "nft": "nftables",
+    "ipset": "ipset",
+    "wg": "wireguard-tools",
+    "dmesg": "util-linux",
+}
+
+
+def test_the_image_has_the_tools_that_the_probe_runs_and_no_others() -> None:
+    run_by = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "node_probe").rglob("*.py")
+        if re.search(r"Popen\(|create_subprocess_exec\(|subprocess\.run\(", path.read_text())
+    }
+    assert run_by == {"node_probe/scene.py", "node_probe/firewall/reading.py"}, "which programs does it run?"
+    rules = (ROOT / "node_probe/firewall/reading.py").read_text()
+    wanted = {command[0] for command in scene.TOOLS.values()} | set(re.findall(r'\("(nft|ipset)"', rules))
+    assert '(f"{ip}tables-legacy-save", "-c")' in rules and 'f"{ip}tables-nft-save"' in rules
+    assert wanted == PACKAGES.keys()
+    (installed,) = [rest for word, rest in dockerfile() if word == "RUN" and "nftables" in rest]
+    packages = re.search(r"--no-install-recommends ([-a-z0-9 ]+?) &&", installed)
+    assert packages and set(packages[1].split()) == set(PACKAGES.values()) - {"util-linux"}
+
+
+@pytest.mark.parametrize("tool", PACKAGES)
+def test_that_package_has_the_tool(tool: str) -> None:
+    if shutil.which("dpkg-query") is None or (path := shutil.which(tool)) is None:
+        pytest.skip(f"no {tool} of Debian on this machine")
+    # Where /bin is a link into /usr the package may know either name.
+    names = {path, str(Path(path).resolve()), path.removeprefix("/usr")}
+    told = [subprocess.run(["dpkg-query", "--search", one], capture_output=True, text=True).stdout for one in names]
+    assert PACKAGES[tool] in {line.partition(":")[0] for line in "".join(told).splitlines()}
 
 
 def _kustomizations() -> list[Path]:
