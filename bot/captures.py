@@ -195,11 +195,12 @@ class Captures:
             await show(message(notes=[self._language(BROKEN)]))
             return Outcome(False, ENGLISH(BROKEN))
         told = notes(captured, self._language)
-        lost = await self._uploaded(captured, channel, place.thread or ts, insist) if captured.packets else ""
-        if lost:
-            told.append(self._language(lost))
         head, rows = headline(captured, self._language), table(captured, self._language)
         await show(message(headline=head, table=rows, notes=told))
+        # Now that Slack takes something: what it does not take of a file, it will not take of it later either.
+        lost = await self._uploaded(captured, channel, place.thread or ts) if captured.packets else ""
+        if lost:
+            await show(message(headline=head, table=rows, notes=[*told, self._language(lost)]))
         return Outcome(False, ENGLISH(lost)) if lost else Outcome(True, _outcome(captured))
 
     async def broken_off(self, wanted: Wanted, place: Place) -> None:
@@ -215,18 +216,11 @@ class Captures:
     def _message(self, wanted: Wanted, user: str) -> Callable[..., Message]:
         return partial(blocks.capture, str(wanted), asked_by=user, cluster=self._cluster, language=self._language)
 
-    async def _uploaded(self, captured: Captured, channel: str, thread: str, insist: Insist) -> str:
+    async def _uploaded(self, captured: Captured, channel: str, thread: str) -> str:
         """The file goes to the thread; why it could not, to be told."""
         try:
-            await insist(
-                partial(
-                    self._slack.upload,
-                    captured.file,
-                    name=captured.name,
-                    title=f"capture {captured.wanted}",
-                    channel=channel,
-                    thread=thread,
-                )
+            await self._slack.upload(
+                captured.file, name=captured.name, title=f"capture {captured.wanted}", channel=channel, thread=thread
             )
         except UserError as error:
             return say(

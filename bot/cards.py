@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 MOVER_S = 1.0  # whoever moved a request writes that down; this is for what was left out
 AGAIN_S = (2.0, 10.0, 60.0, 300.0, 900.0)  # after the client's own retries, and only until it is clear: never
+READ_S = 3.0  # a cluster that says nothing must not keep others from drawing, and who clicked from being told
 AT_ONCE_S = 0.25  # a click that is decided within this needs no drawing of its own
 REPAINT_S = 200.0  # a watch ends after 240 s, and what it lists then may have been painted over by a bot that died
 ASKED_AGAIN_S = 60.0  # as long as Slack's answers are kept
@@ -200,8 +201,9 @@ class Cards:
         async with self._drawing.setdefault(request.name, asyncio.Lock()):
             # Read inside the lock: of two drawings at once the later one must not be the older truth.
             if read:
-                with contextlib.suppress(StoreError):
-                    request = await self._store.get(request.name)
+                with contextlib.suppress(StoreError, TimeoutError):
+                    async with asyncio.timeout(READ_S):
+                        request = await self._store.get(request.name)
             card = request.status.slack
             if card is None:
                 return

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from bot import asking
 from bot.cards import Cards
 from bot.conversation import STOPPED, Ticker
-from bot.errors import UserError
+from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.journal import Begun, Journal
 from bot.language import ENGLISH, Language
 from bot.line import Line
@@ -25,7 +25,7 @@ from bot.reply.blocks import Message, escape
 from bot.slack import MessageGone, NotInChannel, Slack, SlackGone, cannot_be_heard
 from bot.told import WORDS as WORDS
 from bot.told import Context, File, Told
-from facts import say
+from facts import listed, say
 from fixes.request import Person
 from fixes.store import FixStore, StoreError
 
@@ -91,7 +91,7 @@ class Answers:
         except NotInChannel as error:
             refusal = self._language(cannot_be_heard(error, self._bot_name))
         except UserError as error:
-            refusal = blocks.of_cluster(escape(error.sentence), self._cluster)
+            refusal = blocks.of_cluster(escape(self._language(error.sentence)), self._cluster)
         await self._slack.whisper(refusal, channel=channel, user=user, thread=thread, response_url=response_url)
 
     async def _told(self, answer: Any, args: Any, written: str, place: _Place) -> None:
@@ -173,10 +173,10 @@ class Answers:
         files = _files(told, output, self._language)
         if drawn := await self._line.drawn(told.picture):
             files.append(File(name="answer.png", content=drawn))
+        lost: dict[str, str] = {}
         for file in files:
-            await self._slack.insist(
-                partial(
-                    self._slack.upload,
+            try:  # Slack took the answer just now: what it does not take of a file, it will not take of it later either
+                await self._slack.upload(
                     file.content,
                     name=file.name,
                     title=file.title or file.name,
@@ -184,6 +184,16 @@ class Answers:
                     thread=thread,
                     alt_text=told.shows if file.name.endswith(".png") else "",
                 )
+            except UserError as error:
+                lost[file.name] = error.sentence
+        if lost:
+            raise UserError(
+                say(
+                    "Slack did not take {names} of this answer: {why} Ask again, or in a terminal.",
+                    names=listed(list(lost)),
+                    why=next(iter(lost.values())),
+                ),
+                status=COULD_NOT_JUDGE,
             )
 
 

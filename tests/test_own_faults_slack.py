@@ -127,13 +127,19 @@ async def test_what_slack_refuses_is_said_another_way_or_where_it_can_be_heard(
         (shown,) = here.slack.messages(ROOM)
         assert (shown["ts"], shown.get("blocks")) == (line["ts"], None), "the same as text"
         assert replies(here, ts) == [1, 1, 1]
+        # A file that Slack does not take is told, and all else is there.
+        here.slack.faults.fail("files.completeUploadExternal", "500", times=9)
+        await asked(here, words="get ippools -o json")
+        await here.room.whisper("ana", "Slack did not take answer.json of this answer")
+        assert here.room.posted("IPPool: 1")
+        here.slack.faults.clear()
         # Somebody deletes the line that says that it is looked at.
         slow = here.cluster.slow()
         await asked(here)
-        gone = await here.slack.wait_for(lambda: here.slack.messages(ROOM)[1:])
+        gone = await here.slack.wait_for(lambda: here.slack.messages(ROOM)[2:])
         here.slack.workspace.remove(here.slack.workspace.messages[(here.slack.channel_id(ROOM), gone[0]["ts"])])
         slow.go.set()
-        await here.slack.wait_for(lambda: any(ANSWER in one for one in texts(here.room)[1:]), timeout=BACK_S)
+        await here.slack.wait_for(lambda: any(ANSWER in one for one in texts(here.room)[2:]), timeout=BACK_S)
         # The bot is thrown out, and the channel archived, between question and answer.
         for how, said in (("has_bot", "/invite @calico"), ("archived", "This channel is archived")):
             slow = here.cluster.slow()
