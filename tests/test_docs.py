@@ -4,16 +4,14 @@ years what was true once, and of security above all."""
 from __future__ import annotations
 
 import ast
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import yaml
 
+from bot import cli
 from bot.app import DRAIN_S, GIVE_UP_AFTER_S, PATH
 from bot.line import PLACES
 from bot.node import status
@@ -30,6 +28,7 @@ from node_probe.door import HANDSHAKE_S
 from node_probe.server import AT_ONCE, CAPTURES_AT_ONCE
 from tests import manifests
 from tests.doc_commands import ROOT
+from tests.runbook_words import terminal
 
 DOCS = ROOT / "docs"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -189,21 +188,21 @@ def test_each_sentence_about_the_bot_itself_has_its_row(heading: str, said: set[
 # ---- operate.md
 
 
-def test_what_a_command_asks_of_the_api_server_is_what_the_page_says(lab: Lab, tmp_path: Path) -> None:
+def test_what_a_command_asks_of_the_api_server_is_what_the_page_says(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever runs a large cluster decides by it. The lab's fixers ask for nothing but requests and records."""
     text = (DOCS / "operate.md").read_text()
     costs = re.findall(r"^\| (?:`calico-why (.*)`|(the same, where packets are lost)) \| (\d+) \|$", text, re.MULTILINE)
     assert len(costs) == 7
-    environment = {**os.environ, **lab.environment()}
+    terminal(lab, monkeypatch, tmp_path)
     asked, wrong = "", list[str]()
     for command, _, told in costs:
         if not command:
             lab.inflict("neighbor_wrong_mac")
         asked = command or asked
         before = len(lab.calls())
-        argv = [sys.executable, "-m", "bot.cli", *asked.split()]
-        done = subprocess.run(argv, env=environment, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        assert cli.main(asked.split()) == 0
         lab.heal()
         counted = sum(call[1] != GROUP for call in lab.calls()[before:])
         if abs(counted - int(told)) > 3:

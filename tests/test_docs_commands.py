@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import importlib
 import importlib.util
 import itertools
@@ -14,7 +15,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -488,12 +488,8 @@ def test_what_is_said_of_calicoctl_is_of_a_word_it_has(one: Written) -> None:
 def test_what_the_runbook_has_people_type_on_a_node_is_answered_there(desk: Path, shared_lab: Lab) -> None:
     """By the node's own tools, in a node of the lab; one that is only named is the beginning of one that is run."""
 
-    def on_node(*argv: str) -> subprocess.CompletedProcess[str]:
-        inside = ["lab", "exec", "--name", shared_lab.name, "node-a", "--", *argv]
-        return run([sys.executable, "-m", "bot.cli", *inside], cwd=ROOT)
-
     shared_lab.heal()
-    peer = json.loads(on_node("ip", "-j", "neigh", "show", "dev", "vxlan.calico").stdout)[0]
+    peer = json.loads(shared_lab.exec("node-a", "ip", "-j", "neigh", "show", "dev", "vxlan.calico").stdout)[0]
     there = {"ADDRESS": peer["dst"], "MAC": peer["lladdr"], "NAME": "net.ipv4.ip_forward", "SOURCE": "10.244.174.129"}
     texts = of(*NODE_TOOLS)
     wrong = list[str]()
@@ -502,7 +498,7 @@ def test_what_the_runbook_has_people_type_on_a_node_is_answered_there(desk: Path
         if named or shutil.which(first(one.text)) is None:
             continue
         for argv in typed(one.text, there):
-            done = on_node(*argv)
+            done = shared_lab.exec("node-a", *argv)
             if done.returncode:
                 wrong.append(f"{one}\n  {shlex.join(argv)}: {done.stderr[:300]}")
     assert wrong == []
@@ -546,6 +542,7 @@ def example(path: str) -> bool:
     return any(ROOT.glob(pattern.rstrip("/"))) or any(ROOT.glob(f"{pattern}.py"))
 
 
+@functools.cache
 def anchors(page: Path) -> set[str]:
     """As GitHub makes them of headings, and those that are written out."""
     text = page.read_text()
