@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ VERSIONS = ("1.30", "1.32", "1.34", "1.37")
 WITH_FIXERS = [one for one in OVERLAYS if one != "restricted"]
 PROBE = {"NET_ADMIN", "NET_RAW", "SYSLOG", "SYS_ADMIN", "SYS_PTRACE"}
 CAPABILITIES = {
+    "calico-why-bot/preflight": set(),
     "calico-why-bot/bot": set(),
     "calico-why-cluster-fixer/fixer": set(),
     "calico-why-signer/signer": set(),
@@ -245,6 +247,22 @@ def test_bot_and_fixers_read_one_file_and_it_is_right(overlay: str, tmp_path: Pa
             assert found.slack_capture == ("approvers" if overlay == "restricted" else "headers")
             assert found.state == Path("/var/lib/calico-why")
             assert str(found.here.certs) == "/etc/calico-why/certs"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_preflight_looks_with_the_bots_eyes_before_it_starts_and_never_keeps_it_from_that(
+    overlay: str, tmp_path: Path
+) -> None:
+    spec = manifests.pod(overlay, "Deployment", "calico-why-bot")
+    (first,), (bot,) = spec["initContainers"], spec["containers"]
+    told = {one["name"]: one for one in first["env"]}
+    assert all(one in bot["env"] for one in told.values()) and first["envFrom"] == bot["envFrom"]
+    assert first["volumeMounts"] == bot["volumeMounts"]
+    # In front of no cluster, with a configuration that is not there.
+    place = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    place |= {name: one["value"] for name, one in told.items() if "value" in one}
+    done = subprocess.run(first["command"], env=place, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "calico-why.yaml" in done.stdout + done.stderr
 
 
 def test_replicas_of_the_bot_are_kept_apart_and_one_is_always_left() -> None:
