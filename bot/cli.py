@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except UserError as error:
-        print(_clean(error.sentence), file=sys.stderr)
+        _end(error.sentence)
         return error.status
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         if debug:
-            print(_traceback(error), file=sys.stderr)
-        print(_unexpected(error, debug), file=sys.stderr)
+            _end(_traceback(error))
+        _end(_unexpected(error, debug))
         return COULD_NOT_JUDGE
 
 
@@ -130,13 +130,15 @@ def _unexpected(error: Exception, printed: bool) -> str:
 
 
 def _traceback(error: Exception) -> str:
-    return _clean("".join(traceback.format_exception(error)))
-
-
-def _clean(text: str) -> str:
     from facts.redaction import redact  # which few of the words need
 
-    return redact(text)
+    return redact("".join(traceback.format_exception(error)))
+
+
+def _end(sentence: str) -> None:
+    from facts import logs
+
+    logs.end(sentence)
 
 
 if __name__ == "__main__":

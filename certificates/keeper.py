@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         asyncio.run(_serve(kubeconfig, namespace, args.node, Path(args.certs)))
     except Trouble as error:
-        print(error.sentence, file=sys.stderr)
+        logs.end(error.sentence)
         return 3
     except OSError as error:
         print(f"The certificates cannot be kept in {args.certs}: {error.strerror}.", file=sys.stderr)

@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -73,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         asyncio.run(_serve(kubeconfig, namespace, args.once))
     except Trouble as error:
-        print(error.sentence, file=sys.stderr)
+        logs.end(error.sentence)
         return 3
     return 0
 

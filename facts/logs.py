@@ -60,6 +60,14 @@ def start(form: str, *, secrets: tuple[str, ...] = ()) -> None:
     threading.excepthook = lambda it: _broke(f"the thread {it.thread.name if it.thread else '?'} broke", it.exc_value)
 
 
+def end(sentence: str) -> None:
+    """Why the program ends, cleaned: a line of its log where that is JSON, else the sentence and nothing beside it."""
+    if any(isinstance(one.formatter, _Json) for one in logging.getLogger().handlers):
+        log.critical("%s", sentence)
+    else:
+        print(redact(sentence), file=sys.stderr)
+
+
 class _Text(logging.Formatter):
     """Tokens reach exceptions and library logs in ways nobody can foresee, so whole lines are cleaned."""
 

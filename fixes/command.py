@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         asyncio.run(_serve(args.node or "", settings))
     except StoreError as error:
-        print(error.sentence, file=sys.stderr)
+        logs.end(error.sentence)
         return 3
     return 0
 

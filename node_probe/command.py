@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from pathlib import Path
 
 from facts import logs
@@ -93,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
             raise CannotStart(f"--capture {args.capture} is none of {', '.join(CAPTURE_MODES)}.", status=2)
         asyncio.run(_serve(args, host, port))
     except CannotStart as error:
-        print(error.sentence, file=sys.stderr)
+        logs.end(error.sentence)
         return error.status
     return 0
 
