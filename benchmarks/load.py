@@ -6,7 +6,8 @@ python -m benchmarks.load --memory 10000          so many questions through one 
 python -m benchmarks.load --limited --seconds 2   all in one channel, in which Slack takes one message a second
 
 A lab, a local Slack and the real bot. Every question is another one, and one in ten has wrong words. The sender keeps
-its times: what is acknowledged late does not slow who asks. Exit status 1 when a question is lost or answered twice.
+its times: what is acknowledged late does not slow who asks. Exit status 1 when a question is lost or answered twice,
+or was not acknowledged within 3 s.
 """
 
 from __future__ import annotations
@@ -325,8 +326,6 @@ def acknowledged(run: Run) -> None:
         f"{p99:.0f} ms, the slowest {max(times, default=0.0):.0f} ms; ratio to what is promised "
         f"{p99 / PROMISED_MS:.2f} (of the senders 99 of 100 were late by less than {late_ms:.0f} ms)"
     )
-    if not_taken := Counter(one.result for one in asked if one.result != "ok"):
-        print(f"  not acknowledged: {dict(not_taken)}")
     print(
         f"  told to wait {sum(one.waits for one in asked)}, answered meanwhile {sum(map(bool, run.answers.values()))}"
     )
@@ -370,11 +369,13 @@ def answered(run: Run, began: float) -> bool:
         f"  the last answer {last:.0f} s after the first question ({len(waited) / max(last, 1.0):.1f} a second), "
         f"median wait {percentile(waited, 50):.1f} s, {busy()}"
     )
+    if not_taken := Counter(one.result for one in run.questions.values() if one.result != "ok"):
+        print(f"  not acknowledged: {dict(not_taken)}")
     for words in [*lost, *twice][:5]:
         print(f"    {words}")
     if refused := Counter(f"{one.method} {one.error or one.status}" for one in run.slack.calls if not one.ok):
         print(f"  refused by Slack: {', '.join(f'{what} {count}' for what, count in refused.most_common())}")
-    return not lost and not twice
+    return not lost and not twice and not not_taken
 
 
 async def memory(lab: Lab, count: int) -> bool:
