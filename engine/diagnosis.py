@@ -197,10 +197,12 @@ def _last_resorts(
     ]
 
 
-def _ordered(causes: Iterable[Cause], rules: dict[str, CauseRule], followed: Sequence[Track]) -> list[Cause]:
+def _ordered(causes: list[Cause], rules: dict[str, CauseRule], followed: Sequence[Track]) -> list[Cause]:
     """As a person should work through them: breaking first, then what the whole cluster suffers from, what is where
     packets were seen to get lost, the way there before the way back, what other failures can follow from, the path."""
 
+    if len(causes) < 2:
+        return causes
     depth = depths(rules.values())
 
     def key(cause: Cause) -> tuple[int, bool, bool, bool, int, int, str, str]:

@@ -14,6 +14,7 @@ from engine.ends import sides
 from engine.passage import is_lost, loses, loses_large_only, sent
 from engine.services import sender, sends
 from facts import (
+    Allocation,
     Answering,
     Backend,
     CalicoNode,
@@ -41,6 +42,7 @@ T = TypeVar("T")
 WIREGUARD_PORTS = {4: 51820, 6: 51821}  # Felix's defaults
 TUNNELS = ("vxlan", "ipip", "wireguard")
 MOST_FOLLOWED = 4  # flows
+OF_LEGS = frozenset({Allocation, Backend, CalicoNode, CalicoSettings, Endpoint, Question})  # what legs follow from
 TRAIN, TRAIN_EVERY_MS = 32, 1  # packets, of which some are lost for almost sure where one in ten is
 MOST_TRAINS = 2  # of an ask
 PATIENCE_MS = 1000
@@ -385,6 +387,27 @@ def expected_flows(facts: Sequence[Fact]) -> list[Flow]:
 
 def expected_legs(facts: Sequence[Fact]) -> list[Leg]:
     """Likewise."""
+    return list(_last_legs.of(tuple([fact for fact in facts if type(fact) in OF_LEGS])))
+
+
+class _LastLegs:
+    """A dozen parts of one answer ask for the legs of the same facts, one after the other."""
+
+    def __init__(self) -> None:
+        self._last: tuple[tuple[Fact, ...], tuple[Leg, ...]] = (), ()
+
+    def of(self, facts: tuple[Fact, ...]) -> tuple[Leg, ...]:
+        """facts: those of OF_LEGS."""
+        last = self._last  # one look: other threads may ask about other facts
+        if last[0] != facts:
+            last = self._last = facts, tuple(_legs(facts))
+        return last[1]
+
+
+_last_legs = _LastLegs()
+
+
+def _legs(facts: Sequence[Fact]) -> list[Leg]:
     found: list[Leg] = []
     for settings in _all(facts, CalicoSettings):
         for flow in expected_flows(facts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from ipaddress import ip_address, ip_network
 
 
@@ -19,10 +20,17 @@ def covers_more(prefix: str, block: str) -> bool:
     """Is it shorter than the block (than a single address, where no block is known), so no route of Calico's for it?"""
     if not prefix:
         return False
-    network = ip_network(prefix)
-    return network.prefixlen < (ip_network(block).prefixlen if block else network.max_prefixlen)
+    length, longest = _length(prefix)
+    return length < (_length(block)[0] if block else longest)
 
 
 def covers_less(prefix: str, block: str) -> bool:
     """Is it longer than the block, so that it wins over the block's route? False where no block is known."""
-    return bool(prefix and block) and ip_network(prefix).prefixlen > ip_network(block).prefixlen
+    return bool(prefix and block) and _length(prefix)[0] > _length(block)[0]
+
+
+@functools.lru_cache(maxsize=1024)
+def _length(prefix: str) -> tuple[int, int]:
+    """Its own, and that of a single address of its family. A few blocks are in nearly every rule about routes."""
+    network = ip_network(prefix)
+    return network.prefixlen, network.max_prefixlen

@@ -79,11 +79,6 @@ class Pattern:
         """Fields that equal a text, as `as_text` writes it."""
         return tuple((name, value) for name, value in self.terms if not isinstance(value, Ref))
 
-    @functools.cached_property
-    def joins(self) -> tuple[tuple[str, str, str], ...]:
-        """Fields that equal one of an earlier fact: the name here, the other's alias, the name there."""
-        return tuple((name, value.alias, value.field) for name, value in self.terms if isinstance(value, Ref))
-
 
 def some(kind: type[Fact], /, **fields: str | bool | int | Ref) -> Pattern:
     """A condition: there is such a fact. Raises TypeError for a field the fact does not have. Each fact has an `id`."""
@@ -132,6 +127,19 @@ class Rule:
     doc: str
     patterns: tuple[tuple[str, Pattern], ...]  # alias -> condition, in order
     body: Body
+
+    @functools.cached_property
+    def aliases(self) -> tuple[str, ...]:
+        return tuple(alias for alias, _ in self.patterns)
+
+    @functools.cached_property
+    def joins(self) -> tuple[tuple[tuple[str, int, str], ...], ...]:
+        """Of each condition the fields that equal one of an earlier fact: name here, place of the other, name there."""
+        places = {alias: place for place, alias in enumerate(self.aliases)}
+        return tuple(
+            tuple((name, places[to.alias], to.field) for name, to in pattern.terms if isinstance(to, Ref))
+            for _, pattern in self.patterns
+        )
 
 
 @dataclass(frozen=True)

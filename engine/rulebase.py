@@ -83,15 +83,17 @@ class Rulebase:
             if one.name == other.name:
                 raise TypeError(f"two rules are called {one.name}")
         self._tokens = _Tokens()
-        self._fields: dict[type[Fact], dict[str, tuple[str, str]]] = {}  # kind -> attribute -> field, role
+        self._fields: dict[type[Fact], dict[str, dict[str, str]]] = {}  # kind -> field -> role -> attribute
         self.chunks = [_Chunk()]
         for rule in self.rules:
             compiled = self._compile(rule)
             if not self.chunks[-1].takes(compiled):
                 self.chunks.append(_Chunk())
             self.chunks[-1].add(compiled)
+        self._anchored = [(rule, rule.patterns[0][1].kind) for rule in self.rules if isinstance(rule, CauseRule)]
         self._idle: list[list[Ruleset]] = []  # one of each chunk, without facts; a list's own methods are atomic
-        _refuse_equal_hashes({"kind", "id", "sid", "$s"}.union(*self._fields.values()))
+        of_facts = [attribute for of in self._fields.values() for roles in of.values() for attribute in roles.values()]
+        _refuse_equal_hashes({"kind", "id", "sid", "$s", *of_facts})
 
     def evaluate(self, facts: Sequence[Fact]) -> Evaluation:
         """Everything that follows from `facts`. Raises EngineFault when that could not be found out."""
@@ -168,7 +170,7 @@ class Rulebase:
         judged: set[tuple[str, str]] = set()  # rule and the id of its anchor
         broken: set[tuple[str, str]] = set()
         for rule, ids in suspects:
-            bound = {alias: known[i] for (alias, _), i in zip(rule.patterns, ids, strict=True)}
+            bound = dict(zip(rule.aliases, [known[i] for i in ids], strict=True))
             leg = rule.leg_of(bound)
             try:
                 cause = rule.judge(bound, ids)
@@ -193,9 +195,8 @@ class Rulebase:
             checked=tuple(one for one, of in well.items() if one not in accused and of not in broken),
             unjudged=tuple(
                 (rule, fact)
-                for rule in self.rules
-                if isinstance(rule, CauseRule)
-                for fact_id, fact in anchors.get(rule.patterns[0][1].kind, ())
+                for rule, kind in self._anchored
+                for fact_id, fact in anchors.get(kind, ())
                 if (rule.name, fact_id) not in done and concerns(rule, fact)
             ),
             proofs=proofs,
@@ -208,17 +209,12 @@ class Rulebase:
         A field a fact could not know gets a token of its own on each side of a join, so that it equals nothing.
         """
         message = {"id": engine_id, "kind": type(fact).__name__}
-        for attribute, (name, role) in self._fields.get(type(fact), {}).items():
+        for name, attributes in self._fields.get(type(fact), {}).items():
             value = getattr(fact, name)
-            if type(value) is not str:
-                if role != "is" and unknown(value):
-                    message[attribute] = f"unknown {engine_id} {attribute}"
-                    continue
-                value = as_text(value)
-            elif not value and role != "is":
-                message[attribute] = f"unknown {engine_id} {attribute}"
-                continue
-            message[attribute] = tokens[value]
+            lacking = unknown(value)
+            token = tokens[value if type(value) is str else as_text(value)]
+            for role, attribute in attributes.items():
+                message[attribute] = f"unknown {engine_id} {attribute}" if lacking and role != "is" else token
         return message
 
     def _compile(self, rule: Rule) -> _Compiled:
@@ -246,9 +242,7 @@ class Rulebase:
             raise TypeError(
                 f"{rule.name} compares {kind.__name__}.{name}; only text, numbers and booleans can be compared"
             )
-        attribute = f"{role}_{name}"
-        self._fields.setdefault(kind, {})[attribute] = (name, role)
-        return attribute
+        return self._fields.setdefault(kind, {}).setdefault(name, {}).setdefault(role, f"{role}_{name}")
 
 
 class _Tokens(dict[str, str]):
@@ -394,11 +388,9 @@ def _ids(found: Mapping[str, _Named], names: Mapping[str, str]) -> tuple[str, ..
 
 def verify(rule: Rule, matched: Sequence[Fact]) -> None:
     """Is this match one? `matched` has one fact per condition. Raises EngineFault when it is not."""
-    bound: dict[str, Fact] = {}
-    for (alias, pattern), fact in zip(rule.patterns, matched, strict=True):
-        if not _holds(pattern, fact, bound):
+    for fact, (alias, pattern), joins in zip(matched, rule.patterns, rule.joins, strict=True):
+        if not _holds(pattern, fact, joins, matched):
             raise EngineFault(f"the rule engine matched {rule.name} with {fact.id} as {alias}, which it is not")
-        bound[alias] = fact
 
 
 def unknown(value: object) -> bool:
@@ -406,15 +398,15 @@ def unknown(value: object) -> bool:
     return value == "" or (value == -1 and type(value) is int)
 
 
-def _holds(pattern: Pattern, fact: Fact, bound: Mapping[str, Fact]) -> bool:
+def _holds(pattern: Pattern, fact: Fact, joins: Sequence[tuple[str, int, str]], matched: Sequence[Fact]) -> bool:
     if type(fact) is not pattern.kind:
         return False
     for name, wanted in pattern.constants:
         value = getattr(fact, name)
         if (value if type(value) is str else as_text(value)) != wanted:
             return False
-    for name, alias, field_there in pattern.joins:
-        value, other = getattr(fact, name), getattr(bound[alias], field_there)
+    for name, place, field_there in joins:
+        value, other = getattr(fact, name), getattr(matched[place], field_there)
         if type(value) is type(other):
             if value != other or value == "" or value == -1:
                 return False
@@ -425,8 +417,11 @@ def _holds(pattern: Pattern, fact: Fact, bound: Mapping[str, Fact]) -> bool:
 
 def concerns(rule: CauseRule, fact: Fact) -> bool:
     """Is this a fact the rule's first condition is about? Only constants count: better one rule too many."""
-    _, first = rule.patterns[0]
-    return all(as_text(getattr(fact, name)) == wanted for name, wanted in first.constants)
+    for name, wanted in rule.patterns[0][1].constants:
+        value = getattr(fact, name)
+        if (value if type(value) is str else as_text(value)) != wanted:
+            return False
+    return True
 
 
 def _by_kind(facts: Mapping[str, Fact]) -> dict[type[Fact], list[tuple[str, Fact]]]:
@@ -439,7 +434,7 @@ def _by_kind(facts: Mapping[str, Fact]) -> dict[type[Fact], list[tuple[str, Fact
 def _deduce(rule: Rule, matched: Sequence[Fact], failed: dict[str, Blind]) -> list[Fact]:
     """What a deduction's body yields; a body that fails yields nothing and is told."""
     try:
-        made = rule.body(**{alias: fact for (alias, _), fact in zip(rule.patterns, matched, strict=True)})
+        made = rule.body(**dict(zip(rule.aliases, matched, strict=True)))
         follows = [made] if isinstance(made, Fact) else list(made or ())
         for fact in follows:
             if not isinstance(fact, Fact):
