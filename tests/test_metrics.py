@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import msgspec
@@ -24,6 +24,7 @@ from bot.observe import address, observed
 from bot.settings import Settings
 from bot.sources.api import Api, Missing, Unreachable
 from bot.sources.probes import Probes
+from bot.told import Context
 from engine.worker import Worker
 from facts import Endpoint, NodeAsk
 from fixes.request import FixRequest, Phase, Waits, stamp
@@ -95,6 +96,28 @@ async def test_questions_with_what_became_of_them(room: Room) -> None:
         assert found['journal_entries{entry="decision"}'] == 0
         await until(app.metrics, 'journal_entries{entry="question"}', 0)
     assert read(app.metrics)["slack_connected"] == 0
+
+
+async def test_other_words_are_questions_too(room: Room) -> None:
+    nothing = cast(Any, None)  # so that it breaks
+    room.context = lambda whoami, progress, written: Context(
+        cluster=nothing,
+        probes=nothing,
+        store=room.store,
+        settings=Settings(),
+        whoami=whoami,
+        investigate=room.answers,
+        progress=progress,
+        written=written,
+    )
+    async with room.bot() as app:
+        await room.ask("/calico ipam plan --nodes 10 --pods-per-node 20")
+        await until(app.metrics, 'questions_total{cluster="test",outcome="broken",word="ipam"}', 1)
+        await room.ask("/calico policy shop/cart shop/db")
+        await until(app.metrics, 'questions_total{cluster="test",outcome="refused",word="policy"}', 1)
+        await room.ask("/calico why shop/cart shop/db watch 5")
+        await until(app.metrics, 'questions_total{cluster="test",outcome="answered",word="watch"}', 1)
+        assert read(app.metrics)['questions_total{cluster="test",outcome="answered",word="why"}'] == 0
 
 
 async def test_a_question_in_progress_is_seen_and_one_that_is_broken_off_too(room: Room) -> None:
