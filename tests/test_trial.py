@@ -114,7 +114,7 @@ def test_cards_that_lie_and_buttons_that_stay_are_seen() -> None:
     waiting = msgspec.structs.replace(request, status=Status(slack=card))
 
     def shown(ts: str, as_it_is: FixRequest) -> tuple[tuple[str, str], Message]:
-        message = blocks.fix_card(document(as_it_is, "calico-why"), NOW, approvers=["S0NETOPS"])
+        message = blocks.fix_card(document(as_it_is, "calico-why"), NOW, approvers=["S0NETOPS"], cluster="trial")
         with_ids = [{**block, "block_id": "x"} for block in message.blocks]
         return ("C1", ts), Message("C1", ts, "U0CALICO", message.text, with_ids)
 

@@ -119,14 +119,16 @@ def cards(
             continue
         message = messages.get((card.channel, card.ts))
         answer = f"{links}/archives/{card.channel}/p{card.thread.replace('.', '')}"
-        shown = blocks.fix_card(document(request, store.namespace), store.now(), approvers=approvers, answer=answer)
+        shown = blocks.fix_card(
+            document(request, store.namespace), store.now(), approvers=approvers, answer=answer, cluster="trial"
+        )
         if message is None:
             wrong.append(f"{request.name} has no card")
         elif _plain(message.blocks) != _plain(shown.blocks):
             wrong.append(f"the card of {request.name} says {message.text!r}, which is {request.status.phase}")
     for message in messages.values():
         decides = [
-            str(element.get("value"))
+            blocks.meant(str(element.get("value")))[0]
             for block in message.blocks
             for element in block.get("elements", ())
             if element.get("action_id") == blocks.APPROVE
@@ -148,7 +150,7 @@ def audit(lines: Sequence[Line], requests: Sequence[FixRequest], messages: Seque
     heads = Counter(message.text for message in messages if message.text.startswith("Audit trail: "))
     hashes = {str(line.spec["hash"]) for line in lines}
     wrong += [f"{head} was posted {count} times" for head, count in heads.items() if count > 1]
-    wrong += [f"{head} is not in the trail" for head in heads if head.rpartition(" ")[2] not in hashes]
+    wrong += [f"{head} is not in the trail" for head in heads if not hashes & {*head.split()}]
     return wrong
 
 
