@@ -16,6 +16,7 @@ import pytest
 from bot import speech
 from bot.errors import UserError
 from bot.journal import Click, Job, Journal
+from bot.line import PLACES
 from bot.reply import blocks
 from bot.served import Desks, Served
 from bot.words import Asked
@@ -194,6 +195,18 @@ async def test_one_cluster_that_is_gone_takes_nobody_along(two: Two) -> None:
         await two.ask(f"/calico approve {request.name}", user="bo")
         assert (await two.whisper("bo", f"{request.name} is")).endswith("[prod]")
         assert (await two.prod.the_request()).status.phase is Phase.APPROVED
+
+
+async def test_questions_that_hang_in_one_cluster_keep_nobody_of_another_waiting(two: Two) -> None:
+    async with two.bot():
+        two.staging.answers.go.clear()
+        for number in range(PLACES):
+            await two.ask(f"/calico why shop/cart-{number} shop/db --cluster staging")
+        await two.slack.wait_for(lambda: len(two.staging.answers.asked) == PLACES // 2)
+        await two.ask(f"/calico {QUESTION} --cluster prod")
+        await two.card_in(PROD)
+        two.staging.answers.go.set()
+        await two.slack.wait_for(lambda: len(two.staging.answers.asked) == PLACES)
 
 
 async def test_a_question_that_was_accepted_is_answered_after_a_restart_where_it_was_asked(two: Two) -> None:
