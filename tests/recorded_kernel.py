@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import ipaddress
 import os
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import PurePath, PurePosixPath
 from typing import Any, TypeVar
 
@@ -47,6 +48,9 @@ YOUNGER = ("force_forwarding",)
 GC_THRESH3 = 1024
 RULE_FIELDS = {"priority", "src", "srclen", "table", "protocol"}
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+# Each look compares addresses with all that were recorded, in all tests some million times the same.
+ip_address, ip_network = functools.cache(ipaddress.ip_address), functools.cache(ipaddress.ip_network)
 
 T = TypeVar("T")
 Object = dict[str, Any]
@@ -362,15 +366,10 @@ def _of_family(route: Object, address: str) -> bool:
     return six == (":" in address)
 
 
-@functools.cache
-def _parsed(network: str) -> IPv4Network | IPv6Network:
-    return ip_network(network)
-
-
 def _network(route: Object, like: str) -> IPv4Network | IPv6Network:
     if route["dst"] == "default":
-        return _parsed("::/0" if ":" in like else "0.0.0.0/0")
-    return _parsed(route["dst"])
+        return ip_network("::/0" if ":" in like else "0.0.0.0/0")
+    return ip_network(route["dst"])
 
 
 @dataclass(frozen=True, slots=True)
