@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 
-from facts import logs
+from facts import heap, logs
 from fixes import configuration
 from fixes.calico import Calico
 from fixes.configuration import Settings
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
         print(wrong, file=sys.stderr)
         return 2
     logs.start(configured.log)
+    heap.share_one()
     try:
         asyncio.run(_serve(args.node or "", settings))
     except StoreError as error:

@@ -12,7 +12,7 @@ import signal
 import socket
 from pathlib import Path
 
-from facts import logs
+from facts import heap, logs
 from node_probe.errors import CannotStart
 
 HELP = "look at the node this runs on, for the bot (one per node, in the node's network)"
@@ -115,6 +115,7 @@ async def _serve(args: argparse.Namespace, host: str, port: int) -> None:
     from node_probe.firewall.trace import sweep
     from node_probe.server import application
 
+    heap.share_one()
     node, certs = str(args.node), Path(args.certs)
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()

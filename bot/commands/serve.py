@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from bot import language as languages
 from bot import settings as connection
 from bot.errors import UserError
-from facts import logs
+from facts import heap, logs
 from fixes.configuration import Configuration
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     if wrong := [*wrong, *more, *_of_files(configured)]:
         raise connection.refused(wrong)
     logs.start(configured.log, secrets=(slack.bot_token, slack.app_token, slack.signing_secret))
+    heap.share_one()
     traced = tracing.start()
     try:
         asyncio.run(_serve(slack, configured, observe.address(configured.observe)))
