@@ -38,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(module: Any, args: argparse.Namespace) -> int:
     """The exit status of the answer of a word of `bot.told.WORDS` (docs/json.md). Raises UserError."""
+    from bot.terminal import name_cluster
+
     if check := getattr(module, "check_words", None):  # as `asking.understand` does it in Slack
         check(args)
     configured = connection.configured(args)
@@ -58,8 +60,7 @@ def run(module: Any, args: argparse.Namespace) -> int:
         asked = [say("a second person: {command}", command=f"calico-why approve {one}") for one in told.requests]
         for line in [*said, *map(language, [*told.notes, *asked]), *written]:
             print(line)
-        if configured.listed:  # which of them it is about; not among what somebody may read by program
-            print(f"[{configured.clusters[0].cluster}]", file=sys.stderr)
+        name_cluster(configured.clusters[0])
     return told.status
 
 

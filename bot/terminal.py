@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncGenerator
 
 from bot.approvals import Approvals
@@ -22,6 +23,12 @@ async def opened(settings: Settings) -> AsyncGenerator[FixStore]:
             yield store
     except StoreError as error:
         raise UserError(error.sentence, status=COULD_NOT_JUDGE) from error
+
+
+def name_cluster(settings: Settings) -> None:
+    """Which cluster an answer is about, where it has a name; not among what somebody may read by program."""
+    if settings.cluster:
+        print(f"[{settings.cluster}]", file=sys.stderr)
 
 
 def decide(args: argparse.Namespace, to: Phase) -> int:

@@ -69,7 +69,6 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     """All of it. clusters: those to be served, of which the first is meant where nobody says which."""
 
     clusters: tuple[Settings, ...]
-    listed: bool  # they stand in the file
     channels: Mapping[str, str]  # Slack channel id -> name of the cluster that is meant there
     development: bool
     language: str
@@ -304,7 +303,6 @@ class _Reading:
         own = chosen.index(ours[0]) if len(ours) == 1 else 0 if len(chosen) == 1 else None
         found = Configuration(
             clusters=tuple(clusters[index] for index in chosen),
-            listed=bool(entries and written.get("clusters")),
             channels=self._channels(written.get("channels"), [one.cluster for one in clusters], named),
             development=value["development"],
             language=value["language"],

@@ -179,6 +179,9 @@ async def test_two_clusters_are_asked_and_mended_each_for_itself(labs: dict[str,
             for name in NAMES:
                 status, said = await terminal(environment, tmp_path, *QUESTION.split()[1:], "--cluster", name)
                 assert status == 0 and f"[{name}]" in said.splitlines()[0]
+                for words in (["fixes"], ["audit"], ["ipam", "show"]):
+                    status, said = await terminal(environment, tmp_path, *words, "--cluster", name)
+                    assert status == 0 and said.splitlines()[-1] == f"[{name}]", words
             bot.signal(signal.SIGTERM)
             assert await asyncio.wait_for(bot.ended(), LOOKED_S) == 0, bot.text
         finally:

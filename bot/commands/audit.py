@@ -26,12 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0, or 3 where the trail is broken. Raises UserError."""
+    from bot.terminal import name_cluster
     from bot.trail import audit_said
 
     audit_said(args.words)  # what cannot be meant needs no cluster
-    good, text = asyncio.run(_audit(args.words, args.jsonl, connection.from_arguments(args)))
+    settings = connection.from_arguments(args)
+    good, text = asyncio.run(_audit(args.words, args.jsonl, settings))
     if text:
         print(text)
+    name_cluster(settings)
     return 0 if good else COULD_NOT_JUDGE
 
 

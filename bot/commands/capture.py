@@ -43,6 +43,7 @@ async def _capture(args: argparse.Namespace, asked: Wanted, settings: connection
     from bot.capture import capture
     from bot.sources.kubernetes import Cluster
     from bot.sources.probes import Probes
+    from bot.terminal import name_cluster
 
     stop = asyncio.Event()
     line = Line(language)
@@ -63,6 +64,7 @@ async def _capture(args: argparse.Namespace, asked: Wanted, settings: connection
     _write(path, captured)
     print("\n".join([headline(captured, language), "", *table(captured, language), "", *notes(captured, language)]))
     print(path)
+    name_cluster(settings)
     return 0 if captured.complete and captured.packets else COULD_NOT_JUDGE
 
 

@@ -24,18 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when the requests could be read, or the switch was turned. Raises UserError."""
+    from bot.terminal import name_cluster, turn
     from bot.trail import fixes_said
 
     word, about = fixes_said(args.words)
     settings = connection.from_arguments(args)
-    if word == "now":
-        print(asyncio.run(_hurried(settings, about)))
-        return 0
     if word in ("off", "on"):
-        from bot.terminal import turn
-
         return turn(settings, word == "on", about or args.reason)
-    print(asyncio.run(_told(settings, about)))
+    print(asyncio.run(_hurried(settings, about) if word == "now" else _told(settings, about)))
+    name_cluster(settings)
     return 0
 
 
