@@ -42,7 +42,7 @@ SAMPLE_S = 2.0
 LOOK_S = 0.5
 QUIET_S = 180.0  # without any answer: nothing more comes
 KEPT_S = 30.0  # of what is answered, where memory is measured: a Slack that remembers all is not what is measured
-NICE = 3
+NICE = 7
 OPEN, CLOSED = range(20_000, 20_400), range(30_000, 30_400)  # ports
 FAULT = "neighbor_wrong_mac"
 BESIDE = "engine and pictures"
@@ -434,16 +434,19 @@ def main() -> int:
     parser.add_argument("--limited", action="store_true", help="one channel, in which Slack takes one message a second")
     parser.add_argument("--memory", type=int, metavar="N", help="N questions, as they are answered, instead")
     args = parser.parse_args()
+    modes = ("socket",) if args.memory else ("socket", "http") if args.mode == "both" else (args.mode,)
+    good = True
     try:
-        with Lab.up(environment={"CALICO_WHY_APPROVERS": "S0NETOPS"}) as lab:
-            lab.inflict(FAULT)
-            listen(lab, [one["name"] for one in lab.status()["pods"]])
-            yields(os.getpid())
-            if args.memory:
-                return 0 if asyncio.run(memory(lab, args.memory)) else 1
-            modes = ("socket", "http") if args.mode == "both" else (args.mode,)
-            good = [asyncio.run(load(mode, lab, args.rate, args.seconds, args.limited)) for mode in modes]
-            return 0 if all(good) else 1
+        for mode in modes:  # a lab each: its fix requests know their cards
+            with Lab.up(environment={"CALICO_WHY_APPROVERS": "S0NETOPS"}) as lab:
+                lab.inflict(FAULT)
+                listen(lab, [one["name"] for one in lab.status()["pods"]])
+                yields(os.getpid())
+                if args.memory:
+                    good &= asyncio.run(memory(lab, args.memory))
+                else:
+                    good &= asyncio.run(load(mode, lab, args.rate, args.seconds, args.limited))
+        return 0 if good else 1
     except LabError as error:
         print(f"no lab, so no answer about load: {error}")
         return 3
