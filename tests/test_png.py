@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import zlib
 from pathlib import Path
@@ -112,6 +113,17 @@ def test_what_no_font_has_is_left_to_the_readers_fonts(caplog: pytest.LogCapture
 def test_without_a_picture_there_is_none_in_pixels() -> None:
     assert png.render("") == b""
     assert png.render("<svg") == b"", "nor of what the renderer does not take"
+
+
+async def test_while_it_is_drawn_the_bot_goes_on_hearing() -> None:
+    svg = picture.render(lost_in_the_network())
+    drawing, turns = asyncio.ensure_future(png.drawn(svg)), 0
+    while not drawing.done():
+        turns += 1
+        await asyncio.sleep(0.001)
+    assert drawing.result() == png.render(svg) != b""
+    assert turns > 10, "the renderer lets nothing else of its own process run"
+    assert await png.drawn("<svg") == b"" == await png.drawn("")
 
 
 @settings(max_examples=10, deadline=None)
