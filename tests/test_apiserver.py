@@ -65,6 +65,21 @@ def widget(name: str, node: str = "a", **labels: str) -> Object:
     }
 
 
+def event(about: str, **more: str) -> Object:
+    """about: the namespace of what it is about."""
+    return {"metadata": {"name": "e"}, "involvedObject": {"kind": "ConfigMap", "name": "c", "namespace": about}, **more}
+
+
+# What an event has where it says `eventTime`.
+NEW = {
+    "eventTime": "2026-01-02T03:04:05.000000Z",
+    "reportingComponent": "example.org/it",
+    "reportingInstance": "one",
+    "action": "Tell",
+    "reason": "Told",
+}
+
+
 class Client:
     """Asks the server and remembers nothing."""
 
@@ -299,6 +314,14 @@ async def test_of_many_writers_with_one_version_one_wins(client: Client) -> None
         ("POST", "/apis/example.org/v1/widgets", {"metadata": {"name": "x"}}, 400),
         ("POST", "/api/v1/namespaces", {"metadata": {"name": "a.b"}}, 422),
         ("POST", "/api/v1/namespaces/default/pods", {"metadata": {"name": "p"}}, 422),
+        ("POST", "/api/v1/namespaces/default/events", event("other"), 422),
+        ("POST", "/api/v1/namespaces/default/events", event("other", **NEW), 201),
+        ("POST", "/api/v1/namespaces/kube-node-lease/events", event(""), 422),
+        ("POST", "/api/v1/namespaces/kube-node-lease/events", event("", **NEW), 422),
+        ("POST", "/api/v1/namespaces/default/events", event("default", **NEW | {"action": ""}), 422),
+        ("POST", "/api/v1/namespaces/default/events", event("default", **NEW | {"reportingInstance": ""}), 422),
+        ("POST", "/api/v1/namespaces/default/events", event("default"), 201),
+        ("POST", "/api/v1/namespaces/default/events", event(""), 201),
         ("PUT", WIDGET, {}, 405),
         ("GET", f"{WIDGET}?limit=x", None, 400),
         ("GET", f"{WIDGET}?resourceVersion=x", None, 400),

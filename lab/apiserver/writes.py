@@ -303,10 +303,32 @@ class Writer:
             causes += schema.validate(schema.schema_of(resource.definition or {}), obj, old)
         elif resource.key == ("", "pods"):
             causes += _pod_causes(obj, old)
+        elif resource.key == ("", "events"):
+            causes += _event_causes(obj)
         elif resource.key == certificates.KEY:
             causes += certificates.check(obj, old, subresource)
         if causes:
             raise errors.invalid(resource.group, resource.kind, obj["metadata"].get("name", ""), causes)
+
+
+def _event_causes(event: Object) -> list[Object]:
+    """Where an event is and what it is about; one that has `eventTime` says who reports what, too."""
+    namespace, about = event["metadata"]["namespace"], (event.get("involvedObject") or {}).get("namespace", "")
+    causes = []
+    if event.get("eventTime"):
+        misplaced = not about and namespace not in ("default", "kube-system")
+        needed = ("reportingComponent", "reportingInstance", "action", "reason")
+        causes += [
+            {"reason": "FieldValueRequired", "message": "Required value", "field": field}
+            for field in needed
+            if not event.get(field)
+        ]
+    else:
+        misplaced = about != namespace if about else namespace != "default"
+    if misplaced:
+        told = f'Invalid value: "{about}": does not match event.namespace'
+        causes.insert(0, {"reason": "FieldValueInvalid", "message": told, "field": "involvedObject.namespace"})
+    return causes
 
 
 def _pod_causes(pod: Object, old: Object | None) -> list[Object]:
