@@ -11,6 +11,7 @@ import random
 import secrets
 import urllib.parse
 import uuid
+import zlib
 from collections.abc import Awaitable
 from typing import Any, Literal
 
@@ -225,10 +226,18 @@ class Deliverer:
         ack = self._acks[delivery.envelope_id] = asyncio.get_running_loop().create_future()
         try:
             if self._faults.audible.is_set():
-                await random.choice(self._sockets).send_json(envelope)
+                await self._connection(payload, retry).send_json(envelope)
         except ConnectionError:
             raise _NotTaken from None
         return await ack, True
+
+    def _connection(self, payload: Json, retry: int) -> web.WebSocketResponse:
+        """Any. An event that comes again comes over another one, where there are several: Slack may, so a bot has to
+        bear it."""
+        event = str(payload.get("event_id", ""))
+        if not event:
+            return random.choice(self._sockets)
+        return self._sockets[(zlib.crc32(event.encode()) + retry) % len(self._sockets)]
 
     async def _by_http(
         self, delivery: Delivery, kind: Kind, payload: Json, form: Json | None, retry: int, reason: str
