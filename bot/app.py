@@ -176,12 +176,10 @@ class App:
         try:
             for job in await asyncio.to_thread(self._journal.unfinished):
                 log.info("answering %s, accepted before the restart", job.id)
-                if isinstance(job, Click):
-                    self._spawn(self._carry_out(job, again=True), f"click {job.id}")
-                elif isinstance(job, Begun):
+                if isinstance(job, Begun):
                     self._spawn(self._broken_off(job), f"the end of {job.id}")
                 else:
-                    self._spawn(self._answer(job, self._line.join()), f"question {job.id}")
+                    self._spawn(self._resume(job), job.id)
             await serve(bolt, stop)
         finally:
             for work in capturing:
@@ -207,6 +205,17 @@ class App:
                 await asyncio.to_thread(self._journal.forget)
             except OSError as error:
                 log.warning("what is done is not forgotten: %s", error)
+
+    async def _resume(self, job: Job | Click) -> None:
+        if isinstance(job, Click):
+            begun = job.told
+            work: Callable[[], Awaitable[None]] = partial(self._carry_out, job, again=True)
+        else:
+            begun, work = job.answer, partial(self._answer_in_turn, job, silent=True)
+        if job.event and not begun:  # else it was claimed before that
+            await self._once(job.id, job.cluster, job.channel, work, job)
+        else:
+            await work()
 
     async def _broken_off(self, begun: Begun) -> None:
         """A bot that is no more left this message as it was."""
@@ -337,8 +346,28 @@ class App:
             if team == self._me.team:
                 context["work"] = await self._mentioned(identity, text, str(event["ts"]), place)
             elif await self._first(identity):
-                context["work"] = self._turn_away(text, place)
+                context["work"] = self._once(identity, "", place.channel, partial(self._turn_away, text, place))
         await next()
+
+    async def _once(
+        self,
+        identity: str,
+        cluster: str,
+        channel: str,
+        work: Callable[[], Awaitable[None]],
+        kept: Job | Click | None = None,
+    ) -> None:
+        """Of the replicas to which an event was delivered one does the work. cluster, channel: which one says so."""
+        try:
+            desk = self._desks.at(cluster, channel)
+        except UserError:  # nobody serves it, and that is to be told once, too
+            desk = self._desks.at("", "")
+        if await desk.claims.take(identity):
+            await work()
+            return
+        log.info("%s is answered by another replica", identity)
+        if kept is not None:
+            await asyncio.to_thread(self._journal.finish, kept)
 
     async def _turn_away(self, text: str, place: Place) -> None:
         """Another workspace's member, who mentioned the bot."""
@@ -362,7 +391,8 @@ class App:
         except UserError as error:
             if not await self._first(identity):
                 return None
-            return self._tell(escape(self._language(error.sentence)), place)
+            telling = partial(self._tell, escape(self._language(error.sentence)), place)
+            return self._once(identity, "", place.channel, telling)
         if said.word == "why":
             job = Job(
                 id=identity,
@@ -371,21 +401,27 @@ class App:
                 channel=place.channel,
                 thread=place.thread or ts,
                 cluster=desk.name,
+                event=True,
             )
             accepted = await self._accept(job)
             if accepted is None:
                 return self._tell(self._language(say(NOT_KEPT)), place)
-            return self._answer_in_turn(job) if accepted else None
+            if not accepted:
+                return None
+            return self._once(identity, job.cluster, place.channel, partial(self._answer_in_turn, job), job)
         if click := self._decision(said, place, identity):
+            click = msgspec.structs.replace(click, event=True)
             accepted = await self._accept(click)
             if accepted is None:
                 return self._tell(self._language(say(CLICK_NOT_KEPT)), place)
-            return self._carry_out(click) if accepted else None
+            if not accepted:
+                return None
+            return self._once(identity, click.cluster, place.channel, partial(self._carry_out, click), click)
         if not await self._first(identity):
             return None
         if said.word in ("capture", "policy", *WORDS) and not place.thread:
             place = msgspec.structs.replace(place, thread=ts)
-        return self._say(said, place, desk)
+        return self._once(identity, said.cluster, place.channel, partial(self._say, said, place, desk))
 
     async def _on_mention(self, context: dict[str, Any]) -> None:
         if work := context.get("work"):
@@ -492,10 +528,10 @@ class App:
             say("I have your question. It is answered in its turn: {count} are before it.", count=turn.before)
         )
 
-    async def _answer_in_turn(self, job: Job) -> None:
-        """For what is acknowledged without words."""
+    async def _answer_in_turn(self, job: Job, *, silent: bool = False) -> None:
+        """For what is acknowledged without words. silent: nobody is told how many are before."""
         turn = self._line.join()
-        if turn.before:
+        if turn.before and not silent:
             place = Place(channel=job.channel, user=job.user, thread=job.thread, response_url=job.response_url)
             self._spawn(self._tell(self._in_turn(turn), place), "how many are before a question")
         await self._answer(job, turn)

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import time
+import uuid
 import weakref
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     response_url: str = ""
     answer: str = ""  # ts of the message that is updated, once it was posted
     cluster: str = ""  # name of the one that is asked about; "" of a bot that knew only one
+    event: bool = False  # Slack may deliver it again, to any replica
 
 
 class Click(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +50,7 @@ class Click(msgspec.Struct, frozen=True, kw_only=True):
     told: str = ""  # what came of it, once that is known: what has been told decides nothing any more
     refused: str = ""  # why, in English, where that still has to get into the audit trail
     cluster: str = ""  # name of the one whose request it is; "" while that is not known
+    event: bool = False  # as of a Job
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +71,8 @@ _DIRECTORIES: dict[type[Kept], str] = {Job: "jobs", Click: "clicks", Begun: "beg
 
 class Journal:
     """A file each, in `jobs`, `clicks` or `begun` until it is answered, then for a day in `done`. Methods block for a
-    disk. lasts: whether any of it is there after this process."""
+    disk. lasts: whether any of it is there after this process. identity: no other journal's, and the same after a
+    restart."""
 
     def __init__(self, state: Path | None) -> None:
         self.lasts = state is not None
@@ -80,6 +84,7 @@ class Journal:
         self._done = self._directory / "done"
         for directory in (*self._open.values(), self._done):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.identity = self._identity()
 
     def accept(self, job: Kept) -> bool:
         """True once it is on disk; False when it had been accepted before. Raises OSError."""
@@ -167,6 +172,17 @@ class Journal:
         except OSError as error:
             return error.strerror or str(error)
         return ""
+
+    def _identity(self) -> str:
+        """Where a link leads to: one is there whole or not at all."""
+        link, new = self._directory / "identity", uuid.uuid4().hex
+        try:
+            link.symlink_to(new)
+        except FileExistsError:
+            return str(link.readlink())
+        except OSError as error:
+            log.warning("after a restart this journal would not be known again: %s", error)
+        return new
 
     def _write(self, job: Kept) -> Path:
         descriptor, name = tempfile.mkstemp(dir=self._open[type(job)], suffix=".part")

@@ -13,6 +13,7 @@ from bot.approvals import Approvals, Cached, meant
 from bot.approved_captures import BUSY_S, WORKER, CaptureHands
 from bot.captures import Captures, Capturing
 from bot.cards import Cards
+from bot.claims import Claims
 from bot.conversation import Conversation, Investigate
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.in_slack import Answers, Opened
@@ -89,6 +90,7 @@ class Desk:
         self.name = served.name
         self.share = asyncio.Semaphore(PLACES)  # of the questions that are looked into at once
         self.store = served.store
+        self.claims = Claims(served.store, journal.identity)
         self.approvals = Approvals(served.store, served.approvers, members, outside=outside)
         look = second_look(served.investigate, language)
         self.cards = Cards(slack, served.store, served.approvers, look, self.approvals, language, cluster=served.name)

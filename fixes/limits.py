@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, cast
-from urllib.parse import quote
+from typing import Any, NamedTuple
 
 import aiohttp
 import msgspec
 from kubernetes.aio.client.exceptions import ApiException
 
 from fixes.request import CAPTURE, ENDS, FixRequest, Person, moment, stamp
-from fixes.store import CALL_TIMEOUT_S, FixStore, StoreError, denial, reason_of
+from fixes.store import FixStore, StoreError, denial, reason_of
 from fixes.trouble import unanswered
 
 NAME = "calico-why-fixes"
@@ -124,10 +123,10 @@ class Switch:
         """These into the data of what was read; False when somebody else wrote meanwhile."""
         if found is None:
             body: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME}, "data": data}
-            call = self._call("POST", body=body)
+            call = self._store.core("POST", "configmaps", body=body)
         else:
             body = {**found, "data": {**(found.get("data") or {}), **data}}
-            call = self._call("PUT", NAME, body=body)
+            call = self._store.core("PUT", "configmaps", NAME, body=body)
         try:
             await call
         except ApiException as error:
@@ -141,23 +140,13 @@ class Switch:
     async def _read(self) -> dict[str, Any] | None:
         """As plain data; None where there is none."""
         try:
-            return await self._call("GET", NAME)
+            return await self._store.core("GET", "configmaps", NAME)
         except ApiException as error:
             if error.status == 404:
                 return None
             raise _failed(error) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(error) from None
-
-    async def _call(self, method: str, *name: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Without the client's CoreV1Api, whose models take a second of a processor to load. Raises as it does."""
-        api = self._store.api
-        path = "/".join(("/api/v1/namespaces", quote(self._store.namespace, safe=""), "configmaps", *name))
-        headers = {"Accept": "application/json", "Content-Type": "application/json"}
-        asked = await api.param_serialize(method, path, header_params=headers, body=body, auth_settings=["BearerToken"])
-        answer = await api.call_api(*asked, _request_timeout=CALL_TIMEOUT_S)
-        await answer.read()
-        return cast("dict[str, Any]", api.response_deserialize(answer, {"2XX": "object"}).data)
 
 
 def limits(data: Mapping[str, str]) -> Limits:

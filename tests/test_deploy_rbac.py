@@ -25,6 +25,7 @@ from kubernetes.aio import client
 
 from bot import cli
 from bot.approvals import Approvals
+from bot.claims import Claims
 from bot.fix_requests import requested
 from bot.investigate import Investigation
 from bot.settings import from_environment
@@ -249,6 +250,15 @@ class Tour:
                 for more in (["fixes", "show", name], ["audit", name], ["cancel", name]):
                     await asyncio.to_thread(self.say, BOT, *more)
 
+    async def claim(self) -> None:
+        """What Slack delivers to two replicas."""
+        async with self.store(BOT) as store:
+            assert [await Claims(store, replica).take("Ev1") for replica in ("one", "two", "one")] == [
+                True,
+                False,
+                True,
+            ]
+
     async def look_at_wounds(self) -> None:
         for mode in ("ipam_gc_stuck", "service_endpoint_stale", "policy_denies_ingress", "route_owner_conflict"):
             await self.asked(mode)
@@ -461,6 +471,7 @@ PARTS = (
     Tour.certify,
     Tour.read,
     Tour.write_as_the_bot,
+    Tour.claim,
     Tour.look_at_wounds,
     Tour.mend_nodes,
     Tour.mend_the_cluster,
@@ -590,7 +601,7 @@ def test_the_signer_reads_and_writes_its_own_secrets_and_signs_for_probes_alone(
     }
 
 
-def test_the_bot_writes_requests_the_trail_and_the_switch_and_nothing_else() -> None:
+def test_the_bot_writes_requests_the_trail_the_switch_and_claims_and_nothing_else() -> None:
     writes = {
         (one.verb, one.resource, one.namespace, one.names)
         for one in rights(OVERLAY, "kube-system")[BOT] - set(rbac.grants([], ""))
@@ -601,6 +612,7 @@ def test_the_bot_writes_requests_the_trail_and_the_switch_and_nothing_else() -> 
         ("relay", "fixrequests", NAMESPACE, ()),
         ("update", "fixrequests/status", NAMESPACE, ()),
         ("create", "auditrecords", NAMESPACE, ()),
+        ("create", "events", NAMESPACE, ()),
         ("update", "configmaps", NAMESPACE, ("calico-why-fixes",)),
     }
 

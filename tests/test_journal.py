@@ -90,3 +90,9 @@ def test_ids_from_outside_stay_inside(identity: str, tmp_path_factory: pytest.Te
     assert journal.accept(job)
     assert [path.parent.name for path in directory.rglob("*.json")] == ["jobs"]
     assert journal.unfinished() == [job]
+
+
+def test_a_journal_is_known_again_after_a_restart_and_by_no_other_replica(tmp_path: Path) -> None:
+    first = Journal(tmp_path / "a").identity
+    assert Journal(tmp_path / "a").identity == first
+    assert len({first, Journal(tmp_path / "b").identity, Journal(None).identity, Journal(None).identity}) == 4

@@ -4,15 +4,17 @@ the way is dropped, and what is delivered twice is done once."""
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bot import app as apps
-from bot.journal import Journal
+from bot.journal import Job, Journal
 from lab.slack import LocalSlack
-from tests.fix_cluster import fix_cluster
+from tests.fix_cluster import NAMESPACE, fix_cluster
 from tests.own_faults import World, texts, until, world
 from tests.programs import Programs
 from tests.test_bot_slack import ROOM, Room, _all_text
@@ -20,6 +22,7 @@ from tests.test_bot_slack import ROOM, Room, _all_text
 WORDS = "why shop/cart shop/db 5432/tcp"
 ANSWER = "I cannot say whether shop/cart reaches shop/db"
 REPLIES = ("The path:", "Evidence:", "things checked and well")
+NOBODY = "fx-7k2pabcd"  # a request that there is not
 BACK_S = 40.0  # the longest pause between two tries is 30 s
 
 
@@ -175,6 +178,75 @@ async def test_what_is_delivered_twice_is_done_once(tmp_path: Path, programs: Pr
         threads = [one["ts"] for one in here.slack.messages(ROOM)]
         assert len(here.room.told("cleo")) == 1
         assert threads
+
+
+def claims(here: World) -> list[dict[str, Any]]:
+    return here.cluster.objects.list("events", NAMESPACE)
+
+
+async def test_of_two_bots_to_which_a_mention_is_delivered_one_answers(tmp_path: Path, programs: Programs) -> None:
+    async with world(tmp_path, programs) as here, here.bot("one") as one, here.bot("two") as two:
+        quiet = "is answered by another replica"
+        here.slack.faults.deliver_twice = 5
+        for words in (WORDS, "ipam show", "fixes", f"approve {NOBODY}", "wyh"):
+            await here.slack.mention("bo", ROOM, f"@calico {words}")
+        assert [each.retry for each in here.slack.deliveries] == [0, 1] * 5
+        await until(lambda: (one.text + two.text).count(quiet) == 5)
+        for state in ("one", "two"):
+            await until(lambda state=state: not Journal(here.directory / state).unfinished())
+        threads = [each["ts"] for each in here.slack.messages(ROOM)]
+        said = here.room.told("bo")
+        for ts in threads:
+            said += [*texts(here.room, ts), *here.room.told("bo", ts)]
+        answers = (ANSWER, *REPLIES, "addresses of default-ipv4-ippool", "There are no fix requests", NOBODY, "'wyh'")
+        assert [sum(part in text for text in said) for part in answers] == [1] * len(answers), said
+        assert len(claims(here)) == 5
+        assert not any(word in str(claims(here)) for word in ("shop", "U0BO", NOBODY))
+
+
+async def test_of_two_bots_without_an_api_server_at_least_one_answers(tmp_path: Path, programs: Programs) -> None:
+    async with world(tmp_path, programs) as here, here.bot("one") as one, here.bot("two") as two:
+        await here.wire.refuse()
+        here.slack.faults.deliver_twice = 1
+        await here.slack.mention("bo", ROOM, f"@calico {WORDS}")
+        (asked,) = here.slack.messages(ROOM)
+        await here.slack.wait_for(lambda: here.room.posted("API server", asked["ts"]), timeout=BACK_S)
+        assert "cannot be seen, so it is answered here" in one.text + two.text
+        await here.wire.mend()
+        here.wire.hush()  # it takes what is asked, and answers nothing
+        here.slack.faults.deliver_twice = 1
+        await here.slack.mention("bo", ROOM, f"@calico {WORDS}")
+        asked = here.slack.messages(ROOM)[-1]
+        await here.slack.wait_for(lambda: here.room.posted("API server", asked["ts"]), timeout=BACK_S)
+        assert "cannot be seen, so it is answered here: it takes too long" in one.text + two.text
+        await here.wire.mend()
+
+
+async def test_a_bot_that_was_killed_answers_what_it_had_claimed_and_no_other_does(
+    tmp_path: Path, programs: Programs
+) -> None:
+    async with world(tmp_path, programs) as here:
+        killed = here.started("one")
+        await here.slack.wait_for(lambda: here.slack.connections, timeout=BACK_S)
+        here.slack.faults.fail("chat.postMessage", "500", times=99)
+        await here.slack.mention("bo", ROOM, f"@calico {WORDS}")
+        await until(lambda: claims(here))
+        killed.signal(signal.SIGKILL)
+        await killed.ended()
+        await here.slack.wait_for(lambda: not here.slack.connections)
+        (job,) = Journal(here.directory / "one").unfinished()
+        assert isinstance(job, Job)
+        assert not job.answer
+        here.slack.faults.clear()
+        Journal(here.directory / "two").accept(job)  # as if it had been delivered there, too
+        async with here.bot("two") as other:
+            await until(lambda: f"{job.id} is answered by another replica" in other.text)
+            assert Journal(here.directory / "two").unfinished() == []
+            assert texts(here.room, job.thread) == []
+            async with here.bot("one"):
+                await here.slack.wait_for(lambda: here.room.posted(ANSWER, job.thread), timeout=BACK_S)
+                await until(lambda: not Journal(here.directory / "one").unfinished())
+        assert len(claims(here)) == 1
 
 
 @pytest.mark.parametrize("how", ["silent", "used ticket", "warned", "link_disabled", "no tickets"])

@@ -112,7 +112,7 @@ async def lines(store: FixStore, wanted: Collection[Right]) -> list[Line]:
             about=about,
             state=NOT,
             found=_denied(who, joined(verbs), on, namespace),
-            means=_means(on),
+            means=_means(on, namespace),
             remedy=remedy,
         )
         for (on, namespace), verbs in list(by.items())[:SHOWN]
@@ -130,7 +130,9 @@ def _denied(who: str, verbs: str, on: str, namespace: str) -> Text:
     return say("{who} may not {verbs} {on}", who=who, verbs=verbs, on=on)
 
 
-def _means(on: str) -> Text:
+def _means(on: str, namespace: str) -> Text:
+    if namespace and on == "events":  # those of its own namespace
+        return say("A mention that Slack delivers twice may be answered by two replicas.")
     if GROUP in on or on.startswith("configmaps calico-why"):
         return say("Fixes cannot be asked for, decided or written down as they should.")
     return say("Answers that rest on it say that it could not be read.")
