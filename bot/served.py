@@ -13,7 +13,6 @@ from bot.approvals import Approvals, Cached, meant
 from bot.approved_captures import BUSY_S, WORKER, CaptureHands
 from bot.captures import Captures, Capturing
 from bot.cards import Cards
-from bot.claims import Claims
 from bot.conversation import Conversation, Investigate
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.in_slack import Answers, Opened
@@ -28,6 +27,7 @@ from bot.slack import Slack
 from bot.tracing import span
 from facts import joined, listed, say
 from fixes.approvers import Approvers
+from fixes.claims import Claims
 from fixes.executor import Executor
 from fixes.store import FixStore, StoreError
 

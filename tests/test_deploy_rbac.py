@@ -25,13 +25,13 @@ from kubernetes.aio import client
 
 from bot import cli
 from bot.approvals import Approvals
-from bot.claims import Claims
 from bot.fix_requests import requested
 from bot.investigate import Investigation
 from bot.settings import from_environment
 from certificates.cluster import AUTHORITY, BOT_CERTS
 from facts import Typha
 from fixes.calico import Calico
+from fixes.claims import Claims
 from fixes.executor import Executor
 from fixes.hands import ClusterHands
 from fixes.kind import ClusterKind, kinds

@@ -27,7 +27,7 @@ class Claims:
     """Of one replica in one cluster."""
 
     def __init__(self, store: FixStore, mine: str) -> None:
-        """mine: `Journal.identity`, by which what was claimed before a restart is known."""
+        """mine: identity of the journal of this replica, by which what was claimed before a restart is known."""
         self._store = store
         self._mine = mine
 
