@@ -1,15 +1,30 @@
-"""One heap for all threads of a program that runs for months; without it each keeps what it once had, megabytes in a
-thousand questions."""
+"""Keeps of memory what a program needs that runs for months; without it the C library keeps what was once free, some
+megabytes in a thousand questions."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
+import threading
+import time
+from collections.abc import Callable
 
 M_ARENA_MAX = -8  # of malloc.h
+EVERY_S = 60.0  # takes milliseconds
 
 
-def share_one() -> None:
-    """For threads to come: those of Python run one at a time anyway."""
-    with contextlib.suppress(AttributeError):  # of the C libraries only glibc has several
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+def keep_small(every_s: float = EVERY_S) -> None:
+    """From now on. Of the C libraries only glibc needs it, and offers it."""
+    library = ctypes.CDLL(None)
+    try:
+        tune, trim = library.mallopt, library.malloc_trim
+    except AttributeError:
+        return
+    tune(M_ARENA_MAX, 1)  # one heap for all threads to come: those of Python run one at a time anyway
+    threading.Thread(target=_give_back, args=(trim, every_s), name="heap", daemon=True).start()
+
+
+def _give_back(trim: Callable[[int], int], every_s: float) -> None:
+    """What is free between what is used, too: glibc by itself gives back the end of a heap alone. Never returns."""
+    while True:
+        time.sleep(every_s)
+        trim(0)

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         print(wrong, file=sys.stderr)
         return 2
     logs.start(configured.log)
-    heap.share_one()
+    heap.keep_small()
     try:
         asyncio.run(_serve(args.node or "", settings))
     except StoreError as error:

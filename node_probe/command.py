@@ -115,7 +115,7 @@ async def _serve(args: argparse.Namespace, host: str, port: int) -> None:
     from node_probe.firewall.trace import sweep
     from node_probe.server import application
 
-    heap.share_one()
+    heap.keep_small()
     node, certs = str(args.node), Path(args.certs)
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from bot.line import PLACES
 from bot.slack import MESSAGE_EVERY_S
@@ -120,3 +125,25 @@ async def test_a_channel_that_takes_a_message_a_second_loses_none(room: Room) ->
     assert (
         min(after.at - before.at for before, after in zip(posts[-4:], posts[-3:], strict=False)) > 0.9 * MESSAGE_EVERY_S
     )
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no other C library keeps what is free in between")
+def test_what_is_free_is_given_back_while_what_is_used_lies_in_between() -> None:
+    program = """
+import time
+from facts import heap
+
+def resident():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
+
+heap.keep_small(every_s=0.01)
+kept = []
+before = resident()
+for _ in range(1000):  # 64 MB, and a small piece above each
+    kept += [b"x" * 64_000, bytes(1000)]
+assert resident() > before + 50_000
+del kept[::2]
+while resident() > before + 20_000:
+    time.sleep(0.01)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=Path(__file__).parents[1])

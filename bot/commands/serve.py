@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     if wrong := [*wrong, *more, *_of_files(configured)]:
         raise connection.refused(wrong)
     logs.start(configured.log, secrets=(slack.bot_token, slack.app_token, slack.signing_secret))
-    heap.share_one()
+    heap.keep_small()
     traced = tracing.start()
     try:
         asyncio.run(_serve(slack, configured, observe.address(configured.observe)))
