@@ -8,7 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 
-M_ARENA_MAX = -8  # of malloc.h
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of malloc.h
+LARGE = 32 << 10  # bytes
 EVERY_S = 60.0  # takes milliseconds
 
 
@@ -20,6 +21,8 @@ def keep_small(every_s: float = EVERY_S) -> None:
     except AttributeError:
         return
     tune(M_ARENA_MAX, 1)  # one heap for all threads to come: those of Python run one at a time anyway
+    # What is read into (64 KiB of netlink, 256 of TLS) is not cut from it: in the hole it leaves something small stays.
+    tune(M_MMAP_THRESHOLD, LARGE)
     threading.Thread(target=_give_back, args=(trim, every_s), name="heap", daemon=True).start()
 
 

@@ -128,22 +128,25 @@ async def test_a_channel_that_takes_a_message_a_second_loses_none(room: Room) ->
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no other C library keeps what is free in between")
-def test_what_is_free_is_given_back_while_what_is_used_lies_in_between() -> None:
-    program = """
+@pytest.mark.parametrize(
+    ("size", "every_s"), [(16_000, 0.01), (64_000, 3600)], ids=["each minute", "large ones at once"]
+)
+def test_what_is_free_is_given_back_while_what_is_used_lies_in_between(size: int, every_s: float) -> None:
+    program = f"""
 import time
 from facts import heap
 
 def resident():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
 
-heap.keep_small(every_s=0.01)
+heap.keep_small({every_s})
 kept = []
 before = resident()
-for _ in range(1000):  # 64 MB, and a small piece above each
-    kept += [b"x" * 64_000, bytes(1000)]
+for _ in range(64_000_000 // {size}):  # a small piece above each
+    kept += [b"x" * {size}, bytes(1000)]
 assert resident() > before + 50_000
 del kept[::2]
-while resident() > before + 20_000:
+while resident() > before + 30_000:
     time.sleep(0.01)
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=Path(__file__).parents[1])
