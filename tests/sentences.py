@@ -50,6 +50,7 @@ FRAME = (
     "bot/served.py",
     "bot/slack.py",
     "bot/unenforced.py",
+    "bot/watch.py",
     "facts/message.py",
     "fixes/evidence.py",
     "fixes/kinds",
