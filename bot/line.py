@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 
 from bot.reply import png
 
-PLACES = 8  # questions looked into at the same time; the others wait, accepted, in the order in which they came
+PLACES = 6  # questions looked into at the same time; the others wait, accepted, in the order in which they came
 
 
 class Line:

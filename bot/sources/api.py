@@ -23,6 +23,7 @@ from bot.sources.trouble import brief
 from facts import say
 
 PAGE = 500
+CONNECTIONS = 16  # each has buffers of 256 KiB for TLS; one question asks for some ten things at once
 _IN_CLUSTER_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -63,6 +64,7 @@ class Api:
         self.calls = 0
         self.asked: Callable[[int | None, float], None] = lambda *_: None  # is told each status (None: none came), in s
         self._timeout_s = timeout_s
+        configuration.connection_pool_maxsize = CONNECTIONS
         if _is_loopback(self.server):
             configuration.client_session_kwargs = {
                 "trust_env": False
