@@ -33,7 +33,7 @@ from bot.health import Health
 from bot.in_slack import WORDS
 from bot.journal import Begun, Click, Job, Journal
 from bot.language import ENGLISH, Language
-from bot.line import Line, Turn
+from bot.line import WATCHES, Line, Turn
 from bot.metrics import Metrics
 from bot.reply import blocks
 from bot.reply.blocks import Deciding, escape
@@ -50,6 +50,7 @@ from bot.slack import (
     web_client,
 )
 from bot.tracing import span
+from bot.words import watches
 from facts import say
 from facts.logs import about
 from fixes.request import Person, Phase
@@ -123,14 +124,14 @@ class App:
         self._channels = channels
         self._language = language
         self.metrics = metrics or Metrics()
-        self._line = Line()
+        self._line, self._watches = Line(), Line(WATCHES)
         client = web_client(settings.bot_token, settings.api_url, self.metrics.told_to_wait)
         self._slack = Slack(client, self.metrics.called)
         self.health = Health(journal, dead_after_s=GIVE_UP_AFTER_S)
         self.metrics.reads(
             connected=lambda: self.health.connected,
             heard_s=self.health.heard_s,
-            waiting=lambda: self._line.waiting,
+            waiting=lambda: self._line.waiting + self._watches.waiting,
             journal={"question": lambda: journal.depth(Job), "decision": lambda: journal.depth(Click)},
         )
         self.address: tuple[str, int] | None = None  # in HTTP mode, once it listens
@@ -332,7 +333,7 @@ class App:
         if not accepted:
             await ack()
             return
-        turn = self._line.join()
+        turn = self._join(job)
         await (ack(text=self._in_turn(turn)) if turn.before else ack())
         self._spawn(self._answer(job, turn), f"question {job.id}")
 
@@ -522,6 +523,10 @@ class App:
         """By threads that do nothing else: to be heard takes the disk, and not the end of somebody else's answer."""
         return await asyncio.get_running_loop().run_in_executor(self._keepers, keep, what)
 
+    def _join(self, job: Job) -> Turn:
+        """Behind those who came before, but that nobody waits for who watches a flow."""
+        return (self._watches if watches(job.words) else self._line).join()
+
     def _in_turn(self, turn: Turn) -> str:
         """What is said to who has to wait."""
         return self._language(
@@ -530,7 +535,7 @@ class App:
 
     async def _answer_in_turn(self, job: Job, *, silent: bool = False) -> None:
         """For what is acknowledged without words. silent: nobody is told how many are before."""
-        turn = self._line.join()
+        turn = self._join(job)
         if turn.before and not silent:
             place = Place(channel=job.channel, user=job.user, thread=job.thread, response_url=job.response_url)
             self._spawn(self._tell(self._in_turn(turn), place), "how many are before a question")

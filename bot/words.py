@@ -120,6 +120,14 @@ def watched(words: Sequence[str]) -> tuple[list[str], int]:
     return list(words), 0
 
 
+def watches(words: str) -> bool:
+    """Whether a question, as it was written, goes on for minutes."""
+    try:
+        return bool(watched(words.split())[1])
+    except UserError:  # it is told so, at once
+        return False
+
+
 def watch_seconds(wanted: float) -> int:
     """Raises UserError for a time nobody can mean."""
     if not LEAST_WATCH_S <= wanted <= MOST_WATCH_S:

@@ -13,7 +13,7 @@ import yaml
 
 from bot import cli
 from bot.app import DRAIN_S, GIVE_UP_AFTER_S, PATH
-from bot.line import PLACES
+from bot.line import PLACES, WATCHES
 from bot.node import status
 from bot.preflight import nodes
 from bot.preflight.cluster import SKEW_S
@@ -228,6 +228,7 @@ NUMBERS = [
     ("security.md", "{} s, 20,000 packets, 4 MiB, two captures at once; eight asks at once", CAPTURE_SECONDS),
     ("security.md", "after five seconds at the latest", HANDSHAKE_S),
     ("troubleshooting.md", "{} questions are looked into at once", PLACES),
+    ("troubleshooting.md", "{} flows are watched", WATCHES),
     ("troubleshooting.md", "differ by more than {} s", SKEW_S),
     ("troubleshooting.md", "did not answer within {} s", CALL_TIMEOUT_S),
     ("troubleshooting.md", "nobody decided in {} minutes", LIFETIME.total_seconds() / 60),

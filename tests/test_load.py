@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.line import PLACES
+from bot.line import PLACES, WATCHES
 from bot.slack import MESSAGE_EVERY_S
 from lab.slack.workspace import Message
 from tests.answers import well
@@ -91,6 +91,20 @@ async def test_who_mentions_the_bot_is_told_how_many_are_before(room: Room) -> N
         assert f"{PLACES} are before it" in await room.whisper("bo", "in its turn", thread)
         room.answers.go.set()
         await room.slack.wait_for(lambda: len(room.answers.asked) == PLACES + 1)
+
+
+async def test_nobody_waits_for_who_watches_a_flow(room: Room) -> None:
+    room.answers.answer = well()
+    async with room.bot():
+        room.answers.go.clear()
+        for number in range(WATCHES + 1):
+            watching = await room.ask(f"/calico why {words(number)} watch 60")
+        assert BEFORE.search(str(watching.body)), "more of them wait for each other"
+        assert await until(lambda: len(room.answers.asked) == WATCHES)
+        assert not (await room.ask(f"/calico why {words(PLACES)}")).body
+        assert await until(lambda: room.answers.asked[-1] == words(PLACES))
+        room.answers.go.set()
+        assert await until(lambda: len(room.answers.asked) == WATCHES + 2)
 
 
 async def test_pictures_are_left_out_while_others_wait_and_their_answers_say_so(room: Room) -> None:

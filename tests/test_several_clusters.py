@@ -27,6 +27,7 @@ from tests.answers import well, wrong_mac
 from tests.fix_cluster import FixCluster, fix_cluster
 from tests.fix_samples import a_spec
 from tests.test_bot_slack import ROOM, Answers, Room, _all_text
+from tests.test_load import until
 
 PROD, STAGING = "prod", "staging"
 
@@ -202,7 +203,7 @@ async def test_questions_that_hang_in_one_cluster_keep_nobody_of_another_waiting
         two.staging.answers.go.clear()
         for number in range(PLACES):
             await two.ask(f"/calico why shop/cart-{number} shop/db --cluster staging")
-        await two.slack.wait_for(lambda: len(two.staging.answers.asked) == PLACES // 2)
+        assert await until(lambda: len(two.staging.answers.asked) == PLACES // 2)
         await two.ask(f"/calico {QUESTION} --cluster prod")
         await two.card_in(PROD)
         two.staging.answers.go.set()
