@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -219,18 +220,21 @@ def _drop_the_oldest(directory: Path, added: int, most: int) -> None:
     if directory in _kept and _kept[directory] + added <= most:
         _kept[directory] += added
         return
-    files = []
-    for path in sorted(directory.glob("inv-*.json"), reverse=True):  # the names begin with the time
-        with contextlib.suppress(FileNotFoundError):  # another process may drop them, too
-            files.append((path, _on_disk(path)))
+    files: list[tuple[str, int]] = []
+    with os.scandir(directory) as found:  # a Path for each of thousands would be megabytes
+        for one in found:
+            if one.name.startswith("inv-") and one.name.endswith(".json"):
+                with contextlib.suppress(FileNotFoundError):  # another process may drop them, too
+                    files.append((one.name, _on_disk(one)))
+    files.sort(reverse=True)  # the names begin with the time
     total = sum(size for _, size in files)
     room = most - most // 8 if total > most else most  # not to look again at once
     while total > room and len(files) > 1:
-        path, size = files.pop()
-        path.unlink(missing_ok=True)
+        name, size = files.pop()
+        (directory / name).unlink(missing_ok=True)
         total -= size
     _kept[directory] = total
 
 
-def _on_disk(path: Path) -> int:
+def _on_disk(path: Path | os.DirEntry[str]) -> int:
     return path.stat().st_blocks * 512

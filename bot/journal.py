@@ -203,10 +203,11 @@ def _file(identity: str) -> str:
 
 
 def _drop_the_old(directory: Path) -> None:
-    for path in directory.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # it was finished meanwhile
-            if time.time() - path.stat().st_mtime > KEPT_S:
-                path.unlink()
+    with os.scandir(directory) as found:  # one after the other: there may be thousands
+        for one in found:
+            with contextlib.suppress(FileNotFoundError):  # it was finished meanwhile
+                if time.time() - one.stat().st_mtime > KEPT_S:
+                    Path(one).unlink()
 
 
 def _sync(directory: Path) -> None:
