@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import ipaddress
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
-from kubernetes.aio import client, config
+from kubernetes.aio import client
 from kubernetes.aio.watch import Watch
+
+from certificates.kubeconfig import NoCluster, opened
 
 SIGNER = "calico-why.io/probe"
 AUTHORITY = "calico-why-authority"  # the Secret with its key, and the ConfigMap with those that are to be trusted
@@ -109,22 +110,11 @@ class Cluster:
 @contextlib.asynccontextmanager
 async def connect(kubeconfig: str, namespace: str) -> AsyncGenerator[Cluster]:
     """kubeconfig: path, "": the pod's own account. Raises Trouble."""
-    configuration = client.Configuration()
     try:
-        if kubeconfig:
-            await config.load_kube_config(kubeconfig, client_configuration=configuration, persist_config=False)
-        else:
-            config.load_incluster_config(client_configuration=configuration)
-    except Exception as error:  # the loader has no error of its own: it lets through whatever parsing met
-        raise Trouble(
-            f"No cluster to talk to ({error}). Set KUBECONFIG to a kubeconfig file, or run in a pod of the cluster."
-        ) from error
-    host = urlsplit(configuration.host).hostname or ""
-    with contextlib.suppress(ValueError):
-        if ipaddress.ip_address(host).is_loopback:  # a proxy to the world does not lead to this machine
-            configuration.client_session_kwargs = {"trust_env": False}
-    async with client.ApiClient(configuration) as api:
-        yield Cluster(api, namespace)
+        async with opened(kubeconfig) as api:
+            yield Cluster(api, namespace)
+    except NoCluster as error:
+        raise Trouble(error.sentence) from error
 
 
 def content(it: Object, name: str) -> bytes:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import contextlib
 import logging
 import os
 import random
-import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -21,11 +19,10 @@ from pathlib import Path
 
 from cryptography import x509
 
-from certificates import files, making
-from certificates.cluster import AUTHORITY, REQUESTS, SIGNER, USAGES, Cluster, Object, Trouble, connect
+from certificates import files, making, program
+from certificates.cluster import AUTHORITY, REQUESTS, SIGNER, USAGES, Cluster, Object, Trouble
 from certificates.making import Pair
 from certificates.names import server_name
-from facts import logs
 
 HELP = "in a cluster: keep the certificate of this node's probe in a directory (beside the probe, which has no token)"
 LOOK_S = 300.0  # between two looks at who is to be trusted
@@ -44,35 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where ca.crt, probe.crt and probe.key are kept (default: CALICO_WHY_CERTS, else /etc/calico-why/certs)",
     )
-    parser.add_argument("--kubeconfig", help="kubeconfig file ($KUBECONFIG; without one: in-cluster configuration)")
-    parser.add_argument("--namespace", help="where the signer is (calico-why, $CALICO_WHY_NAMESPACE)")
-    logs.add_argument(parser)
+    program.add_arguments(parser, "the signer is")
 
 
 def run(args: argparse.Namespace) -> int:
     """0 when it was ended; 3 where there is no cluster, or no directory to write to."""
-    logs.start(args.log)
-    kubeconfig = args.kubeconfig or os.environ.get("KUBECONFIG", "")
-    namespace = args.namespace or os.environ.get("CALICO_WHY_NAMESPACE") or "calico-why"
     try:
-        asyncio.run(_serve(kubeconfig, namespace, args.node, Path(args.certs)))
-    except Trouble as error:
-        logs.end(error.sentence)
-        return 3
+        return program.run(args, lambda cluster: Keeper(cluster, args.node, Path(args.certs)).run())
     except OSError as error:
         print(f"The certificates cannot be kept in {args.certs}: {error.strerror}.", file=sys.stderr)
         return 3
-    return 0
-
-
-async def _serve(kubeconfig: str, namespace: str, node: str, directory: Path) -> None:
-    async with connect(kubeconfig, namespace) as cluster:
-        work = asyncio.ensure_future(Keeper(cluster, node, directory).run())
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, work.cancel)
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
 
 
 class Keeper:

@@ -14,8 +14,6 @@ import base64
 import contextlib
 import json
 import logging
-import os
-import signal
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -24,7 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from certificates import making
+from certificates import making, program
 from certificates.cluster import (
     AUTHORITY,
     BOT_CERTS,
@@ -36,13 +34,11 @@ from certificates.cluster import (
     Cluster,
     Object,
     Trouble,
-    connect,
     content,
     with_content,
 )
 from certificates.making import Pair
 from certificates.names import server_name
-from facts import logs
 
 HELP = "in a cluster: make and renew the certificates of bot and probes (one, or one pass with --once)"
 LIFE = timedelta(days=30)
@@ -59,37 +55,21 @@ log = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--once", action="store_true", help="do what there is to do, and end")
-    parser.add_argument("--kubeconfig", help="kubeconfig file ($KUBECONFIG; without one: in-cluster configuration)")
-    parser.add_argument("--namespace", help="where bot and probes are (calico-why, $CALICO_WHY_NAMESPACE)")
-    logs.add_argument(parser)
+    program.add_arguments(parser, "bot and probes are")
 
 
 def run(args: argparse.Namespace) -> int:
     """0 when it was ended, or all was done once; else 3."""
-    logs.start(args.log)
-    kubeconfig = args.kubeconfig or os.environ.get("KUBECONFIG", "")
-    namespace = args.namespace or os.environ.get("CALICO_WHY_NAMESPACE") or "calico-why"
-    try:
-        asyncio.run(_serve(kubeconfig, namespace, args.once))
-    except Trouble as error:
-        logs.end(error.sentence)
-        return 3
-    return 0
 
-
-async def _serve(kubeconfig: str, namespace: str, once: bool) -> None:
-    async with connect(kubeconfig, namespace) as cluster:
+    async def sign(cluster: Cluster) -> None:
         signer = Signer(cluster)
-        if once:
+        if args.once:
             await signer.once()
             return
-        work = asyncio.ensure_future(signer.run())
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, work.cancel)
-        log.info("Signs for the probes of namespace %s.", namespace)
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
+        log.info("Signs for the probes of namespace %s.", cluster.namespace)
+        await signer.run()
+
+    return program.run(args, sign, lasting=not args.once)
 
 
 class Lives(NamedTuple):

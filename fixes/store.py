@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import random
 import re
@@ -13,14 +12,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
-from kubernetes.aio import client, config
+from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.watch import Watch
 
+from certificates.kubeconfig import NoCluster, opened
 from fixes.request import (
     GROUP,
     PLURAL,
@@ -368,24 +368,11 @@ class _Conflict(StoreError):
 async def connect(kubeconfig: str, namespace: str, context: str = "") -> AsyncGenerator[FixStore]:
     """A store on the cluster of this kubeconfig ("": ~/.kube/config where it exists, else the pod's own account).
     context: of the kubeconfig, its current one by default."""
-    configuration = client.Configuration()
-    path = kubeconfig or _own_kubeconfig()
     try:
-        if path:
-            await config.load_kube_config(
-                path, context or None, client_configuration=configuration, persist_config=False
-            )
-        else:
-            config.load_incluster_config(client_configuration=configuration)
-    except Exception as error:  # the loader has no error of its own: it lets through whatever parsing met
-        raise StoreError(
-            f"No cluster to talk to ({error}). Set KUBECONFIG to a kubeconfig file, or run in a pod of the cluster."
-        ) from error
-    if _is_loopback(configuration.host):
-        # A proxy to the world does not lead to this machine.
-        configuration.client_session_kwargs = {"trust_env": False}
-    async with client.ApiClient(configuration) as api:
-        yield FixStore(api, namespace)
+        async with opened(kubeconfig or _own_kubeconfig(), context) as api:
+            yield FixStore(api, namespace)
+    except NoCluster as error:
+        raise StoreError(error.sentence) from error
 
 
 def denial(text: str) -> str:
@@ -399,14 +386,6 @@ def denial(text: str) -> str:
 def _own_kubeconfig() -> str:
     path = Path.home() / ".kube" / "config"
     return str(path) if path.exists() else ""
-
-
-def _is_loopback(server: str) -> bool:
-    host = urlsplit(server).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _limits() -> dict[str, float]:
