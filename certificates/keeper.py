@@ -12,7 +12,6 @@ import base64
 import logging
 import os
 import random
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from certificates import files, making, program
 from certificates.cluster import AUTHORITY, REQUESTS, SIGNER, USAGES, Cluster, Object, Trouble
 from certificates.making import Pair
 from certificates.names import server_name
+from facts import logs
 
 HELP = "in a cluster: keep the certificate of this node's probe in a directory (beside the probe, which has no token)"
 LOOK_S = 300.0  # between two looks at who is to be trusted
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         return program.run(args, lambda cluster: Keeper(cluster, args.node, Path(args.certs)).run())
     except OSError as error:
-        print(f"The certificates cannot be kept in {args.certs}: {error.strerror}.", file=sys.stderr)
+        logs.end(f"The certificates cannot be kept in {args.certs}: {error.strerror}.")
         return 3
 
 

@@ -20,6 +20,7 @@ import yaml
 
 import fixes.kinds
 from fixes.approvers import PERSON, Approvers, parse
+from fixes.strict_yaml import Strict
 
 VARIABLE = "CALICO_WHY_CONFIG"
 NAME = "calico-why.yaml"
@@ -515,22 +516,8 @@ class _Reading:
         return {str(channel): str(name) for channel, name in content.items() if name in served}
 
 
-class _Loader(yaml.BaseLoader):
-    """Words stay words. A key that is written twice is refused, and so is an alias."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(None, None, "aliases are not taken", event.start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[object] = set()
-        for name, _ in node.value:
-            if name.value in seen:
-                raise yaml.MarkedYAMLError(None, None, f"{name.value} is written twice", name.start_mark)
-            seen.add(name.value)
-        return super().construct_mapping(node, deep=True)
+class _Loader(Strict, yaml.BaseLoader):
+    """Words stay words."""
 
 
 def _secret(name: str, said: object) -> str | None:

@@ -153,6 +153,7 @@ def test_a_secret_in_the_file_is_refused_and_not_shown(tmp_path: Path, text: str
     [
         ("cluster: [", "line 1: this is not YAML"),
         ("cluster: a\ncluster: b", "line 2: this is not YAML: cluster is written twice"),
+        ("? [a, b]\n: c", "line 1: this is not YAML: found unhashable key"),
         ("cluster: &a b\nnamespace: *a", "line 2: this is not YAML: aliases"),
         ("- a", "this is a list. Write keys"),
         ("cluster: a\nclusters: [{name: b}]", "so leave this out"),
