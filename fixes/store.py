@@ -121,7 +121,7 @@ class FixStore:
 
     async def all(self) -> list[FixRequest]:
         """All that can be read, newest first; one that cannot is logged, not hidden."""
-        found, _ = await self._list()
+        found, _, _ = await self._list()
         return sorted(found, key=lambda request: request.spec.requested_at, reverse=True)
 
     async def transition(
@@ -185,21 +185,30 @@ class FixStore:
         return await self._write(name, step)
 
     async def watch(self) -> AsyncGenerator[tuple[Seen, FixRequest]]:
-        """All requests ("listed"), then each change, for ever; after a broken connection all are listed again.
+        """All requests ("listed"), then each change, for ever; after a broken connection all are listed again, and what
+        is not there any more is "deleted".
 
         Only a reader that is cancelled or leaves ends it. What is listed again may be known already.
         """
         failures = 0
+        known: dict[str, FixRequest] = {}
         while True:
             begun, wait_s = time.monotonic(), 0.0
             try:
-                found, version = await self._list()
+                found, names, version = await self._list()
+                for name in known.keys() - names:
+                    yield "deleted", known.pop(name)
                 for request in found:
+                    known[request.name] = request
                     yield "listed", request
                 begun = time.monotonic()
                 async with contextlib.aclosing(self._changes(version)) as changes:
-                    async for change in changes:
-                        yield change
+                    async for seen, request in changes:
+                        if seen == "deleted":
+                            known.pop(request.name, None)
+                        else:
+                            known[request.name] = request
+                        yield seen, request
             except StoreError as error:
                 log.warning("watching the fix requests: %s", error.sentence)
                 wait_s = min(error.retry_after_s, RETRY_AFTER_MAX_S)
@@ -291,10 +300,12 @@ class FixStore:
         finally:
             await watch.close()
 
-    async def _list(self) -> tuple[list[FixRequest], str]:
+    async def _list(self) -> tuple[list[FixRequest], frozenset[str], str]:
+        """Those that can be read, the names of all, and the version they are of."""
         answer = await self._call(self._objects.list_namespaced_custom_object(**self._at, **_limits()))
         found = [request for item in answer.get("items", []) if (request := _readable(item))]
-        return found, answer["metadata"].get("resourceVersion", "")
+        names = frozenset(str(item["metadata"]["name"]) for item in answer.get("items", []))
+        return found, names, answer["metadata"].get("resourceVersion", "")
 
     async def _get(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = await self._call(

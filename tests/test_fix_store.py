@@ -31,6 +31,7 @@ from fixes.request import (
 from fixes.store import FixStore, StoreError, connect
 from tests.fix_cluster import NAMESPACE, FixCluster, fix_cluster
 from tests.fix_samples import ANA, BO, NOW, a_request, a_spec
+from tests.own_faults import until
 
 pytestmark = pytest.mark.asyncio
 
@@ -251,6 +252,36 @@ async def test_a_watch_survives_the_api_server(cluster: FixCluster) -> None:
             while (await seen.get()).status.phase is not Phase.APPROVED:
                 pass
         following.cancel()
+
+
+async def test_what_is_deleted_while_a_watch_is_broken_is_told_and_what_nobody_can_read_is_not(
+    cluster: FixCluster,
+) -> None:
+    async with cluster.store(now=lambda: NOW) as store:
+        gone, stays, strange = [await store.create(a_spec(node=node)) for node in ("node-a", "node-b", "node-c")]
+        crd = cluster.objects.get("customresourcedefinitions", "fixrequests.calico-why.io")
+        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = {
+            "type": "object",
+            "x-kubernetes-preserve-unknown-fields": True,
+        }
+        cluster.objects.update(crd)
+        watch = store.watch()
+        assert {(await anext(watch))[1].name for _ in range(3)} == {gone.name, stays.name, strange.name}
+        waiting = asyncio.ensure_future(anext(watch))
+        await until(lambda: any(one.verb == "watch" for one in cluster.server.calls))
+        port = int(cluster.url.rsplit(":", 1)[1])
+        await cluster.server.stop()
+        cluster.objects.delete("fixrequests.calico-why.io", gone.name, NAMESPACE)
+        unreadable = cluster.objects.get("fixrequests.calico-why.io", strange.name, NAMESPACE)
+        cluster.objects.update({**unreadable, "spec": {"kind": 7}})
+        await cluster.server.start(socket.create_server(("127.0.0.1", port)))
+        async with asyncio.timeout(20):
+            assert await waiting == ("deleted", gone)
+            assert await anext(watch) == ("listed", stays)
+            cluster.objects.delete("fixrequests.calico-why.io", stays.name, NAMESPACE)
+            kind, last = await anext(watch)
+        assert (kind, last.name) == ("deleted", stays.name)
+        await watch.aclose()
 
 
 async def test_whoami_is_what_the_api_server_says(cluster: FixCluster) -> None:
