@@ -269,7 +269,10 @@ class App:
             return await next()
         user = body.get("user_id") or event.get("user") or (body.get("user") or {}).get("id") or "?"
         place = Place(channel=str(channel), user=str(user), response_url=str(body.get("response_url") or ""))
-        self._spawn(self._tell(self._language(refusal), place), "a refusal")
+        identity = str(body.get("event_id") or body.get("trigger_id"))
+        if await self._first(identity):
+            telling = partial(self._tell, self._language(refusal), place)
+            self._spawn(self._once(identity, "", place.channel, telling) if event else telling(), "a refusal")
         return await ack()
 
     async def _is_shared(self, channel: str) -> bool:

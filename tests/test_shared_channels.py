@@ -35,6 +35,18 @@ async def test_nothing_is_answered_where_another_workspace_reads(room: Room) -> 
     assert not any("shop/db" in _all_text(one) for one in room.slack.messages(ROOM) if one.get("bot_id"))
 
 
+async def test_what_is_delivered_twice_is_refused_once(room: Room) -> None:
+    async with room.bot():
+        room.slack.faults.deliver_twice = 3
+        await room.ask()
+        await room.slack.mention("cleo", ROOM, "@calico fixes")
+        await room.ask("/calico fixes", "bo")
+        assert len(room.slack.deliveries) == 6
+        for user in ("ana", "cleo", "bo"):
+            await room.whisper(user, REFUSED)
+    assert [len(room.told(user)) for user in ("ana", "cleo", "bo")] == [1, 1, 1]
+
+
 async def test_in_a_channel_of_the_own_workspace_it_answers(room: Room) -> None:
     room.slack.workspace.channels[ROOM].members.remove("U0EVE")
     async with room.bot():
