@@ -1,7 +1,7 @@
 """`python deploy/chart.py DIRECTORY`: a Helm chart of these manifests; without it who installs everything by Helm would
 write one, and the two would differ.
 
-Its templates are what kubectl makes of the overlays, with an `if` where these differ, and four values.
+Its templates are what kubectl makes of the overlays, with an `if` where these differ, and five values.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ import yaml
 DEPLOY = Path(__file__).parent
 OVERLAYS = ("socket-mode", "http", "restricted")
 IMAGE, CALICO, SETTINGS, FILE = "calico-why", "calico-system", "calico-why-settings", "calico-why.yaml"
+BOT = ("Deployment", "calico-why", "calico-why-bot")
 KEPT = ("CustomResourceDefinition", "Namespace")  # with them the trail of who decided what would go
 # What a value of the manifests becomes. None of it may be in them already.
 PLACES = {
     "@image@": "{{ .Values.image }}",
+    "@replicas@": "{{ .Values.replicas }}",
     "@calico@": "{{ .Values.calicoNamespace }}",
     "@settings@": SETTINGS + "-{{ .Values.configuration | sha256sum | trunc 10 }}",
     "@configuration@": "{{ .Values.configuration | toJson }}",
@@ -31,6 +33,8 @@ VALUES = """# socket-mode: the bot asks Slack. http: Slack sends to the Service 
 overlay: socket-mode
 # All containers are of this one image; best by digest.
 image: {image}
+# Of the bot, each on a node of its own: 1 where one node alone takes pods.
+replicas: {replicas}
 # Where Calico's own pods are: calico-system where the operator installed it, kube-system where a manifest did.
 calicoNamespace: {calico}
 # calico-why.yaml, with every key of docs/configuration.md.
@@ -75,6 +79,8 @@ def template(one: Object, image: str) -> str:
     if one["kind"] in KEPT:
         kept = {**one["metadata"].get("annotations", {}), "helm.sh/resource-policy": "keep"}
         one = {**one, "metadata": {**one["metadata"], "annotations": kept}}
+    if key(one) == BOT:
+        one = {**one, "spec": {**one["spec"], "replicas": "@replicas@"}}
     text = yaml.safe_dump(placed(one), sort_keys=False, width=10_000).replace("{{", '{{ "{{" }}')
     for place, value in PLACES.items():
         text = text.replace(f"'{place}'", value)
@@ -121,6 +127,7 @@ def write(directory: Path) -> None:
         "additionalProperties": False,
         "properties": {
             "overlay": {"enum": list(OVERLAYS)},
+            "replicas": {"type": "integer", "minimum": 1},
             **{name: {"type": "string", "minLength": 1} for name in ("image", "calicoNamespace", "configuration")},
         },
     }
@@ -135,7 +142,8 @@ def write(directory: Path) -> None:
     }
     told = (DEPLOY / "base" / FILE).read_text()
     lines = "".join(f"  {line}\n" if line else "\n" for line in told.splitlines())
-    values = VALUES.format(image=image(), calico=CALICO, configuration=lines)
+    (bot,) = [one for one in rendered(OVERLAYS[0]) if key(one) == BOT]
+    values = VALUES.format(image=image(), replicas=bot["spec"]["replicas"], calico=CALICO, configuration=lines)
     files = {
         "Chart.yaml": yaml.safe_dump(chart, sort_keys=False, width=200),
         "values.yaml": values,

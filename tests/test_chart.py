@@ -34,10 +34,14 @@ def helm(*words: str) -> subprocess.CompletedProcess[str]:
 
 def installed(chart: Path, **values: str) -> list[dict[str, Any]]:
     """The objects that Helm would send."""
-    said = [word for name, value in values.items() for word in ("--set-string", f"{name}={value}")]
+    said = [word for name, value in values.items() for word in (_set(value), f"{name}={value}")]
     done = helm("template", "calico-why", str(chart), "--kube-version", KUBERNETES, *said)
     assert done.returncode == 0, done.stderr
     return [one for one in yaml.safe_load_all(done.stdout) if one]
+
+
+def _set(value: str) -> str:
+    return "--set" if value.isdigit() else "--set-string"
 
 
 def bare(one: dict[str, Any]) -> str:
@@ -62,7 +66,9 @@ def test_helm_sends_what_kustomize_does(chart: Path, overlay: str) -> None:
 def test_its_values_are_where_they_belong(chart: Path) -> None:
     before = installed(chart)
     values = {"calicoNamespace": "kube-system", "configuration": "cluster: b"}
-    found = installed(chart, image="here/calico-why@sha256:0", **values)
+    found = installed(chart, image="here/calico-why@sha256:0", replicas="1", **values)
+    (bot,) = [one for one in found if one["kind"] == "Deployment" and one["metadata"]["name"] == "calico-why-bot"]
+    assert bot["spec"]["replicas"] == 1
     images = {
         container["image"]
         for one in found

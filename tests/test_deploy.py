@@ -271,10 +271,63 @@ def test_replicas_of_the_bot_are_kept_apart_and_one_is_always_left() -> None:
     budget = manifests.one("socket-mode", "PodDisruptionBudget", "calico-why-bot")["spec"]
     assert bot["replicas"] == 2 and bot["strategy"]["rollingUpdate"]["maxUnavailable"] == 1
     assert (apart["topologyKey"], apart["whenUnsatisfiable"]) == ("kubernetes.io/hostname", "DoNotSchedule")
-    assert budget["minAvailable"] == 1
+    assert budget["maxUnavailable"] == 1 and "minAvailable" not in budget, "of one replica, too, a node can be drained"
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow", "a bot without its Secret keeps no node from it"
     labels = bot["template"]["metadata"]["labels"]
     assert bot["selector"]["matchLabels"] == budget["selector"]["matchLabels"] == labels
     assert apart["labelSelector"]["matchLabels"] == labels
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_there_is_leave_for_the_priorities_that_pods_have(overlay: str) -> None:
+    """GKE makes no pod of them elsewhere: "insufficient quota to match these scopes"."""
+    (leave,) = manifests.one(overlay, "ResourceQuota", "calico-why-critical-pods")["spec"]["scopeSelector"].values()
+    (scope,) = leave
+    used = {
+        it["spec"]["template"]["spec"]["priorityClassName"]
+        for it in manifests.objects(overlay)
+        if it["kind"] in ("Deployment", "DaemonSet")
+    }
+    assert (scope["scopeName"], scope["operator"], set(scope["values"])) == ("PriorityClass", "In", used)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_pods_go_to_nodes_that_can_run_them_also_while_calico_is_broken(overlay: str) -> None:
+    for it in manifests.objects(overlay):
+        if it["kind"] not in ("Deployment", "DaemonSet"):
+            continue
+        spec = it["spec"]["template"]["spec"]
+        assert spec["nodeSelector"] == {"kubernetes.io/os": "linux"}
+        if it["kind"] == "Deployment":
+            tolerated = {one["key"].partition("/")[2] for one in spec["tolerations"]}
+            assert tolerated == {"network-unavailable", "not-ready", "control-plane"}
+            # From a node that is gone they go elsewhere, as all pods do.
+            assert {(one["operator"], one["effect"]) for one in spec["tolerations"]} == {("Exists", "NoSchedule")}
+        else:
+            (term,) = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+                "nodeSelectorTerms"
+            ]
+            refused = {(one["key"], *one["values"]) for one in term["matchExpressions"] if one["operator"] == "NotIn"}
+            assert refused == {("eks.amazonaws.com/compute-type", "fargate"), ("type", "virtual-kubelet")}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_selinux_lets_probe_and_fixer_look_at_their_node_and_confines_the_others(overlay: str) -> None:
+    wide = {
+        name
+        for name, container in manifests.containers(overlay).items()
+        if container["securityContext"].get("seLinuxOptions") == {"level": "s0", "type": "spc_t"}
+    }
+    told = {name for name, one in manifests.containers(overlay).items() if "seLinuxOptions" in one["securityContext"]}
+    assert wide == told == {"calico-why-node/probe", "calico-why-node/fixer"} & manifests.containers(overlay).keys()
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_capabilities_are_spelled_as_kubernetes_takes_them(overlay: str) -> None:
+    """Beside allowPrivilegeEscalation: false it refuses CAP_SYS_ADMIN, and takes SYS_ADMIN."""
+    for container in manifests.containers(overlay).values():
+        added = container["securityContext"]["capabilities"].get("add") or ()
+        assert not [one for one in added if one.startswith("CAP_")]
 
 
 def test_switch_and_lease_have_no_fields_that_applying_again_would_put_back() -> None:
