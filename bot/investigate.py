@@ -23,7 +23,7 @@ from bot.sources.probes import Probes
 from bot.tracing import span
 from bot.words import parse
 from engine.plan import inside, plan, second
-from engine.settling import asking
+from engine.settling import asking, completed, late, longer
 from engine.sights import strangers
 from engine.trains import trains
 from engine.worker import Worker
@@ -114,6 +114,10 @@ async def investigate(
             await _tell(progress, say("waiting until {names} found the next hop", names=listed(list(waiting))))
             await asyncio.sleep(max(waiting.values()))
             seen = await probes.ask(asks, addresses)
+        if busy := late(seen):
+            await _tell(progress, say("asking {nodes} again, which took too long", nodes=listed(busy)))
+            rest = longer(asks, seen)
+            seen = completed(rest, seen, await probes.ask(rest, addresses))
         if again := second(known, seen):
             places = listed(list(dict.fromkeys(ask.node for ask in again)))
             await _tell(progress, say("following packets through the firewalls of {nodes}", nodes=places))

@@ -40,6 +40,7 @@ class Blind(Fact, frozen=True, kw_only=True):
     look: str  # what could not be looked at: a collector, a resource, "probe", "engine"
     reason: str  # a sentence for a person
     minor: bool = False  # only warnings would have come of it: a path can be healthy all the same
+    late: bool = False  # time was up before it was done: who gives it longer may hear
     message: Message | None = None  # the reason, before it was put into English; `say` gives both
 
     def __post_init__(self) -> None:

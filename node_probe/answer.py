@@ -159,7 +159,7 @@ class Prober:
             facts += seen.copy()
             if not task.done():
                 reason = f"not done after {ask.deadline_ms} ms"
-                facts.append(Blind(node=self.node, look=name, reason=reason, minor=name in MINOR))
+                facts.append(Blind(node=self.node, look=name, reason=reason, minor=name in MINOR, late=True))
             elif error := task.exception():
                 facts.append(Blind(node=self.node, look=name, reason=_sentence(error), minor=name in MINOR))
         return facts

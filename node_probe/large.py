@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import socket
 import struct
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,17 +25,20 @@ from node_probe.namespaces import CannotEnter
 from node_probe.netlink import NetlinkError
 from node_probe.packets import (
     LARGEST,
-    RESERVE_S,
     SMALL,
     Met,
+    NoTime,
     family_of,
+    heard,
     met_by,
     new_identity,
+    no_time,
     open_sockets,
     own_address,
     patience,
     result,
     sender,
+    wait_s,
 )
 from node_probe.sizes import longest_miss, search
 from node_probe.view import View
@@ -90,8 +92,11 @@ class _Exchanges:
     def back(self) -> bool:
         return self.probe.large == "back"
 
-    async def run(self, sizes: Sequence[int], timeout: float) -> list[Met]:
-        """One packet of each of these sizes, or one that asks for an answer of that size; 0: as small as can be."""
+    async def run(self, sizes: Sequence[int], wanted: float) -> Sequence[Met]:
+        """One packet of each of these sizes, or one that asks for an answer of that size; 0: as small as can be.
+
+        wanted: how long each is waited for, s. Raises NoTime, OSError, CannotEnter.
+        """
         with contextlib.ExitStack() as opened:
             each = msgspec.structs.replace(self.probe, count=len(sizes))
             made = partial(open_sockets, each, self.pod, self.view, beside=partial(self._bound, len(sizes)))
@@ -100,14 +105,14 @@ class _Exchanges:
                 opened.enter_context(one)
             sockets = several[: len(sizes)]
             ports = [one.getsockname()[1] for one in several[len(sizes) :]] or [0] * len(sizes)
-            timeout = max(0.0, min(timeout, self.view.deadline - time.monotonic() - RESERVE_S))
+            timeout = wait_s(wanted, self.view)
             sent = [
                 met_by(one, self.probe, self._exchange(one, port, size), timeout)
                 for one, port, size in zip(sockets, ports, sizes, strict=True)
             ]
             met = await asyncio.gather(*sent)
             self.source = next((name for name in map(own_address, sockets) if name), self.source)
-        return met
+        return heard(met, timeout, wanted)
 
     def _bound(self, count: int) -> list[socket.socket]:
         """Whose ports packets of TCP are sent from: the kernel gives these to nobody else meanwhile. Firewalls know old
@@ -161,7 +166,7 @@ class _Exchanges:
 
 async def full_size(ask: NodeAsk, probe: SendProbe, view: View) -> Fact | None:
     """A ProbeResult of full-size packets; None where they could not be tried, or smaller ones with data do not come
-    back either.
+    back either; Blind where time was up.
 
     probe: of a size of its own it is sent in that size alone, and nothing before it.
     """
@@ -170,6 +175,8 @@ async def full_size(ask: NodeAsk, probe: SendProbe, view: View) -> Fact | None:
             raise ValueError(f"{probe.protocol} packets cannot be sent large and {probe.large!r}")
         exchanges = _Exchanges(ask, probe, view, sender(ask, probe))
         return await _full_size(exchanges)
+    except NoTime:
+        return no_time(ask, probe)
     except (CannotEnter, NetlinkError, ValueError, OSError):
         return None  # whatever keeps these from being sent, keeps small ones too, and they say so
 
@@ -233,7 +240,7 @@ async def _searched(exchanges: _Exchanges, size: int, rtt_us: int) -> tuple[int,
             came = [one.outcome == "answered" for one in met]
             if not all(came[:SURE]) or any(came[SURE:]):
                 return 0, 0
-    except (OSError, ValueError):
+    except (OSError, ValueError, NoTime):
         return -1, -1
     return passes, stops
 

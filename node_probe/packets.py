@@ -22,6 +22,7 @@ from node_probe.view import View
 
 TIMEOUT_S = 1.0
 RESERVE_S = 0.05  # of the deadline, to bring the answer home
+ENOUGH = 0.5  # of the time an answer is to be waited for: silence for so long counts
 MOST = 300  # packets of one ask: a probe is no flood
 SMALL = b"calico-why probe, please ignore."
 LARGEST = 65535
@@ -136,6 +137,22 @@ def patience(ask: NodeAsk) -> float:
     return min(TIMEOUT_S, max(0, ask.patience_ms) / 1000)
 
 
+class NoTime(Exception):
+    """The answer to a packet could not be waited for long enough: its silence says nothing."""
+
+
+def wait_s(wanted: float, view: View) -> float:
+    """How long an answer is waited for that is to be waited for so long, in s: less shortly before the deadline."""
+    return max(0.0, min(wanted, view.deadline - time.monotonic() - RESERVE_S))
+
+
+def heard(met: Sequence[Met], waited: float, wanted: float) -> Sequence[Met]:
+    """The same. Raises NoTime where one of them is silence that was cut short, times in s."""
+    if waited < wanted * ENOUGH and any(one.outcome == "silence" for one in met):
+        raise NoTime
+    return met
+
+
 async def send(ask: NodeAsk, probe: SendProbe, view: View) -> Fact:
     """A ProbeResult; Blind where its packets cannot be sent."""
     return await or_blind(ask, probe, _send(ask, probe, view))
@@ -143,14 +160,25 @@ async def send(ask: NodeAsk, probe: SendProbe, view: View) -> Fact:
 
 async def or_blind(ask: NodeAsk, probe: SendProbe, sending: Awaitable[Fact]) -> Fact:
     """What comes of it, or why these packets cannot be sent."""
-    what = f"{probe.protocol} from {probe.pod or ask.node} to {probe.target}"
+    what = _named(ask, probe)
     try:
         return await sending
     except PermissionError:
         return Blind(node=ask.node, look="packets", reason=f"{what}: not permitted; the probe needs NET_RAW")
+    except NoTime:
+        return no_time(ask, probe)
     except (CannotEnter, ValueError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         return Blind(node=ask.node, look="packets", reason=f"{what}: {why}")
+
+
+def no_time(ask: NodeAsk, probe: SendProbe) -> Blind:
+    reason = f"{_named(ask, probe)}: no time was left to wait for answers"
+    return Blind(node=ask.node, look="packets", reason=reason, late=True)
+
+
+def _named(ask: NodeAsk, probe: SendProbe) -> str:
+    return f"{probe.protocol} from {probe.pod or ask.node} to {probe.target}"
 
 
 async def _send(ask: NodeAsk, probe: SendProbe, view: View) -> Fact:
@@ -160,9 +188,10 @@ async def _send(ask: NodeAsk, probe: SendProbe, view: View) -> Fact:
         for one in sockets:
             opened.enter_context(one)
         size = packet_size(probe, mtu)
-        timeout = max(0.0, min(patience(ask), view.deadline - time.monotonic() - RESERVE_S))
+        timeout = wait_s(patience(ask), view)
         met = await asyncio.gather(*(attempt(one, probe, size, timeout) for one in sockets))
         source = next((name for name in map(own_address, sockets) if name), pod.address if pod else "")
+    heard(met, timeout, patience(ask))
     return result(ask.node, probe, source, size if probe.size else 0, met)
 
 

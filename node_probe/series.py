@@ -17,6 +17,7 @@ from facts import Fact, LocalPod, NodeAsk, ProbeResult, SendProbe, Train
 from node_probe import large, syn
 from node_probe.filters import SO_TIMESTAMPNS, met_ns
 from node_probe.packets import (
+    ENOUGH,
     MOST,
     RESERVE_S,
     SMALL,
@@ -46,7 +47,7 @@ HEAD_START_S = 0.1  # for full-size packets to come back before others are tried
 PORTS_TOLD = 20
 HEADERS_ALONE = 1  # byte: no packet is smaller than its headers
 TRAIN_PATIENCE_S = 0.5  # a server's kernel repeats its answer after a second: that one would hide the loss
-ENOUGH = 128  # bytes of an answer
+OF_ANSWER = 128  # bytes
 
 
 async def collect(ask: NodeAsk, view: View) -> AsyncIterator[Fact]:
@@ -265,11 +266,15 @@ class _Run:
             async with asyncio.timeout(max(0.0, min(last, deadline - time.monotonic()))):
                 await self._all_back.wait()
         self._read()  # a probe that was itself kept from running still finds what has come meanwhile
+        waited_since = time.time_ns() - self._timeout * ENOUGH * 1e9
+        for identity in [one for one in self._missing if self._sent_ns[one] > waited_since]:  # nor is this one lost
+            del self.met[identity]
+            self._missing.discard(identity)
 
     def _read(self) -> None:
         while True:
             try:
-                answer, told, _, _ = self._socket.recvmsg(ENOUGH, 128)
+                answer, told, _, _ = self._socket.recvmsg(OF_ANSWER, 128)
             except BlockingIOError:
                 break
             except OSError:  # about a packet of some ping's; whose, the queue of errors says

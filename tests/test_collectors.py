@@ -709,7 +709,7 @@ def test_a_late_collector_is_blind_and_the_answer_is_not_late() -> None:
     whole = look()
     facts, took = with_collectors({"route": hanging}, seconds=0.6)
     assert took < 2
-    assert only(facts, Blind) == Blind(node="node-a", look="route", reason="not done after 600 ms")
+    assert only(facts, Blind) == Blind(node="node-a", look="route", reason="not done after 600 ms", late=True)
     assert {f for f in steady(facts) if not isinstance(f, Blind)} == {f for f in steady(whole) if not of_the_ways(f)}
 
 

@@ -153,7 +153,7 @@ async def test_late_is_blind_within_the_deadline(directory: Path) -> None:
         found = decode(said)
         assert status == 200
         assert {type(fact) for fact in found} == {Sysctl, Blind} and len(found) == 3
-        assert Blind(node="node-a", look="slow", reason="not done after 300 ms") in found
+        assert Blind(node="node-a", look="slow", reason="not done after 300 ms", late=True) in found
         release.set()
 
 

@@ -60,6 +60,7 @@ from facts.scene import SCENE_BYTES, SceneAsk, SceneLine
 LARGEST_ANSWER = 4 << 20  # bytes
 LARGEST_CAPTURE = 16 << 20  # of its lines, bytes: four times what a probe may capture
 GREETING_S = 1.0
+BUSY = 503  # with other questions
 LARGEST_SCENE = 2 * SCENE_BYTES  # of its lines, bytes
 SILENT_S = 10.0  # a probe that captures says something every half second
 # What the API server says or what is deduced. A probe that says such a thing is not believed.
@@ -324,7 +325,8 @@ class Probes:
                 return [_blind(node, say("its probe answered with more than {size} MiB", size=LARGEST_ANSWER >> 20))]
             if response.status != 200:
                 said = answer[:200].decode("utf-8", "replace").strip()
-                return [_blind(node, say("its probe refused: {answer}", answer=f"{response.status} {said}".strip()))]
+                refused = _blind(node, say("its probe refused: {answer}", answer=f"{response.status} {said}".strip()))
+                return [msgspec.structs.replace(refused, late=response.status == BUSY)]
         try:
             return [_own(fact, node) for fact in decode(answer, node=node)]
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
