@@ -1,4 +1,5 @@
-"""A client of the API server that a kubeconfig names; without it fixers and signers would each read one differently."""
+"""How an API server is reached that a kubeconfig or a pod's account names; without it bot, fixers and signers would do it
+differently."""
 
 from __future__ import annotations
 
@@ -33,10 +34,19 @@ async def opened(path: str, context: str = "") -> AsyncGenerator[client.ApiClien
             config.load_incluster_config(client_configuration=configuration)
     except Exception as error:  # the loader has no error of its own: it lets through whatever parsing met
         raise NoCluster(error) from error
-    if _is_loopback(configuration.host):  # a proxy to the world does not lead to this machine
-        configuration.client_session_kwargs = {"trust_env": False}
+    reach(configuration, in_cluster=not path)
     async with client.ApiClient(configuration) as api:
         yield api
+
+
+def reach(configuration: client.Configuration, *, in_cluster: bool) -> None:
+    """What no kubeconfig says. in_cluster: it is of a pod's own account."""
+    # From Python 3.13 on authorities are refused that lack a key identifier, as many clusters' do (EKS's older ones).
+    configuration.disable_strict_ssl_verification = True
+    # A proxy to the world, which is there for Slack, leads neither to this machine nor to the cluster's own addresses;
+    # that NO_PROXY names these by a range, as in most clusters, is not understood here.
+    if in_cluster or _is_loopback(configuration.host):
+        configuration.client_session_kwargs = {"trust_env": False}
 
 
 def _is_loopback(server: str) -> bool:

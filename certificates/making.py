@@ -73,8 +73,7 @@ def signed(
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_usage(digital_signature=True), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
-    builder = builder.add_extension(identifier, critical=False)
+    builder = builder.add_extension(_identifier(issuer, signer), critical=False)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(map(x509.DNSName, names)), critical=False)
     return _pem(builder.sign(signer, hashes.SHA256()))
@@ -153,6 +152,18 @@ def _now() -> datetime.datetime:
 
 def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _identifier(
+    authority: x509.Certificate, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+) -> x509.AuthorityKeyIdentifier:
+    """As the authority calls its key itself: there are several ways (of Go's from 1.25 on is another than ours), and
+    OpenSSL takes one that differs for another authority."""
+    try:
+        own = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
 
 
 def _usage(*, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False) -> x509.KeyUsage:

@@ -6,7 +6,9 @@ import asyncio
 import base64
 import contextlib
 import copy
-from collections.abc import AsyncIterator
+import hashlib
+import ssl
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,16 +19,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from certificates import keeper, making
+from bot.sources.identity import Identity
+from certificates import files, keeper, making
 from certificates.cluster import AUTHORITY, BOT_CERTS, NODE_NAME, REQUESTS, Cluster, Object, Trouble, connect, content
 from certificates.files import generation
 from certificates.keeper import Keeper
 from certificates.making import Pair
 from certificates.names import server_name
-from certificates.signer import OURS, TRUSTED_FIRST, Lives, Signer, refusal
+from certificates.signer import LIFE, OURS, TRUSTED_FIRST, Lives, Signer, refusal
 from lab.apiserver import ApiServer, Store, User, rbac
 from lab.apiserver.kubeconfig import kubeconfig
-from tests import manifests
+from node_probe.door import tls
+from tests import foreign, manifests
 
 NAMESPACE = "calico-why"
 SIGNER, NODE, BOT = "calico-why-signer", "calico-why-node", "calico-why-bot"
@@ -318,6 +322,48 @@ async def test_the_authority_of_somebody_else_is_used_and_when_it_is_replaced_so
     world.ahead = timedelta(days=170)
     with pytest.raises(Trouble, match=r"expired on .* who made it did not renew it"):
         await world.sign()
+
+
+def sha256_of_key() -> Pair:
+    """As Go names keys from 1.25 on (RFC 7093), and so cert-manager."""
+    return foreign.authority(x509.SubjectKeyIdentifier(hashlib.sha256(b"key").digest()[:20]))[0]
+
+
+def of_another() -> Pair:
+    """What an Issuer of kind CA signs; the one above it nobody here knows."""
+    _, name, key = foreign.authority()
+    return foreign.authority(of=(name, key))[0]
+
+
+def without_identifier() -> Pair:
+    return foreign.authority()[0]
+
+
+@pytest.mark.parametrize("made", [sha256_of_key, of_another, without_identifier])
+def test_bot_and_probe_believe_each_other_by_an_authority_that_somebody_else_made(
+    made: Callable[[], Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign.strict_as_from_python_3_13(monkeypatch)
+    authority = made()
+    bot, probe = making.bot(authority, LIFE), making.probe(authority, "node-a", LIFE)
+    for place, name, pair in ((tmp_path / "bot", "bot", bot), (tmp_path / "probe", "probe", probe)):
+        place.mkdir()
+        files.replace(place, {"ca.crt": authority.public, f"{name}.crt": pair.public, f"{name}.key": pair.key})
+    shaken(tls(tmp_path / "probe", "node-a"), Identity(tmp_path / "bot").tls(), server_name("node-a"))
+
+
+def shaken(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> None:
+    """Raises SSLError where one of them does not believe the other."""
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    both = [
+        client.wrap_bio(back, there, server_hostname=name),
+        server.wrap_bio(there, back, server_side=True),
+    ]
+    while both:
+        for one in list(both):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                one.do_handshake()
+                both.remove(one)
 
 
 async def test_an_authority_that_others_may_have_is_replaced_by_emptying_both_objects(world: World) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -20,6 +19,7 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.sources.clock import skew
 from bot.sources.trouble import brief
+from certificates.kubeconfig import reach
 from facts import say
 
 PAGE = 500
@@ -65,10 +65,6 @@ class Api:
         self.asked: Callable[[int | None, float], None] = lambda *_: None  # is told each status (None: none came), in s
         self._timeout_s = timeout_s
         configuration.connection_pool_maxsize = CONNECTIONS
-        if _is_loopback(self.server):
-            configuration.client_session_kwargs = {
-                "trust_env": False
-            }  # a proxy for the world does not lead to this machine
         self._client = ApiClient(configuration)
 
     @classmethod
@@ -86,6 +82,7 @@ class Api:
                     "Set KUBECONFIG or give --kubeconfig FILE.",
                     status=COULD_NOT_JUDGE,
                 ) from error
+            reach(configuration, in_cluster=True)
             return cls(configuration, context="cluster", namespace=_own_namespace(), timeout_s=timeout_s)
         if not _any_exists(path):
             raise UserError(
@@ -103,6 +100,7 @@ class Api:
                 "Check KUBECONFIG; `kubectl config view` reads the same file.",
                 status=COULD_NOT_JUDGE,
             ) from error
+        reach(configuration, in_cluster=False)
         namespace = str(current["context"].get("namespace") or "default")
         return cls(configuration, context=str(current["name"]), namespace=namespace, timeout_s=timeout_s)
 
@@ -231,11 +229,3 @@ def _any_exists(paths: str) -> bool:
 def _own_namespace() -> str:
     """Namespace of the pod this runs in."""
     return _IN_CLUSTER_NAMESPACE.read_text().strip() if _IN_CLUSTER_NAMESPACE.exists() else "default"
-
-
-def _is_loopback(server: str) -> bool:
-    host = urlsplit(server).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
