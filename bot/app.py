@@ -24,6 +24,9 @@ from slack_bolt.authorization import AuthorizeResult
 from slack_bolt.context.ack.async_ack import AsyncAck
 from slack_bolt.request.async_request import AsyncBoltRequest
 from slack_bolt.response import BoltResponse
+from slack_sdk.socket_mode.async_client import AsyncBaseSocketModeClient
+from slack_sdk.socket_mode.request import SocketModeRequest
+from slack_sdk.web.async_client import AsyncWebClient
 
 from bot import speech, trail
 from bot.approvals import Cached, Decision, Shown, meant
@@ -71,6 +74,9 @@ CONNECTED_EVERY_S = 5.0
 RECONNECT_AFTER_S = 30.0
 GIVE_UP_AFTER_S = 180.0
 CONNECT_S = 20.0
+IDLE_S = 900.0  # after which a socket that brought nothing is replaced: it may answer pings and never bring anything
+IDLE_AGAIN_S = 60.0  # where that does not succeed; Slack gives a ticket a minute
+SLACK_WAITS_S = 3.0  # for an acknowledgement
 PING_S = 10.0
 CLOSED_IN_S = 3.0
 BODY_MAX = 1 << 20
@@ -818,32 +824,39 @@ class App:
     async def _serve_socket(self, bolt: AsyncApp, stop: asyncio.Event) -> None:
         """Slack's client reconnects by itself. One that does not is thrown away: it would try a used ticket for ever,
         and close what another one opens."""
+        newer: Socket | None = None
         while not stop.is_set():
-            handler = await self._once_there(lambda: self._connected(bolt), stop)
-            if handler is None:
+            socket = newer or await self._once_there(lambda: self._connected(bolt), stop)
+            if socket is None:
                 return
+            newer = None
             try:
-                self.health.ponged_at = partial(getattr, handler.client, "last_ping_pong_time")
+                self.health.ponged_at = partial(getattr, socket.client, "last_ping_pong_time")
                 self.health.reached()
                 self.ready.set()
-                await self._watch_socket(handler, stop)
+                newer = await self._watch_socket(socket, bolt, stop)
             finally:
-                self.health.lost()
-                await _closed(handler)
+                if newer is None:
+                    self.health.lost()
+                await _closed(socket)
+        if newer is not None:
+            await _closed(newer)
 
-    async def _connected(self, bolt: AsyncApp) -> AsyncSocketModeHandler:
-        """Raises SlackGone, TimeoutError where Slack gives a ticket that opens nothing, UserError."""
+    async def _connected(self, bolt: AsyncApp) -> Socket:
+        """Over which Slack has said hello, so that it brings what comes from now on. Raises SlackGone, TimeoutError
+        where Slack gives a ticket that opens nothing, UserError."""
         # Given explicitly: else the socket would be opened with the bot's token, and at the wrong place.
         client = web_client(self._settings.app_token, self._settings.api_url)
         # Asked for here: Slack's own client would try a wrong token again for ever.
         answer = await self._slack.call(client.apps_connections_open, app_token=self._settings.app_token)
-        handler = AsyncSocketModeHandler(bolt, self._settings.app_token, web_client=client, ping_interval=PING_S)
-        handler.client.wss_uri = str(answer["url"])
+        socket = Socket(bolt, self._settings.app_token, web_client=client, ping_interval=PING_S)
+        socket.client.wss_uri = str(answer["url"])
         try:
             async with asyncio.timeout(CONNECT_S):
-                await self._slack.call(handler.connect_async)
+                await self._slack.call(socket.connect_async)
+                await socket.greeted.wait()
         except BaseException as error:
-            await _closed(handler)
+            await _closed(socket)
             if isinstance(error, TimeoutError) and self.health.silent_s > GIVE_UP_AFTER_S:
                 raise UserError(
                     f"Slack is there, and its socket has been gone for {self.health.silent_s:.0f} s and does not come "
@@ -851,46 +864,68 @@ class App:
                     status=COULD_NOT_JUDGE,
                 ) from None
             raise
-        return handler
+        return socket
 
-    async def _watch_socket(self, handler: AsyncSocketModeHandler, stop: asyncio.Event) -> None:
-        """Until told to stop, or until this one does not come back."""
+    async def _watch_socket(self, socket: Socket, bolt: AsyncApp, stop: asyncio.Event) -> Socket | None:
+        """Until told to stop, or until this one does not come back; or what to go on with, where this one brings
+        nothing."""
+        tried_at = -IDLE_AGAIN_S
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), CONNECTED_EVERY_S)
-            if await handler.client.is_connected():
-                self.health.reached()
+            if not await socket.client.is_connected():
+                self.health.lost()
+                if self.health.silent_s > RECONNECT_AFTER_S:
+                    log.warning("Slack's socket has been gone for %.0f s; connecting anew", self.health.silent_s)
+                    return None
                 continue
-            self.health.lost()
-            if self.health.silent_s > RECONNECT_AFTER_S:
-                log.warning("Slack's socket has been gone for %.0f s; connecting anew", self.health.silent_s)
-                return
+            self.health.reached()
+            if time.monotonic() > max(socket.heard_at + IDLE_S, tried_at + IDLE_AGAIN_S):
+                tried_at = time.monotonic()
+                if newer := await self._newer(bolt, stop):
+                    log.info("Slack's socket has brought nothing for %.0f s and is replaced", IDLE_S)
+                    with contextlib.suppress(TimeoutError):  # of what it brought meanwhile
+                        await asyncio.wait_for(socket.acknowledged.wait(), SLACK_WAITS_S)
+                    return newer
+        return None
+
+    async def _newer(self, bolt: AsyncApp, stop: asyncio.Event) -> Socket | None:
+        """Opened while the one before is open, so that nothing is lost; None where that cannot be now."""
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                return await self._unless_stopped(lambda: self._connected(bolt), stop)
+        except (UserError, TimeoutError) as error:
+            why = error if str(error) else "it takes too long"
+            log.warning("Slack's socket has brought nothing for a while, and no other one can be opened: %s", why)
+            return None
 
     async def _once_there(self, ask: Callable[[], Awaitable[T]], stop: asyncio.Event) -> T | None:
         """What Slack answers once it is there, None when told to stop before. Raises UserError as `ask` does."""
         delays = itertools.chain(AGAIN_S, itertools.repeat(AGAIN_S[-1]))
-        stopping = asyncio.ensure_future(stop.wait())
-        try:
-            while not stop.is_set():
-                wait_s = next(delays)
-                asking = asyncio.ensure_future(ask())
-                await asyncio.wait({asking, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                if not asking.done():
-                    asking.cancel()
-                    await asyncio.gather(asking, return_exceptions=True)
-                    break
-                try:
-                    return asking.result()
-                except SlackGone as gone:
-                    log.warning("%s Tried again until it is there.", gone.sentence)
-                    self.health.no_start_helps()
-                    wait_s = max(wait_s, gone.retry_after_s)
-                except TimeoutError:
-                    log.warning("Slack is there, and its socket does not open. Tried again.")
-                await asyncio.wait({stopping}, timeout=wait_s)
-        finally:
-            stopping.cancel()
+        while not stop.is_set():
+            wait_s = next(delays)
+            try:
+                return await self._unless_stopped(ask, stop)
+            except SlackGone as gone:
+                log.warning("%s Tried again until it is there.", gone.sentence)
+                self.health.no_start_helps()
+                wait_s = max(wait_s, gone.retry_after_s)
+            except TimeoutError:
+                log.warning("Slack is there, and its socket does not open. Tried again.")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), wait_s)
         return None
+
+    async def _unless_stopped(self, ask: Callable[[], Awaitable[T]], stop: asyncio.Event) -> T | None:
+        """What is answered, None when told to stop before. Raises as `ask` does."""
+        asking, stopping = asyncio.ensure_future(ask()), asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait({asking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            return asking.result() if asking.done() else None
+        finally:
+            for one in (asking, stopping):
+                one.cancel()
+            await asyncio.gather(asking, stopping, return_exceptions=True)
 
     async def _serve_http(self, bolt: AsyncApp, stop: asyncio.Event) -> None:
         async def deliver(request: web.Request) -> web.Response:
@@ -922,10 +957,38 @@ class App:
             await runner.cleanup()
 
 
-async def _closed(handler: AsyncSocketModeHandler) -> None:
+class Socket(AsyncSocketModeHandler):
+    """A connection of Socket Mode. heard_at: when it brought something last, or was made. greeted: Slack has said
+    hello. acknowledged: all that it brought is."""
+
+    def __init__(self, bolt: AsyncApp, app_token: str, *, web_client: AsyncWebClient, ping_interval: float) -> None:
+        super().__init__(bolt, app_token, web_client=web_client, ping_interval=ping_interval)
+        self.heard_at = time.monotonic()
+        self.greeted, self.acknowledged = asyncio.Event(), asyncio.Event()
+        self.acknowledged.set()
+        self._brought = 0
+        self.client.message_listeners.append(self._listen)
+
+    async def _listen(self, _client: object, message: Body, _raw: str | None) -> None:
+        if message.get("type") == "hello":
+            self.greeted.set()
+
+    async def handle(self, client: AsyncBaseSocketModeClient, req: SocketModeRequest) -> None:
+        self.heard_at = time.monotonic()
+        self._brought += 1
+        self.acknowledged.clear()
+        try:
+            await super().handle(client, req)  # type: ignore[arg-type]  # Bolt narrows what its base takes
+        finally:
+            self._brought -= 1
+            if not self._brought:
+                self.acknowledged.set()
+
+
+async def _closed(socket: Socket) -> None:
     """A socket that is dead already must not hold anybody up who wants to close it."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(handler.close_async(), CLOSED_IN_S)  # type: ignore[no-untyped-call]  # Bolt's
+        await asyncio.wait_for(socket.close_async(), CLOSED_IN_S)  # type: ignore[no-untyped-call]  # Bolt's
 
 
 class Acknowledging(AsyncApp):

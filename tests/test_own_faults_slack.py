@@ -4,8 +4,10 @@ the way is dropped, and what is delivered twice is done once."""
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -282,3 +284,62 @@ async def test_a_socket_that_does_not_come_back_by_itself_is_opened_anew(
             assert slack.connections == 1
             more = [one.method for one in slack.calls].count("apps.connections.open") - opened
             assert more <= (12 if how == "no tickets" else 4), more
+
+
+def tickets(slack: LocalSlack) -> list[float]:
+    """When each socket was asked for."""
+    return [one.at for one in slack.calls if one.method == "apps.connections.open"]
+
+
+@pytest.fixture
+def soon_idle(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Seconds after which a socket that brings nothing is replaced, and tried again."""
+    monkeypatch.setattr(apps, "CONNECTED_EVERY_S", 0.1)
+    monkeypatch.setattr(apps, "CONNECT_S", 1.0)
+    monkeypatch.setattr(apps, "IDLE_AGAIN_S", 0.5)
+    monkeypatch.setattr(apps, "IDLE_S", 1.5)
+    return apps.IDLE_S
+
+
+async def test_a_socket_that_answers_pings_and_brings_nothing_is_replaced(tmp_path: Path, soon_idle: float) -> None:
+    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+        room = Room("socket", slack, cluster, store, tmp_path / "state")
+        async with room.bot() as bot:
+            room.answers.go.clear()
+            await room.ask("/calico why shop/cart shop/db 5432/tcp")
+            slack.deafen()
+            slack.faults.refuse_links = 1  # nor does the first try to replace it succeed
+            lost = asyncio.ensure_future(slack.mention("bo", ROOM, f"@calico {WORDS}"))
+            await slack.wait_for(lambda: slack.connections == 2)  # the new one first
+            assert bot.health.connected
+            await slack.wait_for(lambda: slack.connections == 1)
+            slack.clock.advance(4)
+            assert (await lost).result == "operation_timeout"
+            slack.clock.advance(400)  # in which Slack brings it again
+            room.answers.go.set()
+            await slack.wait_for(lambda: len(room.answers.asked) == 2)  # that of before, and what Slack brought again
+            await room.card()
+            assert bot.health.connected
+        assert not slack.connections
+
+
+async def test_a_busy_socket_is_not_replaced_and_an_idle_one_without_a_gap(tmp_path: Path, soon_idle: float) -> None:
+    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+        room = Room("socket", slack, cluster, store, tmp_path / "state")
+        async with room.bot():
+            began = slack.clock.now()
+            while slack.clock.now() < began + 3 * soon_idle:
+                await room.ask("/calico wyh")
+                await asyncio.sleep(0.1)
+            slow = cluster.slow()  # so that what comes now is acknowledged when the socket is to be replaced already
+            last = asyncio.ensure_future(room.ask("/calico fixes"))
+            await slack.wait_for(lambda: slack.connections == 2)
+            slow.go.set()
+            assert (await last).result == "ok"
+            for known in (2, 3):
+                await slack.wait_for(lambda known=known: len(tickets(slack)) > known)
+                await room.ask("/calico wyh")  # there is always one that brings it
+        told = [one.at for one in slack.deliveries]
+        pauses = [(a, b) for a, b in pairwise([*told, math.inf]) if b - a >= soon_idle - 0.1]
+        assert all(any(a < at < b + 1 for a, b in pauses) for at in tickets(slack)[1:]), (told, tickets(slack))
+        assert {one.result for one in slack.deliveries} == {"ok"}

@@ -42,6 +42,7 @@ class Deliverer:
         self.records: list[Delivery] = []
         self._tickets: set[str] = set()
         self._sockets: list[web.WebSocketResponse] = []
+        self._deaf: set[web.WebSocketResponse] = set()
         self._acks: dict[str, asyncio.Future[Any]] = {}
         self._later: set[asyncio.Task[None]] = set()
         self._http: aiohttp.ClientSession | None = None
@@ -86,6 +87,10 @@ class Deliverer:
                 await socket.send_json({"type": "disconnect", "reason": reason, "debug_info": {"host": "local"}})
             await socket.close()
 
+    def deafen(self) -> None:
+        """From now on the connections that there are bring nothing; their pings are answered."""
+        self._deaf.update(self._sockets)
+
     async def _link(self, request: web.Request) -> web.StreamResponse:
         ticket = request.match_info["ticket"]
         if ticket not in self._tickets or len(self._sockets) >= CONNECTIONS:
@@ -117,6 +122,7 @@ class Deliverer:
         return socket
 
     def _forget(self, socket: web.WebSocketResponse) -> None:
+        self._deaf.discard(socket)
         if socket in self._sockets:
             self._sockets.remove(socket)
             self._space.changed()
@@ -225,8 +231,9 @@ class Deliverer:
             raise _NotTaken
         ack = self._acks[delivery.envelope_id] = asyncio.get_running_loop().create_future()
         try:
-            if self._faults.audible.is_set():
-                await self._connection(payload, retry).send_json(envelope)
+            socket = self._connection(payload, retry)
+            if self._faults.audible.is_set() and socket not in self._deaf:
+                await socket.send_json(envelope)
         except ConnectionError:
             raise _NotTaken from None
         return await ack, True

@@ -198,6 +198,10 @@ class LocalSlack:
         """Tells every Socket Mode connection that it will be closed soon."""
         await self._deliverer.warn()
 
+    def deafen(self) -> None:
+        """The Socket Mode connections that there are bring nothing any more, and answer pings all the same."""
+        self._deliverer.deafen()
+
     async def go_away(self) -> None:
         """Ends all connections and takes none, until it comes back at the same address."""
         assert self._runner is not None
