@@ -9,6 +9,7 @@ import ipaddress
 import itertools
 import logging
 import re
+import ssl
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
@@ -154,10 +155,19 @@ def api_url(override: str, *, development: bool = False) -> str:
     )
 
 
+@functools.cache
+def tls() -> ssl.SSLContext:
+    """Believes whom Python believes, SSL_CERT_FILE too, and is no stricter than a browser: what a company's proxy shows
+    often lacks what Python looks for from 3.13 on."""
+    context = ssl.create_default_context()
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
 def web_client(token: str, url: str, told_to_wait: Callable[[str], None] = lambda _: None) -> AsyncWebClient:
     """A client that tries again: broken connections, server errors, and rate limits as long as Slack says, of which
     `told_to_wait` is told the method."""
-    client = AsyncWebClient(token=token, base_url=url, timeout=TIMEOUT_S, logger=sdk)
+    client = AsyncWebClient(token=token, base_url=url, timeout=TIMEOUT_S, ssl=tls(), logger=sdk)
     client.retry_handlers = [
         AsyncConnectionErrorRetryHandler(max_retry_count=2),
         AsyncServerErrorRetryHandler(max_retry_count=2),
@@ -214,7 +224,7 @@ class Slack:
         """called: is told of each call its method, Slack's error ("" where there is none), and seconds."""
         self.client = client
         self._once = AsyncWebClient(
-            client.token, base_url=client.base_url, timeout=HINT_S, retry_handlers=[], logger=sdk
+            client.token, base_url=client.base_url, timeout=HINT_S, ssl=client.ssl, retry_handlers=[], logger=sdk
         )
         self._called = called
         self._channels: defaultdict[str, _Channel] = defaultdict(_Channel)
@@ -290,13 +300,18 @@ class Slack:
         self, text: str, *, channel: str, user: str, thread: str = "", response_url: str = "", patient: bool = True
     ) -> None:
         """Tell one person; where `patient`, once Slack is there. Never raises: where nothing works, the log has it."""
-        whispered = functools.partial(self._whispered, text, channel, user, thread, response_url)
+        whispered = functools.partial(
+            self.whisper_once, text, channel=channel, user=user, thread=thread, response_url=response_url
+        )
         try:
             await (self.insist(whispered) if patient else whispered())
         except UserError as error:
             log.warning("could not tell %s in %s %r: %s", user, channel, text, error.sentence)
 
-    async def _whispered(self, text: str, channel: str, user: str, thread: str, response_url: str) -> None:
+    async def whisper_once(
+        self, text: str, *, channel: str, user: str, thread: str = "", response_url: str = ""
+    ) -> None:
+        """Tell one person, or raise UserError."""
         if response_url and await self._respond(response_url, text):
             return
         await self.call(self.client.chat_postEphemeral, channel=channel, user=user, text=text, thread_ts=thread or None)
@@ -361,7 +376,7 @@ class Slack:
             try:
                 async with (
                     aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
-                    session.post(url, data=content, allow_redirects=False) as response,
+                    session.post(url, data=content, allow_redirects=False, ssl=tls()) as response,
                 ):
                     if response.status == 200:
                         return
@@ -420,9 +435,10 @@ class Slack:
             return False
         with self._counted(RESPONSE_URL) as failed:
             try:
-                answer = await AsyncWebhookClient(url, timeout=TIMEOUT_S, session=self.client.session, logger=sdk).send(
-                    text=text, response_type="ephemeral", replace_original=False
+                client = AsyncWebhookClient(
+                    url, timeout=TIMEOUT_S, session=self.client.session, ssl=self.client.ssl, logger=sdk
                 )
+                answer = await client.send(text=text, response_type="ephemeral", replace_original=False)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 failed(UNREACHABLE)
                 log.warning("a response_url does not answer: %s", error)

@@ -12,8 +12,10 @@ import pytest
 from aiohttp import web
 from kubernetes.aio.config import incluster_config
 
+from bot import slack
 from bot.sources.api import Api, Unreachable
 from certificates.cluster import Trouble, connect
+from certificates.making import Pair
 from lab.apiserver.kubeconfig import kubeconfig
 from tests import foreign
 
@@ -42,8 +44,12 @@ async def serving(context: ssl.SSLContext) -> AsyncIterator[int]:
     async def version(_: web.Request) -> web.Response:
         return web.json_response({"gitVersion": "v1"})
 
+    async def who(_: web.Request) -> web.Response:
+        return web.json_response({"ok": True, "team": "T", "user_id": "U0BOT", "user": "calico"})
+
     app = web.Application()
     app.router.add_get("/version", version)
+    app.router.add_post("/api/auth.test", who)
     runner = web.AppRunner(app)
     await runner.setup()
     try:
@@ -59,15 +65,39 @@ async def test_an_authority_without_key_identifiers_is_believed(
 ) -> None:
     """EKS has such, and who upgraded a cluster since before 2020."""
     foreign.strict_as_from_python_3_13(monkeypatch)
-    authority, name, key = foreign.authority()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    pair = foreign.server(name, key, "127.0.0.1")
-    (tmp_path / "server.pem").write_bytes(pair.public + pair.key)
-    context.load_cert_chain(tmp_path / "server.pem")
+    authority, context = old(tmp_path)
     async with serving(context) as port:
         file = tmp_path / "kubeconfig"
         file.write_text(kubeconfig(f"https://127.0.0.1:{port}", "token", authority.public.decode()))
         await read(str(file))
+
+
+async def test_slack_is_believed_behind_a_proxy_that_looks_into_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its authority is named by SSL_CERT_FILE, and lacks as much."""
+    foreign.strict_as_from_python_3_13(monkeypatch)
+    authority, context = old(tmp_path)
+    (tmp_path / "ca.crt").write_bytes(authority.public)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.crt"))
+    slack.tls.cache_clear()
+    try:
+        async with serving(context) as port:
+            found = slack.Slack(slack.web_client("xoxb-1", f"https://127.0.0.1:{port}/api/"))
+            async with found.connected():
+                assert (await found.who()).name == "calico"
+    finally:
+        slack.tls.cache_clear()
+
+
+def old(directory: Path) -> tuple[Pair, ssl.SSLContext]:
+    """An authority without identifiers, and what a server at 127.0.0.1 has of it."""
+    authority, name, key = foreign.authority()
+    pair = foreign.server(name, key, "127.0.0.1")
+    (directory / "server.pem").write_bytes(pair.public + pair.key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / "server.pem")
+    return authority, context
 
 
 @contextlib.asynccontextmanager
