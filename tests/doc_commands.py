@@ -29,6 +29,7 @@ PLACEHOLDERS = {
     "SERVICE": "shop/db",
     "NODE...": "node-a",
     "NODE": "node-a",
+    "NODE-BLOCK": "node-a-10-244-174-128-26",
     "N": "3",
     "MS": "400",
     "SECONDS": "1",
@@ -91,6 +92,11 @@ def written() -> Iterator[Written]:
                 found := re.search(r"(?:kubectl (?=[a-z-])(?!or )|kustomize |docker |kind ).*", line)
             ):
                 yield Written(str(path.relative_to(ROOT)), number, re.split(r"\)$|\)\.|`|;", found[0])[0].strip())
+
+
+def first(text: str) -> str:
+    """The program."""
+    return text.split()[0].removeprefix(".venv/bin/") if text.split() else ""
 
 
 def _lines(text: str) -> Iterator[tuple[int, str, str | None]]:

@@ -77,7 +77,11 @@ def _daemon_set(daemon_set: Object) -> None:
     spec = daemon_set.setdefault("spec", {})
     template = spec.setdefault("template", {})
     _pod_spec(template.setdefault("spec", {}))
-    spec.setdefault("updateStrategy", {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}})
+    strategy = spec.setdefault("updateStrategy", {})
+    if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
+        rolling = strategy.setdefault("rollingUpdate", {})
+        rolling.setdefault("maxUnavailable", 1)
+        rolling.setdefault("maxSurge", 0)
     spec.setdefault("revisionHistoryLimit", 10)
     counts = ("currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady")
     status = daemon_set.setdefault("status", {})

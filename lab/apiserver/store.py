@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import NamedTuple
 
@@ -91,8 +91,11 @@ class Watch:
 class Store:
     """All objects of one cluster, with one ever-increasing resourceVersion."""
 
-    def __init__(self, history: int = HISTORY) -> None:
+    def __init__(self, history: int = HISTORY, beside: Sequence[Resource] = ()) -> None:
+        """beside: kinds that are served as well, of which no part of a lab has a use."""
         self.registry = Registry()
+        for resource in beside:
+            self.registry.add(resource)
         self._version = 1
         self._objects: dict[tuple[str, str], dict[tuple[str, str], Object]] = {}
         self._events: deque[Event] = deque()
