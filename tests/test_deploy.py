@@ -165,6 +165,58 @@ def test_cert_manager_may_make_the_authority_instead(tmp_path: Path) -> None:
     ]
 
 
+def test_openshift_lets_in_every_account_that_has_pods_and_runs_probes_on_every_node(tmp_path: Path) -> None:
+    parts = {
+        "resources": [os.path.relpath(DEPLOY / "overlays" / "http", tmp_path)],
+        "components": [os.path.relpath(DEPLOY / "components" / "openshift", tmp_path)],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(parts))
+    found = list(yaml.safe_load_all(manifests.rendered(tmp_path)))
+    (binding,) = [it for it in found if (it["kind"], it["metadata"]["name"]) == ("RoleBinding", "calico-why-openshift")]
+    accounts = {
+        it["spec"]["template"]["spec"]["serviceAccountName"]
+        for it in found
+        if it["kind"] in ("Deployment", "DaemonSet")
+    }
+    assert {subject["name"] for subject in binding["subjects"]} == accounts
+    (role,) = [it for it in found if (it["kind"], it["metadata"]["name"]) == ("Role", binding["roleRef"]["name"])]
+    assert role["rules"] == [
+        {
+            "apiGroups": ["security.openshift.io"],
+            "resources": ["securitycontextconstraints"],
+            "resourceNames": ["privileged"],
+            "verbs": ["use"],
+        }
+    ]
+    (namespace,) = [it for it in found if it["kind"] == "Namespace"]
+    assert namespace["metadata"]["annotations"]["openshift.io/node-selector"] == ""
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
+
+
+def test_what_install_md_has_people_write_into_an_overlay_does_what_it_says(tmp_path: Path) -> None:
+    """A password for images, one bot on one node, and the authority of a proxy."""
+    said = dict(
+        re.findall(r"`(replicas|patches): (\[.*?\])`", (ROOT / "docs" / "install.md").read_text()),
+    )
+    generated = {"name": "calico-why-settings", "namespace": "calico-why", "behavior": "merge", "files": ["ca.crt"]}
+    parts = {
+        "resources": [os.path.relpath(DEPLOY / "overlays" / "socket-mode", tmp_path)],
+        "configMapGenerator": [generated],
+        **{key: yaml.safe_load(value) for key, value in said.items()},
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(parts))
+    (tmp_path / "ca.crt").write_text("authority")
+    found = list(yaml.safe_load_all(manifests.rendered(tmp_path)))
+    accounts = [it for it in found if it["kind"] == "ServiceAccount"]
+    assert len(accounts) == 4 and all(it["imagePullSecrets"] == [{"name": "NAME"}] for it in accounts)
+    (bot,) = [it["spec"] for it in found if (it["kind"], it["metadata"]["name"]) == ("Deployment", "calico-why-bot")]
+    assert bot["replicas"] == 1
+    (settings,) = [it for it in found if it["kind"] == "ConfigMap" and "data" in it]
+    assert settings["data"].keys() == {"calico-why.yaml", "ca.crt"}
+    (config,) = [one for one in bot["template"]["spec"]["volumes"] if one["name"] == "config"]
+    assert config["configMap"]["name"] == settings["metadata"]["name"]
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_container_is_of_one_image_of_this_version(overlay: str) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
