@@ -40,7 +40,10 @@ def approvers(who: Approvers, *, of_a_bot: bool) -> list[Line]:
             state=NOT,
             found=say("CALICO_WHY_APPROVERS is empty"),
             means=say("Nobody can approve a fix in Slack."),
-            remedy=say("Set it, for bot and fixers alike, such as CALICO_WHY_APPROVERS=S0123ABC for a group of Slack."),
+            remedy=say(
+                "Set it, or `approvers` in calico-why.yaml, for bot and fixers alike, such as S0123ABC for a group of "
+                "Slack."
+            ),
         ),
     ]
 

@@ -100,7 +100,7 @@ def _silent(probes: Sequence[Probe]) -> Iterable[Line]:
     means = say("Nothing on it can be seen, so what happens there stays unknown.")
     remedy = say(
         "See whether it runs: kubectl get pods --all-namespaces --output wide --selector "
-        "app.kubernetes.io/component=node"
+        "app.kubernetes.io/component=node. Where it does, let the nodes of the bot reach its port."
     )
     by = dict[str, list[str]]()
     for one in probes:
