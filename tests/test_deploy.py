@@ -18,6 +18,7 @@ import yaml
 
 from bot.observe import EXAMPLE, address
 from fixes import configuration
+from fixes.resources.kinds import TIERED
 from node_probe import scene
 from node_probe.command import DEFAULT_PORT
 from tests import manifests
@@ -328,6 +329,21 @@ def test_replicas_of_the_bot_are_kept_apart_and_one_is_always_left() -> None:
     labels = bot["template"]["metadata"]["labels"]
     assert bot["selector"]["matchLabels"] == budget["selector"]["matchLabels"] == labels
     assert apart["labelSelector"]["matchLabels"] == labels
+
+
+@pytest.mark.parametrize("overlay", WITH_FIXERS)
+def test_who_writes_a_policy_may_do_so_in_every_tier(overlay: str) -> None:
+    """Calico asks for it where its objects are in projectcalico.org/v3: tier.networkpolicies, and to get tiers."""
+    may = {
+        (resource, verb)
+        for rule in manifests.one(overlay, "ClusterRole", "calico-why-cluster-fixer")["rules"]
+        if "projectcalico.org" in rule["apiGroups"] and "resourceNames" not in rule
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    written = {(plural, verb) for plural in TIERED for verb in ("create", "update", "delete")}
+    assert written <= may and ("tiers", "get") in may
+    assert {one for one in may if one[0].startswith("tier.")} == {(f"tier.{plural}", verb) for plural, verb in written}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
