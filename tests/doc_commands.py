@@ -7,9 +7,12 @@ import itertools
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
+
+from bot import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -17,6 +20,16 @@ MANIFESTS = [
     ROOT / "deploy/Dockerfile",
     *sorted(path for part in ("deploy", "fixes") for path in (ROOT / part).rglob("*.yaml") if not path.is_symlink()),
 ]
+
+MODULES = {one.name: one.value for one in entry_points(group=cli.GROUP)}
+OURS = "calico-why"
+SLACK = ("/calico", "@calico")
+CLUSTER = ("kubectl", "helm")  # tests/test_docs_cluster.py
+NODE_TOOLS = ("ip", "bridge", "tc", "nft", "iptables", "ipset", "ss", "sysctl", "nstat", "wg", "conntrack", "bpftool")
+OF_IPTABLES_NODES = ("ipset",)  # tests/test_answers_iptables.py; a lab's nodes are in nftables mode by themselves
+TOOLS = ("apt", "calicoctl", "docker", "export", "kill", "kind", "kustomize", "make", "python")  # test_docs_tools.py
+SETTING = re.compile(r"[A-Z_]+=\S*")  # of settings.env, or of a unit's environment
+DRAWN = re.compile("[─│▶◀┌└]")
 
 # What stands in a page for something of the reader's own, and what it is while it is tried.
 PLACEHOLDERS = {
@@ -89,7 +102,7 @@ def written() -> Iterator[Written]:
     for path in MANIFESTS:
         for number, line in enumerate(path.read_text().splitlines(), 1):
             if line.lstrip().startswith("#") and (
-                found := re.search(r"(?:kubectl (?=[a-z-])(?!or )|kustomize |docker |kind ).*", line)
+                found := re.search(r"(?:kubectl (?=[a-z-])(?!or )|kustomize |docker |kind (?=load )).*", line)
             ):
                 yield Written(str(path.relative_to(ROOT)), number, re.split(r"\)$|\)\.|`|;", found[0])[0].strip())
 
@@ -97,6 +110,27 @@ def written() -> Iterator[Written]:
 def first(text: str) -> str:
     """The program."""
     return text.split()[0].removeprefix(".venv/bin/") if text.split() else ""
+
+
+def is_command(one: Written) -> bool:
+    """Of what stands in backquotes, what begins like one; of a code block every line."""
+    word = first(one.text)
+    if DRAWN.search(one.text) or SETTING.fullmatch(one.text):
+        return False
+    if one.block:
+        return True
+    return " " in one.text and (word in (OURS, *SLACK, *CLUSTER, *NODE_TOOLS, *TOOLS) or word in MODULES)
+
+
+def commands(*programs: str) -> list[Written]:
+    """Those of these programs, each once; all of them, as often as they are written, without a program."""
+    found = list(_commands())
+    return list({one.text: one for one in found if first(one.text) in programs}.values()) if programs else found
+
+
+@functools.cache
+def _commands() -> tuple[Written, ...]:
+    return tuple(one for one in written() if is_command(one))
 
 
 def _lines(text: str) -> Iterator[tuple[int, str, str | None]]:

@@ -23,6 +23,7 @@ from lab.firewall.words import iptables_chain
 from lab.kernel import FAMILIES
 from tests import firewall_zoo
 from tests.asking import ask, told, words_for
+from tests.doc_commands import OF_IPTABLES_NODES, commands, typed
 from tests.test_answers_policies import applied, asked, said
 from tests.test_host_firewalls_on_lab import address
 from tests.test_lab_iptables import plain
@@ -126,6 +127,16 @@ async def test_healthy_pairs_are_called_healthy_and_their_nodes_filter_by_iptabl
     walls = {fact for one in found for fact in one.facts if isinstance(fact, CalicoFirewall)}
     assert {(wall.backends, wall.entered) for wall in walls} == {((f"iptables-{backend}",), (f"iptables-{backend}",))}
     assert {(wall.node, wall.family) for wall in walls} == {(f"node-{n}", family) for n in "abc" for family in (4, 6)}
+
+
+def test_what_the_runbook_has_people_type_on_such_a_node_is_answered_there(shared: tuple[str, Lab]) -> None:
+    _, lab = shared
+    found = commands(*OF_IPTABLES_NODES)
+    assert found
+    for one in found:
+        for argv in typed(one.text):
+            done = lab.exec("node-a", *argv)
+            assert done.returncode == 0, f"{one}: {done.stderr}"
 
 
 @pytest.mark.parametrize(("mode", "where"), WOUNDS)

@@ -7,8 +7,6 @@ import argparse
 import asyncio
 import functools
 import importlib
-import importlib.util
-import itertools
 import json
 import os
 import re
@@ -16,7 +14,6 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -29,57 +26,34 @@ from bot.trail import audit_said, fixes_said
 from fixes.audit import Audit
 from fixes.store import connect
 from lab.client import Lab
-from tests import manifests
-from tests.doc_commands import PAGES, PLACEHOLDERS, ROOT, Written, typed, written
+from tests.doc_commands import (
+    CLUSTER,
+    MODULES,
+    NODE_TOOLS,
+    OURS,
+    PAGES,
+    PLACEHOLDERS,
+    ROOT,
+    SLACK,
+    TOOLS,
+    Written,
+    commands,
+    first,
+    is_command,
+    typed,
+    written,
+)
 
-MODULES = {one.name: one.value for one in entry_points(group=cli.GROUP)}
-OURS = "calico-why"
-SLACK = ("/calico", "@calico")
-NODE_TOOLS = ("ip", "bridge", "tc", "nft", "iptables", "ipset", "ss", "sysctl", "nstat", "wg", "conntrack", "bpftool")
-SETTING = re.compile(r"[A-Z_]+=\S*")  # of settings.env, or of a unit's environment
-HERE = ("kubectl", "docker", "make", "python", "export", "eval", "openssl", "curl")
-OTHERS = ("calicoctl", "apt", "kind", "kustomize", "helm", "kill")
-DRAWN = re.compile("[─│▶◀┌└]")
-
-# What calicoctl 3.32 understands of what the pages speak of; it runs on no machine of ours.
-CALICOCTL = {
-    "datastore migrate unlock": set[str](),
-    "ipam check": {"-o", "--show-problem-ips"},
-    "ipam release": {"--ip", "--from-report"},
-    "node diags": set[str](),
-    "node status": set[str](),
-}
-# What is neither run nor read by its program here, and why.
-LEFT = {
-    "apt install python3-venv python3-dev gcc make": "Debian's own packages, and this may be no Debian",
-    "bpftool net": "bpftool comes with each kernel by itself",
-    "conntrack -L": "conntrack is on few machines",
-    "wg show": "needs a WireGuard device, which few kernels of labs have",
-    "wg show DEVICE": "the same",
-    "nft flush ruleset": "what others may do to a node, told as a danger",
-    "iptables -F": "the same",
-    "kill -9": "the same",
-    "tc filter del": "the word to look up; what follows depends on what was found",
-    "tc qdisc del": "the same",
-    "ipset list cali40all-vxlan-net": "a set of the modes with iptables, and the lab's nodes are in nftables'",
-    "ip -6 route get": "of that address, as the same of IPv4",
-    "ip -d -j": "flags that each of its words takes",
-    "bridge -j": "the same",
-    "kind load docker-image calico-why:dev": "kind is not here, and no container engine for it",
-    "helm install calico-why build/chart --set overlay=http": "a cluster's; tests/test_chart.py has Helm render it",
-    "kustomize edit set image calico-why=<registry>/calico-why@sha256:...": "kubectl's kustomize cannot edit",
-    "docker buildx imagetools inspect python:3.13-slim-trixie --format '{{.Manifest.Digest}}'": "asks a registry",
-    "kubectl delete blockaffinities.crd.projectcalico.org NODE-BLOCK": "removes something; its kind is read in tests",
-}
-# What stays until it is stopped, or takes minutes: understood here, run in the file of this name by these words.
+# What stays until it is stopped, or takes minutes: understood here, run as a program by the test file of this name.
 STAYS = {
-    "bot": ("tests/test_bot_slack.py", "App("),
-    "probe": ("lab/workers.py", '"probe": "node_probe.command"'),
-    "fixer": ("tests/test_cluster_fixes.py", '"fixer", "--cluster"'),
-    "lab up": ("tests/test_lab.py", 'command_line("up"'),
-    "lab down": ("tests/test_lab.py", 'command_line("down"'),
-    "ipam check --watch": ("tests/test_ipam_check_on_lab.py", '"ipam", "check", "--watch"'),
-    "why --watch": ("tests/test_watch.py", '"--watch", "300"'),
+    "bot": ("test_tracing.py", '"bot.cli", "bot"'),
+    "probe": ("test_lab.py", '"bot.cli", "probe", "--node", "node-a", "--certs"'),
+    "fixer --cluster": ("test_cluster_fixes.py", '"bot.cli", "fixer", "--cluster"'),
+    "fixer --node": ("test_executor.py", '"bot.cli", "fixer", "--node", "node-a"'),
+    "lab up": ("test_lab.py", 'command_line("up"'),
+    "lab down": ("test_lab.py", 'command_line("down"'),
+    "ipam check --watch": ("test_ipam_check_on_lab.py", '"bot.cli", "ipam", "check", "--watch"'),
+    "why --watch": ("test_watch.py", '"bot.cli", "why", *PAIR.split(), "--watch"'),
 }
 # Exit status where it is not 0. In a healthy lab nothing leaks, and between its pods nobody sends; it has no IPv6.
 STATUS = {
@@ -99,23 +73,7 @@ STATUS = {
 SHORTER = {"capture": ["--seconds", "1"]}
 
 WRITTEN = list(written())
-
-
-def first(text: str) -> str:
-    return text.split()[0].removeprefix(".venv/bin/") if text.split() else ""
-
-
-def is_command(one: Written) -> bool:
-    """Of what stands in backquotes, what begins like one; of a code block every line."""
-    word = first(one.text)
-    if DRAWN.search(one.text) or SETTING.fullmatch(one.text):
-        return False
-    if one.block:
-        return True
-    return " " in one.text and (word in (OURS, *SLACK, *NODE_TOOLS, *HERE, *OTHERS) or word in MODULES)
-
-
-COMMANDS = [one for one in WRITTEN if is_command(one)]
+COMMANDS = commands()
 
 
 def ours(one: Written) -> list[list[str]]:
@@ -207,14 +165,26 @@ def whole(one: Written) -> list[list[str]]:
 
 
 def test_nothing_is_written_as_a_command_that_is_none_we_know() -> None:
-    """A line of a code block is of a program that one of the tests below looks at."""
-    known = {OURS, *SLACK, *HERE, *NODE_TOOLS, *OTHERS}
-    assert [str(one) for one in COMMANDS if first(one.text) not in known and first(one.text) not in MODULES] == []
+    """A line of a code block is of a program that a test looks at, and so is what begins with a program's name."""
+    known = {OURS, "eval", *SLACK, *CLUSTER, *NODE_TOOLS, *TOOLS, *MODULES}
+    assert [str(one) for one in COMMANDS if first(one.text) not in known] == []
+    others = {"curl", "crictl", "dig", "dmesg", "ethtool", "journalctl", "nsenter", "ping", "systemctl", "tcpdump"}
+    missed = [
+        str(one)
+        for one in WRITTEN
+        if not is_command(one) and " " in one.text and (first(one.text) in others or is_program(one.text))
+    ]
+    assert missed == []
 
 
-def test_what_is_left_out_is_there_and_what_stays_is_run_elsewhere() -> None:
-    assert LEFT.keys() - {one.text for one in COMMANDS} == set(), "no page has it any more"
-    assert [key for key, (path, how) in STAYS.items() if how not in (ROOT / path).read_text()] == []
+def is_program(text: str) -> bool:
+    """Sentences of ours are none, which have an ellipsis for what is told."""
+    return first(text).islower() and "…" not in text and shutil.which(first(text)) is not None
+
+
+def test_what_stays_is_run_elsewhere() -> None:
+    """Under the names of a page's own command, by the file that is named."""
+    assert [key for key, (path, how) in STAYS.items() if how not in (ROOT / "tests" / path).read_text()] == []
     used = {stays(argv) for one in COMMANDS for argv in ours(one)}
     assert STAYS.keys() - used == set(), "no page has it any more"
     run = {shlex.join([OURS, *argv]) for one in COMMANDS for argv in ours(one)}
@@ -310,7 +280,9 @@ def test_a_command_of_ours_does_its_work(
         shutil.rmtree("certs", ignore_errors=True)  # which the desk has already
         monkeypatch.delenv("CALICO_WHY_CERTS")  # the lab's own
     if argv[0] == "signer":  # it fills what is there, and a lab has it not by itself
-        assert run(["kubectl", "apply", "--filename", str(ROOT / "deploy/base/authority.yaml")]).returncode == 0
+        if shutil.which("kubectl") is None:
+            pytest.skip("no kubectl on this machine: it makes what the signer fills")
+        subprocess.run(["kubectl", "apply", "--filename", str(ROOT / "deploy/base/authority.yaml")], check=True)
     argv += SHORTER.get(argv[0], [])
     try:
         status = cli.main(argv)
@@ -364,143 +336,6 @@ def test_every_word_that_the_pages_say_to_the_bot_is_one() -> None:
         for found in re.finditer(r"(?<![\w/])[/@]calico ([a-z-]+)", path.read_text())
         if found[1] not in known
     ]
-    assert wrong == []
-
-
-# ---- of others
-
-
-def of(*programs: str) -> list[Written]:
-    return list({one.text: one for one in COMMANDS if first(one.text) in programs and one.text not in LEFT}.values())
-
-
-def run(argv: Sequence[str], **kwargs: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(argv, capture_output=True, text=True, **kwargs)
-
-
-@pytest.fixture(scope="module")
-def applied() -> set[str]:
-    """All that the overlays apply, and what install.md has people make, as kubectl names it: KIND/NAME."""
-    found = {
-        f"{it['kind'].lower()}/{it['metadata']['name']}"
-        for each in manifests.OVERLAYS
-        for it in manifests.objects(each)
-    }
-    secrets = re.findall(r"create secret \w+ ([\w-]+)", (ROOT / "docs/install.md").read_text())
-    return found | {f"secret/{name}" for name in secrets}
-
-
-SHORT = {"deploy": "deployment", "ds": "daemonset", "cm": "configmap", "secrets": "secret", "configmaps": "configmap"}
-
-
-@pytest.mark.parametrize("one", of("kubectl"), ids=str)
-def test_kubectl_does_it(one: Written, desk: Path, applied: set[str]) -> None:
-    """What reads is run on the lab, what makes something is made without a cluster; of all else kubectl reads the words
-    and flags, and the objects and files are there."""
-    if shutil.which("kubectl") is None:
-        pytest.skip("no kubectl on this machine")
-    for argv in typed(one.text):
-        before = argv[: argv.index("--")] if "--" in argv else argv
-        read = run([*before, *(["."] if before[-1] in ("-f", "-k") else []), "--help"])
-        assert read.returncode == 0, read.stderr
-        plain = [word for word in before if not word.startswith("-")]
-        if len(before) == 2 or before[-1] in ("-f", "-k"):
-            continue  # named only
-        for flag, following in itertools.pairwise(before):
-            if flag in ("-f", "--filename", "-k", "--kustomize"):
-                assert (ROOT / following).exists(), following
-        for flag, following in itertools.pairwise([*before, ""]):
-            if flag in ("-c", "--container"):
-                names = {name.partition("/")[2] for each in manifests.OVERLAYS for name in manifests.containers(each)}
-                assert following in names
-        for word in before:
-            kind, slash, name = word.partition("/")
-            kind = SHORT.get(kind, kind)
-            if (
-                slash
-                and not (ROOT / word).exists()
-                and kind in ("deployment", "daemonset", "secret", "configmap", "lease", "cronjob", "job")
-            ):
-                assert f"{kind}/{name}" in applied, word
-        verb = next(word for word in plain[1:] if word != "calico-why")
-        if verb == "get" and not served(plain):
-            continue
-        if verb == "get":
-            done = run([*before, *([] if "--watch" not in before else ["--watch=false"])], cwd=desk)
-        elif verb == "create":
-            done = run([*before, "--dry-run=client"], cwd=desk)
-        elif verb == "kustomize":
-            done = run(before, cwd=ROOT)
-        else:
-            continue
-        assert done.returncode == 0, done.stderr
-
-
-def served(plain: Sequence[str]) -> bool:
-    """Whether the lab has such objects; Deployments it has not."""
-    return not any(word.partition("/")[0] in ("deployment", "deployments", "secret") for word in plain)
-
-
-@pytest.mark.parametrize("one", of("make"), ids=str)
-def test_make_has_the_target_and_reads_the_variables(one: Written) -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    for _, target, *variables in typed(one.text):
-        recipe = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
-        assert recipe, target
-        for variable in variables:
-            assert f"$({variable.partition('=')[0]})" in recipe[1], variable
-
-
-@pytest.mark.parametrize("one", of("docker"), ids=str)
-def test_the_image_is_built_with_what_its_dockerfile_takes(one: Written) -> None:
-    for _, verb, *rest in typed(one.text):
-        assert verb == "build"
-        parser = argparse.ArgumentParser(exit_on_error=False)
-        for flag in ("--file", "--tag"):
-            parser.add_argument(flag)
-        parser.add_argument("--build-arg", action="append", default=[])
-        parser.add_argument("context")
-        args = parser.parse_args(rest)
-        dockerfile = (ROOT / args.file).read_text()
-        for argument in args.build_arg:
-            assert re.search(rf"^ARG {argument.partition('=')[0]}\b", dockerfile, re.MULTILINE), argument
-        for source in re.findall(r"^COPY (?!--)([^\n]*) \S+$", dockerfile, re.MULTILINE):
-            assert all((ROOT / args.context / path).exists() for path in source.split()), source
-
-
-@pytest.mark.parametrize("one", of("python", "export"), ids=str)
-def test_a_module_that_is_run_is_there(one: Written) -> None:
-    words_ = typed(one.text)[0]
-    if words_[0] == "export":
-        assert run(["sh", "-n", "-c", one.text]).returncode == 0
-    else:
-        assert words_[1] == "-m" and importlib.util.find_spec(words_[2]), words_
-
-
-@pytest.mark.parametrize("one", of("calicoctl"), ids=str)
-def test_what_is_said_of_calicoctl_is_of_a_word_it_has(one: Written) -> None:
-    for _, *rest in typed(one.text):
-        known = next((flags for name, flags in CALICOCTL.items() if rest[: len(name.split())] == name.split()), None)
-        assert known is not None, rest
-        assert {word for word in rest if word.startswith("-")} <= known
-
-
-def test_what_the_runbook_has_people_type_on_a_node_is_answered_there(desk: Path, shared_lab: Lab) -> None:
-    """By the node's own tools, in a node of the lab; one that is only named is the beginning of one that is run."""
-
-    shared_lab.heal()
-    peer = json.loads(shared_lab.exec("node-a", "ip", "-j", "neigh", "show", "dev", "vxlan.calico").stdout)[0]
-    there = {"ADDRESS": peer["dst"], "MAC": peer["lladdr"], "NAME": "net.ipv4.ip_forward", "SOURCE": "10.244.174.129"}
-    texts = of(*NODE_TOOLS)
-    wrong = list[str]()
-    for one in texts:
-        named = any(other.text.startswith(f"{one.text} ") for other in COMMANDS)
-        if named or shutil.which(first(one.text)) is None:
-            continue
-        for argv in typed(one.text, there):
-            done = shared_lab.exec("node-a", *argv)
-            if done.returncode:
-                wrong.append(f"{one}\n  {shlex.join(argv)}: {done.stderr[:300]}")
     assert wrong == []
 
 
