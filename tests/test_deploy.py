@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from bot.observe import EXAMPLE, address
+from bot.preflight.nodes import NO_PROBE
 from fixes import configuration
 from fixes.resources.kinds import TIERED
 from node_probe import scene
@@ -376,7 +377,7 @@ def test_pods_go_to_nodes_that_can_run_them_also_while_calico_is_broken(overlay:
                 "nodeSelectorTerms"
             ]
             refused = {(one["key"], *one["values"]) for one in term["matchExpressions"] if one["operator"] == "NotIn"}
-            assert refused == {("eks.amazonaws.com/compute-type", "fargate"), ("type", "virtual-kubelet")}
+            assert refused == NO_PROBE, "as preflight has it"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -54,6 +54,21 @@ def test_certificates_that_run_out_soon_are_told_while_there_is_time() -> None:
     assert told(None, dead("a", "refused")) == {}, "why it is silent is said elsewhere"
 
 
+@pytest.mark.parametrize(
+    ("labels", "has"),
+    [
+        ({}, True),
+        ({"kubernetes.io/os": "linux", "eks.amazonaws.com/compute-type": "ec2", "type": "worker"}, True),
+        ({"kubernetes.io/os": "windows"}, False),
+        ({"kubernetes.io/os": "linux", "eks.amazonaws.com/compute-type": "fargate"}, False),
+        ({"kubernetes.io/os": "linux", "type": "virtual-kubelet"}, False),
+    ],
+)
+def test_a_node_that_no_probe_can_be_on_is_no_dead_one(labels: dict[str, str], has: bool) -> None:
+    assert nodes.has_probe({"metadata": {"name": "a", "labels": labels}}) is has
+    assert nodes.has_probe({"metadata": {"name": "a"}})
+
+
 def test_thousands_of_dead_probes_are_a_screenful() -> None:
     many = [
         dead(f"node-{number}", f"its probe at 10.0.{number // 250}.{number % 250}: refused") for number in range(3000)

@@ -23,6 +23,8 @@ from facts.node_status import NEEDED
 PART = "nodes"
 AT_ONCE = 64
 SOON = timedelta(days=7)  # by then who renews them would have done it three days before
+# What deploy/base/node.yaml puts no probe on: no DaemonSet runs there, and no Calico.
+NO_PROBE = frozenset({("eks.amazonaws.com/compute-type", "fargate"), ("type", "virtual-kubelet")})
 LESS = frozenset({"NET_ADMIN", "SYSLOG"})  # without these a probe sees less, and says so in each answer
 
 Object = dict[str, Any]
@@ -59,7 +61,7 @@ async def lines(cluster: Cluster, probes: Probes) -> tuple[list[Line], list[Prob
     except (Missing, Refused) as error:
         why = getattr(error, "reason", say("the API server has no {look}", look="nodes"))
         return [Line(part=PART, about=say("probes"), state=UNSEEN, found=why)], []
-    linux = [one for one in nodes if (one["metadata"].get("labels") or {}).get("kubernetes.io/os", "linux") == "linux"]
+    looked_at = [one for one in nodes if has_probe(one)]
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def seen(node: Object) -> Probe:
@@ -70,10 +72,16 @@ async def lines(cluster: Cluster, probes: Probes) -> tuple[list[Line], list[Prob
             met = await probes.met(name, where) if known else Met()
             return Probe(node=name, facts=tuple(facts), ahead_s=met.ahead_s, until=met.until)
 
-    found = await asyncio.gather(*map(seen, linux))
-    left = [str(one["metadata"]["name"]) for one in nodes if one not in linux]
+    found = await asyncio.gather(*map(seen, looked_at))
+    left = [str(one["metadata"]["name"]) for one in nodes if one not in looked_at]
     told = judge(found, left, version("calico-why"))
     return [*told, *certificates(probes.certified_until(), found, datetime.now(UTC))], list(found)
+
+
+def has_probe(node: Object) -> bool:
+    """Whether the manifests put one on it."""
+    labels = node["metadata"].get("labels") or {}
+    return labels.get("kubernetes.io/os", "linux") == "linux" and not NO_PROBE & labels.items()
 
 
 def judge(found: Sequence[Probe], left: Sequence[str], own: str) -> list[Line]:
@@ -90,7 +98,7 @@ def judge(found: Sequence[Probe], left: Sequence[str], own: str) -> list[Line]:
         said = say("{count} of {all} answer", count=len(machines), all=len(found))
         told.append(Line(part=PART, about=about, state=OK, found=said))
     if left:
-        said = say("not looked at: {nodes} are not Linux", nodes=several(left))
+        said = say("not looked at: {nodes} run no probe, as Windows, Fargate and virtual nodes", nodes=several(left))
         told.append(Line(part=PART, about=about, state=SKIPPED, found=said))
     return told
 
