@@ -27,6 +27,7 @@ from facts import (
     FelixHealth,
     Flow,
     Leg,
+    PodInterface,
     ProbeResult,
     Question,
     Stop,
@@ -236,7 +237,8 @@ def _with_felix(cause: Cause, rule: CauseRule, facts: Sequence[Fact], stuck: set
             seconds=seconds,
         )
         return msgspec.structs.replace(cause, felix=told)
-    if health is None:
+    unasked = any(isinstance(one, CalicoNode) and one.name == node and not one.felix_health for one in facts)
+    if health is None or (unasked and not health.reachable):
         felix = say(
             "A living Felix rewrites this within {seconds} s; whether it lives on {node} could not be seen.",
             seconds=seconds,
@@ -345,6 +347,20 @@ def _blind(
         for leg in evaluation.facts
         if isinstance(leg, Leg) and leg.obstacle
     ]
+    sandboxes = {one.name for one in evaluation.facts if isinstance(one, Endpoint) and one.own_kernel}
+    seen += [
+        Blind(
+            node=one.node,
+            look="pod",
+            reason=say(
+                "{pod} has a kernel of its own (a virtual machine, a sandbox), and its namespace no address: what is "
+                "sent from there does not come from {pod}, and what {pod} itself does was not seen",
+                pod=one.pod,
+            ),
+        )
+        for one in evaluation.facts
+        if isinstance(one, PodInterface) and one.entered and one.pod in sandboxes and not _addressed(one)
+    ]
     joined = {leg.flow for leg in evaluation.facts if isinstance(leg, Leg)}
     seen += [
         Blind(look="path", reason=say("what is known of {flow} is not enough to tell its way", flow=flow.name))
@@ -352,6 +368,10 @@ def _blind(
         if isinstance(flow, Flow) and joined and flow.name not in joined
     ]
     return tuple(dict.fromkeys(seen))
+
+
+def _addressed(pod: PodInterface) -> bool:
+    return bool(pod.pod_holder) or any(not one.startswith("fe80:") for one in pod.pod_addresses)
 
 
 def _well(

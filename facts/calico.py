@@ -42,6 +42,7 @@ class CalicoNode(Fact, frozen=True, kw_only=True):
     vxlan_port: int = 4789
     interface_prefix: str = "cali"
     felix_health_port: int = 9099
+    felix_health: bool = True  # False: Felix is told to answer no health checks
     route_refresh_s: int = 90
     bpf: bool = False
     wireguard: bool = False  # encryption is switched on

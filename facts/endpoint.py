@@ -24,6 +24,7 @@ class Endpoint(Fact, frozen=True, kw_only=True):
     annotated: tuple[str, ...] = ()  # addresses CNI wrote on the pod (cni.projectcalico.org/podIPs), all families
     container_id: str = ""  # annotation cni.projectcalico.org/containerID: the live IPAM handle's suffix
     interface: str = ""  # host side of the veth, computed from namespace and name (calico.md 4.3)
+    own_kernel: bool = False  # a virtual machine or a sandbox (runtimeClassName): another kernel may have its address
 
 
 class AddressHolders(Fact, frozen=True, kw_only=True):

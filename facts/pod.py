@@ -26,6 +26,7 @@ class PodInterface(Fact, frozen=True, kw_only=True):
     pod_ipv6: bool = True  # False: the pod's device carries no IPv6 (disable_ipv6, or an MTU below 1280)
     pod_addresses: tuple[str, ...] = ()  # ADDRESS/LENGTH, link-local ones too
     pod_duplicates: tuple[str, ...] = ()  # IPv6: of those, the ones somebody else has, so that the kernel uses none
+    pod_holder: str = ""  # which other device inside has the pod's address, where this one has not
     pod_default_next_hop: str = ""  # "" without a default route; 0.0.0.0 or :: where it names a device alone
     pod_gateway_mac: str = ""  # of the neighbor entry for the gateway; "" when there is none yet
     pod_gateway_state: str = ""  # of that entry, as in Neighbor; "" when there is none

@@ -449,7 +449,10 @@ async def test_felix_s_environment_goes_before_its_configuration(world: World) -
         {"name": "FELIX_PROMETHEUSMETRICSPORT", "value": "not a number"},
         {"name": "FELIX_USEINTERNALDATAPLANEDRIVER", "value": "false"},
         {"name": "FELIX_WIREGUARDENABLED", "valueFrom": {"configMapKeyRef": {"name": "x", "key": "y"}}},
-        {"name": "FELIX_VXLANPORT", "value": "8472"},  # of one node alone it is a fault
+        {"name": "FELIX_VXLANPORT", "value": "8472"},
+        {"name": "FELIX_VXLANVNI", "value": "77"},
+        {"name": "FELIX_ROUTEREFRESHINTERVAL", "value": "300"},
+        {"name": "FELIX_HEALTHENABLED", "value": "false"},
         {"name": "CALICO_NETWORKING_BACKEND", "value": "none"},
     ]
     world.store.create(pod)
@@ -457,7 +460,9 @@ async def test_felix_s_environment_goes_before_its_configuration(world: World) -
     nodes = {one.name: one for one in of(facts, CalicoNode) if isinstance(one, CalicoNode)}
     a, b = nodes["node-a"], nodes["node-b"]
     assert (a.bpf, a.foreign_dataplane, a.wireguard, a.backend) == (True, True, False, "none")
-    assert (a.interface_prefix, a.felix_health_port, a.metrics_port, a.vxlan_port) == ("tap", 9199, 9091, 4789)
+    assert (a.interface_prefix, a.felix_health_port, a.metrics_port) == ("tap", 9199, 9091)
+    assert (a.vxlan_port, a.vni, a.route_refresh_s, a.felix_health) == (8472, 77, 300, False)
+    assert (b.vxlan_port, b.vni, b.route_refresh_s, b.felix_health) == (4789, 4096, 90, True)
     assert (b.bpf, b.foreign_dataplane, b.interface_prefix, b.felix_health_port) == (False, False, "cali", 9099)
     endpoints = {one.name: one.interface for one in of(facts, Endpoint) if isinstance(one, Endpoint)}
     assert endpoints["default/pod-a1"] == "tapdd33ceb84a6"

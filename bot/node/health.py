@@ -151,7 +151,7 @@ def _of_kubernetes(node: Node, calico: CalicoNode) -> list[Finding]:
                    node=node.name)  # fmt: skip
         found.append(finding(UNSEEN, text))
     elif node.agent:
-        found += _judged(calico_node_missing, agent=node.agent.pod)
+        found += _judged(calico_node_missing, agent=node.agent.pod, node=calico)
         if node.agent.pod.running and node.agent.ready is False and not node.agent.starting:
             text = say(
                 "the kubelet says that {pod} on {node} is not ready, for {seconds} s now.",
@@ -175,11 +175,11 @@ def _of_felix(node: Node, calico: CalicoNode, seen: Sequence[Fact], silent: Blin
             "FelixConfiguration could not be read, so Felix's health port on {node} is not known.", node=node.name
         )
         found.append(finding(UNSEEN, text))
-    elif node.agent and not node.agent.health and not health.reachable:
+    elif not calico.felix_health and not health.reachable:
         text = say("Felix on {node} is told to answer no health checks (FELIX_HEALTHENABLED).", node=node.name)
         found.append(finding(NOTE, text))
     else:
-        found += _judged(felix_not_ready, health=health)
+        found += _judged(felix_not_ready, health=health, node=calico)
         if health.reachable and health.ready and not health.live and health.confirmed:
             text = say("Felix on {node} is ready and not live: {why}.", node=node.name, why=health.detail)
             found.append(finding(WRONG, text, "felix_not_ready", felix_not_ready.remedy))
@@ -262,6 +262,7 @@ def _of_devices(calico: CalicoNode, wanted: Wanted, seen: Sequence[Fact], common
         add(node_address_stale, leg=None, held=address)
     if wanted.partner and not calico.address:
         _, back = _both(calico, Target("", wanted.partner, None, ""), "", common)
+        back = msgspec.structs.replace(back, obstacle="")  # no pod is meant, so no pool that would have its address
         add(node_address_missing, leg=back, node=calico)
     for device, place in wanted.tunnels.items():
         leg, back = _both(calico, place, device, common)

@@ -111,7 +111,6 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     unready_s: int = -1  # for how long the kubelet has it so
     version: str = ""
     bird_checked: bool = False  # the kubelet's readiness check asks for BIRD as well: it has a session
-    health: bool = True  # False: its Felix is told to answer no health checks
 
     @property
     def starting(self) -> bool:

@@ -408,14 +408,12 @@ def _agent(name: str, by_node: Mapping[str, Sequence[Object]]) -> Agent:
     conditions = {one.get("type"): one for one in (pod.get("status") or {}).get("conditions") or ()}
     condition: Object = conditions.get("Ready") or {}
     ready = condition["status"] == "True" if "status" in condition else None
-    health = upkeep.environment(pods).get("FELIX_HEALTHENABLED", "true").lower()
     return Agent(
         pod=told_so,
         ready=ready,
         unready_s=_seconds_since(str(condition.get("lastTransitionTime") or "")) if ready is False else -1,
         version=_version(pod),
         bird_checked=_checks_bird(pod),
-        health=health in upkeep.YES,
     )
 
 

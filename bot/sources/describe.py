@@ -77,7 +77,9 @@ def calico_nodes(node: Object, pools: Sequence[tuple[Pool, Object]] | None, feli
     pools: None when they could not be read. felix: default overlaid by node.<name>.
     """
     annotations: Object = (node.get("metadata") or {}).get("annotations") or {}
+    internal = [one for one in (node.get("status") or {}).get("addresses") or () if one.get("type") == "InternalIP"]
     written = any(annotations.get(f"projectcalico.org/IPv6{kind}") for kind in ("Address", "VXLANTunnelAddr"))
+    written = written or any(":" in one["address"] for one in internal)
     pooled = any(ip_network(one.cidr).version == 6 for one, _ in pools or ())
     return [_calico_node(node, pools, felix, family) for family in ((4, 6) if written or pooled else (4,))]
 
@@ -127,6 +129,7 @@ def _calico_node(node: Object, pools: Sequence[tuple[Pool, Object]] | None, feli
         vxlan_port=int(felix.get("vxlanPort") or 4789),
         interface_prefix=str(felix.get("interfacePrefix") or "cali").split(",")[0],
         felix_health_port=int(felix.get("healthPort") or 9099),
+        felix_health=felix.get("healthEnabled") is not False,
         route_refresh_s=seconds(str(felix.get("routeRefreshInterval") or ""), 90),
         bpf=bool(felix.get("bpfEnabled")),
         wireguard=bool(felix.get("wireguardEnabled" + v6)),
@@ -240,6 +243,7 @@ def pod_endpoint(pod: Object, events: Iterable[Object] = (), *, interface_prefix
         annotated=tuple(annotated(pod)),
         container_id=str((meta.get("annotations") or {}).get("cni.projectcalico.org/containerID") or ""),
         interface="" if host_network else veth_name(meta.get("namespace", ""), meta["name"], interface_prefix),
+        own_kernel=bool(spec.get("runtimeClassName") or _machine(pod)),
     )
 
 

@@ -371,17 +371,24 @@ class Cluster:
     async def _by_second_address(self, found: _Found, calico: Awaitable[_Calico]) -> _Found:
         """The pod that has this address beside its first one, or the node; the API finds neither by that.
 
-        IPAM names the pod, which must say itself that it has the address. Nodes are few enough to read one page of.
+        IPAM names the pod, which must say itself that it has the address. Nodes are few enough to read one page of. An
+        IPv4 address is looked for only where a pool has it: a pod's whose first one is of IPv6.
         """
-        if found.kind != "address" or ":" not in found.name:
+        if found.kind != "address":
             return found
-        address = str(ipaddress.ip_address(found.name))
+        asked = ipaddress.ip_address(found.name)
+        pools = [] if asked.version == 6 else [pool for pool, _ in (await calico).pools or ()]
+        if asked.version == 4 and ipam.pool_of(asked, pools) is None:
+            return found
+        address = str(asked)
         for one in await self._allocations([address], calico, {}):
             if isinstance(one, Allocation) and one.owner_kind == "pod" and one.owner:
                 namespace, _, short = one.owner.partition("/")
                 pod = await self._pod(namespace, short)
                 if pod and not describe.finished(pod) and address in describe.addresses(pod):
                     return await self._found_pod(pod)
+        if asked.version == 4:
+            return found
         nodes = await self._list("/api/v1/nodes", "nodes", [], limit=PAGE)
         for node in nodes or ():
             calico_s = [one.address for one in describe.calico_nodes(node, None, {})]
@@ -730,11 +737,18 @@ class Cluster:
         agents = [pod for pod in pods if _labels(pod).get("k8s-app") == CALICO_NODE.partition("=")[2]]
         namespace = next((str(pod["metadata"].get("namespace", "")) for pod in (*collectors, *agents)), "")
         daemon_set, configuration = await _together(
-            self._optional(f"/apis/apps/v1/namespaces/{name(namespace)}/daemonsets/calico-node", "daemonsets", blind),
+            self._daemon_set(namespace, blind),
             self._optional(f"{base}/kubecontrollersconfigurations/default", "kubecontrollersconfigurations", blind),
         )
         found = upkeep.garbage_collector(collectors, daemon_set, _spec(configuration))
         return [found, *(msgspec.structs.replace(one, minor=True) for one in blind)]
+
+    async def _daemon_set(self, namespace: str, blind: list[Blind]) -> Object | None:
+        """Of calico-node; None where no pod tells in which namespace it would be."""
+        if not namespace:
+            return None
+        path = f"/apis/apps/v1/namespaces/{name(namespace)}/daemonsets/calico-node"
+        return await self._optional(path, "daemonsets", blind)
 
     async def _claims(self, nodes: Sequence[CalicoNode], allocated: Sequence[Fact], calico: _Calico) -> list[Fact]:
         """Who claims the blocks of the asked pods beside their owners.

@@ -42,6 +42,7 @@ FOLLOWS_PROXY_SINCE = (3, 32)  # nftablesMode Auto is the default: as kube-proxy
 TYPHA_SETTING = "FELIX_TYPHAK8SSERVICENAME"
 BACKEND = "CALICO_NETWORKING_BACKEND"
 POD_CIDRS = "USE_POD_CIDR"  # host-local IPAM
+REFRESH = "FELIX_ROUTEREFRESHINTERVAL"
 YES = ("true", "1", "yes", "y", "t")  # as Felix reads them
 SHOWN = 5  # leaked addresses that are named, and proposed for release
 
@@ -105,7 +106,7 @@ def environment(pods: Sequence[Object]) -> dict[str, str]:
 def as_told(node: CalicoNode, environment: Mapping[str, str]) -> CalicoNode:
     """The node as its own Felix sees it: its environment goes before FelixConfiguration.
 
-    Only what decides where to look. A VNI or port that one node alone is told is a fault, and not to be taken over.
+    Where nodes are told different VNIs or ports, each rightly has its own, and that they differ is what is wrong.
     """
     v6 = "V6" if node.family == 6 else ""
 
@@ -124,7 +125,11 @@ def as_told(node: CalicoNode, environment: Mapping[str, str]) -> CalicoNode:
         wireguard=yes("FELIX_WIREGUARDENABLED" + v6, node.wireguard),
         foreign_dataplane=not yes("FELIX_USEINTERNALDATAPLANEDRIVER", not node.foreign_dataplane),
         interface_prefix=(environment.get("FELIX_INTERFACEPREFIX") or node.interface_prefix).split(",")[0],
+        vni=number("FELIX_VXLANVNI", node.vni),
+        vxlan_port=number("FELIX_VXLANPORT", node.vxlan_port),
+        route_refresh_s=number(REFRESH, seconds(environment.get(REFRESH, ""), node.route_refresh_s)),
         felix_health_port=number("FELIX_HEALTHPORT", node.felix_health_port),
+        felix_health=yes("FELIX_HEALTHENABLED", node.felix_health),
         metrics_port=number("FELIX_PROMETHEUSMETRICSPORT", node.metrics_port),
         backend=environment.get(BACKEND, "").lower(),
     )

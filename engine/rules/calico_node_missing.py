@@ -1,7 +1,7 @@
 """Without calico-node nobody follows changes on a node: its paths live on, and grow old."""
 
 from engine.rule import NOT_FELIX, Text, cause, say, some, the
-from facts import CalicoPod
+from facts import CalicoNode, CalicoPod
 
 
 @cause(
@@ -11,9 +11,11 @@ from facts import CalicoPod
     at=the.agent.node,
     heals_within_s=NOT_FELIX,
     agent=some(CalicoPod),
+    node=some(CalicoNode, name=the.agent.node),
 )
-def calico_node_missing(agent: CalicoPod) -> Text | None:
-    if agent.running:
+def calico_node_missing(agent: CalicoPod, node: CalicoNode) -> Text | None:
+    """On Windows nodes Calico's pods are others, of another DaemonSet."""
+    if agent.running or node.system == "windows":
         return None
     if not agent.name:
         return say("other nodes have a calico-node pod and {node} has none.", node=agent.node)

@@ -1,7 +1,7 @@
 """A Felix that is not ready repairs nothing and follows no change; the paths it has programmed live on."""
 
 from engine.rule import NOT_FELIX, Text, cause, say, some, the
-from facts import FelixHealth
+from facts import CalicoNode, FelixHealth
 
 
 @cause(
@@ -13,10 +13,13 @@ from facts import FelixHealth
     at=the.health.node,
     heals_within_s=NOT_FELIX,
     health=some(FelixHealth),
+    node=some(CalicoNode, name=the.health.node),
 )
-def felix_not_ready(health: FelixHealth) -> Text | None:
+def felix_not_ready(health: FelixHealth, node: CalicoNode) -> Text | None:
     """A restart takes a moment and is no fault: only a second look, seconds later, counts."""
     if (health.reachable and health.ready) or not health.confirmed:
+        return None
+    if not (node.felix_health or health.reachable):
         return None
     if not health.reachable:
         return say(

@@ -20,6 +20,9 @@ MONITOR_S = 60  # calico-node itself looks at the node's address this often, and
     node=some(CalicoNode, name=the.leg.target_node, family=the.leg.family),
 )
 def node_address_missing(leg: Leg, node: CalicoNode) -> Text | None:
+    """Where another plugin gives out addresses, or calico-node is told to leave networking alone, nobody needs one."""
+    if leg.obstacle == "pool" or node.backend == "none":
+        return None
     if node.address or leg.source_kind == "outside" or leg.source_node == leg.target_node:
         return None
     return say(

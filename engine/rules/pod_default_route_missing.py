@@ -1,7 +1,7 @@
 """A pod without a default route reaches nobody, not even to answer."""
 
 from engine.rule import HEALS_NEVER, Text, cause, say, some, the
-from facts import Leg, PodInterface, PodRoute
+from facts import Endpoint, Leg, PodInterface, PodRoute
 
 
 @cause(
@@ -15,6 +15,7 @@ from facts import Leg, PodInterface, PodRoute
     both_ways=True,
     heals_within_s=HEALS_NEVER,
     leg=some(Leg, source_kind="pod"),
+    endpoint=some(Endpoint, name=the.leg.source),
     route=some(PodRoute, node=the.leg.source_node, pod=the.leg.source, destination=the.leg.target_address),
     interface=some(
         PodInterface,
@@ -26,7 +27,10 @@ from facts import Leg, PodInterface, PodRoute
         entered=True,
     ),
 )
-def pod_default_route_missing(leg: Leg, route: PodRoute, interface: PodInterface) -> Text | None:
+def pod_default_route_missing(leg: Leg, endpoint: Endpoint, route: PodRoute, interface: PodInterface) -> Text | None:
+    """The kernel of a virtual machine or a sandbox may have taken address and routes for itself."""
+    if endpoint.own_kernel and all(one.startswith("fe80:") for one in interface.pod_addresses):
+        return None
     if route.error != "ENETUNREACH" or interface.pod_default_next_hop:
         return None
     return say(

@@ -25,7 +25,7 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
         outside = _outside(ask, pod, view)
         try:
             entered = view.enter(pod)
-            inside = _inside(outside, entered)
+            inside = _inside(outside, entered, pod.address)
             yield inside
             if inside.pod_default_next_hop and ask.family == 4:
                 # The node answers for a gateway that nobody has, but only when it has a route to it. IPv6's gateway
@@ -64,7 +64,7 @@ def _outside(ask: NodeAsk, pod: LocalPod, view: View) -> PodInterface:
     )
 
 
-def _inside(outside: PodInterface, entered: Inside) -> PodInterface:
+def _inside(outside: PodInterface, entered: Inside, address: str) -> PodInterface:
     read, device = entered.netlink, entered.device
     default = read.default_route(FAMILIES[outside.family])
     gateway = default.next_hop if default else ""
@@ -72,6 +72,7 @@ def _inside(outside: PodInterface, entered: Inside) -> PodInterface:
     if default and not gateway:
         gateway = default.destination  # as the kernel itself calls it: each target is a neighbor
     held = read.addresses(device.index, FAMILIES[outside.family])
+    holder = None if any(one.address == address for one in held) else read.holder(address)
     neighbors = read.neighbors(FAMILIES[outside.family], device.index)
     return msgspec.structs.replace(
         outside,
@@ -83,6 +84,7 @@ def _inside(outside: PodInterface, entered: Inside) -> PodInterface:
         pod_ipv6=device.ipv6 or outside.family == 4,
         pod_addresses=tuple(f"{one.address}/{one.length}" for one in held),
         pod_duplicates=tuple(f"{one.address}/{one.length}" for one in held if one.duplicate),
+        pod_holder=holder.name if holder else "",
         pod_default_next_hop=gateway,
         pod_gateway_mac=mac,
         pod_gateway_state=state,
