@@ -17,9 +17,10 @@ import msgspec
 from bot.errors import COULD_NOT_JUDGE
 from bot.redaction import allowed
 from bot.sources.api import Missing, Refused, Unreachable
-from bot.sources.kubernetes import CALICO_NODE, Cluster
+from bot.sources.kubernetes import Cluster
 from bot.sources.probes import CannotCapture, Probes
 from bot.sources.resources import path
+from bot.sources.upkeep import CALICO_NODE
 from bot.told import File, Told
 from facts import Blind, say
 from facts.redaction import redact

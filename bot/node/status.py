@@ -22,9 +22,10 @@ from bot.reply import nodes as replies
 from bot.reply import nodes_picture
 from bot.sources import describe, ipam, upkeep
 from bot.sources.api import Missing, Refused, Unreachable
-from bot.sources.kubernetes import CALICO_NODE, Cluster
+from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
 from bot.sources.resources import everything
+from bot.sources.upkeep import CALICO_NODE
 from bot.told import Context, Told, output
 from engine.rules.datastore_not_ready import datastore_not_ready
 from engine.rules.typha_unreachable import typha_unreachable

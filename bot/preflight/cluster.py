@@ -12,7 +12,8 @@ import yaml
 from bot.errors import UserError
 from bot.preflight.model import NOT, OK, UNSEEN, Line
 from bot.sources.api import Missing, Refused, Unreachable
-from bot.sources.kubernetes import CALICO_NODE, Cluster
+from bot.sources.kubernetes import Cluster
+from bot.sources.upkeep import CALICO_NODE
 from engine.rules.datastore_not_ready import datastore_not_ready
 from facts import Text, say
 from fixes.request import GROUP, VERSION

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -51,3 +51,16 @@ def seconds(duration: str, default: int) -> int:
     if not parts or "".join(number + unit for number, unit in parts) != duration:
         return default
     return round(sum(float(number) * _SECONDS[unit] for number, unit in parts))
+
+
+def is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def family(word: str) -> int:
+    """4 or 6 for an address, 0 for a name."""
+    return ip_address(word).version if is_address(word) else 0

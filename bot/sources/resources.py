@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
-from bot.sources.api import Missing, Refused, Unreachable, name
+from bot.sources.api import name
 from bot.sources.kubernetes import NATIVE, Cluster
-from facts import Blind, say
+from bot.sources.reader import together
+from facts import Blind
 from fixes.resources.kinds import KINDS, Object
 
 
@@ -23,14 +23,5 @@ def path(group: str, plural: str, namespace: str = "", called: str = "") -> str:
 async def everything(cluster: Cluster, plurals: Sequence[str], blind: list[Blind]) -> dict[str, list[Object] | None]:
     """All objects of each kind, read at once; None (with a Blind added) for a kind that could not be read."""
     group = await cluster.group()
-    found = await asyncio.gather(*(_list(cluster, group, plural, blind) for plural in plurals))
+    found = await together(*(cluster.reader.everything(path(group, plural), plural, blind) for plural in plurals))
     return dict(zip(plurals, found, strict=True))
-
-
-async def _list(cluster: Cluster, group: str, plural: str, blind: list[Blind]) -> list[Object] | None:
-    try:
-        return await cluster.api.pages(path(group, plural))
-    except (Missing, Refused, Unreachable) as error:
-        missing = say("the API server has no {look}", look=plural)
-        blind.append(Blind(look=plural, reason=getattr(error, "reason", missing)))
-        return None

@@ -30,6 +30,9 @@ from fixes.release import fingerprint, kind_of
 
 Object = Mapping[str, Any]
 
+KUBE_CONTROLLERS = "calico-kube-controllers"
+CALICO_NODE = "k8s-app=calico-node"  # what the operator, the manifests and the chart all call Calico's own pods
+
 # Who writes which routes for each value of programClusterRoutes, Felix's and BIRD's alike.
 OWNS = {
     "Disabled": (),
