@@ -209,6 +209,13 @@ class Addresses:
         found = upkeep.garbage_collector(collectors, daemon_set, spec(configuration))
         return [found, *(msgspec.structs.replace(one, minor=True) for one in blind)]
 
+    async def _daemon_set(self, namespace: str, blind: list[Blind]) -> Object | None:
+        """Of calico-node; None where no pod tells in which namespace it would be."""
+        if not namespace:
+            return None
+        path = f"/apis/apps/v1/namespaces/{name(namespace)}/daemonsets/calico-node"
+        return await self._reader.optional(path, "daemonsets", blind)
+
 
 def placed_in_pools(endpoint: Endpoint, pools: list[tuple[Pool, Object]] | None) -> Endpoint:
     """An address of a pool that no pod has is nobody's, and not one outside the cluster."""

@@ -330,13 +330,6 @@ class Cluster:
         )
         return [] if slices is None else [upkeep.typha(f"{namespace}/{service}", slices)]
 
-    async def _daemon_set(self, namespace: str, blind: list[Blind]) -> Object | None:
-        """Of calico-node; None where no pod tells in which namespace it would be."""
-        if not namespace:
-            return None
-        path = f"/apis/apps/v1/namespaces/{name(namespace)}/daemonsets/calico-node"
-        return await self.reader.optional(path, "daemonsets", blind)
-
 
 def _endpoint(found: Found, prefixes: Mapping[str, str]) -> Endpoint:
     """prefixes: of the interfaces of pods, by node."""
