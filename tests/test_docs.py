@@ -115,6 +115,17 @@ def test_each_account_and_role_of_the_manifests_has_its_row() -> None:
     assert {name for name in roles - of_the_bot if f"`{name}`" not in text} == set()
 
 
+# ---- upgrade.md
+
+
+def test_whoever_goes_back_takes_every_part_back() -> None:
+    """One image has all of them: what is left out would be of the newer version still."""
+    text = (DOCS / "upgrade.md").read_text()
+    undone = set(re.findall(r"^    kubectl rollout undo (\S+) ", text, re.MULTILINE))
+    workloads = [it for it in manifests.objects("socket-mode") if it["kind"] in ("Deployment", "DaemonSet")]
+    assert undone == {f"{it['kind'].lower()}/{it['metadata']['name']}" for it in workloads}
+
+
 # ---- troubleshooting.md
 
 

@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from bot import cli
+from fixes import configuration
 from lab.client import Lab
 from tests import manifests
 from tests.doc_commands import NODE_TOOLS, OF_IPTABLES_NODES, ROOT, TOOLS, Written, commands, first, typed
@@ -156,11 +157,15 @@ def docker(one: Written) -> None:
 
 
 def export(one: Written) -> None:
-    """With it the words of the next line are found."""
-    if not (ROOT / ".venv/bin/calico-why").exists():
+    """The next line finds what it needs: PATH has our words, another variable is one of our settings."""
+    if "PATH=" in one.text and not (ROOT / ".venv/bin/calico-why").exists():
         pytest.skip("no .venv here: these tests run from elsewhere")
-    done = run(["sh", "-c", f"{one.text}; command -v calico-why"], cwd=ROOT)
-    assert done.stdout.strip() == str(ROOT / ".venv/bin/calico-why")
+    name = re.findall(r"export ([A-Z_]+)=", one.text)[0]
+    done = run(["sh", "-c", f"{one.text}\ncommand -v calico-why; printenv {name}"], cwd=ROOT)
+    if name == "PATH":
+        assert done.stdout.splitlines()[0] == str(ROOT / ".venv/bin/calico-why")
+    else:
+        assert name in [key.variable for key in configuration.KEYS] and done.returncode == 0, name
 
 
 def kill(one: Written) -> None:
