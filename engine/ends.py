@@ -100,6 +100,7 @@ def _side(
             bpf=node.bpf,
             wireguard_key=node.wireguard_key if node.wireguard else "",
             wireguard_device=node.wireguard_device,
+            wireguard_port=node.wireguard_port,
             windows=node.system == "windows",
             foreign_dataplane=node.foreign_dataplane,
             settings_read=node.settings_read,

@@ -481,7 +481,8 @@ def _watch(way: str, leg: Leg) -> Watch:
 
 
 def _tunnel_port(leg: Leg) -> int:
-    return {"vxlan": leg.vxlan_port, "wireguard": WIREGUARD_PORTS[leg.family]}.get(leg.encapsulation, 0)
+    encrypted = leg.target_wireguard_port or WIREGUARD_PORTS[leg.family]
+    return {"vxlan": leg.vxlan_port, "wireguard": encrypted}.get(leg.encapsulation, 0)
 
 
 def _looks_on(way: str, leg: Leg) -> str:

@@ -48,6 +48,7 @@ class CalicoNode(Fact, frozen=True, kw_only=True):
     wireguard: bool = False  # encryption is switched on
     wireguard_key: str = ""  # WireguardPublicKey (WireguardPublicKeyV6) annotation; "" on a node that cannot encrypt
     wireguard_device: str = ""  # wireguardInterfaceName (wireguardInterfaceNameV6) where it is set; "" for the usual
+    wireguard_port: int = 0  # wireguardListeningPort (wireguardListeningPortV6) where it is set; 0 for the usual
     system: str = "linux"  # label kubernetes.io/os
     foreign_dataplane: bool = False  # Felix is told to leave the dataplane to somebody else: VPP
     backend: str = ""  # CALICO_NETWORKING_BACKEND of its calico-node: bird | vxlan | none; "" where that is not known

@@ -97,6 +97,7 @@ class Side(Fact, frozen=True, kw_only=True):
     bpf: bool = False
     wireguard_key: str = ""  # of its node, where that is told to encrypt
     wireguard_device: str = ""  # as CalicoNode.wireguard_device
+    wireguard_port: int = 0  # as CalicoNode.wireguard_port
     windows: bool = False
     foreign_dataplane: bool = False
     settings_read: bool = True  # as CalicoNode.settings_read
@@ -145,6 +146,7 @@ class Leg(Fact, frozen=True, kw_only=True):
     source_node_subnet: str = ""
     source_wireguard_key: str = ""  # public, as the nodes' annotations announce them
     target_wireguard_key: str = ""
+    target_wireguard_port: int = 0  # 0 for the usual
     tunnel_device: str = TUNNEL_DEVICE
     forwarding: str = FORWARDING[4]  # the switch of a whole node that lets packets of this family pass on
     vni: int = 4096

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.plan import plan
 from facts import Diagnosis, NodeAsk, SendProbe
 from tests import recorded_shapes as shapes
 from tests.recorded_answers import cluster_of, judged, known
@@ -144,3 +145,13 @@ async def test_a_felix_that_is_told_to_answer_no_health_checks_is_not_missed(way
         facts = await known(cluster, "default/pod-a1", "default/pod-b1")
         found = judged(facts, recording, passing, stopped_on="node-a")
     assert (found.verdict, found.warnings) == ("healthy", ())
+
+
+@pytest.mark.parametrize(
+    "way", [shapes.felix(wireguardListeningPort=51900), shapes.told(FELIX_WIREGUARDLISTENINGPORT="51900")]
+)
+async def test_encrypted_packets_are_looked_for_on_the_port_that_felix_is_told(way: Way, tmp_path: Path) -> None:
+    """On another one none would be seen to leave or to arrive."""
+    async with cluster_of(changed(recorded(ALWAYS), (wireguard(), way)), tmp_path) as cluster:
+        asked = plan(await known(cluster, "default/pod-a1", "default/pod-b1"))
+    assert {watch.port for ask in asked for watch in ask.watch} == {51900}

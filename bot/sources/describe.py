@@ -135,6 +135,7 @@ def _calico_node(node: Object, pools: Sequence[tuple[Pool, Object]] | None, feli
         wireguard=bool(felix.get("wireguardEnabled" + v6)),
         wireguard_key=str(annotations.get("projectcalico.org/WireguardPublicKey" + v6) or ""),
         wireguard_device=str(felix.get("wireguardInterfaceName" + v6) or ""),
+        wireguard_port=int(felix.get("wireguardListeningPort" + v6) or 0),
         system=str((meta.get("labels") or {}).get("kubernetes.io/os") or "linux"),
         foreign_dataplane=felix.get("useInternalDataplaneDriver") is False,
         metrics_port=int(felix.get("prometheusMetricsPort") or 9091),

@@ -126,6 +126,8 @@ def as_told(node: CalicoNode, environment: Mapping[str, str]) -> CalicoNode:
         node,
         bpf=yes("FELIX_BPFENABLED", node.bpf),
         wireguard=yes("FELIX_WIREGUARDENABLED" + v6, node.wireguard),
+        wireguard_device=environment.get("FELIX_WIREGUARDINTERFACENAME" + v6) or node.wireguard_device,
+        wireguard_port=number("FELIX_WIREGUARDLISTENINGPORT" + v6, node.wireguard_port),
         foreign_dataplane=not yes("FELIX_USEINTERNALDATAPLANEDRIVER", not node.foreign_dataplane),
         interface_prefix=(environment.get("FELIX_INTERFACEPREFIX") or node.interface_prefix).split(",")[0],
         vni=number("FELIX_VXLANVNI", node.vni),

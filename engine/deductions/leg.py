@@ -185,6 +185,7 @@ def _leg(direction: str, how: str, flow: Flow, sender: Side, receiver: Side, set
         source_node_subnet=sender.node_subnet,
         source_wireguard_key=sender.wireguard_key,
         target_wireguard_key=receiver.wireguard_key,
+        target_wireguard_port=receiver.wireguard_port,
         tunnel_device=device,
         forwarding=FORWARDING[flow.family],
         vni=sender.vni,
