@@ -3,12 +3,17 @@ firewalls would each judge anew."""
 
 from __future__ import annotations
 
+import re
+
 from engine.attribution import INVALID
 from engine.dropped import packets
 from facts import Blame, Leg, RuleDrop, Stop, Text, say
 
 # Failure modes in which somebody on the way may refuse packets in the target's name.
 REFUSING = ("host_firewall_drops_forward", "host_firewall_drops_local", "nat_between_pods", "pod_firewall_drops")
+# Of a rule that ends only what is more than so much: in nftables' words, in iptables', or by its chain's name (ufw).
+OVER = re.compile(r"\blimit rate over\b|\bct count over\b|--(?:hashlimit|connlimit)-above\b|--hitcount\b")
+OF_LIMIT = re.compile(r"limit", re.IGNORECASE)
 LOCAL = ("input", "output")  # hooks of what the node itself takes or sends
 COMING, GOING = ("ingress", "prerouting"), ("postrouting", "egress")
 
@@ -53,11 +58,26 @@ def ended(drop: RuleDrop, leg: Leg) -> Text:
     )
 
 
-def severity(stop: Stop) -> str:
+def severity(stop: Stop, drop: RuleDrop) -> str:
     """Instead of the rule's own, where it is not "": nothing, or less than everything, is proved to be lost."""
     if not stop.decisive:
         return "warns"
-    return "degrades" if stop.large_only else ""
+    return "degrades" if stop.large_only or limits(drop) else ""
+
+
+def limits(drop: RuleDrop) -> bool:
+    """Does the rule end what is more than so many, and let others pass?"""
+    return bool(OVER.search(f"{drop.text} {drop.marked_by}") or OF_LIMIT.search(drop.chain))
+
+
+def up_to(drop: RuleDrop) -> Text | str:
+    """Of a limit: what was sent to find the cause is more at once than most flows send."""
+    if not limits(drop):
+        return ""
+    return say(
+        "It is a limit: a flow that opens fewer connections at once, or sends less, may pass, and what I sent myself "
+        "counts, too. Ask again after a minute."
+    )
 
 
 def owner_of(blame: Blame) -> Text | str:

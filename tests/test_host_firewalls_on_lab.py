@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from facts import CalicoFirewall, ConnectionTable, Diagnosis
+from engine.foreign import limits
+from facts import CalicoFirewall, ConnectionTable, Diagnosis, RuleDrop
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from tests.asking import ask
@@ -133,6 +134,42 @@ async def test_a_rule_that_drops_what_passes_is_named(
         verdict = line.split()[-1]
         assert f"-j {verdict}" in diagnosis.causes[0].text
         assert diagnosis.causes[0].text.startswith(f"{node} {'refuses' if verdict == 'REJECT' else 'drops'} tcp 5432")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["tcp dport 5432 limit rate over 1/minute burst 1 packets drop", "udp dport 4789 limit rate over 1/minute drop"],
+)
+async def test_what_a_limit_ends_is_not_said_to_be_cut_off(shared: Lab, hosts: Hosts, words: str) -> None:
+    hook = "forward" if "tcp" in words else "input"
+    chain = f"add chain inet hardening limited {{ type filter hook {hook} priority -10; }}"
+    rules = f"add table inet hardening\n{chain}\nadd rule inet hardening limited {words}\n"
+    assert shared.exec("node-b", "nft", "-f", "-", input=rules).returncode == 0
+    await answer(shared, 4)  # by what is sent for it the limit is reached
+    diagnosis = await answer(shared, 4)
+    rule = "host_firewall_drops_forward" if "tcp" in words else "host_firewall_drops_vxlan"
+    assert {(one.rule, one.node, one.severity) for one in diagnosis.causes} == {(rule, "node-b", "degrades")}
+    assert "It is a limit: a flow that opens fewer connections at once" in diagnosis.causes[0].text
+
+
+@pytest.mark.parametrize(
+    ("chain", "text", "limit"),
+    [
+        ("INPUT", "-p tcp --dport 22 -m hashlimit --hashlimit-above 25/sec --hashlimit-name ssh -j DROP", True),
+        ("INPUT", "-p tcp -m connlimit --connlimit-above 50 --connlimit-mask 32 -j REJECT", True),
+        ("INPUT", "-m recent --update --seconds 30 --hitcount 6 --name DEFAULT --rsource -j DROP", True),
+        ("ufw-user-limit", "-j REJECT --reject-with icmp-port-unreachable", True),
+        ("o", "tcp dport 5432 ct count over 20 drop", True),
+        ("o", "tcp dport 5432 quota over 10 bytes used 10 bytes drop", False),
+        ("FORWARD", "-s 10.244.1.2/32 -j DROP", False),
+    ],
+)
+def test_which_rules_are_limits(chain: str, text: str, limit: bool) -> None:
+    drop = RuleDrop(
+        node="node-b", source_address="10.244.1.2", target_address="10.244.2.3", protocol="tcp", port=5432,
+        verdict="drop", chain=chain, text=text, how="trace", backend="nft", family=4, table="filter",
+    )  # fmt: skip
+    assert limits(drop) == limit
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """A firewall of the node's own, beside Calico's, drops what it should only pass on between pods."""
 
 from engine.dropped import rule_of, told
-from engine.foreign import beside, ended, of_node_itself, of_others, owner_of, severity
+from engine.foreign import beside, ended, of_node_itself, of_others, owner_of, severity, up_to
 from engine.rule import NOT_FELIX, Finding, cause, some, the
 from facts import Blame, Leg, RuleDrop, Stop
 
@@ -22,5 +22,5 @@ from facts import Blame, Leg, RuleDrop, Stop
 def host_firewall_drops_forward(stop: Stop, leg: Leg, drop: RuleDrop, blame: Blame) -> Finding | None:
     if not of_others(blame, drop) or drop.outer or of_node_itself(drop, leg):
         return None
-    text = told(ended(drop, leg), rule_of(drop), owner_of(blame), beside(stop))
-    return Finding(text, stage=stop.stage, severity=severity(stop))
+    text = told(ended(drop, leg), rule_of(drop), owner_of(blame), beside(stop), up_to(drop))
+    return Finding(text, stage=stop.stage, severity=severity(stop, drop))

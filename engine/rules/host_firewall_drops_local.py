@@ -2,7 +2,7 @@
 and those of IPIP and WireGuard between the nodes."""
 
 from engine.dropped import rule_of, told
-from engine.foreign import beside, ended, of_node_itself, of_others, owner_of, sends, severity
+from engine.foreign import beside, ended, of_node_itself, of_others, owner_of, sends, severity, up_to
 from engine.rule import NOT_FELIX, Finding, Text, cause, say, some, the
 from facts import Blame, Leg, RuleDrop, Stop
 
@@ -26,8 +26,8 @@ def host_firewall_drops_local(stop: Stop, leg: Leg, drop: RuleDrop, blame: Blame
     if not of_others(blame, drop) or not (around or of_node_itself(drop, leg)):
         return None
     said = _around(drop, leg) if around else ended(drop, leg)
-    text = told(said, rule_of(drop), owner_of(blame), beside(stop))
-    return Finding(text, stage=stop.stage, severity=severity(stop))
+    text = told(said, rule_of(drop), owner_of(blame), beside(stop), up_to(drop))
+    return Finding(text, stage=stop.stage, severity=severity(stop, drop))
 
 
 def _around(drop: RuleDrop, leg: Leg) -> Text:

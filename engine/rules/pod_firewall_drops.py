@@ -2,7 +2,7 @@
 met by the pod's packets alone, and no node and no policy knows of them."""
 
 from engine.dropped import packets, rule_of, told
-from engine.foreign import beside, severity
+from engine.foreign import beside, severity, up_to
 from engine.rule import NOT_FELIX, Finding, cause, say, some, the
 from facts import Leg, RuleDrop, Stop
 
@@ -29,4 +29,5 @@ def pod_firewall_drops(stop: Stop, leg: Leg, drop: RuleDrop) -> Finding | None:
         pod=drop.pod,
         packets=packets(drop, leg),
     )
-    return Finding(told(said, rule_of(drop), beside(stop)), stage=stop.stage, severity=severity(stop))
+    text = told(said, rule_of(drop), beside(stop), up_to(drop))
+    return Finding(text, stage=stop.stage, severity=severity(stop, drop))
