@@ -37,6 +37,9 @@ class ProbeResult(Fact, frozen=True, kw_only=True):
     # Of TCP or UDP where pings are answered, or of answers where no large packet is known to come there: those tell of
     # the MTU (engine.large).
     beside: bool = False
+    # Of TCP: something in the pod's own network answers in the target's place (the proxy of a service mesh), so these
+    # were sent past its rules.
+    past_proxy: bool = False
 
     def lost_for_its_size(self, small: ProbeResult) -> bool:
         """All of these are lost and all of the small ones on the same way came back: only their size differs.

@@ -11,11 +11,13 @@ import struct
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
 from facts import Blind, Fact, LocalPod, NodeAsk, ProbeResult, SendProbe
-from node_probe import syn
+from node_probe import filters, syn
+from node_probe.checksum import header_length
 from node_probe.namespaces import CannotEnter
 from node_probe.netlink import NetlinkError
 from node_probe.view import View
@@ -141,6 +143,10 @@ class NoTime(Exception):
     """The answer to a packet could not be waited for long enough: its silence says nothing."""
 
 
+class Diverted(Exception):
+    """Packets were answered, and none left the pod: something in its own network answers in the target's place."""
+
+
 def wait_s(wanted: float, view: View) -> float:
     """How long an answer is waited for that is to be waited for so long, in s: less shortly before the deadline."""
     return max(0.0, min(wanted, view.deadline - time.monotonic() - RESERVE_S))
@@ -154,7 +160,7 @@ def heard(met: Sequence[Met], waited: float, wanted: float) -> Sequence[Met]:
 
 
 async def send(ask: NodeAsk, probe: SendProbe, view: View) -> Fact:
-    """A ProbeResult; Blind where its packets cannot be sent."""
+    """A ProbeResult; Blind where its packets cannot be sent. Raises Diverted."""
     return await or_blind(ask, probe, _send(ask, probe, view))
 
 
@@ -163,12 +169,12 @@ async def or_blind(ask: NodeAsk, probe: SendProbe, sending: Awaitable[Fact]) -> 
     what = _named(ask, probe)
     try:
         return await sending
-    except PermissionError:
-        return Blind(node=ask.node, look="packets", reason=f"{what}: not permitted; the probe needs NET_RAW")
     except NoTime:
         return no_time(ask, probe)
     except (CannotEnter, ValueError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else error
+        if isinstance(error, OSError) and error.errno == errno.EPERM:  # EACCES is a route's that prohibits
+            why = "not permitted; the probe needs NET_RAW"
         return Blind(node=ask.node, look="packets", reason=f"{what}: {why}")
 
 
@@ -183,16 +189,47 @@ def _named(ask: NodeAsk, probe: SendProbe) -> str:
 
 async def _send(ask: NodeAsk, probe: SendProbe, view: View) -> Fact:
     pod = sender(ask, probe)
+    beside = partial(_departures, probe) if pod and probe.port else list
     with contextlib.ExitStack() as opened:
-        sockets, mtu = await asyncio.to_thread(open_sockets, probe, pod, view)
+        made, mtu = await asyncio.to_thread(partial(open_sockets, probe, pod, view, beside=beside))
+        sockets, departures = made[: probe.count], made[probe.count :]
         for one in sockets:
             opened.enter_context(one)
+        for one in departures:
+            opened.callback(filters.close, one)
         size = packet_size(probe, mtu)
         timeout = wait_s(patience(ask), view)
         met = await asyncio.gather(*(attempt(one, probe, size, timeout) for one in sockets))
         source = next((name for name in map(own_address, sockets) if name), pod.address if pod else "")
+        ports = [one.getsockname()[1] for one, its in zip(sockets, met, strict=True) if its.outcome == "answered"]
+        if ports and any(_none_left(one, ports) for one in departures):
+            raise Diverted
     heard(met, timeout, patience(ask))
     return result(ask.node, probe, source, size if probe.size else 0, met)
+
+
+def _departures(probe: SendProbe) -> list[socket.socket]:
+    """In the pod: what leaves for the target, or nothing where that cannot be looked at."""
+    six = ":" in probe.target
+    conditions = [
+        filters.protocol(six, socket.IPPROTO_TCP if probe.protocol == "tcp" else socket.IPPROTO_UDP),
+        *filters.address(probe.target, filters.places(probe.target)[1]),
+    ]
+    try:
+        return [filters.opened(filters.program(six, conditions, filters.PACKET_OUTGOING))]
+    except OSError:
+        return []
+
+
+def _none_left(departures: socket.socket, ports: Sequence[int]) -> bool:
+    """Was none sent from one of these ports, though all that left was seen?"""
+    left = set[int]()
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            packet = departures.recv(filters.SNAP)
+            start = header_length(packet)
+            left.add(int.from_bytes(packet[start : start + 2], "big"))
+    return not left.intersection(ports) and not filters.missed(departures)
 
 
 def sender(ask: NodeAsk, probe: SendProbe) -> LocalPod | None:

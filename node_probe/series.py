@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from facts import Fact, LocalPod, NodeAsk, ProbeResult, SendProbe, Train
-from node_probe import large, syn
+from facts import Blind, Fact, LocalPod, NodeAsk, ProbeResult, SendProbe, Train
+from node_probe import large, past, syn
 from node_probe.filters import SO_TIMESTAMPNS, met_ns
 from node_probe.packets import (
     ENOUGH,
@@ -36,7 +36,6 @@ from node_probe.packets import (
     ping,
     pinged,
     refused,
-    send,
     sender,
     smallest,
 )
@@ -59,18 +58,36 @@ async def collect(ask: NodeAsk, view: View) -> AsyncIterator[Fact]:
             f"{wanted} packets were asked for, at least one of each kind; a probe sends at most {MOST} at a time"
         )
     plain = [probe for probe in ask.send if not (probe.every_ms or probe.large)]
-    single = [(probe, asyncio.ensure_future(send(ask, probe, view))) for probe in plain]
+    single = [(probe, asyncio.ensure_future(past.send(ask, probe, view))) for probe in plain]
     small = {probe: sending for probe, sending in single if probe.protocol != "udp" and not probe.size}
-    full = [asyncio.ensure_future(large.full_size(ask, probe, view)) for probe in ask.send if probe.large]
-    work: list[Awaitable[Fact | None]] = [*full]
+    full = [(probe, asyncio.ensure_future(large.full_size(ask, probe, view))) for probe in ask.send if probe.large]
+    work: list[Awaitable[Fact | None]] = [_if_sent(probe, sending, single) for probe, sending in full]
     for probe, sending in single:
         twin = small.get(msgspec.structs.replace(probe, size=0)) if probe.size else None
         work.append(_searched(ask, probe, view, sending, twin) if twin else sending)
-    before = [*(sending for _, sending in single), *full]
-    work += [_train_after(before, ask, probe, view) for probe in ask.send if probe.every_ms]
+    before = [sending for _, sending in (*single, *full)]
+    trains = [(probe, _train_after(before, ask, probe, view)) for probe in ask.send if probe.every_ms]
+    work += [_if_sent(probe, sending, single) for probe, sending in trains]
     for result in asyncio.as_completed(work):
         if found := await result:
             yield found
+
+
+async def _if_sent(
+    probe: SendProbe, sending: Awaitable[Fact | None], single: Sequence[tuple[SendProbe, asyncio.Future[Fact]]]
+) -> Fact | None:
+    """Nothing where single ones of the kind could not be sent either, or would not have met the target."""
+    fact = await sending
+    kind = msgspec.structs.replace(probe, size=0, large="", count=2, every_ms=0, once=False)
+    for one, alone in single:
+        if msgspec.structs.replace(one, count=2) == kind and one.port and _says_nothing_of_others(await alone):
+            return None
+    return fact
+
+
+def _says_nothing_of_others(single: Fact) -> bool:
+    """Were they not sent, or past a proxy that the others would meet?"""
+    return isinstance(single, Blind) or (isinstance(single, ProbeResult) and single.past_proxy)
 
 
 # -- the largest size that passes

@@ -15,7 +15,7 @@ import struct
 from typing import NamedTuple
 
 from node_probe.checksum import checksum
-from node_probe.filters import AND, BEHIND, HALF, INSTRUCTION, JEQ, RETURN, Condition, attach, either, program
+from node_probe.filters import AND, BEHIND, HALF, INSTRUCTION, JEQ, RETURN, Condition, attach, either, packed, program
 
 HEADER = struct.Struct("!HHIIBBHHH")
 OPTIONS = bytes([2, 4])  # maximum segment size, as every SYN has it; two bytes more say how large
@@ -105,10 +105,15 @@ class Segment(NamedTuple):
 def read(one: socket.socket, answer: bytes) -> Segment:
     """one: the socket it came by."""
     start = 0 if one.family == socket.AF_INET6 else (answer[0] & 0xF) * 4  # IPv6's header stays with the kernel
-    source, target, number, about, words, flags, _, _, _ = HEADER.unpack_from(answer, start)
-    behind = start + (words >> 4) * 4
-    mss = _announced(answer[start + HEADER.size : behind])
-    return Segment(source, target, number, about, flags, mss, answer[behind:])
+    return parsed(answer[start:])
+
+
+def parsed(segment: bytes) -> Segment:
+    """From its own header on. Raises struct.error for what is none."""
+    source, target, number, about, words, flags, _, _, _ = HEADER.unpack_from(segment)
+    behind = (words >> 4) * 4
+    mss = _announced(segment[HEADER.size : behind])
+    return Segment(source, target, number, about, flags, mss, segment[behind:])
 
 
 def _announced(options: bytes) -> int:
@@ -132,15 +137,21 @@ def packet(one: socket.socket, target: str, port: int, data: bytes, identity: by
 def written(one: socket.socket, target: str, segment: Segment) -> bytes:
     """The segment as `one` is to send it, a socket that has an address."""
 
-    def whole(total: int) -> bytes:
-        head = (segment.source, segment.target, segment.number, segment.about, LENGTH // 4 << 4, segment.flags)
-        return HEADER.pack(*head, WINDOW, total, 0) + OPTIONS + struct.pack("!H", segment.mss) + segment.data
-
     if one.family == socket.AF_INET6:
-        return whole(0)  # the kernel sums up itself
-    ends = socket.inet_aton(one.getsockname()[0]) + socket.inet_aton(target)
-    blank = whole(0)
-    return whole(checksum(ends + struct.pack("!HH", socket.IPPROTO_TCP, len(blank)) + blank))
+        return _whole(segment, 0)  # the kernel sums up itself
+    return summed(one.getsockname()[0], target, segment)
+
+
+def summed(source: str, target: str, segment: Segment) -> bytes:
+    """The segment between these addresses."""
+    blank = _whole(segment, 0)
+    ends = packed(source) + packed(target)
+    return _whole(segment, checksum(ends + struct.pack("!II", len(blank), socket.IPPROTO_TCP) + blank))
+
+
+def _whole(segment: Segment, total: int) -> bytes:
+    head = (segment.source, segment.target, segment.number, segment.about, LENGTH // 4 << 4, segment.flags)
+    return HEADER.pack(*head, WINDOW, total, 0) + OPTIONS + struct.pack("!H", segment.mss) + segment.data
 
 
 def _only_to(port: int, rest: int = 0, *, six: bool) -> bytes:

@@ -265,6 +265,8 @@ def _probe(fact: ProbeResult, legs: Sequence[Leg]) -> Said | None:
         if fact.size and fact.answers
         else "{kind}, {size} bytes from {source} to {target}"
         if fact.size
+        else "{kind} from {source} to {target}, past what answers in its place inside {source}"
+        if fact.past_proxy
         else "{kind} from {source} to {target}",
         kind=kind,
         size=fact.size,
