@@ -31,6 +31,8 @@ TOOLS = ("apt", "calicoctl", "docker", "export", "kill", "kind", "kustomize", "m
 SETTING = re.compile(r"[A-Z_]+=\S*")  # of settings.env, or of a unit's environment
 DRAWN = re.compile("[─│▶◀┌└]")
 
+ALERTS = ROOT / "deploy/observability/alerts.yaml"  # what to do, for who is woken by them
+
 # What stands in a page for something of the reader's own, and what it is while it is tried.
 PLACEHOLDERS = {
     "A": "shop/cart",
@@ -99,6 +101,10 @@ def written() -> Iterator[Written]:
                 yield Written(name, number, line.strip(), True)
             if not fence or fence in ("text", "sh", "console"):
                 yield from (Written(name, number, span) for span in _spans(line))
+    text = ALERTS.read_text()
+    for found in re.finditer("`([^`]+)`", text):
+        number = text.count("\n", 0, found.start()) + 1
+        yield Written(str(ALERTS.relative_to(ROOT)), number, " ".join(found[1].split()))
     for path in MANIFESTS:
         for number, line in enumerate(path.read_text().splitlines(), 1):
             if line.lstrip().startswith("#") and (

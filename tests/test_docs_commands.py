@@ -4,6 +4,7 @@ people type what nobody understands any more is worse than none, at three in the
 from __future__ import annotations
 
 import argparse
+import ast
 import asyncio
 import functools
 import importlib
@@ -59,7 +60,8 @@ STAYS = {
 STATUS = {
     "calico-why ipam release --ip 10.244.1.7": 1,
     "calico-why audit verify sha256:" + "0" * 64: 3,
-    "calico-why preflight slack rights fixes": 3,  # there is no Slack
+    "calico-why preflight slack": 3,  # there is none
+    "calico-why preflight slack rights fixes": 3,
     "calico-why preflight slack --channel C0123ABC": 3,
     "calico-why preflight approvers slack": 3,
     "calico-why approve fx-abcdefgh": 3,  # who asked is no second person
@@ -198,6 +200,33 @@ def test_every_command_of_ours_is_understood() -> None:
     """By the parsers that read it when it is typed: words, subcommands, flags, names and ports."""
     wrong = list[str]()
     for one in OWN:
+        try:
+            whole(one)
+        except UserError as error:
+            wrong.append(f"{one}\n  {error.sentence}")
+    assert wrong == []
+
+
+PARTS = ("bot", "certificates", "engine", "facts", "fixes", "lab", "node_probe")
+
+
+def sentences() -> Iterator[Written]:
+    """What stands in backquotes in a text of our code that is no docstring."""
+    for path in sorted(path for part in PARTS for path in (ROOT / part).rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
+                for text in re.findall("`([^`]+)`", node.value):
+                    yield Written(str(path.relative_to(ROOT)), node.lineno, " ".join(text.split()))
+
+
+def test_every_command_that_our_own_sentences_tell_people_is_understood() -> None:
+    """Remedies, refusals and help have people type it, too."""
+    found = [one for one in sentences() if is_command(one) and "..." not in one.text and ours(one)]
+    assert len(found) > 30
+    wrong = list[str]()
+    for one in found:
         try:
             whole(one)
         except UserError as error:
@@ -352,8 +381,7 @@ def test_every_flag_that_is_spoken_of_exists() -> None:
 
 
 def test_every_variable_that_is_spoken_of_is_read() -> None:
-    parts = ("bot", "engine", "facts", "fixes", "node_probe", "lab")
-    source = "".join(path.read_text() for part in parts for path in (ROOT / part).rglob("*.py"))
+    source = "".join(path.read_text() for part in PARTS for path in (ROOT / part).rglob("*.py"))
     for path in PAGES:
         for name in re.findall(r"\b(?:CALICO_WHY|SLACK)_[A-Z_]+[A-Z]\b", path.read_text()):
             assert name in source, f"{path.name}: nobody reads {name}"
