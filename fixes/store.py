@@ -223,24 +223,31 @@ class FixStore:
 
     async def whoami(self) -> Person:
         """Who the API server says this client is."""
-        review = await self._call(
-            client.AuthenticationV1Api(self._api).create_self_subject_review(
-                {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}, **_limits()
-            )
-        )
-        name = review.status.user_info.username
+        name = (await self._user()).username
         return Person(id=name, name=name, via="kubectl")
+
+    async def own_pod(self) -> tuple[str, str]:
+        """Name and uid of the pod of this namespace whose token this client has, "" twice for any other client."""
+        user = await self._user()
+        found = [(user.extra or {}).get(f"authentication.kubernetes.io/pod-{one}") or [""] for one in ("name", "uid")]
+        name, uid = (str(one[0]) for one in found)
+        here = str(user.username).startswith(f"system:serviceaccount:{self.namespace}:")
+        return (name, uid) if here and name and uid else ("", "")
 
     async def right_to_approve(self) -> tuple[str, ...] | None:
         """This client's Kubernetes groups where RBAC lets it approve here, None where it does not."""
         if not await self.allowed(self._approving()):
             return None
-        who = await self._call(
+        return tuple((await self._user()).groups or ())
+
+    async def _user(self) -> Any:
+        """authentication.k8s.io/v1 UserInfo."""
+        review = await self._call(
             client.AuthenticationV1Api(self._api).create_self_subject_review(
                 {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}, **_limits()
             )
         )
-        return tuple(who.status.user_info.groups or ())
+        return review.status.user_info
 
     async def allowed(self, attributes: Mapping[str, str]) -> bool:
         """Whether this client may do what these resourceAttributes of a SelfSubjectAccessReview say."""
