@@ -33,7 +33,7 @@ from bot.approvals import Cached, Decision, Shown, meant
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.fix_requests import at_once
 from bot.health import Health
-from bot.in_slack import WORDS
+from bot.in_slack import WORDS, Under
 from bot.journal import Begun, Click, Job, Journal
 from bot.language import ENGLISH, Language
 from bot.line import WATCHES, Line, Turn
@@ -56,6 +56,7 @@ from bot.tracing import span
 from bot.words import watches
 from facts import say
 from facts.logs import about
+from fixes.claims import Claims
 from fixes.request import Person, Phase
 from fixes.store import FixStore, StoreError
 
@@ -178,18 +179,17 @@ class App:
         serve = self._serve_http if self._settings.mode == "http" else self._serve_socket
         always = [self._beside(desk.cards.run(), f"keeping the cards of {desk.name} true") for desk in self._desks]
         capturing = [self._beside(desk.capture_what_is_approved(), f"captures of {desk.name}") for desk in self._desks]
+        always += [self._beside(desk.claims.know_itself(), f"the pod in {desk.name}") for desk in self._desks]
         always.append(self._beside(self._forget(), "forgetting what is done"))
         self._tasks: set[asyncio.Task[None]] = set()
+        self._looking: set[asyncio.Task[None]] = set()  # whether other replicas answer
         try:
             for job in await asyncio.to_thread(self._journal.unfinished):
                 log.info("answering %s, accepted before the restart", job.id)
-                if isinstance(job, Begun):
-                    self._spawn(self._broken_off(job), f"the end of {job.id}")
-                else:
-                    self._spawn(self._resume(job), job.id)
+                self._spawn(self._resume(job), job.id)
             await serve(bolt, stop)
         finally:
-            for work in capturing:
+            for work in [*capturing, *self._looking]:
                 work.cancel()
             # What does not end in time is in the journal, and is answered after the next start.
             if self._tasks:
@@ -199,7 +199,7 @@ class App:
             # Each says that it was stopped, if Slack takes that soon.
             if telling := {*capturing, *self._tasks}:
                 await asyncio.wait(telling, timeout=TOLD_S)
-            late = [*always, *telling]
+            late = [*always, *self._looking, *telling]
             for work in late:
                 work.cancel()
             await asyncio.gather(*late, return_exceptions=True)
@@ -213,22 +213,42 @@ class App:
             except OSError as error:
                 log.warning("what is done is not forgotten: %s", error)
 
-    async def _resume(self, job: Job | Click) -> None:
-        if isinstance(job, Click):
-            begun = job.told
-            work: Callable[[], Awaitable[None]] = partial(self._carry_out, job, again=True)
-        else:
-            begun, work = job.answer, partial(self._answer_in_turn, job, silent=True)
-        if job.event and not begun:  # else it was claimed before that
+    async def _resume(self, job: Job | Click | Begun) -> None:
+        """What was accepted before a restart."""
+        shown = job.ts if isinstance(job, Begun) else job.told if isinstance(job, Click) else job.answer
+        work = self._anew(job)
+        if job.event and not shown:  # else it was claimed before that
             await self._once(job.id, job.cluster, job.channel, work, job)
-        else:
-            await work()
+            return
+        await work()
+        if job.event:
+            await self._nearest(job.cluster, job.channel).claims.answered(job.id)
+
+    def _anew(self, job: Job | Click | Begun) -> Callable[[], Awaitable[None]]:
+        """What goes on with it, whatever another process has done of it."""
+        if isinstance(job, Begun):
+            return partial(self._broken_off, job)
+        if isinstance(job, Click):
+            return partial(self._carry_out, job, again=True)
+        return partial(self._answer_in_turn, job, silent=True)
 
     async def _broken_off(self, begun: Begun) -> None:
-        """A bot that is no more left this message as it was."""
-        desk = self._desks.at(begun.cluster, begun.channel)
-        await self._slack.insist(lambda: desk.answers.break_off(begun))
+        """A bot that is no more left it as it was. What only reads is answered anew, once; of all else it is told."""
+        if begun.text and not begun.again and speech.reads(begun.text):
+            begun = msgspec.structs.replace(begun, again=True)
+            await self._note(begun)
+            await self._say(begun)
+            return
+        answers = self._nearest(begun.cluster, begun.channel).answers
+        await self._slack.insist(lambda: answers.break_off(begun))
         await asyncio.to_thread(self._journal.finish, begun)
+
+    async def _note(self, kept: Job | Click | Begun) -> None:
+        """A disk that refuses keeps nobody from an answer."""
+        try:
+            await asyncio.to_thread(self._journal.update, kept)
+        except OSError as error:
+            log.warning("after a kill %s would not be known: %s", kept.id, error)
 
     def _beside(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
         """As long as the bot runs."""
@@ -320,10 +340,18 @@ class App:
             await self._take(ack, click)
             return
         if said.word != "why":
-            if not await self._first(identity):
+            begun = Begun(
+                id=identity,
+                text=str(body.get("text") or ""),
+                user=place.user,
+                channel=place.channel,
+                response_url=place.response_url,
+                cluster=desk.name,
+            )
+            if await self._accept(begun) is False:
                 await ack()
                 return
-            work = self._spawn(self._say(said, place, desk), f"{COMMAND} {said.word}")
+            work = self._spawn(self._say(begun), f"{COMMAND} {said.word}")
             await asyncio.wait({work}, timeout=ACKNOWLEDGED_S)  # some words take long
             await ack()
             return
@@ -365,19 +393,38 @@ class App:
         cluster: str,
         channel: str,
         work: Callable[[], Awaitable[None]],
-        kept: Job | Click | None = None,
+        kept: Job | Click | Begun | None = None,
     ) -> None:
         """Of the replicas to which an event was delivered one does the work. cluster, channel: which one says so."""
-        try:
-            desk = self._desks.at(cluster, channel)
-        except UserError:  # nobody serves it, and that is to be told once, too
-            desk = self._desks.at("", "")
-        if await desk.claims.take(identity):
+        claims = self._nearest(cluster, channel).claims
+        if await claims.take(identity):
             await work()
+            await claims.answered(identity)
             return
         log.info("%s is answered by another replica", identity)
         if kept is not None:
             await asyncio.to_thread(self._journal.finish, kept)
+            looking = self._beside(self._take_over(kept, claims), f"whether {identity} is answered")
+            self._looking.add(looking)
+            looking.add_done_callback(self._looking.discard)
+
+    async def _take_over(self, kept: Job | Click | Begun, claims: Claims) -> None:
+        """Where the replica that claimed it is no more."""
+        if await claims.left(kept.id):
+            log.warning("%s was left by another replica, and is answered here", kept.id)
+            await self._note(kept)
+            self._spawn(self._taken_over(kept, claims), kept.id)
+
+    async def _taken_over(self, kept: Job | Click | Begun, claims: Claims) -> None:
+        await self._anew(kept)()
+        await claims.answered(kept.id)
+
+    def _nearest(self, cluster: str, channel: str) -> Desk:
+        """Where nobody serves it that is to be told once, too."""
+        try:
+            return self._desks.at(cluster, channel)
+        except UserError:
+            return self._desks.at("", "")
 
     async def _turn_away(self, text: str, place: Place) -> None:
         """Another workspace's member, who mentioned the bot."""
@@ -395,14 +442,12 @@ class App:
 
     async def _mentioned(self, identity: str, text: str, ts: str, place: Place) -> Coroutine[Any, Any, None] | None:
         """What is to be done about a mention; None when it was done before."""
+        begun = Begun(id=identity, text=text, user=place.user, channel=place.channel, thread=place.thread, event=True)
         try:
             said = speech.understand(text)
             desk = self._desks.at(said.cluster, place.channel)
-        except UserError as error:
-            if not await self._first(identity):
-                return None
-            telling = partial(self._tell, escape(self._language(error.sentence)), place)
-            return self._once(identity, "", place.channel, telling)
+        except UserError:
+            return await self._begun(begun)
         if said.word == "why":
             job = Job(
                 id=identity,
@@ -427,11 +472,14 @@ class App:
             if not accepted:
                 return None
             return self._once(identity, click.cluster, place.channel, partial(self._carry_out, click), click)
-        if not await self._first(identity):
+        thread = place.thread or (ts if said.word in ("capture", "policy", *WORDS) else "")
+        return await self._begun(msgspec.structs.replace(begun, thread=thread, cluster=desk.name))
+
+    async def _begun(self, begun: Begun) -> Coroutine[Any, Any, None] | None:
+        """As _mentioned, of what is neither a question nor a decision."""
+        if await self._accept(begun) is False:
             return None
-        if said.word in ("capture", "policy", *WORDS) and not place.thread:
-            place = msgspec.structs.replace(place, thread=ts)
-        return self._once(identity, said.cluster, place.channel, partial(self._say, said, place, desk))
+        return self._once(begun.id, begun.cluster, begun.channel, partial(self._say, begun), begun)
 
     async def _on_mention(self, context: dict[str, Any]) -> None:
         if work := context.get("work"):
@@ -520,8 +568,9 @@ class App:
 
     # -- what they lead to ------------------------------------------------------------------------------------------
 
-    async def _accept(self, job: Job | Click) -> bool | None:
-        """True: on disk now. False: it had been accepted before. None: it cannot be kept, so it is not accepted."""
+    async def _accept(self, job: Job | Click | Begun) -> bool | None:
+        """True: on disk now. False: it had been accepted before. None: it cannot be kept, so no question or decision is
+        accepted."""
         try:
             return await self._on_disk(self._journal.accept, job)
         except OSError as error:
@@ -718,8 +767,35 @@ class App:
         shows_it = decision.changed and shown
         return "" if shows_it else escape_but_mentions(self._language(decision.sentence)), decision
 
-    async def _say(self, said: speech.Said, place: Place, desk: Desk) -> None:
-        """The words that are answered to one person at once."""
+    async def _say(self, begun: Begun) -> None:
+        """Answers what is neither a question nor a decision. Where this bot ends before, what only reads is left to the
+        next one; so is to tell what could not be told."""
+        under, over = Under(self._journal, begun), True
+        try:
+            await self._said(under)
+        except SlackGone:
+            over = False
+            raise
+        except asyncio.CancelledError:
+            if not under.answered:
+                over, again = False, self._journal.lasts and not begun.again and speech.reads(begun.text)
+                answers = self._nearest(begun.cluster, begun.channel).answers
+                await answers.break_off(under.begun, again=again)
+                over = not again
+            raise
+        finally:
+            if over:
+                await asyncio.to_thread(self._journal.finish, begun)
+
+    async def _said(self, under: Under) -> None:
+        begun = under.begun
+        place = Place(channel=begun.channel, user=begun.user, thread=begun.thread, response_url=begun.response_url)
+        try:
+            said = speech.understand(begun.text)
+            desk = self._desks.at(begun.cluster or said.cluster, begun.channel)
+        except UserError as error:
+            await self._tell(escape(self._language(error.sentence)), place)
+            return
         if said.word == "help":
             await self._tell(escape(speech.help_text()), place)
         elif said.word in ("fixes", "audit"):
@@ -730,23 +806,9 @@ class App:
                 lines = escape(self._language(error.sentence))
             await self._tell(blocks.of_cluster(lines, desk.name), place)
         elif said.word == "capture":
-            await desk.captures.take(
-                said.rest,
-                channel=place.channel,
-                user=place.user,
-                thread=place.thread,
-                response_url=place.response_url,
-            )
+            await desk.captures.take(said.rest, under)
         elif said.word in WORDS:
-            await desk.answers.answer(
-                said.word,
-                said.rest,
-                written=said.written,
-                channel=place.channel,
-                user=place.user,
-                thread=place.thread,
-                response_url=place.response_url,
-            )
+            await desk.answers.answer(said.word, said.rest, under, written=said.written)
         elif said.word == "policy":
             await desk.policies.answer(
                 said.rest,

@@ -15,8 +15,7 @@ from bot.capture import Captured, Plan, Take, Wanted, headline, notes, table, un
 from bot.cards import Cards
 from bot.conversation import Ticker
 from bot.errors import UserError
-from bot.in_slack import kept
-from bot.journal import Begun, Journal
+from bot.in_slack import Under
 from bot.language import ENGLISH, Language
 from bot.reply import blocks
 from bot.reply.blocks import Message, escape
@@ -53,7 +52,6 @@ class Captures:
         store: FixStore,
         cards: Cards,
         capturing: Capturing | None,
-        journal: Journal,
         *,
         cluster: str,
         bot_name: str,
@@ -65,15 +63,13 @@ class Captures:
         self._store = store
         self._cards = cards
         self._capturing = capturing
-        self._journal = journal
         self._cluster = cluster
         self._bot_name = bot_name
         self._language = language
 
-    async def take(
-        self, words: Sequence[str], *, channel: str, user: str, thread: str = "", response_url: str = ""
-    ) -> None:
-        """Capture for `user`, or tell them alone why not. Raises UserError when Slack does not take what is said."""
+    async def take(self, words: Sequence[str], under: Under) -> None:
+        """Capture for who asks, or tell them alone why not. Raises UserError when Slack does not take what is said."""
+        channel, user, thread = under.begun.channel, under.begun.user, under.begun.thread
         try:
             wanted = understand(words)
         except UserError as error:
@@ -84,15 +80,18 @@ class Captures:
             if not refusal and self._capturing is not None:
                 try:
                     if judged.to_be_approved:
-                        await self._ask(wanted, self._capturing.plan, channel, user, thread)
+                        await self._ask(wanted, self._capturing.plan, under)
                     else:
-                        place = Place(channel=channel, thread=thread, message="", asked_by=user)
-                        await self.make(wanted, self._capturing.take, place)
+                        ts = await self._looking(wanted, under)
+                        place = Place(channel=channel, thread=thread, message=ts, asked_by=user)
+                        await self._made(wanted, self._capturing.take, place, self._slack.insist)
                 except NotInChannel as error:
                     refusal = self._language(cannot_be_heard(error, self._bot_name))
         if refusal:
             refusal = blocks.of_cluster(refusal, self._cluster)
-            await self._slack.whisper(refusal, channel=channel, user=user, thread=thread, response_url=response_url)
+            await self._slack.whisper(
+                refusal, channel=channel, user=user, thread=thread, response_url=under.begun.response_url
+            )
 
     async def _judged(self, wanted: Wanted, channel: str, user: str) -> _Judged:
         """What is not known is a no."""
@@ -130,10 +129,19 @@ class Captures:
         )
         return _Judged(refusal=refused)
 
-    async def _ask(self, wanted: Wanted, plan: Plan, channel: str, user: str, thread: str) -> None:
+    async def _looking(self, wanted: Wanted, under: Under) -> str:
+        """ts of the message that says so."""
+        begun = under.begun
+        message = self._message(wanted, begun.user)(say("looking"))
+        ts = await self._slack.insist(lambda: self._slack.post(begun.channel, message, begun.thread))
+        await under.posted(ts, f"capture {wanted}")
+        return ts
+
+    async def _ask(self, wanted: Wanted, plan: Plan, under: Under) -> None:
         """A message that says what is asked for, and in its thread the card that decides."""
+        channel, user, thread = under.begun.channel, under.begun.user, under.begun.thread
         message = self._message(wanted, user)
-        ts = await self._slack.insist(lambda: self._slack.post(channel, message(say("looking")), thread))
+        ts = await self._looking(wanted, under)
         place = Place(channel=channel, thread=thread or ts, message=ts, asked_by=user)
         try:
             planned = await plan(wanted)
@@ -150,36 +158,25 @@ class Captures:
             await self._slack.update(channel, ts, message(notes=[self._language(BROKEN)]))
 
     async def make(self, wanted: Wanted, take: Take, place: Place) -> Outcome:
-        """Capture, and tell of it in that place. Raises UserError when Slack does not take what is said."""
+        """Capture what was approved, and tell of it in that place. Raises UserError when Slack does not take what is
+        said."""
         message = self._message(wanted, place.asked_by)
-        channel, ts = place.channel, place.message
-        if ts:
-            await self._slack.update(channel, ts, message(say("looking")))
-            return await self._made_or_stopped(wanted, take, place, ts, lambda show: show())
-        ts = await self._slack.insist(lambda: self._slack.post(channel, message(say("looking")), place.thread))
-        begun = Begun(
-            id=f"{channel}-{ts}",
-            asked=f"capture {wanted}",
-            user=place.asked_by,
-            channel=channel,
-            ts=ts,
-            cluster=self._cluster,
-        )
-        async with kept(self._journal, begun):
-            return await self._made_or_stopped(wanted, take, place, ts, self._slack.insist)
-
-    async def _made_or_stopped(self, wanted: Wanted, take: Take, place: Place, ts: str, insist: Insist) -> Outcome:
-        """insist: how hard Slack is to be tried with what came of it."""
+        looking = message(say("looking"))
+        if place.message:
+            await self._slack.update(place.channel, place.message, looking)
+        else:
+            ts = await self._slack.insist(lambda: self._slack.post(place.channel, looking, place.thread))
+            place = place._replace(message=ts)
         try:
-            return await self._made(wanted, take, place, ts, insist)
+            return await self._made(wanted, take, place, lambda show: show())
         except asyncio.CancelledError:
-            stopped = self._message(wanted, place.asked_by)(notes=[self._language(STOPPED)])
-            await self._slack.hint(place.channel, ts, stopped)
+            await self._slack.hint(place.channel, place.message, message(notes=[self._language(STOPPED)]))
             raise
 
-    async def _made(self, wanted: Wanted, take: Take, place: Place, ts: str, insist: Insist) -> Outcome:
+    async def _made(self, wanted: Wanted, take: Take, place: Place, insist: Insist) -> Outcome:
+        """insist: how hard Slack is to be tried with what came of it."""
         message = self._message(wanted, place.asked_by)
-        channel = place.channel
+        channel, ts = place.channel, place.message
 
         async def show(shown: Message) -> None:
             await insist(partial(self._slack.update, channel, ts, shown))

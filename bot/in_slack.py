@@ -4,18 +4,19 @@ what a terminal says of addresses and nodes could not be read where the incident
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import html
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
+import msgspec
+
 from bot import asking
 from bot.cards import Cards
-from bot.conversation import STOPPED, Ticker
+from bot.conversation import STOPPED, STOPPED_KEPT, Ticker
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.journal import Begun, Journal
 from bot.language import ENGLISH, Language
@@ -45,7 +46,6 @@ class Answers:
         store: FixStore,
         cards: Cards,
         context: Opened,
-        journal: Journal,
         *,
         cluster: str,
         bot_name: str,
@@ -58,33 +58,23 @@ class Answers:
         self._cards = cards
         self.measured: Callable[[str, Any], Any] = lambda _, answer: answer  # of a word and what answers it
         self._context = context
-        self._journal = journal
         self._cluster = cluster
         self._bot_name = bot_name
         self._line = line
         self._language = language
 
-    async def answer(
-        self,
-        word: str,
-        words: Sequence[str],
-        *,
-        written: str = "",
-        channel: str,
-        user: str,
-        thread: str = "",
-        response_url: str = "",
-    ) -> None:
+    async def answer(self, word: str, words: Sequence[str], under: Under, *, written: str = "") -> None:
         """written: all after the word as Slack has it, where lines matter. Raises UserError when Slack does not take
         what is said."""
+        begun = under.begun
         module: Any = import_module(f"bot.commands.{word}")
         written = html.unescape(written)
         try:
             if getattr(module, "TAKES_TEXT", False):
                 words, _ = asking.with_text(written)
             args = asking.understand(word, module, words)
-            place = _Place(channel, user, thread, f"{word} {' '.join(words)}".rstrip())
-            await self._told(self.measured(word, module.answer), args, written, place)
+            asked = f"{word} {' '.join(words)}".rstrip()
+            await self._told(self.measured(word, module.answer), args, written, asked, under)
             return
         except asking.HelpAsked as help_asked:
             refusal = f"```{escape(help_asked.text)}```"
@@ -92,36 +82,28 @@ class Answers:
             refusal = self._language(cannot_be_heard(error, self._bot_name))
         except UserError as error:
             refusal = blocks.of_cluster(escape(self._language(error.sentence)), self._cluster)
-        await self._slack.whisper(refusal, channel=channel, user=user, thread=thread, response_url=response_url)
-
-    async def _told(self, answer: Any, args: Any, written: str, place: _Place) -> None:
-        log.info("audit: %s by %s in %s", place.asked, place.user, place.channel)
-        looking = self._message(place.asked, place.user, step=say("looking"))
-        ts = await self._slack.insist(lambda: self._slack.post(place.channel, looking, place.thread))
-        begun = Begun(
-            id=f"{place.channel}-{ts}",
-            asked=place.asked,
-            user=place.user,
-            channel=place.channel,
-            ts=ts,
-            cluster=self._cluster,
+        await self._slack.whisper(
+            refusal, channel=begun.channel, user=begun.user, thread=begun.thread, response_url=begun.response_url
         )
 
-        async def tick(text: str) -> None:
-            await self._slack.hint(place.channel, ts, self._message(place.asked, place.user, step=text))
+    async def _told(self, answer: Any, args: Any, written: str, asked: str, under: Under) -> None:
+        begun = under.begun
+        log.info("audit: %s by %s in %s", asked, begun.user, begun.channel)
+        ts = begun.ts
+        if not ts:
+            looking = self._message(asked, begun.user, step=say("looking"))
+            ts = await self._slack.insist(lambda: self._slack.post(begun.channel, looking, begun.thread))
+            await under.posted(ts, asked)
+        place = _Place(begun.channel, begun.user, begun.thread, asked)
 
-        async with kept(self._journal, begun):
-            shown = False
-            try:
-                async with Ticker(tick) as ticker:
-                    told, output = await self._looked(answer, args, written, place, ticker.tell)
-                await self._show(self._message(place.asked, place.user, told, output=output), place, ts)
-                shown = True
-                await self._beside(told, output, place.channel, place.thread or ts)
-            except asyncio.CancelledError:
-                if not shown:
-                    await self.break_off(begun)
-                raise
+        async def tick(text: str) -> None:
+            await self._slack.hint(place.channel, ts, self._message(asked, place.user, step=text))
+
+        async with Ticker(tick) as ticker:
+            told, output = await self._looked(answer, args, written, place, ticker.tell)
+        await self._show(self._message(asked, place.user, told, output=output), place, ts)
+        under.answered = True
+        await self._beside(told, output, place.channel, place.thread or ts)
 
     async def _looked(
         self, answer: Any, args: Any, written: str, place: _Place, progress: Callable[[str], Awaitable[None]]
@@ -147,15 +129,26 @@ class Answers:
         except MessageGone:
             await self._slack.insist(lambda: self._slack.post(place.channel, message, place.thread))
 
-    async def break_off(self, begun: Begun) -> None:
-        """Say there that it will not be answered, where that can be said at all. Raises SlackGone."""
-        stopped = Told(headline=STOPPED, mark="unknown")
+    async def break_off(self, begun: Begun, *, again: bool = False) -> None:
+        """Say there that it is not answered, or `again` by the next bot, where that can be said at all. Raises
+        SlackGone."""
+        stopped = STOPPED_KEPT if again else STOPPED
         try:
-            await self._slack.hint(begun.channel, begun.ts, self._message(begun.asked, begun.user, stopped))
+            if begun.ts:
+                message = self._message(begun.asked, begun.user, Told(headline=stopped, mark="unknown"))
+                await self._slack.hint(begun.channel, begun.ts, message)
+            else:
+                await self._slack.whisper_once(
+                    blocks.of_cluster(self._language(stopped), self._cluster),
+                    channel=begun.channel,
+                    user=begun.user,
+                    thread=begun.thread,
+                    response_url=begun.response_url,
+                )
         except SlackGone:
             raise
         except UserError as error:
-            log.warning("%s was stopped, which cannot be told: %s", begun.asked, error.sentence)
+            log.warning("%s was stopped, which cannot be told: %s", begun.asked or begun.id, error.sentence)
 
     def _message(
         self, asked: str, user: str, told: Told | None = None, step: str = "", output: str = "text"
@@ -197,23 +190,21 @@ class Answers:
             )
 
 
-@contextlib.asynccontextmanager
-async def kept(journal: Journal, begun: Begun) -> AsyncGenerator[None]:
-    """Until it is answered the journal knows what was begun, and longer where Slack is gone: the next bot tells what
-    this one cannot. A disk that refuses keeps nobody from an answer."""
-    try:
-        await asyncio.to_thread(journal.accept, begun)
-    except OSError as error:
-        log.warning("whether %s is answered is not kept: %s", begun.asked, error)
-    try:
-        yield
-    except SlackGone:
-        raise
-    except BaseException:
-        await asyncio.to_thread(journal.finish, begun)
-        raise
-    else:
-        await asyncio.to_thread(journal.finish, begun)
+class Under:
+    """A word under way. begun: as the journal has it. answered: its message is the answer."""
+
+    def __init__(self, journal: Journal, begun: Begun) -> None:
+        self.begun = begun
+        self.answered = False
+        self._journal = journal
+
+    async def posted(self, ts: str, asked: str) -> None:
+        """It has a message. A disk that refuses keeps nobody from an answer."""
+        self.begun = msgspec.structs.replace(self.begun, ts=ts, asked=asked)
+        try:
+            await asyncio.to_thread(self._journal.update, self.begun)
+        except OSError as error:
+            log.warning("after a kill nobody would change the message of %s: %s", asked, error)
 
 
 class _Place(NamedTuple):

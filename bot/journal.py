@@ -54,15 +54,20 @@ class Click(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that says that something is looked at, which nobody would change after a kill. A word may have done
-    what it was to do, so it is not done again: who asked is told."""
+    """A word that is being answered and is neither a question nor a decision. After a kill what only reads is answered
+    anew; what may have done something is not done again, and who asked is told."""
 
     id: str
-    asked: str  # the words
+    text: str = ""  # all that was written; "" of a bot that kept the message alone
+    asked: str = ""  # the words, as its message shows them
     user: str
     channel: str
-    ts: str
+    thread: str = ""  # as of a Job
+    response_url: str = ""
+    ts: str = ""  # of the message that says that it is looked at, where there is one
     cluster: str = ""
+    event: bool = False  # as of a Job
+    again: bool = False  # answered anew after a kill: what kills its bot must not kill each one that comes after it
 
 
 Kept = Job | Click | Begun

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from bot.conversation import STOPPED
 from bot.errors import UserError
 from bot.language import ENGLISH, Language
 from bot.reply import blocks
@@ -55,12 +53,6 @@ class Policies:
             return
         except NotInChannel as error:
             trouble = self._language(cannot_be_heard(error, self._bot_name))
-        except asyncio.CancelledError:
-            stopped = self._language(STOPPED)
-            await self._slack.whisper(
-                stopped, channel=channel, user=user, thread=thread, response_url=response_url, patient=False
-            )
-            raise
         except UserError as error:
             trouble = escape(error.sentence)
         except Exception:

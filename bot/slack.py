@@ -296,15 +296,13 @@ class Slack:
                 await asyncio.sleep(max(delay, gone.retry_after_s))
         raise AssertionError  # it repeats without an end
 
-    async def whisper(
-        self, text: str, *, channel: str, user: str, thread: str = "", response_url: str = "", patient: bool = True
-    ) -> None:
-        """Tell one person; where `patient`, once Slack is there. Never raises: where nothing works, the log has it."""
+    async def whisper(self, text: str, *, channel: str, user: str, thread: str = "", response_url: str = "") -> None:
+        """Tell one person, once Slack is there. Never raises: where nothing works, the log has it."""
         whispered = functools.partial(
             self.whisper_once, text, channel=channel, user=user, thread=thread, response_url=response_url
         )
         try:
-            await (self.insist(whispered) if patient else whispered())
+            await self.insist(whispered)
         except UserError as error:
             log.warning("could not tell %s in %s %r: %s", user, channel, text, error.sentence)
 

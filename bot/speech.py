@@ -39,6 +39,8 @@ _CLUSTER = re.compile(r"(?<!\S)[`'\"]?(?:--|—|–)cluster(?:(?:=|\s+)(?P<name>
 ALIKE = {"apply": "create", "replace": "create", "patch": "create", "delete": "create"}  # told in one line of HELP
 
 TAKE_TEXT = frozenset({"create", *ALIKE})
+READ = frozenset({"policy", "ipam", "node", "keep", "get", "fixes", "preflight", "audit", "help"})
+DO = frozenset({("ipam", "release"), ("fixes", "off"), ("fixes", "on"), ("fixes", "now")})  # these do not only read
 
 # The words of a question asked in plain English that are neither a name nor a port. Whatever is left has to be one:
 # text from a channel goes no further than this list and `words.parse`.
@@ -143,6 +145,15 @@ def _understand(text: str) -> Said:
         question = _question(plain)
         raise UserError(f"Did you mean `why {' '.join(question)}`?")
     raise UserError(f"I do not know {_shown(plain[0])}. I know {', '.join(HELP)}; try `help`.")
+
+
+def reads(text: str) -> bool:
+    """Whether these words change nothing, so that they may be answered once more."""
+    try:
+        said = understand(text)
+    except UserError:
+        return True  # of which the answer is what is wrong with them
+    return said.word in READ and not any((said.word, word.lower()) in DO for word in said.rest)
 
 
 def help_text(prefix: str = "") -> str:

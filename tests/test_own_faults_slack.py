@@ -7,6 +7,7 @@ import asyncio
 import math
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ import pytest
 
 from bot import app as apps
 from bot.journal import Job, Journal
+from fixes import claims as claiming
+from fixes.claims import Claims
+from fixes.store import connect
+from lab.apiserver import User
 from lab.slack import LocalSlack
 from tests.fix_cluster import NAMESPACE, fix_cluster
 from tests.own_faults import World, texts, until, world
@@ -25,6 +30,7 @@ WORDS = "why shop/cart shop/db 5432/tcp"
 ANSWER = "I cannot say whether shop/cart reaches shop/db"
 REPLIES = ("The path:", "Evidence:", "things checked and well")
 NOBODY = "fx-7k2pabcd"  # a request that there is not
+BOT = "calico-why-bot"  # its ServiceAccount
 BACK_S = 40.0  # the longest pause between two tries is 30 s
 
 
@@ -182,8 +188,21 @@ async def test_what_is_delivered_twice_is_done_once(tmp_path: Path, programs: Pr
         assert threads
 
 
-def claims(here: World) -> list[dict[str, Any]]:
-    return here.cluster.objects.list("events", NAMESPACE)
+def events(here: World, what: str) -> list[dict[str, Any]]:
+    """What replicas have told each other: "asked" is a claim, "told" says that it is answered."""
+    found = here.cluster.objects.list("events", NAMESPACE)
+    return [one for one in found if one["metadata"]["name"].startswith(f"calico-why-{what}-")]
+
+
+def replica(here: World, pod: str) -> str:
+    """The kubeconfig of a bot in this pod, which is there from now on."""
+    made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod, "namespace": NAMESPACE}}
+    uid = here.cluster.objects.create(made)["metadata"]["uid"]
+    path = here.cluster.kubeconfig(pod)
+    known = {f"authentication.kubernetes.io/pod-{key}": (value,) for key, value in (("name", pod), ("uid", uid))}
+    user = User(f"system:serviceaccount:{NAMESPACE}:{BOT}", extra=known)
+    here.cluster.server.tokens[f"token-{pod}"] = user  # type: ignore[index]  # a dict
+    return path
 
 
 async def test_of_two_bots_to_which_a_mention_is_delivered_one_answers(tmp_path: Path, programs: Programs) -> None:
@@ -202,8 +221,9 @@ async def test_of_two_bots_to_which_a_mention_is_delivered_one_answers(tmp_path:
             said += [*texts(here.room, ts), *here.room.told("bo", ts)]
         answers = (ANSWER, *REPLIES, "addresses of default-ipv4-ippool", "There are no fix requests", NOBODY, "'wyh'")
         assert [sum(part in text for text in said) for part in answers] == [1] * len(answers), said
-        assert len(claims(here)) == 5
-        assert not any(word in str(claims(here)) for word in ("shop", "U0BO", NOBODY))
+        assert len(events(here, "asked")) == 5
+        await until(lambda: len(events(here, "told")) == 5)
+        assert not any(word in str(events(here, "")) for word in ("shop", "U0BO", NOBODY))
 
 
 async def test_of_two_bots_without_an_api_server_at_least_one_answers(tmp_path: Path, programs: Programs) -> None:
@@ -232,7 +252,7 @@ async def test_a_bot_that_was_killed_answers_what_it_had_claimed_and_no_other_do
         await here.slack.wait_for(lambda: here.slack.connections, timeout=BACK_S)
         here.slack.faults.fail("chat.postMessage", "500", times=99)
         await here.slack.mention("bo", ROOM, f"@calico {WORDS}")
-        await until(lambda: claims(here))
+        await until(lambda: events(here, "asked"))
         killed.signal(signal.SIGKILL)
         await killed.ended()
         await here.slack.wait_for(lambda: not here.slack.connections)
@@ -248,7 +268,92 @@ async def test_a_bot_that_was_killed_answers_what_it_had_claimed_and_no_other_do
             async with here.bot("one"):
                 await here.slack.wait_for(lambda: here.room.posted(ANSWER, job.thread), timeout=BACK_S)
                 await until(lambda: not Journal(here.directory / "one").unfinished())
-        assert len(claims(here)) == 1
+                await until(lambda: events(here, "told"))
+        assert len(events(here, "asked")) == 1
+
+
+@pytest.mark.parametrize("words", ["why shop/cart shop/db 5432/tcp", "fixes", "capture shop/cart shop/db"])
+async def test_what_a_replica_left_that_is_no_more_is_answered_by_another(
+    tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    monkeypatch.setattr(claiming, "LOOK_EVERY_S", 0.2)
+    async with world(tmp_path, programs) as here, connect(replica(here, "bot-two"), NAMESPACE) as store:
+        one = here.started("one", KUBECONFIG=replica(here, "bot-one"))
+        await here.slack.wait_for(lambda: here.slack.connections, timeout=BACK_S)
+        await until(lambda: ("selfsubjectreviews", "create") in asked_by(here))
+        here.slack.faults.fail("*", "500", times=99)
+        here.slack.faults.drop_acks = 1
+        lost = asyncio.ensure_future(here.slack.mention("bo", ROOM, f"@calico {words}"))
+        await until(lambda: events(here, "asked"))
+        one.signal(signal.SIGKILL)
+        await one.ended()
+        await here.slack.wait_for(lambda: not here.slack.connections)
+        here.slack.faults.clear()
+        (asked,) = here.slack.messages(ROOM)
+        here.room.store, here.room.state = store, tmp_path / "two"
+        async with here.room.bot():
+            here.slack.clock.advance(4)  # and Slack brings it again
+            assert (await lost).result == "operation_timeout"
+            since = len(here.cluster.server.calls)
+            await until(lambda: asked_by(here, since).count(("pods", "get")) > 3)
+            assert not here.room.answers.asked and not texts(here.room, asked["ts"])
+            here.cluster.objects.delete("pods", "bot-one", NAMESPACE)
+            if words.startswith("why"):
+                await here.slack.wait_for(lambda: here.room.posted("Wrong MAC", asked["ts"]))
+            else:
+                said = "There are no fix requests" if words == "fixes" else "I was stopped in the middle of it"
+                thread = None if words == "fixes" else asked["ts"]
+                await here.room.whisper("bo", said, thread)
+            await until(lambda: events(here, "told"))
+            assert Journal(tmp_path / "two").unfinished() == []
+        assert [len(events(here, what)) for what in ("asked", "told")] == [2, 1]
+
+
+def asked_by(here: World, since: int = 0) -> list[tuple[str, str]]:
+    """resource and verb of each request of a bot in a pod"""
+    return [(one.resource, one.verb) for one in list(here.cluster.server.calls)[since:] if BOT in one.user]
+
+
+@pytest.mark.parametrize(
+    ("how", "left"),
+    [
+        ("there", False),
+        ("answered", False),
+        ("no pod", False),
+        ("deleted", True),
+        ("another of its name", True),
+        ("evicted", True),
+        ("on a node that is gone", True),
+        ("going away", False),
+    ],
+)
+async def test_a_claim_is_left_by_who_is_no_more_and_by_nobody_who_takes_long(
+    tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch, how: str, left: bool
+) -> None:
+    monkeypatch.setattr(claiming, "LOOK_EVERY_S", 0.01)
+    async with world(tmp_path, programs) as here, connect(replica(here, "bot-one"), NAMESPACE) as store:
+        holder = Claims(store, "one")
+        if how != "no pod":
+            await holder.know_itself()
+        assert await holder.take("Ev1")
+        if how == "answered":
+            await holder.answered("Ev1")
+        objects = here.cluster.objects
+        pod = objects.get("pods", "bot-one", NAMESPACE)
+        if how in ("answered", "no pod", "deleted", "another of its name"):
+            objects.delete("pods", "bot-one", NAMESPACE)
+        if how == "another of its name":
+            replica(here, "bot-one")
+        elif how == "evicted":
+            objects.update_status({**pod, "status": {"phase": "Failed", "reason": "Evicted"}})
+        elif how in ("on a node that is gone", "going away"):  # a kubelet would take it away when its time is over
+            objects.update({**pod, "metadata": {**pod["metadata"], "finalizers": ["test/no-kubelet"]}})
+            objects.delete("pods", "bot-one", NAMESPACE)
+            if how == "going away":
+                here.room.store.now = lambda: datetime.now(UTC) - timedelta(minutes=1)
+        others = [Claims(here.room.store, name) for name in ("two", "three")]
+        found = await asyncio.gather(*(one.left("Ev1") for one in others))
+        assert sorted(found) == [False, left], "one of them takes it over"
 
 
 @pytest.mark.parametrize("how", ["silent", "used ticket", "warned", "link_disabled", "no tickets"])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bot import words
 from bot.errors import UserError
-from bot.speech import HELP, Said, help_text, understand
+from bot.speech import HELP, Said, help_text, reads, understand
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,33 @@ def test_any_text_gives_known_words_or_a_sentence(text: str) -> None:
     assert said.word in HELP
     if said.word == "why":
         words.parse(words.watched(said.rest)[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "only_reads"),
+    [
+        ("policy shop/cart shop/db", True),
+        ("ipam show --show-blocks", True),
+        ("node diags", True),
+        ("get ippools", True),
+        ("keep shop/cart shop/db", True),
+        ("fixes", True),
+        ("fixes show fx-7k2pabcd", True),
+        ("audit export", True),
+        ("preflight", True),
+        ("wyh", True),
+        ("ipam release --ip 10.244.1.7", False),
+        ("fixes OFF it is enough", False),
+        ("fixes on", False),
+        ("fixes now fx-7k2pabcd", False),
+        ("create ```kind: IPPool```", False),
+        ("apply ```kind: IPPool```", False),
+        ("replace ```kind: IPPool```", False),
+        ("patch ippool blue -p {}", False),
+        ("delete gnp deny-all", False),
+        ("capture shop/cart shop/db", False),
+        ("approve fx-7k2pabcd", False),
+    ],
+)
+def test_what_may_be_answered_twice(words: str, only_reads: bool) -> None:
+    assert reads(f"<@U0CALICO> {words}") is only_reads
