@@ -13,9 +13,10 @@ import pytest
 from aiohttp import web
 
 from bot.journal import Journal
+from fixes.limits import Switch
 from lab.apiserver import User
 from lab.apiserver.requests import Target
-from tests.own_faults import World, texts, world
+from tests.own_faults import World, texts, until, world
 from tests.programs import Program, Programs
 from tests.test_bot_slack import ROOM, _all_text
 from tests.test_own_faults_cluster import BOTH, a_card
@@ -24,6 +25,9 @@ from tests.test_own_faults_slack import WORDS, answered, replies
 GRACE_S = 30.0  # deploy/base/bot.yaml gives 60
 KEPT = "The answer comes here once I am back"
 STOPPED = "I was stopped in the middle of it. Please ask again."
+IN_USE = "addresses of default-ipv4-ippool are in use"
+POLICY = " passes from shop/cart to shop/db"
+KEEP = " files of "
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +69,7 @@ async def test_what_is_nearly_done_is_done_and_another_replica_goes_on(tmp_path:
         await ends_well(bot)
         shown = await answered(here, since=since)
         assert replies(here, shown) == [1, 1, 1]
-        assert here.room.posted("addresses of default-ipv4-ippool are in use")
+        assert here.room.posted(IN_USE)
         assert here.room.posted("approved", thread) and here.room.buttons(thread, ts) == []
         assert str((await here.room.store.get(name)).status.phase) == "Approved"
         await here.room.whisper("cleo", name)
@@ -90,15 +94,71 @@ async def test_what_takes_longer_says_so_and_is_answered_by_the_next_one(tmp_pat
 
         here.cluster.server._resource = slowly  # type: ignore[method-assign]
         await here.slack.slash("ana", ROOM, f"/calico {WORDS}")
-        await here.slack.slash("ana", ROOM, "/calico keep shop/cart shop/db")
-        await here.slack.wait_for(lambda: len(here.slack.messages(ROOM)) == 2)
+        words = ("keep shop/cart shop/db", "delete ippool default-ipv4-ippool", f"policy {WORDS[4:]}")
+        asking = zip(("ana", "ana", "cleo"), words, strict=True)
+        await asyncio.gather(*(here.slack.slash(user, ROOM, f"/calico {one}") for user, one in asking))
+        await here.slack.wait_for(lambda: len(here.slack.messages(ROOM)) == 3)
         bot.signal(signal.SIGTERM)
         await ends_well(bot)
-        assert [sum(one in text for text in texts(here.room)) for one in (KEPT, STOPPED)] == [1, 1]
+        assert [sum(one in text for text in texts(here.room)) for one in (KEPT, STOPPED)] == [2, 1]
+        assert len(here.room.told("cleo")) == 1 and KEPT in here.room.told("cleo")[0]
         here.cluster.server._resource = resource  # type: ignore[method-assign]
         async with here.bot():
             shown = await answered(here)
-        assert (replies(here, shown), len(here.slack.messages(ROOM))) == ([1, 1, 1], 2)
+            await here.slack.wait_for(lambda: here.room.posted(KEEP))
+            await here.slack.wait_for(lambda: here.room.posted(f"5432{POLICY}"))
+        assert (replies(here, shown), len(here.slack.messages(ROOM))) == ([1, 1, 1], 4)
+        assert [sum(one in text for text in texts(here.room)) for one in (KEPT, STOPPED)] == [0, 1]
+        assert Journal(tmp_path / "bot").unfinished() == []
+
+
+async def test_a_kill_leaves_nobody_without_an_answer_or_a_word(tmp_path: Path, programs: Programs) -> None:
+    """Said by each way, with a message already and without one; and what may have done something is not done again."""
+    async with world(tmp_path, programs) as here:
+        bot = here.started()
+        await connected(here)
+        slow = here.cluster.slow()
+        said = ("fixes", "fixes off it is enough", "policy shop/cart shop/db 80/tcp", "ipam release --ip 10.244.1.7")
+        for words in said:
+            assert (await here.slack.mention("bo", ROOM, f"@calico {words}")).result == "ok"
+        mentioned = [one["ts"] for one in here.slack.messages(ROOM)]
+        asked = (("ana", "ipam show"), ("ana", "delete ippool default-ipv4-ippool"), ("cleo", f"policy {WORDS[4:]}"))
+        await asyncio.gather(*(here.slack.slash(user, ROOM, f"/calico {words}") for user, words in asked))
+        await here.slack.wait_for(lambda: here.room.posted("looking", mentioned[3]))
+        bot.signal(signal.SIGKILL)
+        await bot.ended()
+        await connected(here, 0)
+        assert len(Journal(tmp_path / "bot").unfinished()) == 7
+        slow.go.set()
+        async with here.bot():
+            await here.slack.wait_for(lambda: here.room.posted(IN_USE))
+            await here.slack.wait_for(lambda: here.room.posted(f"5432{POLICY}"))
+            await here.slack.wait_for(lambda: here.room.posted(f"80{POLICY}", mentioned[2]))
+            await here.slack.wait_for(lambda: here.room.posted(STOPPED, mentioned[3]))
+            await here.slack.wait_for(lambda: len(here.room.told("bo")) == 2)
+            await until(lambda: not Journal(tmp_path / "bot").unfinished())
+        assert [sum(one in text for text in here.room.told("bo")) for one in ("There are no fix", STOPPED)] == [1, 1]
+        assert sum(STOPPED in one for one in texts(here.room)) == 1, "of delete"
+        assert not (await Switch(here.room.store).read()).off()
+        assert not any(":mag:" in one for one in texts(here.room))
+
+
+async def test_what_kills_the_bot_is_answered_anew_once(tmp_path: Path, programs: Programs) -> None:
+    async with world(tmp_path, programs) as here:
+        slow = here.cluster.slow()
+        for begun in range(2):
+            bot = here.started()
+            await connected(here)
+            if not begun:
+                await here.slack.slash("ana", ROOM, "/calico ipam show")
+                await here.slack.wait_for(lambda: here.room.posted("looking"))
+            await until(lambda again=bool(begun): Journal(tmp_path / "bot").unfinished()[0].again is again)
+            bot.signal(signal.SIGKILL)
+            await bot.ended()
+            await connected(here, 0)
+        async with here.bot():
+            await here.slack.wait_for(lambda: here.room.posted(STOPPED))
+        slow.go.set()
         assert Journal(tmp_path / "bot").unfinished() == []
 
 
@@ -124,7 +184,7 @@ async def test_it_ends_while_slack_says_nothing_and_the_next_one_tells(tmp_path:
             await here.room.whisper("cleo", "You may not approve", thread)
             await here.slack.wait_for(lambda: here.room.buttons(thread, ts) == BOTH)
             await here.slack.wait_for(
-                lambda: any("ipam show" in one and STOPPED in one for one in map(_all_text, here.slack.messages(ROOM)))
+                lambda: any("ipam show" in one and IN_USE in one for one in map(_all_text, here.slack.messages(ROOM)))
             )
         assert (replies(here, shown), len(here.slack.messages(ROOM))) == ([1, 1, 1], since + 2)
         assert len(here.room.told("cleo", thread)) == 1
