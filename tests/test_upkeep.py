@@ -439,6 +439,30 @@ def test_a_released_address_is_nobody_s_and_not_yet_free() -> None:
     assert upkeep.leaked(pool, "node-a", blocks, blocks, (), (), now=NOW).examined == 5
 
 
+@pytest.mark.parametrize(
+    ("spec", "environments", "expected"),
+    [
+        ({}, [], "iptables"),
+        ({}, [{"FELIX_NFTABLESMODE": "Enabled"}, {"FELIX_NFTABLESMODE": "enabled"}], "nftables"),
+        (
+            {"nftablesMode": "Enabled"},
+            [{"FELIX_NFTABLESMODE": "Disabled"}, {"FELIX_NFTABLESMODE": "Disabled"}],
+            "iptables",
+        ),
+        ({}, [{"FELIX_NFTABLESMODE": "Enabled"}, {}], ""),
+        ({"nftablesMode": "Enabled"}, [{"FELIX_BPFENABLED": "true"}], "ebpf"),
+    ],
+)
+def test_the_dataplane_is_the_one_that_felix_s_environment_names(
+    spec: dict[str, Any], environments: list[dict[str, str]], expected: str
+) -> None:
+    """The operator says it there, so that rules of nftables are taken for what is left behind where nobody looks."""
+    settings = CalicoSettings(
+        version="v3.31.7", group="", datastore_ready=True, dataplane=upkeep.dataplane("v3.31.7", spec)
+    )
+    assert upkeep.as_set(settings, spec, environments).dataplane == expected
+
+
 async def test_felix_s_environment_goes_before_its_configuration(world: World) -> None:
     """The manifests for eBPF switch it on there; nothing in the API says so then."""
     pod = agent()

@@ -151,7 +151,7 @@ class Cluster:
             *placed,
             *behind.ports,
             *(looked_up(one, placed, common.pools) for one in behind.backends),
-            common.settings,
+            upkeep.as_set(common.settings, common.felix, agents.environments.values()),
             *(_with_tunnel_block(node, allocated) for node in known),
             *(pool for pool, _ in common.pools or ()),
             *allocated,

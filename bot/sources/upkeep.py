@@ -45,7 +45,7 @@ FOLLOWS_PROXY_SINCE = (3, 32)  # nftablesMode Auto is the default: as kube-proxy
 TYPHA_SETTING = "FELIX_TYPHAK8SSERVICENAME"
 BACKEND = "CALICO_NETWORKING_BACKEND"
 POD_CIDRS = "USE_POD_CIDR"  # host-local IPAM
-REFRESH = "FELIX_ROUTEREFRESHINTERVAL"
+BPF, NFTABLES_MODE, REFRESH = "FELIX_BPFENABLED", "FELIX_NFTABLESMODE", "FELIX_ROUTEREFRESHINTERVAL"
 YES = ("true", "1", "yes", "y", "t")  # as Felix reads them
 SHOWN = 5  # leaked addresses that are named, and proposed for release
 
@@ -95,6 +95,22 @@ def dataplane(version: str, felix: Object) -> str:
     return "" if follows else "iptables"
 
 
+def as_set(settings: CalicoSettings, felix: Object, environments: Iterable[Mapping[str, str]]) -> CalicoSettings:
+    """With the dataplane that the environment of each Felix names before FelixConfiguration does, as where the operator
+    is told linuxDataplane; "" where they name different ones."""
+    found = set()
+    for one in environments:
+        said = dict(felix)
+        if BPF in one:
+            said["bpfEnabled"] = one[BPF].lower() in YES
+        if NFTABLES_MODE in one:
+            said["nftablesMode"] = one[NFTABLES_MODE].capitalize()
+        found.add(dataplane(settings.version, said))
+    if not found:
+        return settings
+    return msgspec.structs.replace(settings, dataplane=found.pop() if len(found) == 1 else "")
+
+
 def environment(pods: Sequence[Object]) -> dict[str, str]:
     """Calico's settings out of the environment of a node's calico-node pod, the running one where there are two."""
     pod = max(pods, key=describe.runs)
@@ -124,7 +140,7 @@ def as_told(node: CalicoNode, environment: Mapping[str, str]) -> CalicoNode:
         node = _with_reckoned_addresses(node)
     return msgspec.structs.replace(
         node,
-        bpf=yes("FELIX_BPFENABLED", node.bpf),
+        bpf=yes(BPF, node.bpf),
         wireguard=yes("FELIX_WIREGUARDENABLED" + v6, node.wireguard),
         wireguard_device=environment.get("FELIX_WIREGUARDINTERFACENAME" + v6) or node.wireguard_device,
         wireguard_port=number("FELIX_WIREGUARDLISTENINGPORT" + v6, node.wireguard_port),
