@@ -67,8 +67,9 @@ class Lab:
         """Starts a lab and returns when it is ready: pods ping each other, probes listen. It ends with this process.
 
         `environment`: further variables for probes and fixers, such as CALICO_WHY_APPROVERS. With `objects` the nodes
-        and pods of a recording are built instead of the invented ones. With `rbac`, a file of manifests, the fixers
-        have the rights that these give their ServiceAccount.
+        and pods of a recording are built instead of the invented ones. With `rbac`, a file of manifests, or a directory
+        with one for each namespace in which Calico's own pods may be, the product's accounts have the rights that these
+        give them; by default it is what the environment says.
 
         Raises LabError, with the sentence the launcher said; NamespacesForbidden where no lab is possible at all.
         """
@@ -105,13 +106,18 @@ class Lab:
     def name(self) -> str:
         return self.directory.name
 
-    def environment(self, *, denied: Collection[str] = ()) -> dict[str, str]:
+    def environment(self, *, account: str = "", denied: Collection[str] = ()) -> dict[str, str]:
         """What `calico-why` and kubectl need to reach this lab: KUBECONFIG, CALICO_WHY_CERTS, ...
 
+        account: of deploy/, such as "calico-why-bot": then with the rights of this ServiceAccount, where the lab was
+        told of rights; else with all rights.
         denied: plurals of resources that the API server is to refuse to this user, such as "ippools".
         """
         found = dict(read_environment(self.directory / "env"))
-        return found | {"KUBECONFIG": self._ask({"do": "user", "denied": list(denied)})} if denied else found
+        if denied:
+            kubeconfig = str(self._ask({"do": "user", "account": account, "denied": list(denied)}))
+            return found | {"KUBECONFIG": kubeconfig}
+        return of_account(found, account) if account else found
 
     def account(self, name: str, node: str = "") -> str:
         """Path of a kubeconfig of a ServiceAccount, with the rights that the manifests of `up` give it. node: of the
@@ -224,6 +230,13 @@ class Lab:
         with self._connect() as wire:
             wire.sendall(json.dumps(request).encode() + b"\n")
             return _result(next(_messages(wire), {}))
+
+
+def of_account(environment: Mapping[str, str], account: str) -> dict[str, str]:
+    """The environment of a lab's admin as that of an account, where the lab knows one; else as it is."""
+    admins = Path(environment["KUBECONFIG"])
+    own = admins.with_name(f"{admins.name}.{account}")
+    return {**environment, "KUBECONFIG": str(own)} if own.exists() else {**environment}
 
 
 def wait_until_gone(directory: Path) -> None:

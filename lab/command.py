@@ -13,7 +13,7 @@ from typing import Any
 
 from lab.client import Lab
 from lab.errors import LabError
-from lab.settings import Settings
+from lab.settings import RBAC, Settings
 from lab.state import find
 
 HELP = "a cluster on this machine: real kernel, no Kubernetes, no root"
@@ -42,7 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     up.add_argument("--detach", action="store_true", help="return when it is up; `calico-why lab down` ends it")
     up.add_argument("--no-workers", action="store_true", help="without probes and fixers on the nodes")
     up.add_argument("--no-fixers", action="store_true", help="without fixers on the nodes")
-    up.add_argument("--rbac", metavar="FILE", help="fixers may do what the RBAC in FILE gives their accounts, no more")
+    up.add_argument(
+        "--rbac",
+        metavar="FILE|DIR",
+        default=os.environ.get(RBAC, ""),
+        help="the product's accounts may do what the RBAC in FILE gives them, no more; of DIR that in NAMESPACE.yaml, "
+        f"by where Calico's own pods are (${RBAC})",
+    )
     up.add_argument("--report-fd", type=int, help=argparse.SUPPRESS)
     word("down", "take a lab down")
     run_inside = word("exec", "run a command inside a node or a pod")

@@ -8,8 +8,8 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import yaml
 from fixes import request
 from lab import faults
 from lab.apiserver import ApiServer, Store, User, rbac
+from lab.apiserver.access import service_account
 from lab.apiserver.calico_definitions import Group, install
 from lab.apiserver.certificate import make as make_certificate
 from lab.apiserver.kubeconfig import kubeconfig
@@ -28,7 +29,7 @@ from lab.forkserver import Forkserver
 from lab.intent import Object
 from lab.objects import recorded, stored
 from lab.proxy import ConnectProxy
-from lab.settings import Settings
+from lab.settings import BOT, CLUSTER_FIXER, NODE, SIGNER, Settings
 from lab.sketch import Sketch
 from lab.variants import chosen
 from lab.workers import PROBE_PORT, Worker, available, wait_until_listening
@@ -36,6 +37,7 @@ from node_probe.certs import make as make_probe_certificates
 
 API_PORT = 6443  # at the underlay's address in the first node's subnet
 READY_S = 30.0
+NAMESPACE = "calico-why"
 NODE_NAME = "authentication.kubernetes.io/node-name"  # in what the API server knows of a pod's token
 PATIENCE_MS = 400  # for answers that one machine gives itself, in less than a millisecond where it is not busy
 # Who may approve in a lab where nobody says otherwise: the local Slack's operators, and whoever holds the kubeconfig.
@@ -43,6 +45,15 @@ APPROVERS = "S0NETOPS,kubernetes:kubernetes-admin"
 PEOPLE = "U0CLEO=kubernetes-admin"  # who the latter is in the local Slack, so that what ana or bo ask for counts there
 Report = Callable[[dict[str, Any]], None]
 log = logging.getLogger("lab")
+
+
+def rbac_of(path: Path, entries: Iterable[Object]) -> Path:
+    """The file of manifests: where `path` is a directory, that of the namespace in which Calico's own pods are."""
+    if path.is_file():
+        return path
+    agents = (one["metadata"] for one in entries if one["kind"] == "Pod")
+    where = (one["namespace"] for one in agents if one.get("labels", {}).get("k8s-app") == "calico-node")
+    return path / f"{next(where, 'kube-system')}.yaml"
 
 
 def serve(
@@ -72,11 +83,12 @@ class Server:
         self.token = secrets.token_hex(16)
         self.users = {self.token: User("kubernetes-admin")}
         self.reached_as: Callable[..., str]  # the text of a kubeconfig for a token
+        self._denied: dict[str, str] = {}  # tokens of who is refused something
         self.workers: list[Worker] = []
         self.ended = asyncio.Event()
         self.times: dict[str, float] = {}
         self.pid_namespace = Path("/proc/self/ns/pid").stat().st_ino
-        self.manifests = list(yaml.safe_load_all(Path(settings.rbac).read_text())) if settings.rbac else []
+        self.manifests: list[rbac.Manifest] = []
         self.cluster: Cluster
         self.api: ApiServer
 
@@ -88,6 +100,8 @@ class Server:
         for variant in variants:
             sketch = variant.sketch(sketch)
         entries = recorded(Path(settings.objects)) if settings.objects else invented(sketch, variants)
+        if settings.rbac:
+            self.manifests = rbac.read(rbac_of(Path(settings.rbac), entries))
         store = self._store(entries, sketch.group)
         self.cluster = cluster = Cluster(store, variants, sketch)
         await cluster.build()
@@ -144,11 +158,14 @@ class Server:
         for name in ("fixrequest.yaml", "auditrecord.yaml", "admission.yaml"):
             for definition in yaml.safe_load_all(Path(request.__file__).with_name(name).read_text()):
                 store.create(definition)
-        entries = [*entries, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "calico-why"}}]
+        entries = [*entries, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}]
         present = {entry["metadata"]["name"] for entry in store.list("namespaces")}
         for entry in entries:
             if entry["kind"] != "Namespace" or entry["metadata"]["name"] not in present:
                 store.create(stored(entry, group))
+        for one in self.manifests:
+            if one["kind"] in ("ConfigMap", "Lease") and one.keys() <= {"apiVersion", "kind", "metadata"}:
+                store.create(dict(one))  # there so that nobody needs the right to create it
         return store
 
     # ---- files
@@ -160,6 +177,12 @@ class Server:
         self.reached_as = lambda token, name="kubeconfig": kubeconfig(urls[name], token, authority, cluster=cluster)
         for name in urls:
             self._write_private(name, self.reached_as(self.token, name))
+        if self.manifests:
+            for account in (BOT, CLUSTER_FIXER, SIGNER):
+                self._write_private(f"kubeconfig.{account}", self.reached_as(self._known(account)))
+            for node in self.cluster.topology.nodes:  # as Kubernetes knows a pod of it by its token
+                text = self.reached_as(self._known(NODE, {NODE_NAME: (node,)}), "kubeconfig.nodes")
+                self._write_private(f"kubeconfig.nodes.{node}", text)
         make_probe_certificates(self.directory / "certs", list(self.cluster.topology.nodes))
         lines = {
             "KUBECONFIG": str(self.directory / "kubeconfig"),
@@ -191,7 +214,6 @@ class Server:
             "CALICO_WHY_APPROVERS": APPROVERS,
             "CALICO_WHY_PEOPLE": PEOPLE,
             **os.environ,
-            "KUBECONFIG": str(self.directory / "kubeconfig.nodes"),
             "CALICO_WHY_CERTS": str(self.directory / "certs"),
             "CALICO_WHY_PROBE_PORT": str(PROBE_PORT),
             "CALICO_WHY_CLUSTER": self.directory.name,
@@ -202,7 +224,7 @@ class Server:
                 word,
                 name,
                 node.kernel.namespace,
-                {**environment, **(self._own_account(name) if word == "fixer" else {})},
+                {**environment, "KUBECONFIG": str(self._kubeconfig_of(name))},
                 self.directory / "logs" / f"{word}-{name}.log",
                 self.forkserver,
                 ("--listen", f"[{node.address}]:{PROBE_PORT}") if word == "probe" and ":" in node.address else (),
@@ -212,20 +234,14 @@ class Server:
         ]
         return self.workers
 
-    def _own_account(self, node: str) -> dict[str, str]:
-        """Where manifests tell rights: the fixer of this node, as Kubernetes knows it by the token of its pod."""
-        if not self.manifests:
-            return {}
-        told = {NODE_NAME: (node,)}
-        text = self.reached_as(self._known("calico-why-node", told), "kubeconfig.nodes")
-        return {"KUBECONFIG": str(self._write_private(f"kubeconfig.fixer-{node}", text))}
+    def _kubeconfig_of(self, node: str) -> Path:
+        """For what runs on a node: of its own account, where manifests tell rights."""
+        return self.directory / (f"kubeconfig.nodes.{node}" if self.manifests else "kubeconfig.nodes")
 
     def _known(self, account: str, extra: Mapping[str, tuple[str, ...]] | None = None) -> str:
         """A token for a ServiceAccount, with the rights the manifests give it."""
-        namespace, token = "calico-why", secrets.token_hex(16)
-        name, groups = rbac.account(account, namespace), rbac.groups_of_account(namespace)
-        granted = rbac.grants(self.manifests, name, groups)
-        self.users[token] = User(name, groups, extra=extra or {}, grants=granted)
+        token = secrets.token_hex(16)
+        self.users[token] = service_account(self.manifests, NAMESPACE, account, extra or {})
         return token
 
     # ---- words of the control socket
@@ -288,11 +304,16 @@ class Server:
         ]
 
     async def _user(self, asked: Request) -> str:
-        """The kubeconfig of somebody who may do everything but read or write these resources."""
-        denied = sorted(map(str, asked["denied"]))
-        name = f"without-{'-'.join(denied)}"
-        token = next((token for token, user in self.users.items() if user.name == name), secrets.token_hex(16))
-        self.users[token] = User(name, denied=frozenset(("*", "*", resource) for resource in denied))
+        """The kubeconfig of an account, or of somebody who may do everything, to whom these resources are refused."""
+        denied, account = sorted(map(str, asked["denied"])), str(asked.get("account", ""))
+        name = "-".join(("without", *denied))
+        if account and self.manifests:
+            name = f"{account}.{name}"
+            user = service_account(self.manifests, NAMESPACE, account)
+        else:
+            user = User(name)
+        token = self._denied.setdefault(name, secrets.token_hex(16))
+        self.users[token] = replace(user, denied=frozenset(("*", "*", resource) for resource in denied))
         return str(self._write_private(f"kubeconfig.{name}", self.reached_as(token)))
 
     async def _account(self, asked: Request) -> str:

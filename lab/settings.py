@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# The accounts of deploy/.
+BOT, NODE, CLUSTER_FIXER, SIGNER = "calico-why-bot", "calico-why-node", "calico-why-cluster-fixer", "calico-why-signer"
+RBAC = "CALICO_WHY_LAB_RBAC"  # what --rbac is where it is not given
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -16,5 +20,5 @@ class Settings:
     heal: bool = False
     workers: bool = True  # probes and fixers
     fixers: bool = True  # False: probes only
-    rbac: str = ""  # file of manifests; then the fixers have no more rights than these give their accounts
+    rbac: str = ""  # file of manifests, or directory of such; then the product has what these give its accounts
     environment: tuple[tuple[str, str], ...] = ()  # further lines of the env file

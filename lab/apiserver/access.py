@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from lab.apiserver import rbac
 from lab.apiserver.errors import ApiError, Object, qualified
 from lab.apiserver.rbac import Grant
 
@@ -44,6 +45,14 @@ class User:
 ANONYMOUS = User(ANONYMOUS_NAME, groups=("system:unauthenticated",))
 
 
+def service_account(
+    manifests: Iterable[rbac.Manifest], namespace: str, name: str, extra: Mapping[str, tuple[str, ...]] | None = None
+) -> User:
+    """One with the rights that these manifests give it."""
+    user, groups = rbac.account(name, namespace), rbac.groups_of_account(namespace)
+    return User(user, groups, extra=extra or {}, grants=rbac.grants(manifests, user, groups))
+
+
 class Call(NamedTuple):
     """One request for a resource, as access is decided about."""
 
@@ -71,16 +80,22 @@ def authenticate(header: str, tokens: Mapping[str, User]) -> User:
     return user
 
 
-def allowed(
+def granted(
     user: User, verb: str, group: str, resource: str, subresource: str = "", namespace: str = "", name: str = ""
 ) -> bool:
-    """Whether `user` may do this. Anonymous users may do nothing to resources."""
+    """Whether the rights of `user` cover this, whatever is denied to it. Anonymous users have none to resources."""
     if user is ANONYMOUS:
         return False
     word = f"{resource}/{subresource}" if subresource else resource
-    if user.grants is not None and not any(grant.covers(verb, group, word, namespace, name) for grant in user.grants):
-        return False
-    return not any(
+    return user.grants is None or any(grant.covers(verb, group, word, namespace, name) for grant in user.grants)
+
+
+def allowed(
+    user: User, verb: str, group: str, resource: str, subresource: str = "", namespace: str = "", name: str = ""
+) -> bool:
+    """Whether `user` may do this."""
+    word = f"{resource}/{subresource}" if subresource else resource
+    return granted(user, verb, group, resource, subresource, namespace, name) and not any(
         denial[0] in (verb, "*") and denial[1] in (group, "*") and denial[2] in (word, "*") for denial in user.denied
     )
 

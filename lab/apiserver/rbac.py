@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 Manifest = Mapping[str, Any]
+ACCOUNTS = "system:serviceaccount:"  # what the user name of each ServiceAccount begins with
 
 # What Kubernetes lets everybody do who has a token (system:basic-user): ask who they are and what they may.
 BASIC = (
@@ -38,9 +42,14 @@ class Grant(NamedTuple):
         )
 
 
+def read(path: Path) -> list[Manifest]:
+    """The manifests of a file."""
+    return list(yaml.load_all(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+
+
 def account(name: str, namespace: str) -> str:
     """The user name of a ServiceAccount."""
-    return f"system:serviceaccount:{namespace}:{name}"
+    return f"{ACCOUNTS}{namespace}:{name}"
 
 
 def groups_of_account(namespace: str) -> tuple[str, ...]:

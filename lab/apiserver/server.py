@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import socket
 import ssl
 from collections import deque
@@ -17,8 +18,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from lab.apiserver import access, certificates, discovery, openapi, requests, reviews, table
+from lab.apiserver import access, calls, certificates, discovery, openapi, requests, reviews, table
 from lab.apiserver.access import Call, User
+from lab.apiserver.calls import Outcome
 from lab.apiserver.errors import ApiError, Object, bad_request, expired, method_not_allowed, too_new
 from lab.apiserver.registry import REVIEWS, Resource
 from lab.apiserver.requests import Target
@@ -47,6 +49,7 @@ class ApiServer:
         self._logged = log
         self.tokens = tokens
         self.calls: deque[Call] = deque(maxlen=_REMEMBERED_CALLS)
+        self._noted = calls.in_directory(os.environ.get(calls.CALLS, ""))
         self._writer = Writer(store)
         self._watchers: set[Watcher] = set()
         self._closing = False
@@ -109,7 +112,7 @@ class ApiServer:
     async def _resource(self, request: web.Request, user: User, target: Target) -> web.StreamResponse:
         verb = target.verb(request.method, request.query)
         call = Call(verb, target.group, target.plural, target.subresource, user.name, target.namespace, target.name)
-        self.calls.append(call)
+        self._remember(call, user, dry="dryRun" in request.query)
         if not access.allowed(
             user, verb, target.group, target.plural, target.subresource, target.namespace, target.name
         ):
@@ -145,6 +148,13 @@ class ApiServer:
         if verb in ("create", "update", "patch"):
             return await self._write(request, user, resource, target, verb)
         raise method_not_allowed()
+
+    def _remember(self, call: Call, user: User, *, dry: bool = False) -> None:
+        self.calls.append(call)
+        if self._noted is not None:
+            asked = call.verb, call.group, call.resource, call.subresource, call.namespace, call.name
+            otherwise = Outcome.TRIED if dry else Outcome.REFUSED
+            self._noted.note(call, Outcome.GRANTED if access.granted(user, *asked) else otherwise)
 
     def _written(self, request: web.Request, target: Target) -> web.Response:
         text = self._logged(target.name)
@@ -357,7 +367,7 @@ class ApiServer:
         if resource.key == certificates.KEY and target.name:
             asked = certificates.needed(target.subresource, self.store.peek(resource, target.name), user)
             if asked is not None:
-                self.calls.append(asked)
+                self._remember(asked, user)
                 certificates.permit(asked, user)
         write = {"create": self._writer.create, "update": self._writer.update, "patch": self._writer.patch}[verb]
         kind = request.content_type if "Content-Type" in request.headers else ""
