@@ -13,6 +13,7 @@ import yaml
 from lab import client
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
+from tests import calls
 from tests.lab_forks import LabForks
 
 # The kubernetes client reads its kubeconfig by PyYAML's slow loader, some four thousand times in a run of all tests;
@@ -78,6 +79,11 @@ LONGEST_FIRST = (
     "test_deploy_on_lab",
     "test_lab_felix",
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for plugin in calls.plugins(config):
+        config.pluginmanager.register(plugin)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from fixes.store import FixStore, connect
 from lab.apiserver import ApiServer, Store, User
 from lab.apiserver.kubeconfig import kubeconfig
 from lab.apiserver.requests import Target
+from tests import deployed
 
 NAMESPACE = "calico-why"
 FIXES = Path(__file__).parents[1] / "fixes"
@@ -41,8 +43,17 @@ class FixCluster:
     directory: Path
 
     def kubeconfig(self, user: str = "admin", **rights: Any) -> str:
-        """Path of a kubeconfig of this user, made known to the server."""
-        self.server.tokens[f"token-{user}"] = User(user, **rights)  # type: ignore[index]  # the dict given below
+        """Path of a kubeconfig of this user, made known to the server. An account of deploy/ has its rights, and what
+        manifests bring so that it need not create it."""
+        known = user in deployed.ACCOUNTS
+        there = {one["metadata"]["name"] for one in self.objects.view(self.objects.resource("namespaces"))}
+        place = "calico-system" if "calico-system" in there else "kube-system"
+        made = dataclasses.replace(deployed.user(user, place=place), **rights) if known else User(user, **rights)
+        self.server.tokens[f"token-{user}"] = made  # type: ignore[index]  # the dict given below
+        for one in deployed.objects() if known else ():
+            resource = self.objects.resource(f"{one['kind'].lower()}s")
+            if self.objects.find(resource, one["metadata"]["name"], NAMESPACE) is None:
+                self.objects.create(one)
         path = self.directory / f"kubeconfig-{user}"
         path.write_text(kubeconfig(self.url, f"token-{user}", cluster="test"))
         return str(path)

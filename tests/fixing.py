@@ -14,15 +14,18 @@ from bot.fix_requests import requested
 from bot.investigate import Investigation
 from bot.settings import from_environment
 from facts import Cause, Diagnosis
+from fixes.approvers import Approvers
 from fixes.calico import Calico
 from fixes.executor import Executor
 from fixes.hands import ClusterHands
 from fixes.kind import ClusterKind, kinds
+from fixes.limits import NAME as SWITCH
 from fixes.request import ENDS, FixRequest, Phase, digest_of
 from fixes.store import FixStore, connect
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from tests.asking import ask
+from tests.deployed import BOT, CLUSTER_FIXER
 from tests.fix_samples import ANA, BO
 
 APPROVERS = from_environment({"CALICO_WHY_APPROVERS": BO.id}).approvers
@@ -44,15 +47,9 @@ def up(variant: str = "") -> Iterator[Lab]:
 async def without_limits(lab: Lab) -> None:
     """A test asks for more fixes of one node than a cluster has in an hour."""
     settings = from_environment(lab.environment())
-    data = {"enabled": "true", "perNodePerHour": "10000", "perKindPerHour": "10000"}
+    limits = {"enabled": "true", "perNodePerHour": "10000", "perKindPerHour": "10000"}
     async with connect(settings.kubeconfig, settings.namespace) as store:
-        body = {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "calico-why-fixes", "namespace": store.namespace},
-            "data": data,
-        }
-        await client.CoreV1Api(store.api).create_namespaced_config_map(store.namespace, body)
+        await client.CoreV1Api(store.api).patch_namespaced_config_map(SWITCH, store.namespace, {"data": limits})
 
 
 async def ended(lab: Lab, answer: Investigation, mode: str, calico: Calico | None = None) -> list[FixRequest]:
@@ -61,8 +58,9 @@ async def ended(lab: Lab, answer: Investigation, mode: str, calico: Calico | Non
     A node's are done by the fixer that runs there, the cluster's here, by `calico` where it is given.
     """
     fixes = {name for cause in found(answer.diagnosis, mode) for name in (cause.fix, *cause.other_fixes)}
-    settings = from_environment(lab.environment())
-    async with connect(settings.kubeconfig, settings.namespace) as store:
+    namespace = from_environment(lab.environment()).namespace
+    bots, fixers = [lab.environment(account=one)["KUBECONFIG"] for one in (BOT, CLUSTER_FIXER)]
+    async with connect(bots, namespace) as store, connect(fixers, namespace) as fixing:
         ends = []
         for request in await requested(answer, store, ANA):
             if request.spec.kind not in fixes:
@@ -72,11 +70,21 @@ async def ended(lab: Lab, answer: Investigation, mode: str, calico: Calico | Non
             decision = await Approvals(store, APPROVERS).decide(request.name, Phase.APPROVED, BO)
             assert decision.changed, decision.sentence
             if isinstance(kinds()[request.spec.kind], ClusterKind):
-                hands = ClusterHands(calico or Calico(store.api))
-                ends.append(await Executor(hands, store, APPROVERS).handle(request.name))
+                hands = ClusterHands(calico or Calico(fixing.api))
+                ends.append(await Executor(hands, fixing, APPROVERS).handle(request.name))
             else:
                 ends.append(await end_of(store, request.name))
         return ends
+
+
+async def approved_and_done(lab: Lab, name: str, approvers: Approvers) -> FixRequest:
+    """By a second person, and by the cluster's fixer."""
+    namespace = from_environment(lab.environment()).namespace
+    bots, fixers = [lab.environment(account=one)["KUBECONFIG"] for one in (BOT, CLUSTER_FIXER)]
+    async with connect(bots, namespace) as store, connect(fixers, namespace) as fixing:
+        decision = await Approvals(store, approvers).decide(name, Phase.APPROVED, BO)
+        assert decision.changed, decision.sentence
+        return await Executor(ClusterHands(Calico(fixing.api)), fixing, approvers).handle(name)
 
 
 def found(diagnosis: Diagnosis, mode: str) -> list[Cause]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -42,9 +43,9 @@ from facts import (
     WireguardDevice,
     WireguardPeer,
 )
-from lab.apiserver import User
 from lab.client import Lab
 from tests.asking import worker
+from tests.deployed import BOT
 from tests.recorded import served
 from tests.recorded_kernel import Recording
 from tests.recorded_wounds import RecordedProbes
@@ -124,7 +125,7 @@ async def without_each_resource(lab: Lab, words: str) -> tuple[Diagnosis, dict[s
     alone = asyncio.Lock()
 
     def user(denied: str) -> tuple[Settings, Probes]:
-        settings = from_environment(lab.environment(denied=[denied] if denied else ()))
+        settings = from_environment(lab.environment(account=BOT, denied=[denied] if denied else ()))
         return settings, _Remembering(settings, seen, alone, anew=not denied)
 
     return await _each_refused(user, words)
@@ -137,9 +138,9 @@ async def without_each_resource_of(
     async with served(recording.objects, directory) as world:
 
         def user(denied: str) -> tuple[Settings, Probes]:
-            refused = User(f"without-{denied}", denied=frozenset({("*", "*", denied)}))
-            world.server.tokens = {**world.server.tokens, refused.name: refused}
-            settings = world.settings(token=refused.name)
+            refused = dataclasses.replace(world.bot, denied=frozenset({("*", "*", denied)}))
+            world.server.tokens = {**world.server.tokens, f"without-{denied}": refused}
+            settings = world.settings(token=f"without-{denied}")
             return settings, RecordedProbes(settings, answer)
 
         return await _each_refused(user, words)

@@ -24,6 +24,7 @@ from lab.drawing import invented
 from lab.objects import CALICO_GROUP, stored
 from lab.sketch import Sketch
 from lab.slack import LocalSlack
+from tests.deployed import BOT, CLUSTER_FIXER
 from tests.fix_cluster import CRDS, NAMESPACE, FixCluster
 from tests.programs import Program, Programs
 from tests.test_bot_slack import ROOM, Room
@@ -153,7 +154,7 @@ class World:
 
     def started(self, name: str = "bot", **environment: str) -> Program:
         """`calico-why bot`, which has not connected yet. name: of its state and its log."""
-        own = {"KUBECONFIG": self.cluster.kubeconfig("bot"), "CALICO_WHY_CLUSTER": "test"}
+        own = {"KUBECONFIG": self.cluster.kubeconfig(BOT), "CALICO_WHY_CLUSTER": "test"}
         variables = bot_environment(self.slack, self.directory / name) | own | environment
         return self._start(["bot"], variables, name)
 
@@ -161,7 +162,7 @@ class World:
         """`calico-why fixer --cluster`"""
         variables = {
             **os.environ,
-            "KUBECONFIG": self.cluster.kubeconfig("fixer"),
+            "KUBECONFIG": self.cluster.kubeconfig(CLUSTER_FIXER),
             "CALICO_WHY_CLUSTER": "test",
             "CALICO_WHY_APPROVERS": "U0BO,U0ANA",
         }

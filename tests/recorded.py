@@ -13,6 +13,7 @@ from bot.sources.kubernetes import Cluster
 from lab.apiserver import ApiServer, Store, User
 from lab.apiserver.calico_definitions import install
 from lab.apiserver.kubeconfig import kubeconfig
+from tests.deployed import BOT, user
 from tests.recordings import changeable, load
 
 Object = dict[str, Any]
@@ -41,16 +42,17 @@ def native(resource: Object) -> Object:
 
 
 class World:
-    """A served cluster. `asked` are the paths and queries of every request the bot sent."""
+    """A served cluster. `asked` are the paths and queries of every request the bot sent, with the rights of deploy/."""
 
-    def __init__(self, store: Store, server: ApiServer, url: str, directory: Path) -> None:
+    def __init__(self, store: Store, server: ApiServer, url: str, directory: Path, bot: User) -> None:
+        self.bot = bot
         self.store = store
         self.server = server
         self.url = url
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self._directory = directory
 
-    def settings(self, *, token: str = "admin", url: str = "", **fields: Any) -> Settings:
+    def settings(self, *, token: str = "bot", url: str = "", **fields: Any) -> Settings:
         path = self._directory / "kubeconfig"
         path.write_text(kubeconfig(url or self.url, token))
         return Settings(kubeconfig=str(path), **fields)
@@ -83,7 +85,7 @@ async def served(
     tokens: dict[str, User] | None = None,
 ) -> AsyncIterator[World]:
     """The resources on a loopback port. group "" installs no Calico at all."""
-    store = Store()
+    resources, store = list(resources), Store()
     if group:
         install(store, group)  # type: ignore[arg-type]
     for one in resources:
@@ -95,10 +97,13 @@ async def served(
         ):
             continue
         store.create(native(one) if group == "projectcalico.org" else one)
-    server = ApiServer(store, {"admin": User("admin"), **(tokens or {})})
+    pods = (one["metadata"] for one in resources if one["kind"] == "Pod")
+    where = (one["namespace"] for one in pods if one.get("labels", {}).get("k8s-app") == "calico-node")
+    bot = user(BOT, place=next(where, "kube-system"))
+    server = ApiServer(store, {"admin": User("admin"), "bot": bot, **(tokens or {})})
     url = await server.start()
     try:
-        yield World(store, server, url, directory)
+        yield World(store, server, url, directory, bot)
     finally:
         await server.stop()
 

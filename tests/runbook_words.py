@@ -16,14 +16,15 @@ from bot.sources.probes import Probes
 from bot.terminal import opened
 from bot.told import Context
 from fixes.request import Person
-from lab.client import Lab
+from lab.client import Lab, of_account
 from tests.asking import worker
+from tests.deployed import BOT
 
 
 @contextlib.asynccontextmanager
 async def context_of(environment: Mapping[str, str], state: Path | None = None) -> AsyncGenerator[Opened]:
-    """What the commands of a bot in front of this lab may use."""
-    settings = from_environment(environment)
+    """What the commands of a bot in front of this lab may use, with the bot's rights."""
+    settings = from_environment(of_account(environment, BOT))
     async with Cluster(settings) as cluster, Probes(settings) as probes, opened(settings) as store:
 
         async def why(words: Sequence[str]) -> Investigation:

@@ -16,6 +16,7 @@ from fixes.audit import Audit, Line, told, verify
 from fixes.executor import Executor
 from fixes.kind import TooSoon
 from fixes.request import Evidence, FixRequest, Person, Phase, Spec
+from fixes.store import FixStore
 from lab.slack.workspace import View
 from tests.answers import investigation
 from tests.fix_samples import a_spec
@@ -334,13 +335,13 @@ async def test_where_judging_takes_too_long_the_form_opens_and_the_answer_is_jud
         await room.ask()
         request, thread, ts = await room.card()
         answering = asyncio.Event()
-        get = room.store.get
+        get = FixStore.get
 
-        async def slow(name: str) -> FixRequest:
+        async def slow(store: FixStore, name: str) -> FixRequest:
             await answering.wait()
-            return await get(name)
+            return await get(store, name)
 
-        monkeypatch.setattr(room.store, "get", slow)
+        monkeypatch.setattr(FixStore, "get", slow)
         await room.slack.click("cleo", ROOM, ts, "fix_reject")
         form = await room.form("cleo")  # Slack would refuse it after 3 s
         answering.set()

@@ -35,6 +35,7 @@ from fixes.store import FixStore
 from lab.slack import LocalSlack
 from lab.slack.workspace import View
 from tests.answers import well, wrong_mac
+from tests.deployed import BOT
 from tests.fix_cluster import FixCluster, fix_cluster
 
 ROOM = "incident"
@@ -95,15 +96,15 @@ class Room:
         self.context: Opened = no_answers
         self.approvers = APPROVERS
 
-    def clusters(self) -> list[Served]:
-        """What the bot serves."""
+    def clusters(self, store: FixStore) -> list[Served]:
+        """What the bot serves. store: its own."""
         return [
             Served(
                 name="test",
                 investigate=self.answers,
                 judge=self.judge,
                 context=self.context,
-                store=self.store,
+                store=store,
                 approvers=self.approvers,
                 capturing=self.capturing,
             )
@@ -111,6 +112,13 @@ class Room:
 
     @contextlib.asynccontextmanager
     async def bot(self, language: Language = ENGLISH) -> AsyncGenerator[App]:
+        """With the rights of its account, and the clock of the test."""
+        own = self.cluster.store(BOT, now=lambda: self.store.now())
+        async with own as store, self._running(store, language) as app:
+            yield app
+
+    @contextlib.asynccontextmanager
+    async def _running(self, store: FixStore, language: Language) -> AsyncGenerator[App]:
         app = App(
             SlackSettings(
                 bot_token=self.slack.bot_token,
@@ -121,7 +129,7 @@ class Room:
                 api_url=self.slack.base_url,
                 shared=self.shared,
             ),
-            self.clusters(),
+            self.clusters(store),
             journal=Journal(self.state),
             language=language,
         )
@@ -525,7 +533,7 @@ async def test_a_token_slack_does_not_know_is_one_sentence(tmp_path: Path) -> No
         for bot_token, app_token in (("xoxb-wrong", local.app_token), (right, "xapp-wrong")):
             app = App(
                 SlackSettings(bot_token=bot_token, app_token=app_token, api_url=local.base_url),
-                room.clusters(),
+                room.clusters(room.store),
                 journal=Journal(None),
             )
             with pytest.raises(UserError, match="does not accept the token"):
@@ -598,7 +606,7 @@ async def bot_process(room: Room, hold: Path, end: signal.Signals) -> AsyncGener
         "CALICO_WHY_SLACK_LISTEN": "127.0.0.1:0",
         "CALICO_WHY_APPROVERS": "S0NETOPS",
     }
-    arguments = (room.cluster.kubeconfig("bot"), str(room.state), str(hold))
+    arguments = (room.cluster.kubeconfig(BOT), str(room.state), str(hold))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.slow_bot", *arguments), cwd=ROOT, env=environment, stdout=asyncio.subprocess.PIPE
     )

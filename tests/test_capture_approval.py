@@ -24,6 +24,7 @@ from fixes.request import GROUP, PLURAL, FixRequest, Person, Phase, Spec, digest
 from lab.client import Lab
 from lab.slack import LocalSlack
 from tests import pcapng
+from tests.deployed import BOT
 from tests.fix_cluster import fix_cluster
 from tests.test_approvals_slack import until_in_trail
 from tests.test_bot_slack import ROOM, Room, _all_text, bot_process, room
@@ -365,7 +366,7 @@ async def test_while_the_cluster_takes_no_requests_nothing_is_captured(tmp_path:
 
 async def test_approved_whole_packets_of_a_real_network(lab: Lab, tmp_path: Path) -> None:
     """All of it: the card names the places, a second person clicks, and the file holds what the pods said."""
-    settings = from_environment(lab.environment())
+    settings = from_environment(lab.environment(account=BOT))
     talked = asyncio.Event()
     async with (
         LocalSlack() as slack,

@@ -27,6 +27,7 @@ from lab.client import Lab
 from lab.slack import LocalSlack
 from tests import pcapng
 from tests.browser import chromium
+from tests.deployed import BOT
 from tests.fix_cluster import fix_cluster
 from tests.test_bot_slack import ROOM, Room, _all_text
 from tests.test_capture import speak
@@ -240,7 +241,7 @@ def browser() -> Iterator[str]:
 
 async def test_from_the_channel_to_a_file_of_real_packets(lab: Lab, browser: str, tmp_path: Path) -> None:
     """All of it: somebody types in the page, probes look on, pods talk, and the page offers the file."""
-    settings = from_environment(lab.environment())
+    settings = from_environment(lab.environment(account=BOT))
     talked = asyncio.Event()
 
     async with (

@@ -9,7 +9,7 @@ import pytest
 
 from bot import cards
 from fixes.request import Card, FixRequest, Phase
-from fixes.store import StoreError
+from fixes.store import FixStore, StoreError
 from tests.fix_samples import a_spec
 from tests.test_bot_slack import ROOM, Room, room
 
@@ -30,11 +30,11 @@ async def test_a_bot_that_dies_before_the_place_of_a_card_is_known_leaves_nothin
 ) -> None:
     placing = asyncio.Event()
 
-    async def never(name: str, card: Card) -> FixRequest:
+    async def never(_: FixStore, name: str, card: Card) -> FixRequest:
         placing.set()
         return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(room.store, "place", never)
+    monkeypatch.setattr(FixStore, "place", never)
     async with room.bot() as bot:
         await room.ask()
         await asyncio.wait_for(placing.wait(), 10)
@@ -75,10 +75,10 @@ async def test_a_bot_that_dies_after_it_was_placed_puts_up_no_second_card(
 async def test_what_cannot_have_a_card_is_told_with_the_words_that_decide_and_the_answer_goes_on(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def silent(name: str, card: Card) -> FixRequest:
+    async def silent(_: FixStore, name: str, card: Card) -> FixRequest:
         raise StoreError("The API server cannot be reached.")
 
-    monkeypatch.setattr(room.store, "place", silent)
+    monkeypatch.setattr(FixStore, "place", silent)
     async with room.bot():
         await room.ask()
         parent = await room.answered()

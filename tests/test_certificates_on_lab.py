@@ -52,9 +52,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 async def installed(lab: Lab) -> None:
     async with connect(lab.environment()["KUBECONFIG"], NAMESPACE) as cluster:
-        for kind, name in (("Secret", AUTHORITY), ("ConfigMap", AUTHORITY), ("Secret", BOT_CERTS)):
-            plural = f"{kind.lower()}s"
-            await cluster.send("POST", f"/api/v1/namespaces/{NAMESPACE}/{plural}", manifests.one(OVERLAY, kind, name))
+        for name in (AUTHORITY, BOT_CERTS):
+            secret = manifests.one(OVERLAY, "Secret", name)
+            await cluster.send("POST", f"/api/v1/namespaces/{NAMESPACE}/secrets", secret)
 
 
 class Installed:

@@ -30,6 +30,7 @@ from fixes.release import fingerprint, holding
 from fixes.request import Phase, stamp
 from fixes.store import FixStore
 from lab.apiserver.calico_definitions import Group, definitions, install
+from tests.deployed import CLUSTER_FIXER
 from tests.fix_cluster import FixCluster, fix_cluster
 from tests.fix_samples import BO, a_spec
 from tests.recordings import load
@@ -54,8 +55,8 @@ async def scene(
             "default",
             datastoreReady=True,
         )
-        async with cluster.store() as store:
-            yield cluster, store, Calico(store.api, environment={})
+        async with cluster.store() as store, cluster.store(CLUSTER_FIXER) as fixing:
+            yield cluster, store, Calico(fixing.api, environment={})
 
 
 def create(cluster: FixCluster, version: str, kind: str, name: str, namespace: str = "", **spec: Any) -> None:
@@ -186,7 +187,7 @@ async def test_recorded_leaks_are_released_as_calicoctl_released_them(tmp_path: 
         for one in files["leaks/3-from-report/after/ipamblocks.json"]["items"]:
             spec = ours[one["metadata"]["name"]]
             assert {**spec, "sequenceNumber": 0} == {**one["spec"], "sequenceNumber": 0}
-        handles = {one["metadata"]["name"] for one in await calico.list("ipamhandles")}
+        handles = {one["metadata"]["name"] for one in cluster.objects.list("ipamhandles")}
         theirs = {one["metadata"]["name"] for one in files["leaks/3-from-report/after/ipamhandles.json"]["items"]}
         wrongly_counted = {name for name in theirs if name.startswith("k8s-pod-network.845d34db")}
         before = {one["metadata"]["name"] for one in files["leaks/1-before/ipamhandles.json"]["items"]}
@@ -703,7 +704,7 @@ async def test_who_cannot_renew_stops(tmp_path: Path) -> None:
 async def test_two_processes_one_killed_and_every_request_ends_once(tmp_path: Path) -> None:
     """`calico-why fixer --cluster` twice; the one that holds the lease is killed with -9 in the middle of it."""
     async with scene(tmp_path) as (cluster, store, calico):
-        environment = {**os.environ, "KUBECONFIG": cluster.kubeconfig(), "CALICO_WHY_APPROVERS": "U0BO"}
+        environment = {**os.environ, "KUBECONFIG": cluster.kubeconfig(CLUSTER_FIXER), "CALICO_WHY_APPROVERS": "U0BO"}
         environment["PYTHONPATH"] = str(ROOT)
         command = (sys.executable, "-m", "bot.cli", "fixer", "--cluster")
         fixers = [await asyncio.create_subprocess_exec(*command, env=environment, cwd=ROOT) for _ in range(2)]
@@ -739,7 +740,7 @@ async def test_two_processes_one_killed_and_every_request_ends_once(tmp_path: Pa
 async def test_a_fixer_that_is_told_to_end_while_something_happens_ends(tmp_path: Path) -> None:
     """What the API server tells at the same moment must not make it forget that."""
     async with scene(tmp_path) as (cluster, store, _):
-        environment = {**os.environ, "KUBECONFIG": cluster.kubeconfig(), "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "KUBECONFIG": cluster.kubeconfig(CLUSTER_FIXER), "PYTHONPATH": str(ROOT)}
         command = (sys.executable, "-m", "bot.cli", "fixer", "--cluster")
         fixer = await asyncio.create_subprocess_exec(*command, env=environment, cwd=ROOT)
         try:

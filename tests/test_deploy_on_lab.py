@@ -72,7 +72,7 @@ def contained(lab: Lab, node: str, spec: dict[str, Any], kept: Collection[str], 
         **lab.environment(),
         **ENVIRONMENT,
         **{one["name"]: one["value"] for one in spec["env"] if "value" in one and one["name"] != "CALICO_WHY_CERTS"},
-        "KUBECONFIG": str(lab.directory / "kubeconfig.nodes"),
+        "KUBECONFIG": str(lab.directory / f"kubeconfig.nodes.{node}"),
     }
     if "CALICO_WHY_CONFIG" in environment:
         config = lab.directory / "calico-why.yaml"

@@ -11,10 +11,9 @@ import contextlib
 import copy
 import json
 import os
-import re
 import signal
 import sys
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -35,34 +34,29 @@ from fixes.claims import Claims
 from fixes.executor import Executor
 from fixes.hands import ClusterHands
 from fixes.kind import ClusterKind, kinds
+from fixes.limits import NAME as SWITCH
 from fixes.request import FixRequest, Phase
 from fixes.resources.kinds import KINDS, V3
 from fixes.store import FixStore, connect
 from lab.apiserver import rbac
-from lab.apiserver.access import Call
+from lab.apiserver.calls import CALLS, NOW, Noted, read
 from lab.apiserver.rbac import Grant
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from lab.slack import LocalSlack
-from tests import manifests
+from tests import calls, deployed, manifests
 from tests.asking import ask, words_for
+from tests.calls import APPROVER, ASKER, NAMESPACE
+from tests.deployed import BOT, CLUSTER_FIXER, NODE, SIGNER
 from tests.fix_samples import ANA, BO
 from tests.fixing import at_once, end_of
 
-NAMESPACE = "calico-why"
-GROUPS = ("crd.projectcalico.org", "projectcalico.org")
 OVERLAY = "dev"  # whose Calico is where the lab has it
-BOT, NODE, CLUSTER_FIXER, SIGNER = "calico-why-bot", "calico-why-node", "calico-why-cluster-fixer", "calico-why-signer"
-ASKER, APPROVER = "asker", "approver"  # accounts that stand for people
 APPROVERS = from_environment({"CALICO_WHY_APPROVERS": BO.id}).approvers
 ENVIRONMENT = {"CALICO_WHY_APPROVERS": BO.id}
 # Both API groups; one of the versions that have AdminNetworkPolicies.
 VARIANTS = ("", "native-api+calico-3.31")
 QUESTION = ["shop/cart", "shop/db", "5432/tcp"]
-# Verbs that nobody calls: fixes/admission.yaml asks whether somebody has them, and so does the product.
-SAID_ONLY = set(re.findall(r"check\('([a-z-]+)'\)", (manifests.DEPLOY.parent / "fixes" / "admission.yaml").read_text()))
-
-
 # What the bot does when somebody asks for it.
 WORDS = (
     ["why", *QUESTION],
@@ -143,27 +137,6 @@ SAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def subjects() -> list[dict[str, Any]]:
-    """The rights of deploy/, and two people that have those that it keeps for people."""
-    found = list(manifests.objects(OVERLAY))
-
-    def bound(who: str, kind: str, name: str) -> None:
-        whole = kind == "ClusterRole"
-        found.append(
-            {
-                "kind": "ClusterRoleBinding" if whole else "RoleBinding",
-                "metadata": {"name": f"{who}-{name}", **({} if whole else {"namespace": NAMESPACE})},
-                "roleRef": {"kind": kind, "name": name},
-                "subjects": [{"kind": "ServiceAccount", "name": who, "namespace": NAMESPACE}],
-            }
-        )
-
-    bound(ASKER, "ClusterRole", "calico-why-reader")
-    bound(ASKER, "Role", "calico-why-asker")
-    bound(APPROVER, "Role", "calico-why-approver")
-    return found
-
-
 class Tour:
     """A lab whose accounts have the rights of deploy/, and all that the product does in it."""
 
@@ -204,15 +177,11 @@ class Tour:
     async def install(self) -> None:
         """What manifests bring beside rights, with limits that let more be done than a cluster does in an hour."""
         async with self.store() as store:
-            switch = manifests.one(OVERLAY, "ConfigMap", "calico-why-fixes")
             limits = {"enabled": "true", "perNodePerHour": "10000", "perKindPerHour": "10000"}
             core = client.CoreV1Api(store.api)
-            await core.create_namespaced_config_map(NAMESPACE, {**switch, "data": limits})
-            lease = manifests.one(OVERLAY, "Lease", "calico-why-fixer")
-            await client.CoordinationV1Api(store.api).create_namespaced_lease(NAMESPACE, lease)
+            await core.patch_namespaced_config_map(SWITCH, NAMESPACE, {"data": limits})
             for name in (AUTHORITY, BOT_CERTS):
                 await core.create_namespaced_secret(NAMESPACE, manifests.one(OVERLAY, "Secret", name))
-            await core.create_namespaced_config_map(NAMESPACE, manifests.one(OVERLAY, "ConfigMap", AUTHORITY))
 
     async def certify(self) -> None:
         """A node's probe gets a certificate, while the signer watches for who asks."""
@@ -479,18 +448,18 @@ PARTS = (
     Tour.decide_in_terminals,
     Tour.speak_in_slack,
 )
-ACCOUNTS = (BOT, NODE, CLUSTER_FIXER, SIGNER, ASKER, APPROVER)
 
 
 @pytest.fixture(scope="module")
-def calls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Call]]:
+def noted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[Noted]]:
     """All calls of all accounts, in labs of both groups."""
-    directory = tmp_path_factory.mktemp("tour")
-    (directory / "rbac.yaml").write_text(yaml.safe_dump_all(subjects()))
-    found: list[Call] = []
+    directory, within = tmp_path_factory.mktemp("tour"), Path(os.environ[CALLS]) / "tour"
+    within.mkdir()
+    (within / NOW).write_text(f"tests/{Path(__file__).name}")
+    (directory / "rbac.yaml").write_text(yaml.safe_dump_all([*manifests.objects(OVERLAY), *calls.bindings()]))
     for variant in VARIANTS:
         try:
-            lab = Lab.up(variant=variant, rbac=directory / "rbac.yaml", environment=ENVIRONMENT)
+            lab = Lab.up(variant=variant, rbac=directory / "rbac.yaml", environment={**ENVIRONMENT, CALLS: str(within)})
         except NamespacesForbidden as error:
             pytest.skip(error.sentence)
         with lab:
@@ -499,57 +468,23 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Call]]:
                 done = part(tour)
                 if done is not None:
                     asyncio.run(done)
-            found += [Call(*one) for one in lab.calls()]
-    yield found
+    yield read(within)
 
 
-def covering(grants: Iterable[Grant], call: Call) -> list[Grant]:
-    word = f"{call.resource}/{call.subresource}" if call.subresource else call.resource
-    return [one for one in grants if one.covers(call.verb, call.group, word, call.namespace, call.name)]
+def test_nothing_that_the_product_does_is_refused(noted: set[Noted]) -> None:
+    assert {one.user for one in noted} == {rbac.account(one, NAMESPACE) for one in calls.rights()}
+    assert not calls.refused(noted)
 
 
-def is_tried(call: Call) -> bool:
-    """A write that is asked for is tried dry by whoever asks. Who may not write may not try it; then the fixer does."""
-    kinds_written = {name for one in KINDS.values() if one.written for name in (one.plural, one.native)}
-    return call.verb in ("create", "update") and call.group in GROUPS and call.resource in kinds_written
-
-
-def test_nothing_that_the_product_does_is_refused(calls: list[Call]) -> None:
-    refused = set()
-    for account in ACCOUNTS:
-        granted = rbac.grants(subjects(), rbac.account(account, NAMESPACE))
-        mine = [call for call in calls if call.user == rbac.account(account, NAMESPACE)]
-        assert mine, f"{account} did nothing"
-        refused |= {
-            (account, call.verb, call.group, call.resource, call.subresource, call.namespace)
-            for call in mine
-            if not covering(granted, call) and not (account in (BOT, ASKER) and is_tried(call))
-        }
-    assert not refused
-
-
-def test_everything_that_is_granted_is_needed(calls: list[Call]) -> None:
-    used: set[Grant] = set()
-    for account in ACCOUNTS:
-        granted = rbac.grants(subjects(), rbac.account(account, NAMESPACE))
-        for call in calls:
-            if call.user == rbac.account(account, NAMESPACE):
-                used.update(covering(granted, call))
-    all_of_them = {one for account in ACCOUNTS for one in rbac.grants(subjects(), rbac.account(account, NAMESPACE))}
-    basic = set(rbac.grants([], ""))
-    unused = {one for one in all_of_them - used - basic if one.group != "calico-why.io" or one.verb not in SAID_ONLY}
-    assert not unused
+def test_everything_that_is_granted_is_needed(noted: set[Noted]) -> None:
+    assert not calls.unused(noted)
 
 
 def test_verbs_that_nobody_calls_are_those_the_admission_policies_ask_about() -> None:
-    assert {"relay", "approve", "execute", "execute-on-own-node"} == SAID_ONLY
+    assert {"relay", "approve", "execute", "execute-on-own-node"} == calls.SAID_ONLY
     has = {
-        account: {
-            one.verb
-            for one in rbac.grants(subjects(), rbac.account(account, NAMESPACE))
-            if one.group == "calico-why.io" and one.verb in SAID_ONLY
-        }
-        for account in ACCOUNTS
+        account: {one.verb for one in granted if one.group == "calico-why.io" and one.verb in calls.SAID_ONLY}
+        for account, granted in calls.rights().items()
     }
     assert has == {
         BOT: {"relay"},
@@ -572,6 +507,20 @@ def rights(overlay: str, calico: str) -> dict[str, set[Grant]]:
         for one in objects
         if one["kind"] == "ServiceAccount"
     }
+
+
+def test_what_labs_hold_the_product_to_is_what_kubectl_makes_of_the_same_files() -> None:
+    for place, overlay in zip(deployed.PLACES, (OVERLAY, "socket-mode"), strict=True):
+        for account in deployed.ACCOUNTS:
+            name = rbac.account(account, NAMESPACE)
+            granted = [set(rbac.grants(one, name)) for one in (deployed.manifests(place), manifests.objects(overlay))]
+            assert granted[0] == granted[1], account
+    of_people = {role for roles in calls.PEOPLE.values() for role in roles}
+    roles = [
+        [one for one in found if one["kind"] in ("Role", "ClusterRole") and one["metadata"]["name"] in of_people]
+        for found in (deployed.manifests(), manifests.objects(OVERLAY))
+    ]
+    assert roles[0] and sorted(roles[0], key=str) == sorted(roles[1], key=str)
 
 
 def test_every_overlay_grants_the_same_and_the_restricted_one_nothing_of_the_fixers() -> None:

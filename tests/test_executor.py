@@ -23,6 +23,7 @@ from fixes.kind import Kind, NodeKind, TooSoon, kinds
 from fixes.request import FixRequest, Person, Phase, Refused, Spec, moment, stamp
 from fixes.store import FixStore
 from node_probe.netlink import Entry
+from tests.deployed import NODE
 from tests.fix_cluster import FixCluster, fix_cluster
 from tests.fix_samples import ANA, BO, a_spec
 from tests.namespaces import in_namespaces
@@ -343,7 +344,7 @@ def test_killed_between_running_and_done_it_is_not_run_again(tmp_path: Path, whe
         record = tmp_path / "record"
         async with scene(tmp_path) as (_, cluster, store):
             request = await approved(store)
-            command = [sys.executable, "-m", "tests.stuck_fixer", cluster.kubeconfig("fixer"), str(record), when]
+            command = [sys.executable, "-m", "tests.stuck_fixer", cluster.kubeconfig(NODE), str(record), when]
             fixer = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
             try:
                 await until(store, request.name, Phase.RUNNING)
@@ -369,7 +370,7 @@ async def test_the_command_watches_without_a_listening_socket_and_ends_when_told
     async with scene(tmp_path) as (_, cluster, store):
         request = await store.create(spec(requested_by=ANA))
         before = listening()
-        environment = {**os.environ, "KUBECONFIG": cluster.kubeconfig("fixer"), "CALICO_WHY_APPROVERS": "S0NETOPS"}
+        environment = {**os.environ, "KUBECONFIG": cluster.kubeconfig(NODE), "CALICO_WHY_APPROVERS": "S0NETOPS"}
         fixer = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "bot.cli", "fixer", "--node", "node-a"),
             env=environment,

@@ -17,20 +17,15 @@ from typing import Any
 import pytest
 
 from bot import asking, cli
-from bot.approvals import Approvals
 from bot.commands import ipam
 from bot.settings import from_environment
-from fixes.calico import Calico
-from fixes.executor import Executor
-from fixes.hands import ClusterHands
 from fixes.kind import TooSoon
-from fixes.request import FixRequest, Person, Phase
-from fixes.store import connect
+from fixes.request import Person, Phase
 from lab.client import Lab
 from lab.slack import LocalSlack
 from tests.fix_cluster import fix_cluster
-from tests.fix_samples import ANA, BO
-from tests.fixing import ENVIRONMENT, up
+from tests.fix_samples import ANA
+from tests.fixing import ENVIRONMENT, approved_and_done, up
 from tests.runbook_words import context_of, terminal
 from tests.test_bot_slack import ROOM, Room, _all_text
 
@@ -59,15 +54,6 @@ def leaked(found: dict[str, Any]) -> list[str]:
     return [one["address"] for one in found["problems"] if one["kind"] == "leaked"]
 
 
-async def approved_and_done(lab: Lab, name: str) -> FixRequest:
-    """By a second person, and by the cluster's fixer."""
-    settings = from_environment(lab.environment())
-    async with connect(settings.kubeconfig, settings.namespace) as store:
-        decision = await Approvals(store, APPROVERS).decide(name, Phase.APPROVED, BO)
-        assert decision.changed, decision.sentence
-        return await Executor(ClusterHands(Calico(store.api)), store, APPROVERS).handle(name)
-
-
 def test_a_leaked_address_is_found_asked_for_approved_and_released(
     lab: Lab, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,7 +77,7 @@ def test_a_leaked_address_is_found_asked_for_approved_and_released(
     said = capsys.readouterr().out
     (name,) = re.findall(r"a second person: calico-why approve (fx-\w+)", said)
     assert f"{address}: {name} waits for somebody who approves it. It was leaked at {early:%H:%M:%S} UTC, too" in said
-    done = asyncio.run(approved_and_done(lab, name))
+    done = asyncio.run(approved_and_done(lab, name, APPROVERS))
     assert (done.status.phase, done.status.message) == (Phase.VERIFIED, f"{address} is free now.")
     assert leaked(report_of(capsys)) == addresses[1:]
     # All that the report lists is asked for a handful at a time, and what is free already is told.
@@ -127,7 +113,7 @@ def test_one_address_is_asked_for_or_is_told_why_not(lab: Lab, here: Path, capsy
     assert cli.main(["ipam", "release", "--ip", address, "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["request"] == name, "the same wish twice is one request"
     with pytest.raises(TooSoon, match=f"{address} is looked at again at"):
-        asyncio.run(approved_and_done(lab, name))
+        asyncio.run(approved_and_done(lab, name, APPROVERS))
     assert address in leaked(report_of(capsys)), "approved, and waiting for its second look"
 
 

@@ -17,6 +17,7 @@ from fixes.store import connect
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from tests.asking import ask, words_for
+from tests.deployed import CLUSTER_FIXER
 
 NODES = ("node-a", "node-b", "node-c")
 
@@ -71,7 +72,7 @@ async def test_what_was_proposed_is_released_and_the_question_sees_it(lab: Lab) 
     arguments = KIND.propose(cause, diagnosis.facts)
     assert arguments is not None
     arguments |= {"seen_at": stamp(datetime.now(UTC))}
-    async with connect(lab.environment()["KUBECONFIG"], "default") as store:
+    async with connect(lab.environment(account=CLUSTER_FIXER)["KUBECONFIG"], "default") as store:
         with pytest.raises(TooSoon):
             await KIND.holds(Calico(store.api), arguments)
         later = Calico(store.api, now=lambda: datetime.now(UTC) + timedelta(minutes=15, seconds=5))

@@ -24,6 +24,7 @@ from fixes.store import FixStore
 from lab.apiserver import User
 from lab.apiserver.errors import ApiError
 from lab.apiserver.requests import Target
+from tests.deployed import CLUSTER_FIXER, named
 from tests.fix_cluster import FixCluster
 from tests.fix_samples import a_spec
 from tests.own_faults import Wire, World, phase_of, until, world
@@ -111,13 +112,13 @@ def card(here: World, thread: str, ts: str) -> str:
 
 def writes(here: World) -> int:
     """How many network sets the fixers wrote."""
-    return here.written.count(("fixer", "globalnetworksets"))
+    return here.written.count((named(CLUSTER_FIXER), "globalnetworksets"))
 
 
 def holder(here: World) -> str:
     """Who has the fixers' lease."""
     leases = here.cluster.objects.list("leases")
-    return str(leases[0]["spec"]["holderIdentity"]) if leases else ""
+    return str((leases[0].get("spec") or {}).get("holderIdentity", "")) if leases else ""
 
 
 async def ended(here: World, name: str) -> FixRequest:
@@ -187,7 +188,7 @@ async def test_the_cluster_goes_between_a_fix_and_its_end(tmp_path: Path, progra
 
         async def cut(request: web.Request, user: User, target: Target) -> web.StreamResponse:
             answer = await resource(request, user, target)
-            if here.written[-1:] == [("fixer", "globalnetworksets")]:
+            if here.written[-1:] == [(named(CLUSTER_FIXER), "globalnetworksets")]:
                 here.cluster.server._resource = resource  # type: ignore[method-assign]
                 await here.wire.refuse()
             return answer
@@ -216,7 +217,7 @@ async def a_pool_to_enable(directory: Path) -> AsyncGenerator[tuple[FixCluster, 
         await wire.start()
         behind = dataclasses.replace(cluster, url=f"http://127.0.0.1:{wire.port}")
         try:
-            async with behind.store("fixer") as through:
+            async with behind.store(CLUSTER_FIXER) as through:
                 yield cluster, store, wire, through
         finally:
             await wire.close()
@@ -252,7 +253,7 @@ async def test_a_fixer_keeps_what_it_knows_for_as_long_as_the_cluster_is_gone(
             assert (one.status.phase, one.status.message.split(";")[0]) == (Phase.VERIFIED, "Pool blue is enabled")
             assert "restarted" not in one.status.message, "it was not"
             assert [(one.user, one.verb) for one in cluster.server.calls if one.resource == "ippools"].count(
-                ("fixer", "update")
+                (named(CLUSTER_FIXER), "update")
             ) == 1
         finally:
             working.cancel()
@@ -286,7 +287,7 @@ async def test_nobody_asks_without_a_pause(tmp_path: Path, how: str) -> None:
         resource = cluster.server._resource
 
         async def at_once(request: web.Request, user: User, target: Target) -> web.StreamResponse:
-            if user.name == "fixer":
+            if user.name == named(CLUSTER_FIXER):
                 asked.append(asyncio.get_running_loop().time())
                 if how != "ended":
                     raise ApiError(int(how), "TooManyRequests", "later", {"retryAfterSeconds": 2})

@@ -16,6 +16,7 @@ from bot.journal import Journal
 from fixes.limits import Switch
 from lab.apiserver import User
 from lab.apiserver.requests import Target
+from tests.deployed import BOT, named
 from tests.own_faults import World, texts, until, world
 from tests.programs import Program, Programs
 from tests.test_bot_slack import ROOM, _all_text
@@ -88,7 +89,7 @@ async def test_what_takes_longer_says_so_and_is_answered_by_the_next_one(tmp_pat
         resource = here.cluster.server._resource
 
         async def slowly(request: web.Request, user: User, target: Target) -> web.StreamResponse:
-            if user.name == "bot" and "watch" not in request.query:
+            if user.name == named(BOT) and "watch" not in request.query:
                 await asyncio.sleep(4)  # of the 5 s that a look is given
             return await resource(request, user, target)
 

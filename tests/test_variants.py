@@ -25,6 +25,7 @@ from lab.client import Lab
 from lab.errors import LabError, NamespacesForbidden
 from lab.variants import VARIANTS, Variant, chosen
 from tests.asking import worker
+from tests.deployed import BOT
 from tests.runbook_words import context_of
 
 TOGETHER = 8
@@ -80,7 +81,7 @@ def questions(lab: Lab) -> list[str]:
 
 async def answers(lab: Lab, words: list[str]) -> list[Diagnosis]:
     """Some asked at once, all by one bot."""
-    settings = from_environment(lab.environment())
+    settings = from_environment(lab.environment(account=BOT))
     turn = asyncio.Semaphore(AT_ONCE)
     async with Cluster(settings) as cluster, Probes(settings) as probes:
 

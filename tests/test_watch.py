@@ -25,6 +25,7 @@ from bot.watch import ask
 from bot.words import watched
 from lab.client import Lab
 from tests.asking import worker
+from tests.deployed import BOT
 from tests.test_firewall_trace import needs
 from tests.test_stages import SPOILED, ruleset
 
@@ -34,7 +35,7 @@ HERE = str(Path(__file__).parents[1])
 
 async def look(lab: Lab, seconds: int, *, words: str = PAIR, on: dict[int, object] | None = None) -> Investigation:
     """Watch, and do `on[n]()` when n trains have been looked at."""
-    settings = from_environment(lab.environment())
+    settings = from_environment(lab.environment(account=BOT))
     told: list[str] = []
 
     async def progress(text: str) -> None:

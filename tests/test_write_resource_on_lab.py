@@ -11,17 +11,14 @@ from pathlib import Path
 import pytest
 
 from bot import cli
-from bot.approvals import Approvals
 from bot.errors import WRONG_USAGE
 from bot.settings import from_environment
 from fixes.calico import Calico
-from fixes.executor import Executor
-from fixes.hands import ClusterHands
-from fixes.request import FixRequest, Phase
+from fixes.request import Phase
 from fixes.store import connect
 from lab.client import Lab
-from tests.fix_samples import ANA, BO
-from tests.fixing import ENVIRONMENT, asked, up
+from tests.fix_samples import ANA
+from tests.fixing import ENVIRONMENT, approved_and_done, asked, up
 from tests.runbook_words import terminal
 
 APPROVERS = from_environment({**ENVIRONMENT, "CALICO_WHY_PEOPLE": f"{ANA.id}=kubernetes-admin"}).approvers
@@ -47,15 +44,6 @@ def here(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return terminal(lab, monkeypatch, tmp_path)
 
 
-async def approved_and_done(lab: Lab, name: str) -> FixRequest:
-    """By a second person, and by the cluster's fixer."""
-    settings = from_environment(lab.environment())
-    async with connect(settings.kubeconfig, settings.namespace) as store:
-        decision = await Approvals(store, APPROVERS).decide(name, Phase.APPROVED, BO)
-        assert decision.changed, decision.sentence
-        return await Executor(ClusterHands(Calico(store.api)), store, APPROVERS).handle(name)
-
-
 def request_of(out: str) -> str:
     """The request that the terminal told of."""
     [name] = set(re.findall(r"fx-[a-z2-7]{8}", out))
@@ -70,7 +58,7 @@ def test_a_policy_is_written_approved_enforced_and_deleted(
     assert cli.main(["apply", "-f", "deny.yaml"]) == 0
     out = capsys.readouterr().out
     assert "Create GlobalNetworkPolicy deny-to-db" in out and "shop/db" in out and "It lets nothing in" in out
-    done = asyncio.run(approved_and_done(lab, request_of(out)))
+    done = asyncio.run(approved_and_done(lab, request_of(out), APPROVERS))
     assert done.status.phase is Phase.VERIFIED, done.status.message
     assert cli.main(["get", "gnp", "-o", "wide"]) == 0
     [head, row] = capsys.readouterr().out.splitlines()
@@ -82,7 +70,7 @@ def test_a_policy_is_written_approved_enforced_and_deleted(
     assert cli.main(["delete", "gnp", "deny-to-db", "-o", "json"]) == 0
     [told] = json.loads(capsys.readouterr().out)["requests"]
     assert "-  selector: projectcalico.org/namespace == 'shop' && app == 'db'" in told["difference"]
-    done = asyncio.run(approved_and_done(lab, told["name"]))
+    done = asyncio.run(approved_and_done(lab, told["name"], APPROVERS))
     assert done.status.phase is Phase.VERIFIED, done.status.message
     assert asyncio.run(asked(lab, QUESTION)).verdict == "healthy"
 
@@ -108,7 +96,7 @@ def test_a_pool_that_somebody_changed_meanwhile_stays_as_that_one_left_it(
             await calico.replace("ippools", found)
 
     asyncio.run(changed_by_another())
-    done = asyncio.run(approved_and_done(lab, request))
+    done = asyncio.run(approved_and_done(lab, request, APPROVERS))
     assert done.status.phase is Phase.STALE and "was changed since it was asked for" in done.status.message
     assert cli.main(["get", "ippool", name, "-o", "json"]) == 0
     assert "disableBGPExport" not in json.loads(capsys.readouterr().out)["spec"]

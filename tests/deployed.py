@@ -1,0 +1,59 @@
+"""The accounts of deploy/ with their rights, read from its files; without it whatever the product does in a
+lab would be done by who may everything.
+
+No kubectl is needed: what it makes of these files grants the same (tests/test_deploy_rbac.py).
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab.apiserver import User, rbac
+from lab.apiserver.access import service_account
+from lab.settings import BOT, CLUSTER_FIXER, NODE, SIGNER
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+ACCOUNTS = (BOT, NODE, CLUSTER_FIXER, SIGNER)
+# Where Calico's own pods may be.
+PLACES = ("kube-system", "calico-system")
+FILES = (
+    "base/rbac-bot.yaml",
+    "base/rbac-people.yaml",
+    "base/rbac-certificates.yaml",
+    "base/switch.yaml",
+    "components/fixers/rbac.yaml",
+    "components/fixers/lease.yaml",
+)
+
+
+@functools.cache
+def manifests(place: str = "kube-system") -> tuple[rbac.Manifest, ...]:
+    """Accounts and rights, and what is there so that nobody needs the right to create it."""
+    files = (*FILES, f"components/calico-in-{place}/rbac.yaml")
+    return tuple(one for file in files for one in rbac.read(DEPLOY / file))
+
+
+def write(directory: Path) -> None:
+    """For labs, whose `--rbac` it can be."""
+    for place in PLACES:
+        (directory / f"{place}.yaml").write_text(yaml.safe_dump_all(manifests(place)))
+
+
+def user(account: str, *, node: str = "", place: str = "kube-system") -> User:
+    """Somebody of deploy/. node: of the pod that the token is made for."""
+    extra = {"authentication.kubernetes.io/node-name": (node,)} if node else dict[str, tuple[str, ...]]()
+    return service_account(manifests(place), "calico-why", account, extra)
+
+
+def named(account: str) -> str:
+    """As the API server knows it."""
+    return rbac.account(account, "calico-why")
+
+
+def objects(place: str = "kube-system") -> list[dict[str, Any]]:
+    """What is there from the start, so that nobody needs the right to create it."""
+    return [dict(one) for one in manifests(place) if one["kind"] in ("ConfigMap", "Lease")]
