@@ -13,7 +13,7 @@ demo:           ## a broken three-node cluster and an incident channel in the br
 test: export PYTHONDONTWRITEBYTECODE =
 test:           ## all tests
 	@.ci/venv dev
-	@rm -f .pytest_cache/v/cache/lastfailed
+	@rm -rf .pytest_cache/v/cache/lastfailed .pytest_cache/d/calico-why-calls
 	@.venv/bin/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder $(ARGS) || { test $$? = 1 && .venv/bin/python -m tests.again; }
 
 check:          ## style, types and the import arrow
