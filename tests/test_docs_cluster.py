@@ -26,6 +26,7 @@ HELM = [one for one in written() if first(one.text) == "helm"]
 BARE = ("README.md", "docs/install.md")
 BY_HAND = ("fixes/admission.yaml",)  # it tells what to make where no overlay brings it
 OLDER = ("docs/upgrade.md",)  # what is to be upgraded
+OLD = "calico-why:0.0."
 VALUES = (
     *("-n", "--namespace", "-f", "--filename", "-k", "--kustomize", "-o", "--output", "-l", "--selector"),
     *("-c", "--container", "-p", "--patch", "--type"),
@@ -67,7 +68,7 @@ async def install(bare: Cluster, page: str) -> None:
             done = await bare.run(*argv)
             assert done.status == 0, done.said
     if page in OLDER:
-        older = manifests.text("socket-mode").replace("image: calico-why:", "image: calico-why:0.0.")
+        older = manifests.text("socket-mode").replace("image: calico-why:", f"image: {OLD}")
         done = await bare.run("kubectl", "apply", "--filename", "-", text=older)
         assert done.status == 0, done.said
 
@@ -187,6 +188,25 @@ async def test_the_bots_pods_wait_for_slacks_secret(bare: Cluster) -> None:
         assert (await bare.run(*argv)).status == 0
         bot = bare.store.get("deployments", "calico-why-bot", "calico-why")
         assert bot["status"]["readyReplicas"] == ready
+
+
+def new(bare: Cluster) -> set[str]:
+    """The workloads of which a pod is of the newer version."""
+    pods = bare.store.list("pods", "calico-why")
+    images = [(pod["metadata"]["ownerReferences"][0]["name"], pod["spec"]["containers"][0]["image"]) for pod in pods]
+    return {name for name, image in images if not image.startswith(OLD)}
+
+
+async def test_upgrading_in_steps_brings_the_bot_last(bare: Cluster) -> None:
+    await install(bare, "docs/upgrade.md")
+    text = (ROOT / "docs/upgrade.md").read_text().partition("## In steps\n")[2].partition("\n## ")[0]
+    came = list[str]()
+    for line in re.findall(r"^    (kubectl .*)$", text, re.MULTILINE):
+        (argv,) = typed(line)
+        done = await bare.run(*argv)
+        assert done.status == 0, done.said
+        came += sorted(new(bare) - set(came))
+    assert came == ["calico-why-node", "calico-why-signer", "calico-why-cluster-fixer", "calico-why-bot"]
 
 
 @pytest.mark.parametrize("one", HELM, ids=str)

@@ -104,7 +104,8 @@ class Cluster:
                 self.store.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": place})
         for plural in ("deployments", "daemonsets"):
             for workload in self.store.list(plural):
-                self._roll_out(workload)
+                if not workload["spec"].get("paused"):
+                    self._roll_out(workload)
 
     def _roll_out(self, workload: Object) -> None:
         metadata, spec = workload["metadata"], workload["spec"]
