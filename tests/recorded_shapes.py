@@ -253,6 +253,30 @@ def of_windows(recording: Recording) -> None:
     recording.objects.append(agent("node-c", {}, label="calico-node-windows"))
 
 
+def without_a_machine(recording: Recording) -> None:
+    """node-c is none: Fargate shows each of its pods as a node of its own, on which no DaemonSet runs."""
+    resource(recording, "Node", "node-c")["metadata"]["labels"]["eks.amazonaws.com/compute-type"] = "fargate"
+    recording.objects += [agent(node, {}) for node in ("node-a", "node-b")]
+
+
+def with_typha(recording: Recording) -> None:
+    """Typha's Service is in a namespace of its own; one of its two pods is ready."""
+    recording.objects.insert(0, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "typha-system"}})
+    told(FELIX_TYPHAK8SSERVICENAME="typha", FELIX_TYPHAK8SNAMESPACE="typha-system")(recording)
+    labels = {"kubernetes.io/service-name": "typha"}
+    ends = [{"addresses": [f"172.30.0.{end}"], "conditions": {"ready": end == 11}} for end in (11, 12)]
+    recording.objects.append(
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "addressType": "IPv4",
+            "metadata": {"name": "typha-1", "namespace": "typha-system", "labels": labels},
+            "endpoints": ends,
+            "ports": [{"name": "typha", "port": 5473, "protocol": "TCP"}],
+        }
+    )
+
+
 def being_updated(recording: Recording) -> None:
     """An update has a second calico-node pod on each node, which does not run yet."""
     for node in recording.nodes:

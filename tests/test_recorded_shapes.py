@@ -32,6 +32,7 @@ SHAPES: dict[str, tuple[str, tuple[Way, ...]]] = {
     "a router that tells of all pods": (ALWAYS, (shapes.known_to_the_router("10.244.0.0/16"),)),
     "a router that tells of nothing": (ALWAYS, (shapes.known_to_the_router(),)),
     "an update": (ALWAYS, (shapes.being_updated,)),
+    "Typha in a namespace of its own": (ALWAYS, (shapes.with_typha,)),
     "cordoned": (ALWAYS, (shapes.cordoned,)),
     "/32 subnets": (ALWAYS, (shapes.alone_in_their_subnets,)),
     "MTU 1460": (ALWAYS, (shapes.of_mtu(1460),)),
@@ -103,6 +104,11 @@ async def test_what_is_not_judged_is_said_and_nobody_is_accused(name: str, tmp_p
     assert any(words in str(blind.reason) for blind in between.blind)
     status = await all_of(changed(recorded(ALWAYS), ways), tmp_path)
     assert "cause" not in {one.mark for one in status.values()}, {node: sentences(one) for node, one in status.items()}
+
+
+async def test_a_node_that_is_no_machine_needs_no_calico_node_pod(tmp_path: Path) -> None:
+    found = await answers(changed(recorded(ALWAYS), (shapes.without_a_machine,)), tmp_path)
+    assert {asked: one.warnings for asked, one in found.items() if one.warnings} == {}
 
 
 @pytest.mark.parametrize("shape", [shapes.sandboxes, shapes.virtual_machines])

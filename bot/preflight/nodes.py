@@ -14,6 +14,7 @@ import msgspec
 from bot.node.places import address
 from bot.preflight.cluster import SKEW_S, clock
 from bot.preflight.model import NOT, OK, SHOWN, SKIPPED, UNSEEN, Line, several
+from bot.sources import describe
 from bot.sources.api import Missing, Refused
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Met, Probes
@@ -24,7 +25,7 @@ PART = "nodes"
 AT_ONCE = 64
 SOON = timedelta(days=7)  # by then who renews them would have done it three days before
 # What deploy/base/node.yaml puts no probe on: no DaemonSet runs there, and no Calico.
-NO_PROBE = frozenset({("eks.amazonaws.com/compute-type", "fargate"), ("type", "virtual-kubelet")})
+NO_PROBE = describe.WITHOUT_DAEMONS
 LESS = frozenset({"NET_ADMIN", "SYSLOG"})  # without these a probe sees less, and says so in each answer
 
 Object = dict[str, Any]

@@ -20,6 +20,7 @@ from facts.stored import pod_name as pod_name
 Object = Mapping[str, Any]
 
 DEFAULT_BLOCK_SIZE = {4: 26, 6: 122}
+WITHOUT_DAEMONS = frozenset({("eks.amazonaws.com/compute-type", "fargate"), ("type", "virtual-kubelet")})
 NO_NETWORK = "FailedCreatePodSandBox"  # the kubelet's event when CNI fails
 # Container states that only say "not yet"; an event says more.
 _STILL_STARTING = ("ContainerCreating", "PodInitializing")
@@ -61,6 +62,11 @@ def node_labels(node: Object) -> dict[str, str]:
     except ValueError:
         kept = {}
     return {**(kept if isinstance(kept, dict) else {}), **(meta.get("labels") or {})}
+
+
+def without_daemons(node: Object) -> bool:
+    """Is it no machine, so that no DaemonSet puts a pod there, Calico's included?"""
+    return bool(WITHOUT_DAEMONS & ((node.get("metadata") or {}).get("labels") or {}).items())
 
 
 def selects(node_selector: str, node: Object) -> bool:

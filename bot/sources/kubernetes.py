@@ -24,6 +24,7 @@ from facts import (
     Allocation,
     Blind,
     CalicoNode,
+    CalicoPod,
     CalicoSettings,
     Endpoint,
     Fact,
@@ -158,7 +159,7 @@ class Cluster:
             *(fact for found in used for fact in found),
             *claims,
             *holders,
-            *agents.facts,
+            *(one for one in agents.facts if not _needs_no_agent(one, resources)),
             *(blind for one in sides for blind in one.blind),
             *behind.blind,
             *common.blind,
@@ -322,6 +323,7 @@ class Cluster:
             service = str(((found or {}).get("data") or {}).get(setting.key) or "")
         if service in ("", "none"):
             return []
+        namespace = setting.namespace or namespace
         slices = await self.reader.listed(
             f"/apis/discovery.k8s.io/v1/namespaces/{name(namespace)}/endpointslices",
             "endpointslices",
@@ -329,6 +331,11 @@ class Cluster:
             labelSelector=f"kubernetes.io/service-name={service}",
         )
         return [] if slices is None else [upkeep.typha(f"{namespace}/{service}", slices)]
+
+
+def _needs_no_agent(fact: Fact, nodes: Mapping[str, Object]) -> bool:
+    """Does it say that a node has no calico-node pod, where none is meant to run?"""
+    return isinstance(fact, CalicoPod) and not fact.name and describe.without_daemons(nodes.get(fact.node, {}))
 
 
 def _endpoint(found: Found, prefixes: Mapping[str, str]) -> Endpoint:

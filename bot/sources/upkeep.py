@@ -42,7 +42,7 @@ OWNS = {
 }
 SPLIT_SINCE = (3, 33)  # from here on Felix has the IPIP pools where nobody says otherwise
 FOLLOWS_PROXY_SINCE = (3, 32)  # nftablesMode Auto is the default: as kube-proxy does on each node
-TYPHA_SETTING = "FELIX_TYPHAK8SSERVICENAME"
+TYPHA_SETTING, TYPHA_NAMESPACE = "FELIX_TYPHAK8SSERVICENAME", "FELIX_TYPHAK8SNAMESPACE"
 BACKEND = "CALICO_NETWORKING_BACKEND"
 POD_CIDRS = "USE_POD_CIDR"  # host-local IPAM
 BPF, NFTABLES_MODE, REFRESH = "FELIX_BPFENABLED", "FELIX_NFTABLESMODE", "FELIX_ROUTEREFRESHINTERVAL"
@@ -179,17 +179,22 @@ class TyphaSetting(NamedTuple):
     service: str = ""  # "" and "none": there is none
     config_map: str = ""  # whose key says it instead
     key: str = ""
+    namespace: str = ""  # of the Service, where it is told
 
 
 def typha_setting(pod: Object) -> TyphaSetting:
     """Out of its environment: its value, or the ConfigMap of its namespace that has it."""
     for container in (pod.get("spec") or {}).get("containers") or ():
-        for setting in container.get("env") or ():
-            if setting.get("name") == TYPHA_SETTING:
-                reference = (setting.get("valueFrom") or {}).get("configMapKeyRef") or {}
-                return TyphaSetting(
-                    str(setting.get("value") or ""), str(reference.get("name") or ""), str(reference.get("key") or "")
-                )
+        told = {str(one.get("name")): one for one in container.get("env") or ()}
+        if TYPHA_SETTING in told:
+            setting = told[TYPHA_SETTING]
+            reference = (setting.get("valueFrom") or {}).get("configMapKeyRef") or {}
+            return TyphaSetting(
+                str(setting.get("value") or ""),
+                str(reference.get("name") or ""),
+                str(reference.get("key") or ""),
+                str(told.get(TYPHA_NAMESPACE, {}).get("value") or ""),
+            )
     return TyphaSetting()
 
 
