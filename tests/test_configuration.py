@@ -264,7 +264,7 @@ def test_docs_tell_every_key_and_no_other() -> None:
 
 
 def test_the_example_of_the_docs_is_read(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(), flags=re.S)
+    example, _ = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(), flags=re.S)
     assert len(told(tmp_path, example).clusters) == 2
     with pytest.raises(UserError, match="2 things are wrong"):
         raise settings.refused(["a: b", "c: d"])

@@ -4,6 +4,7 @@ years what was true once, and of security above all."""
 from __future__ import annotations
 
 import ast
+import os
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -113,6 +114,28 @@ def test_each_account_and_role_of_the_manifests_has_its_row() -> None:
     }
     of_the_bot = {"calico-why-bot", "calico-why-restarter"}  # told as "the bot" and "the cluster's fixer"
     assert {name for name in roles - of_the_bot if f"`{name}`" not in text} == set()
+
+
+# ---- configuration.md
+
+
+def test_what_configuration_md_has_people_patch_brings_the_other_cluster_where_its_example_says(tmp_path: Path) -> None:
+    page = (DOCS / "configuration.md").read_text()
+    example, patches = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL))
+    parts = {"resources": [os.path.relpath(manifests.DEPLOY / "overlays/socket-mode", tmp_path)], **patches}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(parts))
+    found = yaml.safe_load_all(manifests.rendered(tmp_path))
+    (bot,) = [it for it in found if (it["kind"], it["metadata"]["name"]) == ("Deployment", "calico-why-bot")]
+    spec = bot["spec"]["template"]["spec"]
+    (volume,) = [one for one in spec["volumes"] if one["name"] == "prod"]
+    command = re.search(r"create secret generic (\S+) (--from-file=kubeconfig .*)", page)
+    assert command and command[1] == volume["secret"]["secretName"]
+    brought = {path.rpartition("/")[2] for path in re.findall(r"--from-file=(\S+)", command[2])}
+    assert brought == {"kubeconfig", "ca.crt", "bot.crt", "bot.key"}
+    (told,) = [one for one in example["clusters"] if one["name"] == "prod"]
+    for container in (*spec["initContainers"], *spec["containers"]):
+        (mount,) = [one for one in container["volumeMounts"] if one["name"] == "prod"]
+        assert told["certs"] == mount["mountPath"] and told["kubeconfig"] == f"{mount['mountPath']}/kubeconfig"
 
 
 # ---- upgrade.md
