@@ -92,18 +92,19 @@ def unused(noted: Iterable[Noted]) -> list[str]:
             used.update(
                 one for one in granted if one.covers(call.verb, call.group, _word(call), call.namespace, call.name)
             )
+    holders: dict[Grant, list[str]] = {}
     for who, granted in rights().items():
         for one in dict.fromkeys(granted):
-            if one in used | everybodys or (one.group == "calico-why.io" and one.verb in SAID_ONLY):
-                continue
-            if one.resource.startswith(OF_A_TIER):
-                continue
-            named = f" {', '.join(one.names)}" if one.names else ""
-            place = f" in the namespace {one.namespace}" if one.namespace else ""
-            found.append(
-                f"{who} may {one.verb} {one.resource}{named} of the API group {one.group!r}{place}, and nobody asked"
-                " to. Take it out of deploy/, or have a test do what needs it."
-            )
+            holders.setdefault(one, []).append(who)
+    for one, whose in holders.items():
+        if one in used | everybodys or (one.group == "calico-why.io" and one.verb in SAID_ONLY):
+            continue
+        named = f" {', '.join(one.names)}" if one.names else ""
+        place = f" in the namespace {one.namespace}" if one.namespace else ""
+        found.append(
+            f"{' and '.join(whose)} may {one.verb} {one.resource}{named} of the API group {one.group!r}{place}, and"
+            " nobody asked to. Take it out of deploy/, or have a test do what needs it."
+        )
     return found
 
 
@@ -133,6 +134,7 @@ class Comparison:
         before = os.environ.pop(BEFORE, "")
         self._all = bool(before) or runs_all(config)
         self._begun_anew = not before
+        self._kept = False  # for who runs again what failed
         self._found: list[str] = []
         cache = getattr(config, "cache", None)
         if before:
@@ -156,7 +158,10 @@ class Comparison:
             self._found += unused(noted)
         if self._found and exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if not (self._all and self._begun_anew and exitstatus == pytest.ExitCode.TESTS_FAILED):
+        self._kept = self._all and self._begun_anew and exitstatus == pytest.ExitCode.TESTS_FAILED
+
+    def pytest_unconfigure(self) -> None:
+        if not self._kept:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
