@@ -97,6 +97,19 @@ async def test_a_middlebox_that_eats_them_is_no_narrow_network(
 
 
 @needs("nft")
+@pytest.mark.parametrize(("node", "lost"), [("node-a", "answers of 1430 bytes"), ("node-b", "those of 1430 bytes")])
+async def test_an_uplink_that_is_too_narrow_is_named_where_nobody_is_told_so(lab: Lab, node: str, lost: str) -> None:
+    """Pings, and what tells senders of a narrow place (ICMP), are dropped, as hardening scripts do."""
+    lab.heal()
+    assert lab.exec(node, "ip", "link", "set", "eth0", "mtu", "1400").returncode == 0
+    diagnosis = await with_rule(lab, node, "forward", "meta l4proto { icmp, icmpv6 } drop")
+    lab.heal()
+    assert {one.rule for one in diagnosis.causes} == {"path_mtu_too_small"}, diagnosis.summary
+    assert all(lost in one.text and f"eth0 of {node} has MTU 1400" in one.text for one in diagnosis.causes)
+    assert {(one.rule, one.node) for one in diagnosis.warnings} == {("tunnel_mtu_too_large", node)}
+
+
+@needs("nft")
 async def test_a_narrow_network_for_which_connections_are_clamped_breaks_none(lab: Lab) -> None:
     lab.heal()
     words = words_for(lab.inflict("path_mtu_too_small"))

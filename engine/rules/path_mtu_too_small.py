@@ -61,11 +61,33 @@ def path_mtu_too_small(
     if full.by_rule or full.alone or not full.lost_for_its_size(small):
         return None
     # The target's own side may be narrower by right: it was made before an MTU change, or its node has another uplink.
-    if full.size > min(there.mtu, there.pod_mtu, _takes(way), _takes(back)):
+    # Where pings say nothing of it, what is too large for the uplink that it comes in by is lost all the same.
+    comes, leaves = (way, back) if full.answers else (back, way)
+    uplink_alone = full.port > 0 and _takes(comes) < full.size <= comes.size
+    takes = _takes(leaves) if uplink_alone else min(_takes(way), _takes(back))
+    if full.size > min(there.mtu, there.pod_mtu, takes):
         return None
     ends = (leg.source_node_address, leg.target_node_address, leg.source_tunnel_address, leg.target_tunnel_address)
     if full.answered_by and full.answered_by in ends:
         return None  # a node itself says that they are too large: not what lies between
+    if uplink_alone:
+        narrow = say(
+            "small packets from {source} to {target} pass, and so do large ones; answers of {size} bytes do not "
+            "({met}): {uplink} of {node} has MTU {mtu}, and with the tunnel's {overhead} bytes around them they are "
+            "larger."
+            if full.answers
+            else "small packets from {source} to {target} pass and those of {size} bytes do not ({met}): {uplink} of "
+            "{node} has MTU {mtu}, and with the tunnel's {overhead} bytes around them they are larger.",
+            source=leg.source,
+            target=leg.target,
+            size=full.size,
+            met=full.detail or say("silence"),
+            uplink=comes.uplink,
+            node=comes.node,
+            mtu=comes.uplink_mtu,
+            overhead=comes.overhead,
+        )
+        return with_largest(narrow, full)
     lost = say(
         "small packets from {source} to {target} pass, and so do large ones; answers of {size} bytes do not ({met}); "
         "pods, tunnels and uplinks of {node} and {peer} all take them, so it is somewhere between the nodes."
