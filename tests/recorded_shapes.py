@@ -93,6 +93,33 @@ def another_plugin(recording: Recording) -> None:
         kernel.routes = [one for one in kernel.routes if one["type"] != "blackhole"]
 
 
+def bridged(called: str = "") -> Way:
+    """The other plugin leads to its pods by a bridge, which is their gateway; called: what it calls interfaces instead
+    of what Calico would."""
+
+    def change(recording: Recording) -> None:
+        another_plugin(recording)
+        told(CALICO_NETWORKING_BACKEND="none")(recording)
+        for kernel in recording.nodes.values():
+            ours = [one for one in kernel.routes if one.get("dev", "").startswith("cali") and ":" not in one["dst"]]
+            kernel.routes = [one for one in kernel.routes if one not in ours]
+            network = ip_network(f"{ours[0]['dst']}/26", strict=False)
+            _add(kernel, "cni0", 600, {"info_kind": "bridge"}, (str(network[62]),))
+            link = {**BGP_ROUTE, "protocol": "kernel", "scope": "link", "dev": "cni0"}
+            kernel.routes.append({**link, "dst": str(network), "prefsrc": str(network[62])})
+            for name in [one for one in kernel.links if one.startswith("cali")]:
+                port = called + name[4:] if called else name
+                kernel.links[port] = {**kernel.links.pop(name), "ifname": port, "master": "cni0"}
+            kernel.sysctls.update({path: "0" for path in kernel.sysctls if path.endswith("proxy_arp")})
+        for kernel in recording.pods.values():
+            own = next(one["local"] for one in kernel.addresses["eth0"] if one["family"] == "inet")
+            gateway = str(ip_network(f"{own}/26", strict=False)[62])
+            kernel.routes = [{**BGP_ROUTE, "protocol": "boot", "dst": "default", "gateway": gateway, "dev": "eth0"}]
+            kernel.neighbors = [{"dst": gateway, "dev": "eth0", "lladdr": "02:00:00:00:01:58", "state": ["REACHABLE"]}]
+
+    return change
+
+
 def two_families_one_calico(recording: Recording) -> None:
     """Machines and Kubernetes have both families, Calico only IPv4."""
     recording.objects[:] = [one for one in recording.objects if ":" not in str((one.get("spec") or {}).get("cidr", ""))]

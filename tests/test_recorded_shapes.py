@@ -53,6 +53,8 @@ SHAPES: dict[str, tuple[str, tuple[Way, ...]]] = {
 # Of which something is not judged, and nobody accused.
 UNJUDGED: dict[str, tuple[tuple[Way, ...], str]] = {
     "another plugin": ((shapes.another_plugin, shapes.told(CALICO_NETWORKING_BACKEND="none")), "another plugin"),
+    "another plugin with a bridge": ((shapes.bridged(),), "another plugin"),
+    "another plugin with interfaces of its own": ((shapes.bridged("veth"),), "another plugin"),
     "a Windows node": ((shapes.of_windows,), "a Windows node"),
     "sandboxes": ((shapes.sandboxes,), "a kernel of its own"),
     "virtual machines": ((shapes.virtual_machines,), ""),

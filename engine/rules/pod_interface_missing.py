@@ -1,6 +1,6 @@
 """Without the host side of its veth a pod hangs in the air: nothing leads into it and nothing out."""
 
-from engine.prefix import host
+from engine.prefix import host, is_default
 from engine.rule import HEALS_NEVER, Text, cause, say, some, the
 from facts import Endpoint, Leg, PodInterface, RouteLookup
 
@@ -30,6 +30,8 @@ def pod_interface_missing(leg: Leg, interface: PodInterface, route: RouteLookup,
         return None
     if route.found and route.prefix == host(leg.source_address) and route.device != leg.source_interface:
         return None  # its node knows a way to it: the interface has another name than the one Calico would give it
+    if not leg.source_block and route.found and not is_default(route.prefix):
+        return None  # another plugin gave it its address, and calls interfaces as it likes
     return say(
         "{interface}, the interface of {pod}, does not exist on {node}; the pod is being deleted."
         if endpoint.terminating

@@ -1,6 +1,6 @@
 """Without the pod's /32 its own node does not know which interface leads to it."""
 
-from engine.prefix import host
+from engine.prefix import host, is_default
 from engine.rule import HEALS_ENTRY, Text, cause, say, some, the
 from facts import Leg, RouteLookup
 
@@ -27,6 +27,8 @@ from facts import Leg, RouteLookup
 def pod_route_missing(leg: Leg, route: RouteLookup) -> Text | None:
     if route.prefix == host(leg.target_address):  # one that leads elsewhere, or nowhere: pod_route_wrong_device
         return None
+    if not leg.target_block and route.found and not is_default(route.prefix):
+        return None  # another plugin gave it its address, and may well lead there by a bridge
     if route.type == "blackhole":
         instead = say("the blackhole {prefix} answers", prefix=route.prefix or say("of its own block"))
     elif route.type and not route.found:

@@ -36,7 +36,8 @@ from facts import Leg, PodInterface, Sysctl
 def proxy_arp_off(leg: Leg, own: Sysctl, every: Sysctl, interface: PodInterface) -> Finding | None:
     if own.value != "0" or every.value == "1" or interface.pod_gateway_state == "PERMANENT":
         return None
-    if leg.encapsulation == "unknown":  # eBPF may answer instead of the kernel
+    # eBPF may answer instead of the kernel, and another plugin's gateway has its address itself.
+    if leg.encapsulation == "unknown" or not leg.source_block:
         return None
     if interface.pod_gateway_mac:
         return Finding(
