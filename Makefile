@@ -1,9 +1,9 @@
 # The commands a newcomer types first; everything sets itself up in .venv.
-.PHONY: demo test check score trial load record image chart clean help
+.PHONY: demo test check score trial load record image image-test chart clean help
 .DEFAULT_GOAL := help
 
 help:           ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
 
 demo:           ## a broken three-node cluster and an incident channel in the browser (ONCE=1: without a person; FAULT=name: another fault)
 	@.ci/venv run
@@ -39,9 +39,12 @@ record:         ## tests/cases/FAULT.json anew from the lab (FAULT=name), to be 
 	@.ci/venv dev
 	@exec .venv/bin/python -m tests.record $(FAULT)
 
-image:          ## the image, and how large it is (DIGEST=sha256:... of the base; TAG=name)
-	docker build --file deploy/Dockerfile --build-arg PYTHON_DIGEST=$(DIGEST) --tag $(or $(TAG),calico-why) .
-	@docker image inspect --format '$(or $(TAG),calico-why): {{.Size}} bytes' $(or $(TAG),calico-why)
+image:          ## the image, and how large it is (DIGEST=sha256:... of the base; TAG=name; BUILDER=podman or buildah; BASE=image)
+	$(or $(BUILDER),docker) build --file deploy/Dockerfile $(if $(BASE),--build-arg PYTHON_IMAGE=$(BASE)) --build-arg PYTHON_DIGEST=$(DIGEST) --tag $(or $(TAG),calico-why:latest) .
+	@$(or $(BUILDER),docker) images --format '$(or $(TAG),calico-why:latest): {{.Size}}' $(or $(TAG),calico-why:latest)
+
+image-test:     ## the image built without an engine, on a base made here, and all of its containers run in a lab (root, on Debian)
+	@.ci/image
 
 chart:          ## a Helm chart of deploy/ (TO=directory; build/chart)
 	@.ci/venv run

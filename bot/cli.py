@@ -53,6 +53,10 @@ def _run(words: list[str]) -> int:
         near = difflib.get_close_matches(words[0], commands, n=1)
         hint = f"did you mean `calico-why {near[0]}`?" if near else f"there is {', '.join(sorted(commands))}."
         raise UserError(f"{words[0]!r} is not a word of calico-why; {hint}")
+    if util.find_spec(commands[words[0]].partition(".")[0]) is None:
+        raise UserError(
+            f"{words[0]} is not in this installation of calico-why (an image has no lab); a checkout has it."
+        )
     module: Any = import_module(commands[words[0]])
     parser = Parser(prog=f"calico-why {words[0]}", description=module.HELP)
     try:

@@ -68,6 +68,17 @@ def test_help_lists_every_word_with_its_line(command: Any, word: str, capsys: py
     assert f"probe-me   {HELP}" in out and "Exit status" in out
 
 
+def test_a_word_whose_package_was_left_out_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left_out = importlib.metadata.EntryPoint("lab", "left_out.command", cli.GROUP)
+    monkeypatch.setattr(cli, "entry_points", lambda group: [left_out])
+    assert cli.main(["lab"]) == 2
+    assert capsys.readouterr().err.startswith("lab is not in this installation of calico-why")
+    assert cli.main(["--help"]) == 0
+    assert "lab        (not installed)" in capsys.readouterr().out
+
+
 def test_nothing_at_all_is_wrong_usage_with_the_help(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 2
     assert HELP in capsys.readouterr().out
