@@ -7,7 +7,6 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator
 
 # linux/netlink.h, linux/rtnetlink.h, linux/if_link.h
 LINKS, ADDRESSES, ROUTES, NEIGHBORS, RULES = 18, 22, 26, 30, 34
@@ -17,6 +16,7 @@ EXT_MASK, SKIP_STATISTICS = 29, 0x8
 KIND = 0x3FFF  # of an attribute, without its flags
 RECEIVE = 1 << 17  # bytes; the kernel gives no more at a time
 HEAD, ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=HH")
+HEADER, unpack_attribute = ATTRIBUTE.size, ATTRIBUTE.unpack_from  # looked up some 20,000 times while a lab heals
 BODY = {
     LINKS: struct.Struct("=BxHiII"),  # family, type, index, flags, change
     ADDRESSES: struct.Struct("=BBBBI"),  # family, length, flags, scope, index
@@ -76,15 +76,13 @@ class Reader:
 
 def attributes(data: bytes) -> Attributes:
     """By kind, the last of each."""
-    return dict(_attributes(data))
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at + ATTRIBUTE.size <= len(data):
-        length, kind = ATTRIBUTE.unpack_from(data, at)
-        yield kind & KIND, data[at + ATTRIBUTE.size : at + length]
+    found = {}
+    at, size = 0, len(data)
+    while at + HEADER <= size:
+        length, kind = unpack_attribute(data, at)
+        found[kind & KIND] = data[at + HEADER : at + length]
         at += length + 3 & ~3
+    return found
 
 
 def number(value: bytes | None) -> int:

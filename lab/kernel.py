@@ -8,7 +8,7 @@ import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from socket import AF_BRIDGE, AF_INET, AF_INET6, if_nametoindex
+from socket import AF_BRIDGE, AF_INET, AF_INET6, if_nameindex, if_nametoindex
 from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
@@ -168,28 +168,29 @@ class Kernel:
 
     def neighbors(self, device: str = "", family: int = 4) -> list[tuple[str, str, str, str]]:
         """(address, device, mac, state)"""
-        names = self._names()
+        names = self._names(device)
         return [
             (dumps.address(has.get(NDA_DST)), names.get(index, ""), dumps.mac(has.get(NDA_LLADDR)), _state(state))
             for (_, index, state, _, _), has in self._dump(dumps.NEIGHBORS, FAMILIES[family])
-            if not device or names.get(index) == device
+            if not device or index in names
         ]
 
     def fdb(self, device: str = "") -> list[tuple[str, str, str, str]]:
         """(mac, device, outer address or "", state) of the entries marked `self`."""
-        names = self._names()
+        names = self._names(device)
         return [
             (dumps.mac(has.get(NDA_LLADDR)), names.get(index, ""), dumps.address(has.get(NDA_DST)), _state(state))
             for (_, index, state, _, _), has in self._dump(dumps.NEIGHBORS, AF_BRIDGE)
-            if not device or names.get(index) == device
+            if not device or index in names
         ]
 
     def _dump(self, what: int, family: int = 0) -> list[tuple[dumps.Fields, dumps.Attributes]]:
         return self.namespace.reader.dump(what, family)
 
-    def _names(self) -> dict[int, str]:
-        """Of the devices, by index."""
-        return {fields[2]: dumps.text(has[IFNAME]) for fields, has in self._dump(dumps.LINKS)}
+    def _names(self, device: str = "") -> dict[int, str]:
+        """Of the devices, or of that one if it is there, by index; a dump would tell all of them as well."""
+        with self.namespace.entered():
+            return {index: name for index, name in if_nameindex() if not device or name == device}
 
     # ---- writing
 

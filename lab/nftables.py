@@ -438,15 +438,15 @@ def _expression(name: str, *attributes: bytes) -> bytes:
 
 
 def _send(messages: Sequence[Message]) -> None:
-    batch = _message(BATCH_BEGIN, 0, 0, b"", NFTABLES)
+    batch = [_message(BATCH_BEGIN, 0, 0, b"", NFTABLES)]
     for number, (kind, flags, body, family) in enumerate(messages, 1):
-        batch += _message(NFTABLES << 8 | kind, flags | ACK, number, body, family=family)
-    batch += _message(BATCH_END, 0, len(messages) + 1, b"", NFTABLES)
+        batch.append(_message(NFTABLES << 8 | kind, flags | ACK, number, body, family=family))
+    batch.append(_message(BATCH_END, 0, len(messages) + 1, b"", NFTABLES))
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as wire:
         wire.settimeout(2.0)
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        wire.send(batch)
+        wire.send(b"".join(batch))
         answered = 0
         while answered < len(messages):
             data = wire.recv(1 << 16)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 from facts.flow import TUNNEL_DEVICES
 from lab import iptables, nftables
@@ -101,6 +102,9 @@ class Firewall:
         if backend:
             with kernel.namespace.entered():
                 self._iptables = InIptables(backend, family)
+        # A lab that heals goes to and fro between two: how it came up, and what somebody made of it.
+        self._rendered = lru_cache(maxsize=2)(self._rendered_anew)
+        self._whole = lru_cache(maxsize=2)(self._whole_anew)
         self._wanted: Node | None = None
         self._written: list[Ruleset] = []  # [] when nobody knows what is there
 
@@ -113,17 +117,26 @@ class Firewall:
         """Writes what has changed since the last time, and nothing else. Raises OSError."""
         if node == self._wanted and self._written:
             return
-        ruleset = rendered(node)
-        # Against ARP Felix writes to nftables in every mode.
-        arp = [rendered_arp(node)] if self._family == 4 and node.version >= (3, 32) else []
-        of_nftables = arp if self._iptables else [ruleset, *arp]
+        rulesets = self._rendered(node)
         before = self._written[1:] if self._iptables else self._written
         with self._kernel.namespace.entered():
-            if not _amended(of_nftables, before):
-                nftables.write(*(one.table() for one in of_nftables))
+            if not _amended(self._of_nftables(rulesets), before):
+                nftables.write(*self._whole(node))
             if self._iptables:
-                self._iptables.write(ruleset, self._written[0] if self._written else None)
-        self._wanted, self._written = node, [ruleset, *arp]
+                self._iptables.write(rulesets[0], self._written[0] if self._written else None)
+        self._wanted, self._written = node, rulesets
+
+    def _rendered_anew(self, node: Node) -> list[Ruleset]:
+        """Against ARP Felix writes to nftables in every mode."""
+        arp = [rendered_arp(node)] if self._family == 4 and node.version >= (3, 32) else []
+        return [rendered(node), *arp]
+
+    def _whole_anew(self, node: Node) -> list[Table]:
+        """What is in nftables where nothing of it was there before."""
+        return [one.table() for one in self._of_nftables(self._rendered(node))]
+
+    def _of_nftables(self, rulesets: list[Ruleset]) -> list[Ruleset]:
+        return rulesets[1:] if self._iptables else rulesets
 
     def refresh(self) -> None:
         """Felix's resync: whatever somebody did to the table, it is as wanted again. Raises OSError."""
