@@ -1,5 +1,5 @@
-"""How an API server is reached that a kubeconfig or a pod's account names; without it bot, fixers and signers would do it
-differently."""
+"""How an API server is reached that a kubeconfig or a pod's account names; without it bot, fixers and signers would
+each do so in their own way."""
 
 from __future__ import annotations
 
