@@ -3,6 +3,7 @@ needed. Nothing of it is run here: there is no Kubernetes on the machines that t
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from kubernetes_validate import utils
 
 from bot.observe import EXAMPLE, address
 from bot.preflight.nodes import NO_PROBE
@@ -26,6 +28,9 @@ from tests import manifests
 from tests.manifests import DEPLOY, OVERLAYS
 
 ROOT = DEPLOY.parent
+# They read all definitions of a Kubernetes, some megabytes of JSON, for every object they look at.
+utils.schema_contents = functools.cache(utils.schema_contents)
+utils.all_versions = functools.cache(utils.all_versions)
 # From the first that has the policies of fixes/admission.yaml to the newest whose schema the package has.
 VERSIONS = ("1.30", "1.32", "1.34", "1.37")
 WITH_FIXERS = [one for one in OVERLAYS if one != "restricted"]
