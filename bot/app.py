@@ -269,6 +269,7 @@ class App:
 
         app = Acknowledging(
             self.metrics.acknowledged,
+            name="calico-why",  # else it looks for one in the source of every caller
             client=self._slack.client,
             logger=quiet,
             signing_secret=self._settings.signing_secret or "not used in socket mode",
