@@ -8,11 +8,12 @@ where all tests ran: a few use a few.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ ASKER, APPROVER = "asker", "approver"
 PEOPLE = {ASKER: ("calico-why-reader", "calico-why-asker"), APPROVER: ("calico-why-approver",)}
 # They try what they have others do: who may not write may not try it either, and then the fixer does.
 TRYING = (deployed.BOT, ASKER)
+ON_PURPOSE = "on purpose"  # goes on while a test looks at what is refused
 # Verbs that nobody calls: fixes/admission.yaml asks whether somebody has them, and so does the product.
 SAID_ONLY = set(re.findall(r"check\('([a-z-]+)'\)", (deployed.DEPLOY.parent / "fixes" / "admission.yaml").read_text()))
 # Rights that Calico's own webhook asks about, which no lab has: tests/test_deploy.py holds them to those on policies.
@@ -67,7 +69,9 @@ def refused(noted: Iterable[Noted]) -> list[str]:
     found: dict[Call, str] = {}
     for one in sorted(noted):
         who = short.get(one.user)
-        if who is None or one.outcome == Outcome.GRANTED or (one.outcome == Outcome.TRIED and who in TRYING):
+        if who is None or one.outcome == Outcome.GRANTED or one.during == ON_PURPOSE:
+            continue
+        if one.outcome == Outcome.TRIED and who in TRYING:
             continue
         named = f' "{one.name}"' if one.name else ""
         place = f" in the namespace {one.namespace}" if one.namespace else ""
@@ -106,6 +110,18 @@ def unused(noted: Iterable[Noted]) -> list[str]:
             " nobody asked to. Take it out of deploy/, or have a test do what needs it."
         )
     return found
+
+
+@contextlib.contextmanager
+def on_purpose() -> Iterator[None]:
+    """What is refused meanwhile a test wants to see refused."""
+    now = Path(os.environ[CALLS]) / NOW
+    before = now.read_text()
+    now.write_text(ON_PURPOSE)
+    try:
+        yield
+    finally:
+        now.write_text(before)
 
 
 def _word(call: Call) -> str:

@@ -73,10 +73,15 @@ def write(directory: Path, *lines: str) -> None:
 
 
 def test_a_call_that_no_right_covers_fails_the_session_and_what_is_refused_on_purpose_does_not(directory: Path) -> None:
+    secrets = "/api/v1/namespaces/shop/secrets"
+    wanted = f"with calls.on_purpose():\n        await ask({secrets!r})"
     granted, denied = 'await ask("/api/v1/pods")', 'await ask("/api/v1/nodes", [("*", "*", "nodes")])'
-    write(directory, granted, denied, 'await ask("/api/v1/namespaces/shop/secrets")')
+    write(directory, granted, denied, wanted)
+    status, said = program(directory, "pytest", "test_one.py")
+    assert status == 0, said
+    write(directory, granted, denied, wanted, f"await ask({secrets!r})")
     status, said = program(directory, "pytest", "-n", "2", "test_another.py", "test_one.py")
-    assert (status, REFUSED in said, "4 passed" in said) == (1, True, True), said
+    assert (status, REFUSED in said, "5 passed" in said) == (1, True, True), said
     assert said.count("Grant it in deploy/") == 1
 
 

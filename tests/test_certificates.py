@@ -30,7 +30,7 @@ from certificates.signer import LIFE, OURS, TRUSTED_FIRST, Lives, Signer, refusa
 from lab.apiserver import ApiServer, Store, User, rbac
 from lab.apiserver.kubeconfig import kubeconfig
 from node_probe.door import tls
-from tests import foreign, manifests
+from tests import calls, foreign, manifests
 
 NAMESPACE = "calico-why"
 SIGNER, NODE, BOT = "calico-why-signer", "calico-why-node", "calico-why-bot"
@@ -158,23 +158,24 @@ async def test_a_node_gets_no_certificate_but_its_own(world: World) -> None:
 
 
 async def test_who_may_not_ask_or_sign_is_told_so_by_the_api_server(world: World) -> None:
-    with pytest.raises(Trouble, match="403"):
-        await world.keep("node-a", asks=BOT)
-    async with world.cluster("node-a") as cluster:
-        for path in (f"secrets/{AUTHORITY}", f"secrets/{BOT_CERTS}"):
-            with pytest.raises(Trouble, match="403"):
-                await cluster.send("GET", f"/api/v1/namespaces/{NAMESPACE}/{path}")
+    with calls.on_purpose():
         with pytest.raises(Trouble, match="403"):
-            await Signer(cluster).once()
-    async with world.cluster("admin") as cluster:
-        foreign = keeper._document(making.request("node-a").public)
-        foreign["spec"]["signerName"] = "kubernetes.io/kube-apiserver-client"
-        made = await cluster.send("POST", REQUESTS, foreign)
-    async with world.cluster(SIGNER) as cluster:
-        condition = {"type": "Approved", "status": "True", "reason": "r", "message": "m"}
-        made["status"] = {"conditions": [condition]}
-        with pytest.raises(Trouble, match="not permitted to approve requests with signerName"):
-            await cluster.send("PUT", f"{REQUESTS}/{made['metadata']['name']}/approval", made)
+            await world.keep("node-a", asks=BOT)
+        async with world.cluster("node-a") as cluster:
+            for path in (f"secrets/{AUTHORITY}", f"secrets/{BOT_CERTS}"):
+                with pytest.raises(Trouble, match="403"):
+                    await cluster.send("GET", f"/api/v1/namespaces/{NAMESPACE}/{path}")
+            with pytest.raises(Trouble, match="403"):
+                await Signer(cluster).once()
+        async with world.cluster("admin") as cluster:
+            foreign = keeper._document(making.request("node-a").public)
+            foreign["spec"]["signerName"] = "kubernetes.io/kube-apiserver-client"
+            made = await cluster.send("POST", REQUESTS, foreign)
+        async with world.cluster(SIGNER) as cluster:
+            condition = {"type": "Approved", "status": "True", "reason": "r", "message": "m"}
+            made["status"] = {"conditions": [condition]}
+            with pytest.raises(Trouble, match="not permitted to approve requests with signerName"):
+                await cluster.send("PUT", f"{REQUESTS}/{made['metadata']['name']}/approval", made)
 
 
 async def test_a_name_that_fits_no_certificate_is_signed_as_its_hash(world: World) -> None:

@@ -20,6 +20,7 @@ from fixes.executor import Executor
 from fixes.hands import ClusterHands
 from fixes.request import Phase
 from lab.slack import LocalSlack
+from tests.deployed import CLUSTER_FIXER
 from tests.fix_cluster import fix_cluster
 from tests.test_bot_slack import ROOM, Room, _all_text
 from tests.test_capture_slack import files
@@ -46,13 +47,14 @@ async def room(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
 @contextlib.asynccontextmanager
 async def fixer(room: Room) -> AsyncGenerator[None]:
-    executor = Executor(ClusterHands(Calico(room.store.api, environment={})), room.store, room.approvers)
-    work = asyncio.ensure_future(executor.run())
-    try:
-        yield
-    finally:
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
+    async with room.cluster.store(CLUSTER_FIXER) as store:
+        executor = Executor(ClusterHands(Calico(store.api, environment={})), store, room.approvers)
+        work = asyncio.ensure_future(executor.run())
+        try:
+            yield
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
 
 
 async def test_a_policy_in_a_slash_command_becomes_a_card_and_is_done(room: Room) -> None:

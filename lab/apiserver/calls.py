@@ -45,19 +45,21 @@ class Noted(NamedTuple):
 
 
 class Calls:
-    """Of one process. Each call is written once."""
+    """Of one process. Each call is written once; one that is refused, once of each thing that goes on."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._seen: set[tuple[Call, Outcome]] = set()
+        self._seen: set[Noted] = set()
         self._file = -1
 
     def note(self, call: Call, outcome: Outcome) -> None:
         """Raises OSError where it cannot be written."""
-        if not call.user.startswith(ACCOUNTS) or (call, outcome) in self._seen:
+        if not call.user.startswith(ACCOUNTS):
             return
-        self._seen.add((call, outcome))
         noted = Noted(*call, outcome, "" if outcome is Outcome.GRANTED else self._now())
+        if noted in self._seen:
+            return
+        self._seen.add(noted)
         if self._file < 0:
             path = self._directory / f"{secrets.token_hex(8)}.calls"
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
