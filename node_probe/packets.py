@@ -189,7 +189,8 @@ def _named(ask: NodeAsk, probe: SendProbe) -> str:
 
 async def _send(ask: NodeAsk, probe: SendProbe, view: View) -> Fact:
     pod = sender(ask, probe)
-    beside = partial(_departures, probe) if pod and probe.port else list
+    raw = probe.protocol == "tcp" and probe.size  # whose sockets know no port
+    beside = partial(_departures, probe) if pod and probe.port and not raw else list
     with contextlib.ExitStack() as opened:
         made, mtu = await asyncio.to_thread(partial(open_sockets, probe, pod, view, beside=beside))
         sockets, departures = made[: probe.count], made[probe.count :]
