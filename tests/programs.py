@@ -68,21 +68,25 @@ class Program:
 class Programs:
     """Ends with the process that made it, and so does all that it started."""
 
-    def __init__(self) -> None:
+    def __init__(self, main: str = "bot.cli", loaded: Sequence[str] = LOADED) -> None:
+        """main: the module whose `main(words)` runs. loaded: all that it needs."""
         self._wire, there = socket.socketpair()
-        command = [sys.executable, "-m", "tests.programs", str(there.fileno())]
+        command = [sys.executable, "-m", "tests.programs", str(there.fileno()), main, *loaded]
         subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, pass_fds=[there.fileno()])
         there.close()
 
     def start(self, words: Sequence[str], environment: Mapping[str, str], log: Path) -> Program:
+        with log.open("ab") as file:
+            return Program(*self.begin(words, environment, file.fileno(), file.fileno()), log)
+
+    def begin(self, words: Sequence[str], environment: Mapping[str, str], output: int, errors: int) -> tuple[int, int]:
+        """The same, whose output goes anywhere: `pid` and `report` of a Program."""
         request = {"words": list(words), "environment": dict(environment)}
         read, write = os.pipe()
-        with log.open("ab") as file:
-            socket.send_fds(self._wire, [json.dumps(request).encode() + b"\n"], [write, file.fileno()])
+        socket.send_fds(self._wire, [json.dumps(request).encode() + b"\n"], [write, output, errors])
         os.close(write)
         with os.fdopen(os.dup(read), "rb", buffering=0) as report:
-            pid = int(report.readline())
-        return Program(pid, read, log)
+            return int(report.readline()), read
 
     def close(self) -> None:
         self._wire.close()
@@ -93,8 +97,8 @@ def _all_of(descriptor: int) -> bytes:
         return file.read()
 
 
-def _serve(wire: socket.socket) -> None:
-    for module in LOADED:
+def _serve(wire: socket.socket, main: str, loaded: Sequence[str]) -> None:
+    for module in loaded:
         importlib.import_module(module)
     assert threading.active_count() == 1  # a forked process would have lost the others
     gc.collect()
@@ -102,35 +106,33 @@ def _serve(wire: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel itself buries what has ended
     here = os.getpid()
     while True:
-        data, descriptors, *_ = socket.recv_fds(wire, 1 << 16, 2)
+        data, descriptors, *_ = socket.recv_fds(wire, 1 << 16, 3)
         if not data:
             return
         if os.fork() == 0:
             wire.close()
-            _become(json.loads(data), *descriptors, here)
+            _become(main, json.loads(data), *descriptors, here)
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _become(request: dict[str, object], report: int, log: int, parent: int) -> NoReturn:
+def _become(main: str, request: dict[str, object], report: int, output: int, errors: int, parent: int) -> NoReturn:
     status: object = 1
     try:
         die_with_parent(parent, signal.SIGKILL)
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.set_inheritable(report, False)
-        for standard in (1, 2):
-            os.dup2(log, standard)
-        os.close(log)
+        for standard, descriptor in ((1, output), (2, errors)):
+            os.dup2(descriptor, standard)
+            os.close(descriptor)
         environment, words = request["environment"], request["words"]
         assert isinstance(environment, dict)
         assert isinstance(words, list)
         os.environ.clear()
         os.environ.update(environment)
         os.write(report, f"{os.getpid()}\n".encode())
-        from bot.cli import main
-
-        status = main(words)
+        status = importlib.import_module(main).main(words)
     except SystemExit as end:
         status = end.code
     except BaseException:
@@ -146,4 +148,4 @@ def _become(request: dict[str, object], report: int, log: int, parent: int) -> N
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt), socket.socket(fileno=int(sys.argv[1])) as wire:
-        _serve(wire)
+        _serve(wire, sys.argv[2], sys.argv[3:])

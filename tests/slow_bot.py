@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +24,12 @@ from tests.test_bot_slack import no_answers, no_cluster
 from tests.test_capture_slack import Takes
 
 
-async def main(kubeconfig: str, state: str, hold: str) -> None:
+def main(words: Sequence[str]) -> int:
+    asyncio.run(_run(*words))
+    return 0
+
+
+async def _run(kubeconfig: str, state: str, hold: str) -> None:
     async def investigate(
         words: Sequence[str], *, asked_by: str = "", progress: Progress | None = None
     ) -> Investigation:
@@ -62,7 +66,3 @@ async def main(kubeconfig: str, state: str, hold: str) -> None:
         await app.ready.wait()
         print("ready", app.address[1] if app.address else 0, flush=True)
         await serving
-
-
-if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))

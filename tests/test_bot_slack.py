@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
-import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,12 +37,12 @@ from lab.slack.workspace import View
 from tests.answers import well, wrong_mac
 from tests.deployed import BOT
 from tests.fix_cluster import FixCluster, fix_cluster
+from tests.programs import Program, Programs
 
 ROOM = "incident"
 QUESTION = "/calico why shop/cart shop/db 5432/tcp"
 HEADLINE = "Wrong MAC for the peer's tunnel address"
 APPROVERS = Approvers(frozenset({"S0NETOPS"}))  # ana and bo
-ROOT = Path(__file__).parents[1]
 
 
 class Answers:
@@ -592,6 +592,12 @@ async def test_a_killed_bot_answers_after_its_restart_in_the_same_message(tmp_pa
         assert Journal(room.state).unfinished() == []
 
 
+@functools.cache
+def _slow_bots() -> Programs:
+    """One for all tests of a run: each bot would take a second of a processor to import the same."""
+    return Programs("tests.slow_bot", ("tests.slow_bot",))
+
+
 @contextlib.asynccontextmanager
 async def bot_process(room: Room, hold: Path, end: signal.Signals) -> AsyncGenerator[asyncio.StreamReader]:
     """A bot in a process of its own, and what it prints; ended by the signal `end`."""
@@ -607,21 +613,25 @@ async def bot_process(room: Room, hold: Path, end: signal.Signals) -> AsyncGener
         "CALICO_WHY_APPROVERS": "S0NETOPS",
     }
     arguments = (room.cluster.kubeconfig(BOT), str(room.state), str(hold))
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.slow_bot", *arguments), cwd=ROOT, env=environment, stdout=asyncio.subprocess.PIPE
+    read, write = os.pipe()
+    pid, report = await asyncio.to_thread(_slow_bots().begin, arguments, environment, write, 2)
+    os.close(write)
+    process, printed = Program(pid, report, Path(os.devnull)), asyncio.StreamReader()
+    reading, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(printed), os.fdopen(read, "rb", buffering=0)
     )
-    assert process.stdout is not None
     try:
         ready: list[str] = []
         while "ready" not in ready:  # what was accepted before is looked into even before that
-            ready = (await asyncio.wait_for(process.stdout.readline(), 20)).decode().split()
+            ready = (await asyncio.wait_for(printed.readline(), 20)).decode().split()
         if room.mode == "http":
             room.slack.request_url = f"http://127.0.0.1:{ready[1]}/slack/events"
         else:
             await room.slack.wait_for(lambda: room.slack.connections > 0)
-        yield process.stdout
+        yield printed
     finally:
-        process.send_signal(end)
-        await process.wait()
+        process.signal(end)
+        await process.ended()
+        reading.close()
         if room.mode == "socket":
             await room.slack.wait_for(lambda: room.slack.connections == 0)
