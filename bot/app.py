@@ -947,9 +947,9 @@ class App:
                 tried_at = time.monotonic()
                 if newer := await self._newer(bolt, stop):
                     log.info("Slack's socket has brought nothing for %.0f s and is replaced", IDLE_S)
-                    with contextlib.suppress(TimeoutError):  # of what it brought meanwhile
-                        await asyncio.wait_for(socket.acknowledged.wait(), SLACK_WAITS_S)
+                    await socket.settled()
                     return newer
+        await socket.settled()
         return None
 
     async def _newer(self, bolt: AsyncApp, stop: asyncio.Event) -> Socket | None:
@@ -1022,13 +1022,13 @@ class App:
 
 class Socket(AsyncSocketModeHandler):
     """A connection of Socket Mode. heard_at: when it brought something last, or was made. greeted: Slack has said
-    hello. acknowledged: all that it brought is."""
+    hello."""
 
     def __init__(self, bolt: AsyncApp, app_token: str, *, web_client: AsyncWebClient, ping_interval: float) -> None:
         super().__init__(bolt, app_token, web_client=web_client, ping_interval=ping_interval)
         self.heard_at = time.monotonic()
-        self.greeted, self.acknowledged = asyncio.Event(), asyncio.Event()
-        self.acknowledged.set()
+        self.greeted, self._acknowledged = asyncio.Event(), asyncio.Event()
+        self._acknowledged.set()
         self._brought = 0
         self.client.message_listeners.append(self._listen)
 
@@ -1039,13 +1039,18 @@ class Socket(AsyncSocketModeHandler):
     async def handle(self, client: AsyncBaseSocketModeClient, req: SocketModeRequest) -> None:
         self.heard_at = time.monotonic()
         self._brought += 1
-        self.acknowledged.clear()
+        self._acknowledged.clear()
         try:
             await super().handle(client, req)  # type: ignore[arg-type]  # Bolt narrows what its base takes
         finally:
             self._brought -= 1
             if not self._brought:
-                self.acknowledged.set()
+                self._acknowledged.set()
+
+    async def settled(self) -> None:
+        """What it brought is acknowledged, or it is too late for that."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._acknowledged.wait(), SLACK_WAITS_S)
 
 
 async def _closed(socket: Socket) -> None:

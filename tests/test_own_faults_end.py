@@ -94,23 +94,42 @@ async def test_what_takes_longer_says_so_and_is_answered_by_the_next_one(tmp_pat
             return await resource(request, user, target)
 
         here.cluster.server._resource = slowly  # type: ignore[method-assign]
+        for words in ("keep shop/cart shop/db", "delete ippool default-ipv4-ippool", f"policy {WORDS[4:]}"):
+            assert (await here.slack.mention("cleo", ROOM, f"@calico {words}")).result == "ok"
+        threads = [None, *(one["ts"] for one in here.slack.messages(ROOM))]
+
+        def said() -> list[int]:
+            told = [text for ts in threads for text in (*texts(here.room, ts), *here.room.told("cleo", ts))]
+            return [sum(one in text for text in told) for one in (KEPT, STOPPED)]
+
+        await here.slack.wait_for(lambda: all(here.room.posted("looking", ts) for ts in threads[1:3]))
         await here.slack.slash("ana", ROOM, f"/calico {WORDS}")
-        words = ("keep shop/cart shop/db", "delete ippool default-ipv4-ippool", f"policy {WORDS[4:]}")
-        asking = zip(("ana", "ana", "cleo"), words, strict=True)
-        await asyncio.gather(*(here.slack.slash(user, ROOM, f"/calico {one}") for user, one in asking))
-        await here.slack.wait_for(lambda: len(here.slack.messages(ROOM)) == 3)
+        await here.slack.wait_for(lambda: here.room.posted("looking"))
         bot.signal(signal.SIGTERM)
         await ends_well(bot)
-        assert [sum(one in text for text in texts(here.room)) for one in (KEPT, STOPPED)] == [2, 1]
-        assert len(here.room.told("cleo")) == 1 and KEPT in here.room.told("cleo")[0]
+        assert said() == [3, 1]
         here.cluster.server._resource = resource  # type: ignore[method-assign]
         async with here.bot():
             shown = await answered(here)
-            await here.slack.wait_for(lambda: here.room.posted(KEEP))
-            await here.slack.wait_for(lambda: here.room.posted(f"5432{POLICY}"))
-        assert (replies(here, shown), len(here.slack.messages(ROOM))) == ([1, 1, 1], 4)
-        assert [sum(one in text for text in texts(here.room)) for one in (KEPT, STOPPED)] == [0, 1]
+            await here.slack.wait_for(lambda: here.room.posted(KEEP, threads[1]))
+            await here.slack.wait_for(lambda: here.room.posted(f"5432{POLICY}", threads[3]))
+        assert replies(here, shown) == [1, 1, 1]
+        assert said() == [1, 1], "what one person was told stays"
         assert Journal(tmp_path / "bot").unfinished() == []
+
+
+async def test_what_came_before_a_stop_is_acknowledged(tmp_path: Path, programs: Programs) -> None:
+    async with world(tmp_path, programs) as here:
+        bot = here.started()
+        await connected(here)
+        slow = here.cluster.slow()
+        asked = asyncio.ensure_future(here.slack.slash("cleo", ROOM, "/calico fixes"))
+        await until(lambda: Journal(tmp_path / "bot").unfinished())
+        bot.signal(signal.SIGTERM)
+        assert (await asked).result == "ok"
+        slow.go.set()
+        await ends_well(bot)
+        await here.room.whisper("cleo", "There are no fix requests")
 
 
 async def test_a_kill_leaves_nobody_without_an_answer_or_a_word(tmp_path: Path, programs: Programs) -> None:
