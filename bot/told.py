@@ -19,7 +19,7 @@ from fixes.request import Person
 from fixes.store import FixStore
 
 if TYPE_CHECKING:
-    from bot.app import SlackSettings
+    from bot.delivery import SlackSettings
     from bot.investigate import Investigation, Progress
     from bot.sources.kubernetes import Cluster
     from bot.sources.probes import Probes

@@ -16,8 +16,9 @@ import aiohttp
 import msgspec
 import pytest
 
-from bot.app import App, SlackSettings
+from bot.app import App
 from bot.captures import Capturing
+from bot.delivery import SlackSettings
 from bot.errors import UserError
 from bot.in_slack import Opened
 from bot.investigate import Investigation, Progress

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from bot import cli
-from bot.app import DRAIN_S, GIVE_UP_AFTER_S, PATH
+from bot.app import DRAIN_S
+from bot.delivery import GIVE_UP_AFTER_S, PATH
 from bot.line import PLACES, WATCHES
 from bot.node import status
 from bot.preflight import nodes

@@ -319,7 +319,7 @@ async def test_a_bot_whose_socket_is_gone_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("room", ["socket"], indirect=True)
 async def test_a_socket_that_is_lost_and_found_again(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bot.app.CONNECTED_EVERY_S", 0.05)
+    monkeypatch.setattr("bot.delivery.CONNECTED_EVERY_S", 0.05)
     async with room.bot() as app, pages(app.metrics, app.health) as session:
         assert await said(session, "/readyz") == (200, "ok\n")
         room.slack.faults.fail("apps.connections.open", "500", times=1000)

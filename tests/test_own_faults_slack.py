@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bot import app as apps
+from bot import delivery
 from bot.journal import Job, Journal
 from fixes import claims as claiming
 from fixes.claims import Claims
@@ -362,7 +362,7 @@ async def test_a_socket_that_does_not_come_back_by_itself_is_opened_anew(
 ) -> None:
     """All by a clock of a twentieth."""
     for name in ("PING_S", "CONNECTED_EVERY_S", "RECONNECT_AFTER_S", "CONNECT_S"):
-        monkeypatch.setattr(apps, name, getattr(apps, name) / 20)
+        monkeypatch.setattr(delivery, name, getattr(delivery, name) / 20)
     async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
         room = Room("socket", slack, cluster, store, tmp_path / "state")
         async with room.bot() as bot:
@@ -399,11 +399,11 @@ def tickets(slack: LocalSlack) -> list[float]:
 @pytest.fixture
 def soon_idle(monkeypatch: pytest.MonkeyPatch) -> float:
     """Seconds after which a socket that brings nothing is replaced, and tried again."""
-    monkeypatch.setattr(apps, "CONNECTED_EVERY_S", 0.1)
-    monkeypatch.setattr(apps, "CONNECT_S", 1.0)
-    monkeypatch.setattr(apps, "IDLE_AGAIN_S", 0.5)
-    monkeypatch.setattr(apps, "IDLE_S", 1.5)
-    return apps.IDLE_S
+    monkeypatch.setattr(delivery, "CONNECTED_EVERY_S", 0.1)
+    monkeypatch.setattr(delivery, "CONNECT_S", 1.0)
+    monkeypatch.setattr(delivery, "IDLE_AGAIN_S", 0.5)
+    monkeypatch.setattr(delivery, "IDLE_S", 1.5)
+    return delivery.IDLE_S
 
 
 async def test_a_socket_that_answers_pings_and_brings_nothing_is_replaced(tmp_path: Path, soon_idle: float) -> None:

@@ -21,7 +21,7 @@ from facts import heap, logs
 from fixes.configuration import Configuration
 
 if TYPE_CHECKING:
-    from bot.app import SlackSettings
+    from bot.delivery import SlackSettings
     from bot.investigate import Investigation, Progress
     from bot.metrics import Metrics
     from bot.served import Served
@@ -89,7 +89,7 @@ def slack_settings(environment: Mapping[str, str], configured: Configuration | N
 
 def of_slack(configured: Configuration, environment: Mapping[str, str]) -> tuple[SlackSettings, list[str]]:
     """What is needed of Slack, and what is wrong with it, a line each."""
-    from bot.app import SlackSettings
+    from bot.delivery import SlackSettings
     from bot.slack import SLACK_API, api_url
 
     needed = {"SLACK_BOT_TOKEN": "the bot token (xoxb-...)"}

@@ -15,7 +15,7 @@ from facts import say
 from fixes.configuration import Configuration
 
 if TYPE_CHECKING:
-    from bot.app import SlackSettings
+    from bot.delivery import SlackSettings
 
 PART = "slack"
 VARIABLES = ("SLACK_BOT_TOKEN", "SLACK_APP_TOKEN", "SLACK_SIGNING_SECRET", "CALICO_WHY_SLACK_MODE")
