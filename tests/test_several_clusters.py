@@ -24,6 +24,7 @@ from fixes.request import FixRequest, Phase
 from fixes.store import FixStore
 from lab.slack import LocalSlack
 from tests.answers import well, wrong_mac
+from tests.deployed import BOT
 from tests.fix_cluster import FixCluster, fix_cluster
 from tests.fix_samples import a_spec
 from tests.test_bot_slack import ROOM, Answers, Room, _all_text
@@ -35,10 +36,12 @@ PROD, STAGING = "prod", "staging"
 class Cluster:
     """One of the two."""
 
-    def __init__(self, name: str, cluster: FixCluster, store: FixStore) -> None:
+    def __init__(self, name: str, cluster: FixCluster, store: FixStore, own: FixStore) -> None:
+        """store: of an administrator. own: the bot's, with the rights of its account."""
         self.name = name
         self.cluster = cluster
         self.store = store
+        self.own = own
         self.answers = Answers()
         self.answers.answer = msgspec.structs.replace(wrong_mac(), cluster=name)
         self.judged: list[str] = []
@@ -59,14 +62,14 @@ class Two(Room):
     staging: Cluster
     journal: Journal
 
-    def clusters(self) -> list[Served]:
+    def clusters(self, store: FixStore) -> list[Served]:
         return [
             Served(
                 name=one.name,
                 investigate=one.answers,
                 judge=one.judge,
                 context=self.context,
-                store=one.store,
+                store=one.own,
                 approvers=self.approvers,
             )
             for one in (self.prod, self.staging)
@@ -91,7 +94,8 @@ async def two(tmp_path: Path) -> AsyncIterator[Two]:
         for name in (PROD, STAGING):
             (tmp_path / name).mkdir()
             cluster = await stack.enter_async_context(fix_cluster(tmp_path / name))
-            made[name] = Cluster(name, cluster, await stack.enter_async_context(cluster.store()))
+            stores = [await stack.enter_async_context(cluster.store(*account)) for account in ((), (BOT,))]
+            made[name] = Cluster(name, cluster, *stores)
         room = Two("socket", slack, made[PROD].cluster, made[PROD].store, tmp_path / "state")
         room.prod, room.staging = made[PROD], made[STAGING]
         yield room
