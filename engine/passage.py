@@ -47,6 +47,16 @@ def loses(leg: Leg, probes: Sequence[ProbeResult]) -> bool:
     return any(is_lost(one) for one in wanted(leg, probes) if not one.size)
 
 
+def loses_first(leg: Leg, probes: Sequence[ProbeResult]) -> bool:
+    """Did such a packet not come back that is the first of its kind? What follows in a connection is not met again."""
+    return any(is_lost(one) and not only_unended(one) for one in wanted(leg, probes) if not one.size)
+
+
+def only_unended(probe: ProbeResult) -> bool:
+    """Was each connection made, and nothing lost but what follows in some of them?"""
+    return 0 < probe.unended == probe.sent - probe.answered
+
+
 def large_of_port(leg: Leg, probes: Sequence[ProbeResult]) -> list[ProbeResult]:
     """What became of full-size packets of the asked port, and of answers of that size; empty where nobody knows."""
     return [one for one in wanted(leg, probes) if leg.port_asked and one.size and one.port == leg.port]
@@ -159,7 +169,7 @@ def told(probes: Sequence[ProbeResult]) -> str:
                 packets=name,
                 answered=one.answered,
                 sent=one.sent,
-                met=say("some lost") if one.answered else outcome(one),
+                met=say("some lost") if one.answered and not one.unended else outcome(one),
             )
         )
     return joined(parts)
@@ -214,4 +224,6 @@ def outcome(probe: ProbeResult) -> str:
 
 
 def _outcome(probe: ProbeResult) -> str:
+    if only_unended(probe):
+        return say("connections are made, and nothing that follows in them comes back")
     return say(OUTCOMES[probe.outcome]) if probe.outcome in OUTCOMES else probe.outcome

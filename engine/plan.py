@@ -11,7 +11,7 @@ from engine.deductions.flow import FAMILIES, address_of, flows
 from engine.deductions.leg import legs
 from engine.deductions.service_flow import service_flows
 from engine.ends import sides
-from engine.passage import is_lost, loses, loses_large_only, sent
+from engine.passage import is_lost, loses, loses_first, loses_large_only, sent
 from engine.services import sender, sends
 from facts import (
     Allocation,
@@ -136,7 +136,7 @@ def inside(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
     lost = [
         leg
         for leg in forward
-        if (loses(leg, probes) or leg.flow in large)
+        if (loses_first(leg, probes) or leg.flow in large)
         and frozenset((leg.source_address, leg.target_address)) not in ended
     ]
     pods = {leg.flow: tuple(_lost_inside(leg, probes, met)) for leg in lost[:MOST_FOLLOWED]}

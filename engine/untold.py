@@ -222,6 +222,10 @@ def _lost_unexplained(facts: Sequence[Fact], followed: Sequence[Track]) -> Itera
         if node and node not in explained and node == place_of(track.leg, track.last_good)[0]:
             reason = say("packets were lost there, and neither a rule of a firewall nor a queue was seen to end them")
             yield Blind(node=node, look="firewall", reason=reason)
+    for one in facts:
+        if isinstance(one, ProbeResult) and one.unended:
+            reason = say("only first packets are followed: a rule that ends what follows in a connection was not seen")
+            yield Blind(node=one.node, look="firewall", reason=reason)
     for ask in inside(facts, facts):
         for pod in ask.inside:
             reason = say("packets were lost in {pod}, and no rule of its own was seen to end them", pod=pod)

@@ -37,6 +37,7 @@ class ProbeResult(Fact, frozen=True, kw_only=True):
     # Of TCP or UDP where pings are answered, or of answers where no large packet is known to come there: those tell of
     # the MTU (engine.large).
     beside: bool = False
+    unended: int = 0  # TCP connections, not among `answered`, that were made: nothing that follows in them comes back
     # Of TCP: something in the pod's own network answers in the target's place (the proxy of a service mesh), so these
     # were sent past its rules.
     past_proxy: bool = False
@@ -51,6 +52,11 @@ class ProbeResult(Fact, frozen=True, kw_only=True):
             well = self.protocol == "udp" or small.answered == small.sent > 0
             return self.stalls and well
         return self.answered == 0 and small.answered == small.sent > 0 and self.passes != 0
+
+    @property
+    def begins(self) -> bool:
+        """Did first packets come back, be it that nothing behind them does?"""
+        return self.answered + self.unended > 0
 
     @property
     def stalls(self) -> bool:

@@ -24,6 +24,7 @@ from node_probe.view import View
 
 TIMEOUT_S = 1.0
 RESERVE_S = 0.05  # of the deadline, to bring the answer home
+POLL_S = 0.005
 ENOUGH = 0.5  # of the time an answer is to be waited for: silence for so long counts
 MOST = 300  # packets of one ask: a probe is no flood
 SMALL = b"calico-why probe, please ignore."
@@ -134,6 +135,10 @@ class Met:
     mtu: int = 0  # of "too_big": what passes, as was told
 
 
+UNENDED = Met("silence")  # behind the handshake
+UNHEARD = (4, 9, 11)  # net/tcp_states.h: FIN_WAIT1, LAST_ACK, CLOSING
+
+
 def patience(ask: NodeAsk) -> float:
     """How long a packet's answer is waited for, in s."""
     return min(TIMEOUT_S, max(0, ask.patience_ms) / 1000)
@@ -200,13 +205,42 @@ async def _send(ask: NodeAsk, probe: SendProbe, view: View) -> Fact:
             opened.callback(filters.close, one)
         size = packet_size(probe, mtu)
         timeout = wait_s(patience(ask), view)
-        met = await asyncio.gather(*(attempt(one, probe, size, timeout) for one in sockets))
+        met: Sequence[Met] = await asyncio.gather(*(attempt(one, probe, size, timeout) for one in sockets))
         source = next((name for name in map(own_address, sockets) if name), pod.address if pod else "")
         ports = [one.getsockname()[1] for one, its in zip(sockets, met, strict=True) if its.outcome == "answered"]
         if ports and any(_none_left(one, ports) for one in departures):
             raise Diverted
-    heard(met, timeout, patience(ask))
+        heard(met, timeout, patience(ask))
+        if probe.protocol == "tcp" and not raw:
+            met = await _outlasting(sockets, met, wait_s(patience(ask), view), patience(ask))
     return result(ask.node, probe, source, size if probe.size else 0, met)
+
+
+async def _outlasting(
+    sockets: Sequence[socket.socket], met: Sequence[Met], timeout: float, wanted: float
+) -> Sequence[Met]:
+    """The same, but for connections of which nothing passes behind the handshake: those met silence. Raises NoTime."""
+    ended = await asyncio.gather(
+        *(_ended(one, timeout) for one, its in zip(sockets, met, strict=True) if its.outcome == "answered")
+    )
+    if not all(ended) and timeout < wanted * ENOUGH:
+        raise NoTime
+    passed = iter(ended)
+    return [its if its.outcome != "answered" or next(passed) else UNENDED for its in met]
+
+
+async def _ended(connection: socket.socket, timeout: float) -> bool:
+    """Whether the peer's kernel, which does so by itself and at once, acknowledges the end of the connection."""
+    try:
+        connection.shutdown(socket.SHUT_WR)
+    except OSError:  # it has ended it by itself
+        return True
+    until = time.monotonic() + timeout
+    while connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in UNHEARD:
+        if time.monotonic() > until:
+            return False
+        await asyncio.sleep(POLL_S)
+    return True
 
 
 def _departures(probe: SendProbe) -> list[socket.socket]:
@@ -360,7 +394,8 @@ async def _exchange(one: socket.socket, probe: SendProbe, family: Family, size: 
         if size:
             await syn.knock(one, probe.target, probe.port, _payload(length), identity or new_identity())
         else:
-            await loop.sock_connect(one, (probe.target, probe.port))
+            with contextlib.suppress(ConnectionResetError):  # a connection that was made can be reset only
+                await loop.sock_connect(one, (probe.target, probe.port))
         return
     one.connect((probe.target, probe.port))  # what others answer or say is not for this socket
     if probe.protocol == "udp":
@@ -498,6 +533,7 @@ def result(node: str, probe: SendProbe, source: str, size: int, met: Sequence[Me
         port=probe.port,
         size=size,
         sent=sum(one.left for one in met),
+        unended=sum(one is UNENDED for one in met),
         answered=len(answered),
         outcome=told.outcome,
         answered_by=told.by,

@@ -13,6 +13,7 @@ from typing import Any
 from facts import Blind, Fact, LocalPod, ProbeResult, SendProbe
 from node_probe import namespaces, packets
 from node_probe.answer import Prober
+from node_probe.filters import INSTRUCTION, attach
 from tests.namespaces import in_namespaces
 from tests.two_nodes import (
     CART,
@@ -27,6 +28,9 @@ from tests.two_nodes import (
     echo,
     from_cart,
 )
+
+# Of TCP's header: flags & SYN, else it is dropped.
+FIRST_ONLY = ((0x30, 0, 0, 13), (0x54, 0, 0, 2), (0x15, 0, 1, 2), (0x06, 0, 0, 0xFFFF), (0x06, 0, 0, 0))
 
 
 def send(*probes: SendProbe, seconds: float = 10.0, **changes: Any) -> list[Fact]:
@@ -98,6 +102,56 @@ def test_refusals_of_the_target() -> None:
     assert met(udp) == (2, 0, "refused", DB)
     assert "reset" in result(tcp).detail and "port unreachable" in result(udp).detail
     assert result(tcp).rtt_us == -1
+
+
+def served(nodes: TwoNodes, port: int, *options: tuple[int, int, int], at_once: str = "") -> socket.socket:
+    """A server in the target's pod, as long as it is kept. at_once: it does "close" or "reset" each connection; else it
+    takes none."""
+
+    def bind() -> socket.socket:
+        one = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        for option in options:
+            one.setsockopt(*option)
+        one.bind(("0.0.0.0", port))
+        one.listen(64)
+        return one
+
+    server = nodes.db.run(bind)
+
+    def serve() -> None:
+        while at_once:
+            one, _ = server.accept()
+            if at_once == "reset":
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            one.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return server
+
+
+@in_namespaces
+def test_a_server_that_does_not_wait_for_anybody_answers_all_the_same() -> None:
+    nodes = TwoNodes()
+    kept = [
+        served(nodes, 81, at_once="close"),
+        served(nodes, 82, at_once="reset"),
+        served(nodes, 83),  # as one that hangs: its kernel takes the connections, until its queue is full
+        served(nodes, 84, (socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30)),  # as web servers: not before data comes
+    ]
+    facts = send(*(from_cart("tcp", port=one.getsockname()[1], count=4) for one in kept))
+    assert [met(fact) for fact in facts] == [(4, 4, "answered", "")] * 4
+    assert [result(fact).unended for fact in facts] == [0] * 4
+
+
+@in_namespaces
+def test_a_connection_in_which_nothing_follows_the_handshake_is_not_answered() -> None:
+    nodes = TwoNodes()
+    echo(nodes.db, 8080)
+    hanging = served(nodes, 81)
+    attach(hanging, b"".join(INSTRUCTION.pack(*one) for one in FIRST_ONLY))
+    ended, unended = send(from_cart("tcp", port=8080), from_cart("tcp", port=81))
+    assert (met(ended), result(ended).unended) == ((2, 2, "answered", ""), 0)
+    assert (met(unended), result(unended).unended) == ((2, 0, "silence", ""), 2)
 
 
 @in_namespaces

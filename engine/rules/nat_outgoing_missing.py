@@ -33,7 +33,7 @@ def nat_outgoing_missing(
     leg: Leg, allocation: Allocation, left: Sighting, tried: ProbeResult, own: ProbeResult
 ) -> Finding | None:
     """Where nobody outside answers the node either, it is not the pod's address."""
-    if left.seen <= 0 or tried.answered or tried.outcome != "silence" or own.outcome not in ("answered", "refused"):
+    if left.seen <= 0 or tried.begins or tried.outcome != "silence" or own.outcome not in ("answered", "refused"):
         return None
     text = say(
         "{node} lets packets of {pod} out by {device} under {address}, and {target} does not answer them; "

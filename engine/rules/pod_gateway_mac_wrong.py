@@ -38,7 +38,7 @@ def pod_gateway_mac_wrong(leg: Leg, interface: PodInterface, tried: ProbeResult)
     """An entry that is not fixed has been asked anew once packets pass."""
     if interface.pod_gateway_mac in ("", interface.mac) or not interface.mac:
         return None
-    if interface.pod_gateway_state not in FIXED and (tried.answered or not leg.source_block):
+    if interface.pod_gateway_state not in FIXED and (tried.begins or not leg.source_block):
         return None  # another plugin's gateway may be a bridge
     return say(
         "{pod} sends frames for {gateway} to {fixed_mac} ({state}); {interface} on {node} is {mac}."

@@ -20,7 +20,7 @@ from facts import Backend, ProbeResult
     ),
 )
 def service_endpoint_stale(backend: Backend, tried: ProbeResult) -> Text | None:
-    if tried.answered or not tried.sent:
+    if tried.begins or not tried.sent:
         return None
     if backend.has_now:
         return say(

@@ -20,7 +20,7 @@ from facts import ProbeResult, ServicePort
 def service_without_endpoints(service: ServicePort, tried: ProbeResult) -> Text | Finding | None:
     if service.ready or service.serving or not tried.sent:
         return None
-    if tried.answered:
+    if tried.begins:
         said = say(
             "No endpoint of {service} is ready, and yet {address} answers: not kube-proxy sees to this address.",
             service=service.service,
