@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator
 
 from bot.reply import png
 
-PLACES = 6  # questions looked into at the same time; the others wait, accepted, in the order in which they came
-WATCHES = 6  # flows watched at the same time, for minutes each, so in a line of their own
+PLACES = 4  # questions looked into at the same time; the others wait, accepted, in the order in which they came
+WATCHES = 4  # flows watched at the same time, for minutes each, so in a line of their own
 
 
 class Line:
