@@ -103,7 +103,7 @@ def unused(noted: Iterable[Noted]) -> list[str]:
     for one, whose in holders.items():
         if one in used | everybodys or (one.group == "calico-why.io" and one.verb in SAID_ONLY):
             continue
-        if one.resource.startswith("tier."):  # Calico's own webhook asks for it (tests/test_deploy.py)
+        if one.resource.startswith(OF_A_TIER):  # Calico's own webhook asks for it (tests/test_deploy.py)
             continue
         named = f" {', '.join(one.names)}" if one.names else ""
         place = f" in the namespace {one.namespace}" if one.namespace else ""
