@@ -46,14 +46,15 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     except NamespacesForbidden as error:
         pytest.skip(error.sentence)
     with lab:
-        asyncio.run(installed(lab))
+        asyncio.run(installed(lab, OVERLAY))
         yield lab
 
 
-async def installed(lab: Lab) -> None:
+async def installed(lab: Lab, overlay: str) -> None:
+    """What the signer fills."""
     async with connect(lab.environment()["KUBECONFIG"], NAMESPACE) as cluster:
         for name in (AUTHORITY, BOT_CERTS):
-            secret = manifests.one(OVERLAY, "Secret", name)
+            secret = manifests.one(overlay, "Secret", name)
             await cluster.send("POST", f"/api/v1/namespaces/{NAMESPACE}/secrets", secret)
 
 

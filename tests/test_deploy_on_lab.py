@@ -60,6 +60,16 @@ def inside(lab: Lab, place: str, *argv: str) -> list[str]:
 
 
 @contextlib.contextmanager
+def inhabited(lab: Lab) -> Iterator[None]:
+    """In each pod something runs, as in a cluster: by its process a probe finds the pod's network."""
+    with contextlib.ExitStack() as stack:
+        for pod in lab.status()["pods"]:
+            process = stack.enter_context(subprocess.Popen(inside(lab, pod["name"], "sleep", "infinity")))
+            stack.callback(process.terminate)
+        yield
+
+
+@contextlib.contextmanager
 def contained(lab: Lab, node: str, spec: dict[str, Any], kept: Collection[str], log: Path) -> Iterator[None]:
     """The container's program on a node of the lab, with these capabilities; ended at the end."""
     host = {
@@ -155,10 +165,7 @@ def lab() -> Iterator[Lab]:
         lab = Lab.up(workers=False, environment=ENVIRONMENT)
     except NamespacesForbidden as error:
         pytest.skip(error.sentence)
-    with lab, contextlib.ExitStack() as stack:
-        for pod in lab.status()["pods"]:
-            process = stack.enter_context(subprocess.Popen(inside(lab, pod["name"], "sleep", "infinity")))
-            stack.callback(process.terminate)
+    with lab, inhabited(lab):
         yield lab
 
 

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from bot.investigate import Investigation
-from certificates.cluster import AUTHORITY, BOT_CERTS, connect, content
+from certificates.cluster import BOT_CERTS, connect, content
 from fixes.request import Phase
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
@@ -31,7 +31,8 @@ from tests.asking import ask, words_for
 from tests.fix_samples import BO
 from tests.fixing import ended
 from tests.oci import Image, Place
-from tests.test_deploy_on_lab import inside
+from tests.test_certificates_on_lab import installed
+from tests.test_deploy_on_lab import inhabited, inside
 
 NAME = os.environ.get("CALICO_WHY_TEST_IMAGE", "")
 pytestmark = pytest.mark.skipif(
@@ -79,19 +80,9 @@ def lab(image: Image, tmp_path: Path) -> Iterator[Lab]:
         lab = Lab.up(workers=False, rbac=rbac)
     except NamespacesForbidden as error:
         pytest.skip(error.sentence)
-    with lab, contextlib.ExitStack() as stack:
-        for pod in lab.status()["pods"]:
-            process = stack.enter_context(subprocess.Popen(inside(lab, pod["name"], "sleep", "infinity")))
-            stack.callback(process.terminate)
-        asyncio.run(installed(lab))
+    with lab, inhabited(lab):
+        asyncio.run(installed(lab, OVERLAY))
         yield lab
-
-
-async def installed(lab: Lab) -> None:
-    async with connect(lab.environment()["KUBECONFIG"], NAMESPACE) as cluster:
-        for name in (AUTHORITY, BOT_CERTS):
-            secret = manifests.one(OVERLAY, "Secret", name)
-            await cluster.send("POST", f"/api/v1/namespaces/{NAMESPACE}/secrets", secret)
 
 
 class Container:
