@@ -189,6 +189,85 @@ async def test_a_nodes_own_port_is_no_services(world: World, words: tuple[str, .
     assert only(facts, Question).service == "" and of(facts, ServicePort) == []
 
 
+def balanced(name: str, *addresses: str, number: int = 80, **spec: Any) -> Object:
+    ports = [{"name": "web", "port": number, "protocol": "TCP", "targetPort": 8080}]
+    ingress = [{"ip": one, "ipMode": "VIP"} for one in addresses]
+    found = service(name, type="LoadBalancer", ports=ports, **spec)
+    return {**found, "status": {"loadBalancer": {"ingress": ingress}}}
+
+
+@pytest.mark.parametrize(
+    ("address", "pool"), [("203.0.113.7", ""), ("203.0.113.7", "203.0.113.0/24"), ("198.51.100.9", "")]
+)
+async def test_a_load_balancers_and_an_external_address_are_the_services(world: World, address: str, pool: str) -> None:
+    """kube-proxy of the client's own node makes an endpoint's address of it, wherever that endpoint is."""
+    if pool:  # Calico gives them out itself
+        (template, *_) = [one for one in resources() if one["kind"] == "IPPool"]
+        spec = {**template["spec"], "cidr": pool, "allowedUses": ["LoadBalancer"], "vxlanMode": "Never"}
+        world.store.create({**template, "metadata": {"name": "balancers"}, "spec": spec})
+    policies = {"externalTrafficPolicy": "Local", "internalTrafficPolicy": "Local"}
+    world.store.create(balanced("web", "203.0.113.7", externalIPs=["198.51.100.9"], **policies))
+    world.store.create(slice_of("web", end(B1[0], B1[1], B1[2])))
+    facts = await look(world, "pod-a2", address)
+    assert only(facts, Question) == Question(
+        source="default/pod-a2", target="default/web", protocol="tcp", port=80, family=4
+    )
+    port = only(facts, ServicePort)
+    assert (port.address, port.port, port.kind, port.local, port.by_node_port) == (
+        address, 80, "LoadBalancer", False, False,
+    )  # fmt: skip
+    assert [(one.sender, one.endpoint, one.used) for one in of(facts, Backend)] == [
+        ("default/pod-a2", "default/pod-b1", True)
+    ]
+    assert {one.kind for one in of(facts, Endpoint)} == {"pod", "service"}
+    sent = [(ask.node, one.target, one.port) for ask in plan(facts) for one in ask.send if one.target == address]
+    assert sent == [("node-a", address, 80)]
+
+
+async def test_what_the_load_balancer_is_to_have_itself_is_an_address_outside(world: World) -> None:
+    proxied = balanced("web", "203.0.113.7")
+    proxied["status"]["loadBalancer"]["ingress"][0]["ipMode"] = "Proxy"
+    world.store.create(proxied)
+    facts = await look(world, "pod-a2", "203.0.113.7", "80/tcp")
+    assert only(facts, Endpoint, name="203.0.113.7").kind == "address"
+    assert of(facts, ServicePort) == []
+
+
+async def test_a_services_second_address_is_found_too(world: World) -> None:
+    world.store.create(service("second", clusterIP="fd00:10:96::70", clusterIPs=["fd00:10:96::70", "10.96.0.71"]))
+    assert only(await look(world, "pod-a2", "10.96.0.71"), Question).target == "default/second"
+
+
+async def test_of_services_that_share_an_address_the_port_tells_which_is_meant(world: World) -> None:
+    for name, number in (("one", 80), ("two", 443)):
+        world.store.create(balanced(name, "203.0.113.7", number=number))
+        world.store.create(slice_of(name, end(B1[0], B1[1], B1[2])))
+    assert only(await look(world, "pod-a2", "203.0.113.7", "443/tcp"), Question).target == "default/two"
+    for words in (("203.0.113.7",), ("203.0.113.7", "8443/tcp")):
+        error = await refused(world, "pod-a2", *words)
+        assert "is an address of 2 Services: default/one (80/tcp), default/two (443/tcp)." in error.sentence
+
+
+async def test_a_nodes_address_may_be_a_load_balancers_for_its_ports(world: World) -> None:
+    """As k3s gives them out: the nodes' own."""
+    world.store.create(balanced("ingress", "172.30.0.12", "172.30.0.13"))
+    world.store.create(slice_of("ingress", end(B1[0], B1[1], B1[2])))
+    facts = await look(world, "pod-a2", "node-c", "80/tcp")
+    assert (only(facts, Question).target, only(facts, ServicePort).address) == ("default/ingress", "172.30.0.13")
+    assert [one.sender for one in of(facts, Backend)] == ["default/pod-a2"]
+    assert only(await look(world, "pod-a2", "node-c", "22/tcp"), Question).target == "node-c"
+    assert only(await look(world, "pod-a2", "node-c"), Question).target == "node-c"
+
+
+async def test_a_node_port_may_be_any_port(world: World) -> None:
+    """--service-node-port-range is somebody's choice."""
+    ports = [{"name": "web", "port": 80, "protocol": "TCP", "targetPort": 8080, "nodePort": 8443}]
+    world.store.create(service("low", type="NodePort", ports=ports))
+    world.store.create(slice_of("low", end(B1[0], B1[1], B1[2])))
+    question = only(await look(world, "pod-a2", "node-c", "8443/tcp"), Question)
+    assert (question.target, question.service) == ("node-c", "default/low")
+
+
 async def test_an_endpoint_whose_pod_is_gone_or_has_another_address(world: World) -> None:
     facts = await look(world, "pod-a2", "svc-stale")
     gone = only(facts, Backend)

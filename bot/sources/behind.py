@@ -37,6 +37,41 @@ class Services:
     def __init__(self, reader: Reader, resolver: Resolver) -> None:
         self._reader = reader
         self._resolver = resolver
+        self._every: tuple[list[Object] | None, list[Blind]] | None = None
+
+    async def of_address(self, found: Found, asked: Asked) -> Found:
+        """The Service that an asked address leads to where the API finds it by nothing: a load balancer's, an external
+        one, its second ClusterIP. It may be a node's own, of which the Service takes its ports only.
+
+        Raises UserError where several Services share it, and the port does not tell which is meant.
+        """
+        of_a_node = found.kind == "node" and asked.port > 0
+        if found.blind or not (found.kind == "address" or of_a_node):
+            return found
+        every, hidden = await self._services()
+        if every is None:
+            return found if of_a_node else found._replace(blind=hidden)
+        held = [(one, addresses) for one in every if (addresses := _shared(one, found))]
+        meant = [one for one in held if services.has_port(one[0], asked.protocol, asked.port)] if asked.port else held
+        choice = meant if of_a_node else meant or held
+        if len(choice) > 1:
+            words = ", ".join(f"{describe.pod_name(one)} ({', '.join(services.ports(one))})" for one, _ in choice)
+            raise UserError(
+                f"{found.name} is an address of {len(choice)} Services: {words}. "
+                f"Say by a port of it which one is meant: why {asked.source} {asked.target} 80/tcp",
+                word=asked.target,
+            )
+        for service, addresses in choice:
+            return Found("service", describe.pod_name(service), "", addresses, service)
+        return found
+
+    async def _services(self) -> tuple[list[Object] | None, list[Blind]]:
+        """All of them, since none can be looked up by such an address or by a nodePort; read once."""
+        if self._every is None:
+            blind: list[Blind] = []
+            every = await self._reader.everything("/api/v1/services", "services", blind)
+            self._every = every, blind
+        return self._every
 
     async def behind(self, source: Found, target: Found, asked: Asked) -> Behind:
         """The asked port of a Service and its endpoints, some of them looked up as if they had been asked about."""
@@ -48,13 +83,17 @@ class Services:
         blind: list[Blind] = []
         if target.kind == "service":
             service, (protocol, port) = target.resource, services.asked_port(target.resource, asked)
-            client = services.Client(source.name, source.node)
-        elif target.kind == "node" and asked.port >= services.NODE_PORTS:
-            every = await self._reader.everything("/api/v1/services", "services", blind)
+            own = set(services.published(service)) & set(target.addresses)
+            held = {family: describe.of_family(own, family) for family in (4, 6)}
+            published = {family: address for family, address in held.items() if address}
+            client = services.Client(source.name, source.node, published=published or None)
+        elif target.kind == "node" and asked.port:
+            every, hidden = await self._services()
             protocol, port = asked.protocol, asked.port
             listening = next((one for one in every or () if services.has_node_port(one, protocol, port)), None)
-            if every is None:  # nobody needs to listen on a Service's port, so it is not to be asked who does
-                return Behind("", 0, blind=blind)
+            if every is None and port >= services.NODE_PORTS:
+                # Nobody needs to listen on a Service's port, so it is not to be asked who does.
+                return Behind("", 0, blind=hidden)
             if listening is None:
                 return Behind(protocol, port)
             service = listening
@@ -118,6 +157,12 @@ class Services:
         if found.kind in ("pod", "node") or (found.kind == "address" and not backend.pod):
             return _named(backend, found)
         return msgspec.structs.replace(backend, stale=bool(backend.pod), has_now=now), None
+
+
+def _shared(service: Object, found: Found) -> list[str]:
+    """Of the addresses asked for those that lead to the Service."""
+    own = {*services.cluster_addresses(service), *services.published(service)}
+    return [one for one in found.addresses if one in own]
 
 
 def _named(backend: Backend, found: Found) -> tuple[Backend, Found]:

@@ -99,14 +99,15 @@ class Cluster:
         resolver, in_ipam = Resolver(self.reader), Addresses(self.reader, calico)
         try:
             named = await together(resolver.word(asked.source), resolver.word(asked.target))
-            sides = await together(*(resolver.by_second_address(one, in_ipam) for one in named))
-            source, target = sides
+            source, target = await together(*(resolver.by_second_address(one, in_ipam) for one in named))
             if source.name == target.name:
                 raise UserError(
                     f"Both sides are {source.name}: what it sends to itself never leaves it. Name two different pods."
                 )
-            behind = await Services(self.reader, resolver).behind(source, target, asked)
-            sides = list({one.name: one for one in (*sides, *behind.found)}.values())
+            services = Services(self.reader, resolver)
+            target = await services.of_address(target, asked)
+            behind = await services.behind(source, target, asked)
+            sides = list({one.name: one for one in (source, target, *behind.found)}.values())
             names = list(dict.fromkeys(one.node for one in sides if one.node))
             # The blocks of the pods are read beside their nodes: the tunnel addresses are in the same ones, mostly.
             *nodes, _, holders, agents = await together(

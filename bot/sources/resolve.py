@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bot.errors import COULD_NOT_JUDGE, UserError
-from bot.sources import describe, ipam
+from bot.sources import describe, ipam, services
 from bot.sources.allocations import Addresses
 from bot.sources.api import PAGE, Missing, Refused, name
 from bot.sources.names import is_address
@@ -193,9 +193,7 @@ class Resolver:
 
 
 def _found_service(service: Object) -> Found:
-    spec = service.get("spec") or {}
-    addresses = [one for one in spec.get("clusterIPs") or (spec.get("clusterIP"),) if one and is_address(str(one))]
-    return Found("service", describe.pod_name(service), "", addresses, service)
+    return Found("service", describe.pod_name(service), "", services.cluster_addresses(service), service)
 
 
 async def _found_service_later(service: Object) -> Found:

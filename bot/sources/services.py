@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bot.errors import UserError
+from bot.sources.names import is_address
 from bot.words import Asked
 from facts import Backend, ServicePort
 
@@ -16,7 +17,7 @@ Object = Mapping[str, Any]
 
 LOOKED_AT = 4  # endpoints whose path is judged in full
 WAITING = 5  # names of endpoints that are not ready, in a fact
-NODE_PORTS = 30000  # from here on a node's port may be a Service's
+NODE_PORTS = 30000  # from here on a node's port may well be a Service's
 SENT = ("tcp", "udp")  # what a probe can send
 FAMILIES = {"IPv4": 4, "IPv6": 6}
 
@@ -29,6 +30,7 @@ class Client(NamedTuple):
     zone: str = ""  # of that node
     family: int = 0  # the only one that was asked for; 0: every one
     entry: Mapping[int, str] | None = None  # where a nodePort is asked: the addresses of its node by family
+    published: Mapping[int, str] | None = None  # where such an address of the Service is asked: those by family
     inside: bool = True  # False: from elsewhere to a nodePort
 
 
@@ -78,10 +80,11 @@ def read(
         (one for one in _ports(spec) if (_protocol(one), int(one.get(number_of) or 0)) == (protocol, port)), None
     )
     policy = "internalTrafficPolicy" if client.inside else "externalTrafficPolicy"
-    local = spec.get(policy) == "Local" and not headless
+    # What a pod or a node sends to a published address is held to neither: as if a load balancer had brought it back.
+    local = spec.get(policy) == "Local" and not headless and not client.published
     found: list[ServicePort] = []
     behind: list[Backend] = []
-    for number, address in _addresses(spec, headless):
+    for number, address in (client.published or {}).items() or _addresses(spec, headless):
         if client.family not in (0, number):
             continue
         if client.entry is not None:
@@ -112,7 +115,7 @@ def read(
                 internal_policy=str(spec.get("internalTrafficPolicy") or "Cluster"),
                 external_policy=str(spec.get("externalTrafficPolicy") or ""),
                 affinity=str(spec.get("sessionAffinity") or "None"),
-                ports=tuple(f"{one['port']}/{_protocol(one)}" for one in _ports(spec)),
+                ports=ports(service),
                 counted=slices is not None,
                 ready=sum(one.ready for one, _ in ends),
                 serving=sum(_still_serves(one) for one, _ in ends),
@@ -129,6 +132,35 @@ def read(
 def has_node_port(service: Object, protocol: str, port: int) -> bool:
     """Is this port of every node the Service's?"""
     return any((_protocol(one), one.get("nodePort")) == (protocol, port) for one in _ports(_spec(service)))
+
+
+def ports(service: Object) -> tuple[str, ...]:
+    """All of its ports: 5432/tcp."""
+    return tuple(f"{one['port']}/{_protocol(one)}" for one in _ports(_spec(service)))
+
+
+def cluster_addresses(service: Object) -> list[str]:
+    """Its ClusterIPs, as everybody writes them; a headless Service has none."""
+    spec = _spec(service)
+    written = [str(one) for one in spec.get("clusterIPs") or (spec.get("clusterIP"),) if one]
+    return [str(ipaddress.ip_address(one)) for one in written if is_address(one)]
+
+
+def published(service: Object) -> list[str]:
+    """Addresses beside its ClusterIPs that kube-proxy turns into an endpoint's: externalIPs, and a load balancer's, but
+    for one whose load balancer is to have the packets itself (ipMode Proxy). A headless Service has none."""
+    spec = _spec(service)
+    if spec.get("clusterIP") == "None":
+        return []
+    balancer: Object = (service.get("status") or {}).get("loadBalancer") or {}
+    taken = [one.get("ip") for one in balancer.get("ingress") or () if one.get("ipMode") != "Proxy"]
+    written = [str(one) for one in (*(spec.get("externalIPs") or ()), *taken) if one]
+    return [str(ipaddress.ip_address(one)) for one in dict.fromkeys(written) if is_address(one)]
+
+
+def has_port(service: Object, protocol: str, port: int) -> bool:
+    """Is this port of its addresses one of the Service's?"""
+    return any((_protocol(one), one.get("port")) == (protocol, port) for one in _ports(_spec(service)))
 
 
 def has_hints(slices: Iterable[Object]) -> bool:
@@ -237,8 +269,7 @@ def _addresses(spec: Object, headless: bool) -> list[tuple[int, str]]:
     """(family, ClusterIP) of each; of a headless Service (family, "")."""
     if headless:
         return [(FAMILIES[one], "") for one in spec.get("ipFamilies") or ("IPv4",) if one in FAMILIES]
-    written = [str(one) for one in spec.get("clusterIPs") or (spec.get("clusterIP"),) if one]
-    return [(ipaddress.ip_address(one).version, one) for one in written]
+    return [(ipaddress.ip_address(one).version, one) for one in cluster_addresses({"spec": spec})]
 
 
 def _name(service: Object) -> str:
