@@ -7,7 +7,7 @@ import re
 SHORTEST = 8  # characters of a secret that is known by its value; a shorter one would blacken ordinary words
 
 _SECRET = re.compile(
-    r"xox[a-z](?:\.xox[a-z])?-[\w%.-]+|xapp-[\w-]+|xwfp-[\w-]+"
+    r"xox[a-z](?:\.xox[a-z])?-[%.-]*\w[\w%.-]*|xapp-[\w-]+|xwfp-[\w-]+"
     r"|(?<=bearer )[\w.~+/=-]+|(?<=bearer%20)[\w.~+/=%-]+|(?<=authorization: basic )[\w+/=]+"
     r"|eyJ[\w-]{8,}\.[\w-]+\.[\w-]*"  # a token of Kubernetes
     r"|(?:https?|wss?)://[^\s\"'<>]*/(?:services|commands|actions|hooks|workflows|link)/[^\s\"'<>]+"
