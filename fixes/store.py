@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import quote
 
@@ -20,7 +19,7 @@ from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.watch import Watch
 
-from certificates.kubeconfig import NoCluster, opened
+from certificates.kubeconfig import NoCluster, opened, own
 from fixes.request import (
     GROUP,
     PLURAL,
@@ -387,7 +386,7 @@ async def connect(kubeconfig: str, namespace: str, context: str = "") -> AsyncGe
     """A store on the cluster of this kubeconfig ("": ~/.kube/config where it exists, else the pod's own account).
     context: of the kubeconfig, its current one by default."""
     try:
-        async with opened(kubeconfig or _own_kubeconfig(), context) as api:
+        async with opened(kubeconfig or own(), context) as api:
             yield FixStore(api, namespace)
     except NoCluster as error:
         raise StoreError(error.sentence) from error
@@ -399,11 +398,6 @@ def denial(text: str) -> str:
     if not found:
         return ""
     return f"The API server does not allow it: {found['why']} (ValidatingAdmissionPolicy {found['policy']})."
-
-
-def _own_kubeconfig() -> str:
-    path = Path.home() / ".kube" / "config"
-    return str(path) if path.exists() else ""
 
 
 def _limits() -> dict[str, float]:

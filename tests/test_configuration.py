@@ -15,6 +15,7 @@ from bot.errors import UserError
 from fixes import configuration
 from fixes.configuration import BY_NAME, KEYS, STRUCTURES, Configuration, Misconfigured, Settings
 from fixes.kind import kinds
+from lab.apiserver.kubeconfig import kubeconfig
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "configuration.md"
@@ -215,12 +216,28 @@ def test_every_program_that_reads_it_ends_with_all_of_it(tmp_path: Path, words: 
     assert again.stderr == done.stderr
 
 
-def test_the_bot_asks_for_kubeconfigs_that_are_there(tmp_path: Path) -> None:
+def test_the_bot_asks_for_kubeconfigs_that_can_be_used(tmp_path: Path) -> None:
+    """All of them at once, and with what else is wrong: a bot that told one of them at each start would be started
+    anew for each."""
+    names = ("gone", "torn", "empty", "other", "folder")
+    (tmp_path / "torn").write_text("clusters: [{name: ")
+    (tmp_path / "empty").touch()
+    (tmp_path / "other").write_text("slack: {mode: socket}")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "well").write_text(kubeconfig("https://127.0.0.1:1", "token"))
     file = tmp_path / "calico-why.yaml"
-    file.write_text("clusters: [{name: a}, {name: b, kubeconfig: gone}]")
+    clusters = ", ".join(f"{{name: prod-{name}, kubeconfig: {name}}}" for name in ("well", *names))
+    file.write_text(f"clusters: [{clusters}]")
     done = calico_why("bot", CALICO_WHY_CONFIG=str(file))
     assert done.returncode == 2
-    assert f"clusters[1].kubeconfig: there is no {tmp_path / 'gone'}" in done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith("clusters[")]
+    assert len(told) == len(names), "a cluster whose API server is gone is no reason not to start"
+    for index, (name, line) in enumerate(zip(names, told, strict=True), start=1):
+        assert line.startswith(f"clusters[{index}].kubeconfig: "), line
+        assert str(tmp_path / name) in line and f"so the cluster prod-{name} cannot be served. Give a file " in line
+    whys = ("there is no kubeconfig", "line 1, column 19", "it is empty", "current-context", "is a directory")
+    for why, line in zip(whys, told, strict=True):
+        assert why in line
     assert "SLACK_BOT_TOKEN is not set" in done.stderr and "SLACK_APP_TOKEN is not set" in done.stderr
 
 

@@ -11,7 +11,6 @@ import os
 import re
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bot import language as languages
@@ -63,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
     configured, wrong = connection.look(args)
     slack, more = of_slack(configured, os.environ)
-    if wrong := [*wrong, *more, *_of_files(configured)]:
+    if wrong := [*wrong, *more, *asyncio.run(_of_kubeconfigs(configured))]:
         raise connection.refused(wrong)
     logs.start(configured.log, secrets=(slack.bot_token, slack.app_token, slack.signing_secret))
     heap.keep_small()
@@ -129,13 +128,21 @@ def of_slack(configured: Configuration, environment: Mapping[str, str]) -> tuple
     return settings, wrong
 
 
-def _of_files(configured: Configuration) -> list[str]:
-    """What is wrong with the files that a configuration names."""
-    return [
-        f"{where}kubeconfig: there is no {one.kubeconfig}. Give a file that is there."
-        for where, one in zip(configured.where, configured.clusters, strict=True)
-        if one.kubeconfig and not any(Path(file).exists() for file in one.kubeconfig.split(os.pathsep) if file)
-    ]
+async def _of_kubeconfigs(configured: Configuration) -> list[str]:
+    """What is wrong with the files that say where clusters are, of which none is asked anything."""
+    from certificates import kubeconfig
+
+    wrong = []
+    for where, one in zip(configured.where, configured.clusters, strict=True):
+        try:
+            await kubeconfig.known(one.kubeconfig or kubeconfig.own(), one.context)
+        except kubeconfig.NoCluster as error:
+            cluster = f"the cluster {one.cluster}".rstrip()
+            wrong.append(
+                f"{where}kubeconfig: {error.problem}, so {cluster} cannot be served. "
+                "Give a file that `kubectl --kubeconfig FILE config view` reads."
+            )
+    return wrong
 
 
 async def _serve(slack: SlackSettings, configured: Configuration, where: tuple[str, int] | None) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -14,17 +12,15 @@ import aiohttp
 import msgspec
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.sources.clock import skew
 from bot.sources.trouble import brief
-from certificates.kubeconfig import reach
+from certificates import kubeconfig as kubeconfigs
 from facts import say
 
 PAGE = 500
 CONNECTIONS = 16  # each has buffers of 256 KiB for TLS; one question asks for some ten things at once
-_IN_CLUSTER_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 class Missing(Exception):
@@ -71,38 +67,11 @@ class Api:
     async def connect(cls, kubeconfig: str, context: str = "", *, timeout_s: float) -> Api:
         """Reads the kubeconfig ("": ~/.kube/config where it exists, else in-cluster). context: of it, else its current
         one. Raises UserError without one."""
-        configuration = Configuration()
-        path = kubeconfig or _own_kubeconfig()
-        if not path:
-            try:
-                load_incluster_config(client_configuration=configuration)
-            except ConfigException as error:
-                raise UserError(
-                    "There is no kubeconfig, and this is not a pod of a cluster, so no cluster is known. "
-                    "Set KUBECONFIG or give --kubeconfig FILE.",
-                    status=COULD_NOT_JUDGE,
-                ) from error
-            reach(configuration, in_cluster=True)
-            return cls(configuration, context="cluster", namespace=_own_namespace(), timeout_s=timeout_s)
-        if not _any_exists(path):
-            raise UserError(
-                f"There is no kubeconfig {path}, so no cluster is known. Set KUBECONFIG or give --kubeconfig FILE.",
-                status=COULD_NOT_JUDGE,
-            )
         try:
-            loader = await load_kube_config(
-                config_file=path, context=context or None, client_configuration=configuration, persist_config=False
-            )
-            current = loader.current_context
-        except Exception as error:  # the loader has no error of its own: it lets through whatever parsing met
-            raise UserError(
-                f"The kubeconfig {path} cannot be used ({brief(error)}), so no cluster is known. "
-                "Check KUBECONFIG; `kubectl config view` reads the same file.",
-                status=COULD_NOT_JUDGE,
-            ) from error
-        reach(configuration, in_cluster=False)
-        namespace = str(current["context"].get("namespace") or "default")
-        return cls(configuration, context=str(current["name"]), namespace=namespace, timeout_s=timeout_s)
+            known = await kubeconfigs.known(kubeconfig or kubeconfigs.own(), context)
+        except kubeconfigs.NoCluster as error:
+            raise UserError(error.sentence, status=COULD_NOT_JUDGE) from error
+        return cls(known.configuration, context=known.context, namespace=known.namespace, timeout_s=timeout_s)
 
     async def close(self) -> None:
         await self._client.close()
@@ -214,18 +183,3 @@ class Api:
 def name(text: str) -> str:
     """A name made safe as one segment of a path."""
     return quote(text, safe="")
-
-
-def _own_kubeconfig() -> str:
-    path = Path("~/.kube/config").expanduser()
-    return str(path) if path.exists() else ""
-
-
-def _any_exists(paths: str) -> bool:
-    """KUBECONFIG may name several files; those that do not exist are passed over."""
-    return any(Path(one).expanduser().exists() for one in paths.split(os.pathsep) if one)
-
-
-def _own_namespace() -> str:
-    """Namespace of the pod this runs in."""
-    return _IN_CLUSTER_NAMESPACE.read_text().strip() if _IN_CLUSTER_NAMESPACE.exists() else "default"
