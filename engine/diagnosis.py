@@ -43,8 +43,9 @@ OBSTACLES = {
     "both pods' interfaces, IPAM and fresh packets are",
     "windows": "{source} or {target} is on a Windows node, into whose network nobody looks: what the API says and the "
     "other node are judged",
-    "settings": "how packets travel from {source} to {target} depends on FelixConfiguration (eBPF, WireGuard, VNI), "
-    "which could not be read: both pods' interfaces and fresh packets are judged, routes are not",
+    "settings": "how packets travel from {source} to {target} depends on FelixConfiguration and on what calico-node is "
+    "told (eBPF, WireGuard, VNI), of which not all could be read: both pods' interfaces and fresh packets are judged, "
+    "routes are not",
     "driver": "Felix is told to leave the dataplane to somebody else (useInternalDataplaneDriver: false), such as VPP: "
     "what the API says is judged, the kernels' routes are not",
     "pools": "how packets travel from {source} to {target} depends on the IP pool of {target}, and the pools could not "

@@ -53,7 +53,8 @@ class CalicoNode(Fact, frozen=True, kw_only=True):
     foreign_dataplane: bool = False  # Felix is told to leave the dataplane to somebody else: VPP
     backend: str = ""  # CALICO_NETWORKING_BACKEND of its calico-node: bird | vxlan | none; "" where that is not known
     metrics_port: int = 9091  # of Felix, where it is told to have one
-    settings_read: bool = True  # False: FelixConfiguration could not be read; what comes of it here is a default
+    settings_read: bool = True  # False: not all of Felix's settings could be read; what comes of them here is a default
+    settings_unread: tuple[str, ...] = ()  # of its calico-node's own: FELIX_VXLANVNI, or a file
 
 
 class FelixHealth(Fact, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -266,8 +266,8 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         yield world
 
 
-async def look(world: World, *words: str) -> list[Fact]:
-    async with world.cluster() as cluster:
+async def look(world: World, *words: str, **fields: Any) -> list[Fact]:
+    async with world.cluster(**fields) as cluster:
         return await cluster.look(parse(words or ("default/pod-a1", "default/pod-b1")))
 
 
@@ -460,7 +460,62 @@ def test_the_dataplane_is_the_one_that_felix_s_environment_names(
     settings = CalicoSettings(
         version="v3.31.7", group="", datastore_ready=True, dataplane=upkeep.dataplane("v3.31.7", spec)
     )
-    assert upkeep.as_set(settings, spec, environments).dataplane == expected
+    agents = [[told({"name": name, "value": value} for name, value in one.items())] for one in environments]
+    assert upkeep.as_set(settings, spec, agents).dataplane == expected
+
+
+def told(environment: Iterable[Object], **container: Any) -> Object:
+    """A calico-node pod with this in its container."""
+    found = agent()
+    found["spec"]["containers"][0].update(env=list(environment), **container)
+    return found
+
+
+FROM_SETTINGS = {"configMapKeyRef": {"name": "calico-config", "key": "vni"}}
+
+
+@pytest.mark.parametrize(
+    ("data", "vni", "unread"),
+    [
+        ({"vni": "77"}, 77, ()),
+        ({"other": "77"}, 4096, ()),
+        (None, 4096, ("FELIX_VXLANVNI",)),  # nobody may read it
+    ],
+)
+async def test_felix_s_settings_in_a_config_map_are_read_and_where_they_cannot_be_no_default_is_taken_for_one(
+    tmp_path: Path, data: Object | None, vni: int, unread: tuple[str, ...]
+) -> None:
+    denied = frozenset({("get", "", "configmaps")}) if data is None else frozenset()
+    async with served(objects("v3.32.1/healthy"), tmp_path, denied={"limited": denied}) as world:
+        pod = told([{"name": "FELIX_VXLANVNI", "valueFrom": FROM_SETTINGS}])
+        world.store.create(pod)
+        meta = {"name": "calico-config", "namespace": "kube-system"}
+        world.store.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data or {"vni": "77"}})
+        facts = await look(world, token="limited")
+    (node,) = [one for one in facts if isinstance(one, CalicoNode) and one.name == "node-a"]
+    assert (node.vni, node.settings_unread, node.settings_read) == (vni, unread, not unread)
+    told_so = [one for one in facts if isinstance(one, Blind) and one.look == "calico-node settings"]
+    assert [one.node for one in told_so] == (["node-a"] if unread else [])
+    assert [one.minor for one in facts if isinstance(one, Blind) and one.look == "configmaps"] == [True] * len(unread)
+
+
+@pytest.mark.parametrize(
+    ("environment", "container", "unread"),
+    [
+        ([{"name": "FELIX_VXLANPORT", "valueFrom": {"secretKeyRef": {"name": "a"}}}], {}, "FELIX_VXLANPORT"),
+        ([{"name": "Felix_BpfEnabled", "value": "$(BPF)"}], {}, "FELIX_BPFENABLED"),
+        ([], {"volumeMounts": [{"mountPath": "/etc/calico", "name": "settings"}]}, "/etc/calico/felix.cfg"),
+        ([], {"volumeMounts": [{"mountPath": "/etc/calico/felix.cfg", "name": "one"}]}, "/etc/calico/felix.cfg"),
+        ([], {"volumeMounts": [{"mountPath": "/etc/calico/certs", "name": "certs"}]}, ""),
+        ([{"name": "FELIX_VXLANPORT"}], {}, ""),  # which is how the API writes an empty value
+        ([{"name": "FELIX_FELIXHOSTNAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}], {}, ""),
+        ([{"name": "FELIX_IPINIPMTU", "valueFrom": FROM_SETTINGS}], {}, ""),
+    ],
+)
+def test_what_felix_is_told_by_what_nobody_reads_is_known_to_be_unknown(
+    environment: list[Object], container: Object, unread: str
+) -> None:
+    assert upkeep.unread([told(environment, **container)]) == ((unread,) if unread else ())
 
 
 async def test_felix_s_environment_goes_before_its_configuration(world: World) -> None:
@@ -472,7 +527,7 @@ async def test_felix_s_environment_goes_before_its_configuration(world: World) -
         {"name": "felix_healthport", "value": "9199"},
         {"name": "FELIX_PROMETHEUSMETRICSPORT", "value": "not a number"},
         {"name": "FELIX_USEINTERNALDATAPLANEDRIVER", "value": "false"},
-        {"name": "FELIX_WIREGUARDENABLED", "valueFrom": {"configMapKeyRef": {"name": "x", "key": "y"}}},
+        {"name": "FELIX_WIREGUARDENABLED", "valueFrom": {"configMapKeyRef": {"name": "calico-config", "key": "y"}}},
         {"name": "FELIX_VXLANPORT", "value": "8472"},
         {"name": "FELIX_VXLANVNI", "value": "77"},
         {"name": "FELIX_ROUTEREFRESHINTERVAL", "value": "300"},

@@ -54,6 +54,7 @@ from facts import (
     NodeAddress,
     NodeMachine,
     RouteTable,
+    listed,
     say,
 )
 
@@ -171,8 +172,16 @@ def _of_felix(node: Node, calico: CalicoNode, seen: Sequence[Fact], silent: Blin
     if health is None and calico.settings_read:
         found.append(finding(UNSEEN, say("how Felix on {node} is was not seen.", node=node.name)))
     elif health is None:
-        text = say(
-            "FelixConfiguration could not be read, so Felix's health port on {node} is not known.", node=node.name
+        text = (
+            say(
+                "calico-node on {node} is told {settings} by what was not read, so Felix's health port is not known.",
+                node=node.name,
+                settings=listed(calico.settings_unread),
+            )
+            if calico.settings_unread
+            else say(
+                "FelixConfiguration could not be read, so Felix's health port on {node} is not known.", node=node.name
+            )
         )
         found.append(finding(UNSEEN, text))
     elif not calico.felix_health and not health.reachable:

@@ -225,7 +225,7 @@ async def read(cluster: Cluster) -> Scene:
 async def _agents(cluster: Cluster, blind: list[Blind]) -> list[Object] | None:
     """All calico-node pods; None where they may not be read."""
     try:
-        return await cluster.api.pages("/api/v1/pods", labelSelector=CALICO_NODE)
+        return await cluster.with_settings(await cluster.api.pages("/api/v1/pods", labelSelector=CALICO_NODE), blind)
     except (Missing, Refused, Unreachable) as error:
         blind.append(Blind(look="pods", reason=getattr(error, "reason", str(error))))
         return None
@@ -249,11 +249,10 @@ def scene(
     objects = {str(one["metadata"]["name"]): one for one in resources["nodes"] or ()}
     for name, one in objects.items():
         about = {**felix.get("default", {}), **felix.get(f"node.{name}", {})}
-        environment = upkeep.environment(by_node[name]) if name in by_node else {}
+        read_all = resources["felixconfigurations"] is not None
         for node in describe.calico_nodes(one, pools, about):
-            told_so = upkeep.as_told(node, environment)
-            read_all = resources["felixconfigurations"] is not None
-            calico[node.family][name] = msgspec.structs.replace(told_so, settings_read=read_all)
+            as_read = msgspec.structs.replace(node, settings_read=read_all)
+            calico[node.family][name] = upkeep.as_told(as_read, by_node.get(name, ()))
     unjudged, expectations = _expectations(resources, pools, calico, settings, by_node)
     members = _members(objects, calico)
     spec = next(iter(one.get("spec") or {} for one in resources["bgpconfigurations"] or ()

@@ -29,6 +29,7 @@ from facts import (
     Endpoint,
     Fact,
     Question,
+    listed,
     say,
 )
 
@@ -37,10 +38,10 @@ NATIVE = "projectcalico.org/v3"
 
 
 class _Agents(NamedTuple):
-    """What the calico-node pods of the asked nodes say. environments: Felix's settings there, by node."""
+    """What the calico-node pods of the asked nodes say, and those of each with their settings."""
 
     facts: list[Fact]
-    environments: dict[str, dict[str, str]]
+    by_node: dict[str, list[Object]]
 
 
 class Cluster:
@@ -122,9 +123,7 @@ class Cluster:
                 task.cancel()
             await asyncio.gather(calico, group, return_exceptions=True)
 
-        known = [
-            upkeep.as_told(node, agents.environments.get(node.name, {})) for found, _, _ in nodes for node in found
-        ]
+        known = [upkeep.as_told(node, agents.by_node.get(node.name, ())) for found, _, _ in nodes for node in found]
         prefixes = {node.name: node.interface_prefix for node in known}
         endpoints = [_endpoint(one, prefixes) for one in sides]
         addresses = [to for one in sides if one.routed for to in one.addresses]
@@ -153,7 +152,7 @@ class Cluster:
             *placed,
             *behind.ports,
             *(looked_up(one, placed, common.pools) for one in behind.backends),
-            upkeep.as_set(common.settings, common.felix, agents.environments.values()),
+            upkeep.as_set(common.settings, common.felix, agents.by_node.values()),
             *(_with_tunnel_block(node, allocated) for node in known),
             *(pool for pool, _ in common.pools or ()),
             *allocated,
@@ -164,6 +163,20 @@ class Cluster:
             *(blind for one in sides for blind in one.blind),
             *behind.blind,
             *common.blind,
+            *(
+                Blind(
+                    node=node.name,
+                    look="calico-node settings",
+                    reason=say(
+                        "calico-node on {node} is told {settings} by what was not read, and that goes before "
+                        "FelixConfiguration",
+                        node=node.name,
+                        settings=listed(node.settings_unread),
+                    ),
+                )
+                for node in known
+                if node.settings_unread
+            ),
             *(blind for _, _, blinds in nodes for blind in blinds),
         ]
         return list(dict.fromkeys(facts))
@@ -302,7 +315,9 @@ class Cluster:
             )
         )
         told: list[Fact] = [describe.calico_pod(node, pods) for node, pods in zip(nodes, found, strict=True) if pods]
-        told += await self.typha(next((pods[0] for pods in found if pods), {}), blind)
+        agents = iter(await self.with_settings([pod for pods in found for pod in pods or ()], blind))
+        by_node = {node: [next(agents) for _ in pods] for node, pods in zip(nodes, found, strict=True) if pods}
+        told += await self.typha(next((pods[0] for pods in by_node.values()), {}), blind)
         lacking = [node for node, pods in zip(nodes, found, strict=True) if pods == []]
         # A node without one is news only where other nodes have one.
         if lacking and (
@@ -311,17 +326,35 @@ class Cluster:
         ):
             told += [describe.calico_pod(node, ()) for node in lacking]
         told += (msgspec.structs.replace(one, minor=True) for one in blind)
-        return _Agents(told, {node: upkeep.environment(pods) for node, pods in zip(nodes, found, strict=True) if pods})
+        return _Agents(told, by_node)
+
+    async def with_settings(self, agents: Sequence[Object], blind: list[Blind]) -> list[Object]:
+        """calico-node pods with the values that their environment has from ConfigMaps, each of which is read once."""
+        pods = [(str((pod.get("metadata") or {}).get("namespace", "")), pod) for pod in agents]
+        places = list(dict.fromkeys((namespace, one) for namespace, pod in pods for one in upkeep.config_maps(pod)))
+        read = await together(*(self._config_map(*place) for place in places))
+        maps = dict(zip(places, read, strict=True))
+        found = [
+            upkeep.with_values(pod, {one: maps[namespace, one][0] for one in upkeep.config_maps(pod)})
+            for namespace, pod in pods
+        ]
+        if any(upkeep.unread([pod]) or upkeep.typha_unread(pod) for pod in found):
+            blind += dict.fromkeys(one for _, hidden in read for one in hidden)
+        return found
+
+    async def _config_map(self, namespace: str, config_map: str) -> tuple[Object | None, list[Blind]]:
+        """Its data, {} where there is none such; None where it cannot be read."""
+        hidden: list[Blind] = []
+        path = f"/api/v1/namespaces/{name(namespace)}/configmaps/{name(config_map)}"
+        found = await self.reader.optional(path, "configmaps", hidden)
+        return None if hidden else (found or {}).get("data") or {}, hidden
 
     async def typha(self, agent: Object, blind: list[Blind]) -> list[Fact]:
-        """What stands behind the Service by which a calico-node pod is told to find Typha, if it is told of one."""
+        """What stands behind the Service by which a calico-node pod is told to find Typha, if it is told of one. agent:
+        as `with_settings` gives it."""
         setting = upkeep.typha_setting(agent)
         namespace = str((agent.get("metadata") or {}).get("namespace", ""))
         service = setting.service
-        if setting.config_map:
-            path = f"/api/v1/namespaces/{name(namespace)}/configmaps/{name(setting.config_map)}"
-            found = await self.reader.optional(path, "configmaps", blind)
-            service = str(((found or {}).get("data") or {}).get(setting.key) or "")
         if service in ("", "none"):
             return []
         namespace = setting.namespace or namespace

@@ -47,6 +47,14 @@ BACKEND = "CALICO_NETWORKING_BACKEND"
 POD_CIDRS = "USE_POD_CIDR"  # host-local IPAM
 BPF, NFTABLES_MODE, REFRESH = "FELIX_BPFENABLED", "FELIX_NFTABLESMODE", "FELIX_ROUTEREFRESHINTERVAL"
 YES = ("true", "1", "yes", "y", "t")  # as Felix reads them
+CONFIG_FILE = "/etc/calico/felix.cfg"  # where somebody mounts one, which goes before FelixConfiguration
+# All that a device, a route or an answer of Felix is judged by.
+DECIDING = {
+    *(BPF, NFTABLES_MODE, POD_CIDRS, "FELIX_USEINTERNALDATAPLANEDRIVER", "FELIX_INTERFACEPREFIX", "FELIX_VXLANVNI"),
+    *("FELIX_VXLANPORT", "FELIX_HEALTHPORT", "FELIX_HEALTHENABLED"),
+    *(f"FELIX_WIREGUARD{what}{v6}" for what in ("ENABLED", "INTERFACENAME", "LISTENINGPORT") for v6 in ("", "V6")),
+}
+USED = DECIDING | {TYPHA_SETTING, TYPHA_NAMESPACE, BACKEND, REFRESH, "FELIX_PROMETHEUSMETRICSPORT"}
 SHOWN = 5  # leaked addresses that are named, and proposed for release
 
 
@@ -95,17 +103,19 @@ def dataplane(version: str, felix: Object) -> str:
     return "" if follows else "iptables"
 
 
-def as_set(settings: CalicoSettings, felix: Object, environments: Iterable[Mapping[str, str]]) -> CalicoSettings:
+def as_set(settings: CalicoSettings, felix: Object, agents: Iterable[Sequence[Object]]) -> CalicoSettings:
     """With the dataplane that the environment of each Felix names before FelixConfiguration does, as where the operator
-    is told linuxDataplane; "" where they name different ones."""
+    is told linuxDataplane; "" where they name different ones, or one is told by what nobody read. agents: calico-node
+    pods, of each node."""
     found = set()
-    for one in environments:
-        said = dict(felix)
-        if BPF in one:
-            said["bpfEnabled"] = one[BPF].lower() in YES
-        if NFTABLES_MODE in one:
-            said["nftablesMode"] = one[NFTABLES_MODE].capitalize()
-        found.add(dataplane(settings.version, said))
+    for pods in agents:
+        told, said = environment(pods), dict(felix)
+        if BPF in told:
+            said["bpfEnabled"] = told[BPF].lower() in YES
+        if NFTABLES_MODE in told:
+            said["nftablesMode"] = told[NFTABLES_MODE].capitalize()
+        hidden = {BPF, NFTABLES_MODE, CONFIG_FILE} & {*unread(pods)}
+        found.add("" if hidden else dataplane(settings.version, said))
     if not found:
         return settings
     return msgspec.structs.replace(settings, dataplane=found.pop() if len(found) == 1 else "")
@@ -113,27 +123,86 @@ def as_set(settings: CalicoSettings, felix: Object, environments: Iterable[Mappi
 
 def environment(pods: Sequence[Object]) -> dict[str, str]:
     """Calico's settings out of the environment of a node's calico-node pod, the running one where there are two."""
-    pod = max(pods, key=describe.runs)
     return {
         str(setting["name"]).upper(): str(setting["value"])
-        for container in (pod.get("spec") or {}).get("containers") or ()
-        for setting in container.get("env") or ()
-        if str(setting.get("name")).upper().startswith(("FELIX_", BACKEND, POD_CIDRS)) and "value" in setting
+        for setting in _settings(max(pods, key=describe.runs))
+        if "value" in setting
     }
 
 
-def as_told(node: CalicoNode, environment: Mapping[str, str]) -> CalicoNode:
-    """The node as its own Felix sees it: its environment goes before FelixConfiguration.
+def unread(pods: Sequence[Object]) -> tuple[str, ...]:
+    """What decides how that node is to be, and is told in a place that nobody read: what is elsewhere a default is
+    none here."""
+    pod = max(pods, key=describe.runs)
+    names = {
+        str(one["name"]).upper() for one in _settings(pod) if "valueFrom" in one or "$(" in str(one.get("value") or "")
+    }
+    mounts = {str(mount.get("mountPath")) for one in _containers(pod) for mount in one.get("volumeMounts") or ()}
+    mounted = mounts & {CONFIG_FILE, CONFIG_FILE.rpartition("/")[0]}
+    return (*sorted(names & DECIDING), *((CONFIG_FILE,) if mounted else ()))
+
+
+def config_maps(pod: Object) -> list[str]:
+    """Names of those of its namespace that its settings are said to be in."""
+    names = (_key(one).name for one in _settings(pod) if str(one["name"]).upper() in USED)
+    return list(dict.fromkeys(filter(None, names)))
+
+
+def with_values(pod: Object, maps: Mapping[str, Object | None]) -> dict[str, Any]:
+    """The pod with what its environment has from ConfigMaps. maps: by name, their data; None for one that could not be
+    read. A key that is not there is no setting."""
+
+    def said(setting: Object) -> list[Object]:
+        where = _key(setting)
+        data = maps.get(where.name)
+        if data is None or not _is_ours(setting):
+            return [setting]
+        return [{"name": setting["name"], "value": data[where.key]}] if where.key in data else []
+
+    spec = pod.get("spec") or {}
+    containers = [
+        {**one, "env": [each for setting in one.get("env") or () for each in said(setting)]} for one in _containers(pod)
+    ]
+    return {**pod, "spec": {**spec, "containers": containers}}
+
+
+class _Key(NamedTuple):
+    name: str  # of a ConfigMap; "" where the value is none of one's
+    key: str
+
+
+def _key(setting: Object) -> _Key:
+    reference: Object = (setting.get("valueFrom") or {}).get("configMapKeyRef") or {}
+    return _Key(str(reference.get("name") or ""), str(reference.get("key") or ""))
+
+
+def _is_ours(setting: Object) -> bool:
+    return str(setting.get("name")).upper().startswith(("FELIX_", BACKEND, POD_CIDRS))
+
+
+def _settings(pod: Object) -> list[Object]:
+    return [setting for one in _containers(pod) for setting in one.get("env") or () if _is_ours(setting)]
+
+
+def _containers(pod: Object) -> list[Object]:
+    return list((pod.get("spec") or {}).get("containers") or ())
+
+
+def as_told(node: CalicoNode, pods: Sequence[Object]) -> CalicoNode:
+    """The node as its own Felix sees it: its environment goes before FelixConfiguration. pods: of calico-node there.
 
     Where nodes are told different VNIs or ports, each rightly has its own, and that they differ is what is wrong.
     """
     v6 = "V6" if node.family == 6 else ""
+    if not pods:
+        return node
+    told, hidden = environment(pods), unread(pods)
 
     def yes(name: str, otherwise: bool) -> bool:
-        return environment[name].lower() in YES if name in environment else otherwise
+        return told[name].lower() in YES if name in told else otherwise
 
     def number(name: str, otherwise: int) -> int:
-        value = environment.get(name, "")
+        value = told.get(name, "")
         return int(value) if value.isascii() and value.isdigit() else otherwise
 
     if yes(POD_CIDRS, False):
@@ -142,17 +211,19 @@ def as_told(node: CalicoNode, environment: Mapping[str, str]) -> CalicoNode:
         node,
         bpf=yes(BPF, node.bpf),
         wireguard=yes("FELIX_WIREGUARDENABLED" + v6, node.wireguard),
-        wireguard_device=environment.get("FELIX_WIREGUARDINTERFACENAME" + v6) or node.wireguard_device,
+        wireguard_device=told.get("FELIX_WIREGUARDINTERFACENAME" + v6) or node.wireguard_device,
         wireguard_port=number("FELIX_WIREGUARDLISTENINGPORT" + v6, node.wireguard_port),
         foreign_dataplane=not yes("FELIX_USEINTERNALDATAPLANEDRIVER", not node.foreign_dataplane),
-        interface_prefix=(environment.get("FELIX_INTERFACEPREFIX") or node.interface_prefix).split(",")[0],
+        interface_prefix=(told.get("FELIX_INTERFACEPREFIX") or node.interface_prefix).split(",")[0],
         vni=number("FELIX_VXLANVNI", node.vni),
         vxlan_port=number("FELIX_VXLANPORT", node.vxlan_port),
-        route_refresh_s=number(REFRESH, seconds(environment.get(REFRESH, ""), node.route_refresh_s)),
+        route_refresh_s=number(REFRESH, seconds(told.get(REFRESH, ""), node.route_refresh_s)),
         felix_health_port=number("FELIX_HEALTHPORT", node.felix_health_port),
         felix_health=yes("FELIX_HEALTHENABLED", node.felix_health),
         metrics_port=number("FELIX_PROMETHEUSMETRICSPORT", node.metrics_port),
-        backend=environment.get(BACKEND, "").lower(),
+        backend=told.get(BACKEND, "").lower(),
+        settings_read=node.settings_read and not hidden,
+        settings_unread=hidden,
     )
 
 
@@ -177,25 +248,18 @@ class TyphaSetting(NamedTuple):
     """How a calico-node pod is told to find Typha."""
 
     service: str = ""  # "" and "none": there is none
-    config_map: str = ""  # whose key says it instead
-    key: str = ""
     namespace: str = ""  # of the Service, where it is told
 
 
 def typha_setting(pod: Object) -> TyphaSetting:
-    """Out of its environment: its value, or the ConfigMap of its namespace that has it."""
-    for container in (pod.get("spec") or {}).get("containers") or ():
-        told = {str(one.get("name")): one for one in container.get("env") or ()}
-        if TYPHA_SETTING in told:
-            setting = told[TYPHA_SETTING]
-            reference = (setting.get("valueFrom") or {}).get("configMapKeyRef") or {}
-            return TyphaSetting(
-                str(setting.get("value") or ""),
-                str(reference.get("name") or ""),
-                str(reference.get("key") or ""),
-                str(told.get(TYPHA_NAMESPACE, {}).get("value") or ""),
-            )
-    return TyphaSetting()
+    """Out of its environment, with what ConfigMaps have of it."""
+    told = environment([pod])
+    return TyphaSetting(told.get(TYPHA_SETTING, ""), told.get(TYPHA_NAMESPACE, ""))
+
+
+def typha_unread(pod: Object) -> bool:
+    """Is it told of Typha in a place that nobody read?"""
+    return any(str(one["name"]).upper() == TYPHA_SETTING and "valueFrom" in one for one in _settings(pod))
 
 
 def typha(service: str, slices: Sequence[Object]) -> Typha:
