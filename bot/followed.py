@@ -32,6 +32,9 @@ def kept(asks: Sequence[NodeAsk], seen: Sequence[Fact]) -> list[Fact]:
             unable = say("its probe is of a version that follows no packets through the firewall")
             told = [Blind(node=ask.node, look="firewall trace", reason=failed or unable, minor=True)]
         met = [fact for fact in own if isinstance(fact, StageSighting | TrafficControl | DropReasons)]
+        if any(one.later for one in ask.trace):  # first packets are let through: how far is no news
+            found += [fact for fact in (*told, *met) if not isinstance(fact, FirewallTrace)]
+            continue
         if any(one.large for one in ask.trace):  # of these it is known that they are the large ones
             found += [fact for fact in told if isinstance(fact, RuleDrop)]
             found += [fact for fact in met if not isinstance(fact, DropReasons)]

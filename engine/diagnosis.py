@@ -84,6 +84,7 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
     told = _last_resorts(told, rules, lost=lost, waiting=waiting)
     stuck = {cause.node for cause in told if cause.rule == FELIX_STUCK}
     followed = [track for way in ("", "there", "back") for track in tracks(legs, evaluation.facts, large=way)]
+    followed += tracks(legs, evaluation.facts, later=True)
     ordered = _ordered(told, rules, followed)
     causes = [_with_felix(cause, rules[cause.rule], evaluation.facts, stuck) for cause in ordered]
     breaking = tuple(cause for cause in causes if cause.severity != "warns")

@@ -18,6 +18,15 @@ def packets(drop: RuleDrop, leg: Leg | None) -> Text:
 def _inner(drop: RuleDrop, leg: Leg | None) -> Text:
     number = f"{drop.protocol} {drop.port}" if drop.port else drop.protocol
     source, target = (leg.source, leg.target) if leg else (drop.source_address, drop.target_address)
+    if drop.later:
+        return say(
+            "what {source} answers in connections that {target} has made to {packet}"
+            if drop.reply
+            else "what follows in connections of {packet} that {source} has made to {target}",
+            packet=number,
+            source=source,
+            target=target,
+        )
     if drop.reply:
         return say("the answers of {source} to {packet} from {target}", packet=number, source=source, target=target)
     return say("{packet} from {source} to {target}", packet=number, source=source, target=target)

@@ -47,9 +47,11 @@ def loses(leg: Leg, probes: Sequence[ProbeResult]) -> bool:
     return any(is_lost(one) for one in wanted(leg, probes) if not one.size)
 
 
-def loses_first(leg: Leg, probes: Sequence[ProbeResult]) -> bool:
-    """Did such a packet not come back that is the first of its kind? What follows in a connection is not met again."""
-    return any(is_lost(one) and not only_unended(one) for one in wanted(leg, probes) if not one.size)
+def loses_later_only(leg: Leg, probes: Sequence[ProbeResult]) -> list[ProbeResult]:
+    """Connections of the asked kind that were made, and in which what follows does not come back. Empty where anything
+    else was lost as well."""
+    lost = [one for one in wanted(leg, probes) if not one.size and is_lost(one)]
+    return lost if all(map(only_unended, lost)) else []
 
 
 def only_unended(probe: ProbeResult) -> bool:

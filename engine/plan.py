@@ -11,7 +11,7 @@ from engine.deductions.flow import FAMILIES, address_of, flows
 from engine.deductions.leg import legs
 from engine.deductions.service_flow import service_flows
 from engine.ends import sides
-from engine.passage import is_lost, loses, loses_first, loses_large_only, sent
+from engine.passage import is_lost, loses, loses_large_only, loses_later_only, only_unended, sent
 from engine.services import sender, sends
 from facts import (
     Allocation,
@@ -79,7 +79,8 @@ def plan(facts: Sequence[Fact]) -> list[NodeAsk]:
 
 def second(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
     """What to ask once more where fresh packets of the asked kind were lost: the same packets again, followed through
-    the firewalls of both nodes; full-size ones where only these were lost. Empty where none was lost.
+    the firewalls of both nodes; full-size ones where only these were lost, and what follows in a connection where only
+    that was. Empty where none was lost.
 
     known, seen: what the API said and the probes did. One NodeAsk for each node and family, source nodes first.
     """
@@ -87,12 +88,12 @@ def second(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
     expected = expected_legs(known)
     forward = [leg for leg in expected if leg.direction == "forward"]
     lost = [leg for leg in forward if loses(leg, probes) and not _stalls(leg, probes)][:MOST_FOLLOWED]
-    large: dict[str, list[ProbeResult]] = {}
+    instead = _later(lost, probes)
     if not lost:  # else what is small is followed, of the same flow or another
-        large = _large(forward, probes)
-        lost = [leg for leg in forward if leg.flow in large][:MOST_FOLLOWED]
+        instead = _large(forward, probes)
+        lost = [leg for leg in forward if leg.flow in instead][:MOST_FOLLOWED]
     nodes = {(node.name, node.family): node for node in _all(known, CalicoNode)}
-    asks = _followed(expected, lost, nodes, large)
+    asks = _followed(expected, lost, nodes, instead)
     for family in FAMILIES:
         _follow_services(asks, known, probes, nodes, family)
     return _patient(asks, expected, probes)
@@ -122,6 +123,11 @@ def _large(forward: Sequence[Leg], probes: Sequence[ProbeResult]) -> dict[str, l
     return {leg.flow: lost for leg in forward if (lost := loses_large_only(leg, probes))}
 
 
+def _later(forward: Sequence[Leg], probes: Sequence[ProbeResult]) -> dict[str, list[ProbeResult]]:
+    """By flow the connections that were made and carry nothing."""
+    return {leg.flow: lost for leg in forward if leg.port_asked and (lost := loses_later_only(leg, probes))}
+
+
 def inside(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
     """What to ask a third time of packets that were met in a pod's own network, or ought to have been, and no further,
     and no rule of a node ended: the same again, followed through the rules inside of these pods.
@@ -132,16 +138,16 @@ def inside(known: Sequence[Fact], seen: Sequence[Fact]) -> list[NodeAsk]:
     ended = {frozenset((one.source_address, one.target_address)) for one in _all(seen, RuleDrop)}
     expected = expected_legs(known)
     forward = [leg for leg in expected if leg.direction == "forward"]
-    large = _large(forward, probes) if any(one.large for one in met) else {}
+    instead = _large(forward, probes) if any(one.large for one in met) else _later(forward, probes)
     lost = [
         leg
         for leg in forward
-        if (loses_first(leg, probes) or leg.flow in large)
+        if (loses(leg, probes) or leg.flow in instead)
         and frozenset((leg.source_address, leg.target_address)) not in ended
     ]
     pods = {leg.flow: tuple(_lost_inside(leg, probes, met)) for leg in lost[:MOST_FOLLOWED]}
     nodes = {(node.name, node.family): node for node in _all(known, CalicoNode)}
-    asks = _followed(expected, [leg for leg in lost[:MOST_FOLLOWED] if pods[leg.flow]], nodes, large)
+    asks = _followed(expected, [leg for leg in lost[:MOST_FOLLOWED] if pods[leg.flow]], nodes, instead)
     names = {name for found in pods.values() for name in found}
     return [
         msgspec.structs.replace(ask, inside=tuple(pod.name for pod in ask.local_pods if pod.name in names))
@@ -186,13 +192,13 @@ def _followed(
     expected: Sequence[Leg],
     forward: Sequence[Leg],
     nodes: Mapping[tuple[str, int], CalicoNode],
-    large: Mapping[str, Sequence[ProbeResult]],
+    instead: Mapping[str, Sequence[ProbeResult]],
 ) -> list[NodeAsk]:
     flows = dict.fromkeys(leg.flow for leg in forward)
     legs = [leg for leg in expected if leg.flow in flows]
     places = dict.fromkeys((pick(leg), leg.family) for pick in (_sender, _receiver) for leg in forward)
     return [
-        _follow(nodes[name, family], [leg for leg in legs if leg.family == family], large)
+        _follow(nodes[name, family], [leg for leg in legs if leg.family == family], instead)
         for name, family in places
         if (name, family) in nodes
     ]
@@ -210,7 +216,11 @@ def _follow_services(
     source = sender(known)
     if source is None or (source.node, family) not in nodes:
         return
-    lost = [one for one in sends(known, family) if any(_lost(one, source.node, result) for result in probes)]
+    lost = [
+        msgspec.structs.replace(one, later=all(map(only_unended, its)))
+        for one in sends(known, family)
+        if (its := [result for result in probes if _lost(one, source.node, result)])
+    ]
     if not lost:
         return
     here = next((i for i, ask in enumerate(asks) if (ask.node, ask.family) == (source.node, family)), -1)
@@ -229,7 +239,14 @@ def _follow_services(
             [
                 *ask.trace,
                 *(
-                    Trace(source=address, target=one.target, protocol=one.protocol, port=one.port, count=one.count)
+                    Trace(
+                        source=address,
+                        target=one.target,
+                        protocol=one.protocol,
+                        port=one.port,
+                        count=one.count,
+                        later=one.later,
+                    )
                     for one in lost[:MOST_FOLLOWED]
                 ),
             ]
@@ -250,6 +267,7 @@ def _follow_services(
             port=one.port,
             translated=nodes[source.node, family].address if one.pod else "",
             count=one.count,
+            later=one.later,
         )
         asks[at] = msgspec.structs.replace(asks[at], trace=_unique([*asks[at].trace, arriving]))
 
@@ -259,8 +277,9 @@ def _lost(sent: SendProbe, node: str, result: ProbeResult) -> bool:
     return met == (node, sent.pod, sent.target, sent.protocol, sent.port) and is_lost(result)
 
 
-def _follow(node: CalicoNode, legs: Sequence[Leg], large: Mapping[str, Sequence[ProbeResult]]) -> NodeAsk:
-    """large: of the flows whose full-size packets are followed, what these met."""
+def _follow(node: CalicoNode, legs: Sequence[Leg], instead: Mapping[str, Sequence[ProbeResult]]) -> NodeAsk:
+    """instead: of the flows whose full-size packets, or what follows in their connections, are followed, what these
+    met."""
     leaving = [leg for leg in legs if leg.source_node == node.name]
     arriving = [leg for leg in legs if leg.target_node == node.name]
     sending, sent = ([leg for leg in some if leg.direction == "forward"] for some in (leaving, arriving))
@@ -275,8 +294,10 @@ def _follow(node: CalicoNode, legs: Sequence[Leg], large: Mapping[str, Sequence[
             [_sending_pod(leg) for leg in sending if leg.source_kind == "pod"]
             + [_asked_pod(leg) for leg in sent if leg.target_kind == "pod"]
         ),
-        send=_unique([probe for leg in sending for probe in _again(leg, large.get(leg.flow, ()))]),
-        answering=_unique([_answering(leg) for leg in sent if any(one.port for one in large.get(leg.flow, ()))]),
+        send=_unique([probe for leg in sending for probe in _again(leg, instead.get(leg.flow, ()))]),
+        answering=_unique(
+            [_answering(leg) for leg in sent if any(one.port and one.size for one in instead.get(leg.flow, ()))]
+        ),
         # By its marks the target's node tells that it follows, and knows when the last packet has come. Of the other
         # legs, on which nobody sends, nobody would say so.
         watch=_unique([*_marked("out", sending), *_marked("in", sent)]),
@@ -284,7 +305,7 @@ def _follow(node: CalicoNode, legs: Sequence[Leg], large: Mapping[str, Sequence[
             [
                 _trace(node, leg, probe)
                 for leg in dict.fromkeys((*leaving, *arriving))
-                for probe in _again(leg, large.get(leg.flow, ()))
+                for probe in _again(leg, instead.get(leg.flow, ()))
             ]
         ),
         patience_ms=FOLLOWED_UNKNOWN_MS,
@@ -317,6 +338,7 @@ def _trace(node: CalicoNode, leg: Leg, probe: SendProbe) -> Trace:
         translated=_translated(node, leg),
         count=probe.count if leg.direction == "forward" else 0,
         large=probe.large,
+        later=probe.later,
         unaltered=leg.source_kind == leg.target_kind == "pod",
     )
 
@@ -328,8 +350,8 @@ def _translated(node: CalicoNode, leg: Leg) -> str:
     return leg.target_node_address if leg.target_kind == "pod" and leg.source_kind != "pod" else ""
 
 
-def _again(leg: Leg, large: Sequence[ProbeResult]) -> list[SendProbe]:
-    """A small packet of the asked kind, or of any where none was asked; where large ones were lost, such ones."""
+def _again(leg: Leg, instead: Sequence[ProbeResult]) -> list[SendProbe]:
+    """A small packet of the asked kind, or of any where none was asked; where others were lost, such ones."""
     pod = leg.source if leg.source_kind == "pod" else ""
     protocol, port = (leg.protocol, leg.port) if leg.port_asked else ("icmp", 0)
     found = [
@@ -339,9 +361,10 @@ def _again(leg: Leg, large: Sequence[ProbeResult]) -> list[SendProbe]:
             protocol=one.protocol,
             port=one.port,
             size=one.size,
-            large="" if not one.port else "back" if one.answers else "there",
+            large="" if not (one.port and one.size) else "back" if one.answers else "there",
+            later=one.unended > 0,
         )
-        for one in large
+        for one in instead
     ]
     return found or [SendProbe(pod=pod, target=leg.target_address, protocol=protocol, port=port)]
 

@@ -153,13 +153,15 @@ def _rewritten(forward: Leg, facts: Sequence[Fact]) -> bool:
     return any(isinstance(fact, RuleRewrite) and (fact.source_address, fact.target_address) == ends for fact in facts)
 
 
-def tracks(legs: Sequence[Leg], facts: Sequence[Fact], *, large: str = "") -> list[Track]:
+def tracks(legs: Sequence[Leg], facts: Sequence[Fact], *, large: str = "", later: bool = False) -> list[Track]:
     """Of each flow whose packets were lost in this look: its forward leg, and where they came to its end the other one
     too. Nothing where nobody met one, or where all that was sent was answered and the answers came home.
 
-    large: of packets that were sent to see whether full-size ones pass, as SendProbe.large.
+    large: of packets that were sent to see whether full-size ones pass, as SendProbe.large. later: of what follows in
+    connections that were made.
     """
-    seen = [fact for fact in facts if isinstance(fact, StageSighting) and not fact.train and fact.large == large]
+    kind = False, large, later
+    seen = [fact for fact in facts if isinstance(fact, StageSighting) and (fact.train, fact.large, fact.later) == kind]
     if not seen:
         return []
     nodes, programmed = _names(facts), _programmed(facts)

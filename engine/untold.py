@@ -40,6 +40,7 @@ from facts import (
     RuleDrop,
     SendProbe,
     Sighting,
+    StageSighting,
     TrafficControl,
     Train,
     WireguardDevice,
@@ -224,7 +225,10 @@ def _lost_unexplained(facts: Sequence[Fact], followed: Sequence[Track]) -> Itera
             yield Blind(node=node, look="firewall", reason=reason)
     for one in facts:
         if isinstance(one, ProbeResult) and one.unended:
-            reason = say("only first packets are followed: a rule that ends what follows in a connection was not seen")
+            if any(isinstance(sight, StageSighting) and sight.later and sight.node == one.node for sight in facts):
+                reason = say("what follows in a connection was followed, and no rule was seen to end it")
+            else:
+                reason = say("its probe follows only first packets: a rule that ends what follows them was not seen")
             yield Blind(node=one.node, look="firewall", reason=reason)
     for ask in inside(facts, facts):
         for pod in ask.inside:

@@ -52,6 +52,7 @@ class SendProbe(msgspec.Struct, frozen=True, kw_only=True):
     # Of TCP or UDP, of `size` or as large as a connection of these two would use, and what a server ignores: "there"
     # they are sent, "back" small ones are, and the target's probe (Answering) answers them in that size.
     large: str = ""
+    later: bool = False  # of TCP: connections from ports of which no kernel gives out any by itself, to be told by them
 
 
 class Watch(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +93,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     unaltered: bool = False  # between two pods: nobody is to give them other addresses, and whoever does is told
     train: bool = False  # of TCP only what belongs to a train; else every first packet of a connection, and its answer
     large: str = ""  # only what belongs to such packets, as SendProbe.large
+    later: bool = False  # of TCP, of SendProbe.later: not the handshake, but what ends a connection, and its answers
 
 
 class AskedRoute(msgspec.Struct, frozen=True, array_like=True):

@@ -63,6 +63,7 @@ class RuleDrop(Fact, frozen=True, kw_only=True):
     partly: bool = False  # others of the same kind passed: it ended some packets of a train
     nth: int = 0  # of the rules of its chain that drop or reject, it is this one (from 1)...
     drops: int = 0  # ...of so many
+    later: bool = False  # what follows in connections that were made, as Trace.later
 
 
 class RuleRewrite(Fact, frozen=True, kw_only=True):

@@ -62,3 +62,4 @@ class StageSighting(Fact, frozen=True, kw_only=True):
     listened: bool = False  # the node at the other end said that it looks on before they were sent
     train: bool = False  # they are those of trains, of which some were lost
     large: str = ""  # they were sent to see whether full-size ones pass, as SendProbe.large
+    later: bool = False  # they follow in connections that were made, as Trace.later

@@ -33,6 +33,7 @@ class TrafficControl(Fact, frozen=True, kw_only=True):
     reply: bool = False
     outer: bool = False  # they have the tunnel's header around them
     large: str = ""  # they were sent to see whether full-size ones pass, as SendProbe.large
+    later: bool = False  # they follow in connections that were made, as Trace.later
     packets: int  # that came to it
     drops: int = -1  # that all of it together counted as dropped meanwhile; -1: nobody counts there
     takers: tuple[Taker, ...] = ()  # those that count drops did, where any did; else whatever could have

@@ -21,7 +21,8 @@ PROTOCOLS = {"tcp": 6, "udp": 17}
 ICMP = {4: 1, 6: 58}
 IPIP = {4: 4, 6: 41}
 ECHO_REQUEST, ECHO_REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
-TCP_FLAGS, SYN, SYN_ACK = 0x17, 0x02, 0x12  # of fin, syn, rst, ack
+TCP_FLAGS, SYN, SYN_ACK, FIN_ACK = 0x17, 0x02, 0x12, 0x11  # of fin, syn, rst, ack
+ACK, NO_FIN = 0x10, 0x16
 ADDRESSES = {4: 12, 6: 8}  # where the source stands in the IP header; the target is behind it
 NEXT_HEADER = {4: 9, 6: 6}
 HEADER = {4: 20, 6: 40}
@@ -29,7 +30,7 @@ HEADER = {4: 20, 6: 40}
 INSIDE = {"vxlan": 8 + 8 + 14, "ipip": 0}
 AT_ONCE = 16  # bytes that a load takes
 OURS = SMALL[:AT_ONCE]
-TRAIN_PORTS = (LOWEST_PORT >> 8).to_bytes(1, "big")  # no lower port has all of these bits
+OWN_PORTS = (LOWEST_PORT >> 8).to_bytes(1, "big")  # no lower port has all of these bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,12 @@ def ends_of(packet: bytes, behind: bytes) -> tuple[str, str, int]:
 
 def answers(reply: Trace, trace: Trace) -> bool:
     """Are packets of the one leg answers to those of the other?"""
-    same = (reply.protocol, reply.port, reply.large) == (trace.protocol, trace.port, trace.large)
+    same = (reply.protocol, reply.port, reply.large, reply.later) == (
+        trace.protocol,
+        trace.port,
+        trace.large,
+        trace.later,
+    )
     return same and not trace.reply and (reply.source, reply.target) == (trace.target, trace.source)
 
 
@@ -157,7 +163,12 @@ def _kind(trace: Trace, family: int) -> list[Bytes]:
         return [port, Bytes(TRANSPORT, 13, bytes([flags]), bytes([TCP_FLAGS])), Bytes(TRANSPORT, LENGTH, text)]
     if trace.protocol == "tcp":
         flags = SYN_ACK if trace.reply else SYN
-        own = [Bytes(TRANSPORT, 2 if trace.reply else 0, TRAIN_PORTS, TRAIN_PORTS)] if trace.train else []
+        # natOutgoing changes ports as well
+        known = trace.train or (trace.later and not trace.translated)
+        own = [Bytes(TRANSPORT, 2 if trace.reply else 0, OWN_PORTS, OWN_PORTS)] if known else []
+        if trace.later:
+            ending = (ACK, NO_FIN) if trace.reply else (FIN_ACK, TCP_FLAGS)
+            return [port, *own, Bytes(TRANSPORT, 13, *(bytes([one]) for one in ending))]
         return [port, *own, Bytes(TRANSPORT, 13, bytes([flags]), bytes([TCP_FLAGS]))]
     return [port] if trace.reply else [port, Bytes(TRANSPORT, 8, OURS)]
 

@@ -25,6 +25,7 @@ from node_probe.view import View
 TIMEOUT_S = 1.0
 RESERVE_S = 0.05  # of the deadline, to bring the answer home
 POLL_S = 0.005
+TRIES = 16  # for a port that nobody uses
 ENOUGH = 0.5  # of the time an answer is to be waited for: silence for so long counts
 MOST = 300  # packets of one ask: a probe is no flood
 SMALL = b"calico-why probe, please ignore."
@@ -319,9 +320,22 @@ def _sockets(probe: SendProbe) -> list[socket.socket]:
                     one.setsockopt(family.level, option, value)
             if probe.protocol == "icmp":
                 one.setsockopt(*family.only_answers)
+            if probe.later:
+                _bind(one)
             made.append(one)
         opened.pop_all()
     return made
+
+
+def _bind(one: socket.socket) -> None:
+    """To a port by which both nodes know our packets from other people's. Raises OSError."""
+    for _ in range(TRIES):
+        try:
+            return one.bind(("", syn.port_of(new_identity())))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
 def _socket(probe: SendProbe, family: Family) -> socket.socket:

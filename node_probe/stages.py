@@ -200,6 +200,7 @@ class Stages:
             reply=trace.reply,
             seen=-1 if look.blocked else 0,
             large=trace.large,
+            later=trace.later,
             enclosed=enclosed or bool(self._ask.send),  # who sends them looks on meanwhile
             listened=listened,
         )
@@ -237,7 +238,7 @@ def tunnel_filters(one: Followed, six: bool) -> list[bytes]:
 def _with_refusals(trace: Trace, ways: Sequence[list[Bytes]]) -> list[list[Bytes]]:
     """A reset is an answer too: it differs from the other one in TCP's flags."""
     found = list(ways)
-    if trace.reply and trace.protocol == "tcp":
+    if trace.reply and trace.protocol == "tcp" and not trace.later:
         found += [
             [_refusing(one) if one.value == bytes([SYN_ACK]) and one.mask else one for one in way] for way in ways
         ]

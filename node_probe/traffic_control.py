@@ -121,6 +121,8 @@ class Queues:
     def _within(self, met: Sequence[StageSighting]) -> Iterator[TrafficControl]:
         """Where nobody saw a pod's packets leave the pod itself."""
         for trace in self._ask.trace:
+            if trace.later:  # nobody knows whether any were sent: that takes a connection
+                continue
             kind = trace.target, trace.protocol, trace.port, trace.large
             for probe in self._ask.send:
                 of_leg = [
@@ -141,6 +143,7 @@ class Queues:
                         protocol=trace.protocol,
                         port=trace.port,
                         large=trace.large,
+                        later=trace.later,
                         packets=probe.count,
                     )
 
@@ -181,7 +184,7 @@ def _lost(node: str, one: AtDevices, met: Sequence[StageSighting]) -> Iterator[T
         sight
         for sight in met
         if (sight.source_address, sight.target_address, sight.reply) == (trace.source, trace.target, trace.reply)
-        and sight.large == trace.large
+        and (sight.large, sight.later) == (trace.large, trace.later)
         and sight.seen > 0
     ]
     here = [sight for sight in of_leg if not sight.pod and sight.encapsulation == around]
@@ -196,6 +199,7 @@ def _lost(node: str, one: AtDevices, met: Sequence[StageSighting]) -> Iterator[T
         reply=trace.reply,
         outer=one.outer,
         large=trace.large,
+        later=trace.later,
         packets=0,
     )
     gone_on = one.entered or any(sight.going == "out" and not sight.pod for sight in of_leg)

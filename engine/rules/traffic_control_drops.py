@@ -27,6 +27,8 @@ def traffic_control_drops(taken: TrafficControl, leg: Leg) -> Finding | None:
         return None
     every_kind = leg.port_asked or taken.outer or all(one.any_kind for one in taken.takers)
     beside = "" if every_kind else say("Only pings were sent, and it may be about them alone: ask again with the port.")
+    if taken.later:
+        beside = say("It takes only what follows in a connection: the handshake passes.")
     if taken.large:
         beside = say("Only full-size packets are taken: small ones pass.")
     stage = stage_at(leg, taken.node, taken.device, outer=taken.outer, pod=taken.pod)

@@ -217,6 +217,7 @@ def _rule_drop(node: str, asked: Trace, end: _End, ruleset: Ruleset, how: str, p
         marked_by=_marked_by(rule, before) if rule and _title(chain) else "",
         nth=enders.index(rule) + 1 if rule in enders else 0,
         drops=len(enders),
+        later=asked.later,
     )
 
 
