@@ -33,7 +33,7 @@ class Begun(NamedTuple):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What the ConfigMap says; without one, this."""
+    """What the ConfigMap says; of what it does not say, this."""
 
     enabled: bool = True
     per_node_per_hour: int = PER_NODE
@@ -75,15 +75,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Switch:
     """The ConfigMap with the switch and the limits, read anew each time.
 
-    Every method raises StoreError where it cannot be read, or holds what nobody can mean: then nothing may be done.
+    Every method raises StoreError where it is not there, cannot be read, or holds what nobody can mean: then nothing
+    may be done. It comes with the manifests, and nobody here makes it: RBAC cannot limit the right to create to a name.
     """
 
     def __init__(self, store: FixStore) -> None:
         self._store = store
 
     async def read(self) -> Limits:
-        found = await self._read()
-        return Limits() if found is None else limits(found.get("data") or {})
+        return limits((await self._read()).get("data") or {})
 
     async def begin(self, request: FixRequest) -> str:
         """Count this request as begun and return ""; or why it may not be begun now.
@@ -93,7 +93,7 @@ class Switch:
         """
         for _ in range(ATTEMPTS):
             found = await self._read()
-            data: Mapping[str, str] = (found or {}).get("data") or {}
+            data: Mapping[str, str] = found.get("data") or {}
             begun = _begun(data, await self._store.all(), self._store.now() - HOUR)
             begun.pop(request.name, None)  # counted, and not begun: whoever did that died in between
             if refusal := limits(data).refusal(request, list(begun.values())):
@@ -119,16 +119,11 @@ class Switch:
             f"The ConfigMap {NAME} is being changed by others all the time; it was not changed. Try again."
         )
 
-    async def _write(self, found: dict[str, Any] | None, data: Mapping[str, str]) -> bool:
+    async def _write(self, found: dict[str, Any], data: Mapping[str, str]) -> bool:
         """These into the data of what was read; False when somebody else wrote meanwhile."""
-        if found is None:
-            body: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME}, "data": data}
-            call = self._store.core("POST", "configmaps", body=body)
-        else:
-            body = {**found, "data": {**(found.get("data") or {}), **data}}
-            call = self._store.core("PUT", "configmaps", NAME, body=body)
+        body = {**found, "data": {**(found.get("data") or {}), **data}}
         try:
-            await call
+            await self._store.core("PUT", "configmaps", NAME, body=body)
         except ApiException as error:
             if error.status == 409:
                 return False
@@ -137,13 +132,17 @@ class Switch:
             raise _unreachable(error) from None
         return True
 
-    async def _read(self) -> dict[str, Any] | None:
-        """As plain data; None where there is none."""
+    async def _read(self) -> dict[str, Any]:
+        """As plain data."""
         try:
             return await self._store.core("GET", "configmaps", NAME)
         except ApiException as error:
             if error.status == 404:
-                return None
+                raise StoreError(
+                    f"There is no ConfigMap {NAME} in namespace {self._store.namespace}, which says whether fixes are "
+                    "on, so nothing is done. Apply the manifests of deploy/ again, or: "
+                    f"kubectl --namespace {self._store.namespace} create configmap {NAME}"
+                ) from None
             raise _failed(error) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(error) from None
@@ -206,7 +205,7 @@ def _failed(error: ApiException) -> StoreError:
         return StoreError(why, denied=True)
     return StoreError(
         f"The API server answered {error.status} ({error.reason}) about the ConfigMap {NAME}, which says whether fixes "
-        "are on, so nothing is done. Grant get, create and update on it."
+        "are on, so nothing is done. Grant get and update on it."
     )
 
 

@@ -29,7 +29,7 @@ from lab.forkserver import Forkserver
 from lab.intent import Object
 from lab.objects import recorded, stored
 from lab.proxy import ConnectProxy
-from lab.settings import BOT, CLUSTER_FIXER, NODE, SIGNER, Settings
+from lab.settings import BOT, CLUSTER_FIXER, LEASE, NODE, SIGNER, SWITCH, Settings
 from lab.sketch import Sketch
 from lab.variants import chosen
 from lab.workers import PROBE_PORT, Worker, available, wait_until_listening
@@ -43,6 +43,11 @@ PATIENCE_MS = 400  # for answers that one machine gives itself, in less than a m
 # Who may approve in a lab where nobody says otherwise: the local Slack's operators, and whoever holds the kubeconfig.
 APPROVERS = "S0NETOPS,kubernetes:kubernetes-admin"
 PEOPLE = "U0CLEO=kubernetes-admin"  # who the latter is in the local Slack, so that what ana or bo ask for counts there
+# What comes with the manifests of deploy/ so that nobody needs the right to create it, where there are none.
+BROUGHT: tuple[rbac.Manifest, ...] = (
+    {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": SWITCH, "namespace": NAMESPACE}},
+    {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": LEASE, "namespace": NAMESPACE}},
+)
 Report = Callable[[dict[str, Any]], None]
 log = logging.getLogger("lab")
 
@@ -163,9 +168,9 @@ class Server:
         for entry in entries:
             if entry["kind"] != "Namespace" or entry["metadata"]["name"] not in present:
                 store.create(stored(entry, group))
-        for one in self.manifests:
+        for one in self.manifests or BROUGHT:
             if one["kind"] in ("ConfigMap", "Lease") and one.keys() <= {"apiVersion", "kind", "metadata"}:
-                store.create(dict(one))  # there so that nobody needs the right to create it
+                store.create(dict(one))
         return store
 
     # ---- files
