@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import IO, Any, Protocol
 
 from lab.errors import LabError, NamespacesForbidden
+from lab.settings import BOT
 from lab.state import read_environment, remove_base_when_empty
 
 UP_TIMEOUT_S = 60.0
@@ -106,18 +107,24 @@ class Lab:
     def name(self) -> str:
         return self.directory.name
 
-    def environment(self, *, account: str = "", denied: Collection[str] = ()) -> dict[str, str]:
-        """What `calico-why` and kubectl need to reach this lab: KUBECONFIG, CALICO_WHY_CERTS, ...
+    def environment(self, *, account: str = BOT, denied: Collection[str] = ()) -> dict[str, str]:
+        """What the product needs to reach this lab: KUBECONFIG, CALICO_WHY_CERTS, ...
 
-        account: of deploy/, such as "calico-why-bot": then with the rights of this ServiceAccount, where the lab was
-        told of rights; else with all rights.
+        account: of deploy/, with whose rights, where the lab was told of rights; else with all.
         denied: plurals of resources that the API server is to refuse to this user, such as "ippools".
         """
-        found = dict(read_environment(self.directory / "env"))
+        found = self.administrator()
         if denied:
             kubeconfig = str(self._ask({"do": "user", "account": account, "denied": list(denied)}))
             return found | {"KUBECONFIG": kubeconfig}
-        return of_account(found, account) if account else found
+        admins = Path(found["KUBECONFIG"])
+        own = admins.with_name(f"{admins.name}.{account}")
+        return found | {"KUBECONFIG": str(own)} if own.exists() else found
+
+    def administrator(self) -> dict[str, str]:
+        """The same for who may everything: a person at a terminal, with `calico-why` or kubectl; what wounds and looks
+        on. No program of the product."""
+        return dict(read_environment(self.directory / "env"))
 
     def account(self, name: str, node: str = "") -> str:
         """Path of a kubeconfig of a ServiceAccount, with the rights that the manifests of `up` give it. node: of the
@@ -230,13 +237,6 @@ class Lab:
         with self._connect() as wire:
             wire.sendall(json.dumps(request).encode() + b"\n")
             return _result(next(_messages(wire), {}))
-
-
-def of_account(environment: Mapping[str, str], account: str) -> dict[str, str]:
-    """The environment of a lab's admin as that of an account, where the lab knows one; else as it is."""
-    admins = Path(environment["KUBECONFIG"])
-    own = admins.with_name(f"{admins.name}.{account}")
-    return {**environment, "KUBECONFIG": str(own)} if own.exists() else {**environment}
 
 
 def wait_until_gone(directory: Path) -> None:

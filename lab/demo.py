@@ -20,7 +20,6 @@ from lab import faults
 from lab.client import Lab
 from lab.errors import LabError
 from lab.namespaces import die_with_parent
-from lab.settings import BOT
 from lab.slack import LocalSlack
 
 HELP = "a broken three-node cluster and an incident channel in the browser"
@@ -118,7 +117,7 @@ async def _bot(lab: Lab, slack: LocalSlack, state: Path) -> AsyncIterator[None]:
     """The real bot, as a process of its own; it ends with this one however that ends."""
     environment = {
         **os.environ,
-        **lab.environment(account=BOT),
+        **lab.environment(),
         "CALICO_WHY_CLUSTER": "demo",
         "CALICO_WHY_STATE": str(state),
         "CALICO_WHY_APPROVERS": slack.group_id("netops"),

@@ -11,9 +11,7 @@ from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
 from engine.worker import Worker
 from facts import Cause, Diagnosis
-from lab.client import of_account
 from lab.faults import beside, names
-from tests.deployed import BOT
 
 _worker: Worker | None = None
 
@@ -27,8 +25,8 @@ def worker() -> Worker:
 
 
 async def ask(environment: Mapping[str, str], words: str, *, state: Path | None = None) -> Investigation:
-    """Answer `why WORDS` against the lab whose environment is given, as its bot does: with the bot's rights."""
-    settings = from_environment(of_account(environment, BOT))
+    """Answer `why WORDS` against the lab whose environment is given, as its bot does."""
+    settings = from_environment(environment)
     async with Cluster(settings) as cluster, Probes(settings) as probes:
         return await investigate(words.split(), cluster=cluster, probes=probes, worker=worker(), state=state)
 

@@ -1,5 +1,5 @@
 """The accounts of deploy/ with their rights, read from its files; without it whatever the product does in a
-lab would be done by who may everything.
+test would be done by who may everything.
 
 No kubectl is needed: what it makes of these files grants the same (tests/test_deploy_rbac.py).
 """
@@ -14,10 +14,17 @@ import yaml
 
 from lab.apiserver import User, rbac
 from lab.apiserver.access import service_account
+from lab.apiserver.rbac import Grant
 from lab.settings import BOT, CLUSTER_FIXER, NODE, SIGNER
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
+NAMESPACE = "calico-why"
 ACCOUNTS = (BOT, NODE, CLUSTER_FIXER, SIGNER)
+# People in terminals, who have the rights that deploy/ keeps for people.
+ASKER, APPROVER = "asker", "approver"
+PEOPLE = {ASKER: ("calico-why-reader", "calico-why-asker"), APPROVER: ("calico-why-approver",)}
+# Who may everything: what a test prepares, breaks and looks at beside the product, and whatever holds kubectl.
+ADMINISTRATOR = "kubernetes-admin"
 # Where Calico's own pods may be.
 PLACES = ("kube-system", "calico-system")
 FILES = (
@@ -46,12 +53,38 @@ def write(directory: Path) -> None:
 def user(account: str, *, node: str = "", place: str = "kube-system") -> User:
     """Somebody of deploy/. node: of the pod that the token is made for."""
     extra = {"authentication.kubernetes.io/node-name": (node,)} if node else dict[str, tuple[str, ...]]()
-    return service_account(manifests(place), "calico-why", account, extra)
+    return service_account(manifests(place), NAMESPACE, account, extra)
+
+
+def person(name: str, *sorts: str) -> User:
+    """Somebody in a terminal, with what deploy/ keeps for people of these sorts, by default of all."""
+    return User(name, groups=("system:authenticated",), grants=_of_people(sorts or tuple(PEOPLE)))
+
+
+@functools.cache
+def _of_people(sorts: tuple[str, ...]) -> tuple[Grant, ...]:
+    bound = [*manifests(), *bindings()]
+    return tuple(dict.fromkeys(one for sort in sorts for one in rbac.grants(bound, named(sort))))
+
+
+def bindings() -> list[rbac.Manifest]:
+    """Of roles that deploy/ binds to nobody, to one account for each sort of people."""
+    return [
+        {
+            "kind": f"{kind}Binding",
+            "metadata": {"name": f"{who}-{role}", **({} if kind == "ClusterRole" else {"namespace": NAMESPACE})},
+            "roleRef": {"kind": kind, "name": role},
+            "subjects": [{"kind": "ServiceAccount", "name": who, "namespace": NAMESPACE}],
+        }
+        for who, roles in PEOPLE.items()
+        for role in roles
+        for kind in ["ClusterRole" if role == "calico-why-reader" else "Role"]
+    ]
 
 
 def named(account: str) -> str:
     """As the API server knows it."""
-    return rbac.account(account, "calico-why")
+    return rbac.account(account, NAMESPACE)
 
 
 def objects(place: str = "kube-system") -> list[dict[str, Any]]:

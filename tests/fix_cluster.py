@@ -19,8 +19,8 @@ from lab.apiserver import ApiServer, Store, User
 from lab.apiserver.kubeconfig import kubeconfig
 from lab.apiserver.requests import Target
 from tests import deployed
+from tests.deployed import ADMINISTRATOR, NAMESPACE
 
-NAMESPACE = "calico-why"
 FIXES = Path(__file__).parents[1] / "fixes"
 CRDS = [FIXES / name for name in ("fixrequest.yaml", "auditrecord.yaml")]
 POLICIES = FIXES / "admission.yaml"
@@ -42,20 +42,19 @@ class FixCluster:
     url: str
     directory: Path
 
-    def kubeconfig(self, user: str = "admin", **rights: Any) -> str:
-        """Path of a kubeconfig of this user, made known to the server. An account of deploy/ has its rights, and what
-        manifests bring so that it need not create it."""
-        known = user in deployed.ACCOUNTS
+    def kubeconfig(self, user: str, *, token: str = "", **rights: Any) -> str:
+        """Path of a kubeconfig of this user, made known to the server, with the rights of deploy/: of an account, or of
+        people. ADMINISTRATOR may everything. rights: what is else about the User. token: of who has several."""
         there = {one["metadata"]["name"] for one in self.objects.view(self.objects.resource("namespaces"))}
         place = "calico-system" if "calico-system" in there else "kube-system"
-        made = dataclasses.replace(deployed.user(user, place=place), **rights) if known else User(user, **rights)
-        self.server.tokens[f"token-{user}"] = made  # type: ignore[index]  # the dict given below
-        for one in deployed.objects() if known else ():
-            resource = self.objects.resource(f"{one['kind'].lower()}s")
-            if self.objects.find(resource, one["metadata"]["name"], NAMESPACE) is None:
-                self.objects.create(one)
-        path = self.directory / f"kubeconfig-{user}"
-        path.write_text(kubeconfig(self.url, f"token-{user}", cluster="test"))
+        if user == ADMINISTRATOR:
+            found = User(user)
+        else:
+            found = deployed.user(user, place=place) if user in deployed.ACCOUNTS else deployed.person(user)
+        token = token or f"token-{user}"
+        self.server.tokens[token] = dataclasses.replace(found, **rights)  # type: ignore[index]  # a dict
+        path = self.directory / f"kubeconfig-{token}"
+        path.write_text(kubeconfig(self.url, token, cluster="test"))
         return str(path)
 
     def slow(self, *, done: bool = False) -> Slow:
@@ -75,8 +74,9 @@ class FixCluster:
 
     @contextlib.asynccontextmanager
     async def store(
-        self, user: str = "admin", now: Callable[[], datetime] = lambda: datetime.now(UTC), **rights: Any
+        self, user: str, now: Callable[[], datetime] = lambda: datetime.now(UTC), **rights: Any
     ) -> AsyncGenerator[FixStore]:
+        """Of this user, as `kubeconfig` has it."""
         async with connect(self.kubeconfig(user, **rights), NAMESPACE) as store:
             store.now = now
             yield store
@@ -88,6 +88,8 @@ async def fix_cluster(
 ) -> AsyncGenerator[FixCluster]:
     objects = Store()
     objects.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    for one in deployed.objects():
+        objects.create(one)
     if with_crd:
         for path in CRDS:
             objects.create(yaml.safe_load(path.read_text()))

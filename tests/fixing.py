@@ -46,7 +46,7 @@ def up(variant: str = "") -> Iterator[Lab]:
 
 async def without_limits(lab: Lab) -> None:
     """A test asks for more fixes of one node than a cluster has in an hour."""
-    settings = from_environment(lab.environment())
+    settings = from_environment(lab.administrator())
     limits = {"enabled": "true", "perNodePerHour": "10000", "perKindPerHour": "10000"}
     async with connect(settings.kubeconfig, settings.namespace) as store:
         await client.CoreV1Api(store.api).patch_namespaced_config_map(SWITCH, store.namespace, {"data": limits})

@@ -45,7 +45,6 @@ from facts import (
 )
 from lab.client import Lab
 from tests.asking import worker
-from tests.deployed import BOT
 from tests.recorded import served
 from tests.recorded_kernel import Recording
 from tests.recorded_wounds import RecordedProbes
@@ -114,7 +113,12 @@ STAGED = {"stagednetworkpolicies", "stagedkubernetesnetworkpolicies", "stagedglo
 Told = dict[tuple[str, tuple[tuple[str, str | int], ...]], tuple[int, bytes]]  # what was asked for -> status, body
 
 
-async def without_each_resource(lab: Lab, words: str) -> tuple[Diagnosis, dict[str, Diagnosis | UserError]]:
+Some = Callable[[list[str]], list[str]]  # of the resources that an answer rests on those to refuse
+
+
+async def without_each_resource(
+    lab: Lab, words: str, some: Some = list
+) -> tuple[Diagnosis, dict[str, Diagnosis | UserError]]:
     """The answer to `why WORDS`, and those of users to whom the API server refuses one of the resources it reads each;
     where packets are lost policies are among them.
 
@@ -125,14 +129,18 @@ async def without_each_resource(lab: Lab, words: str) -> tuple[Diagnosis, dict[s
     alone = asyncio.Lock()
 
     def user(denied: str) -> tuple[Settings, Probes]:
-        settings = from_environment(lab.environment(account=BOT, denied=[denied] if denied else ()))
+        settings = from_environment(lab.environment(denied=[denied] if denied else ()))
         return settings, _Remembering(settings, seen, alone, anew=not denied)
 
-    return await _each_refused(user, words)
+    return await _each_refused(user, words, some)
 
 
 async def without_each_resource_of(
-    recording: Recording, answer: Callable[[NodeAsk], list[Fact]], words: str, directory: Path
+    recording: Recording,
+    answer: Callable[[NodeAsk], list[Fact]],
+    words: str,
+    directory: Path,
+    some: Some = list,
 ) -> tuple[Diagnosis, dict[str, Diagnosis | UserError]]:
     """The same of a recorded cluster, whose objects the lab's API server serves. answer: what probes tell there."""
     async with served(recording.objects, directory) as world:
@@ -143,17 +151,17 @@ async def without_each_resource_of(
             settings = world.settings(token=f"without-{denied}")
             return settings, RecordedProbes(settings, answer)
 
-        return await _each_refused(user, words)
+        return await _each_refused(user, words, some)
 
 
 async def _each_refused(
-    user: Callable[[str], tuple[Settings, Probes]], words: str
+    user: Callable[[str], tuple[Settings, Probes]], words: str, some: Some
 ) -> tuple[Diagnosis, dict[str, Diagnosis | UserError]]:
     """user: of whom this resource is refused; of whom nothing is for ""."""
     told: Told = {}
     whole = await _answer(*user(""), words, told)
     assert isinstance(whole, Diagnosis), whole
-    resources = sorted({_resource(path) for path, _ in told} - STAGED)
+    resources = some(sorted({_resource(path) for path, _ in told} - STAGED))
     turn = asyncio.Semaphore(AT_ONCE)
 
     async def answer(denied: str) -> Diagnosis | UserError:

@@ -24,7 +24,8 @@ from lab.drawing import invented
 from lab.objects import CALICO_GROUP, stored
 from lab.sketch import Sketch
 from lab.slack import LocalSlack
-from tests.deployed import BOT, CLUSTER_FIXER
+from tests import deployed
+from tests.deployed import ADMINISTRATOR, BOT, CLUSTER_FIXER
 from tests.fix_cluster import CRDS, NAMESPACE, FixCluster
 from tests.programs import Program, Programs
 from tests.test_bot_slack import ROOM, Room
@@ -213,6 +214,7 @@ async def world(directory: Path, programs: Programs) -> AsyncGenerator[World]:
         objects.create(yaml.safe_load(path.read_text()))
     for entry in (
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
+        *deployed.objects(),
         *(stored(one, CALICO_GROUP) for one in invented(Sketch(3, 2))),
     ):
         if entry["kind"] != "Namespace" or entry["metadata"]["name"] not in names_of(objects, "namespaces"):
@@ -234,7 +236,7 @@ async def world(directory: Path, programs: Programs) -> AsyncGenerator[World]:
     cluster = FixCluster(server, objects, f"http://127.0.0.1:{wire.port}", directory)
     direct = FixCluster(server, objects, url, directory)
     try:
-        async with LocalSlack() as slack, direct.store() as store:
+        async with LocalSlack() as slack, direct.store(ADMINISTRATOR) as store:
             room = Room("socket", slack, cluster, store, directory / "bot")
             made = World(slack, cluster, wire, room, programs, directory, written)
             try:

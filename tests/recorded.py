@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bot.settings import Settings
 from bot.sources.kubernetes import Cluster
 from lab.apiserver import ApiServer, Store, User
+from lab.apiserver.access import Denial
 from lab.apiserver.calico_definitions import install
 from lab.apiserver.kubeconfig import kubeconfig
-from tests.deployed import BOT, user
+from tests.deployed import ASKER, BOT, person, user
 from tests.recordings import changeable, load
 
 Object = dict[str, Any]
@@ -82,9 +84,10 @@ async def served(
     directory: Path,
     *,
     group: str = "crd.projectcalico.org",
-    tokens: dict[str, User] | None = None,
+    denied: Mapping[str, frozenset[Denial]] | None = None,
 ) -> AsyncIterator[World]:
-    """The resources on a loopback port. group "" installs no Calico at all."""
+    """The resources on a loopback port. group "" installs no Calico at all. denied: to the bot, where it comes with one
+    of these tokens."""
     resources, store = list(resources), Store()
     if group:
         install(store, group)  # type: ignore[arg-type]
@@ -100,7 +103,8 @@ async def served(
     pods = (one["metadata"] for one in resources if one["kind"] == "Pod")
     where = (one["namespace"] for one in pods if one.get("labels", {}).get("k8s-app") == "calico-node")
     bot = user(BOT, place=next(where, "kube-system"))
-    server = ApiServer(store, {"admin": User("admin"), "bot": bot, **(tokens or {})})
+    less = {token: replace(bot, denied=what) for token, what in (denied or {}).items()}
+    server = ApiServer(store, {"bot": bot, "asker": person("asker", ASKER), **less})
     url = await server.start()
     try:
         yield World(store, server, url, directory, bot)

@@ -16,15 +16,14 @@ from bot.sources.probes import Probes
 from bot.terminal import opened
 from bot.told import Context
 from fixes.request import Person
-from lab.client import Lab, of_account
+from lab.client import Lab
 from tests.asking import worker
-from tests.deployed import BOT
 
 
 @contextlib.asynccontextmanager
 async def context_of(environment: Mapping[str, str], state: Path | None = None) -> AsyncGenerator[Opened]:
-    """What the commands of a bot in front of this lab may use, with the bot's rights."""
-    settings = from_environment(of_account(environment, BOT))
+    """What the commands of a bot in front of this lab may use."""
+    settings = from_environment(environment)
     async with Cluster(settings) as cluster, Probes(settings) as probes, opened(settings) as store:
 
         async def why(words: Sequence[str]) -> Investigation:
@@ -49,7 +48,7 @@ async def context_of(environment: Mapping[str, str], state: Path | None = None) 
 
 def terminal(lab: Lab, monkeypatch: pytest.MonkeyPatch, directory: Path) -> Path:
     """The directory of a terminal whose owner has this lab's kubeconfig: what commands write is there."""
-    for name, value in lab.environment().items():
+    for name, value in lab.administrator().items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(directory)
     lab.heal()

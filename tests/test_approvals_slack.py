@@ -19,6 +19,7 @@ from fixes.request import Evidence, FixRequest, Person, Phase, Spec
 from fixes.store import FixStore
 from lab.slack.workspace import View
 from tests.answers import investigation
+from tests.deployed import NODE
 from tests.fix_samples import a_spec
 from tests.test_bot_slack import ROOM, Room, room
 from tests.test_fix_requests import recorded
@@ -160,12 +161,12 @@ async def test_a_card_says_what_holds_an_approved_request_back_and_why_its_time_
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fixes.executor.HELD_S", 0.2)
-    async with room.bot():
+    async with room.bot(), room.cluster.store(NODE, now=lambda: room.store.now()) as fixing:
         await room.ask()
         request, thread, ts = await room.card()
         await room.ask("/calico fixes off change freeze", "bo")
         await room.whisper("bo", "Fixes are off.")
-        fixer = asyncio.ensure_future(Executor(Doing(), room.store, room.approvers).run())
+        fixer = asyncio.ensure_future(Executor(Doing(), fixing, room.approvers).run())
         await room.slack.click("bo", ROOM, ts, "fix_approve")
         await room.slack.wait_for(lambda: room.posted("approved, and held back", thread))
         assert room.posted("fixes are switched off by U0BO at", thread)
@@ -214,10 +215,10 @@ async def test_a_card_says_when_the_second_look_is(room: Room) -> None:
         async def holds(self, spec: Spec) -> None:
             raise TooSoon("It must be so 95 s later still.", 60)
 
-    async with room.bot():
+    async with room.bot(), room.cluster.store(NODE) as fixing:
         await room.ask()
         _, thread, ts = await room.card()
-        fixer = asyncio.ensure_future(Executor(Later(), room.store, room.approvers).run())
+        fixer = asyncio.ensure_future(Executor(Later(), fixing, room.approvers).run())
         await room.slack.click("bo", ROOM, ts, "fix_approve")
         await room.slack.wait_for(lambda: room.posted("approved; the second look is at <!date^", thread))
         assert room.posted("It must be so 95 s later still.", thread)

@@ -19,6 +19,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from fixes.audit import REFUSED, START, Audit, AuditError, Line, Record, exported, hash_of, name_of, told, verify
 from fixes.request import FixRequest, Person, Phase, advance
 from fixes.store import FixStore
+from tests.deployed import ADMINISTRATOR, BOT
 from tests.fix_cluster import NAMESPACE, FixCluster, fix_cluster
 from tests.fix_samples import ANA, BO, NOW, a_request, a_spec
 
@@ -42,7 +43,7 @@ async def lived(store: FixStore) -> FixRequest:
 
 
 async def test_many_writers_make_one_whole_chain(cluster: FixCluster) -> None:
-    async with cluster.store() as store:
+    async with cluster.store(BOT) as store:
         writers = [Audit(store, f"writer {number}") for number in range(6)]
         await asyncio.gather(
             *(writer.append(Record(event=REFUSED, by=ANA, text=str(n))) for writer in writers for n in range(5))
@@ -56,7 +57,7 @@ async def test_many_writers_make_one_whole_chain(cluster: FixCluster) -> None:
 
 
 async def test_what_happened_is_written_once_by_however_many_saw_it(cluster: FixCluster) -> None:
-    async with cluster.store() as store:
+    async with cluster.store(BOT) as store:
         request = await lived(store)
         await asyncio.gather(*(Audit(store, f"writer {number}").follow(request) for number in range(5)))
         await Audit(store, "late").follow(request)
@@ -70,7 +71,7 @@ async def test_what_happened_is_written_once_by_however_many_saw_it(cluster: Fix
 
 
 async def test_writers_killed_anywhere_leave_no_gap_and_nothing_twice(cluster: FixCluster) -> None:
-    kubeconfig = cluster.kubeconfig()
+    kubeconfig = cluster.kubeconfig(BOT)
 
     async def writer() -> asyncio.subprocess.Process:
         command = (sys.executable, "-m", "tests.audit_writer", kubeconfig)
@@ -79,7 +80,7 @@ async def test_writers_killed_anywhere_leave_no_gap_and_nothing_twice(cluster: F
         assert await process.stdout.readline() == b"ready\n"
         return process
 
-    async with cluster.store() as store:
+    async with cluster.store(BOT) as store:
         last = Audit(store, "last")
         writers = [await writer() for _ in range(3)]
         for killed in range(3):
@@ -104,7 +105,7 @@ async def test_writers_killed_anywhere_leave_no_gap_and_nothing_twice(cluster: F
 
 
 async def test_a_new_writer_finds_the_end_of_a_long_trail(cluster: FixCluster) -> None:
-    async with cluster.store() as store:
+    async with cluster.store(BOT) as store:
         first = Audit(store, "first")
         for number in range(37):
             await first.append(Record(event=REFUSED, text=str(number)))
@@ -116,7 +117,7 @@ async def test_a_new_writer_finds_the_end_of_a_long_trail(cluster: FixCluster) -
 
 async def test_a_number_far_away_does_not_end_the_trail(cluster: FixCluster) -> None:
     """Nobody can delete a record: by one with the last number, who may write records could end all fixes."""
-    async with cluster.store() as store:
+    async with cluster.store(BOT) as store:
         assert await Audit(store, "bot").append(Record(event=REFUSED))
         spec: dict[str, Any] = {
             "number": 9_999_999_999,
@@ -138,11 +139,12 @@ async def test_a_number_far_away_does_not_end_the_trail(cluster: FixCluster) -> 
 
 
 async def test_nobody_changes_a_record_through_the_api_server(cluster: FixCluster) -> None:
-    async with cluster.store() as store:
+    async with cluster.store(BOT) as store:
         line = await Audit(store, "bot").append(Record(event=REFUSED, by=ANA, text="no"))
         assert line is not None
         kept = cluster.objects.get(TRAIL, line.name, NAMESPACE)
         body = {**kept, "spec": {**kept["spec"], "text": "yes"}}
+    async with cluster.store(ADMINISTRATOR) as store:
         with pytest.raises(ApiException, match="stays as it is"):
             await client.CustomObjectsApi(store.api).replace_namespaced_custom_object(
                 "calico-why.io", "v1alpha1", NAMESPACE, "auditrecords", line.name, body
@@ -185,7 +187,7 @@ def renumbered(lines: list[Line]) -> list[Line]:
 async def test_what_was_tampered_with_is_told(
     cluster: FixCluster, tamper: Callable[[list[Line]], list[Line]], sentences: list[str]
 ) -> None:
-    async with cluster.store() as store:
+    async with cluster.store(BOT) as store:
         request = await lived(store)
         audit = Audit(store, "bot")
         await audit.follow(request)
@@ -214,7 +216,7 @@ async def test_without_a_trail_or_the_right_to_it_the_sentence_says_what_to_do(
         with pytest.raises(AuditError, match="Grant create, get and list on auditrecords"):
             await Audit(store, "bot").append(Record(event=REFUSED))
     cluster.objects.delete("customresourcedefinitions.apiextensions.k8s.io", TRAIL)
-    async with cluster.store() as store:
+    async with cluster.store(BOT) as store:
         with pytest.raises(AuditError, match=r"kubectl apply -f auditrecord\.yaml"):
             await Audit(store, "bot").append(Record(event=REFUSED))
 

@@ -36,7 +36,7 @@ from fixes.store import FixStore
 from lab.slack import LocalSlack
 from lab.slack.workspace import View
 from tests.answers import well, wrong_mac
-from tests.deployed import BOT
+from tests.deployed import ADMINISTRATOR, BOT
 from tests.fix_cluster import FixCluster, fix_cluster
 from tests.programs import Program, Programs
 
@@ -222,7 +222,7 @@ def _all_text(message: dict[str, Any]) -> str:
 
 @pytest.fixture(params=["socket", "http"])
 async def room(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Room]:
-    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store(ADMINISTRATOR) as store:
         yield Room(request.param, slack, cluster, store, tmp_path / "state")
         refused = [(call.method, call.error) for call in slack.calls if call.error and call.error not in EXPECTED]
         assert not refused, "the bot sent what Slack does not take"
@@ -528,7 +528,7 @@ async def test_blocks_that_slack_refuses_are_sent_as_text(caplog: pytest.LogCapt
 
 
 async def test_a_token_slack_does_not_know_is_one_sentence(tmp_path: Path) -> None:
-    async with LocalSlack() as local, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with LocalSlack() as local, fix_cluster(tmp_path) as cluster, cluster.store(ADMINISTRATOR) as store:
         room = Room("socket", local, cluster, store, tmp_path / "state")
         right = local.bot_token
         for bot_token, app_token in (("xoxb-wrong", local.app_token), (right, "xapp-wrong")):
@@ -542,7 +542,7 @@ async def test_a_token_slack_does_not_know_is_one_sentence(tmp_path: Path) -> No
 
 
 async def test_a_socket_that_slack_renews_loses_no_question(tmp_path: Path) -> None:
-    async with LocalSlack() as local, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with LocalSlack() as local, fix_cluster(tmp_path) as cluster, cluster.store(ADMINISTRATOR) as store:
         room = Room("socket", local, cluster, store, tmp_path / "state")
         async with room.bot():
             await local.disconnect()
@@ -552,7 +552,7 @@ async def test_a_socket_that_slack_renews_loses_no_question(tmp_path: Path) -> N
 
 
 async def test_http_that_is_not_from_slack_ends_at_the_door(tmp_path: Path) -> None:
-    async with LocalSlack() as local, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with LocalSlack() as local, fix_cluster(tmp_path) as cluster, cluster.store(ADMINISTRATOR) as store:
         room = Room("http", local, cluster, store, tmp_path / "state")
         body = "command=%2Fcalico&text=why+a+b&ssl_check=1"
         now = str(int(datetime.now(UTC).timestamp()))

@@ -33,6 +33,7 @@ from lab.slack import LocalSlack
 from node_probe import certs, door, server
 from node_probe import scene as probes_scene
 from node_probe.answer import Prober
+from tests.deployed import ADMINISTRATOR, BOT
 from tests.fix_cluster import fix_cluster
 from tests.runbook_words import context_of, terminal
 from tests.test_bot_slack import Room, _all_text
@@ -256,7 +257,7 @@ async def test_of_the_only_node_something_is_told_before_it_is_done(
     try:
         async with (
             fix_cluster(tmp_path) as fixes,
-            Cluster(Settings(kubeconfig=fixes.kubeconfig())) as cluster,
+            Cluster(Settings(kubeconfig=fixes.kubeconfig(BOT))) as cluster,
             Probes(Settings(certs=tmp_path, probe_port=runner.addresses[0][1])) as probes,
         ):
             fill(fixes, "crd.projectcalico.org")
@@ -281,7 +282,7 @@ def test_bad_words_are_answered_with_the_right_form() -> None:
 
 @pytest.fixture(params=["socket", "http"])
 async def room(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Room]:
-    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store(ADMINISTRATOR) as store:
         yield Room(request.param, slack, cluster, store, tmp_path / "state")
         refused = [(call.method, call.error) for call in slack.calls if call.error]
         assert not refused, "the bot sent what Slack does not take"

@@ -21,7 +21,6 @@ from facts import Blind, Diagnosis, StageSighting
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from tests.asking import worker
-from tests.deployed import BOT
 from tests.test_policies_on_lab import kubectl, of_kubernetes, policy
 
 TABLE = ("ip", "calico")
@@ -63,7 +62,7 @@ async def asked(
         if "looking again" in text and meanwhile is not None:
             await meanwhile()
 
-    settings = from_environment(lab.environment(account=BOT))
+    settings = from_environment(lab.environment())
     async with Cluster(settings) as cluster, Probes(settings) as probes:
         answer = await investigate(words.split(), cluster=cluster, probes=probes, worker=worker(), progress=progress)
     return answer.diagnosis, told

@@ -27,7 +27,6 @@ from facts.capture import LINK_ETHERNET, LINK_IP
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from tests import pcapng
-from tests.deployed import BOT
 from tests.test_lab import Remains
 
 SECRET = b"a password nobody may see"
@@ -81,7 +80,7 @@ async def captured(
     until_packets: bool = True,
 ) -> Captured:
     """What `capture WORDS` gives; `talk()` runs meanwhile, and soon after it the capture is stopped."""
-    settings = from_environment(environment or lab.environment(account=BOT))
+    settings = from_environment(environment or lab.environment())
     seen, stop = Seen(), asyncio.Event()
 
     async def meanwhile() -> None:
@@ -278,7 +277,7 @@ async def test_a_node_without_a_probe_leaves_its_packets_out_and_is_named(lab: L
 
 
 async def test_probes_that_capture_nothing_are_told(lab: Lab) -> None:
-    nowhere = {**lab.environment(account=BOT), "CALICO_WHY_PROBE_PORT": "9"}
+    nowhere = {**lab.environment(), "CALICO_WHY_PROBE_PORT": "9"}
     with pytest.raises(UserError) as error:
         await captured(lab, "shop/cart shop/db", environment=nowhere)
     assert error.value.status == COULD_NOT_JUDGE
@@ -290,7 +289,7 @@ def test_ctrl_c_keeps_what_there_is(lab: Lab, tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "bot.cli", "capture", "shop/cart", "shop/db", "--seconds", "60", "-o", str(path)]
 
     with subprocess.Popen(
-        argv, env={**os.environ, **lab.environment()}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        argv, env={**os.environ, **lab.administrator()}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as one:
         assert one.stderr and one.stdout
         for line in one.stderr:

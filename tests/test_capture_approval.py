@@ -20,11 +20,11 @@ from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
 from fixes.audit import Audit, verify
 from fixes.limits import Switch
-from fixes.request import GROUP, PLURAL, FixRequest, Person, Phase, Spec, digest, stamp
+from fixes.request import FixRequest, Person, Phase, Spec, digest, stamp
 from lab.client import Lab
 from lab.slack import LocalSlack
 from tests import pcapng
-from tests.deployed import BOT
+from tests.deployed import ADMINISTRATOR
 from tests.fix_cluster import fix_cluster
 from tests.test_approvals_slack import until_in_trail
 from tests.test_bot_slack import ROOM, Room, _all_text, bot_process, room
@@ -160,7 +160,7 @@ async def test_a_rejection_a_cancellation_and_the_end_of_time_are_no_capture(roo
 
 
 async def test_two_bots_and_six_clicks_make_one_capture(tmp_path: Path) -> None:
-    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store(ADMINISTRATOR) as store:
         room, takes = Room("socket", slack, cluster, store, tmp_path / "state"), Takes()
         room.capturing = takes.capturing("approval")
         async with room.bot(), room.bot():
@@ -179,11 +179,10 @@ async def test_two_bots_and_six_clicks_make_one_capture(tmp_path: Path) -> None:
 
 async def test_a_bot_needs_no_more_than_the_right_to_relay(tmp_path: Path) -> None:
     """In a cluster that holds writes to the admission policies, and with a Chinese card."""
-    fixers = frozenset((verb, GROUP, PLURAL) for verb in ("execute", "execute-on-own-node", "approve"))
     async with (
         LocalSlack() as slack,
         fix_cluster(tmp_path, with_policies=True) as cluster,
-        cluster.store("bot", denied=fixers) as store,
+        cluster.store(ADMINISTRATOR) as store,
     ):
         room = Room("socket", slack, cluster, store, tmp_path / "state")
         room.capturing = Takes().capturing("approval")
@@ -237,7 +236,7 @@ async def test_a_capture_that_fails_is_told_on_its_card(room: Room, trouble: Exc
 
 
 async def test_a_file_slack_does_not_take_is_no_success(tmp_path: Path) -> None:
-    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store(ADMINISTRATOR) as store:
         room = Room("socket", slack, cluster, store, tmp_path / "state")
         room.capturing = Takes().capturing("approval")
         slack.faults.fail("files.completeUploadExternal", "500", times=5)
@@ -332,7 +331,7 @@ async def test_a_bot_that_is_stopped_in_the_middle_says_so(room: Room, monkeypat
 async def test_after_a_kill_nobody_captures_again_and_the_card_says_that_nobody_knows(
     tmp_path: Path, mode: str
 ) -> None:
-    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store(ADMINISTRATOR) as store:
         hold = tmp_path / "hold"
         hold.touch()
         room, takes = Room(mode, slack, cluster, store, tmp_path / "state"), Takes()
@@ -355,7 +354,11 @@ async def test_after_a_kill_nobody_captures_again_and_the_card_says_that_nobody_
 
 
 async def test_while_the_cluster_takes_no_requests_nothing_is_captured(tmp_path: Path) -> None:
-    async with LocalSlack() as slack, fix_cluster(tmp_path, with_crd=False) as cluster, cluster.store() as store:
+    async with (
+        LocalSlack() as slack,
+        fix_cluster(tmp_path, with_crd=False) as cluster,
+        cluster.store(ADMINISTRATOR) as store,
+    ):
         room, takes = Room("socket", slack, cluster, store, tmp_path / "state"), Takes()
         room.capturing = takes.capturing("approval")
         async with room.bot():
@@ -366,12 +369,12 @@ async def test_while_the_cluster_takes_no_requests_nothing_is_captured(tmp_path:
 
 async def test_approved_whole_packets_of_a_real_network(lab: Lab, tmp_path: Path) -> None:
     """All of it: the card names the places, a second person clicks, and the file holds what the pods said."""
-    settings = from_environment(lab.environment(account=BOT))
+    settings = from_environment(lab.environment())
     talked = asyncio.Event()
     async with (
         LocalSlack() as slack,
         fix_cluster(tmp_path) as fixes,
-        fixes.store() as store,
+        fixes.store(ADMINISTRATOR) as store,
         Cluster(settings) as cluster,
         Probes(settings) as probes,
     ):

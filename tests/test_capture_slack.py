@@ -27,7 +27,7 @@ from lab.client import Lab
 from lab.slack import LocalSlack
 from tests import pcapng
 from tests.browser import chromium
-from tests.deployed import BOT
+from tests.deployed import ADMINISTRATOR
 from tests.fix_cluster import fix_cluster
 from tests.test_bot_slack import ROOM, Room, _all_text
 from tests.test_capture import speak
@@ -87,7 +87,7 @@ def files(slack: LocalSlack, thread: str) -> list[tuple[str, bytes]]:
 
 @pytest.fixture(params=["socket", "http"])
 async def room(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Room]:
-    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store(ADMINISTRATOR) as store:
         room = Room(request.param, slack, cluster, store, tmp_path / "state")
         yield room
         refused = [(call.method, call.error) for call in slack.calls if call.error]
@@ -166,7 +166,7 @@ async def test_where_nobody_is_known_to_be_an_approver_nobody_gets_whole_packets
     tmp_path: Path, approvers: Approvers
 ) -> None:
     """An empty list, and a group that Slack does not tell: both are a no."""
-    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store(ADMINISTRATOR) as store:
         room, takes = Room("socket", slack, cluster, store, tmp_path / "state"), Takes()
         room.capturing, room.approvers = takes.capturing("headers"), approvers
         async with room.bot():
@@ -210,7 +210,7 @@ async def test_a_bot_that_stops_in_the_middle_says_so(room: Room, monkeypatch: p
 
 
 async def test_a_file_slack_does_not_take_is_told_with_another_way(tmp_path: Path) -> None:
-    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store(ADMINISTRATOR) as store:
         room = Room("socket", slack, cluster, store, tmp_path / "state")
         room.capturing = Takes().capturing("headers")
         slack.faults.fail("files.completeUploadExternal", "500", times=5)
@@ -241,13 +241,13 @@ def browser() -> Iterator[str]:
 
 async def test_from_the_channel_to_a_file_of_real_packets(lab: Lab, browser: str, tmp_path: Path) -> None:
     """All of it: somebody types in the page, probes look on, pods talk, and the page offers the file."""
-    settings = from_environment(lab.environment(account=BOT))
+    settings = from_environment(lab.environment())
     talked = asyncio.Event()
 
     async with (
         LocalSlack() as slack,
         fix_cluster(tmp_path) as fixes,
-        fixes.store() as store,
+        fixes.store(ADMINISTRATOR) as store,
         Cluster(settings) as cluster,
         Probes(settings) as probes,
     ):

@@ -52,7 +52,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 async def installed(lab: Lab, overlay: str) -> None:
     """What the signer fills."""
-    async with connect(lab.environment()["KUBECONFIG"], NAMESPACE) as cluster:
+    async with connect(lab.administrator()["KUBECONFIG"], NAMESPACE) as cluster:
         for name in (AUTHORITY, BOT_CERTS):
             secret = manifests.one(overlay, "Secret", name)
             await cluster.send("POST", f"/api/v1/namespaces/{NAMESPACE}/secrets", secret)
@@ -98,7 +98,7 @@ class Installed:
 
     async def mount(self) -> None:
         """The bot's Secret, as a kubelet has it in a directory."""
-        async with connect(self.lab.environment()["KUBECONFIG"], NAMESPACE) as cluster:
+        async with connect(self.lab.administrator()["KUBECONFIG"], NAMESPACE) as cluster:
             secret = await cluster.secret(BOT_CERTS)
         replace(self.directory / "bot", {name: content(secret, name) for name in ("ca.crt", "bot.crt", "bot.key")})
 

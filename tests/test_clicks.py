@@ -17,6 +17,7 @@ from fixes import store as stores
 from fixes.audit import Audit
 from fixes.request import Phase
 from lab.slack import LocalSlack
+from tests.deployed import ADMINISTRATOR
 from tests.fix_cluster import fix_cluster
 from tests.test_approvals_slack import until_in_trail
 from tests.test_bot_slack import ROOM, Room, bot_process, room
@@ -179,7 +180,7 @@ async def test_what_was_about_to_be_told_when_the_bot_died_is_told_and_decides_n
 @contextlib.asynccontextmanager
 async def killable(directory: Path, mode: str) -> AsyncGenerator[Room]:
     """A room whose bots are processes."""
-    async with LocalSlack() as local, fix_cluster(directory) as cluster, cluster.store() as store:
+    async with LocalSlack() as local, fix_cluster(directory) as cluster, cluster.store(ADMINISTRATOR) as store:
         yield Room(mode, local, cluster, store, directory / "state")
 
 

@@ -25,12 +25,14 @@ from fixes.hands import ClusterHands, NodeHands
 from fixes.kernel import Kernel
 from fixes.kind import ClusterKind, EvidenceChanged, kinds
 from fixes.kinds.release_ip import nodes_asked
+from fixes.lease import NAME as LEASE
 from fixes.lease import Lease
 from fixes.release import fingerprint, holding
 from fixes.request import Phase, stamp
 from fixes.store import FixStore
 from lab.apiserver.calico_definitions import Group, definitions, install
-from tests.deployed import CLUSTER_FIXER
+from tests import deployed
+from tests.deployed import ADMINISTRATOR, BOT, CLUSTER_FIXER
 from tests.fix_cluster import FixCluster, fix_cluster
 from tests.fix_samples import BO, a_spec
 from tests.recordings import load
@@ -55,8 +57,16 @@ async def scene(
             "default",
             datastoreReady=True,
         )
-        async with cluster.store() as store, cluster.store(CLUSTER_FIXER) as fixing:
-            yield cluster, store, Calico(fixing.api, environment={})
+        async with cluster.store(CLUSTER_FIXER) as fixing:
+            yield cluster, fixing, Calico(fixing.api, environment={})
+
+
+async def approved(cluster: FixCluster, pool: str = "blue") -> str:
+    """The name of a request that this pool be enabled."""
+    async with cluster.store(BOT) as bot:
+        request = await bot.create(a_spec(datetime.now(UTC), **pool_spec(pool)))
+        await bot.transition(request.name, Phase.APPROVED, by=BO)
+    return request.name
 
 
 def create(cluster: FixCluster, version: str, kind: str, name: str, namespace: str = "", **spec: Any) -> None:
@@ -106,7 +116,7 @@ async def test_objects_are_found_where_calico_keeps_them_and_keep_what_is_not_kn
 
 
 async def test_with_both_groups_the_older_one_is_the_store(tmp_path: Path) -> None:
-    async with fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with fix_cluster(tmp_path) as cluster, cluster.store(CLUSTER_FIXER) as store:
         with pytest.raises(ApiError, match="serves neither"):
             await Calico(store.api, environment={}).group()
         install(cluster.objects, "projectcalico.org")
@@ -126,7 +136,7 @@ async def test_more_objects_than_a_page_are_all_listed(tmp_path: Path) -> None:
 
 async def test_who_may_not_write_is_told_so(tmp_path: Path) -> None:
     denied = frozenset({("get", "crd.projectcalico.org", "clusterinformations")})
-    async with scene(tmp_path) as (cluster, _, _), cluster.store("reader", denied=denied) as weak:
+    async with scene(tmp_path) as (cluster, _, _), cluster.store(CLUSTER_FIXER, denied=denied) as weak:
         with pytest.raises(ApiError, match="does not let this fixer at clusterinformations default"):
             await Calico(weak.api, environment={}).get("clusterinformations", "default")
 
@@ -198,7 +208,7 @@ async def test_recorded_leaks_are_released_as_calicoctl_released_them(tmp_path: 
 async def test_others_take_addresses_while_leaks_are_released(tmp_path: Path) -> None:
     """Over the socket, at the same time: every address that was given is still given, and the leaks are gone."""
     kind, block_name, cidr = kind_of("release_ip"), "10-245-0-64-26", "10.245.0.64/26"
-    async with scene(tmp_path) as (cluster, store, calico):
+    async with scene(tmp_path) as (cluster, _, calico), cluster.store(ADMINISTRATOR) as nodes:
         recorded_leaks(cluster)
         calico.now = lambda: datetime(2030, 1, 1, tzinfo=UTC)
         leaks = [
@@ -208,7 +218,7 @@ async def test_others_take_addresses_while_leaks_are_released(tmp_path: Path) ->
         given: dict[int, str] = {}
 
         async def take(number: int) -> None:
-            other = Calico(store.api, environment={})
+            other = Calico(nodes.api, environment={})
             handle = f"k8s-pod-network.new-{number}"
             while True:
                 block = await other.get("ipamblocks", block_name)
@@ -528,27 +538,25 @@ def pool_spec(name: str = "blue") -> dict[str, Any]:
 
 
 async def test_the_clusters_fixer_does_what_was_approved_and_a_nodes_fixer_leaves_it(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (cluster, store, calico):
+    async with scene(tmp_path) as (cluster, fixing, calico):
         create(cluster, CLASSIC, "IPPool", "blue", cidr="10.9.0.0/16", disabled=True)
-        request = await store.create(a_spec(datetime.now(UTC), **pool_spec()))
-        await store.transition(request.name, Phase.APPROVED, by=BO)
-        assert not NodeHands("node-a", Kernel()).mine(request)
-        ended = await Executor(ClusterHands(calico), store, APPROVERS).handle(request.name)
+        name = await approved(cluster)
+        assert not NodeHands("node-a", Kernel()).mine(await fixing.get(name))
+        ended = await Executor(ClusterHands(calico), fixing, APPROVERS).handle(name)
         assert (ended.status.phase, ended.status.message.split(";")[0]) == (Phase.VERIFIED, "Pool blue is enabled")
 
 
 async def test_what_somebody_else_did_meanwhile_is_stale(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (cluster, store, calico):
+    async with scene(tmp_path) as (cluster, fixing, calico):
         create(cluster, CLASSIC, "IPPool", "blue", cidr="10.9.0.0/16", disabled=False)
-        request = await store.create(a_spec(datetime.now(UTC), **pool_spec()))
-        await store.transition(request.name, Phase.APPROVED, by=BO)
-        ended = await Executor(ClusterHands(calico), store, APPROVERS).handle(request.name)
+        name = await approved(cluster)
+        ended = await Executor(ClusterHands(calico), fixing, APPROVERS).handle(name)
         assert ended.status.phase is Phase.STALE and "enabled already" in ended.status.message
 
 
 async def test_what_somebody_else_did_in_the_last_moment_is_told_as_nothing_written(tmp_path: Path) -> None:
     """Between the last look and the write: a request that runs is not Stale any more."""
-    async with scene(tmp_path) as (cluster, store, _):
+    async with scene(tmp_path) as (cluster, fixing, _):
         create(cluster, CLASSIC, "IPPool", "blue", cidr="10.9.0.0/16", disabled=True)
 
         class Overtaken(Calico):
@@ -557,10 +565,9 @@ async def test_what_somebody_else_did_in_the_last_moment_is_told_as_nothing_writ
                 cluster.objects.update({**there, "spec": {**there["spec"], "disabled": False, "by": "another"}})
                 return await super().replace(resource, changed)
 
-        request = await store.create(a_spec(datetime.now(UTC), **pool_spec()))
-        await store.transition(request.name, Phase.APPROVED, by=BO)
-        hands = ClusterHands(Overtaken(store.api, environment={}))
-        ended = await Executor(hands, store, APPROVERS).handle(request.name)
+        name = await approved(cluster)
+        hands = ClusterHands(Overtaken(fixing.api, environment={}))
+        ended = await Executor(hands, fixing, APPROVERS).handle(name)
         assert ended.status.phase is Phase.FAILED
         assert ended.status.message.startswith("Nothing was written: Pool blue is enabled already;")
         assert cluster.objects.get("ippools", "blue")["spec"]["by"] == "another"
@@ -578,27 +585,26 @@ class Broken(Calico):
 
 
 async def test_what_was_done_and_cannot_be_read_did_not_fail(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (cluster, store, _):
+    async with scene(tmp_path) as (cluster, fixing, _):
         create(cluster, CLASSIC, "IPPool", "blue", cidr="10.9.0.0/16", disabled=True)
-        calico = Broken(store.api, environment={})
+        calico = Broken(fixing.api, environment={})
 
         class Gone(ClusterHands):
             async def verify(self, spec: Any) -> tuple[bool, str]:
                 calico.broken_at = "GET"
                 return await super().verify(spec)
 
-        request = await store.create(a_spec(datetime.now(UTC), **pool_spec()))
-        await store.transition(request.name, Phase.APPROVED, by=BO)
-        ended = await Executor(Gone(calico), store, APPROVERS).handle(request.name)
+        name = await approved(cluster)
+        ended = await Executor(Gone(calico), fixing, APPROVERS).handle(name)
         assert ended.status.phase is Phase.UNKNOWN and ended.status.message.startswith("It was done;")
         assert cluster.objects.get("ippools", "blue")["spec"]["disabled"] is False
 
 
 async def test_an_address_is_released_though_its_handle_cannot_be_written(tmp_path: Path) -> None:
     kind = kind_of("release_ip")
-    async with scene(tmp_path) as (cluster, store, _):
+    async with scene(tmp_path) as (cluster, fixing, _):
         recorded_leaks(cluster)
-        calico = Broken(store.api, environment={}, now=lambda: datetime(2030, 1, 1, tzinfo=UTC))
+        calico = Broken(fixing.api, environment={}, now=lambda: datetime(2030, 1, 1, tzinfo=UTC))
         arguments = await leak(calico, "10.245.0.67", "10.245.0.64/26", datetime(2029, 12, 31, tzinfo=UTC))
         calico.broken_at = f"PUT /apis/{CLASSIC}/ipamhandles"
         await kind.execute(calico, arguments)
@@ -617,11 +623,11 @@ async def test_an_answer_that_was_lost_is_read_again(tmp_path: Path) -> None:
                 raise ApiError("The API server cannot be reached (connection lost).")
             return answer
 
-    async with scene(tmp_path) as (cluster, store, _):
+    async with scene(tmp_path) as (cluster, fixing, _):
         create(cluster, CLASSIC, "IPPool", "blue", cidr="10.9.0.0/16", disabled=True)
-        await kind_of("enable_pool").execute(Deaf(store.api, environment={}), {"pool": "blue", "cidr": "10.9.0.0/16"})
+        await kind_of("enable_pool").execute(Deaf(fixing.api, environment={}), {"pool": "blue", "cidr": "10.9.0.0/16"})
         assert cluster.objects.get("ippools", "blue")["spec"]["disabled"] is False
-        never = Broken(store.api, environment={})
+        never = Broken(fixing.api, environment={})
         never.broken_at = "PUT"
         found = await never.get("ippools", "blue")
         assert found is not None
@@ -637,7 +643,7 @@ async def until(true: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def test_of_several_only_the_holder_works_and_another_follows(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (_, store, _):
+    async with scene(tmp_path) as (_, fixing, _):
         working: set[str] = set()
         most = 0
 
@@ -651,7 +657,7 @@ async def test_of_several_only_the_holder_works_and_another_follows(tmp_path: Pa
                 finally:
                     working.discard(name)
 
-            one = Lease(store.api, store.namespace, name, duration_s=2, renew_s=0.05, give_up_s=1.0)
+            one = Lease(fixing.api, fixing.namespace, name, duration_s=2, renew_s=0.05, give_up_s=1.0)
             return asyncio.create_task(one.run(work))
 
         tasks = {name: lease(name) for name in ("a", "b", "c")}
@@ -664,8 +670,8 @@ async def test_of_several_only_the_holder_works_and_another_follows(tmp_path: Pa
 
 
 async def test_a_holder_that_was_killed_is_followed_once_its_lease_has_run_out(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (_, store, _):
-        dead = Lease(store.api, store.namespace, "dead", duration_s=1)
+    async with scene(tmp_path) as (_, fixing, _):
+        dead = Lease(fixing.api, fixing.namespace, "dead", duration_s=1)
         assert await dead._take()
         loop, begun = asyncio.get_running_loop(), asyncio.get_running_loop().time()
         started = asyncio.Event()
@@ -674,7 +680,7 @@ async def test_a_holder_that_was_killed_is_followed_once_its_lease_has_run_out(t
             started.set()
             await asyncio.Event().wait()
 
-        heir = asyncio.create_task(Lease(store.api, store.namespace, "heir", renew_s=0.05).run(work))
+        heir = asyncio.create_task(Lease(fixing.api, fixing.namespace, "heir", renew_s=0.05).run(work))
         async with asyncio.timeout(30):
             await started.wait()
         assert loop.time() - begun >= 1
@@ -682,8 +688,22 @@ async def test_a_holder_that_was_killed_is_followed_once_its_lease_has_run_out(t
         heir.cancel()
 
 
+async def test_a_lease_that_was_deleted_is_not_made_by_who_may_not_and_is_taken_once_it_is_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with scene(tmp_path) as (cluster, fixing, _):
+        lease = Lease(fixing.api, fixing.namespace, "one")
+        cluster.objects.delete("leases", LEASE, fixing.namespace)
+        assert not await lease._take()
+        assert f"There is no Lease {fixing.namespace}/{LEASE}. Apply the manifests of deploy/ again." in caplog.text
+        for one in deployed.objects():
+            if one["kind"] == "Lease":
+                cluster.objects.create(one)
+        assert await lease._take()
+
+
 async def test_who_cannot_renew_stops(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (cluster, _, _), cluster.store("weak") as weak:
+    async with scene(tmp_path) as (cluster, weak, _):
         stopped, started = asyncio.Event(), asyncio.Event()
 
         async def work() -> None:
@@ -696,14 +716,14 @@ async def test_who_cannot_renew_stops(tmp_path: Path) -> None:
         task = asyncio.create_task(Lease(weak.api, weak.namespace, "weak", renew_s=0.05, give_up_s=0.3).run(work))
         async with asyncio.timeout(30):
             await started.wait()
-            cluster.kubeconfig("weak", denied=frozenset({("*", "*", "*")}))
+            cluster.kubeconfig(CLUSTER_FIXER, denied=frozenset({("*", "*", "*")}))
             await stopped.wait()
         task.cancel()
 
 
 async def test_two_processes_one_killed_and_every_request_ends_once(tmp_path: Path) -> None:
     """`calico-why fixer --cluster` twice; the one that holds the lease is killed with -9 in the middle of it."""
-    async with scene(tmp_path) as (cluster, store, calico):
+    async with scene(tmp_path) as (cluster, fixing, calico):
         environment = {**os.environ, "KUBECONFIG": cluster.kubeconfig(CLUSTER_FIXER), "CALICO_WHY_APPROVERS": "U0BO"}
         environment["PYTHONPATH"] = str(ROOT)
         command = (sys.executable, "-m", "bot.cli", "fixer", "--cluster")
@@ -712,19 +732,17 @@ async def test_two_processes_one_killed_and_every_request_ends_once(tmp_path: Pa
             names = []
             for number in range(4):
                 create(cluster, CLASSIC, "IPPool", f"pool-{number}", cidr="10.9.0.0/16", disabled=True)
-                request = await store.create(a_spec(datetime.now(UTC), **pool_spec(f"pool-{number}")))
-                await store.transition(request.name, Phase.APPROVED, by=BO)
-                names.append(request.name)
+                names.append(await approved(cluster, f"pool-{number}"))
                 if number == 1:
-                    await until(lambda: _ended(store, names[:1]))
-                    lease = cluster.objects.get("leases", "calico-why-fixer", store.namespace)
+                    await until(lambda: _ended(fixing, names[:1]))
+                    lease = cluster.objects.get("leases", "calico-why-fixer", fixing.namespace)
                     (holder,) = [one for one in fixers if f"_{one.pid}_" in lease["spec"]["holderIdentity"]]
                     holder.kill()
             async with asyncio.timeout(60):
-                while not await _ended(store, names):  # noqa: ASYNC110  # of another process
+                while not await _ended(fixing, names):  # noqa: ASYNC110  # of another process
                     await asyncio.sleep(0.05)
             for number, name in enumerate(names):
-                history = [event.phase for event in (await store.get(name)).status.history]
+                history = [event.phase for event in (await fixing.get(name)).status.history]
                 pool = await calico.get("ippools", f"pool-{number}")
                 assert pool is not None and history.count(Phase.RUNNING) == 1
                 # Killed between Running and the write, nobody ran it again: then it says that nobody knows.
@@ -739,16 +757,16 @@ async def test_two_processes_one_killed_and_every_request_ends_once(tmp_path: Pa
 
 async def test_a_fixer_that_is_told_to_end_while_something_happens_ends(tmp_path: Path) -> None:
     """What the API server tells at the same moment must not make it forget that."""
-    async with scene(tmp_path) as (cluster, store, _):
+    async with scene(tmp_path) as (cluster, fixing, _):
         environment = {**os.environ, "KUBECONFIG": cluster.kubeconfig(CLUSTER_FIXER), "PYTHONPATH": str(ROOT)}
         command = (sys.executable, "-m", "bot.cli", "fixer", "--cluster")
         fixer = await asyncio.create_subprocess_exec(*command, env=environment, cwd=ROOT)
         try:
             await until(lambda: _true(bool(cluster.server._watchers)))
             fixer.send_signal(signal.SIGSTOP)
-            request = await store.create(a_spec(datetime.now(UTC), **pool_spec("a-pool")))
-            async for _, seen in store.watch():  # what this is told the fixer was told
-                if seen.name == request.name:
+            name = await approved(cluster)
+            async for _, seen in fixing.watch():  # what this is told the fixer was told
+                if seen.name == name:
                     break
             fixer.send_signal(signal.SIGTERM)
             fixer.send_signal(signal.SIGCONT)

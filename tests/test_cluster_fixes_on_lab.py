@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from typing import Any
@@ -22,9 +23,10 @@ from facts import Cause, LeakedAddresses, Pool, PoolUsage
 from fixes.calico import Calico, Object
 from fixes.release import holding
 from fixes.request import Phase
-from fixes.store import connect
+from fixes.store import FixStore, connect
 from lab.client import Lab
 from tests.asking import ask, told, words_for
+from tests.deployed import CLUSTER_FIXER, NAMESPACE
 from tests.fixing import asked, ended, up
 
 GONE = "k8s-pod-network." + "9" * 64
@@ -70,13 +72,23 @@ async def well(lab: Lab, words: str) -> Any:
     return answer
 
 
+def fixer(lab: Lab) -> AbstractAsyncContextManager[FixStore]:
+    return connect(lab.environment(account=CLUSTER_FIXER)["KUBECONFIG"], NAMESPACE)
+
+
+def administrator(lab: Lab) -> AbstractAsyncContextManager[FixStore]:
+    """Whoever makes pods and gives them addresses."""
+    return connect(lab.administrator()["KUBECONFIG"], NAMESPACE)
+
+
 class DaemonSet(Calico):
     """Stands for kubelet, DaemonSet and the start of calico-node, which a lab has not: a new pod, and all of the node
     as it was."""
 
-    def __init__(self, api: Any, lab: Lab) -> None:
+    def __init__(self, api: Any, lab: Lab, cluster: Calico) -> None:
+        """api: the fixer's. cluster: of who makes pods."""
         super().__init__(api, pause=self._start)
-        self._lab, self._started = lab, False
+        self._lab, self._cluster, self._started = lab, cluster, False
 
     async def delete(self, resource: str, seen: Object) -> None:
         self._pod = copy.deepcopy(seen)
@@ -88,17 +100,18 @@ class DaemonSet(Calico):
         self._started = True
         await asyncio.to_thread(self._lab.heal)
         metadata = self._pod["metadata"]
-        if (old := await self.get("pods", metadata["name"], SYSTEM)) is not None:
-            await super().delete("pods", old)
+        if (old := await self._cluster.get("pods", metadata["name"], SYSTEM)) is not None:
+            await self._cluster.delete("pods", old)
         fresh = {**self._pod, "metadata": {**metadata, "name": "calico-node-anew"}}
         for key in ("uid", "resourceVersion"):
             fresh["metadata"].pop(key, None)
-        status, answer = await self._send("POST", f"/api/v1/namespaces/{SYSTEM}/pods", body=fresh)
+        status, answer = await self._cluster._send("POST", f"/api/v1/namespaces/{SYSTEM}/pods", body=fresh)
         assert status == 201, answer
-        made = await self.get("pods", "calico-node-anew", SYSTEM)
+        made = await self._cluster.get("pods", "calico-node-anew", SYSTEM)
         assert made is not None
         made["status"] = {**self._pod["status"], "conditions": [{"type": "Ready", "status": "True"}]}
-        status, answer = await self._send("PUT", f"/api/v1/namespaces/{SYSTEM}/pods/calico-node-anew/status", body=made)
+        path = f"/api/v1/namespaces/{SYSTEM}/pods/calico-node-anew/status"
+        status, answer = await self._cluster._send("PUT", path, body=made)
         assert status == 200, answer
 
 
@@ -116,9 +129,8 @@ async def test_calico_node_is_restarted_while_the_node_is_as_it_was_seen(lab: La
     inflicted = lab.inflict(mode)
     answer = await ask(lab.environment(), words_for(inflicted))
     assert mode in {one.rule for one in (*answer.diagnosis.causes, *answer.diagnosis.warnings)}
-    settings = from_environment(lab.environment())
-    async with connect(settings.kubeconfig, settings.namespace) as store:
-        requests = await ended(lab, answer, mode, DaemonSet(store.api, lab))
+    async with fixer(lab) as fixing, administrator(lab) as admin:
+        requests = await ended(lab, answer, mode, DaemonSet(fixing.api, lab, Calico(admin.api)))
     (request,) = [one for one in requests if one.spec.node == inflicted["node"]]
     assert request.status.phase is Phase.VERIFIED, request.status.message
     tunnel = "; its tunnel address is " in request.status.message
@@ -144,11 +156,10 @@ async def test_each_of_the_first_leaked_addresses_is_released_by_itself(lab: Lab
     (fact,) = (one for one in answer.diagnosis.facts if isinstance(one, LeakedAddresses))
     addresses = [fact.address, *(one.address for one in fact.others)]
     assert len(addresses) == min(fact.count, 5) > 1
-    settings = from_environment(lab.environment())
-    async with connect(settings.kubeconfig, settings.namespace) as store:
-        requests = await ended(lab, answer, "ip_leaked", Later(store.api))
+    async with fixer(lab) as fixing:
+        requests = await ended(lab, answer, "ip_leaked", Later(fixing.api))
         (block,) = [
-            one["spec"] for one in await Calico(store.api).list("ipamblocks") if one["spec"]["cidr"] == fact.block
+            one["spec"] for one in await Calico(fixing.api).list("ipamblocks") if one["spec"]["cidr"] == fact.block
         ]
     assert [one.spec.arguments["address"] for one in requests] == addresses
     assert {one.status.message for one in requests} == {f"{address} is free now." for address in addresses}
@@ -168,8 +179,8 @@ async def test_an_address_of_an_ipv6_block_is_released(dual: Lab) -> None:
     dual.heal()
     answer = await ask(dual.environment(), "shop/cart shop/db")
     settings = from_environment(dual.environment())
-    async with connect(settings.kubeconfig, settings.namespace) as store:
-        calico = Later(store.api)
+    async with fixer(dual) as fixing, administrator(dual) as admin:
+        later, calico = Later(fixing.api), Calico(admin.api)
         address, block = await leak_of_ipv6(calico)
         nodes, pods = await calico.list("nodes"), await calico.list("pods")
         specs = [one["spec"] for one in await calico.list("ipamblocks")]
@@ -194,7 +205,7 @@ async def test_an_address_of_an_ipv6_block_is_released(dual: Lab) -> None:
             answer.diagnosis, facts=(*answer.diagnosis.facts, told_by_nodes), warnings=(cause,)
         )
         found = msgspec.structs.replace(answer, diagnosis=diagnosis)
-        (request,) = await ended(dual, found, "ip_leaked", calico)
+        (request,) = await ended(dual, found, "ip_leaked", later)
         assert (request.status.phase, request.status.message) == (Phase.VERIFIED, f"{address} is free now.")
         after = await calico.get("ipamblocks", block)
         assert after is not None and holding(after["spec"], address).attribute is None

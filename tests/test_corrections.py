@@ -27,6 +27,7 @@ from node_probe.collectors import services
 from node_probe.firewall.drops import Counted, drops, grown
 from node_probe.processes import TICKS, Process
 from node_probe.view import View
+from tests.deployed import ADMINISTRATOR
 from tests.recorded import native, served
 from tests.recorded_answers import alive, cluster_of, followed, judged, known
 from tests.recorded_calicoctl import every_run
@@ -475,9 +476,9 @@ async def test_16_what_people_are_told_to_do_to_blocks_is_what_kubectl_does(grou
         if not group.startswith("crd."):
             assert "without `crd.`" in remedies[0]
             told = told.replace("crd.", "")
-        server, certificate = ApiServer(world.store, {"admin": User("admin")}), make()
+        server, certificate = ApiServer(world.store, {ADMINISTRATOR: User(ADMINISTRATOR)}), make()
         config = tmp_path / "by TLS"  # kubectl sends no token otherwise
-        config.write_text(kubeconfig(await server.start(tls=certificate.context), "admin", certificate.authority))
+        config.write_text(kubeconfig(await server.start(tls=certificate.context), ADMINISTRATOR, certificate.authority))
         words = told.replace("NODE-BLOCK", "node-c-10-244-218-64-26").split()
         done = await asyncio.create_subprocess_exec("kubectl", "--kubeconfig", str(config), *words)
         assert await done.wait() == 0

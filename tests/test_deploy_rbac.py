@@ -46,8 +46,7 @@ from lab.errors import NamespacesForbidden
 from lab.slack import LocalSlack
 from tests import calls, deployed, manifests
 from tests.asking import ask, words_for
-from tests.calls import APPROVER, ASKER, NAMESPACE
-from tests.deployed import BOT, CLUSTER_FIXER, NODE, SIGNER
+from tests.deployed import APPROVER, ASKER, BOT, CLUSTER_FIXER, NAMESPACE, NODE, SIGNER
 from tests.fix_samples import ANA, BO
 from tests.fixing import at_once, end_of
 
@@ -160,7 +159,7 @@ class Tour:
     @contextlib.asynccontextmanager
     async def store(self, account: str = "") -> AsyncGenerator[FixStore]:
         """Of an account; "" for who may everything."""
-        path = self.accounts[account] if account else self.lab.environment()["KUBECONFIG"]
+        path = self.accounts[account] if account else self.lab.administrator()["KUBECONFIG"]
         async with connect(path, NAMESPACE) as store:
             yield store
 
@@ -456,7 +455,7 @@ def noted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[set[Noted]]:
     directory, within = tmp_path_factory.mktemp("tour"), Path(os.environ[CALLS]) / "tour"
     within.mkdir()
     (within / NOW).write_text(f"tests/{Path(__file__).name}")
-    (directory / "rbac.yaml").write_text(yaml.safe_dump_all([*manifests.objects(OVERLAY), *calls.bindings()]))
+    (directory / "rbac.yaml").write_text(yaml.safe_dump_all([*manifests.objects(OVERLAY), *deployed.bindings()]))
     for variant in VARIANTS:
         try:
             lab = Lab.up(variant=variant, rbac=directory / "rbac.yaml", environment={**ENVIRONMENT, CALLS: str(within)})
@@ -515,7 +514,7 @@ def test_what_labs_hold_the_product_to_is_what_kubectl_makes_of_the_same_files()
             name = rbac.account(account, NAMESPACE)
             granted = [set(rbac.grants(one, name)) for one in (deployed.manifests(place), manifests.objects(overlay))]
             assert granted[0] == granted[1], account
-    of_people = {role for roles in calls.PEOPLE.values() for role in roles}
+    of_people = {role for roles in deployed.PEOPLE.values() for role in roles}
     roles = [
         [one for one in found if one["kind"] in ("Role", "ClusterRole") and one["metadata"]["name"] in of_people]
         for found in (deployed.manifests(), manifests.objects(OVERLAY))

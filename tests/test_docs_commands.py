@@ -9,7 +9,6 @@ import asyncio
 import functools
 import importlib
 import json
-import os
 import re
 import shlex
 import shutil
@@ -258,11 +257,11 @@ def desk(shared_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: allow-db, namespace: shop}\n"
         "spec: {selector: \"app == 'db'\", types: [Ingress], ingress: [{action: Allow}]}\n"
     )
-    shutil.copy(shared_lab.environment()["KUBECONFIG"], directory / "kubeconfig")
+    shutil.copy(shared_lab.administrator()["KUBECONFIG"], directory / "kubeconfig")
     (directory / "slack.env").write_text("SLACK_BOT_TOKEN=xoxb-1\nSLACK_APP_TOKEN=xapp-1\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
-        for name, value in shared_lab.environment().items():
+        for name, value in shared_lab.administrator().items():
             patch.setenv(name, value)
         patch.setenv("CALICO_WHY_STATE", "state")
         for word in (
@@ -286,9 +285,9 @@ def a_request(capfd: pytest.CaptureFixture[str]) -> str:
     return name
 
 
-async def all_written_down() -> None:
+async def all_written_down(lab: Lab) -> None:
     """What terminals asked for is put into the trail by a bot, and none runs here."""
-    async with connect(os.environ["KUBECONFIG"], "calico-why") as store:
+    async with connect(lab.environment()["KUBECONFIG"], "calico-why") as store:
         for request in await store.all():
             await Audit(store, "desk").follow(request)
 
@@ -304,7 +303,7 @@ def test_a_command_of_ours_does_its_work(
         name = a_request(capfd)
         argv = [name if word == PLACEHOLDERS["fx-NAME"] else word for word in argv]
     if argv[0] == "audit":
-        asyncio.run(all_written_down())
+        asyncio.run(all_written_down(shared_lab))
     if argv[0] == "certs":
         shutil.rmtree("certs", ignore_errors=True)  # which the desk has already
         monkeypatch.delenv("CALICO_WHY_CERTS")  # the lab's own

@@ -23,7 +23,7 @@ from fixes.kind import Kind, NodeKind, TooSoon, kinds
 from fixes.request import FixRequest, Person, Phase, Refused, Spec, moment, stamp
 from fixes.store import FixStore
 from node_probe.netlink import Entry
-from tests.deployed import NODE
+from tests.deployed import BOT, NODE
 from tests.fix_cluster import FixCluster, fix_cluster
 from tests.fix_samples import ANA, BO, a_spec
 from tests.namespaces import in_namespaces
@@ -48,12 +48,12 @@ class Counting(Kernel):
 
 
 @contextlib.asynccontextmanager
-async def scene(directory: Path) -> AsyncGenerator[tuple[TwoNodes, FixCluster, FixStore]]:
-    """Two nodes, one with a wrong MAC, and a cluster that knows fix requests."""
+async def scene(directory: Path) -> AsyncGenerator[tuple[TwoNodes, FixCluster, FixStore, FixStore]]:
+    """Two nodes, one with a wrong MAC, and a cluster that knows fix requests. The stores: the bot's, a fixer's."""
     nodes = TwoNodes()
     wound(nodes, WRONG)
-    async with fix_cluster(directory) as cluster, cluster.store() as store:
-        yield nodes, cluster, store
+    async with fix_cluster(directory) as cluster, cluster.store(BOT) as store, cluster.store(NODE) as fixing:
+        yield nodes, cluster, store, fixing
 
 
 def spec(**changes: Any) -> Spec:
@@ -65,9 +65,9 @@ async def approved(store: FixStore, by: Person = BO, **changes: Any) -> FixReque
     return await store.transition(request.name, Phase.APPROVED, by=by)
 
 
-def an_executor(store: FixStore, kernel: Kernel, approvers: Approvers = APPROVERS) -> Executor:
+def an_executor(fixing: FixStore, kernel: Kernel, approvers: Approvers = APPROVERS) -> Executor:
     """The one of node-a."""
-    return Executor(NodeHands("node-a", kernel), store, approvers)
+    return Executor(NodeHands("node-a", kernel), fixing, approvers)
 
 
 async def until(store: FixStore, name: str, *phases: Phase) -> FixRequest:
@@ -80,10 +80,10 @@ async def until(store: FixStore, name: str, *phases: Phase) -> FixRequest:
 
 @in_namespaces
 async def test_an_approved_request_is_executed_once_and_verified(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (_, _, store):
+    async with scene(tmp_path) as (_, _, store, fixing):
         kernel = Counting()
         request = await approved(store)
-        running = asyncio.ensure_future(an_executor(store, kernel).run())
+        running = asyncio.ensure_future(an_executor(fixing, kernel).run())
         done = await until(store, request.name, Phase.VERIFIED)
         assert done.status.message == f"{PEER} on {TUNNEL} is {MAC['b']} now."
         assert [event.phase for event in done.status.history] == [Phase.APPROVED, Phase.RUNNING, Phase.VERIFIED]
@@ -102,10 +102,10 @@ async def test_an_approved_request_is_executed_once_and_verified(tmp_path: Path)
 
 @in_namespaces
 async def test_of_many_executors_one_executes(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (_, _, store):
+    async with scene(tmp_path) as (_, _, store, fixing):
         kernel = Counting()
         request = await approved(store)
-        executors = [an_executor(store, kernel) for _ in range(6)]
+        executors = [an_executor(fixing, kernel) for _ in range(6)]
         await asyncio.gather(*(one.handle(request.name) for one in executors), return_exceptions=True)
         assert kernel.changes == 1
         assert (await store.get(request.name)).status.phase is Phase.VERIFIED
@@ -113,9 +113,9 @@ async def test_of_many_executors_one_executes(tmp_path: Path) -> None:
 
 @in_namespaces
 async def test_pending_requests_and_those_of_other_nodes_are_left_alone(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (_, _, store):
+    async with scene(tmp_path) as (_, _, store, fixing):
         kernel = Counting()
-        executor = an_executor(store, kernel)
+        executor = an_executor(fixing, kernel)
         pending = await store.create(spec())
         foreign = await approved(store, node="node-b")
         assert (await executor.handle(pending.name)).status.phase is Phase.PENDING
@@ -125,9 +125,9 @@ async def test_pending_requests_and_those_of_other_nodes_are_left_alone(tmp_path
 
 @in_namespaces
 async def test_what_would_be_written_is_shown_before_anybody_decides(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (_, _, store):
+    async with scene(tmp_path) as (_, _, store, fixing):
         kernel = Counting()
-        executor = an_executor(store, kernel)
+        executor = an_executor(fixing, kernel)
         request = await store.create(spec())
         running = asyncio.ensure_future(executor.run())
         async with asyncio.timeout(20):
@@ -141,7 +141,7 @@ async def test_what_would_be_written_is_shown_before_anybody_decides(tmp_path: P
         running.cancel()
         await asyncio.wait({running})
         strange = await store.create(spec(kind="reboot"))
-        assert (await an_executor(store, kernel).handle(strange.name)).status.preview == (
+        assert (await an_executor(fixing, kernel).handle(strange.name)).status.preview == (
             "Nothing: node-a does not know the fix 'reboot'.",
         )
         await store.transition(request.name, Phase.APPROVED, by=BO)
@@ -151,11 +151,11 @@ async def test_what_would_be_written_is_shown_before_anybody_decides(tmp_path: P
 
 @in_namespaces
 async def test_evidence_that_changed_makes_it_stale(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (nodes, _, store):
+    async with scene(tmp_path) as (nodes, _, store, fixing):
         kernel = Counting()
         request = await approved(store)
         wound(nodes, "66:00:00:00:00:77")
-        after = await an_executor(store, kernel).handle(request.name)
+        after = await an_executor(fixing, kernel).handle(request.name)
         assert after.status.phase is Phase.STALE
         assert "is 66:00:00:00:00:77 now" in after.status.message
         assert "Ask again" in after.status.message
@@ -167,9 +167,9 @@ async def test_an_approval_that_does_not_count_here_is_not_executed(tmp_path: Pa
     stranger = Person(id="U0CLEO", via="slack", entry="U0CLEO")
     other_group = Person(id="U0CLEO", via="slack", entry="S0OTHER")
     posing = Person(id="U0CLEO", via="kubectl", entry="S0NETOPS")  # a Slack group says nothing about a Kubernetes user
-    async with scene(tmp_path) as (nodes, _, store):
+    async with scene(tmp_path) as (nodes, _, store, fixing):
         kernel = Counting()
-        executor = an_executor(store, kernel)
+        executor = an_executor(fixing, kernel)
         for by in (stranger, other_group, posing):
             after = await executor.handle((await approved(store, by)).name)
             assert after.status.phase is Phase.FAILED
@@ -180,7 +180,7 @@ async def test_an_approval_that_does_not_count_here_is_not_executed(tmp_path: Pa
         after = await executor.handle(own.name)
         assert after.status.phase is Phase.FAILED
         assert "somebody else has to approve" in after.status.message
-        nobody = an_executor(store, kernel, Approvers())
+        nobody = an_executor(fixing, kernel, Approvers())
         assert (await nobody.handle((await approved(store)).name)).status.phase is Phase.FAILED
         assert kernel.changes == 0
         for by in (Person(id="U0CLEO", via="slack", entry="S0NETOPS"), Person(id="bo", via="kubectl")):
@@ -190,11 +190,11 @@ async def test_an_approval_that_does_not_count_here_is_not_executed(tmp_path: Pa
 
 @in_namespaces
 async def test_an_approval_that_comes_too_late_to_the_node_expires(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (_, _, store):
+    async with scene(tmp_path) as (_, _, store, fixing):
         kernel = Counting()
         request = await approved(store)
-        store.now = lambda: datetime.now(UTC) + timedelta(minutes=16)
-        after = await an_executor(store, kernel).handle(request.name)
+        fixing.now = lambda: datetime.now(UTC) + timedelta(minutes=16)
+        after = await an_executor(fixing, kernel).handle(request.name)
         assert after.status.phase is Phase.EXPIRED
         assert kernel.changes == 0
 
@@ -210,14 +210,14 @@ async def test_a_change_that_does_not_stay_or_is_refused_is_said(tmp_path: Path)
         def replace_neighbor(self, device: str, address: str, mac: str) -> None:
             raise PermissionError(1, "Operation not permitted")
 
-    async with scene(tmp_path) as (_, _, store):
-        after = await an_executor(store, Undone()).handle((await approved(store)).name)
+    async with scene(tmp_path) as (_, _, store, fixing):
+        after = await an_executor(fixing, Undone()).handle((await approved(store)).name)
         assert after.status.phase is Phase.NOT_FIXED
         assert f"is {WRONG}" in after.status.message
-        after = await an_executor(store, Refusing()).handle((await approved(store)).name)
+        after = await an_executor(fixing, Refusing()).handle((await approved(store)).name)
         assert after.status.phase is Phase.FAILED
         assert "Operation not permitted" in after.status.message
-        strange = await an_executor(store, Counting()).handle((await approved(store, kind="reboot")).name)
+        strange = await an_executor(fixing, Counting()).handle((await approved(store, kind="reboot")).name)
         assert strange.status.phase is Phase.FAILED
         assert "does not know the fix 'reboot'" in strange.status.message
 
@@ -233,10 +233,10 @@ async def test_what_changes_in_the_last_moment_ends_as_failed_with_nothing_writt
         once.holds(kernel, arguments)
         once.execute(kernel, arguments)
 
-    async with scene(tmp_path) as (_, _, store):
+    async with scene(tmp_path) as (_, _, store, fixing):
         kernel = Counting()
         hands = NodeHands("node-a", kernel, {once.name: dataclasses.replace(once, execute=execute)})
-        ended = await Executor(hands, store, APPROVERS).handle((await approved(store)).name)
+        ended = await Executor(hands, fixing, APPROVERS).handle((await approved(store)).name)
         assert [event.phase for event in ended.status.history][-2:] == [Phase.RUNNING, Phase.FAILED]
         assert ended.status.message.startswith(f"Nothing was written: {PEER} on {TUNNEL} is 66:00:00:00:00:98 now;")
         assert kernel.changes == 0
@@ -257,12 +257,12 @@ async def test_an_error_after_the_write_is_not_taken_for_a_failure(tmp_path: Pat
                 raise OSError("no netlink any more")
             return super().neighbor(device, address)
 
-    async with scene(tmp_path) as (_, _, store):
-        blind = await an_executor(store, Blind()).handle((await approved(store)).name)
+    async with scene(tmp_path) as (_, _, store, fixing):
+        blind = await an_executor(fixing, Blind()).handle((await approved(store)).name)
         assert blind.status.phase is Phase.UNKNOWN
         assert blind.status.message.endswith("What came of it cannot be read: no netlink any more.")
         await asyncio.to_thread(Kernel().replace_neighbor, TUNNEL, PEER, WRONG)
-        ended = await an_executor(store, Deaf()).handle((await approved(store)).name)
+        ended = await an_executor(fixing, Deaf()).handle((await approved(store)).name)
         assert ended.status.phase is Phase.VERIFIED
         assert ended.status.message == f"It failed on node-a: no answer. {PEER} on {TUNNEL} is {MAC['b']} now."
 
@@ -283,12 +283,12 @@ def of_two_looks(due: dict[str, datetime]) -> Mapping[str, Kind]:
 
 @in_namespaces
 async def test_a_second_look_is_waited_for_and_others_have_their_turn_meanwhile(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (_, _, store):
+    async with scene(tmp_path) as (_, _, store, fixing):
         kernel = Counting()
         due = {"second look": datetime.now(UTC) + timedelta(hours=1)}
         hands = NodeHands("node-a", kernel, of_two_looks(due))
         twice = await approved(store, kind="twice")
-        running = asyncio.ensure_future(Executor(hands, store, APPROVERS).run())
+        running = asyncio.ensure_future(Executor(hands, fixing, APPROVERS).run())
         strange = await approved(store, kind="reboot")
         await until(store, strange.name, Phase.FAILED)
         assert (await store.get(twice.name)).status.phase is Phase.APPROVED
@@ -296,7 +296,7 @@ async def test_a_second_look_is_waited_for_and_others_have_their_turn_meanwhile(
         running.cancel()
         await asyncio.wait({running})
         due["second look"] = datetime.now(UTC) + timedelta(seconds=0.5)
-        running = asyncio.ensure_future(Executor(hands, store, APPROVERS).run())  # restarted: it is not forgotten
+        running = asyncio.ensure_future(Executor(hands, fixing, APPROVERS).run())  # restarted: it is not forgotten
         await until(store, twice.name, Phase.VERIFIED)
         assert datetime.now(UTC) >= due["second look"]
         assert kernel.changes == 1
@@ -305,11 +305,11 @@ async def test_a_second_look_is_waited_for_and_others_have_their_turn_meanwhile(
 
 @in_namespaces
 async def test_a_second_look_never_comes_after_the_deadline(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (_, _, store):
+    async with scene(tmp_path) as (_, _, store, fixing):
         kernel = Counting()
         hands = NodeHands("node-a", kernel, of_two_looks({"second look": datetime.now(UTC) + timedelta(hours=1)}))
         request = await approved(store, kind="twice", expires_at=stamp(datetime.now(UTC) + timedelta(seconds=3)))
-        running = asyncio.ensure_future(Executor(hands, store, APPROVERS).run())
+        running = asyncio.ensure_future(Executor(hands, fixing, APPROVERS).run())
         await until(store, request.name, Phase.EXPIRED)
         assert kernel.changes == 0
         running.cancel()
@@ -317,7 +317,7 @@ async def test_a_second_look_never_comes_after_the_deadline(tmp_path: Path) -> N
 
 @in_namespaces
 async def test_a_route_is_put_back_at_its_second_look_and_not_when_it_came_back_by_itself(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (nodes, _, store):
+    async with scene(tmp_path) as (nodes, _, store, fixing):
         kernel = Kernel()
         block = f"{BLOCK['b']}/26"
         before = kernel.way(DB).route
@@ -328,7 +328,7 @@ async def test_a_route_is_put_back_at_its_second_look_and_not_when_it_came_back_
         arguments["seen_at"] = stamp(due - timedelta(seconds=95))
         change = {"kind": "replace_route", "arguments": arguments}
         request = await approved(store, **change)
-        running = asyncio.ensure_future(an_executor(store, kernel).run())
+        running = asyncio.ensure_future(an_executor(fixing, kernel).run())
         done = await until(store, request.name, Phase.VERIFIED)
         assert moment(done.status.started_at) >= moment(stamp(due))
         assert kernel.way(DB).route == before
@@ -342,7 +342,7 @@ def test_killed_between_running_and_done_it_is_not_run_again(tmp_path: Path, whe
     @in_namespaces
     async def work() -> None:
         record = tmp_path / "record"
-        async with scene(tmp_path) as (_, cluster, store):
+        async with scene(tmp_path) as (_, cluster, store, fixing):
             request = await approved(store)
             command = [sys.executable, "-m", "tests.stuck_fixer", cluster.kubeconfig(NODE), str(record), when]
             fixer = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
@@ -354,7 +354,7 @@ def test_killed_between_running_and_done_it_is_not_run_again(tmp_path: Path, whe
                 os.kill(fixer.pid, signal.SIGKILL)
                 await fixer.wait()
             kernel = Counting()
-            running = asyncio.ensure_future(an_executor(store, kernel).run())
+            running = asyncio.ensure_future(an_executor(fixing, kernel).run())
             after = await until(store, request.name, Phase.UNKNOWN, Phase.VERIFIED)
             running.cancel()
             assert after.status.phase is end
@@ -367,7 +367,7 @@ def test_killed_between_running_and_done_it_is_not_run_again(tmp_path: Path, whe
 
 @in_namespaces
 async def test_the_command_watches_without_a_listening_socket_and_ends_when_told(tmp_path: Path) -> None:
-    async with scene(tmp_path) as (_, cluster, store):
+    async with scene(tmp_path) as (_, cluster, store, _):
         request = await store.create(spec(requested_by=ANA))
         before = listening()
         environment = {**os.environ, "KUBECONFIG": cluster.kubeconfig(NODE), "CALICO_WHY_APPROVERS": "S0NETOPS"}

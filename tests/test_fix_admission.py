@@ -32,6 +32,7 @@ from fixes.request import (
     document,
 )
 from fixes.store import FixStore, StoreError
+from tests.deployed import ADMINISTRATOR, ASKER, BOT, CLUSTER_FIXER, NODE, named, person
 from tests.fix_cluster import NAMESPACE, POLICIES, FixCluster, fix_cluster
 from tests.fix_samples import ANA, BO, a_spec
 from tests.test_limits import Doing
@@ -43,24 +44,36 @@ KUBE_BO = Person(id="bo", via="kubectl", entry=RBAC, groups=("netops",))
 
 
 class Guarded:
-    """A cluster with the policies, and a store for each account with the verbs that RBAC gives it."""
+    """A cluster with the policies, and a store for each account with the rights of deploy/."""
 
     def __init__(self, cluster: FixCluster) -> None:
         self.cluster = cluster
         self._stack = contextlib.AsyncExitStack()
 
-    async def store(self, user: str, *verbs: str, **more: Any) -> FixStore:
+    async def store(self, user: str, **rights: Any) -> FixStore:
+        return await self._stack.enter_async_context(self.cluster.store(user, **rights))
+
+    async def stray(self, user: str, *verbs: str, **more: Any) -> FixStore:
+        """Of somebody to whom an administrator gave more than deploy/ does: all rights, and of the verbs by which it is
+        known who is who, these."""
         denied = frozenset((verb, GROUP, PLURAL) for verb in VERBS - set(verbs))
-        return await self._stack.enter_async_context(self.cluster.store(user, denied=denied, **more))
+        return await self.store(user, grants=None, denied=denied, **more)
 
     async def bot(self) -> FixStore:
-        return await self.store("bot", "relay")
+        return await self.store(BOT)
 
     async def fixer(self) -> FixStore:
-        return await self.store("fixer", "execute")
+        return await self.store(CLUSTER_FIXER)
+
+    async def fixer_of_node_a(self) -> FixStore:
+        return await self.store(NODE, extra=ON_NODE_A)
 
     async def bo(self) -> FixStore:
-        return await self.store("bo", "approve", groups=("netops", "system:authenticated"))
+        return await self.store("bo", groups=("netops", "system:authenticated"))
+
+    async def cleo(self) -> FixStore:
+        """Who may ask, and not decide."""
+        return await self.store("cleo", grants=person("cleo", ASKER).grants)
 
     async def request(self, phase: Phase = Phase.PENDING, **changes: Any) -> FixRequest:
         """One in this phase, as the bot and the fixer brought it there."""
@@ -116,7 +129,7 @@ async def test_bot_fixer_and_terminal_do_all_they_have_to_under_the_policies(gua
     waiting = await guarded.request(Phase.APPROVED)
     await fixer.note_waits(waiting.name, Waits(text="until it is due"))
     assert (await bot.transition(waiting.name, Phase.CANCELLED, by=BO)).status.waits is None
-    cleo = await guarded.store("cleo")
+    cleo = await guarded.cleo()
     own = await cleo.create(a_spec(datetime.now(UTC), requested_by=await cleo.whoami()))
     nobody = Approvals(cleo, approvers, right=cleo.right_to_approve, writer="terminal")
     assert not (await nobody.decide(own.name, Phase.APPROVED, await cleo.whoami())).changed
@@ -153,7 +166,7 @@ RBAC_BO = {"id": "bo", "via": "kubectl", "entry": "rbac"}
 async def test_nobody_forges_an_approval(guarded: Guarded, verbs: tuple[str, ...], approved_by: dict[str, Any]) -> None:
     """Whoever may write the status, and be it the fixer: in one's own name with the right to, or not at all."""
     request = await guarded.request()
-    mallory = await guarded.store("mallory", *verbs)
+    mallory = await guarded.stray("mallory", *verbs)
     before = guarded.status(request.name)
     event = {"phase": "Approved", "at": "2026-11-22T22:04:00Z", "by": approved_by}
     with pytest.raises(StoreError, match="one's own name"):
@@ -177,7 +190,7 @@ async def test_an_approver_approves_in_their_own_name_with_their_own_groups(guar
 async def test_who_is_on_the_list_and_has_no_right_in_the_cluster_is_denied_and_that_is_written_down(
     guarded: Guarded,
 ) -> None:
-    cleo, request = await guarded.store("cleo"), await guarded.request()
+    cleo, request = await guarded.cleo(), await guarded.request()
     listed = Approvers(frozenset({"kubernetes:cleo"}), people=frozenset({"U0CLEO=cleo"}))
     terminal = Approvals(cleo, listed, right=cleo.right_to_approve, writer="terminal")
     with pytest.raises(StoreError, match=r"one's own name \(the verb approve\)"):
@@ -215,7 +228,7 @@ MAY = {
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("phase", [Phase.PENDING, Phase.APPROVED, Phase.RUNNING])
 async def test_each_step_is_taken_by_whom_it_is_for(guarded: Guarded, phase: Phase, writer: str) -> None:
-    store = await guarded.store("cleo", *WRITERS[writer])
+    store = await guarded.stray("cleo", *WRITERS[writer])
     by = {"id": "U0BO", "via": "slack"} if writer == "relay" else {"id": "cleo", "via": "kubectl"}
     for to in TRANSITIONS[phase] - {Phase.APPROVED}:
         request = await guarded.request(phase)
@@ -233,8 +246,8 @@ async def test_each_step_is_taken_by_whom_it_is_for(guarded: Guarded, phase: Pha
 
 
 async def test_a_nodes_fixer_does_what_is_asked_for_its_own_node(guarded: Guarded) -> None:
-    node_a = await guarded.store("fixer-a", "execute-on-own-node", extra=ON_NODE_A)
-    nowhere = await guarded.store("fixer-b", "execute-on-own-node")
+    node_a = await guarded.fixer_of_node_a()
+    nowhere = await guarded.store(NODE, token="of no pod")
     own, other, cluster = [await guarded.request(Phase.APPROVED, node=node) for node in ("node-a", "node-b", "")]
     assert (await node_a.transition(own.name, Phase.RUNNING)).status.phase is Phase.RUNNING
     for request in (other, cluster):
@@ -260,8 +273,8 @@ async def test_what_a_card_shows_is_said_by_who_knows_it(
     request = await guarded.request()
     for other in VERBS - {verb, "execute-on-own-node"}:
         with pytest.raises(StoreError, match=words):
-            await forge(await guarded.store("mallory", other), request, **status)
-    await forge(await guarded.store("rightly", verb), request, **status)
+            await forge(await guarded.stray("mallory", other), request, **status)
+    await forge(await guarded.stray("rightly", verb), request, **status)
     assert guarded.status(request.name).items() >= status.items()
 
 
@@ -284,7 +297,7 @@ async def test_when_and_why_is_said_with_its_step(guarded: Guarded, status: dict
 
 
 async def test_a_request_begins_its_life_as_pending_whatever_it_comes_with(guarded: Guarded) -> None:
-    mallory = await guarded.store("mallory")
+    mallory = await guarded.stray("mallory")
     request = FixRequest(name="fx-22222222", spec=a_spec(datetime.now(UTC), requested_by=await mallory.whoami()))
     body = document(request, NAMESPACE)
     body["status"] = {"phase": "Approved", "approvedBy": SLACK_BO}
@@ -296,23 +309,24 @@ async def test_a_request_begins_its_life_as_pending_whatever_it_comes_with(guard
 
 async def test_a_fixer_counts_and_turns_no_switch(guarded: Guarded) -> None:
     """It must write where the switch is, or limits could not be kept; a node that somebody took over has its token."""
-    fixer = await guarded.store("fixer", "execute-on-own-node", extra=ON_NODE_A)
+    fixer = await guarded.fixer_of_node_a()
     first, second = [await guarded.request(Phase.APPROVED) for _ in range(2)]
-    assert await Switch(fixer).begin(first) == "", "also where nobody has made it yet"
+    assert await Switch(fixer).begin(first) == "", "also while nobody has written into it"
     await Switch(await guarded.bot()).turn(False, BO, "freeze")
     assert "switched off" in await Switch(fixer).begin(second)
     with pytest.raises(StoreError, match=r"nor sets their limits \(ValidatingAdmissionPolicy calico-why-switch\)\.$"):
         await Switch(fixer).turn(True, BO)
     assert not (await Switch(fixer).read()).enabled
-    await Switch(await guarded.store("cleo")).turn(True, BO)  # who has the right to the ConfigMap, and is no fixer
+    await Switch(await guarded.bo()).turn(True, BO)  # who has the right to the ConfigMap, and is no fixer
     assert await Switch(fixer).begin(second) == ""
     found = guarded.cluster.objects.get("configmaps", NAME, NAMESPACE)
     core = client.CoreV1Api(fixer.api)
     for data in ({}, {**found["data"], "perNodePerHour": "1000"}, {"begun": ""}):
         with pytest.raises(ApiException, match="nor sets their limits"):
             await core.replace_namespaced_config_map(NAME, NAMESPACE, {**found, "data": data})
-    other = {**found, "metadata": {"name": "other"}, "data": {"a": "b"}}
-    await core.create_namespaced_config_map(NAMESPACE, other)
+    other = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "other"}, "data": {"a": "b"}}
+    stray = await guarded.stray("fixer", "execute-on-own-node", extra=ON_NODE_A)
+    await client.CoreV1Api(stray.api).create_namespaced_config_map(NAMESPACE, other)
 
 
 async def test_what_happened_is_not_taken_out_nor_told_twice(guarded: Guarded) -> None:
@@ -320,7 +334,7 @@ async def test_what_happened_is_not_taken_out_nor_told_twice(guarded: Guarded) -
     fixer = await guarded.fixer()
     history = guarded.status(running.name)["history"]
     event = {"phase": "Verified", "at": "2026-11-22T22:05:00Z"}
-    another = {"phase": "Rejected", "at": "2026-11-22T22:05:00Z", "by": {"id": "fixer", "via": "kubectl"}}
+    another = {"phase": "Rejected", "at": "2026-11-22T22:05:00Z", "by": {"id": named(CLUSTER_FIXER), "via": "kubectl"}}
     for history_told in (history[1:], [event], [*history, event, another]):
         with pytest.raises(StoreError, match="what happened to a fix stays written"):
             await forge(fixer, running, phase="Verified", history=history_told)
@@ -332,7 +346,7 @@ async def test_nothing_is_told_but_the_step_that_is_taken(guarded: Guarded) -> N
     the last word would not do what somebody approved."""
     approved = await guarded.request(Phase.APPROVED)
     history = guarded.status(approved.name)["history"]
-    cleo, bo = await guarded.store("cleo"), await guarded.bo()
+    cleo, bo = await guarded.cleo(), await guarded.bo()
     for writer, phase in ((cleo, "Approved"), (cleo, "Cancelled"), (bo, "Rejected"), (await guarded.bot(), "Running")):
         told = [*history, {"phase": phase, "at": "2026-11-22T22:05:00Z"}]
         with pytest.raises(StoreError, match="is the step that is taken"):
@@ -344,7 +358,7 @@ async def test_nothing_is_told_but_the_step_that_is_taken(guarded: Guarded) -> N
 
 
 async def test_the_trail_is_written_by_who_serves_it_and_by_others_of_themselves(guarded: Guarded) -> None:
-    cleo = await guarded.store("cleo")
+    cleo = await guarded.cleo()
     of_cleo, of_bo = [Record(event="refused", by=Person(id=user, via="kubectl")) for user in ("cleo", "bo")]
     assert await Audit(cleo, "terminal").append(of_cleo)
     for writer, record in (("terminal", of_bo), ("bot", of_cleo), ("terminal", Record(event="published"))):
@@ -358,7 +372,7 @@ async def test_neither_the_trail_nor_a_request_that_is_open_is_deleted(guarded: 
     bot = await guarded.bot()
     await Audit(bot, "bot").follow(request)
     at = {"group": GROUP, "version": "v1alpha1", "namespace": NAMESPACE}
-    masters = await guarded.store("root", *VERBS)
+    masters = await guarded.store(ADMINISTRATOR)
     delete = masters._objects.delete_namespaced_custom_object
     with pytest.raises(StoreError, match="the audit trail is kept"):
         await masters._call(delete(**at, plural="auditrecords", name="a-0000000001"))
@@ -373,7 +387,7 @@ async def test_neither_the_trail_nor_a_request_that_is_open_is_deleted(guarded: 
 
 async def test_a_denial_is_told_in_the_policys_own_words(guarded: Guarded) -> None:
     request = await guarded.request()
-    mallory = await guarded.store("mallory")
+    mallory = await guarded.stray("mallory")
     with pytest.raises(StoreError) as denied:
         await forge(mallory, request, phase="Rejected")
     assert denied.value.sentence == (

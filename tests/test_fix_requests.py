@@ -20,6 +20,7 @@ from facts import Diagnosis, Neighbor, from_builtins
 from fixes.kind import kinds
 from fixes.request import LIFETIME, Person, Phase, digest_of, moment
 from tests.answers import WRONG_MAC, investigation, no_engine, unseen, well, wrong_mac
+from tests.deployed import BOT
 from tests.fix_cluster import fix_cluster
 from tests.fix_samples import ANA, BO, a_spec
 from tests.test_language import CHINESE
@@ -29,7 +30,7 @@ NOW = datetime(2026, 11, 22, 22, 4, tzinfo=UTC)
 
 
 async def test_a_wrong_mac_becomes_a_pending_request(tmp_path: Path) -> None:
-    async with fix_cluster(tmp_path) as cluster, cluster.store(now=lambda: NOW) as store:
+    async with fix_cluster(tmp_path) as cluster, cluster.store(BOT, now=lambda: NOW) as store:
         (made,) = await request_fixes(wrong_mac(), store, ANA)
         (request,) = await store.all()
         assert made["metadata"] == {
@@ -50,7 +51,7 @@ async def test_a_wrong_mac_becomes_a_pending_request(tmp_path: Path) -> None:
 
 async def test_the_same_answer_is_asked_for_once_while_it_is_open(tmp_path: Path) -> None:
     now = NOW
-    async with fix_cluster(tmp_path) as cluster, cluster.store(now=lambda: now) as store:
+    async with fix_cluster(tmp_path) as cluster, cluster.store(BOT, now=lambda: now) as store:
         (first,) = await requested(wrong_mac(), store, ANA)
         (again,) = await requested(wrong_mac(), store, Person(id="bo", via="kubectl"))
         assert again.name == first.name
@@ -79,7 +80,7 @@ async def test_what_differs_from_look_to_look_makes_no_second_request(tmp_path: 
     diagnosis = msgspec.structs.replace(first_answer.diagnosis, facts=tuple(facts), causes=causes)
     later = msgspec.structs.replace(first_answer, diagnosis=diagnosis)
     now = NOW
-    async with fix_cluster(tmp_path) as cluster, cluster.store(now=lambda: now) as store:
+    async with fix_cluster(tmp_path) as cluster, cluster.store(BOT, now=lambda: now) as store:
         (first,) = await requested(first_answer, store, ANA)
         (again,) = await requested(later, store, ANA)
         assert again.name == first.name
@@ -94,7 +95,7 @@ async def test_what_differs_from_look_to_look_makes_no_second_request(tmp_path: 
 
 @pytest.mark.parametrize("answer", [well, unseen, no_engine])
 async def test_other_answers_ask_for_nothing(tmp_path: Path, answer: object) -> None:
-    async with fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with fix_cluster(tmp_path) as cluster, cluster.store(BOT) as store:
         assert callable(answer)
         assert await request_fixes(answer(), store, ANA) == []
         assert await store.all() == []
@@ -108,7 +109,7 @@ def recorded(mode: str) -> Diagnosis:
 
 async def test_what_must_be_seen_twice_lives_until_after_the_second_look(tmp_path: Path) -> None:
     now = NOW
-    async with fix_cluster(tmp_path) as cluster, cluster.store(now=lambda: now) as store:
+    async with fix_cluster(tmp_path) as cluster, cluster.store(BOT, now=lambda: now) as store:
         (first,) = await requested(investigation(recorded("route_missing")), store, ANA)
         assert first.spec.kind == "replace_route"
         assert moment(first.spec.arguments["seen_at"]) == NOW
@@ -130,7 +131,7 @@ async def test_every_recorded_wound_that_can_be_mended_is_asked_for(
 ) -> None:
     diagnosis = recorded(mode)
     (cause,) = (one for one in (*diagnosis.causes, *diagnosis.warnings) if one.rule == mode)
-    async with fix_cluster(tmp_path) as cluster, cluster.store(now=lambda: NOW) as store:
+    async with fix_cluster(tmp_path) as cluster, cluster.store(BOT, now=lambda: NOW) as store:
         made = [one for one in await requested(investigation(diagnosis), store, ANA) if one.spec.kind in wanted]
         assert made  # and so the API server takes it: its schema has limits
         for request in made:
@@ -144,7 +145,7 @@ async def test_every_recorded_wound_that_can_be_mended_is_asked_for(
 
 
 async def test_a_person_may_ask_for_it_without_the_second_look_and_another_approves_that(tmp_path: Path) -> None:
-    async with fix_cluster(tmp_path) as cluster, cluster.store(now=lambda: NOW) as store:
+    async with fix_cluster(tmp_path) as cluster, cluster.store(BOT, now=lambda: NOW) as store:
         (waiting,) = await requested(investigation(recorded("route_missing")), store, ANA)
         hurried = await at_once(waiting.name, store, BO)
         assert hurried.name != waiting.name and (await store.get(waiting.name)).status.phase is Phase.PENDING
@@ -160,7 +161,7 @@ async def test_a_person_may_ask_for_it_without_the_second_look_and_another_appro
 
 
 async def test_no_address_is_released_on_one_look_alone(tmp_path: Path) -> None:
-    async with fix_cluster(tmp_path) as cluster, cluster.store(now=lambda: NOW) as store:
+    async with fix_cluster(tmp_path) as cluster, cluster.store(BOT, now=lambda: NOW) as store:
         waiting = await store.create(
             a_spec(NOW, kind="release_ip", node="", arguments={"address": "10.244.0.5", "again_after_s": "900"})
         )

@@ -29,6 +29,7 @@ from fixes.request import (
     document,
 )
 from fixes.store import FixStore, StoreError, connect
+from tests.deployed import ADMINISTRATOR, BOT
 from tests.fix_cluster import NAMESPACE, FixCluster, fix_cluster
 from tests.fix_samples import ANA, BO, NOW, a_request, a_spec
 from tests.own_faults import until
@@ -82,7 +83,7 @@ async def test_the_api_server_itself_takes_no_step_outside_the_table(cluster: Fi
         for phase in steps[-1:]
     }
     assert set(way) == set(Phase)
-    async with cluster.store(now=lambda: NOW) as store:
+    async with cluster.store(BOT, now=lambda: NOW) as store:
         objects = client.CustomObjectsApi(store.api)
 
         async def write(name: str, status: dict[str, object]) -> bool:
@@ -110,7 +111,7 @@ async def test_the_api_server_itself_takes_no_step_outside_the_table(cluster: Fi
 
 
 async def test_approve_and_reject_at_once_end_in_one_of_them(cluster: FixCluster) -> None:
-    async with cluster.store(now=lambda: NOW) as store:
+    async with cluster.store(BOT, now=lambda: NOW) as store:
         for _ in range(5):
             name = (await store.create(a_spec())).name
             moves = [Phase.APPROVED, Phase.REJECTED] * 4
@@ -121,7 +122,7 @@ async def test_approve_and_reject_at_once_end_in_one_of_them(cluster: FixCluster
 
 
 async def test_created_requests_are_pending_and_show_it(cluster: FixCluster) -> None:
-    async with cluster.store(now=lambda: NOW) as store:
+    async with cluster.store(BOT, now=lambda: NOW) as store:
         request = await store.create(a_spec())
         assert request.status.phase is Phase.PENDING
         written = cluster.objects.get("fixrequests.calico-why.io", request.name, NAMESPACE)
@@ -133,7 +134,7 @@ async def test_created_requests_are_pending_and_show_it(cluster: FixCluster) -> 
 
 async def test_an_approval_at_the_deadline_expires_the_request(cluster: FixCluster) -> None:
     now = NOW
-    async with cluster.store(now=lambda: now) as store:
+    async with cluster.store(BOT, now=lambda: now) as store:
         late = await store.create(a_spec())
         now = NOW + LIFETIME
         results = await approve_at_once([store] * 8, late.name)
@@ -145,7 +146,7 @@ async def test_an_approval_at_the_deadline_expires_the_request(cluster: FixClust
 async def test_the_deadline_counts_on_every_fresh_read(cluster: FixCluster) -> None:
     """A writer that lost a race looks at the clock again: it may be over by then."""
     now = NOW
-    async with cluster.store(now=lambda: now) as store:
+    async with cluster.store(BOT, now=lambda: now) as store:
         request = await store.create(a_spec())
         reads = 0
 
@@ -164,7 +165,7 @@ async def test_the_deadline_counts_on_every_fresh_read(cluster: FixCluster) -> N
 
 
 async def test_a_request_that_is_not_what_its_digest_says_goes_stale(cluster: FixCluster) -> None:
-    async with cluster.store(now=lambda: NOW) as store:
+    async with cluster.store(BOT, now=lambda: NOW) as store:
         forged = a_request(node="node-b")  # its digest is that of node-a
         cluster.objects.create({**document(forged, NAMESPACE), "status": {}})
         after = await store.transition(forged.name, Phase.APPROVED, by=BO)
@@ -173,9 +174,10 @@ async def test_a_request_that_is_not_what_its_digest_says_goes_stale(cluster: Fi
 
 
 async def test_the_spec_cannot_be_changed_and_the_status_not_through_it(cluster: FixCluster) -> None:
-    async with cluster.store(now=lambda: NOW) as store:
+    async with cluster.store(BOT, now=lambda: NOW) as store:
         request = await store.create(a_spec())
-        objects = client.CustomObjectsApi(store._api)
+    async with cluster.store(ADMINISTRATOR) as store:
+        objects = client.CustomObjectsApi(store.api)
         at = {"group": GROUP, "version": VERSION, "namespace": NAMESPACE, "plural": PLURAL, "name": request.name}
         body = document(request, NAMESPACE)
         body["spec"]["node"] = "node-b"
@@ -190,7 +192,7 @@ async def test_the_spec_cannot_be_changed_and_the_status_not_through_it(cluster:
 
 
 async def test_what_a_newer_version_keeps_in_the_status_stays(cluster: FixCluster) -> None:
-    async with cluster.store(now=lambda: NOW) as store:
+    async with cluster.store(BOT, now=lambda: NOW) as store:
         crd = cluster.objects.get("customresourcedefinitions", "fixrequests.calico-why.io")
         schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
         schema["properties"]["ticket"] = {"type": "string"}
@@ -206,7 +208,7 @@ async def test_what_a_newer_version_keeps_in_the_status_stays(cluster: FixCluste
 
 
 async def test_card_and_second_look_change_nothing_else(cluster: FixCluster) -> None:
-    async with cluster.store(now=lambda: NOW) as store:
+    async with cluster.store(BOT, now=lambda: NOW) as store:
         request = await store.create(a_spec())
         card = Card(channel="C1", thread="1.0", ts="1.1")
         look = SecondLook(verdict="healthy", text="4 of 4", at="2026-11-22T22:05:00Z")
@@ -218,7 +220,7 @@ async def test_card_and_second_look_change_nothing_else(cluster: FixCluster) -> 
 
 
 async def test_a_watch_tells_all_there_is_and_what_happens(cluster: FixCluster) -> None:
-    async with cluster.store(now=lambda: NOW) as store:
+    async with cluster.store(BOT, now=lambda: NOW) as store:
         first = await store.create(a_spec())
         watch = store.watch()
         assert await anext(watch) == ("listed", first)
@@ -234,7 +236,7 @@ async def test_a_watch_tells_all_there_is_and_what_happens(cluster: FixCluster) 
 
 
 async def test_a_watch_survives_the_api_server(cluster: FixCluster) -> None:
-    async with cluster.store(now=lambda: NOW) as store:
+    async with cluster.store(BOT, now=lambda: NOW) as store:
         request = await store.create(a_spec())
         seen: asyncio.Queue[FixRequest] = asyncio.Queue()
 
@@ -257,7 +259,7 @@ async def test_a_watch_survives_the_api_server(cluster: FixCluster) -> None:
 async def test_what_is_deleted_while_a_watch_is_broken_is_told_and_what_nobody_can_read_is_not(
     cluster: FixCluster,
 ) -> None:
-    async with cluster.store(now=lambda: NOW) as store:
+    async with cluster.store(BOT, now=lambda: NOW) as store:
         gone, stays, strange = [await store.create(a_spec(node=node)) for node in ("node-a", "node-b", "node-c")]
         crd = cluster.objects.get("customresourcedefinitions", "fixrequests.calico-why.io")
         crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = {
@@ -290,7 +292,7 @@ async def test_whoami_is_what_the_api_server_says(cluster: FixCluster) -> None:
 
 
 async def test_errors_are_sentences(cluster: FixCluster, tmp_path: Path) -> None:
-    async with cluster.store() as store:
+    async with cluster.store(BOT) as store:
         with pytest.raises(StoreError, match="no fix request fx-aaaaaaaa") as missing:
             await store.get("fx-aaaaaaaa")
         assert missing.value.missing
@@ -302,7 +304,7 @@ async def test_errors_are_sentences(cluster: FixCluster, tmp_path: Path) -> None
         async with connect(str(tmp_path / "missing"), NAMESPACE):
             pass
     (tmp_path / "bare").mkdir()
-    async with fix_cluster(tmp_path / "bare", with_crd=False) as bare, bare.store() as store:
+    async with fix_cluster(tmp_path / "bare", with_crd=False) as bare, bare.store(BOT) as store:
         with pytest.raises(StoreError, match="kubectl apply -f"):
             await store.create(a_spec())
         await bare.server.stop()
@@ -311,7 +313,7 @@ async def test_errors_are_sentences(cluster: FixCluster, tmp_path: Path) -> None
 
 
 async def test_a_request_nobody_can_read_hides_no_other(cluster: FixCluster) -> None:
-    async with cluster.store(now=lambda: NOW) as store:
+    async with cluster.store(BOT, now=lambda: NOW) as store:
         request = await store.create(a_spec(requested_by=ANA))
         crd = cluster.objects.get("customresourcedefinitions", "fixrequests.calico-why.io")
         crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = {

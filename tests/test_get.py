@@ -19,6 +19,7 @@ from fixes.resources.form import shown
 from fixes.resources.kinds import KINDS
 from lab.slack import LocalSlack
 from tests import recorded_calicoctl as calicoctl
+from tests.deployed import BOT
 from tests.fix_cluster import fix_cluster
 from tests.recorded import Object, World, served
 from tests.recorded_calicoctl import Printed
@@ -221,7 +222,7 @@ async def test_what_is_not_there_is_answered_with_the_nearest_name(
 
 async def test_slack_shows_the_same(tmp_path: Path) -> None:
     (tmp_path / "world").mkdir()
-    async with LocalSlack() as slack, fix_cluster(tmp_path) as fixes, fixes.store() as store:
+    async with LocalSlack() as slack, fix_cluster(tmp_path) as fixes, fixes.store(BOT) as store:
         room = Room("http", slack, fixes, store, tmp_path / "state")
         async with served(recorded_world(), tmp_path / "world") as world, world.cluster() as cluster:
 

@@ -212,7 +212,7 @@ class Pods:
         )
 
     async def secret(self, name: str) -> dict[str, bytes]:
-        async with connect(self.lab.environment()["KUBECONFIG"], NAMESPACE) as cluster:
+        async with connect(self.lab.administrator()["KUBECONFIG"], NAMESPACE) as cluster:
             found = await cluster.secret(name)
             return {key: content(found, key) for key in found.get("data") or {}}
 

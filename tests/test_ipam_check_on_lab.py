@@ -23,6 +23,7 @@ from fixes.kind import TooSoon
 from fixes.request import Person, Phase
 from lab.client import Lab
 from lab.slack import LocalSlack
+from tests.deployed import ADMINISTRATOR, BOT
 from tests.fix_cluster import fix_cluster
 from tests.fix_samples import ANA
 from tests.fixing import ENVIRONMENT, approved_and_done, up
@@ -199,11 +200,12 @@ async def room(lab: Lab, tmp_path: Path) -> AsyncIterator[Room]:
     async with (
         LocalSlack() as slack,
         fix_cluster(tmp_path) as cluster,
-        cluster.store() as store,
+        cluster.store(ADMINISTRATOR) as store,
+        cluster.store(BOT) as own,
         context_of(lab.environment()) as opened,
     ):
         found = Room("socket", slack, cluster, store, tmp_path / "state")
-        found.context = lambda *about: replace(opened(*about), store=store)
+        found.context = lambda *about: replace(opened(*about), store=own)
         yield found
 
 

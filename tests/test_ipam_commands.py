@@ -16,6 +16,7 @@ from bot.told import Context
 from lab.client import Lab
 from lab.slack import LocalSlack
 from tests import recorded_calicoctl
+from tests.deployed import BOT
 from tests.fix_cluster import fix_cluster
 from tests.recorded import objects, served
 from tests.test_bot_slack import ROOM, Room, _all_text
@@ -26,7 +27,7 @@ STRICT = "v3.32.1/exhaustion/3-strict-affinity"
 
 @pytest.fixture
 def on_lab(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    for name, value in lab.environment().items():
+    for name, value in lab.administrator().items():
         monkeypatch.setenv(name, value)
     return lab
 
@@ -89,7 +90,7 @@ def test_on_the_lab_its_own_pool_does_for_its_nodes(on_lab: Lab, capsys: pytest.
         (["show", "--ip", "10.244.1.7", "--show-blocks"], "not allowed with argument"),
         (["show", "--show-block"], "did you mean --show-blocks?"),
         (["explain", "node-aa"], "did you mean node-a?"),
-        (["plan", "--nodes", "x", "--pods-per-node", "1"], "invalid int value"),
+        (["plan", "--nodes", "x", "--pods-per-node", "1"], "--nodes: 'x' is no whole number."),
     ],
 )
 def test_bad_words_get_the_nearest_form(
@@ -102,7 +103,7 @@ def test_bad_words_get_the_nearest_form(
 async def test_in_slack(tmp_path: Path) -> None:
     """The recorded cluster where node-c may not borrow: table, bar and file in the channel."""
     (tmp_path / "world").mkdir()
-    async with LocalSlack() as slack, fix_cluster(tmp_path) as fixes, fixes.store() as store:
+    async with LocalSlack() as slack, fix_cluster(tmp_path) as fixes, fixes.store(BOT) as store:
         room = Room("http", slack, fixes, store, tmp_path / "state")
         async with served(objects(STRICT), tmp_path / "world") as world, world.cluster() as cluster:
             nothing: Any = None  # of what these commands do not use

@@ -29,7 +29,6 @@ from facts import (
     PoolUsage,
     Question,
 )
-from lab.apiserver import User
 from tests.recorded import Object, World, objects, served
 
 HEALTHY = "v3.32.1/healthy"
@@ -269,6 +268,13 @@ async def test_a_name_that_does_not_exist_is_answered_with_what_does(world: Worl
     assert error.choices == ("mall/cart-0", "mall/cart-1")
     typo = await refused(world, "mall/othr", "pod-b1")
     assert "similar names in mall: mall/other (node-a)" in typo.sentence
+    world.store.create(
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "tills", "namespace": "mall"}, "spec": {}}
+    )
+    service = await refused(world, "pod-a1", "mall/till")
+    assert "similar names in mall: mall/tills." in service.sentence and service.choices == ("mall/tills",)
+    node = await refused(world, "nodea", "pod-b1")
+    assert "similar names: node-a, " in node.sentence and node.choices[0] == "node-a"
     nothing = await refused(world, "mall/zzzz", "pod-b1")
     assert "mall/zzzz does not exist" in nothing.sentence and "kubectl get pods -n mall" in nothing.sentence
     nowhere = await refused(world, "nowhere/cart", "pod-b1")
@@ -630,8 +636,8 @@ async def test_a_pool_for_other_namespaces_is_not_counted(tmp_path: Path) -> Non
 async def test_a_missing_permission_blinds_one_look_and_no_other(
     tmp_path: Path, resource: str, lost: tuple[type[Fact], ...]
 ) -> None:
-    user = User("half-blind", denied=frozenset({("*", "*", resource)}))
-    async with served(objects(HEALTHY), tmp_path, tokens={"half": user}) as world:
+    less = frozenset({("*", "*", resource)})
+    async with served(objects(HEALTHY), tmp_path, denied={"half": less}) as world:
         whole = await look(world, "pod-a1", "pod-b1")
         facts = await look(world, "pod-a1", "pod-b1", token="half")
     assert {blind.look for blind in of(facts, Blind)} == {resource}
@@ -642,8 +648,8 @@ async def test_a_missing_permission_blinds_one_look_and_no_other(
 
 
 async def test_events_that_may_not_be_read_are_told(tmp_path: Path) -> None:
-    user = User("half-blind", denied=frozenset({("*", "*", "events")}))
-    async with served(objects(HEALTHY), tmp_path, tokens={"half": user}) as world:
+    less = frozenset({("*", "*", "events")})
+    async with served(objects(HEALTHY), tmp_path, denied={"half": less}) as world:
         world.store.create(pod("late", phase="Pending"))
         facts = await look(world, "shop/late", "pod-b1", token="half")
     assert only(facts, Blind).look == "events"
@@ -667,8 +673,8 @@ async def test_objects_that_are_absent_mean_calicos_defaults(tmp_path: Path) -> 
 
 
 async def test_without_permission_on_pods_there_is_no_question(tmp_path: Path) -> None:
-    user = User("blind", denied=frozenset({("*", "*", "pods")}))
-    async with served(objects(HEALTHY), tmp_path, tokens={"blind": user}) as world:
+    less = frozenset({("*", "*", "pods")})
+    async with served(objects(HEALTHY), tmp_path, denied={"blind": less}) as world:
         for word in ("default/pod-a1", "pod-a1", A1):
             error = await refused(world, word, "pod-b1", token="blind")
             assert error.status == COULD_NOT_JUDGE
@@ -676,8 +682,8 @@ async def test_without_permission_on_pods_there_is_no_question(tmp_path: Path) -
 
 
 async def test_a_node_that_may_not_be_read_is_not_called_missing(tmp_path: Path) -> None:
-    user = User("half-blind", denied=frozenset({("*", "*", "nodes")}))
-    async with served(objects(HEALTHY), tmp_path, tokens={"half": user}) as world:
+    less = frozenset({("*", "*", "nodes")})
+    async with served(objects(HEALTHY), tmp_path, denied={"half": less}) as world:
         error = await refused(world, "pod-a1", "node-b", token="half")
     assert error.status == COULD_NOT_JUDGE
     assert "node-b is no pod, and whether it is a node could not be seen: nodes: " in error.sentence

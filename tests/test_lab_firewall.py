@@ -261,7 +261,7 @@ def replace_spec(policy: Object, *, name: str, **spec: Any) -> Object:
 
 def apply(lab: Lab, entry: Object | None) -> str:
     """Creates it; returns the names of the NetworkPolicies there are then."""
-    environment = {**os.environ, **lab.environment()}
+    environment = {**os.environ, **lab.administrator()}
     for words in (["create", "-f", "-"],) if entry else ():
         subprocess.run(["kubectl", *words], env=environment, input=json.dumps(entry), check=True, text=True)
     done = subprocess.run(

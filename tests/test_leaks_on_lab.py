@@ -88,7 +88,7 @@ async def test_a_node_that_does_not_answer_keeps_it_too(lab: Lab) -> None:
     """The last test here: the lab keeps the node, which has no probe."""
     lab.heal()
     words = words_for(lab.inflict("ip_leaked", where="source"))
-    async with connect(lab.environment()["KUBECONFIG"], "default") as store:
+    async with connect(lab.administrator()["KUBECONFIG"], "default") as store:
         body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-lost"}}
         status, _ = await Calico(store.api)._send("POST", "/api/v1/nodes", body=body)
     assert status == 201

@@ -17,7 +17,7 @@ from fixes.kind import TooSoon
 from fixes.limits import NAME, Limits, Switch, limits
 from fixes.request import LIFETIME, FixRequest, Person, Phase, Spec, Waits
 from fixes.store import FixStore, StoreError
-from lab.apiserver import User
+from tests.deployed import BOT, NODE
 from tests.fix_cluster import NAMESPACE, FixCluster, fix_cluster
 from tests.fix_samples import BO, NOW, a_spec
 
@@ -48,10 +48,12 @@ class Doing:
 
 
 class Scene:
-    def __init__(self, cluster: FixCluster, store: FixStore) -> None:
-        self.cluster, self.store, self.hands = cluster, store, Doing()
+    """The bot's store, by which people ask, decide and switch, and the fixer's."""
+
+    def __init__(self, cluster: FixCluster, store: FixStore, fixing: FixStore) -> None:
+        self.cluster, self.store, self.fixing, self.hands = cluster, store, fixing, Doing()
         self.now = NOW
-        store.now = lambda: self.now
+        store.now = fixing.now = lambda: self.now
         self.switch = Switch(store)
 
     async def handled(self, by: Person = BO, approvers: Approvers | None = None, **spec: str) -> FixRequest:
@@ -63,19 +65,19 @@ class Scene:
     async def looked_at(self, name: str, approvers: Approvers | None = None) -> FixRequest:
         """What the fixer makes of it now."""
         try:
-            return await Executor(self.hands, self.store, approvers or Approvers(frozenset({"U0BO"}))).handle(name)
+            return await Executor(self.hands, self.fixing, approvers or Approvers(frozenset({"U0BO"}))).handle(name)
         except TooSoon:
             return await self.store.get(name)
 
     def configure(self, **data: str) -> None:
-        metadata = {"name": NAME, "namespace": NAMESPACE}
-        self.cluster.objects.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+        found = self.cluster.objects.get("configmaps", NAME, NAMESPACE)
+        self.cluster.objects.update({**found, "data": data})
 
 
 @pytest.fixture
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
-    async with fix_cluster(tmp_path) as cluster, cluster.store() as store:
-        yield Scene(cluster, store)
+    async with fix_cluster(tmp_path) as cluster, cluster.store(BOT) as store, cluster.store(NODE) as fixing:
+        yield Scene(cluster, store, fixing)
 
 
 async def test_switched_off_nothing_is_done_until_it_is_on_again(scene: Scene) -> None:
@@ -127,15 +129,29 @@ async def test_a_switch_nobody_can_read_stops_everything(scene: Scene, data: dic
     assert held.status.waits is not None and "in the ConfigMap calico-why-fixes" in held.status.waits.text
 
 
-@pytest.mark.parametrize("verb", ["get", "create"])
+@pytest.mark.parametrize("verb", ["get", "update"])
 async def test_who_may_not_read_the_switch_or_count_does_nothing(scene: Scene, verb: str) -> None:
     denied = frozenset({(verb, "", "configmaps")})
-    async with scene.cluster.store("fixer", now=lambda: NOW, denied=denied) as store:
+    async with scene.cluster.store(NODE, now=lambda: NOW, denied=denied) as store:
         request = await scene.store.create(a_spec())
         await scene.store.transition(request.name, Phase.APPROVED, by=BO)
-        with pytest.raises(TooSoon, match="Grant get, create and update"):
+        with pytest.raises(TooSoon, match="Grant get and update"):
             await Executor(scene.hands, store, Approvers(frozenset({"U0BO"}))).handle(request.name)
     assert scene.hands.done == 0
+
+
+async def test_who_deletes_the_switch_does_not_turn_it_on(scene: Scene) -> None:
+    """No account has the right to make it again: the fixers would be let off with what it says by default."""
+    await scene.switch.turn(False, BO)
+    scene.cluster.objects.delete("configmaps", NAME, NAMESPACE)
+    held = await scene.handled()
+    assert (held.status.phase, scene.hands.done) == (Phase.APPROVED, 0)
+    said = f"kubectl --namespace {NAMESPACE} create configmap {NAME}"
+    with pytest.raises(StoreError, match=said):
+        await scene.switch.read()
+    with pytest.raises(StoreError, match=said):
+        await scene.switch.turn(True, BO)
+    assert scene.cluster.objects.list("configmaps", NAMESPACE) == []
 
 
 async def test_no_more_than_so_many_an_hour_on_a_node_and_of_a_kind(scene: Scene) -> None:
@@ -170,30 +186,29 @@ async def test_of_fixers_that_begin_at_once_no_more_than_allowed_do(scene: Scene
 
 async def test_what_was_counted_and_cancelled_uses_up_nothing(scene: Scene) -> None:
     scene.configure(perNodePerHour="1", begun="fx-22222222 set_link_up - 2026-11-22T22:03:00Z")
-    counted = await scene.store.create(a_spec())
+    counted, counting = await scene.store.create(a_spec()), Switch(scene.fixing)
     await scene.store.transition(counted.name, Phase.APPROVED, by=BO)
-    assert await scene.switch.begin(counted) == ""
+    assert await counting.begin(counted) == ""
     assert (await scene.handled()).status.phase is Phase.APPROVED
-    assert await scene.switch.begin(counted) == "", "whoever died in between counts once"
+    assert await counting.begin(counted) == "", "whoever died in between counts once"
     await scene.store.transition(counted.name, Phase.CANCELLED, by=BO)
     assert (await scene.handled()).status.phase is Phase.VERIFIED
-    scene.cluster.objects.delete("configmaps", NAME, NAMESPACE)
     scene.configure(begun="by hand")
     with pytest.raises(StoreError, match="has the line 'by hand', which nobody can mean"):
-        await scene.switch.begin(counted)
+        await counting.begin(counted)
 
 
 async def test_who_switches_fixes_off_while_one_is_about_to_begin_stops_it(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    everything = scene.store.all
+    everything = scene.fixing.all
 
     async def off_meanwhile() -> list[FixRequest]:
         monkeypatch.undo()
         await scene.switch.turn(False, BO)
         return await everything()
 
-    monkeypatch.setattr(scene.store, "all", off_meanwhile)
+    monkeypatch.setattr(scene.fixing, "all", off_meanwhile)
     held = await scene.handled()
     assert (held.status.phase, scene.hands.done) == (Phase.APPROVED, 0)
     assert held.status.waits is not None and "switched off by U0BO" in held.status.waits.text
@@ -236,7 +251,7 @@ async def test_an_approval_by_rbac_is_asked_about_again(scene: Scene) -> None:
     posing = await scene.handled(Person(id="bo", via="slack", entry=RBAC), both)
     assert "not on the list of approvers" in posing.status.message
     denied = frozenset({("approve", "calico-why.io", "fixrequests")})
-    scene.cluster.server.tokens["token-bo"] = User("bo", denied=denied)  # type: ignore[index]  # a dict, as it was given
+    scene.cluster.kubeconfig("bo", denied=denied)
     withdrawn = await scene.handled(by_rbac, both)
     assert "RBAC does not let bo approve" in withdrawn.status.message
     assert (withdrawn.status.phase, scene.hands.done) == (Phase.FAILED, 1)

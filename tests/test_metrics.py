@@ -29,6 +29,7 @@ from engine.worker import Worker
 from facts import Endpoint, NodeAsk
 from fixes.request import FixRequest, Phase, Waits, stamp
 from tests.answers import wrong_mac
+from tests.deployed import BOT
 from tests.fix_cluster import NAMESPACE, fix_cluster
 from tests.fix_samples import a_spec
 from tests.test_bot_slack import ROOM, Room, room
@@ -163,7 +164,7 @@ async def test_what_ended_before_the_bot_came_is_not_counted_and_what_waits_on_p
     def later(request: FixRequest, **changes: Any) -> FixRequest:
         return msgspec.structs.replace(request, status=msgspec.structs.replace(request.status, **changes))
 
-    async with fix_cluster(tmp_path) as cluster, cluster.store(now=lambda: now) as store:
+    async with fix_cluster(tmp_path) as cluster, cluster.store(BOT, now=lambda: now) as store:
         saw = metrics.fixes("test", store)
         request = await store.create(a_spec(now))
         saw("listed", later(request, phase=Phase.REJECTED))
@@ -205,7 +206,7 @@ async def test_no_name_of_a_pod_a_node_a_person_or_a_channel_is_in_it(room: Room
 async def test_reads_of_the_cluster_by_status(tmp_path: Path) -> None:
     metrics = Metrics()
     async with fix_cluster(tmp_path) as cluster:
-        api = await Api.connect(cluster.kubeconfig(), timeout_s=5)
+        api = await Api.connect(cluster.kubeconfig(BOT), timeout_s=5)
         api.asked = metrics.api("test")
         try:
             await api.get(f"/api/v1/namespaces/{NAMESPACE}")

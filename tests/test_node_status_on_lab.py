@@ -14,6 +14,7 @@ import pytest
 from bot import cli
 from lab.client import Lab
 from lab.slack import LocalSlack
+from tests.deployed import ADMINISTRATOR
 from tests.fix_cluster import fix_cluster
 from tests.runbook_words import context_of
 from tests.test_bot_slack import Room, _all_text
@@ -25,7 +26,7 @@ WELL = "On all 3 nodes Felix, BGP, tunnels and routes are as they should be."
 @pytest.fixture
 def here(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A terminal of somebody who has this lab's kubeconfig."""
-    for name, value in lab.environment().items():
+    for name, value in lab.administrator().items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
@@ -103,7 +104,7 @@ def test_bad_words_are_answered_with_the_right_form(lab: Lab, here: Path, capsys
 
 @pytest.fixture(params=["socket", "http"])
 async def room(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Room]:
-    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store(ADMINISTRATOR) as store:
         yield Room(request.param, slack, cluster, store, tmp_path / "state")
         refused = [(call.method, call.error) for call in slack.calls if call.error]
         assert not refused, "the bot sent what Slack does not take"

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from lab.client import Lab
 from lab.slack import LocalSlack
-from tests.deployed import BOT
 from tests.own_faults import bot_environment, until
 from tests.programs import Programs
 from tests.test_bot_slack import ROOM, _all_text
@@ -45,7 +44,7 @@ async def answer(slack: LocalSlack, since: int) -> tuple[str, str]:
 async def test_a_probe_that_is_killed_or_hangs_in_the_middle_of_an_answer(lab: Lab, tmp_path: Path) -> None:
     programs = Programs()
     async with LocalSlack() as slack:
-        environment = bot_environment(slack, tmp_path / "state") | lab.environment(account=BOT)
+        environment = bot_environment(slack, tmp_path / "state") | lab.environment()
         bot = programs.start(["bot"], environment | {"CALICO_WHY_APPROVERS": "S0NETOPS"}, tmp_path / "bot.log")
         try:
             await slack.wait_for(lambda: slack.connections, timeout=30)

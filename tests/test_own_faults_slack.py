@@ -19,8 +19,8 @@ from bot.journal import Job, Journal
 from fixes import claims as claiming
 from fixes.claims import Claims
 from fixes.store import connect
-from lab.apiserver import User
 from lab.slack import LocalSlack
+from tests.deployed import ADMINISTRATOR
 from tests.fix_cluster import NAMESPACE, fix_cluster
 from tests.own_faults import World, texts, until, world
 from tests.programs import Programs
@@ -198,11 +198,8 @@ def replica(here: World, pod: str) -> str:
     """The kubeconfig of a bot in this pod, which is there from now on."""
     made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod, "namespace": NAMESPACE}}
     uid = here.cluster.objects.create(made)["metadata"]["uid"]
-    path = here.cluster.kubeconfig(pod)
     known = {f"authentication.kubernetes.io/pod-{key}": (value,) for key, value in (("name", pod), ("uid", uid))}
-    user = User(f"system:serviceaccount:{NAMESPACE}:{BOT}", extra=known)
-    here.cluster.server.tokens[f"token-{pod}"] = user  # type: ignore[index]  # a dict
-    return path
+    return here.cluster.kubeconfig(BOT, token=pod, extra=known)
 
 
 async def test_of_two_bots_to_which_a_mention_is_delivered_one_answers(tmp_path: Path, programs: Programs) -> None:
@@ -363,7 +360,7 @@ async def test_a_socket_that_does_not_come_back_by_itself_is_opened_anew(
     """All by a clock of a twentieth."""
     for name in ("PING_S", "CONNECTED_EVERY_S", "RECONNECT_AFTER_S", "CONNECT_S"):
         monkeypatch.setattr(delivery, name, getattr(delivery, name) / 20)
-    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store(ADMINISTRATOR) as store:
         room = Room("socket", slack, cluster, store, tmp_path / "state")
         async with room.bot() as bot:
             if how == "silent":
@@ -407,7 +404,7 @@ def soon_idle(monkeypatch: pytest.MonkeyPatch) -> float:
 
 
 async def test_a_socket_that_answers_pings_and_brings_nothing_is_replaced(tmp_path: Path, soon_idle: float) -> None:
-    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store(ADMINISTRATOR) as store:
         room = Room("socket", slack, cluster, store, tmp_path / "state")
         async with room.bot() as bot:
             room.answers.go.clear()
@@ -429,7 +426,7 @@ async def test_a_socket_that_answers_pings_and_brings_nothing_is_replaced(tmp_pa
 
 
 async def test_a_busy_socket_is_not_replaced_and_an_idle_one_without_a_gap(tmp_path: Path, soon_idle: float) -> None:
-    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store(ADMINISTRATOR) as store:
         room = Room("socket", slack, cluster, store, tmp_path / "state")
         async with room.bot():
             began = slack.clock.now()

@@ -20,6 +20,7 @@ from aiohttp import web
 
 from lab.slack import LocalSlack
 from lab.slack.config import load_config
+from tests import deployed
 from tests.fix_cluster import NAMESPACE, fix_cluster
 
 ROOT = Path(__file__).parents[1]
@@ -154,7 +155,7 @@ def environment(slack: LocalSlack, url: str, kubeconfig: str, mode: str = "socke
 async def world(tmp_path: Path) -> AsyncGenerator[tuple[LocalSlack, Hostile, str]]:
     planted = msgspec.structs.replace(load_config(), bot_token=BOT, app_token=APP, signing_secret=SIGNING)
     async with LocalSlack(config=planted) as slack, Hostile(slack).open() as hostile, fix_cluster(tmp_path) as cluster:
-        yield slack, hostile, cluster.kubeconfig()
+        yield slack, hostile, cluster.kubeconfig(deployed.BOT)
 
 
 def posted(slack: LocalSlack, text: str) -> bool:

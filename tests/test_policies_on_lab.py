@@ -90,7 +90,7 @@ def lab() -> Iterator[Lab]:
 
 
 def kubectl(lab: Lab, *words: str, given: str = "") -> None:
-    environment = {**os.environ, **lab.environment()}
+    environment = {**os.environ, **lab.administrator()}
     subprocess.run(["kubectl", *words], env=environment, input=given, check=True, text=True, capture_output=True)
 
 

@@ -16,9 +16,9 @@ from bot.language import language
 from bot.reply import second_opinion as reply
 from bot.second_opinion import SecondOpinion, second_opinion, understand
 from bot.words import Asked
-from lab.apiserver import User
 from lab.apiserver.kubeconfig import kubeconfig
 from lab.slack import LocalSlack
+from tests.deployed import ADMINISTRATOR
 from tests.fix_cluster import fix_cluster
 from tests.recorded import Object, World, objects, served
 from tests.test_bot_slack import ROOM, Room, _all_text
@@ -33,8 +33,8 @@ WOULD = calico("StagedGlobalNetworkPolicy", "would", types=["Ingress"], ingress=
 
 async def judged(resources: Sequence[Object], directory: Path, *said: str, **fields: Any) -> SecondOpinion:
     """What `policy SAID` says of these objects."""
-    tokens = fields.pop("tokens", None)
-    async with served(resources, directory, tokens=tokens) as world, world.cluster(**fields) as cluster:
+    denied = fields.pop("denied", None)
+    async with served(resources, directory, denied=denied) as world, world.cluster(**fields) as cluster:
         return await second_opinion(understand(said), cluster=cluster)
 
 
@@ -115,14 +115,14 @@ async def test_what_could_not_be_read_is_said_and_makes_it_unknown(tmp_path: Pat
         ("globalnetworkpolicies", "unknown", "globalnetworkpolicies: the API server answered 403"),
         ("stagednetworkpolicies", "deny", "Staged policies could not all be read"),
     ):
-        user = User("some", denied=frozenset({("list", "*", denied)}))
+        less = frozenset({("list", "*", denied)})
         found = await judged(
             [*objects(HEALTHY), network_policy("deny-all")],
             tmp_path,
             A1,
             B1,
             "80/tcp",
-            tokens={"some": user},
+            denied={"some": less},
             token="some",
         )
         assert found.verdict == verdict
@@ -176,9 +176,9 @@ async def test_a_service_is_judged_at_every_endpoint(tmp_path: Path) -> None:
 
 
 async def test_a_port_that_may_be_a_services_is_not_judged_as_the_nodes(tmp_path: Path) -> None:
-    user = User("some", denied=frozenset({("list", "*", "services")}))
+    less = frozenset({("list", "*", "services")})
     asked = ("default/pod-b2", "node-a", "30080/tcp")
-    found = await judged(resources(), tmp_path, *asked, tokens={"some": user}, token="some")
+    found = await judged(resources(), tmp_path, *asked, denied={"some": less}, token="some")
     assert found.verdict == "unknown" and "services: the API server answered 403" in reply.text(found)
     readable = await judged(resources(), tmp_path, *asked)
     assert readable.verdict == "unknown" and "ask for default/svc-np." in reply.text(readable)
@@ -211,7 +211,7 @@ async def test_a_service_nobody_serves_leads_nowhere(tmp_path: Path) -> None:
 
 async def command(world: World, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
     path = world._directory / "for-the-command"
-    path.write_text(kubeconfig(world.url, "admin"))
+    path.write_text(kubeconfig(world.url, "asker"))
     status = await asyncio.to_thread(cli.main, ["policy", *words, "--kubeconfig", str(path)])
     said = capsys.readouterr()
     return status, said.out, said.err
@@ -250,7 +250,7 @@ async def test_forms_and_exit_status(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.fixture(params=["socket", "http"])
 async def room(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Room]:
-    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store(ADMINISTRATOR) as store:
         room = Room(request.param, slack, cluster, store, tmp_path / "state")
         yield room
         refused = [(call.method, call.error) for call in slack.calls if call.error]

@@ -22,7 +22,6 @@ from facts import (
     PolicyOpinion,
     Tier,
 )
-from lab.apiserver import User
 from tests.recorded import Object, World, objects, served
 
 HEALTHY = "v3.32.1/healthy"
@@ -142,9 +141,9 @@ async def test_kinds_a_cluster_does_not_have_are_no_loss(tmp_path: Path) -> None
 
 async def test_what_may_not_be_read_makes_every_opinion_unknown(tmp_path: Path) -> None:
     """A policy nobody could see may allow what the others deny, or deny it before they are asked."""
-    blinkered = User("blinkered", denied=frozenset({("list", "*", "globalnetworkpolicies"), ("get", "", "namespaces")}))
+    less = frozenset({("list", "*", "globalnetworkpolicies"), ("get", "", "namespaces")})
     denies = network_policy("deny-all")
-    async with served([*objects(HEALTHY), denies], tmp_path, tokens={"blinkered": blinkered}) as world:
+    async with served([*objects(HEALTHY), denies], tmp_path, denied={"blinkered": less}) as world:
         facts = await read(world, A1, B1, "80/tcp", token="blinkered")
     assert of(facts, PoliciesRead)[0].missing == ("globalnetworkpolicies", "namespaces")
     hidden = [one for one in of(facts, Blind) if one.look in ("globalnetworkpolicies", "namespaces")]
@@ -188,8 +187,8 @@ async def test_admin_policies_of_an_old_calico_make_the_opinion_unknown(
 
 
 async def test_staged_policies_that_may_not_be_read_are_no_loss(tmp_path: Path) -> None:
-    user = User("some", denied=frozenset({("list", "*", "stagednetworkpolicies")}))
-    async with served(objects(HEALTHY), tmp_path, tokens={"some": user}) as world:
+    less = frozenset({("list", "*", "stagednetworkpolicies")})
+    async with served(objects(HEALTHY), tmp_path, denied={"some": less}) as world:
         facts = await read(world, A1, B1, token="some")
     assert of(facts, PoliciesRead) == [PoliciesRead(told=about(facts), staged_read=False)]
 

@@ -22,6 +22,7 @@ from bot.settings import Settings
 from bot.sources.kubernetes import Cluster
 from lab.client import Lab
 from lab.slack import LocalSlack
+from tests.deployed import ADMINISTRATOR, BOT
 from tests.fix_cluster import POLICIES, FixCluster, fix_cluster
 from tests.runbook_words import context_of
 from tests.test_bot_slack import Room, _all_text
@@ -31,7 +32,7 @@ from tests.test_lab import Remains
 @pytest.fixture
 def here(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     """A terminal of somebody who has this lab's kubeconfig."""
-    for name, value in lab.environment().items():
+    for name, value in lab.administrator().items():
         monkeypatch.setenv(name, value)
     yield lab
 
@@ -224,7 +225,7 @@ async def test_a_channel_that_another_workspace_reads_is_told(
 
 
 async def test_the_channel_of_the_question_is_looked_at(slack: LocalSlack, lab: Lab, tmp_path: Path) -> None:
-    async with fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with fix_cluster(tmp_path) as cluster, cluster.store(ADMINISTRATOR) as store:
         room = Room("socket", slack, cluster, store, tmp_path / "state")
         async with context_of(lab.environment()) as room.context, room.bot():
             await room.ask("/calico preflight slack")
@@ -233,7 +234,7 @@ async def test_the_channel_of_the_question_is_looked_at(slack: LocalSlack, lab: 
 
 
 async def test_in_slack(lab: Lab, tmp_path: Path) -> None:
-    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store(ADMINISTRATOR) as store:
         room = Room("socket", slack, cluster, store, tmp_path / "state")
         async with context_of(lab.environment()) as room.context, room.bot():
             await room.ask("/calico preflight calico nodes")
@@ -248,7 +249,7 @@ async def test_in_slack(lab: Lab, tmp_path: Path) -> None:
 
 @contextlib.asynccontextmanager
 async def looked_at(cluster: FixCluster) -> AsyncGenerator[Cluster]:
-    async with Cluster(Settings(kubeconfig=cluster.kubeconfig())) as looking:
+    async with Cluster(Settings(kubeconfig=cluster.kubeconfig(BOT))) as looking:
         yield looking
 
 

@@ -33,7 +33,6 @@ from facts import (
 )
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
-from tests.deployed import BOT
 from tests.recorded_kernel import Recording
 from tests.recorded_states import recorded
 from tests.recordings import unpacked
@@ -74,7 +73,7 @@ async def test_a_recording_answers_an_ask_like_a_kernel_that_holds_the_same(stat
         pytest.skip(error.sentence)
     recording = recorded(state)
     with lab:
-        settings = from_environment(lab.environment(account=BOT))
+        settings = from_environment(lab.environment())
         async with Cluster(settings) as cluster, Probes(settings) as probes:
             for source, target in (one[1:] for one in QUESTIONS if one[0] == state):
                 facts = await cluster.look(parse([source, target]))

@@ -22,7 +22,6 @@ from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from lab.intent import ANNOTATION_FAKE
 from tests.asking import worker
-from tests.deployed import BOT
 from tests.recorded_states import recorded
 from tests.recordings import unpacked
 from tests.test_recorded_states import STATES, Pod, pods_of, told, wanted
@@ -52,7 +51,7 @@ def pairs_of(pods: list[Pod]) -> list[tuple[Pod, Pod]]:
 
 async def asked(lab: Lab, pairs: list[tuple[Pod, Pod]]) -> list[Diagnosis]:
     """An answer a pair, some asked at once, all by one bot."""
-    settings = from_environment(lab.environment(account=BOT))
+    settings = from_environment(lab.environment())
     turn = asyncio.Semaphore(AT_ONCE)
     async with Cluster(settings) as cluster, Probes(settings) as probes:
 

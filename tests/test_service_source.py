@@ -14,7 +14,6 @@ from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.words import parse
 from engine.plan import plan
 from facts import Allocation, Backend, Blind, CalicoNode, Endpoint, Fact, Question, ServicePort
-from lab.apiserver import User
 from tests.recorded import Object, World, served
 from tests.recordings import load
 
@@ -43,8 +42,7 @@ def resources() -> list[Object]:
 @pytest_asyncio.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     denied = {"limited": ("*", "discovery.k8s.io", "endpointslices"), "serviceless": ("*", "", "services")}
-    tokens = {name: User(name, denied=frozenset({one})) for name, one in denied.items()}
-    async with served(resources(), tmp_path, tokens=tokens) as world:
+    async with served(resources(), tmp_path, denied={name: frozenset({one}) for name, one in denied.items()}) as world:
         yield world
 
 

@@ -24,7 +24,7 @@ from fixes.request import FixRequest, Phase
 from fixes.store import FixStore
 from lab.slack import LocalSlack
 from tests.answers import well, wrong_mac
-from tests.deployed import BOT
+from tests.deployed import ADMINISTRATOR, BOT
 from tests.fix_cluster import FixCluster, fix_cluster
 from tests.fix_samples import a_spec
 from tests.test_bot_slack import ROOM, Answers, Room, _all_text
@@ -94,7 +94,7 @@ async def two(tmp_path: Path) -> AsyncIterator[Two]:
         for name in (PROD, STAGING):
             (tmp_path / name).mkdir()
             cluster = await stack.enter_async_context(fix_cluster(tmp_path / name))
-            stores = [await stack.enter_async_context(cluster.store(*account)) for account in ((), (BOT,))]
+            stores = [await stack.enter_async_context(cluster.store(account)) for account in (ADMINISTRATOR, BOT)]
             made[name] = Cluster(name, cluster, *stores)
         room = Two("socket", slack, made[PROD].cluster, made[PROD].store, tmp_path / "state")
         room.prod, room.staging = made[PROD], made[STAGING]

@@ -19,7 +19,6 @@ import yaml
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from lab.slack import LocalSlack
-from tests.deployed import BOT
 from tests.own_faults import Wire
 from tests.programs import Programs
 from tests.test_bot_slack import ROOM, _all_text
@@ -82,7 +81,7 @@ def port_of(lab: Lab) -> int:
 def configuration(labs: dict[str, Lab], wires: dict[str, Wire], directory: Path) -> Path:
     clusters = []
     for name, lab in labs.items():
-        told = lab.environment(account=BOT)
+        told = lab.environment()
         text = Path(told["KUBECONFIG"]).read_text()
         cut = text.replace(f"127.0.0.1:{port_of(lab)}", f"127.0.0.1:{wires[name].port}")
         (directory / f"{name}.kubeconfig").write_text(cut)

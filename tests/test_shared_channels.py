@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from lab.slack import LocalSlack
+from tests.deployed import ADMINISTRATOR
 from tests.fix_cluster import fix_cluster
 from tests.test_bot_slack import HEADLINE, QUESTION, ROOM, Room, _all_text
 
@@ -17,7 +18,7 @@ REFUSED = "shared with another workspace, so I answer nothing here"
 
 @pytest.fixture(params=["socket", "http"])
 async def room(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Room]:
-    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store(ADMINISTRATOR) as store:
         yield Room(request.param, slack, cluster, store, tmp_path / "state", shared="refuse")
 
 

@@ -22,7 +22,6 @@ from bot import tracing
 from bot.errors import UserError
 from lab.client import Lab
 from lab.slack import LocalSlack
-from tests.deployed import BOT
 from tests.test_bot_slack import ROOM, Room, room
 from tests.test_metrics import samples
 
@@ -222,7 +221,7 @@ async def test_a_real_question_is_counted_and_traced_from_end_to_end(lab: Lab, t
             stderr=asyncio.subprocess.PIPE,
             env={
                 "PATH": os.environ["PATH"],
-                **lab.environment(account=BOT),
+                **lab.environment(),
                 "SLACK_BOT_TOKEN": slack.bot_token,
                 "SLACK_APP_TOKEN": slack.app_token,
                 "SLACK_API_URL": slack.base_url,

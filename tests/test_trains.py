@@ -30,7 +30,6 @@ from lab.client import Lab
 from node_probe.packets import MOST
 from tests.asking import ask as ask_lab
 from tests.asking import worker
-from tests.deployed import BOT
 from tests.scene import CART, DB, change, healthy
 from tests.test_sights import both_legs, passed
 
@@ -384,7 +383,7 @@ class _BusyProbes(Probes):
 
 async def test_trains_that_could_not_be_sent_are_told(lab: Lab) -> None:
     lab.inflict("packets_lost_now_and_then")
-    settings = from_environment(lab.environment(account=BOT))
+    settings = from_environment(lab.environment())
     words = ["shop/cart", "shop/db", "5432/tcp"]
     async with Cluster(settings) as cluster, _BusyProbes(settings) as probes:
         answer = (await investigate(words, cluster=cluster, probes=probes, worker=worker())).diagnosis

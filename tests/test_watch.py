@@ -25,7 +25,6 @@ from bot.watch import ask
 from bot.words import watched
 from lab.client import Lab
 from tests.asking import worker
-from tests.deployed import BOT
 from tests.test_firewall_trace import needs
 from tests.test_stages import SPOILED, ruleset
 
@@ -35,7 +34,7 @@ HERE = str(Path(__file__).parents[1])
 
 async def look(lab: Lab, seconds: int, *, words: str = PAIR, on: dict[int, object] | None = None) -> Investigation:
     """Watch, and do `on[n]()` when n trains have been looked at."""
-    settings = from_environment(lab.environment(account=BOT))
+    settings = from_environment(lab.environment())
     told: list[str] = []
 
     async def progress(text: str) -> None:
@@ -139,7 +138,7 @@ async def test_a_cause_that_is_there_at_once_needs_no_watching(lab: Lab) -> None
 def test_ctrl_c_answers_with_what_was_seen(lab: Lab) -> None:
     terminal, screen = os.openpty()
     argv = [sys.executable, "-m", "bot.cli", "why", *PAIR.split(), "--watch", "300"]
-    environment = {**os.environ, **lab.environment()}
+    environment = {**os.environ, **lab.administrator()}
     with subprocess.Popen(argv, env=environment, cwd=HERE, stdout=subprocess.PIPE, stderr=screen) as asked:
         os.close(screen)
         shown = b""

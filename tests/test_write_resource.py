@@ -22,6 +22,7 @@ from fixes.hands import ClusterHands
 from fixes.request import FixRequest, Person, Phase, digest_of
 from fixes.store import FixStore
 from lab.apiserver.calico_definitions import Group, install
+from tests.deployed import BOT, CLUSTER_FIXER
 from tests.fix_cluster import FixCluster, fix_cluster
 from tests.recordings import changeable, load
 
@@ -59,17 +60,23 @@ spec:
 
 
 class Scene:
-    """A recorded cluster, and words in a terminal in front of it."""
+    """A recorded cluster, and words in a terminal in front of it. The stores: the bot's, the fixer's."""
 
     def __init__(
-        self, cluster: FixCluster, store: FixStore, directory: Path, capsys: pytest.CaptureFixture[str]
+        self,
+        cluster: FixCluster,
+        store: FixStore,
+        fixing: FixStore,
+        directory: Path,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         self.cluster = cluster
         self.store = store
+        self.fixing = fixing
         self._directory = directory
         self._capsys = capsys
 
-    async def say(self, *words: str, text: str = "", user: str = "admin") -> tuple[int, str, str]:
+    async def say(self, *words: str, text: str = "", user: str = "dana") -> tuple[int, str, str]:
         """Exit status and both outputs. text: into the file that is given by -f."""
         if text:
             (self._directory / "written.yaml").write_text(text)
@@ -99,7 +106,7 @@ class Scene:
 
     @property
     def fixer(self) -> Executor:
-        return Executor(ClusterHands(Calico(self.store.api, environment={})), self.store, APPROVERS)
+        return Executor(ClusterHands(Calico(self.fixing.api, environment={})), self.fixing, APPROVERS)
 
     async def shown(self, *words: str) -> Any:
         status, out, err = await self.say("get", *words, "-o", "json")
@@ -119,16 +126,16 @@ async def scene(
 ) -> AsyncGenerator[Scene]:
     async with fix_cluster(tmp_path) as cluster:
         fill(cluster, request.param)
-        async with cluster.store() as store:
-            yield Scene(cluster, store, tmp_path, capsys)
+        async with cluster.store(BOT) as store, cluster.store(CLUSTER_FIXER) as fixing:
+            yield Scene(cluster, store, fixing, tmp_path, capsys)
 
 
 @pytest.fixture
 async def classic(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> AsyncGenerator[Scene]:
     async with fix_cluster(tmp_path) as cluster:
         fill(cluster, "crd.projectcalico.org")
-        async with cluster.store() as store:
-            yield Scene(cluster, store, tmp_path, capsys)
+        async with cluster.store(BOT) as store, cluster.store(CLUSTER_FIXER) as fixing:
+            yield Scene(cluster, store, fixing, tmp_path, capsys)
 
 
 def fill(cluster: FixCluster, group: Group) -> None:
@@ -295,10 +302,10 @@ async def test_a_pool_in_use_goes_by_its_typed_name_only(scene: Scene) -> None:
     forged = msgspec.structs.replace(request.spec, arguments=arguments)
     made = await scene.store.create(msgspec.structs.replace(forged, digest=digest_of(forged)))
     assert "its name was not typed" in (await scene.approved(made)).status.message
-    blocks = await Calico(scene.store.api, environment={}).list("ipamblocks")
+    blocks = await Calico(scene.fixing.api, environment={}).list("ipamblocks")
     done = await scene.approved(request)
     assert done.status.phase is Phase.VERIFIED
-    assert await Calico(scene.store.api, environment={}).list("ipamblocks") == blocks
+    assert await Calico(scene.fixing.api, environment={}).list("ipamblocks") == blocks
     assert (await scene.shown("ippools"))["items"] == []
 
 
@@ -456,10 +463,8 @@ async def test_the_clusters_own_schema_is_held_to(classic: Scene) -> None:
 
 async def test_who_may_not_write_may_ask_and_the_fixer_tries_it(classic: Scene) -> None:
     """The bot needs no right to write: what the API server makes of it is shown by the fixer before anybody decides."""
-    denied = frozenset({("create", "crd.projectcalico.org", "globalnetworkpolicies")})
-    classic.cluster.kubeconfig("reader", denied=denied)
     (classic._directory / "p.yaml").write_text(DENY)
-    as_reader = str(classic._directory / "kubeconfig-reader")
+    as_reader = classic.cluster.kubeconfig("reader")
     words = ["apply", "-f", str(classic._directory / "p.yaml"), "--kubeconfig", as_reader]
     status = await asyncio.to_thread(cli.main, words)
     out = classic._capsys.readouterr().out

@@ -87,7 +87,7 @@ def test_a_pool_that_somebody_changed_meanwhile_stays_as_that_one_left_it(
     request = request_of(capsys.readouterr().out)
 
     async def changed_by_another() -> None:
-        settings = from_environment(lab.environment())
+        settings = from_environment(lab.administrator())
         async with connect(settings.kubeconfig, settings.namespace) as store:
             calico = Calico(store.api)
             found = await calico.get("ippools", name)

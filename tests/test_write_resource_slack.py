@@ -20,7 +20,7 @@ from fixes.executor import Executor
 from fixes.hands import ClusterHands
 from fixes.request import Phase
 from lab.slack import LocalSlack
-from tests.deployed import CLUSTER_FIXER
+from tests.deployed import ADMINISTRATOR, BOT, CLUSTER_FIXER
 from tests.fix_cluster import fix_cluster
 from tests.test_bot_slack import ROOM, Room, _all_text
 from tests.test_capture_slack import files
@@ -29,14 +29,14 @@ from tests.test_write_resource import DENY, fill
 
 @pytest.fixture(params=["socket", "http"])
 async def room(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Room]:
-    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store() as store:
+    async with LocalSlack() as slack, fix_cluster(tmp_path) as cluster, cluster.store(ADMINISTRATOR) as store:
         fill(cluster, "crd.projectcalico.org")
         room = Room(request.param, slack, cluster, store, tmp_path / "state")
-        settings = Settings(kubeconfig=cluster.kubeconfig())
-        async with Cluster(settings) as calico:
+        settings = Settings(kubeconfig=cluster.kubeconfig(BOT))
+        async with Cluster(settings) as calico, cluster.store(BOT) as own:
 
             def context(whoami: Any, progress: Any, written: str) -> Context:
-                return Context(cluster=calico, probes=Any, store=store, settings=settings, whoami=whoami,
+                return Context(cluster=calico, probes=Any, store=own, settings=settings, whoami=whoami,
                                investigate=Any, progress=progress, written=written)  # type: ignore[arg-type]  # fmt: skip
 
             room.context = context

@@ -23,10 +23,11 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.trial.cluster import NAMESPACE, Cluster
+from benchmarks.trial.cluster import CALICO_PODS, NAMESPACE, Cluster
 from benchmarks.trial.judge import Seen, audit, cards, denied, judge
 from benchmarks.trial.kernel import Kernels
-from benchmarks.trial.nursery import BOT, Nursery
+from benchmarks.trial.nursery import BOT as BOT_PROGRAM
+from benchmarks.trial.nursery import Nursery
 from benchmarks.trial.people import APPROVERS, KNOWN, People, parts
 from benchmarks.trial.processes import Killer, Process
 from benchmarks.trial.targets import NODES, SHARES, Target
@@ -34,6 +35,7 @@ from bot import fix_requests
 from fixes.audit import Audit
 from fixes.request import ENDS, Phase
 from fixes.store import connect
+from lab.apiserver import User as Rights
 from lab.apiserver.kubeconfig import kubeconfig
 from lab.errors import LabError
 from lab.namespaces import (
@@ -47,11 +49,13 @@ from lab.namespaces import (
 )
 from lab.slack import LocalSlack
 from lab.slack.config import User, load_config
+from tests.deployed import APPROVER, ASKER, BOT, CLUSTER_FIXER, person, user
+from tests.deployed import NODE as FIXER_OF_NODE
 from tests.two_nodes import NODE
 
-# Kubernetes users, and what RBAC lets them: who forges has no right at all, or has stolen the bot's.
-USERS = {"mallory": (), "thief": ("relay",), "kube-bo": ("approve",), "kube-rbac": ("approve",), "judge": ()}
-RIGHTS = {"bot": "relay", "node fixer": "execute-on-own-node", "cluster fixer": "execute"}
+# Kubernetes users, and as who of deploy/ they may what: who forges asks only, or has stolen the bot's token.
+USERS = {"mallory": ASKER, "thief": BOT, "kube-bo": APPROVER, "kube-rbac": APPROVER, "kube-eve": ASKER, "judge": ASKER}
+ACCOUNTS = {"bot": BOT, "node fixer": FIXER_OF_NODE, "cluster fixer": CLUSTER_FIXER}
 AT_ONCE = 12  # questions
 SETTLED_S = 90.0
 TOLD_S = 10.0
@@ -89,10 +93,10 @@ class Trial:
             slack = await stack.enter_async_context(LocalSlack(config=config))
             slack._api.calls = _Calls(lambda: self._killer.moment("bot"))
             await stack.enter_async_context(self._cluster.served(NODE["a"]))
-            self._cluster.user("kube-eve")
             stores = {}
-            for user, verbs in USERS.items():
-                stores[user] = await stack.enter_async_context(connect(self._kubeconfig(user, *verbs), NAMESPACE))
+            for name, rights in USERS.items():
+                path = self._kubeconfig(name, user(BOT) if rights == BOT else person(name, ASKER, rights))
+                stores[name] = await stack.enter_async_context(connect(path, NAMESPACE))
             self._killer.processes = self._programs(slack)
             running = [asyncio.ensure_future(one.run()) for one in self._killer.processes]
             people = People(
@@ -128,7 +132,7 @@ class Trial:
             self._process(
                 f"bot-{number}",
                 "bot",
-                (BOT, str(self._directory)),
+                (BOT_PROGRAM, str(self._directory)),
                 bots | {"CALICO_WHY_STATE": str(self._directory / f"state-{number}")},
             )
             for number in range(self._arguments.bots)
@@ -144,9 +148,10 @@ class Trial:
         self, name: str, role: str, words: tuple[str, ...], more: Mapping[str, str], namespace: str = ""
     ) -> Process:
         kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
+        rights = user(ACCOUNTS[role], node=name if role == "node fixer" else "", place=CALICO_PODS)
         environment = {
             **kept,
-            "KUBECONFIG": self._kubeconfig(name, RIGHTS[role], node=name if role == "node fixer" else ""),
+            "KUBECONFIG": self._kubeconfig(name, rights),
             "CALICO_WHY_NAMESPACE": NAMESPACE,
             "CALICO_WHY_APPROVERS": APPROVERS,
             "CALICO_WHY_PEOPLE": KNOWN,
@@ -156,9 +161,9 @@ class Trial:
         log = self._directory / f"{name}.log"
         return Process(name, role, words, environment, log, self._nursery, namespace)
 
-    def _kubeconfig(self, user: str, *verbs: str, node: str = "") -> str:
-        path = self._directory / f"kubeconfig-{user}"
-        path.write_text(kubeconfig(self._cluster.url, self._cluster.user(user, *verbs, node=node), cluster="trial"))
+    def _kubeconfig(self, name: str, rights: Rights) -> str:
+        path = self._directory / f"kubeconfig-{name}"
+        path.write_text(kubeconfig(self._cluster.url, self._cluster.user(name, rights), cluster="trial"))
         return str(path)
 
     # ---- what is seen

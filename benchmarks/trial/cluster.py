@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -19,13 +20,13 @@ from fixes.request import GROUP, PLURAL, FixRequest, parse
 from lab.apiserver import ApiError, ApiServer, Event, Store, User
 from lab.apiserver.calico_definitions import install
 from lab.apiserver.requests import Target as Asked
+from tests import deployed
 
 NAMESPACE = "calico-why"
 CALICO = "crd.projectcalico.org"
+CALICO_PODS = "calico-system"  # the namespace they are in
 FIXES = Path(__file__).parents[2] / "fixes"
 DEFINITIONS = ("fixrequest.yaml", "auditrecord.yaml", "admission.yaml")
-# RBAC's verbs on fixrequests by which the admission policies know who is who; a user has those that it is given.
-VERBS = frozenset({"relay", "execute", "execute-on-own-node", "approve"})
 WRITES = frozenset({"create", "update", "patch", "delete"})
 # The one write of each kind that is its effect; what else it writes follows from it.
 EFFECTS = {
@@ -202,23 +203,22 @@ class Cluster:
 
     # ---- what is there from the start
 
-    def user(self, name: str, *verbs: str, node: str = "") -> str:
-        """The token of a new user with these verbs. node: whose pod's token it is."""
-        denied = frozenset((verb, GROUP, PLURAL) for verb in VERBS - set(verbs))
-        extra = {"authentication.kubernetes.io/node-name": (node,)} if node else {}
-        self.tokens[f"token-{name}"] = User(name, denied=denied, extra=extra)
+    def user(self, name: str, rights: User) -> str:
+        """The token of a new user of this name, who may what the other may."""
+        self.tokens[f"token-{name}"] = dataclasses.replace(rights, name=name)
         return f"token-{name}"
 
     def _fill(self, targets: list[Target]) -> None:
-        for name in (NAMESPACE, "calico-system"):
+        for name in (NAMESPACE, CALICO_PODS):
             self.objects.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         for name in DEFINITIONS:
             for definition in yaml.safe_load_all((FIXES / name).read_text()):
                 self.objects.create(definition)
         install(self.objects)
+        for one in deployed.objects():
+            self.objects.create(one)
         limits = {"perNodePerHour": ENOUGH, "perKindPerHour": ENOUGH}
-        metadata = {"name": SWITCH, "namespace": NAMESPACE}
-        self.objects.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": limits})
+        self.objects.update({**self.objects.get("configmaps", SWITCH, NAMESPACE), "data": limits})
         self._calico("ClusterInformation", "default", datastoreReady=True)
         node = {"leakGracePeriod": f"{GRACE_S}s"}
         self._calico("KubeControllersConfiguration", "default", controllers={"node": node})
