@@ -23,43 +23,23 @@ from lab.apiserver.calls import CALLS, NOW, Noted, Outcome, read
 from lab.apiserver.rbac import Grant
 from lab.settings import RBAC
 from tests import deployed
+from tests.deployed import ASKER, NAMESPACE, PEOPLE
 
-NAMESPACE = "calico-why"
 # Of a run of all tests, in pytest's cache: what failed may be run again, and ask for the rest.
 KEPT = "calico-why-calls"
 BEFORE = "CALICO_WHY_CALLS_BEFORE"  # the directory of the run that this one goes on with
-# People in terminals, who have the rights that deploy/ keeps for people.
-ASKER, APPROVER = "asker", "approver"
-PEOPLE = {ASKER: ("calico-why-reader", "calico-why-asker"), APPROVER: ("calico-why-approver",)}
 # They try what they have others do: who may not write may not try it either, and then the fixer does.
 TRYING = (deployed.BOT, ASKER)
 ON_PURPOSE = "on purpose"  # goes on while a test looks at what is refused
 # Verbs that nobody calls: fixes/admission.yaml asks whether somebody has them, and so does the product.
 SAID_ONLY = set(re.findall(r"check\('([a-z-]+)'\)", (deployed.DEPLOY.parent / "fixes" / "admission.yaml").read_text()))
-# Rights that Calico's own webhook asks about, which no lab has: tests/test_deploy.py holds them to those on policies.
-OF_A_TIER = "tier."
 # Options of a session that runs fewer tests than there are.
 FEWER = ("keyword", "markexpr", "lf", "deselect", "ignore", "ignore_glob", "stepwise", "collectonly")
 
 
-def bindings() -> list[rbac.Manifest]:
-    """Of roles that deploy/ binds to nobody, to one account for each sort of people."""
-    return [
-        {
-            "kind": f"{kind}Binding",
-            "metadata": {"name": f"{who}-{role}", **({} if kind == "ClusterRole" else {"namespace": NAMESPACE})},
-            "roleRef": {"kind": kind, "name": role},
-            "subjects": [{"kind": "ServiceAccount", "name": who, "namespace": NAMESPACE}],
-        }
-        for who, roles in PEOPLE.items()
-        for role in roles
-        for kind in ["ClusterRole" if role == "calico-why-reader" else "Role"]
-    ]
-
-
 def rights() -> dict[str, tuple[Grant, ...]]:
     """Of each account by its short name, where Calico's own pods are in kube-system."""
-    manifests = [*deployed.manifests(), *bindings()]
+    manifests = [*deployed.manifests(), *deployed.bindings()]
     return {who: rbac.grants(manifests, rbac.account(who, NAMESPACE)) for who in (*deployed.ACCOUNTS, *PEOPLE)}
 
 
@@ -102,8 +82,6 @@ def unused(noted: Iterable[Noted]) -> list[str]:
             holders.setdefault(one, []).append(who)
     for one, whose in holders.items():
         if one in used | everybodys or (one.group == "calico-why.io" and one.verb in SAID_ONLY):
-            continue
-        if one.resource.startswith(OF_A_TIER):  # Calico's own webhook asks for it (tests/test_deploy.py)
             continue
         named = f" {', '.join(one.names)}" if one.names else ""
         place = f" in the namespace {one.namespace}" if one.namespace else ""

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from fixes.calico import Calico
 from lab.apiserver import User, rbac
+from lab.apiserver.calico_definitions import GROUPS, Group, install
 from lab.apiserver.rbac import Grant
+from tests.deployed import ADMINISTRATOR
 from tests.fix_cluster import fix_cluster
 
 BOT = rbac.account("bot", "here")
@@ -70,3 +73,66 @@ async def test_the_server_refuses_what_is_not_granted_in_the_words_of_the_real_o
             await store.get("fx-abcdefgh")
         assert "at the cluster scope" not in str(error.value)
     assert User("eve").grants is None
+
+
+NATIVE = GROUPS[1]
+POLICY = "networkpolicies"
+WRITES = tuple(Grant(verb, group, POLICY, "shop") for verb in ("create", "update", "delete") for group in GROUPS)
+SEEN = Grant("get", NATIVE, "tiers")
+ALL_OF_A = tuple(Grant(one.verb, NATIVE, f"tier.{POLICY}", "shop", ("a.*",)) for one in WRITES)
+
+
+@pytest.mark.parametrize(
+    ("group", "grants", "tier", "status"),
+    [
+        (NATIVE, WRITES, "a", 403),
+        (NATIVE, (*WRITES, *ALL_OF_A), "a", 403),  # without the right to get the tier
+        (NATIVE, (*WRITES, SEEN, *ALL_OF_A), "a", 201),
+        (NATIVE, (*WRITES, SEEN, *ALL_OF_A), "", 403),  # the tier default
+        (NATIVE, (*WRITES, SEEN, Grant("create", NATIVE, f"tier.{POLICY}", "shop", ("web",))), "a", 201),
+        (NATIVE, (SEEN, *ALL_OF_A), "a", 403),
+        (GROUPS[0], WRITES, "a", 201),  # who keeps objects there asks nobody
+    ],
+)
+async def test_who_writes_a_policy_needs_the_right_on_its_tier_where_calico_asks_for_it(
+    tmp_path: Path, group: Group, grants: tuple[Grant, ...], tier: str, status: int
+) -> None:
+    async with fix_cluster(tmp_path) as cluster, cluster.store("eve", grants=grants) as store:
+        install(cluster.objects, group)
+        calico = Calico(store.api, environment={})
+        version = await calico.group()
+        path = f"/apis/{version}/namespaces/shop/{POLICY}"
+        cluster.objects.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
+        policy = {"apiVersion": version, "kind": "NetworkPolicy", "metadata": {"name": "web"}, "spec": {"tier": tier}}
+        found, answer = await calico._send("POST", path, body=policy)
+        assert found == status, answer
+        if status == 201:
+            return
+        assert cluster.objects.list(POLICY, "shop") == []
+        if WRITES[0] in grants:
+            named = f'"eve" cannot create {POLICY}.{NATIVE} in tier "{tier or "default"}" and namespace "shop"'
+            assert named in answer["message"] and ("(user cannot get tier)" in answer["message"]) == (
+                SEEN not in grants
+            )
+
+
+async def test_a_policy_is_taken_out_of_a_tier_by_who_may_write_into_both(tmp_path: Path) -> None:
+    async with (
+        fix_cluster(tmp_path) as cluster,
+        cluster.store("eve", grants=(*WRITES, SEEN, *ALL_OF_A)) as store,
+        cluster.store(ADMINISTRATOR) as admin,
+    ):
+        install(cluster.objects, NATIVE)
+        cluster.objects.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
+        calico, everything = [Calico(one.api, environment={}) for one in (store, admin)]
+        path = f"/apis/{await calico.group()}/namespaces/shop/{POLICY}"
+        metadata = {"name": "web", "namespace": "shop"}
+        kind = {"apiVersion": await calico.group(), "kind": "NetworkPolicy", "metadata": metadata}
+        status, made = await everything._send("POST", path, body={**kind, "spec": {"tier": "b"}})
+        assert status == 201
+        taken = {**made, "spec": {"tier": "a"}}
+        status, answer = await calico._send("PUT", f"{path}/web", body=taken)
+        assert status == 403 and 'in tier "b"' in answer["message"]
+        assert (await calico._send("DELETE", f"{path}/web"))[0] == 403
+        status, made = await everything._send("PUT", f"{path}/web", body=taken)
+        assert status == 200 and (await calico._send("DELETE", f"{path}/web"))[0] == 200

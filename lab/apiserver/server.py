@@ -38,8 +38,8 @@ _REMEMBERED_CALLS = 100_000
 
 class ApiServer:
     """A store over HTTP. `tokens` maps bearer tokens to users; whoever has none is anonymous. `calls` are the
-    requests for resources, oldest first (of the last 100,000), refused ones included, and what a signer has to be
-    allowed beside them."""
+    requests for resources, oldest first (of the last 100,000), refused ones included, and what a signer and
+    who writes a policy have to be allowed beside them."""
 
     def __init__(
         self, store: Store, tokens: Mapping[str, User], log: Callable[[str], str | None] = lambda pod: None
@@ -50,7 +50,7 @@ class ApiServer:
         self.tokens = tokens
         self.calls: deque[Call] = deque(maxlen=_REMEMBERED_CALLS)
         self._noted = calls.in_directory(os.environ.get(calls.CALLS, ""))
-        self._writer = Writer(store)
+        self._writer = Writer(store, lambda call, user, dry: self._remember(call, user, dry=dry))
         self._watchers: set[Watcher] = set()
         self._closing = False
         self._runner: web.AppRunner | None = None

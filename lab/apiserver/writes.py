@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lab.apiserver import admission, certificates, defaults, errors, fields, names, patch, schema
+from lab.apiserver import admission, certificates, defaults, errors, fields, names, patch, schema, tiers
 from lab.apiserver.access import User
 from lab.apiserver.errors import Object, bad_request
 from lab.apiserver.plain import copy
@@ -41,8 +41,10 @@ class Written(NamedTuple):
 class Writer:
     """The writing verbs on one store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, asked: tiers.Asked = lambda call, user, dry: None) -> None:
+        """asked: is told of the rights that a write needs beside the right to it."""
         self.store = store
+        self._asked = asked
 
     # ---- verbs
 
@@ -155,7 +157,9 @@ class Writer:
         told = wanted.get("preconditions") or {}
         if user is not None and (last := self.store.find(resource, target.name, target.namespace)) is not None:
             place = (target.subresource, target.namespace, target.name)
-            admission.admit(self.store, user, admission.Write("DELETE", resource, *place, None, last, dry_run))
+            write = admission.Write("DELETE", resource, *place, None, last, dry_run)
+            tiers.admit(user, write, self._asked)
+            admission.admit(self.store, user, write)
         last = self.store.delete(
             resource,
             target.name,
@@ -293,6 +297,7 @@ class Writer:
             place = (subresource, obj["metadata"].get("namespace", ""), obj["metadata"].get("name", ""))
             operation = "CREATE" if old is None else "UPDATE"
             write = admission.Write(operation, resource, *place, obj, old, options.dry_run)
+            tiers.admit(options.user, write, self._asked)
             admission.admit(self.store, options.user, write)
 
     @staticmethod
