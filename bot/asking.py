@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from bot.errors import UserError
 
 _CHOICE = re.compile(r"(?:argument (?P<argument>.+?): )?invalid choice: '(?P<said>.*?)' \(choose from (?P<known>.*)\)")
+_NUMBER = re.compile(r"argument (?P<argument>.+?): invalid (?P<kind>int|float) value: (?P<said>.*)")
 _UNKNOWN = "unrecognized arguments: "
 _TEXT = re.compile(r"```|\n|[{\[]|apiVersion:")
 
@@ -46,6 +47,8 @@ class Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(found["said"], known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}."
             return f"I do not know {_shown(found['said'])}; {hint}"
+        if found := _NUMBER.fullmatch(message):
+            return f"{found['argument']}: {found['said']} is no {'whole ' if found['kind'] == 'int' else ''}number."
         if message.startswith(_UNKNOWN):
             said = message.removeprefix(_UNKNOWN).split()[0]
             near = difflib.get_close_matches(said.split("=")[0], self._option_string_actions, n=1)
@@ -60,6 +63,13 @@ class Parser(argparse.ArgumentParser):
             innermost = [one for one in leaves(self) if one.prog == getattr(parsed, "parser", "")]
             (innermost or [self])[0].error(_UNKNOWN + " ".join(left))
         return parsed
+
+
+def picture_file(file: str) -> str:
+    """The name of a file that can hold a picture: what it ends with says which form."""
+    if not file.lower().endswith((".svg", ".png")):
+        raise argparse.ArgumentTypeError(f"{_shown(file)} is neither an SVG nor a PNG: give a name that ends so")
+    return file
 
 
 def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bot import language as languages
 from bot import settings as connection
-from bot.asking import leaves, name_leaves
+from bot.asking import leaves, name_leaves, picture_file
 from bot.errors import UserError
 from bot.files import write
 from bot.told import Answer, Context, Told
@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         # an error shows the usage: a dozen connections in it would hide the words
         leaf.usage = leaf.format_usage().removeprefix("usage: ").rstrip().replace("%", "%%")
         leaf.add_argument("--to", metavar="FILE", help="write the answer, or the file it comes with, into this file")
-        leaf.add_argument("--picture", metavar="FILE.svg|png", help="write the answer's picture, too")
+        leaf.add_argument(
+            "--picture", type=picture_file, metavar="FILE.svg|png", help="write the answer's picture, too"
+        )
         leaf.add_argument("--deadline", metavar="S", help="seconds a probe may take (4)")
         languages.add_argument(leaf)
         connection.add_arguments(leaf)

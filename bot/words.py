@@ -19,8 +19,10 @@ _NAMESPACE = re.compile(_LABEL)
 _PORT_FIRST = re.compile(r"(\d{1,9})(?:/|\s*)(?:\(?(tcp|udp)\)?)?", re.ASCII | re.IGNORECASE)
 _PORT_LAST = re.compile(r"(tcp|udp)(?:/|\s*)(\d{1,9})", re.ASCII | re.IGNORECASE)
 _WITH_PORT = re.compile(r"(?P<name>.*[a-z0-9]):(?P<port>\d{1,5})(?:/(?P<protocol>tcp|udp))?", re.ASCII | re.IGNORECASE)
+_NUMBERS = re.compile(r"\d+(?:\.\d+){3}", re.ASCII)
 _FILLERS = {"->", "→", "to", "and"}
 _SHOWN = 80
+BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 WATCH = "watch"
 WATCH_S, LEAST_WATCH_S, MOST_WATCH_S = 60, 5, 600
 
@@ -68,7 +70,11 @@ def _port(text: str, source: str, target: str) -> tuple[str, int]:
 def _side(word: str, source: str, target: str) -> str:
     """The word, when it can be a name or an address at all."""
     if _is_address(word):
-        return str(ipaddress.ip_address(word))
+        return _target(ipaddress.ip_address(word))
+    if _NUMBERS.fullmatch(word):
+        raise UserError(
+            f"{_quoted(word)} is no IP address: four numbers from 0 to 255, without leading zeros. Write: {USAGE}"
+        )
     if _is_name(word):
         return word
     if found := _WITH_PORT.fullmatch(word):
@@ -81,6 +87,21 @@ def _side(word: str, source: str, target: str) -> str:
             f"{_quoted(word)} cannot be a name in Kubernetes, which are lower case. Perhaps {_quoted(lower)}?"
         )
     raise UserError(f"{_quoted(word)} is neither a name nor an IP address. Write: {USAGE}")
+
+
+def _target(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """The address, when it can be one side of a flow."""
+    plain = getattr(address, "ipv4_mapped", None) or address
+    if plain.is_unspecified or plain.is_loopback:
+        raise UserError(
+            f"{address} is whoever sends to it: such packets never leave the pod. Name the pod, node or Service "
+            f"that is meant. Write: {USAGE}"
+        )
+    if plain.is_multicast or plain == BROADCAST:
+        raise UserError(
+            f"{address} is a group's address, and a question is about two sides. Name one of the group. Write: {USAGE}"
+        )
+    return str(address)
 
 
 def _is_name(word: str) -> bool:

@@ -175,6 +175,9 @@ def test_help_imports_no_command() -> None:
         (["why", "a", "b", "--probe-port", "x"], 2, "is not a port"),
         (["why", "a", "b", "--patience", "1001"], 2, "is no time to wait for the answer to a packet"),
         (["why", "a", "b", "--probe-proxy", "socks://x"], 2, "is not a proxy"),
+        (["why", "a", "b", "--watch", "x"], 2, "--watch: 'x' is no number."),
+        (["why", "a", "b", "--picture", "path.gif"], 2, "'path.gif' is neither an SVG nor a PNG"),
+        (["cancel"], 2, "arguments are required: fx-NAME. Write"),
         (["why", "a", "b", "--kubeconfig", "/does/not/exist"], 3, "There is no kubeconfig /does/not/exist"),
     ],
 )

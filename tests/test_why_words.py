@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +58,14 @@ def test_words_that_can_be_a_side(word: str) -> None:
         (["10.0.0.300x_", "b"], "neither a name nor an IP address"),
         (["fe80::1%eth0", "b"], "neither a name nor an IP address"),
         (["a\x1b[31m", "b"], "\\x1b"),
+        (["10.244.1.300", "b"], "four numbers from 0 to 255"),
+        (["a", "0.0.0.0"], "never leave the pod"),
+        (["a", "127.0.0.1"], "never leave the pod"),
+        (["a", "::1"], "never leave the pod"),
+        (["a", "::ffff:127.0.0.1"], "never leave the pod"),
+        (["a", "224.0.0.18"], "a group's address"),
+        (["a", "ff02::1"], "a group's address"),
+        (["a", "255.255.255.255"], "a group's address"),
     ],
 )
 def test_nonsense_is_told_the_right_form(words: list[str], told: str) -> None:
@@ -78,7 +88,10 @@ def test_anything_is_a_question_or_one_sentence(words: list[str]) -> None:
 
 
 _names = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,10}[a-z0-9])?", fullmatch=True)
-_sides = st.one_of(_names, st.builds("{}/{}".format, _names, _names), st.ip_addresses().map(str))
+_groups_and_oneself = [ip_network(one) for one in ("0.0.0.0/32", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32")]
+_groups_and_oneself += [ip_network(one) for one in ("::/127", "ff00::/8", "::ffff:0:0/96")]
+_addresses = st.ip_addresses().filter(lambda one: not any(one in network for network in _groups_and_oneself))
+_sides = st.one_of(_names, st.builds("{}/{}".format, _names, _names), _addresses.map(str))
 
 
 @given(_sides, _sides, st.integers(1, 65535), st.sampled_from(["tcp", "udp"]))

@@ -12,7 +12,7 @@ HELP = "reject fx-NAME [REASON]: refuse a proposed fix"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="fx-NAME", help="name of the fix request, as `calico-why fixes` lists it")
-    parser.add_argument("reason", nargs="*", metavar="REASON", help="why not; everybody can read it")
+    parser.add_argument("reason", nargs="*", default=[], metavar="REASON", help="why not; everybody can read it")
     connection.add_arguments(parser)
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from bot import language as languages
 from bot import settings as connection
+from bot.asking import picture_file
 from bot.bundle import INVESTIGATION
 from bot.commands.why import draw
 from bot.errors import COULD_NOT_JUDGE, UserError
@@ -29,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", help="a file saved by `why` or by the bot: inv-….json, or a bundle of `keep`")
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="form of the answer")
     parser.add_argument("--verbose", "-v", action="store_true", help="list everything that was checked and seen")
-    parser.add_argument("--picture", metavar="FILE.svg|png", help="draw the path, with what is wrong, into this file")
+    parser.add_argument(
+        "--picture", type=picture_file, metavar="FILE.svg|png", help="draw the path, with what is wrong, into this file"
+    )
     languages.add_argument(parser)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bot import language as languages
 from bot import settings as connection
+from bot.asking import picture_file
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.files import write
 from bot.language import Language
@@ -35,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", choices=("text", "json", "slack"), default="text", help="form of the answer")
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 when a cause was found")
     parser.add_argument("--verbose", "-v", action="store_true", help="list everything that was checked and seen")
-    parser.add_argument("--picture", metavar="FILE.svg|png", help="draw the path, with what is wrong, into this file")
+    parser.add_argument(
+        "--picture", type=picture_file, metavar="FILE.svg|png", help="draw the path, with what is wrong, into this file"
+    )
     parser.add_argument(
         "--request-fix",
         action="store_true",

@@ -164,7 +164,7 @@ class Resolver:
             raise _may_not_read_pods(error) from error
 
     async def _no_such_pod(self, namespace: str, short: str, *, anywhere: bool = False) -> UserError:
-        """What there is instead. One page of one namespace is read for it, never more."""
+        """What there is instead. One page of one namespace is read for it, and of nodes, never more."""
         word = short if anywhere else f"{namespace}/{short}"
         pods = await self._pods(f"/api/v1/namespaces/{name(namespace)}/pods", limit=PAGE)
         if not pods and not anywhere:
@@ -175,8 +175,12 @@ class Resolver:
         similar = [pod for pod in pods if pod["metadata"]["name"].startswith(short)]
         text = "pods of that name"
         if not similar:
-            near = difflib.get_close_matches(short, [pod["metadata"]["name"] for pod in pods], n=3)
-            similar, text = [pod for pod in pods if pod["metadata"]["name"] in near], f"similar names in {namespace}"
+            path = f"/api/v1/namespaces/{name(namespace)}/services"
+            services = await self._reader.listed(path, "services", []) or []
+            nodes = (await self._reader.listed("/api/v1/nodes", "nodes", []) if anywhere else None) or []
+            named = {one["metadata"]["name"]: one for one in (*nodes, *services, *pods)}
+            similar = [named[near] for near in difflib.get_close_matches(short, named, n=3)]
+            text = "similar names" if any(one in nodes for one in similar) else f"similar names in {namespace}"
         kinds = f"a pod, node or service called {short}" if anywhere else "a pod or service"
         if not similar:
             return UserError(
@@ -186,9 +190,9 @@ class Resolver:
             )
         more = f" and {len(similar) - SHOWN} more" if len(similar) > SHOWN else ""
         return UserError(
-            f"{word} does not exist; {text}: {', '.join(_placed(pod) for pod in similar[:SHOWN])}{more}.",
+            f"{word} does not exist; {text}: {', '.join(_placed(one) for one in similar[:SHOWN])}{more}.",
             word=word,
-            choices=[describe.pod_name(pod) for pod in similar[:SHOWN]],
+            choices=[_called(one) for one in similar[:SHOWN]],
         )
 
 
@@ -207,7 +211,12 @@ def _internal_addresses(node: Object) -> tuple[str, ...]:
 
 def _placed(resource: Object) -> str:
     node = (resource.get("spec") or {}).get("nodeName")
-    return f"{describe.pod_name(resource)} ({node})" if node else describe.pod_name(resource)
+    return f"{_called(resource)} ({node})" if node else _called(resource)
+
+
+def _called(resource: Object) -> str:
+    """As a question has it: a node is of no namespace."""
+    return describe.pod_name(resource) if resource["metadata"].get("namespace") else str(resource["metadata"]["name"])
 
 
 def _ambiguous(short: str, candidates: Sequence[Object]) -> UserError:
