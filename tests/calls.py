@@ -22,7 +22,7 @@ from lab.apiserver import Call, rbac
 from lab.apiserver.calls import CALLS, NOW, Noted, Outcome, read
 from lab.apiserver.rbac import Grant
 from lab.settings import RBAC
-from tests import deployed
+from tests import deployed, exhaustive
 from tests.deployed import ASKER, NAMESPACE, PEOPLE
 
 # Of a run of all tests, in pytest's cache: what failed may be run again, and ask for the rest.
@@ -178,6 +178,6 @@ def plugins(config: pytest.Config) -> list[object]:
 
 
 def runs_all(config: pytest.Config) -> bool:
-    return config.args_source is pytest.Config.ArgsSource.TESTPATHS and not any(
-        config.getoption(name, None) for name in FEWER
-    )
+    """Every file, and every cell of what tests/exhaustive.py leaves out else."""
+    everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS and exhaustive.wanted()
+    return everything and not any(config.getoption(name, None) for name in FEWER)

@@ -13,7 +13,7 @@ import yaml
 from lab import client
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
-from tests import calls
+from tests import calls, exhaustive
 from tests.lab_forks import LabForks
 
 # The kubernetes client reads its kubeconfig by PyYAML's slow loader, some four thousand times in a run of all tests;
@@ -96,7 +96,7 @@ LONGEST_FIRST = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for plugin in calls.plugins(config):
+    for plugin in (*calls.plugins(config), exhaustive.LeftOut()):
         config.pluginmanager.register(plugin)
 
 

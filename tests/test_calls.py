@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import exhaustive
+
 ROOT = Path(__file__).parents[1]
 CONFTEST = "from tests.conftest import pytest_configure"
 ASKING = """
@@ -47,9 +49,9 @@ UNUSED = "calico-why-bot may create events of the API group '' in the namespace 
 EVENTS = '("create", "events")'
 
 
-def program(directory: Path, *words: str) -> tuple[int, str]:
+def program(directory: Path, *words: str, every_cell: str = "1") -> tuple[int, str]:
     """`python -m WORDS` where the tests are: its exit status, and what it said."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), exhaustive.ALL: every_cell}
     done = subprocess.run(
         [sys.executable, "-m", *words], cwd=directory, env=environment, capture_output=True, text=True
     )
@@ -90,6 +92,8 @@ def test_a_right_that_no_call_used_fails_a_run_of_all_tests_alone(directory: Pat
     status, said = program(directory, "pytest")
     assert (status, UNUSED in said, said.count("nobody asked to")) == (1, True, 1), said
     status, said = program(directory, "pytest", "-k", "one")
+    assert status == 0, said
+    status, said = program(directory, "pytest", every_cell="")
     assert status == 0, said
 
 
