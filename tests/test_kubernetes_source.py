@@ -322,6 +322,26 @@ async def test_node_service_and_foreign_addresses_are_named_for_what_they_are(wo
     assert (host.host_network, host.interface, host.kind) == (True, "", "pod")
 
 
+async def test_an_address_of_a_tunnel_is_its_nodes(world: World) -> None:
+    """It is what pods see of a node that sends to them, so it stands in their logs."""
+    (tunnel,) = {
+        one.tunnel_address for one in of(await look(world, "node-b", "pod-a1"), CalicoNode) if one.name == "node-b"
+    }
+    facts = await look(world, tunnel, "pod-a1")
+    assert only(facts, Question).source == "node-b"
+    assert only(facts, Endpoint, name="node-b").address == "172.30.0.12"
+    error = await refused(world, "pod-a1", tunnel)
+    assert f"{tunnel} is the address of node-b's tunnel" in error.sentence and error.choices == ("node-b",)
+
+
+async def test_a_node_is_found_by_the_address_that_calico_alone_uses(world: World) -> None:
+    node = world.store.get("nodes", "node-b")
+    node["metadata"]["annotations"]["projectcalico.org/IPv4Address"] = "192.168.7.12/24"
+    world.store.update(node)
+    endpoint = only(await look(world, "pod-a1", "192.168.7.12"), Endpoint, name="node-b")
+    assert (endpoint.kind, endpoint.address) == ("node", "192.168.7.12")
+
+
 async def test_a_pod_and_itself_is_no_question(world: World) -> None:
     assert "never leaves it" in (await refused(world, "pod-a1", A1)).sentence
 

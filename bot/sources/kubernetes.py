@@ -100,7 +100,9 @@ class Cluster:
         resolver, in_ipam = Resolver(self.reader), Addresses(self.reader, calico)
         try:
             named = await together(resolver.word(asked.source), resolver.word(asked.target))
-            source, target = await together(*(resolver.by_second_address(one, in_ipam) for one in named))
+            source, target = await together(
+                resolver.by_second_address(named[0], in_ipam, sends=True), resolver.by_second_address(named[1], in_ipam)
+            )
             if source.name == target.name:
                 raise UserError(
                     f"Both sides are {source.name}: what it sends to itself never leaves it. Name two different pods."

@@ -17,6 +17,7 @@ from facts import Allocation, Blind
 
 EVENTS = 200  # of one pod; the API server keeps them for an hour
 SAME_NAME = 20  # pods of one name, or with one address
+TUNNEL = "TunnelAddress"  # how the kinds of allocations of nodes' tunnels end
 SHOWN = 6  # candidates in a sentence
 
 
@@ -104,37 +105,53 @@ class Resolver:
             return _found_service(services[0])
         return Found("address", address, "", (address,), {}, blind=hidden)
 
-    async def by_second_address(self, found: Found, addresses: Addresses) -> Found:
+    async def by_second_address(self, found: Found, addresses: Addresses, *, sends: bool = False) -> Found:
         """The pod that has this address beside its first one, or the node; the API finds neither by that.
 
-        IPAM names the pod, which must say itself that it has the address. Nodes are few enough to read one page of. An
-        IPv4 address is looked for only where a pool has it: a pod's whose first one is of IPv6.
+        IPAM names the pod, which must say itself that it has the address, and the node whose tunnel has it: what a node
+        sends into the tunnel carries that, so as the one that sends it is the node. Nodes are few enough to read one
+        page of. Raises UserError for a tunnel's address as the target, to which nobody sends anything.
         """
         if found.kind != "address":
             return found
         asked = ipaddress.ip_address(found.name)
-        pools = [] if asked.version == 6 else [pool for pool, _ in (await addresses.calico).pools or ()]
-        if asked.version == 4 and ipam.pool_of(asked, pools) is None:
-            return found
-        address = str(asked)
-        for one in await addresses.of([address]):
-            if isinstance(one, Allocation) and one.owner_kind == "pod" and one.owner:
-                namespace, _, short = one.owner.partition("/")
-                pod = await self.pod(namespace, short)
-                if pod and not describe.finished(pod) and address in describe.addresses(pod):
-                    return await self.found_pod(pod)
-        if asked.version == 4:
-            return found
-        nodes = await self._reader.listed("/api/v1/nodes", "nodes", [], limit=PAGE)
+        pools = [pool for pool, _ in (await addresses.calico).pools or ()]
+        pooled, address = ipam.pool_of(asked, pools) is not None, str(asked)
+        for one in await addresses.of([address]) if pooled or asked.version == 6 else ():
+            if not isinstance(one, Allocation) or not one.owner:
+                continue
+            if one.owner_kind.endswith(TUNNEL):
+                return await self._by_tunnel(found, one.owner, sends=sends)
+            namespace, _, short = one.owner.partition("/")
+            pod = await self.pod(namespace, short) if one.owner_kind == "pod" else None
+            if pod and not describe.finished(pod) and address in describe.addresses(pod):
+                return await self.found_pod(pod)
+        nodes = None if pooled else await self._reader.listed("/api/v1/nodes", "nodes", [], limit=PAGE)
         for node in nodes or ():
             calico_s = [one.address for one in describe.calico_nodes(node, None, {})]
             if address in (*calico_s, *_internal_addresses(node)):
                 own = str(node["metadata"]["name"])
                 return Found("node", own, own, (address,), node)
+        if asked.version == 4:
+            return found
         for service in await self._reader.listed("/api/v1/services", "services", [], limit=PAGE) or ():
             if address in _found_service(service).addresses:
                 return _found_service(service)
         return found
+
+    async def _by_tunnel(self, found: Found, owner: str, *, sends: bool) -> Found:
+        node = await self._reader.optional(f"/api/v1/nodes/{name(owner)}", "nodes", [])
+        annotations = (node or {}).get("metadata", {}).get("annotations") or {}
+        if node is None or found.name not in annotations.values():
+            return found
+        if sends:
+            return Found("node", owner, owner, _internal_addresses(node), node)
+        raise UserError(
+            f"{found.name} is the address of {owner}'s tunnel: packets that {owner} sends to pods carry it, and nobody "
+            f"is asked anything under it. Ask about the node: {owner}, or about a pod there.",
+            word=found.name,
+            choices=[owner],
+        )
 
     async def found_pod(self, pod: Object) -> Found:
         node = str((pod.get("spec") or {}).get("nodeName") or "")
