@@ -201,9 +201,9 @@ def test_openshift_lets_in_every_account_that_has_pods_and_runs_probes_on_every_
 
 
 def test_what_install_md_has_people_write_into_an_overlay_does_what_it_says(tmp_path: Path) -> None:
-    """A password for images, one bot on one node, and the authority of a proxy."""
+    """Where the image is, a password for images, one bot on one node, and the authority of a proxy."""
     said = dict(
-        re.findall(r"`(replicas|patches): (\[.*?\])`", (ROOT / "docs" / "install.md").read_text()),
+        re.findall(r"`(images|replicas|patches): (\[.*?\])`", (ROOT / "docs" / "install.md").read_text()),
     )
     generated = {"name": "calico-why-settings", "namespace": "calico-why", "behavior": "merge", "files": ["ca.crt"]}
     parts = {
@@ -214,6 +214,9 @@ def test_what_install_md_has_people_write_into_an_overlay_does_what_it_says(tmp_
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(parts))
     (tmp_path / "ca.crt").write_text("authority")
     found = list(yaml.safe_load_all(manifests.rendered(tmp_path)))
+    pods = [it["spec"]["template"]["spec"] for it in found if it["kind"] in ("Deployment", "DaemonSet")]
+    used = {one["image"] for pod in pods for one in (*pod["containers"], *pod.get("initContainers", ()))}
+    assert used == {"<registry>/calico-why@sha256:…"}
     accounts = [it for it in found if it["kind"] == "ServiceAccount"]
     assert len(accounts) == 4 and all(it["imagePullSecrets"] == [{"name": "NAME"}] for it in accounts)
     (bot,) = [it["spec"] for it in found if (it["kind"], it["metadata"]["name"]) == ("Deployment", "calico-why-bot")]
