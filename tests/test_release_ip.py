@@ -19,6 +19,7 @@ from fixes.kind import EvidenceChanged, TooSoon
 from fixes.kinds.release_ip import KIND, nodes_asked
 from fixes.release import fingerprint, holding
 from fixes.request import stamp
+from tests import exhaustive
 from tests.calico_model import (
     BLOCK,
     CIDR,
@@ -455,7 +456,7 @@ class _Watching(Client):
         return status, answer
 
 
-INTERLEAVINGS = 1500
+INTERLEAVINGS = exhaustive.times(1500, every=4)
 
 
 @settings(max_examples=INTERLEAVINGS, deadline=None, suppress_health_check=list(HealthCheck))
