@@ -21,7 +21,7 @@ from lab.errors import LabError, NamespacesForbidden
 from lab.faults import families, load
 from lab.firewall.words import iptables_chain
 from lab.kernel import FAMILIES
-from tests import firewall_zoo
+from tests import exhaustive, firewall_zoo
 from tests.asking import ask, told, words_for
 from tests.doc_commands import OF_IPTABLES_NODES, commands, typed
 from tests.test_answers_policies import applied, asked, said
@@ -68,7 +68,8 @@ NAMED = {
 }
 
 
-WOUNDS = [(mode, where) for mode in MODES for where in load(mode).WHERE]
+PLACES = [[(mode, where) for where in load(mode).WHERE] for mode in MODES]
+WOUNDS = [place for places in PLACES for place in places]
 DENIED = policy(
     "GlobalNetworkPolicy", "default.early", order=5, types=["Ingress"], selector="app == 'db'",
     ingress=[{"action": "Allow", "protocol": "UDP"},
@@ -139,7 +140,11 @@ def test_what_the_runbook_has_people_type_on_such_a_node_is_answered_there(share
             assert done.returncode == 0, f"{one}: {done.stderr}"
 
 
-@pytest.mark.parametrize(("mode", "where"), WOUNDS)
+@pytest.mark.parametrize(
+    ("shared", "mode", "where"),
+    exhaustive.one_of_each([[(backend, *place) for place in places for backend in BACKENDS] for places in PLACES]),
+    indirect=["shared"],
+)
 async def test_every_wound_is_named_first_on_its_node(shared: tuple[str, Lab], mode: str, where: str) -> None:
     backend, lab = shared
     family = by_turns(backend, WOUNDS.index((mode, where)), families(mode))
@@ -165,7 +170,7 @@ def dropped(diagnosis: Diagnosis, cause: Cause) -> list[RuleDrop]:
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
-@pytest.mark.parametrize("case", POLICIES)
+@pytest.mark.parametrize(("shared", "case"), exhaustive.matrix(2, BACKENDS, POLICIES), indirect=["shared"])
 async def test_a_policy_that_is_applied_is_programmed_and_its_rule_is_named(shared: tuple[str, Lab], case: str) -> None:
     backend, lab = shared
     objects, source, sentence = POLICIES[case]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import permutations
 
 import pytest
 
@@ -11,9 +11,11 @@ from engine.rule import CauseRule
 from facts import Diagnosis
 from lab.client import Lab
 from lab.faults import load, names, needs, variant
+from tests import exhaustive
 from tests.asking import ask, told, words_for
 
 PODS = ("shop/cart", "shop/web", "shop/db", "shop/queue", "shop/mail", "shop/search")
+PORTS = ("", "8080/tcp", "8080/udp")
 RULES = {rule.name: rule for rule in rulebase.load().rules if isinstance(rule, CauseRule)}
 # The first place of each is asked about in tests/test_answers_refused.py, with the same lab and by more people.
 WOUNDS = [(mode, where) for mode in names() if not variant(mode) for where in load(mode).WHERE[1:]]
@@ -28,20 +30,15 @@ def named_first(diagnosis: Diagnosis, mode: str, node: str) -> None:
     assert told(diagnosis, mode)[0].node == ("" if RULES[mode].at is None else node)
 
 
-@pytest.mark.parametrize("source", PODS)
-async def test_healthy_pairs_are_called_healthy(lab: Lab, source: str) -> None:
+@pytest.mark.parametrize(("source", "target", "port"), exhaustive.matrix(3, [*permutations(PODS, 2)], PORTS))
+async def test_healthy_pairs_are_called_healthy(lab: Lab, source: str, target: str, port: str) -> None:
     """All ordered pairs, pods of one node included, with a port and without."""
-    for target, port in product([pod for pod in PODS if pod != source], ("", " 8080/tcp", " 8080/udp")):
-        diagnosis = (await ask(lab.environment(), f"{source} {target}{port}")).diagnosis
-        assert (diagnosis.verdict, diagnosis.causes, diagnosis.warnings) == ("healthy", (), ()), (
-            target,
-            port,
-            diagnosis,
-        )
-        assert diagnosis.blind == ()
+    diagnosis = (await ask(lab.environment(), f"{source} {target} {port}")).diagnosis
+    assert (diagnosis.verdict, diagnosis.causes, diagnosis.warnings) == ("healthy", (), ()), diagnosis
+    assert diagnosis.blind == ()
 
 
-@pytest.mark.parametrize(("mode", "where"), WOUNDS)
+@pytest.mark.parametrize(("mode", "where"), exhaustive.one_in(4, WOUNDS))
 async def test_every_wound_is_named_first_on_its_node(lab: Lab, mode: str, where: str) -> None:
     if needs(mode):
         pytest.skip(f"{mode} needs {needs(mode)}, which no lab has; its case is written by hand")

@@ -13,6 +13,7 @@ from engine.foreign import limits
 from facts import CalicoFirewall, ConnectionTable, Diagnosis, RuleDrop
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
+from tests import exhaustive
 from tests.asking import ask
 
 TOOLS = {4: ("iptables-nft", "iptables-legacy"), 6: ("ip6tables-nft", "ip6tables-legacy")}
@@ -99,10 +100,13 @@ PASSING = [
 ]
 
 
+OWNERS = [("DOCKER-USER", "docker"), ("ufw-user-forward", "ufw"), ("FWDI_public_deny", "firewalld")]
+
+
 def by_tools(cases: list[Any]) -> list[Any]:
     """Every case with both tools of IPv4, the first and the last one with those of IPv6."""
-    four = [(tool, 4, *case) for case in cases for tool in TOOLS[4]]
-    return four + [(tool, 6, *case) for case in (cases[0], cases[-1]) for tool in TOOLS[6]]
+    four, six = ([(tool, family) for tool in TOOLS[family]] for family in (4, 6))
+    return exhaustive.matrix(2, four, cases) + exhaustive.matrix(2, six, (cases[0], cases[-1]))
 
 
 @pytest.mark.parametrize(("tool", "family", "node", "line", "stage"), by_tools(TUNNEL))
@@ -192,10 +196,7 @@ async def test_nodes_that_drop_neighbor_discovery_are_not_told_to_have_a_dead_ne
     assert "must let neighbor discovery (ICMPv6) pass" in diagnosis.causes[0].remedy
 
 
-@pytest.mark.parametrize("tool", TOOLS[4])
-@pytest.mark.parametrize(
-    ("chain", "owner"), [("DOCKER-USER", "docker"), ("ufw-user-forward", "ufw"), ("FWDI_public_deny", "firewalld")]
-)
+@pytest.mark.parametrize(("tool", "chain", "owner"), exhaustive.matrix(2, TOOLS[4], OWNERS))
 async def test_whose_rule_it_is_is_told_by_its_chains(
     shared: Lab, hosts: Hosts, tool: str, chain: str, owner: str
 ) -> None:
@@ -286,8 +287,9 @@ AT_DEVICES = [  # node, hook, device, condition, failure mode, stage
 ]
 
 
-@pytest.mark.parametrize("family", [4, 6])
-@pytest.mark.parametrize(("node", "hook", "device", "condition", "of", "stage"), AT_DEVICES)
+@pytest.mark.parametrize(
+    ("node", "hook", "device", "condition", "of", "stage", "family"), exhaustive.matrix(2, AT_DEVICES, (4, 6))
+)
 async def test_a_rule_at_a_device_is_named_and_neither_the_network_nor_the_pod(
     shared: Lab, hosts: Hosts, node: str, hook: str, device: str, condition: str, of: str, stage: str, family: int
 ) -> None:
@@ -350,7 +352,7 @@ WITHIN = [
 ]
 
 
-@pytest.mark.parametrize(("family", "pod", "line", "said", "leg"), [(n, *one) for one in WITHIN for n in (4, 6)])
+@pytest.mark.parametrize(("family", "pod", "line", "said", "leg"), exhaustive.matrix(2, (4, 6), WITHIN))
 async def test_a_rule_inside_a_pod_is_named_and_not_the_server(
     shared: Lab, hosts: Hosts, family: int, pod: str, line: str, said: str, leg: str
 ) -> None:

@@ -20,6 +20,7 @@ from fixes.request import Phase
 from fixes.store import connect
 from lab.client import Lab
 from lab.errors import LabError
+from tests import exhaustive
 from tests.asking import ask, told, words_for
 from tests.fix_samples import ANA, BO
 from tests.fixing import APPROVERS, asked, end_of, ended, up
@@ -189,8 +190,7 @@ async def test_healing_leaves_fixes_off_and_limited_as_people_said(lab: Lab) -> 
             await switch.turn(True, BO)
 
 
-@pytest.mark.parametrize("where", ["source", "target"])
-@pytest.mark.parametrize("mode", TO_THE_LAST_ENTRY)
+@pytest.mark.parametrize(("mode", "where"), exhaustive.matrix(2, TO_THE_LAST_ENTRY, ("source", "target")))
 async def test_a_fix_leaves_a_node_as_felix_had_left_it(lab: Lab, mode: str, where: str) -> None:
     lab.heal()
     nodes = ("node-a", "node-b")
@@ -224,7 +224,7 @@ async def test_a_fixer_that_was_killed_after_its_change_tells_of_it_and_makes_no
     assert (after.verdict, after.causes) == ("healthy", ()), after.blind
 
 
-@pytest.mark.parametrize("mode", OVER_IPV6)
+@pytest.mark.parametrize("mode", exhaustive.one_in(2, OVER_IPV6))
 async def test_so_it_does_over_ipv6(dual: Lab, mode: str) -> None:
     dual.heal()
     before = left(dual, "node-a")
