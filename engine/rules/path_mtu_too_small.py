@@ -65,7 +65,7 @@ def path_mtu_too_small(
     comes, leaves = (way, back) if full.answers else (back, way)
     uplink_alone = full.port > 0 and _takes(comes) < full.size <= comes.size
     takes = _takes(leaves) if uplink_alone else min(_takes(way), _takes(back))
-    if full.size > min(there.mtu, there.pod_mtu, takes):
+    if full.size > min(here.mtu, there.mtu, there.pod_mtu, takes):
         return None
     ends = (leg.source_node_address, leg.target_node_address, leg.source_tunnel_address, leg.target_tunnel_address)
     if full.answered_by and full.answered_by in ends:

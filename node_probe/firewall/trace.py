@@ -40,7 +40,7 @@ POLL_S = 0.01
 # linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h, linux/netlink.h, asm-generic/socket.h
 NFNLGRP_NFTRACE, SOL_NETLINK, ADD_MEMBERSHIP, SO_RCVBUFFORCE = 9, 270, 1, 33
 TRACE = nfnetlink.NFTABLES << 8 | 17
-TABLE, CHAIN, HANDLE, TYPE, VERDICT, ID, NETWORK, TRANSPORT, POLICY = 1, 2, 3, 4, 5, 6, 8, 9, 16
+TABLE, CHAIN, HANDLE, TYPE, VERDICT, ID, NETWORK, TRANSPORT, MARK, POLICY = 1, 2, 3, 4, 5, 6, 8, 9, 14, 16
 KINDS = {1: "policy", 2: "return", 3: "rule"}
 VERDICTS = {
     0: "drop",
@@ -68,6 +68,7 @@ class _Packet:
     talk: bytes  # the ports, the forward sender's first, or a ping's id and number: an answer has those of its packet
     entered: bool = False  # it was met behind the device by which it came
     device: str = ""  # the last one whose hooks told of it
+    mark: int = 0  # as it was told last
     places: set[str] = field(default_factory=set)  # its hooks and the others', as they are called in arming
     events: list[Event] = field(default_factory=list)
 
@@ -257,6 +258,8 @@ class Following:
             for fact in drops(self._ask.node, one.trace, events, rules, outer=one.outer):
                 if isinstance(fact, FirewallTrace) and not _routed(packets, fact):
                     fact = msgspec.structs.replace(fact, last_hook="")
+                elif isinstance(fact, FirewallTrace) and fact.last_hook == "prerouting":
+                    fact = msgspec.structs.replace(fact, mark=packets[-1].mark)
                 found.append(fact)
             if self._unaltered(number):
                 found += rewrites.rewrites(self._ask.node, one.trace, events, rules)
@@ -339,6 +342,7 @@ class Following:
             return
         self._events += 1
         self._by_id[identity] = met
+        met.mark = _u32(has.get(MARK))
         met.entered = met.entered or family != AT_DEVICE
         if own and family == AT_DEVICE:
             met.device = chain.removeprefix(next(one for one in arming.AT_DEVICES if chain.startswith(one)))
