@@ -6,10 +6,12 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import logging
 import os
 import re
 import signal
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -72,6 +74,14 @@ def run(args: argparse.Namespace) -> int:
     finally:
         traced()
     return 0
+
+
+def _be_prompt() -> None:
+    """Shortens the moments in which nobody is heard: the modules are not looked through for garbage each time (60 ms),
+    and what has waited for the disk goes on before the next piece of an answer is made."""
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(SWITCH_S)
 
 
 def slack_settings(environment: Mapping[str, str], configured: Configuration | None = None) -> SlackSettings:
@@ -189,6 +199,7 @@ async def _serve(slack: SlackSettings, configured: Configuration, where: tuple[s
                 metrics=metrics,
             )
             async with observed(where, metrics, app.health):
+                _be_prompt()
                 await app.run(stop)
     finally:
         worker.close()

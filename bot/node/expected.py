@@ -44,8 +44,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """Of one node and family."""
 
     routes: tuple[AskedRoute, ...] = ()  # by Felix each of its own; those without next hop and device any route will do
-    to_any: int = 0  # of these, the latter
-    by_bgp: int = 0  # of those, the ones BIRD is told to write
+    by_bgp: int = 0  # of the latter, the ones BIRD is told to write
     tunnels: Mapping[str, Target] = {}  # device that packets from or to the node's pods pass -> where it leads to
     partner: str = ""  # another node, which sends to addresses of this one's; "" where there is none, or has none
     obstacles: tuple[str, ...] = ()  # why some routes cannot be judged, as Leg.obstacle
@@ -66,7 +65,7 @@ class _Led(NamedTuple):
     place: Target
     device: str  # the tunnel's; "" for none
     route: AskedRoute | None  # None where none is to be asked for
-    words: tuple[str, ...]  # "any": any route will do, "bgp": and BIRD is to write it, OBSTACLE...: not judged
+    words: tuple[str, ...]  # "bgp": any route will do, and BIRD is to write it; OBSTACLE...: not judged
 
 
 class _Sort(NamedTuple):
@@ -188,7 +187,6 @@ class Expectations:
             tunnels.pop(TUNNEL_DEVICES["vxlan", node.family], None)
         return Wanted(
             routes=tuple(routes),
-            to_any=counted["any"] if node.address else 0,
             by_bgp=counted["bgp"] if node.address else 0,
             tunnels={**self._incoming(name), **tunnels},
             partner=next((one for one in self._nodes if one != name), "") if own else "",
@@ -254,8 +252,8 @@ class Expectations:
         elif way.by == "bgp" and theirs.node_address:
             route = AskedRoute(place.prefix)
         words = [f"{OBSTACLE}{way.obstacle}"] if way.obstacle else []
-        if route and way.by == "bgp":
-            words += ["any", "bgp"] if way.owner in BGP_WRITES else ["any"]
+        if route and way.by == "bgp" and way.owner in BGP_WRITES:
+            words.append("bgp")
         return _Led(place, device, route, tuple(words))
 
     def _is_near(self, subnet: str, address: str) -> bool:
