@@ -363,6 +363,21 @@ def _blind(
         for one in evaluation.facts
         if isinstance(one, PodInterface) and one.entered and one.pod in sandboxes and not _addressed(one)
     ]
+    probes = [one for one in evaluation.facts if isinstance(one, ProbeResult)]
+    seen += [
+        Blind(
+            node=leg.source_node,
+            look="pod",
+            reason=say(
+                "{pod} has a kernel of its own (a virtual machine, a sandbox), which may take the answers to what is "
+                "sent from its namespace: that these are lost does not tell what becomes of its own packets",
+                pod=leg.source,
+            ),
+        )
+        for leg in evaluation.facts
+        if isinstance(leg, Leg) and leg.direction == "forward" and leg.source in sandboxes and not causes
+        if passage.loses(leg, probes)
+    ]
     joined = {leg.flow for leg in evaluation.facts if isinstance(leg, Leg)}
     seen += [
         Blind(look="path", reason=say("what is known of {flow} is not enough to tell its way", flow=flow.name))
@@ -425,7 +440,7 @@ def _judged(
     seen, policies = [], ""
     if passage.loses(leg, probes):
         seen = [track.told or "" for track in followed if track.leg.flow == leg.flow]
-        seen.append(routes_taken.told(leg, facts))
+        seen += [passage.objections(leg, probes), routes_taken.told(leg, facts)]
         policies = in_turn((about_lost(facts, leg), passage.dropped(leg, facts)))
     elif doubtful:
         policies = passage.dropped(leg, facts)

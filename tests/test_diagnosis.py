@@ -128,6 +128,16 @@ def test_a_refused_port_without_listener_is_the_application() -> None:
     assert named(diagnose(facts)) == [("target_not_listening", "node-b", "forward")]
 
 
+def test_what_a_machine_of_its_own_listens_on_is_no_socket_of_the_namespace() -> None:
+    facts = change(healthy(), ProbeResult, {"protocol": "tcp"}, answered=0, outcome="silence")
+    facts = change(facts, Listener, {}, found=False, addresses=())
+    assert [one.rule for one in diagnose(facts).warnings] == ["target_not_listening"]
+    assert diagnose(change(facts, Endpoint, {"name": DB[0]}, own_kernel=True)).warnings == ()
+    bound = change(facts, Listener, {}, found=True, addresses=("127.0.0.1",))
+    assert [one.rule for one in diagnose(bound).warnings] == ["target_listens_on_loopback"]
+    assert diagnose(change(bound, Endpoint, {"name": DB[0]}, own_kernel=True)).warnings == ()
+
+
 def test_echoes_of_a_device_that_is_down_stay_silent() -> None:
     """The kernel flushes routes and neighbors of a device that goes down; the person needs to hear of the device."""
     facts = change(healthy(), Link, {"node": "node-a", "device": DEVICE}, up=False)

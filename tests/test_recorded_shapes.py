@@ -12,7 +12,7 @@ from facts import Diagnosis, NodeAsk, SendProbe
 from tests import recorded_shapes as shapes
 from tests.recorded_answers import cluster_of, judged, known
 from tests.recorded_kernel import Recording
-from tests.recorded_states import recorded
+from tests.recorded_states import recorded, resource
 from tests.recorded_ways import Way, changed, wireguard
 from tests.test_node_status import all_of, sentences
 from tests.test_recorded_states import passing
@@ -124,6 +124,22 @@ async def test_nor_is_a_pod_whose_namespace_is_not_its_own_network(shape: Way, t
     async with cluster_of(recording, tmp_path) as cluster:
         found = judged(await known(cluster, "default/pod-b1", "default/pod-a1"), recording, sent)
     assert (found.verdict, found.causes, found.warnings) == ("unknown", (), ())
+
+
+async def test_what_is_sent_from_the_namespace_of_a_machine_of_its_own_proves_nothing(tmp_path: Path) -> None:
+    """Kata leaves address and routes there, and its machine takes what comes in: no answer comes to the namespace."""
+
+    def sent(ask: NodeAsk, probe: SendProbe) -> str:
+        return "silence" if probe.pod == "default/pod-b1" else passing(ask, probe)
+
+    recording = recorded(ALWAYS)
+    resource(recording, "Pod", "pod-b1")["spec"]["runtimeClassName"] = "kata"
+    async with cluster_of(recording, tmp_path) as cluster:
+        found = judged(await known(cluster, "default/pod-b1", "default/pod-a1"), recording, sent)
+        other = judged(await known(cluster, "default/pod-a1", "default/pod-b1"), recording, sent)
+    assert (found.verdict, found.causes, found.warnings) == ("unknown", (), ())
+    assert any("which may take the answers" in str(blind.reason) for blind in found.blind)
+    assert (other.verdict, other.warnings, [one for one in other.blind if not one.minor]) == ("healthy", (), [])
 
 
 async def test_a_pod_is_found_by_its_ipv4_address_where_ipv6_comes_first(tmp_path: Path) -> None:

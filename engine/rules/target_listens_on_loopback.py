@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 from engine.foreign import REFUSING
 from engine.rule import NOT_FELIX, Finding, cause, say, some, the
-from facts import Leg, Listener, ProbeResult
+from facts import Endpoint, Leg, Listener, ProbeResult
 
 
 @cause(
@@ -35,14 +35,18 @@ from facts import Leg, Listener, ProbeResult
         protocol=the.leg.protocol,
         port=the.leg.port,
     ),
+    endpoint=some(Endpoint, name=the.leg.target),
 )
-def target_listens_on_loopback(leg: Leg, listener: Listener, tried: ProbeResult) -> Finding | None:
-    """Where no refusal comes back either, something else stops packets, and this is what they would meet after it."""
+def target_listens_on_loopback(leg: Leg, listener: Listener, tried: ProbeResult, endpoint: Endpoint) -> Finding | None:
+    """Where no refusal comes back either, something else stops packets, and this is what they would meet after it; but
+    what a virtual machine or a sandbox listens on need not be a socket of the pod's namespace."""
     # Not answered as well: a sidecar may hand on to a loopback listener what it takes for everybody.
     if not listener.addresses or tried.answered:
         return None
     taking = [one for one in map(ip_address, listener.addresses) if not one.is_loopback]
     if any(one.is_unspecified or str(one) == leg.target_address for one in taking):
+        return None
+    if tried.outcome != "refused" and endpoint.own_kernel:
         return None
     if tried.outcome != "refused":
         return Finding(

@@ -2,7 +2,7 @@
 
 from engine.foreign import REFUSING
 from engine.rule import NOT_FELIX, Finding, cause, say, some, the
-from facts import Leg, Listener, ProbeResult
+from facts import Endpoint, Leg, Listener, ProbeResult
 
 
 @cause(
@@ -31,10 +31,14 @@ from facts import Leg, Listener, ProbeResult
         protocol=the.leg.protocol,
         port=the.leg.port,
     ),
+    endpoint=some(Endpoint, name=the.leg.target),
 )
-def target_not_listening(leg: Leg, listener: Listener, tried: ProbeResult) -> Finding | None:
-    """Where no refusal comes back either, something else stops packets, and this is what they would meet after it."""
+def target_not_listening(leg: Leg, listener: Listener, tried: ProbeResult, endpoint: Endpoint) -> Finding | None:
+    """Where no refusal comes back either, something else stops packets, and this is what they would meet after it; but
+    what a virtual machine or a sandbox listens on need not be a socket of the pod's namespace."""
     if listener.found or tried.answered:
+        return None
+    if tried.outcome != "refused" and endpoint.own_kernel:
         return None
     if tried.outcome != "refused":
         return Finding(
