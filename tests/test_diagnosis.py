@@ -128,6 +128,15 @@ def test_a_refused_port_without_listener_is_the_application() -> None:
     assert named(diagnose(facts)) == [("target_not_listening", "node-b", "forward")]
 
 
+def test_a_pod_whose_first_container_dies_sends_all_the_same() -> None:
+    """It may die of what is asked about: that its target does not answer."""
+    waiting = {"phase": "Pending", "ready": False, "reason": "container wait-for-db: CrashLoopBackOff"}
+    asking = diagnose(change(healthy(), Endpoint, {"name": CART[0]}, **waiting))
+    assert (asking.verdict, [one.rule for one in asking.warnings]) == ("healthy", ["pod_not_running"])
+    asked = diagnose(change(healthy(), Endpoint, {"name": DB[0]}, **waiting))
+    assert (asked.verdict, [one.rule for one in asked.causes]) == ("cause", ["pod_not_running"])
+
+
 def test_what_a_machine_of_its_own_listens_on_is_no_socket_of_the_namespace() -> None:
     facts = change(healthy(), ProbeResult, {"protocol": "tcp"}, answered=0, outcome="silence")
     facts = change(facts, Listener, {}, found=False, addresses=())
