@@ -70,6 +70,14 @@ def test_a_pod_that_builds_larger_packets_than_its_node_sends_on(way: str) -> No
     assert named(diagnose(with_large_cart(facts, most + 10))) == [("pod_mtu_too_large", "node-a")]
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_of_a_pod_that_is_too_large_alone_nobody_is_told_to_widen_the_node_s_end(way: str) -> None:
+    """Somebody in the pod set its MTU, and the node's end is as the CNI plugin made it."""
+    facts, _, most = WAYS[way]
+    facts = change(with_large_cart(facts, most + 10), PodInterface, {"pod": CART[0]}, mtu=most)
+    assert named(diagnose(facts)) == [("pod_mtu_too_large", "node-a")]
+
+
 @pytest.mark.parametrize("way", [way for way in WAYS if WAYS[way][1]])
 def test_a_tunnel_that_is_larger_than_its_uplink_carries(way: str) -> None:
     facts, device, most = WAYS[way]

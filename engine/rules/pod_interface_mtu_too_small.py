@@ -9,12 +9,14 @@ from facts import Leg, PodInterface, ProbeResult
 @cause(
     title="The node's end of the pod's interface is narrower than the pod's",
     severity="degrades",
-    remedy="Give the node's end the MTU of the pod's: `ip link set INTERFACE mtu N`. Nobody tells a pod that its "
-    "packets are too large there. The CNI plugin makes both ends alike, and Felix leaves them as they are: look for a "
-    "script, udev or NetworkManager that sets the MTU of every interface.",
+    remedy="Give both ends the MTU that other pods of the node have: `ip link set INTERFACE mtu N` for the node's end; "
+    "where it is the pod's that differs, recreate the pod. Nobody tells a pod that its packets are too large there. "
+    "The CNI plugin makes both ends alike, and Felix leaves them as they are: look for a script, udev or "
+    "NetworkManager that sets the MTU of every interface.",
     at=the.leg.source_node,
     stage="source veth",
     heals_within_s=NOT_FELIX,
+    after=["pod_mtu_too_large"],  # then it is the pod's end that is wrong, and the node's would not help
     leg=some(Leg, source_kind="pod"),
     interface=some(
         PodInterface,
