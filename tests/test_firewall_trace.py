@@ -29,6 +29,7 @@ from node_probe import ours, packets
 from node_probe.answer import Prober
 from node_probe.firewall import arming, legacy, trace
 from node_probe.packets import SMALL
+from tests import exhaustive
 from tests.asking import ask as ask_lab
 from tests.namespaces import in_namespaces
 from tests.scene import change, healthy
@@ -292,8 +293,7 @@ def at_devices(asked: NodeAsk) -> NodeAsk:
 
 
 @needs("nft")
-@pytest.mark.parametrize("six", [False, True], ids=["ipv4", "ipv6"])
-@pytest.mark.parametrize("place", AT_DEVICES)
+@pytest.mark.parametrize(("place", "six"), exhaustive.matrix(2, AT_DEVICES, (False, True)))
 @in_namespaces
 def test_a_rule_at_a_device_is_named_with_its_device(place: str, six: bool) -> None:
     node, hook, device, condition, outer = AT_DEVICES[place]

@@ -10,6 +10,7 @@ import pytest
 
 from bot.errors import UserError
 from facts import Diagnosis, Fact, NodeAsk
+from tests.exhaustive import Cells
 from tests.less_sight import without_each_resource_of
 from tests.recorded_answers import alive, cluster_of, judged, known
 from tests.recorded_kernel import Recording
@@ -21,6 +22,8 @@ ALWAYS, DUALSTACK, TWO_SUBNETS = "v3.32.1/healthy", "v3.32.1/dualstack/healthy",
 OLDER, NEWER, BORROWED = "v3.31.7/healthy-always", "master-87c15906f20c/healthy", "v3.32.1/exhaustion/2-pods-borrowed"
 NFTABLES, NEAR = "v3.32.1/nftables-mode/1-after-switch", "v3.31.7/healthy-crosssubnet-same-subnet"
 PODS_OF_A_NODE = 2  # that are asked about: a third differs in nothing
+ASKED = Cells(every=3)  # questions about each cluster
+REFUSED = Cells(every=4)  # resources, for each cluster and kind of source
 
 # Each way with clusters of different versions, pools and families, and every two ways that can be together.
 CLUSTERS: dict[str, tuple[str, tuple[Way, ...]]] = {
@@ -74,25 +77,32 @@ def questions(recording: Recording) -> list[tuple[str, str]]:
     return [*pairs, *permutations(nodes, 2), *mixed, *((pod, node) for node, pod in mixed)]
 
 
-async def answers(recording: Recording, directory: Path) -> list[tuple[str, str, Diagnosis]]:
+async def answers(name: str, recording: Recording, directory: Path) -> list[tuple[str, str, Diagnosis]]:
+    nodes = {pod.name: pod.node for pod in pods_of(recording)}
+
+    def kind(pair: tuple[str, str]) -> tuple[object, ...]:
+        source, target = pair
+        return name, source in nodes, target in nodes, nodes.get(source, source) == nodes.get(target, target)
+
+    pairs = questions(recording)
+    assert len(pairs) >= 30
     async with cluster_of(recording, directory) as cluster:
         return [
             (source, target, judged(await known(cluster, source, target), recording, passing))
-            for source, target in questions(recording)
+            for source, target in ASKED.of(name, pairs, kind)
         ]
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
 async def test_a_healthy_cluster_that_no_kernel_here_can_be_is_called_healthy(name: str, tmp_path: Path) -> None:
     state, ways = CLUSTERS[name]
-    found = await answers(changed(recorded(state), ways), tmp_path)
+    found = await answers(name, changed(recorded(state), ways), tmp_path)
     odd = [
         (*told(source, target, one), one.blind)
         for source, target, one in found
         if one.verdict != "healthy" or one.warnings or one.blind
     ]
     assert odd == []
-    assert len(found) >= 30
 
 
 @pytest.mark.parametrize("source", ["pod", "node"])
@@ -109,7 +119,10 @@ async def test_nobody_there_is_accused_by_somebody_who_may_not_read_everything(
     def seen(ask: NodeAsk) -> list[Fact]:
         return recording.answer(ask, passing, alive(ask.node))
 
-    whole, answers = await without_each_resource_of(recording, seen, words, tmp_path)
+    def some(resources: list[str]) -> list[str]:
+        return REFUSED.of(f"{name} {source}", resources, str)
+
+    whole, answers = await without_each_resource_of(recording, seen, words, tmp_path, some)
     assert (whole.verdict, whole.causes, whole.warnings) == ("healthy", (), ())
     for resource, one in answers.items():
         if isinstance(one, UserError):
@@ -123,7 +136,7 @@ async def test_nobody_there_is_accused_by_somebody_who_may_not_read_everything(
 
 @pytest.mark.parametrize("state", [ALWAYS, DUALSTACK, OLDER])
 async def test_of_ebpf_it_is_said_what_cannot_be_judged_and_nobody_is_accused(state: str, tmp_path: Path) -> None:
-    for source, target, one in await answers(changed(recorded(state), (ebpf,)), tmp_path):
+    for source, target, one in await answers(state, changed(recorded(state), (ebpf,)), tmp_path):
         assert (one.causes, one.warnings) == ((), ()), told(source, target, one)
         said = {str(blind.reason).partition(" carry ")[0] for blind in one.blind}
         assert (one.verdict, said) == ("unknown", {"Calico's eBPF programs"}), told(source, target, one)

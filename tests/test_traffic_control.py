@@ -12,6 +12,7 @@ import pytest
 
 from engine.diagnosis import diagnose
 from facts import Fact, FirewallTrace, ProbeResult, Question, StageSighting, Taker, TrafficControl, from_builtins
+from tests import exhaustive
 from tests.namespaces import in_namespaces
 from tests.test_firewall_trace import PORT, answers, at_devices, drops, follow, guard, needs, of_family, run
 from tests.two_nodes import CART_INTERFACE, DB_INTERFACE, TUNNEL, TUNNEL6, TwoNodes, echo
@@ -27,6 +28,7 @@ PLACES = {  # node, direction, device, of the tunnel's packets, of the answers
     "answers leave the target": ("b", "ingress", DB_INTERFACE, False, True),
     "answers come home": ("a", "egress", CART_INTERFACE, False, True),
 }
+PROTOCOLS = [("icmp", False), ("tcp", False), ("udp", False), ("icmp", True), ("tcp", True)]
 
 
 def program(device: str, direction: str, answer: int, family: int = 4) -> None:
@@ -49,10 +51,7 @@ def taken(nodes: TwoNodes, protocol: str, *, six: bool = False) -> list[TrafficC
 
 
 @needs("tc")
-@pytest.mark.parametrize(
-    ("protocol", "six"), [("icmp", False), ("tcp", False), ("udp", False), ("icmp", True), ("tcp", True)]
-)
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("place", "protocol", "six"), exhaustive.matrix(3, PLACES, PROTOCOLS))
 @in_namespaces
 def test_a_program_of_tc_that_drops_is_told_where_it_does(place: str, protocol: str, six: bool) -> None:
     node, direction, device, outer, reply = PLACES[place]
