@@ -10,6 +10,7 @@ from facts import Leg
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from lab.faults import load
+from tests import exhaustive
 from tests.asking import ask, words_for
 
 PODS = ("shop/cart", "shop/web", "shop/db", "shop/queue", "shop/mail", "shop/search")
@@ -50,8 +51,12 @@ async def test_a_leg_says_how_its_packets_travel(lab: Lab, pair: tuple[str, str]
     assert ("source tunnel" in drawn) == (how == "vxlan")
 
 
-@pytest.mark.parametrize("pair", [NEAR, FAR])
-@pytest.mark.parametrize(("mode", "where"), [(mode, where) for mode in MODES for where in load(mode).WHERE])
+@pytest.mark.parametrize(
+    ("mode", "where", "pair"),
+    exhaustive.one_of_each(
+        [(mode, where, pair) for pair in (NEAR, FAR)] for mode in MODES for where in load(mode).WHERE
+    ),
+)
 async def test_a_wound_between_the_nodes_is_named(lab: Lab, mode: str, where: str, pair: tuple[str, str]) -> None:
     told = lab.inflict(mode, *pair, where=where)
     diagnosis = (await ask(lab.environment(), words_for(told))).diagnosis

@@ -11,6 +11,7 @@ from facts import CalicoNode, Endpoint, Leg
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from lab.faults import families, load, names, variant
+from tests import exhaustive
 from tests.asking import ask, told, words_for
 from tests.test_firewall_trace import needs
 from tests.test_stages import ruleset
@@ -33,7 +34,7 @@ OF_EITHER = (
     "vxlan_device_down",
     "vxlan_local_address_wrong",
 )
-WOUNDS = [(mode, where) for mode in names() if variant(mode) == DUALSTACK for where in load(mode).WHERE]
+WOUNDS = [[(mode, where) for where in load(mode).WHERE] for mode in names() if variant(mode) == DUALSTACK]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def shared() -> Iterator[Lab]:
         yield lab
 
 
-@pytest.mark.parametrize(("mode", "where"), WOUNDS)
+@pytest.mark.parametrize(("mode", "where"), exhaustive.one_of_each(WOUNDS))
 async def test_every_wound_is_named_first_on_its_node(shared: Lab, mode: str, where: str) -> None:
     shared.heal()
     inflicted = shared.inflict(mode, where=where, family=families(mode)[0])

@@ -16,6 +16,7 @@ from facts import Diagnosis, Endpoint, Leg, RuleDrop
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from lab.faults import load, needs
+from tests import exhaustive
 from tests.asking import ask, told, words_for
 from tests.test_policies_on_lab import kubectl, of_kubernetes, policy
 
@@ -133,10 +134,9 @@ OF_FAMILIES: dict[str, tuple[list[Object], dict[str, tuple[str, str, set[str]]]]
          "shop/cart shop/web": (EGRESS, "node-a", {"IPv4"})}),
 }  # fmt: skip
 BOTH_FAMILIES = [
-    (mode, where)
+    [(mode, where) for where in load(mode).WHERE]
     for mode in ("policy_denies_ingress", "policy_denies_egress", "host_endpoint_denies", "endpoint_unknown_to_felix",
                  "calico_reverse_path_drops", "calico_rule_drops", "policy_not_programmed")
-    for where in load(mode).WHERE
     if not needs(mode)
 ]  # fmt: skip
 
@@ -215,7 +215,7 @@ async def test_each_family_is_judged_by_itself(dualstack: Lab, case: str) -> Non
         dualstack.heal()
 
 
-@pytest.mark.parametrize(("mode", "where"), BOTH_FAMILIES)
+@pytest.mark.parametrize(("mode", "where"), exhaustive.one_of_each(BOTH_FAMILIES))
 async def test_wounds_of_ipv6_are_named_at_either_end(dualstack: Lab, mode: str, where: str) -> None:
     dualstack.heal()
     inflicted = dualstack.inflict(mode, where=where, family=6)

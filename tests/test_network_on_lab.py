@@ -9,6 +9,7 @@ import pytest
 from facts import Diagnosis
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
+from tests import exhaustive
 from tests.asking import ask
 from tests.lab_python import python
 
@@ -264,17 +265,16 @@ def two_subnets() -> Iterator[Lab]:
         yield lab
 
 
-@pytest.mark.parametrize(
-    "mode",
-    [
-        "foreign_route_to_pod",
-        "route_shadowed",
-        "routing_rule_diverts",
-        "pod_route_wrong_device",
-        "pod_neighbor_wrong",
-    ],
+WITHOUT_TUNNEL = (
+    "foreign_route_to_pod",
+    "route_shadowed",
+    "routing_rule_diverts",
+    "pod_route_wrong_device",
+    "pod_neighbor_wrong",
 )
-@pytest.mark.parametrize("where", ["source", "target"])
+
+
+@pytest.mark.parametrize(("mode", "where"), exhaustive.matrix(2, WITHOUT_TUNNEL, ("source", "target")))
 async def test_wounds_of_a_path_without_tunnel(two_subnets: Lab, mode: str, where: str) -> None:
     two_subnets.heal()
     told = two_subnets.inflict(mode, where=where)
@@ -346,8 +346,10 @@ DIRECT_WELL = {
 }
 
 
-@pytest.mark.parametrize("mode", ["foreign_route_to_pod", "route_shadowed", "route_blackholed"])
-@pytest.mark.parametrize("where", ["source", "target"])
+@pytest.mark.parametrize(
+    ("mode", "where"),
+    exhaustive.matrix(2, ("foreign_route_to_pod", "route_shadowed", "route_blackholed"), ("source", "target")),
+)
 async def test_a_foreign_route_without_a_tunnel(no_tunnel: Lab, mode: str, where: str) -> None:
     no_tunnel.heal()
     told = no_tunnel.inflict(mode, where=where)
