@@ -10,6 +10,7 @@ from facts import Leg, Sighting
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from lab.faults import load, names, variant
+from tests import exhaustive
 from tests.asking import ask, told, words_for
 from tests.test_firewall_trace import needs
 from tests.test_stages import ruleset
@@ -26,8 +27,8 @@ ANYWHERE = (
     "underlay_neighbor_wrong",
     "underlay_unreachable",
 )
-WOUNDS = [(mode, where) for mode in names() if variant(mode) == IPIP for where in load(mode).WHERE]
-WOUNDS += [(mode, load(mode).WHERE[-1]) for mode in ANYWHERE]
+WOUNDS = [[(mode, where) for where in load(mode).WHERE] for mode in names() if variant(mode) == IPIP]
+WOUNDS += [[(mode, load(mode).WHERE[-1])] for mode in ANYWHERE]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ async def test_a_rule_at_a_device_is_named_and_the_loss_placed_by_what_was_seen_
     assert [(cause.rule, cause.node) for cause in diagnosis.causes] == [(mode, "node-b")]
 
 
-@pytest.mark.parametrize(("mode", "where"), WOUNDS)
+@pytest.mark.parametrize(("mode", "where"), exhaustive.one_of_each(WOUNDS))
 async def test_every_wound_is_named_first_on_its_node(shared: Lab, mode: str, where: str) -> None:
     shared.heal()
     inflicted = shared.inflict(mode, where=where)

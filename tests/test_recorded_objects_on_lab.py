@@ -22,12 +22,14 @@ from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from lab.intent import ANNOTATION_FAKE
 from tests.asking import worker
+from tests.exhaustive import Cells
 from tests.recorded_states import recorded
 from tests.recordings import unpacked
 from tests.test_recorded_states import STATES, Pod, pods_of, told, wanted
 
 AT_ONCE = 8
 ALL_PAIRS = 9  # pods; of more than that only some are asked about
+ASKED = Cells(every=3)  # pairs of a state
 ON_LAB = (
     "v3.31.7/pool-disabled",
     "v3.32.1/crosssubnet",
@@ -67,7 +69,11 @@ async def asked(lab: Lab, pairs: list[tuple[Pod, Pod]]) -> list[Diagnosis]:
 async def test_every_pair_gets_the_verdict_that_was_true(name: str) -> None:
     """The lab's kernels are all there, so that a pair is healthy also where the recording lacks a pod."""
     state = STATES[name]._replace(recorded=True)
-    pairs = pairs_of(pods_of(recorded(name)))
+
+    def kind(pair: tuple[Pod, Pod]) -> tuple[object, ...]:
+        return name, pair[0].node == pair[1].node, wanted(state, *pair)
+
+    pairs = ASKED.of(name, pairs_of(pods_of(recorded(name))), kind)
     assert pairs
     try:
         lab = await asyncio.to_thread(Lab.up, objects=unpacked(name), fixers=False)

@@ -25,7 +25,7 @@ from lab.client import Lab
 from lab.errors import LabError, NamespacesForbidden
 from lab.variants import VARIANTS, Variant, chosen
 from tests.asking import worker
-from tests.deployed import BOT
+from tests.exhaustive import Cells
 from tests.runbook_words import context_of
 
 TOGETHER = 8
@@ -46,6 +46,7 @@ WITH_TOOLS = (
 )
 AT_ONCE = 4
 PORT = "8080/tcp"
+ASKED = Cells(every=6)  # questions about each cluster; all pairs of the usual one are tests/test_answers_on_lab.py's
 
 
 def packs(variants: Iterable[Variant]) -> list[str]:
@@ -81,7 +82,7 @@ def questions(lab: Lab) -> list[str]:
 
 async def answers(lab: Lab, words: list[str]) -> list[Diagnosis]:
     """Some asked at once, all by one bot."""
-    settings = from_environment(lab.environment(account=BOT))
+    settings = from_environment(lab.environment())
     turn = asyncio.Semaphore(AT_ONCE)
     async with Cluster(settings) as cluster, Probes(settings) as probes:
 
@@ -113,7 +114,7 @@ async def test_a_healthy_cluster_of_any_shape_is_called_healthy(pack: str) -> No
     except NamespacesForbidden as error:
         pytest.skip(error.sentence)
     with lab:
-        asked = questions(lab)
+        asked = ASKED.of(pack, questions(lab), lambda words: (pack, *("/" in end for end in words.split()[:2])))
         told = await answers(lab, asked)
         nodes = await of_nodes(lab)
     odd = [
