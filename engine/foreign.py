@@ -80,6 +80,13 @@ def up_to(drop: RuleDrop) -> Text | str:
     )
 
 
+def all_but_handshakes(drop: RuleDrop) -> Text | str:
+    """Of a tunnel's packets, of which most may pass."""
+    if not (drop.later and drop.outer):
+        return ""
+    return say("Only what follows in connections ends there: the handshake passes.")
+
+
 def owner_of(blame: Blame) -> Text | str:
     """Whose rule it is, where its chains tell."""
     return say("By its chains it is {owner}'s.", owner=blame.owner) if blame.owner else ""

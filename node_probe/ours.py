@@ -13,7 +13,7 @@ import msgspec
 from facts import Trace
 from node_probe.large import TEXTS
 from node_probe.packets import SMALL
-from node_probe.syn import LENGTH, LOWEST_PORT
+from node_probe.syn import LENGTH, LOWEST_PORT, WHOLE_FROM
 
 MOST = 16  # traces of an ask
 NETWORK, TRANSPORT = 1, 2
@@ -30,7 +30,8 @@ HEADER = {4: 20, 6: 40}
 INSIDE = {"vxlan": 8 + 8 + 14, "ipip": 0}
 AT_ONCE = 16  # bytes that a load takes
 OURS = SMALL[:AT_ONCE]
-OWN_PORTS = (LOWEST_PORT >> 8).to_bytes(1, "big")  # no lower port has all of these bits
+TRAIN_PORTS = (LOWEST_PORT >> 8).to_bytes(1, "big")  # no lower port has all of these bits
+WHOLE_PORTS = (WHOLE_FROM >> 8).to_bytes(1, "big")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +163,12 @@ def _kind(trace: Trace, family: int) -> list[Bytes]:
             return [port, Bytes(TRANSPORT, 8, text)]
         return [port, Bytes(TRANSPORT, 13, bytes([flags]), bytes([TCP_FLAGS])), Bytes(TRANSPORT, LENGTH, text)]
     if trace.protocol == "tcp":
-        flags = SYN_ACK if trace.reply else SYN
-        # natOutgoing changes ports as well
-        known = trace.train or (trace.later and not trace.translated)
-        own = [Bytes(TRANSPORT, 2 if trace.reply else 0, OWN_PORTS, OWN_PORTS)] if known else []
+        flags, from_port = SYN_ACK if trace.reply else SYN, 2 if trace.reply else 0
         if trace.later:
+            own = [] if trace.translated else [Bytes(TRANSPORT, from_port, WHOLE_PORTS)]  # NAT changes ports as well
             ending = (ACK, NO_FIN) if trace.reply else (FIN_ACK, TCP_FLAGS)
             return [port, *own, Bytes(TRANSPORT, 13, *(bytes([one]) for one in ending))]
+        own = [Bytes(TRANSPORT, from_port, TRAIN_PORTS, TRAIN_PORTS)] if trace.train else []
         return [port, *own, Bytes(TRANSPORT, 13, bytes([flags]), bytes([TCP_FLAGS]))]
     return [port] if trace.reply else [port, Bytes(TRANSPORT, 8, OURS)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import os
 import socket
 import struct
@@ -26,6 +27,7 @@ TIMEOUT_S = 1.0
 RESERVE_S = 0.05  # of the deadline, to bring the answer home
 POLL_S = 0.005
 TRIES = 16  # for a port that nobody uses
+_whole = itertools.count(os.getpid())
 ENOUGH = 0.5  # of the time an answer is to be waited for: silence for so long counts
 MOST = 300  # packets of one ask: a probe is no flood
 SMALL = b"calico-why probe, please ignore."
@@ -331,7 +333,7 @@ def _bind(one: socket.socket) -> None:
     """To a port by which both nodes know our packets from other people's. Raises OSError."""
     for _ in range(TRIES):
         try:
-            return one.bind(("", syn.port_of(new_identity())))
+            return one.bind(("", syn.WHOLE_FROM + next(_whole) % syn.WHOLE))
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise

@@ -23,6 +23,7 @@ LENGTH = HEADER.size + len(OPTIONS) + 2
 MSS, WINDOW = 1220, 64240
 SYN, RST, ACK = 0x02, 0x04, 0x10
 LOWEST_PORT, PORTS = 0xF000, 0x1000  # the kernel gives out none of these by itself
+WHOLE_FROM, WHOLE = 0xEF00, 0x100  # nor these: of whole connections, for of the others a server may still know a half
 IPV6_CHECKSUM, CHECKSUM_AT = 7, 16
 ENOUGH = 128  # bytes of an answer
 

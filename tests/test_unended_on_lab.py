@@ -79,6 +79,14 @@ async def test_the_rule_that_ends_what_follows_the_handshake_is_named(
     assert follows in cause.text
 
 
+async def test_a_rule_about_what_a_tunnel_carries_is_not_told_to_drop_all_of_it(later: Lab) -> None:
+    within = "@th,504,8 & 0x03 == 0x01"  # of TCP's flags inside of VXLAN: an end, and no beginning
+    rule(later, "node-b", "input", f"udp dport 4789 {within}")
+    cause = await the_cause(later)
+    assert (cause.rule, cause.leg, cause.stage) == ("host_firewall_drops_vxlan", "forward", "target tunnel")
+    assert cause.text.endswith("Only what follows in connections ends there: the handshake passes.")
+
+
 async def test_a_rule_of_iptables_that_counts_a_connections_packets_is_named() -> None:
     with Lab.up(variant="iptables-nft", fixers=False) as lab:
         counts = "-m connbytes --connbytes 3: --connbytes-mode packets --connbytes-dir original"

@@ -2,7 +2,17 @@
 and those of IPIP and WireGuard between the nodes."""
 
 from engine.dropped import rule_of, told
-from engine.foreign import beside, ended, of_node_itself, of_others, owner_of, sends, severity, up_to
+from engine.foreign import (
+    all_but_handshakes,
+    beside,
+    ended,
+    of_node_itself,
+    of_others,
+    owner_of,
+    sends,
+    severity,
+    up_to,
+)
 from engine.rule import NOT_FELIX, Finding, Text, cause, say, some, the
 from facts import Blame, Leg, RuleDrop, Stop
 
@@ -26,7 +36,7 @@ def host_firewall_drops_local(stop: Stop, leg: Leg, drop: RuleDrop, blame: Blame
     if not of_others(blame, drop) or not (around or of_node_itself(drop, leg)):
         return None
     said = _around(drop, leg) if around else ended(drop, leg)
-    text = told(said, rule_of(drop), owner_of(blame), beside(stop), up_to(drop))
+    text = told(said, rule_of(drop), owner_of(blame), beside(stop), all_but_handshakes(drop), up_to(drop))
     return Finding(text, stage=stop.stage, severity=severity(stop, drop))
 
 

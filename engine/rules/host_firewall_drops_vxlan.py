@@ -1,7 +1,7 @@
 """A firewall of the node's own, beside Calico's, drops the tunnel's packets: those that come in, or those it sends."""
 
 from engine.dropped import rule_of, told
-from engine.foreign import beside, of_others, owner_of, sends, severity, up_to
+from engine.foreign import all_but_handshakes, beside, of_others, owner_of, sends, severity, up_to
 from engine.rule import NOT_FELIX, Finding, cause, say, some, the
 from facts import Blame, Leg, RuleDrop, Stop
 
@@ -33,5 +33,5 @@ def host_firewall_drops_vxlan(stop: Stop, leg: Leg, drop: RuleDrop, blame: Blame
         source=leg.source,
         target=leg.target,
     )
-    text = told(said, rule_of(drop), owner_of(blame), beside(stop), up_to(drop))
+    text = told(said, rule_of(drop), owner_of(blame), beside(stop), all_but_handshakes(drop), up_to(drop))
     return Finding(text, stage=stop.stage, severity=severity(stop, drop))
