@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from engine import large, passage, routes_taken, rulebase, services, trains
+from engine import large, passage, refused, routes_taken, rulebase, services, trains
 from engine.bypass import bypasses
 from engine.opinions import about_lost, opinions
 from engine.order import depths, loses_at, place
@@ -440,6 +440,7 @@ def _judged(
     seen, policies = [], ""
     if passage.loses(leg, probes):
         seen = [track.told or "" for track in followed if track.leg.flow == leg.flow]
+        seen.append(refused.though_listened(leg, facts))
         seen += [passage.objections(leg, probes), routes_taken.told(leg, facts)]
         policies = in_turn((about_lost(facts, leg), passage.dropped(leg, facts)))
     elif doubtful:

@@ -206,6 +206,12 @@ def dropped(leg: Leg, facts: Sequence[Fact]) -> str:
     )
 
 
+def objections(leg: Leg, probes: Sequence[ProbeResult]) -> str:
+    """Who said no to small packets of the asked kind, and how: a node on the way, or the sender's own kernel."""
+    lost = [one for one in wanted(leg, probes) if not one.size and is_lost(one) and one.detail]
+    return in_turn(dict.fromkeys(say("{packets}: {detail}.", packets=packets(one), detail=one.detail) for one in lost))
+
+
 def with_largest(lost: Text, full: ProbeResult) -> Text:
     """What is said of full-size packets that are lost, and which ones pass, where that was found out."""
     if full.passes <= 0:

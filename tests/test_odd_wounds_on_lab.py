@@ -1,0 +1,67 @@
+"""Wounds of which a kernel says why to who sends, and marks that no routing rule swallows: what is known is told, and
+nobody is accused for what is beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from engine.diagnosis import diagnose
+from facts import FirewallTrace, RoutingRules, from_builtins
+from lab.client import Lab
+from tests.asking import ask
+
+CASE = Path(__file__).parent / "cases" / "routing_mark_diverts.json"
+ASKED = "shop/cart shop/db 5432/tcp"
+TTL = """
+add table ip m
+add chain ip m p { type filter hook prerouting priority -150; }
+add rule ip m p ip saddr 10.244.0.0/16 ip ttl set 1
+"""
+
+
+async def test_who_says_no_and_why_stands_in_an_answer_that_knows_no_cause(lab: Lab) -> None:
+    try:
+        ports = "net.ipv4.ip_local_port_range=1024 1024", "net.ipv4.ip_local_reserved_ports=1024"
+        assert lab.exec("shop/cart", "sysctl", "-qw", *ports).returncode == 0
+        told = (await ask(lab.environment(), ASKED)).diagnosis
+        assert told.verdict == "unknown", told.causes
+        assert "tcp 5432: the sender's own kernel says: Cannot assign requested address." in told.summary
+    finally:
+        ports = "net.ipv4.ip_local_port_range=32768 60999", "net.ipv4.ip_local_reserved_ports="
+        lab.exec("shop/cart", "sysctl", "-qw", *ports)
+        lab.heal()
+    assert lab.exec("node-a", "nft", "-f", "-", input=TTL).returncode == 0
+    try:
+        told = (await ask(lab.environment(), "shop/cart shop/db")).diagnosis
+        assert told.verdict == "unknown", told.causes
+        assert "says: time to live exceeded in transit." in told.summary
+    finally:
+        lab.heal()
+
+
+@pytest.mark.parametrize(
+    ("rules", "named"),
+    [
+        (("90: fwmark 0x40/0x40 lookup 100",), True),
+        (("90: from 10.244.0.0/16 fwmark 0x40/0xff blackhole",), True),
+        (("90: fwmark 0x80/0x80 lookup 100",), False),  # another mark
+        (("90: fwmark 0x40/0x40 lookup 254",), False),  # the kernel's own table, which everybody's packets get to
+        (("90: not fwmark 0x40/0x40 lookup 100",), False),  # as Felix has it for WireGuard
+        (("90: dport 5432 blackhole",), False),
+        ((), False),
+    ],
+)
+def test_only_a_rule_that_asks_for_the_packets_mark_is_accused(rules: tuple[str, ...], named: bool) -> None:
+    facts = [from_builtins(one) for one in json.loads(CASE.read_text())["recordings"][0]["facts"]]
+    assert any(isinstance(one, FirewallTrace) and one.mark & 0x40 for one in facts)
+    changed = [
+        msgspec.structs.replace(one, rules=rules) if isinstance(one, RoutingRules) and one.node == "node-a" else one
+        for one in facts
+    ]
+    told = diagnose(changed)
+    assert [one.rule for one in told.causes] == (["routing_mark_diverts"] if named else [])
+    assert told.verdict == ("cause" if named else "unknown")
