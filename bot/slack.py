@@ -31,8 +31,8 @@ from slack_sdk.webhook.async_client import AsyncWebhookClient
 from bot.approvals import GroupsUnknown
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.reply.blocks import Message, escape
-from bot.sources.trouble import brief
 from bot.tracing import span
+from certificates.trouble import brief
 from facts import say
 
 log = logging.getLogger(__name__)

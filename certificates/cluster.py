@@ -15,6 +15,7 @@ from kubernetes.aio import client
 from kubernetes.aio.watch import Watch
 
 from certificates.kubeconfig import NoCluster, opened
+from certificates.trouble import unanswered
 
 SIGNER = "calico-why.io/probe"
 AUTHORITY = "calico-why-authority"  # the Secret with its key, and the ConfigMap with those that are to be trusted
@@ -60,7 +61,7 @@ class Cluster:
             raw = await response.read()
             answer: Object = msgspec.json.decode(raw, type=dict[str, Any])
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Trouble(f"The API server cannot be reached ({str(error) or type(error).__name__}).") from error
+            raise Trouble(f"The API server cannot be reached ({unanswered(error)}).") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Trouble(f"The API server answered {method} {path} with something that is no object.") from error
         if response.status >= 400:

@@ -13,9 +13,9 @@ import msgspec
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
+from certificates.trouble import unanswered
 from fixes.request import GROUP, IN_WORDS, VERSION, FixRequest, Person, Phase, stamp
 from fixes.store import CALL_TIMEOUT_S, FixStore, StoreError, denial
-from fixes.trouble import unanswered
 
 PLURAL = "auditrecords"
 KIND = "AuditRecord"

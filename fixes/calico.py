@@ -15,7 +15,7 @@ import msgspec
 import yaml
 from kubernetes.aio import client
 
-from fixes.trouble import unanswered
+from certificates.trouble import unanswered
 
 Object = dict[str, Any]
 

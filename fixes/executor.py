@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator
 from datetime import timedelta
 
+from certificates.trouble import unanswered
 from facts.logs import about
 from fixes.approvers import RBAC, Approvers
 from fixes.audit import Audit, AuditError
@@ -17,7 +18,6 @@ from fixes.kind import EvidenceChanged, TooSoon
 from fixes.limits import Switch
 from fixes.request import NOTHING_NOW, FixRequest, Phase, Refused, Waits, expired, moment, stamp
 from fixes.store import FixStore, StoreError
-from fixes.trouble import unanswered
 
 log = logging.getLogger(__name__)
 

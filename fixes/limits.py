@@ -10,9 +10,9 @@ import aiohttp
 import msgspec
 from kubernetes.aio.client.exceptions import ApiException
 
+from certificates.trouble import unanswered
 from fixes.request import CAPTURE, ENDS, FixRequest, Person, moment, stamp
 from fixes.store import FixStore, StoreError, denial, reason_of
-from fixes.trouble import unanswered
 
 NAME = "calico-why-fixes"
 PER_NODE, PER_KIND = 20, 60  # fixes an hour; an incident needs a handful

@@ -20,6 +20,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.watch import Watch
 
 from certificates.kubeconfig import NoCluster, opened, own
+from certificates.trouble import unanswered
 from fixes.request import (
     GROUP,
     PLURAL,
@@ -38,7 +39,6 @@ from fixes.request import (
     new_name,
     parse,
 )
-from fixes.trouble import unanswered
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from bot import slack
 from bot.sources.api import Api, Unreachable
 from certificates.cluster import Trouble, connect
 from certificates.making import Pair
+from fixes import store
 from lab.apiserver.kubeconfig import kubeconfig
 from tests import foreign
 
@@ -33,6 +34,22 @@ async def as_bot(path: str) -> None:
 async def as_fixer_and_signer(path: str) -> None:
     async with connect(path, "calico-why") as cluster:
         assert await cluster.send("GET", "/version") == {"gitVersion": "v1"}
+
+
+async def test_a_server_that_is_gone_is_told_alike_by_all_who_ask(tmp_path: Path) -> None:
+    """In words a person knows, with its address: a kubeconfig of another cluster is the most frequent reason."""
+    file = tmp_path / "kubeconfig"
+    file.write_text(kubeconfig("https://127.0.0.1:1", "token"))
+    with pytest.raises(Unreachable) as asked:
+        await as_bot(str(file))
+    with pytest.raises(Trouble) as signing:
+        await as_fixer_and_signer(str(file))
+    async with store.connect(str(file), "calico-why") as requests:
+        with pytest.raises(store.StoreError) as deciding:
+            await requests.all()
+    assert asked.value.reason == "https://127.0.0.1:1: connection refused"
+    assert "reached (127.0.0.1:1: connection refused)" in str(signing.value)
+    assert "reached (127.0.0.1:1: connection refused)" in deciding.value.sentence
 
 
 READERS = pytest.mark.parametrize("read", [as_bot, as_fixer_and_signer])

@@ -15,8 +15,8 @@ from kubernetes.aio.client.configuration import Configuration
 
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.sources.clock import skew
-from bot.sources.trouble import brief
 from certificates import kubeconfig as kubeconfigs
+from certificates.trouble import brief
 from facts import say
 
 PAGE = 500

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from cryptography import x509
 
-from bot.sources.trouble import brief
 from certificates.files import Stamp, generation, stamp
+from certificates.trouble import brief
 from facts import say
 
 FILES = ("ca.crt", "bot.crt", "bot.key")

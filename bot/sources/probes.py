@@ -19,9 +19,9 @@ import msgspec
 from bot.settings import Settings
 from bot.sources.clock import skew
 from bot.sources.identity import Identity, NoIdentity
-from bot.sources.trouble import brief
 from bot.tracing import span
 from certificates.names import CERTIFICATE_UNTIL, server_name
+from certificates.trouble import brief
 from facts import (
     DERIVED,
     AddressHolders,

@@ -1,4 +1,5 @@
-"""Why a connection failed, in words a person knows: the libraries' own texts repeat hosts, types and numbers."""
+"""Why a connection failed, in words a person knows; without it bot, fixers and signers would tell the libraries' own
+texts, which repeat hosts, types and numbers, and of a time-out nothing."""
 
 from __future__ import annotations
 
@@ -19,3 +20,9 @@ def brief(error: BaseException) -> str:
         text = str(getattr(inner, "strerror", None) or inner).strip()
     text = text or ("no answer in time" if isinstance(inner, TimeoutError) else type(inner).__name__)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def unanswered(error: BaseException) -> str:
+    """The same of what a client raises that meets no server, behind the address that it tried, where it tells that."""
+    host, port = getattr(error, "host", None), getattr(error, "port", None)
+    return f"{host}:{port}: {brief(error)}" if host and port else brief(error)
