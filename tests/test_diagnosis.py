@@ -123,7 +123,11 @@ def test_one_wound_is_named_in_any_order_of_facts(mode: str) -> None:
 
 def test_a_refused_port_without_listener_is_the_application() -> None:
     facts = change(healthy(), ProbeResult, {"protocol": "tcp"}, answered=0, outcome="refused")
-    assert diagnose(facts).verdict == "unknown"  # something listens and refuses all the same: not ours to blame
+    unclear = diagnose(facts)
+    assert unclear.verdict == "unknown"  # something listens and refuses all the same: not ours to blame
+    assert "Something in shop/db listens on 5432/tcp, so that not it refuses." in unclear.summary
+    silent = diagnose(change(facts, ProbeResult, {"protocol": "tcp"}, outcome="silence"))
+    assert "so that not it refuses" not in silent.summary
     facts = change(facts, Listener, {}, found=False, addresses=())
     assert named(diagnose(facts)) == [("target_not_listening", "node-b", "forward")]
 
