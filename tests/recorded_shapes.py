@@ -257,6 +257,21 @@ def peered_with(*addresses: str) -> Way:
     return change
 
 
+def written_by_others(protocol: str) -> Way:
+    """No tunnel, and Calico does not route: FRR, Cilium or an administrator wrote the routes to the blocks."""
+
+    def change(recording: Recording) -> None:
+        plain()(recording)
+        recording.programs.clear()
+        told(CALICO_NETWORKING_BACKEND="none")(recording)
+        for kernel in recording.nodes.values():
+            for route in kernel.routes:
+                if (route["protocol"], route["type"]) == ("12", "unicast"):
+                    route["protocol"] = protocol
+
+    return change
+
+
 def known_to_the_router(aggregate: str = "") -> Way:
     """The nodes peer with a router, which tells them of all pods at once, or of none: they have a default route."""
 
@@ -362,6 +377,85 @@ def addresses_on_the_loopback(recording: Recording) -> None:
                 route["dev"] = "lo"
         peers = [address for peer, address in own.items() if peer != node]
         kernel.routes += [{**BGP_ROUTE, "dst": one, "gateway": "10.99.0.254", "dev": UPLINK} for one in peers]
+
+
+def by_the_gateway_alone(recording: Recording) -> None:
+    """As a cloud has it: the subnet is a single address, and every packet goes to the gateway, which is all that a
+    node knows a MAC of."""
+    alone_in_their_subnets(recording)
+    for kernel in recording.nodes.values():
+        for held in kernel.addresses[UPLINK]:
+            if held["family"] == "inet":
+                held["prefixlen"] = 32
+        kernel.routes = [one for one in kernel.routes if one["dst"] not in ("default", "172.30.0.255")]
+        for route in kernel.routes:
+            if route["dst"] == "172.30.0.0/24":
+                route["dst"] = ROUTER
+        kernel.routes.append({**BGP_ROUTE, "protocol": "16", "dst": "default", "gateway": ROUTER, "dev": UPLINK})
+        kernel.neighbors = [one for one in kernel.neighbors if one["dev"] != UPLINK]
+        kernel.neighbors.append(
+            {"dst": ROUTER, "dev": UPLINK, "lladdr": "42:01:0a:80:00:01", "state": ["REACHABLE"]},
+        )
+
+
+def over_a_vpn(recording: Recording) -> None:
+    """The nodes know each other through WireGuard (Tailscale, Netmaker): a device without MACs and without ARP."""
+    of_mtu(1420)(recording)
+    for kernel in recording.nodes.values():
+        flags = ["POINTOPOINT", "NOARP", "UP", "LOWER_UP"]
+        kernel.links[UPLINK].update(flags=flags, address="", operstate="UNKNOWN", linkinfo={"info_kind": "wireguard"})
+        kernel.neighbors = [one for one in kernel.neighbors if one["dev"] != UPLINK]
+
+
+def floating_address(recording: Recording) -> None:
+    """Each uplink has beside its own address one that moves from node to node, and it is the first."""
+    for kernel in recording.nodes.values():
+        own = next(one for one in kernel.addresses[UPLINK] if one["family"] == "inet")
+        kernel.addresses[UPLINK].insert(0, {**own, "local": "172.30.0.100", "prefixlen": 32})
+        kernel.routes.append(
+            {
+                "type": "local", "dst": "172.30.0.100", "dev": UPLINK, "protocol": "kernel", "scope": "host",
+                "flags": [], "table": "local", "prefsrc": "172.30.0.100",
+            }
+        )  # fmt: skip
+
+
+def tables_by_source(recording: Recording) -> None:
+    """What a node sends under its own address has a table of its own, as on machines with several uplinks."""
+    for node, kernel in recording.nodes.items():
+        own = resource(recording, "Node", node)["metadata"]["annotations"][ADDRESS].split("/")[0]
+        kernel.rules.append({"priority": 1536, "src": own, "table": "100", "protocol": "static"})
+        static = {**BGP_ROUTE, "protocol": "static", "dev": UPLINK, "table": "100"}
+        kernel.routes.append({**static, "dst": "default", "gateway": ROUTER})
+        kernel.routes.append({**static, "dst": "172.30.0.0/24", "scope": "link"})
+
+
+def one_family_on_a_node(recording: Recording) -> None:
+    """node-c and its pods have no IPv6, in a cluster that has both."""
+    node = resource(recording, "Node", "node-c")
+    annotations, status = node["metadata"]["annotations"], node["status"]
+    for name in [one for one in annotations if "IPv6" in one or one.endswith("V6")]:
+        del annotations[name]
+    status["addresses"] = [one for one in status["addresses"] if ":" not in one["address"]]
+    here = [pod for pod in _pods(recording) if pod["spec"].get("nodeName") == "node-c"]
+    for pod in here:
+        pod["status"]["podIPs"] = [one for one in pod["status"].get("podIPs", ()) if ":" not in one["ip"]]
+        written = pod["metadata"].get("annotations", {})
+        for name in [one for one in written if one.endswith("podIPs")]:
+            written[name] = written[name].split(",")[0]
+    names = [f"{pod['metadata']['namespace']}/{pod['metadata']['name']}" for pod in here]
+    recording.nodes["node-c"].remove_link(VXLAN[6])
+    for kernel in (recording.nodes["node-c"], *(recording.pods[one] for one in names if one in recording.pods)):
+        kernel.routes = [one for one in kernel.routes if ":" not in one["dst"] and "pref" not in one]
+        for device, held in kernel.addresses.items():
+            kernel.addresses[device] = [one for one in held if one["family"] == "inet"]
+
+    def of_the_node(one: Object) -> bool:
+        spec = one.get("spec") or {}
+        return "node-c" in (spec.get("node"), str(spec.get("affinity")).partition(":")[2]) and ":" in spec["cidr"]
+
+    kinds = ("IPAMBlock", "BlockAffinity")
+    recording.objects[:] = [one for one in recording.objects if one["kind"] not in kinds or not of_the_node(one)]
 
 
 def vlan_on_a_bond(recording: Recording) -> None:
