@@ -23,11 +23,12 @@ from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
 from bot.words import parse
 from engine.worker import Worker
-from lab.apiserver import ApiServer, Store, User
+from lab.apiserver import ApiServer, Store
 from lab.apiserver.calico_definitions import install
 from lab.apiserver.kubeconfig import kubeconfig
 from lab.client import Lab
 from lab.errors import LabError
+from tests import deployed
 
 QUESTION = ["shop/cart", "shop/db", "5432/tcp"]
 FAR_S = 0.03  # one way to an API server on another continent and back
@@ -87,7 +88,7 @@ async def api_server(nodes: int) -> AsyncIterator[Settings]:
     install(store)
     for one in objects(nodes):
         store.create(one)
-    server = ApiServer(store, {"t": User("admin")})
+    server = ApiServer(store, {"t": deployed.user(deployed.BOT)})
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "kubeconfig"
         path.write_text(kubeconfig(await server.start(), "t"))

@@ -48,7 +48,7 @@ class FixCluster:
         there = {one["metadata"]["name"] for one in self.objects.view(self.objects.resource("namespaces"))}
         place = "calico-system" if "calico-system" in there else "kube-system"
         if user == ADMINISTRATOR:
-            found = User(user)
+            found = User(user, grants=None)
         else:
             found = deployed.user(user, place=place) if user in deployed.ACCOUNTS else deployed.person(user)
         token = token or f"token-{user}"

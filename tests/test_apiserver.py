@@ -23,6 +23,7 @@ READER = User(
     "reader",
     groups=("system:authenticated",),
     denied=frozenset({("list", "", "pods"), ("*", "calico-why.io", "*"), ("patch", "", "nodes/status")}),
+    grants=None,
 )
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 WIDGET = "/apis/example.org/v1/namespaces/default/widgets"
@@ -117,7 +118,7 @@ async def client() -> AsyncIterator[Client]:
     store = Store()
     install(store)
     store.create(CRD)
-    server = ApiServer(store, {"admin": User("admin"), "reader": READER})
+    server = ApiServer(store, {"admin": User("admin", grants=None), "reader": READER})
     url = await server.start()
     async with aiohttp.ClientSession() as session:
         yield Client(server, url, session)
@@ -480,7 +481,7 @@ async def test_the_official_client_watches(client: Client, official: kube.ApiCli
 
 async def test_tls_with_its_own_authority() -> None:
     certificate = make()
-    server = ApiServer(Store(), {"admin": User("admin")})
+    server = ApiServer(Store(), {"admin": User("admin", grants=None)})
     url = await server.start(tls=certificate.context)
     assert url.startswith("https://")
     configuration = kube.Configuration()

@@ -10,7 +10,7 @@ from lab.apiserver import ApiError, Object, Store, User, admission
 from lab.apiserver.admission import Write, admit
 
 POLICY, BINDING = "validatingadmissionpolicies", "validatingadmissionpolicybindings"
-EVE = User("eve", groups=("people",), denied=frozenset({("bless", "example.org", "widgets")}))
+EVE = User("eve", groups=("people",), denied=frozenset({("bless", "example.org", "widgets")}), grants=None)
 RULE: Object = {
     "apiGroups": [""],
     "apiVersions": ["*"],

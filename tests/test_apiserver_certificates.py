@@ -29,7 +29,7 @@ USERS = {
         "all", (), grants=(*WRITES, *(Grant(one.verb, GROUP, "signers", names=("calico-why.io/*",)) for one in SIGNS))
     ),
     "writer": User("writer", (), grants=WRITES),
-    "admin": User("admin"),
+    "admin": User("admin", grants=None),
 }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fixes.calico import Calico
+from fixes.store import StoreError
 from lab.apiserver import User, rbac
 from lab.apiserver.calico_definitions import GROUPS, Group, install
 from lab.apiserver.rbac import Grant
@@ -72,7 +73,14 @@ async def test_the_server_refuses_what_is_not_granted_in_the_words_of_the_real_o
         with pytest.raises(Exception, match='User "eve" cannot get resource "fixrequests"') as error:
             await store.get("fx-abcdefgh")
         assert "at the cluster scope" not in str(error.value)
-    assert User("eve").grants is None
+
+
+async def test_who_is_granted_nothing_may_nothing(tmp_path: Path) -> None:
+    """Or whoever forgets to say what somebody may would have an administrator."""
+    made = User("eve")
+    async with fix_cluster(tmp_path) as cluster, cluster.store("eve", grants=made.grants) as store:
+        with pytest.raises(StoreError, match='User "eve" cannot list resource "fixrequests"'):
+            await store.all()
 
 
 NATIVE = GROUPS[1]

@@ -20,7 +20,7 @@ from tests.recordings import API_SERVER, unpacked
 RECORDING = unpacked(API_SERVER)
 
 TOKEN = "replayed"
-ADMIN = User("admin", uid="admin")
+ADMIN = User("admin", uid="admin", grants=None)
 WATCH_STARTS_AFTER = "create namespace"
 
 # Exchanges whose answer is allowed to differ, with the reason. One that does not differ may not stand here.

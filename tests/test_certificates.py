@@ -31,6 +31,7 @@ from lab.apiserver import ApiServer, Store, User, rbac
 from lab.apiserver.kubeconfig import kubeconfig
 from node_probe.door import tls
 from tests import calls, foreign, manifests
+from tests.deployed import ADMINISTRATOR
 
 NAMESPACE = "calico-why"
 SIGNER, NODE, BOT = "calico-why-signer", "calico-why-node", "calico-why-bot"
@@ -54,7 +55,8 @@ class World:
             name, groups = rbac.account(account, NAMESPACE), rbac.groups_of_account(NAMESPACE)
             return User(name, groups, extra=extra, grants=rbac.grants(objects, name, groups))
 
-        users = {SIGNER: user(SIGNER), BOT: user(BOT), "nobody": user(NODE), "admin": User("admin")}
+        users = {SIGNER: user(SIGNER), BOT: user(BOT), "nobody": user(NODE)}
+        users |= {ADMINISTRATOR: User(ADMINISTRATOR, grants=None)}
         users |= {node: user(NODE, **{NODE_NAME: (node,)}) for node in ("node-a", "node-b", "a" * 70)}
         self.server = ApiServer(self.store, users)
         self.url = ""
@@ -167,7 +169,7 @@ async def test_who_may_not_ask_or_sign_is_told_so_by_the_api_server(world: World
                     await cluster.send("GET", f"/api/v1/namespaces/{NAMESPACE}/{path}")
             with pytest.raises(Trouble, match="403"):
                 await Signer(cluster).once()
-        async with world.cluster("admin") as cluster:
+        async with world.cluster(ADMINISTRATOR) as cluster:
             foreign = keeper._document(making.request("node-a").public)
             foreign["spec"]["signerName"] = "kubernetes.io/kube-apiserver-client"
             made = await cluster.send("POST", REQUESTS, foreign)
@@ -246,7 +248,7 @@ async def test_what_is_in_a_certificate_is_what_the_signer_says_not_what_was_ask
 
 
 async def test_a_bad_request_stops_nobody_and_is_not_signed_though_people_approved_it(world: World) -> None:
-    async with world.cluster("node-a") as cluster, world.cluster("admin") as admin:
+    async with world.cluster("node-a") as cluster, world.cluster(ADMINISTRATOR) as admin:
         made = await cluster.send("POST", REQUESTS, keeper._document(asked(x509.DNSName("node-b.probe.calico-why"))))
         condition = {"type": "Approved", "status": "True", "reason": "r", "message": "m"}
         approved = {**made, "status": {"conditions": [condition]}}

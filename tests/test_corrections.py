@@ -476,7 +476,7 @@ async def test_16_what_people_are_told_to_do_to_blocks_is_what_kubectl_does(grou
         if not group.startswith("crd."):
             assert "without `crd.`" in remedies[0]
             told = told.replace("crd.", "")
-        server, certificate = ApiServer(world.store, {ADMINISTRATOR: User(ADMINISTRATOR)}), make()
+        server, certificate = ApiServer(world.store, {ADMINISTRATOR: User(ADMINISTRATOR, grants=None)}), make()
         config = tmp_path / "by TLS"  # kubectl sends no token otherwise
         config.write_text(kubeconfig(await server.start(tls=certificate.context), ADMINISTRATOR, certificate.authority))
         words = told.replace("NODE-BLOCK", "node-c-10-244-218-64-26").split()

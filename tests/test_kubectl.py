@@ -134,7 +134,10 @@ async def kubectl(tmp_path: Path) -> AsyncIterator[Kubectl]:
     store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
     store.create(NODE)
     store.create(POD)
-    users = {"admin": User("admin"), "reader": User("reader", denied=frozenset({("delete", "*", "*")}))}
+    users = {
+        "admin": User("admin", grants=None),
+        "reader": User("reader", denied=frozenset({("delete", "*", "*")}), grants=None),
+    }
     server = ApiServer(store, users)
     certificate = make()
     url = await server.start(tls=certificate.context)

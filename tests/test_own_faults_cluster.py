@@ -24,7 +24,7 @@ from fixes.store import FixStore
 from lab.apiserver import User
 from lab.apiserver.errors import ApiError
 from lab.apiserver.requests import Target
-from tests.deployed import CLUSTER_FIXER, named
+from tests.deployed import BOT, CLUSTER_FIXER, named
 from tests.fix_cluster import FixCluster
 from tests.fix_samples import a_spec
 from tests.own_faults import Wire, World, phase_of, until, world
@@ -211,7 +211,7 @@ async def test_the_cluster_goes_between_a_fix_and_its_end(tmp_path: Path, progra
 @contextlib.asynccontextmanager
 async def a_pool_to_enable(directory: Path) -> AsyncGenerator[tuple[FixCluster, FixStore, Wire, FixStore]]:
     """A cluster with a disabled pool: the cluster, its requests, a wire to it, and the requests through that wire."""
-    async with scene(directory) as (cluster, store, _):
+    async with scene(directory) as (cluster, _, _), cluster.store(BOT) as store:
         create(cluster, CLASSIC, "IPPool", "blue", cidr="10.9.0.0/16", disabled=True)
         wire = Wire(int(cluster.url.rpartition(":")[2]))
         await wire.start()

@@ -283,7 +283,7 @@ def _pod(workload: Object, name: str, node: str, *, waits: bool) -> Object:
 async def cluster(directory: Path) -> AsyncIterator[Cluster]:
     """One that kubectl of this directory reaches."""
     made = Cluster(directory)
-    server = ApiServer(made.store, {"admin": User("admin")})
+    server = ApiServer(made.store, {"admin": User("admin", grants=None)})
     application = server.application()
     application.middlewares.append(made.beside_objects)
     certificate = make()

@@ -21,7 +21,7 @@ async def _serve(port: int, group: Group | None) -> None:
     if group is not None:
         install(store, group)
     token = secrets.token_urlsafe(24)
-    server = ApiServer(store, {token: User("admin")})
+    server = ApiServer(store, {token: User("admin", grants=None)})
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

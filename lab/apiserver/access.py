@@ -20,8 +20,8 @@ PUBLIC_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version", "/version
 class User:
     """Who a token stands for. `extra`: what else is known of it, such as the node of a pod's token.
 
-    `denied` are (verb, group, resource) that are refused, "*" for any; a subresource is written `pods/status`.
-    Everything else is allowed where `grants` is None; else only what is granted.
+    It may what is granted: everything where `grants` is None, which nobody comes to by leaving it out. `denied` are
+    (verb, group, resource) that are refused all the same, "*" for any; a subresource is written `pods/status`.
     """
 
     name: str
@@ -29,7 +29,7 @@ class User:
     uid: str = ""
     extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     denied: frozenset[Denial] = frozenset()
-    grants: tuple[Grant, ...] | None = None
+    grants: tuple[Grant, ...] | None = ()
 
     def info(self) -> Object:
         """The user as reviews show it."""

@@ -1,6 +1,6 @@
 """Serves the store over HTTP as a Kubernetes API server does; without it neither kubectl nor the bot could ask.
 
-server = ApiServer(Store(), tokens={"secret": User("admin")})
+server = ApiServer(Store(), tokens={"secret": User("admin", grants=None)})
 web.AppRunner(server.application())          # or: url = await server.start(); ...; await server.stop()
 """
 
