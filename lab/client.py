@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import IO, Any, Protocol
 
 from lab.errors import LabError, NamespacesForbidden
-from lab.settings import BOT
+from lab.settings import BOT, PERSON
 from lab.state import read_environment, remove_base_when_empty
 
 UP_TIMEOUT_S = 60.0
@@ -110,7 +110,7 @@ class Lab:
     def environment(self, *, account: str = BOT, denied: Collection[str] = ()) -> dict[str, str]:
         """What the product needs to reach this lab: KUBECONFIG, CALICO_WHY_CERTS, ...
 
-        account: of deploy/, with whose rights, where the lab was told of rights; else with all.
+        account: of deploy/, or PERSON, with whose rights, where the lab was told of rights; else with all.
         denied: plurals of resources that the API server is to refuse to this user, such as "ippools".
         """
         found = self.administrator()
@@ -121,9 +121,13 @@ class Lab:
         own = admins.with_name(f"{admins.name}.{account}")
         return found | {"KUBECONFIG": str(own)} if own.exists() else found
 
+    def person(self) -> dict[str, str]:
+        """The same for a person at a terminal with `calico-why`: kubernetes-admin, with the rights that the manifests
+        give to this name, where the lab was told of rights."""
+        return self.environment(account=PERSON)
+
     def administrator(self) -> dict[str, str]:
-        """The same for who may everything: a person at a terminal, with `calico-why` or kubectl; what wounds and looks
-        on. No program of the product."""
+        """The same for who may everything: whoever has kubectl, wounds, and looks on. No program of the product."""
         return dict(read_environment(self.directory / "env"))
 
     def account(self, name: str, node: str = "") -> str:

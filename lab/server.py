@@ -29,7 +29,7 @@ from lab.forkserver import Forkserver
 from lab.intent import Object
 from lab.objects import recorded, stored
 from lab.proxy import ConnectProxy
-from lab.settings import BOT, CLUSTER_FIXER, LEASE, NODE, SIGNER, SWITCH, Settings
+from lab.settings import BOT, CLUSTER_FIXER, LEASE, NODE, PERSON, SIGNER, SWITCH, Settings
 from lab.sketch import Sketch
 from lab.variants import chosen
 from lab.workers import PROBE_PORT, Worker, available, wait_until_listening
@@ -86,7 +86,7 @@ class Server:
         self.report = report
         self.forkserver = forkserver
         self.token = secrets.token_hex(16)
-        self.users = {self.token: User("kubernetes-admin")}
+        self.users = {self.token: User(PERSON, grants=None)}
         self.reached_as: Callable[..., str]  # the text of a kubeconfig for a token
         self._denied: dict[str, str] = {}  # tokens of who is refused something
         self.workers: list[Worker] = []
@@ -185,6 +185,7 @@ class Server:
         if self.manifests:
             for account in (BOT, CLUSTER_FIXER, SIGNER):
                 self._write_private(f"kubeconfig.{account}", self.reached_as(self._known(account)))
+            self._write_private(f"kubeconfig.{PERSON}", self.reached_as(self._person()))
             for node in self.cluster.topology.nodes:  # as Kubernetes knows a pod of it by its token
                 text = self.reached_as(self._known(NODE, {NODE_NAME: (node,)}), "kubeconfig.nodes")
                 self._write_private(f"kubeconfig.nodes.{node}", text)
@@ -247,6 +248,12 @@ class Server:
         """A token for a ServiceAccount, with the rights the manifests give it."""
         token = secrets.token_hex(16)
         self.users[token] = service_account(self.manifests, NAMESPACE, account, extra or {})
+        return token
+
+    def _person(self) -> str:
+        """A token for who sits at the terminal, with the rights the manifests give to that name."""
+        token, groups = secrets.token_hex(16), ("system:authenticated",)
+        self.users[token] = User(PERSON, groups, grants=rbac.grants(self.manifests, PERSON, groups))
         return token
 
     # ---- words of the control socket
@@ -316,7 +323,7 @@ class Server:
             name = f"{account}.{name}"
             user = service_account(self.manifests, NAMESPACE, account)
         else:
-            user = User(name)
+            user = User(name, grants=None)
         token = self._denied.setdefault(name, secrets.token_hex(16))
         self.users[token] = replace(user, denied=frozenset(("*", "*", resource) for resource in denied))
         return str(self._write_private(f"kubeconfig.{name}", self.reached_as(token)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 # The accounts of deploy/.
 BOT, NODE, CLUSTER_FIXER, SIGNER = "calico-why-bot", "calico-why-node", "calico-why-cluster-fixer", "calico-why-signer"
+PERSON = "kubernetes-admin"  # who sits at a lab's terminal
 SWITCH, LEASE = "calico-why-fixes", "calico-why-fixer"  # a ConfigMap and a Lease of deploy/
 RBAC = "CALICO_WHY_LAB_RBAC"  # what --rbac is where it is not given
 

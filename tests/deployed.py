@@ -15,7 +15,7 @@ import yaml
 from lab.apiserver import User, rbac
 from lab.apiserver.access import service_account
 from lab.apiserver.rbac import Grant
-from lab.settings import BOT, CLUSTER_FIXER, NODE, SIGNER
+from lab.settings import BOT, CLUSTER_FIXER, NODE, PERSON, SIGNER
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 NAMESPACE = "calico-why"
@@ -23,6 +23,7 @@ ACCOUNTS = (BOT, NODE, CLUSTER_FIXER, SIGNER)
 # People in terminals, who have the rights that deploy/ keeps for people.
 ASKER, APPROVER = "asker", "approver"
 PEOPLE = {ASKER: ("calico-why-reader", "calico-why-asker"), APPROVER: ("calico-why-approver",)}
+READER = "calico-why-reader"  # a ClusterRole, and a Role where Calico's own pods are
 # Who may everything: what a test prepares, breaks and looks at beside the product, and whatever holds kubectl.
 ADMINISTRATOR = "kubernetes-admin"
 # Where Calico's own pods may be.
@@ -47,7 +48,8 @@ def manifests(place: str = "kube-system") -> tuple[rbac.Manifest, ...]:
 def write(directory: Path) -> None:
     """For labs, whose `--rbac` it can be."""
     for place in PLACES:
-        (directory / f"{place}.yaml").write_text(yaml.safe_dump_all(manifests(place)))
+        person = {"kind": "User", "name": PERSON}
+        (directory / f"{place}.yaml").write_text(yaml.safe_dump_all([*manifests(place), *bindings(place, person)]))
 
 
 def user(account: str, *, node: str = "", place: str = "kube-system") -> User:
@@ -67,18 +69,19 @@ def _of_people(sorts: tuple[str, ...]) -> tuple[Grant, ...]:
     return tuple(dict.fromkeys(one for sort in sorts for one in rbac.grants(bound, named(sort))))
 
 
-def bindings() -> list[rbac.Manifest]:
-    """Of roles that deploy/ binds to nobody, to one account for each sort of people."""
+def bindings(place: str = "kube-system", person: rbac.Manifest | None = None) -> list[rbac.Manifest]:
+    """Of roles that deploy/ binds to nobody, as the head of rbac-people.yaml says it: to one account for each sort of
+    people, or all to this subject. place: where Calico's own pods are."""
     return [
         {
             "kind": f"{kind}Binding",
-            "metadata": {"name": f"{who}-{role}", **({} if kind == "ClusterRole" else {"namespace": NAMESPACE})},
+            "metadata": {"name": f"{who}-{role}", **({"namespace": namespace} if namespace else {})},
             "roleRef": {"kind": kind, "name": role},
-            "subjects": [{"kind": "ServiceAccount", "name": who, "namespace": NAMESPACE}],
+            "subjects": [person or {"kind": "ServiceAccount", "name": who, "namespace": NAMESPACE}],
         }
         for who, roles in PEOPLE.items()
         for role in roles
-        for kind in ["ClusterRole" if role == "calico-why-reader" else "Role"]
+        for kind, namespace in ([("ClusterRole", ""), ("Role", place)] if role == READER else [("Role", NAMESPACE)])
     ]
 
 

@@ -48,7 +48,7 @@ async def context_of(environment: Mapping[str, str], state: Path | None = None) 
 
 def terminal(lab: Lab, monkeypatch: pytest.MonkeyPatch, directory: Path) -> Path:
     """The directory of a terminal whose owner has this lab's kubeconfig: what commands write is there."""
-    for name, value in lab.administrator().items():
+    for name, value in lab.person().items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(directory)
     lab.heal()

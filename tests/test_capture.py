@@ -289,7 +289,7 @@ def test_ctrl_c_keeps_what_there_is(lab: Lab, tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "bot.cli", "capture", "shop/cart", "shop/db", "--seconds", "60", "-o", str(path)]
 
     with subprocess.Popen(
-        argv, env={**os.environ, **lab.administrator()}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        argv, env={**os.environ, **lab.person()}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as one:
         assert one.stderr and one.stdout
         for line in one.stderr:

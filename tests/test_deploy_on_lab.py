@@ -174,7 +174,7 @@ CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SYSLOG", "SYS_ADMIN", "SYS_PTRACE")
 
 def in_a_terminal(lab: Lab, *words: str, through: Collection[str] = ()) -> subprocess.CompletedProcess[str]:
     """`calico-why WORDS`. through: a program that becomes it."""
-    environment = {**os.environ, **lab.administrator()}
+    environment = {**os.environ, **lab.person()}
     command = [*through, sys.executable, "-m", "bot.cli", *words]
     return subprocess.run(command, cwd=manifests.DEPLOY.parent, env=environment, capture_output=True, text=True)
 

@@ -9,6 +9,7 @@ import asyncio
 import functools
 import importlib
 import json
+import os
 import re
 import shlex
 import shutil
@@ -26,6 +27,7 @@ from bot.trail import audit_said, fixes_said
 from fixes.audit import Audit
 from fixes.store import connect
 from lab.client import Lab
+from lab.settings import SIGNER
 from tests.doc_commands import (
     CLUSTER,
     MODULES,
@@ -250,18 +252,18 @@ TYPEABLE = typeable()
 
 @pytest.fixture(scope="module")
 def desk(shared_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The directory of somebody who reads the pages with this lab's kubeconfig, and has the files they speak of."""
+    """The directory of somebody who reads the pages with the rights of people, and has the files they speak of."""
     shared_lab.heal()
     directory = tmp_path_factory.mktemp("desk")
     (directory / "policy.yaml").write_text(
         "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: allow-db, namespace: shop}\n"
         "spec: {selector: \"app == 'db'\", types: [Ingress], ingress: [{action: Allow}]}\n"
     )
-    shutil.copy(shared_lab.administrator()["KUBECONFIG"], directory / "kubeconfig")
+    shutil.copy(shared_lab.person()["KUBECONFIG"], directory / "kubeconfig")
     (directory / "slack.env").write_text("SLACK_BOT_TOKEN=xoxb-1\nSLACK_APP_TOKEN=xapp-1\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
-        for name, value in shared_lab.administrator().items():
+        for name, value in shared_lab.person().items():
             patch.setenv(name, value)
         patch.setenv("CALICO_WHY_STATE", "state")
         for word in (
@@ -307,10 +309,14 @@ def test_a_command_of_ours_does_its_work(
     if argv[0] == "certs":
         shutil.rmtree("certs", ignore_errors=True)  # which the desk has already
         monkeypatch.delenv("CALICO_WHY_CERTS")  # the lab's own
+    if argv[0] == "preflight":  # it looks for what the bot needs, as in the bot's pod
+        monkeypatch.setenv("KUBECONFIG", shared_lab.environment()["KUBECONFIG"])
     if argv[0] == "signer":  # it fills what is there, and a lab has it not by itself
         if shutil.which("kubectl") is None:
             pytest.skip("no kubectl on this machine: it makes what the signer fills")
-        subprocess.run(["kubectl", "apply", "--filename", str(ROOT / "deploy/base/authority.yaml")], check=True)
+        applied = ["kubectl", "apply", "--filename", str(ROOT / "deploy/base/authority.yaml")]
+        subprocess.run(applied, env={**os.environ, **shared_lab.administrator()}, check=True)
+        monkeypatch.setenv("KUBECONFIG", shared_lab.environment(account=SIGNER)["KUBECONFIG"])
     argv += SHORTER.get(argv[0], [])
     try:
         status = cli.main(argv)

@@ -27,7 +27,7 @@ STRICT = "v3.32.1/exhaustion/3-strict-affinity"
 
 @pytest.fixture
 def on_lab(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    for name, value in lab.administrator().items():
+    for name, value in lab.person().items():
         monkeypatch.setenv(name, value)
     return lab
 

@@ -26,7 +26,7 @@ WELL = "On all 3 nodes Felix, BGP, tunnels and routes are as they should be."
 @pytest.fixture
 def here(lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A terminal of somebody who has this lab's kubeconfig."""
-    for name, value in lab.administrator().items():
+    for name, value in lab.person().items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     yield tmp_path

@@ -31,8 +31,8 @@ from tests.test_lab import Remains
 
 @pytest.fixture
 def here(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
-    """A terminal of somebody who has this lab's kubeconfig."""
-    for name, value in lab.administrator().items():
+    """A terminal in the bot's pod: `preflight` looks for what the bot needs."""
+    for name, value in lab.environment().items():
         monkeypatch.setenv(name, value)
     yield lab
 

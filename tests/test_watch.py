@@ -138,7 +138,7 @@ async def test_a_cause_that_is_there_at_once_needs_no_watching(lab: Lab) -> None
 def test_ctrl_c_answers_with_what_was_seen(lab: Lab) -> None:
     terminal, screen = os.openpty()
     argv = [sys.executable, "-m", "bot.cli", "why", *PAIR.split(), "--watch", "300"]
-    environment = {**os.environ, **lab.administrator()}
+    environment = {**os.environ, **lab.person()}
     with subprocess.Popen(argv, env=environment, cwd=HERE, stdout=subprocess.PIPE, stderr=screen) as asked:
         os.close(screen)
         shown = b""
