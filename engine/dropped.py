@@ -78,7 +78,9 @@ def by_policy(blame: Blame) -> Text:
     policy = called(blame.kind, blame.namespace, blame.name)
     if blame.what == "end_of_tier":
         return say(
-            "at the end of tier {tier}, where none of its policies took them ({policies})",
+            "at the end of tier {tier}, where none of its policies took them ({policies})"
+            if blame.tier
+            else "at the end of a tier, where none of its policies took them ({policies})",
             tier=blame.tier,
             policies=joined(map(policy_named, blame.consulted)) or say("not known"),
         )

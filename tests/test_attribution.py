@@ -8,11 +8,13 @@ import msgspec
 import pytest
 
 from engine.attribution import blame, chain_names, limited
+from engine.dropped import by_policy
 from facts.ask import Trace
 from facts.firewall import BLAMED, Blame, RuleDrop
 from facts.policy import Policy, PolicyPeer, PolicyRule
 from facts.policy_kinds import calico, cluster_wide, kubernetes
 from node_probe.firewall.drops import Counted, drops, grown
+from node_probe.firewall.event import Event
 from node_probe.firewall.ruleset import IPTABLES_LEGACY, Ruleset, from_nft, from_save
 from tests.recorded_firewall import directories, events, files, ruleset
 from tests.recordings import load
@@ -424,6 +426,40 @@ def test_without_iptables_own_tool_a_recorded_drop_is_known_by_what_it_does(dire
     if expected.get("what") == "end_of_tier":
         del expected["consulted"], expected["tier"]
     assert [told(blame(drop, OF_TRACES)) for drop in found] == ([expected] if expected else [])
+
+
+# What v3.28.5 wrote while it ran, of a pod with a default-deny policy: the chain of TO_POD.
+OF_3_28 = """*filter
+:FORWARD ACCEPT [0:0]
+:cali-pi-_ZFjibTxb9j7SjgJ2hzN - [0:0]
+:cali-tw-cali1 - [0:0]
+[0:0] -A FORWARD -o cali1 -m comment --comment "cali:nMvXHbfPkHagWjmI" -g cali-tw-cali1
+[0:0] -A cali-pi-_ZFjibTxb9j7SjgJ2hzN -m comment --comment "cali:MbyQLfcUuNZNVRbi" -m comment --comment "Policy shop/knp.default.default-deny ingress"
+[0:0] -A cali-tw-cali1 -m comment --comment "cali:8vc66YsNJGe3Ky9C" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+[0:0] -A cali-tw-cali1 -m comment --comment "cali:pI6VUf31LqlsKdoP" -m conntrack --ctstate INVALID -j DROP
+[0:0] -A cali-tw-cali1 -m comment --comment "cali:xN3RgdskDnA7KNFV" -j MARK --set-xmark 0x0/0x30000
+[0:0] -A cali-tw-cali1 -m comment --comment "cali:4Vb8eFP8s1jhvm6N" -m mark --mark 0x0/0x20000 -j cali-pi-_ZFjibTxb9j7SjgJ2hzN
+[0:0] -A cali-tw-cali1 -m comment --comment "cali:6FAFtAbVqI_4N2Mv" -m comment --comment "Return if policy accepted" -m mark --mark 0x10000/0x10000 -j RETURN
+[0:0] -A cali-tw-cali1 -m comment --comment "cali:ikGXUVwzImlDftjc" -m comment --comment "Drop if no policies passed packet" -m mark --mark 0x0/0x20000 -j DROP
+COMMIT
+"""  # noqa: E501
+
+
+def test_the_one_tier_of_3_28_is_named_though_no_rule_says_where_it_starts() -> None:
+    ruleset = Ruleset(from_save(OF_3_28, backend=IPTABLES_LEGACY, family="ip"))
+    at = {"packet": "1", "backend": IPTABLES_LEGACY, "family": "ip", "table": "filter", "kind": "rule"}
+    met = [Event(chain="FORWARD", number=1, **at), Event(chain="cali-tw-cali1", number=6, **at)]
+    (drop,) = (one for one in drops("node-a", ASKED, met, ruleset) if isinstance(one, RuleDrop))
+    found = blame(drop, [policy(KNP, "default-deny", "shop")])
+    assert (found.what, found.tier, found.consulted) == (
+        "end_of_tier",
+        "default",
+        ("KubernetesNetworkPolicy shop/default-deny",),
+    )
+    assert by_policy(found) == (
+        "at the end of tier default, where none of its policies took them (NetworkPolicy shop/default-deny)"
+    )
+    assert "tier ," not in by_policy(msgspec.structs.replace(found, tier=""))
 
 
 def test_a_rule_put_into_calicos_chain_by_hand_is_not_calicos() -> None:

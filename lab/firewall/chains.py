@@ -55,6 +55,11 @@ class Dialect:
         """In its comments."""
         return self.version >= (3, 29)
 
+    @property
+    def says_where_policies_start(self) -> bool:
+        """v3.28.5 does not: its policies come right after what clears the marks (seen running)."""
+        return self.version[:2] != (3, 28)
+
 
 @dataclass(frozen=True)
 class TierOf:
@@ -524,7 +529,8 @@ class _Chains:
         not_passed = words.marked(self.marks.passed, 0)
         for tier in tiers:
             named = f"Start of tier {tier.name}" if Dialect(self.node.version).has_tiers else "Start of policies"
-            rules.append(Rule((), words.clear_mark(self.marks.passed), named))
+            if Dialect(self.node.version).says_where_policies_start:
+                rules.append(Rule((), words.clear_mark(self.marks.passed), named))
             for chain in tier.jumps:
                 rules.append(jump(f"{layer}-{chain}", not_passed))
                 rules.append(verdict("return", self.accepted, comment="Return if policy accepted"))

@@ -252,7 +252,9 @@ def _tier(path: list[tuple[Chain, int]]) -> str:
         for rule in reversed(chain.rules[: max(0, number - 1)]):
             if match := STARTS.search(rule.comment):
                 return match[1] or "default"
-    return ""
+    chain, number = path[-1]
+    ends = 0 < number <= len(chain.rules) and ENDS_TIER.search(chain.rules[number - 1].comment)
+    return "default" if ends else ""  # 3.28 has one tier, and does not say where it starts
 
 
 def _policy_chains(rules: tuple[Rule, ...], ruleset: Ruleset) -> tuple[Chain, ...]:
