@@ -447,7 +447,7 @@ COMMIT
 
 def test_the_one_tier_of_3_28_is_named_though_no_rule_says_where_it_starts() -> None:
     ruleset = Ruleset(from_save(OF_3_28, backend=IPTABLES_LEGACY, family="ip"))
-    at = {"packet": "1", "backend": IPTABLES_LEGACY, "family": "ip", "table": "filter", "kind": "rule"}
+    at: dict[str, Any] = {"packet": "1", "backend": IPTABLES_LEGACY, "family": "ip", "table": "filter", "kind": "rule"}
     met = [Event(chain="FORWARD", number=1, **at), Event(chain="cali-tw-cali1", number=6, **at)]
     (drop,) = (one for one in drops("node-a", ASKED, met, ruleset) if isinstance(one, RuleDrop))
     found = blame(drop, [policy(KNP, "default-deny", "shop")])
