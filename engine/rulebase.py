@@ -33,6 +33,7 @@ MOST_MATCHES = 100_000
 RULESET = "rules"
 WARM_UP = {"id": "w", "kind": "warm-up"}
 PLACES = tuple(f"p{place}" for place in range(MOST_CONDITIONS))  # what the engine calls the facts of a match
+KIND = "kind"  # what a fact's attribute says that is called like its kind
 HANDLED, NOT_HANDLED = 0, 1  # what the engine says of a message; anything else is a mistake of ours
 
 
@@ -93,7 +94,8 @@ class Rulebase:
         self._anchored = [(rule, rule.patterns[0][1].kind) for rule in self.rules if isinstance(rule, CauseRule)]
         self._idle: list[list[Ruleset]] = []  # one of each chunk, without facts; a list's own methods are atomic
         of_facts = [attribute for of in self._fields.values() for roles in of.values() for attribute in roles.values()]
-        _refuse_equal_hashes({"kind", "id", "sid", "$s", *of_facts})
+        kinds = [kind.__name__ for kind in self._fields]
+        _refuse_equal_hashes({"kind", "id", "sid", "$s", *kinds, *of_facts})
 
     def evaluate(self, facts: Sequence[Fact]) -> Evaluation:
         """Everything that follows from `facts`. Raises EngineFault when that could not be found out."""
@@ -165,8 +167,8 @@ class Rulebase:
         failed: dict[str, Blind],
     ) -> Evaluation:
         causes: dict[Cause, None] = {}
-        well: dict[Checked, tuple[str, str]] = {}
-        accused: set[Checked] = set()  # what the causes would have been, had all been well
+        well: dict[tuple[str, str, str, str], str] = {}  # rule, node, flow, leg -> id of the anchor
+        accused: set[tuple[str, str, str, str]] = set()
         judged: set[tuple[str, str]] = set()  # rule and the id of its anchor
         broken: set[tuple[str, str]] = set()
         for rule, ids in suspects:
@@ -181,9 +183,9 @@ class Rulebase:
             judged.add((rule.name, ids[0]))
             node = as_text(getattr(bound[rule.at.alias], rule.at.field)) if rule.at else ""
             flow, direction = (leg.flow, leg.direction) if leg else ("", "")
-            checked = Checked(rule=rule.name, node=node, flow=flow, leg=direction)
+            checked = rule.name, node, flow, direction
             if cause is None:
-                well[checked] = (rule.name, ids[0])
+                well[checked] = ids[0]
             else:
                 causes[cause] = None
                 accused.add(checked)
@@ -192,7 +194,11 @@ class Rulebase:
         return Evaluation(
             facts=tuple(known.values()),
             causes=tuple(causes),
-            checked=tuple(one for one, of in well.items() if one not in accused and of not in broken),
+            checked=tuple(
+                Checked(rule=checked[0], node=checked[1], flow=checked[2], leg=checked[3])
+                for checked, anchor in well.items()
+                if checked not in accused and (checked[0], anchor) not in broken
+            ),
             unjudged=tuple(
                 (rule, fact)
                 for rule, kind in self._anchored
@@ -208,7 +214,7 @@ class Rulebase:
 
         A field a fact could not know gets a token of its own on each side of a join, so that it equals nothing.
         """
-        message = {"id": engine_id, "kind": type(fact).__name__}
+        message = {"id": engine_id, type(fact).__name__: KIND}
         for name, attributes in self._fields.get(type(fact), {}).items():
             value = getattr(fact, name)
             lacking = unknown(value)
@@ -234,7 +240,7 @@ class Rulebase:
             if len(joins) > MOST_JOINS:
                 raise TypeError(f"{rule.name}: {alias} has {len(joins)} joins; a condition has at most {MOST_JOINS}")
             self._fields.setdefault(pattern.kind, {})
-            conditions.append(_Condition(pattern.kind, (("kind", pattern.kind.__name__), *constants), tuple(joins)))
+            conditions.append(_Condition(pattern.kind, ((pattern.kind.__name__, KIND), *constants), tuple(joins)))
         return _Compiled(rule, tuple(conditions))
 
     def _attribute(self, rule: Rule, kind: type[Fact], name: str, role: str) -> str:
@@ -260,7 +266,11 @@ def _types(kind: type[Fact]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Condition:
-    """One pattern as the engine reads it: constants first, because tests are shared from the left; joins last."""
+    """One pattern as the engine reads it: constants first, because tests are shared from the left; joins last.
+
+    The first constant is the kind, as an attribute of its own: the engine finds attributes by their hash, and tries the
+    values of one attribute in turn.
+    """
 
     kind: type[Fact]
     constants: tuple[tuple[str, str], ...]
@@ -330,11 +340,12 @@ class _Chunk:
         return (
             max(after.sharing.values(), default=0) <= MOST_SHARING
             and max(len(constants) for constants in after.below.values()) <= MOST_SIBLINGS
-            and after.pending(()) <= MOST_PENDING
+            and max(after.pending((kind,)) for kind in after.below[()]) <= MOST_PENDING
         )
 
     def pending(self, passed: tuple[Any, ...]) -> int:
-        """Most tests a fact may be waiting for once it has passed these; of a field's constants it passes only one."""
+        """Most tests a fact may be waiting for once it has passed these; of a field's constants it passes only one, and
+        of the kinds."""
         constants = self.below.get(passed, set())
         here = len({name for name, _ in constants}) + self.joining.get(passed, 0)
         return max([here, *(here - 1 + self.pending((*passed, constant)) for constant in constants)])
@@ -360,22 +371,24 @@ class Ruleset:
         self._handle = durable_rules_engine.create_ruleset(RULESET, text)
         weakref.finalize(self, durable_rules_engine.delete_ruleset, self._handle)
 
-    def put(self, message: str) -> Iterator[tuple[str, dict[str, _Named]]]:
+    def put(self, message: str) -> list[tuple[str, dict[str, _Named]]]:
         """A fact as JSON. The matches that follow: the rule's name, and its facts as "p0", "p1" and so on.
 
         Raises EngineFault.
         """
         outcome, state = durable_rules_engine.assert_fact(self._handle, message)
         if outcome == NOT_HANDLED:
-            return
+            return []
         if outcome != HANDLED:
             name = msgspec.json.decode(message)["id"]
             raise EngineFault(f"the rule engine takes {name} for a fact it had before, or for none")
+        found: list[tuple[str, dict[str, _Named]]] = []
         started = durable_rules_engine.start_action_for_state(self._handle, state)
         told = started[1] if started else None
         while told:
-            yield from _MATCH.decode(told).items()
+            found += _MATCH.decode(told).items()
             told = durable_rules_engine.complete_and_start_action(self._handle, state)
+        return found
 
     def delete_state(self) -> None:
         """Forget all facts; what is compiled stays. Aborts before any match was told."""
