@@ -130,6 +130,20 @@ async def test_a_service_is_found_by_its_cluster_ip_and_by_its_only_port(world: 
         assert (question.target, question.protocol, question.port) == ("default/svc-ok", "tcp", 80)
 
 
+async def test_a_service_is_found_by_its_name_in_dns_as_are_the_pods_behind_it(world: World) -> None:
+    for word in ("svc-ok.default.svc", "svc-ok.default.svc.cluster.local"):
+        assert only(await look(world, "pod-a2", word), Question).target == "default/svc-ok"
+    pod = only(await look(world, "pod-a2", "pod-b1.svc-ok.default.svc.cluster.local"), Question)
+    assert (pod.target, pod.port) == ("default/pod-b1", 0)
+    error = await refused(world, "pod-a2", "none.default.svc.cluster.local")
+    assert error.sentence.startswith("default/none does not exist")
+
+
+async def test_a_node_goes_before_a_service_of_its_name(world: World) -> None:
+    world.store.create(service("node-b"))
+    assert only(await look(world, "pod-a2", "node-b"), Endpoint, name="node-b").kind == "node"
+
+
 async def test_one_service_is_a_handful_of_gets(world: World) -> None:
     await look(world, "pod-a2", "svc-ok")
     lists = [(path, query) for path, query in world.asked if path.endswith("/endpointslices")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from facts import Allocation, Blind
 
 EVENTS = 200  # of one pod; the API server keeps them for an hour
 SAME_NAME = 20  # pods of one name, or with one address
+DNS_NAME = re.compile(r"(?:(?P<pod>[^.]+)\.)?(?P<service>[^.]+)\.(?P<namespace>[^.]+)\.svc(?:\..+)?")  # of the cluster
 TUNNEL = "TunnelAddress"  # how the kinds of allocations of nodes' tunnels end
 SHOWN = 6  # candidates in a sentence
 
@@ -52,7 +54,20 @@ class Resolver:
         namespace, slash, short = word.rpartition("/")
         if slash:
             return await self._qualified(namespace, short)
+        if named := DNS_NAME.fullmatch(word):
+            return await self._by_dns(named["pod"] or "", named["service"], named["namespace"])
         return await self._short(short)
+
+    async def _by_dns(self, pod: str, service: str, namespace: str) -> Found:
+        """The Service of a name as an application has it in its log, or the pod of a StatefulSet behind one."""
+        if pod:
+            return await self._qualified(namespace, pod)
+        hidden: list[Blind] = []
+        path = f"/api/v1/namespaces/{name(namespace)}/services/{name(service)}"
+        found = await self._reader.optional(path, "services", hidden)
+        if found:
+            return _found_service(found)
+        raise _may_be(f"{namespace}/{service}", hidden) or await self._no_such_pod(namespace, service)
 
     async def _qualified(self, namespace: str, short: str) -> Found:
         pod = await self.pod(namespace, short)
@@ -77,13 +92,15 @@ class Resolver:
             self._reader.optional(f"/api/v1/nodes/{name(short)}", "nodes", hidden),
             self._reader.listed("/api/v1/services", "services", hidden, **selector),
         )
-        for candidates, found in ((pods, self.found_pod), (services or [], _found_service_later)):
+        for candidates in (pods, [] if node else services or []):
             if len(candidates) > 1:
                 raise _ambiguous(short, candidates)
-            if candidates:
-                return await found(candidates[0])
+        if pods:
+            return await self.found_pod(pods[0])
         if node:
             return Found("node", short, short, _internal_addresses(node), node)
+        if services:
+            return _found_service(services[0])
         raise _may_be(short, hidden) or await self._no_such_pod(self._reader.api.namespace, short, anywhere=True)
 
     async def address(self, address: str) -> Found:
@@ -215,10 +232,6 @@ class Resolver:
 
 def _found_service(service: Object) -> Found:
     return Found("service", describe.pod_name(service), "", services.cluster_addresses(service), service)
-
-
-async def _found_service_later(service: Object) -> Found:
-    return _found_service(service)
 
 
 def _internal_addresses(node: Object) -> tuple[str, ...]:
