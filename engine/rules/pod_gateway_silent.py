@@ -1,0 +1,64 @@
+"""A pod that hears no answer when it asks for its gateway's MAC sends nothing: where all that answers is in order,
+something between the two ends of its interface takes the question or the answer, and no rule about IP tells of it."""
+
+from engine.rule import HEALS_NEVER, Text, cause, say, some, the
+from facts import Leg, PodInterface, Sysctl
+
+GATEWAY = "169.254.1.1"  # of every pod of Calico's, and nobody's address
+UNHEARD = ("FAILED", "INCOMPLETE")
+
+
+@cause(
+    title="The pod's question for its gateway's MAC is not answered",
+    severity="breaks",
+    last_resort=True,
+    remedy="Look for what filters ARP on the node and inside the pod: `nft list tables arp` and what is in them, "
+    "arptables, `ip link` with NOARP or a `master` (a VRF, a bridge), arp_ignore and arp_filter, and who put them "
+    "there. `tcpdump -ni INTERFACE arp` on the node tells which of the two is lost: the question or the answer. Felix "
+    "touches none of these.",
+    after=["node_without_default_route", "pod_default_route_missing", "pod_eth0_down", "pod_gateway_mac_wrong",
+           "pod_interface_down", "pod_interface_missing", "pod_neighbor_wrong", "pod_routes_astray", "proxy_arp_off",
+           "traffic_control_drops", "xdp_program_on_pod_interface"],
+    at=the.leg.source_node,
+    stage="source veth",
+    both_ways=True,
+    heals_within_s=HEALS_NEVER,
+    leg=some(Leg, source_kind="pod", family=4),
+    interface=some(
+        PodInterface,
+        node=the.leg.source_node,
+        pod=the.leg.source,
+        family=the.leg.family,
+        interface=the.leg.source_interface,
+        found=True,
+        entered=True,
+        up=True,
+        pod_up=True,
+    ),
+    proxy=some(
+        Sysctl,
+        node=the.leg.source_node,
+        family=the.leg.family,
+        device=the.leg.source_interface,
+        switch="proxy_arp",
+        found=True,
+        value="1",
+    ),
+)  # fmt: skip
+def pod_gateway_silent(leg: Leg, interface: PodInterface, proxy: Sysctl) -> Text | None:
+    """Of a gateway that is not Calico's nobody knows who should answer."""
+    gateway = interface.pod_default_next_hop
+    if leg.encapsulation == "unknown" or not leg.source_block or gateway != GATEWAY:
+        return None
+    if interface.pod_gateway_mac or interface.pod_gateway_state not in UNHEARD:
+        return None
+    return say(
+        "{pod} asks for the MAC of {gateway} by {device}, and hears no answer, though {interface} on {node} is up and "
+        "answers for others ({switch} is 1).",
+        pod=leg.source,
+        gateway=gateway,
+        device=interface.pod_device,
+        interface=interface.interface,
+        node=leg.source_node,
+        switch=proxy.name,
+    )
