@@ -1,7 +1,7 @@
 """`python -m tests.again`: runs alone what failed beside others; without it a machine that was too busy for a moment
 would look like a product that is wrong.
 
-The packets of the labs are real, and five workers share two processors: an answer that comes a second late is lost.
+The packets of the labs are real, and six workers share two processors: an answer that comes a second late is lost.
 What fails alone as well is wrong. More than a few that fail are no accident, and are not run again. What API servers
 were asked for is compared with the rights of deploy/ over both runs (tests/calls.py).
 """

@@ -96,6 +96,7 @@ def ours(one: Written) -> list[list[str]]:
     return found
 
 
+@functools.cache
 def parser_of(word: str) -> asking.Parser:
     module: Any = importlib.import_module(MODULES[word])
     parser = asking.Parser(prog=f"{OURS} {word}", description=module.HELP)
