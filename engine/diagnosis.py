@@ -28,6 +28,7 @@ from facts import (
     Flow,
     Leg,
     PodInterface,
+    PodRoute,
     ProbeResult,
     Question,
     Stop,
@@ -37,6 +38,7 @@ from facts import (
 )
 from facts.verdict import SEVERITIES
 
+OF_A_GATEWAY = "node_without_default_route"  # the failure mode that a pod without a default route cannot suffer from
 FELIX_STUCK = "felix_stuck"  # the failure mode that makes every promise of a repair void
 OBSTACLES = {
     "ebpf": "Calico's eBPF programs carry packets from {source} to {target}: neither their maps nor routes are judged, "
@@ -278,7 +280,14 @@ class Unjudged:
 
 def _unjudged(evaluation: rulebase.Evaluation) -> list[Unjudged]:
     found = []
+    own = {(one.pod, one.destination): one for one in evaluation.facts if isinstance(one, PodRoute)}
+    inside = {(one.pod, one.family): one for one in evaluation.facts if isinstance(one, PodInterface) and one.entered}
     for rule, anchor in evaluation.unjudged:
+        if rule.name == OF_A_GATEWAY and isinstance(anchor, Leg):
+            route = own.get((anchor.source, anchor.target_address))
+            pod = inside.get((anchor.source, anchor.family))
+            if route and route.found and pod and not pod.pod_default_next_hop:
+                continue  # it was told which routes to have, and has one to the target
         alias, _ = rule.patterns[0]
         node = getattr(anchor, rule.at.field) if rule.at is not None and rule.at.alias == alias else ""
         if isinstance(anchor, Leg):
@@ -441,7 +450,8 @@ def _judged(
     if passage.loses(leg, probes):
         seen = [track.told or "" for track in followed if track.leg.flow == leg.flow]
         seen.append(refused.though_listened(leg, facts))
-        seen += [passage.objections(leg, probes), routes_taken.told(leg, facts)]
+        seen += [passage.objections(leg, probes), passage.silent_node(leg, probes, blind)]
+        seen.append(routes_taken.told(leg, facts))
         policies = in_turn((about_lost(facts, leg), passage.dropped(leg, facts)))
     elif doubtful:
         policies = passage.dropped(leg, facts)

@@ -233,6 +233,19 @@ def test_a_whole_node_unseen_is_unknown() -> None:
     assert [blind.look for blind in diagnosis.blind] == ["probe"]
 
 
+def test_of_a_node_that_nobody_reaches_it_is_said_to_look_there_first() -> None:
+    """Switched off, or its cable pulled: neither its probe nor the node itself answers, and no rule can tell why."""
+    kinds = (Link, LinkAddresses, RouteLookup, Neighbor, FdbEntry, PodInterface, Sysctl, Listener, FelixHealth)
+    silent = Blind(node="node-b", look="probe", reason="could not be connected to in 4 s")
+    facts = [*without(healthy(), *kinds, node="node-b"), silent]
+    facts = [one for one in facts if not (isinstance(one, ProbeResult) and one.node == "node-b")]
+    facts = change(facts, ProbeResult, {"pod": CART[0]}, **SILENT)
+    said = "node-a gets no answer from node-b itself either (172.30.0.12, icmp 0 of 2 answered (silence))"
+    dead = diagnose(change(facts, ProbeResult, {"pod": "", "target_address": "172.30.0.12"}, **SILENT))
+    assert (dead.verdict, dead.causes) == ("unknown", ()) and said in dead.summary
+    assert "itself either" not in diagnose(facts).summary
+
+
 def test_silence_without_a_cause_is_unknown_with_what_was_met() -> None:
     diagnosis = diagnose(change(healthy(), ProbeResult, {"protocol": "tcp"}, **SILENT))
     assert diagnosis.verdict == "unknown"
