@@ -537,6 +537,23 @@ def second_networks(*, default: bool) -> Way:
     return change
 
 
+def without_a_default_route(recording: Recording) -> None:
+    """CNI was told which routes pods are to have."""
+    for kernel in recording.pods.values():
+        (default,) = [one for one in kernel.routes if one["dst"] == "default" and ":" not in one["gateway"]]
+        kernel.routes.remove(default)
+        kernel.routes += [{**default, "dst": one} for one in ("10.244.0.0/16", "10.96.0.0/12", "172.30.0.0/24")]
+
+
+def in_a_wide_network(recording: Recording) -> None:
+    """Pods take all of 10.0.0.0/8 and the nodes' subnet for their own network, where their node answers for all."""
+    for kernel in recording.pods.values():
+        own = next(one for one in kernel.addresses["eth0"] if one["family"] == "inet")
+        own["prefixlen"] = 8
+        link = {**BGP_ROUTE, "protocol": "kernel", "scope": "link", "dev": "eth0", "prefsrc": own["local"]}
+        kernel.routes = [{**link, "dst": one} for one in ("10.0.0.0/8", "172.30.0.0/24")]
+
+
 def sandboxes(recording: Recording) -> None:
     """node-b's pods run under gVisor, which takes address and routes out of their namespaces."""
     for name in _of_node_b(recording):

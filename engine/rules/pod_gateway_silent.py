@@ -32,8 +32,6 @@ UNHEARD = ("FAILED", "INCOMPLETE")
         interface=the.leg.source_interface,
         found=True,
         entered=True,
-        up=True,
-        pod_up=True,
     ),
     proxy=some(
         Sysctl,
@@ -41,13 +39,13 @@ UNHEARD = ("FAILED", "INCOMPLETE")
         family=the.leg.family,
         device=the.leg.source_interface,
         switch="proxy_arp",
-        found=True,
-        value="1",
     ),
 )  # fmt: skip
 def pod_gateway_silent(leg: Leg, interface: PodInterface, proxy: Sysctl) -> Text | None:
     """Of a gateway that is not Calico's nobody knows who should answer."""
     gateway = interface.pod_default_next_hop
+    if proxy.value != "1" or not interface.up or not interface.pod_up:
+        return None
     if leg.encapsulation == "unknown" or not leg.source_block or gateway != GATEWAY:
         return None
     if interface.pod_gateway_mac or interface.pod_gateway_state not in UNHEARD:
