@@ -1,4 +1,4 @@
-"""Slack wiring and nothing else: which delivery leads to which function."""
+"""Slack wiring and nothing else: which delivery leads to which function; without it nobody in Slack would be heard."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from slack_bolt.authorization import AuthorizeResult
 from slack_bolt.context.ack.async_ack import AsyncAck
 from slack_bolt.response import BoltResponse
 
-from bot import speech, trail
+from bot import speech
 from bot.approvals import Cached, Decision, Shown, meant
+from bot.decisions import REASON_MAX, Decisions
 from bot.delivery import GIVE_UP_AFTER_S, Acknowledging, Body, Delivery, SlackSettings
 from bot.errors import UserError
-from bot.fix_requests import at_once
 from bot.health import Health
 from bot.in_slack import WORDS, Under
 from bot.journal import Begun, Click, Job, Journal
 from bot.language import ENGLISH, Language
 from bot.line import WATCHES, Line, Turn
+from bot.looked_up import looked_up, request_of
 from bot.metrics import Metrics
+from bot.place import Place, place_of, tell
 from bot.reply import blocks
-from bot.reply.blocks import Deciding, escape
+from bot.reply.blocks import escape
 from bot.served import Desk, Desks, Served
 from bot.slack import (
     Identity,
@@ -46,7 +48,7 @@ from facts import say
 from facts.logs import about
 from fixes.claims import Claims
 from fixes.request import Person, Phase
-from fixes.store import FixStore, StoreError
+from fixes.store import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +62,6 @@ KEEPERS = 8  # threads: of those that write at the same time the disk makes one 
 FORGETS_EVERY_S = 600.0
 ACKNOWLEDGED_S = 2.0  # of Slack's 3 s, where words only ask for something
 JUDGED_IN_S = 1.0  # of the 3 s in which a click may still open a form
-REASON_MAX = 300
 
 
 NOT_KEPT = "I cannot keep your question safe (the disk refuses), so I did not take it. Please tell who runs me."
@@ -141,6 +142,9 @@ class App:
             ],
             self._channels,
         )
+        self._decisions = Decisions(
+            self._slack, self._journal, self._desks, team=self._me.team, language=self._language
+        )
         bolt = self._wire()
         always = [self._beside(desk.cards.run(), f"keeping the cards of {desk.name} true") for desk in self._desks]
         capturing = [self._beside(desk.capture_what_is_approved(), f"captures of {desk.name}") for desk in self._desks]
@@ -194,7 +198,7 @@ class App:
         if isinstance(job, Begun):
             return partial(self._broken_off, job)
         if isinstance(job, Click):
-            return partial(self._carry_out, job, again=True)
+            return partial(self._decisions.carry_out, job, again=True)
         return partial(self._answer_in_turn, job, silent=True)
 
     async def _broken_off(self, begun: Begun) -> None:
@@ -302,7 +306,7 @@ class App:
             return
         place = Place(channel=body["channel_id"], user=body["user_id"], response_url=body.get("response_url", ""))
         identity = f"command-{body['trigger_id']}"
-        if click := self._decision(said, place, identity):
+        if click := self._decisions.of_words(said, place, identity):
             await self._take(ack, click)
             return
         if said.word != "why":
@@ -430,14 +434,14 @@ class App:
             if not accepted:
                 return None
             return self._once(identity, job.cluster, place.channel, partial(self._answer_in_turn, job), job)
-        if click := self._decision(said, place, identity):
+        if click := self._decisions.of_words(said, place, identity):
             click = msgspec.structs.replace(click, event=True)
             accepted = await self._accept(click)
             if accepted is None:
                 return self._tell(self._language(say(CLICK_NOT_KEPT)), place)
             if not accepted:
                 return None
-            return self._once(identity, click.cluster, place.channel, partial(self._carry_out, click), click)
+            return self._once(identity, click.cluster, place.channel, partial(self._decisions.carry_out, click), click)
         thread = place.thread or (ts if said.word in ("capture", "policy", *WORDS) else "")
         return await self._begun(msgspec.structs.replace(begun, thread=thread, cluster=desk.name))
 
@@ -497,10 +501,10 @@ class App:
         """What decides is on disk before it is acknowledged, and decided after that, however long the cluster takes."""
         accepted = await self._accept(click)
         if accepted is None:
-            self._spawn(self._tell(self._language(say(CLICK_NOT_KEPT)), _place_of(click)), f"click {click.id}")
+            self._spawn(self._tell(self._language(say(CLICK_NOT_KEPT)), place_of(click)), f"click {click.id}")
         await ack()
         if accepted:
-            self._spawn(self._carry_out(click), f"click {click.id}")
+            self._spawn(self._decisions.carry_out(click), f"click {click.id}")
 
     async def _on_choose(self, ack: AsyncAck, body: Body) -> None:
         """One of the names that could have been meant: the same message becomes the answer to that."""
@@ -644,95 +648,6 @@ class App:
             )
             await self._tell(escape(self._language(words)), place)
 
-    def _decision(self, said: speech.Said, place: Place, identity: str) -> Click | None:
-        """What these words decide; None when they decide nothing, or too much at once."""
-        to = _DECISIONS.get(said.word)
-        if to is None or not said.rest or (to is Phase.APPROVED and len(said.rest) > 1):
-            return None
-        return Click(
-            id=identity,
-            request=said.rest[0],
-            to=to,
-            user=place.user,
-            team=self._me.team,
-            channel=place.channel,
-            thread=place.thread,
-            reason=" ".join(said.rest[1:])[:REASON_MAX],
-            response_url=place.response_url,
-            cluster=said.cluster,
-        )
-
-    async def _carry_out(self, click: Click, *, again: bool = False) -> None:
-        """Decide, tell who clicked what the card does not, and then write it down, which may take longer than people
-        wait. again: a bot that died may have done any of it."""
-        with about(request=click.request):
-            await self._carried_out(click, again)
-
-    async def _carried_out(self, click: Click, again: bool) -> None:
-        person, shown = Person(id=click.user, via="slack"), (click.channel, click.card) if click.card else None
-        decision = None
-        try:
-            desk = await self._desks.of(click.request, click.channel, click.cluster)
-        except UserError as error:
-            await self._tell(escape(self._language(error.sentence)), _place_of(click))
-            await asyncio.to_thread(self._journal.finish, click)
-            return
-        if not click.told:
-            click = msgspec.structs.replace(click, cluster=desk.name)
-            told, decision = await self._decided(click, desk, person, shown, again)
-            told = blocks.of_cluster(told, desk.name)
-            refused = decision.sentence if decision and not decision.changed else ""
-            click = msgspec.structs.replace(click, told=told, refused=str(refused))
-            try:
-                await asyncio.to_thread(self._journal.update, click)
-            except OSError as error:
-                log.warning("%s is told, which cannot be kept: %s", click.id, error)
-        elif click.refused:
-            decision = Decision(False, click.refused)
-        telling = self._tell(click.told, _place_of(click)) if click.told else asyncio.sleep(0)
-        if decision is not None:  # neither waits for the other: Slack or the cluster may be gone
-            writing = desk.approvals.write_down(click.request, Phase(click.to), person, decision, shown)
-            await asyncio.gather(telling, writing)
-        else:
-            await telling
-        await asyncio.to_thread(self._journal.finish, click)
-
-    async def _decided(
-        self, click: Click, desk: Desk, person: Person, shown: Shown | None, again: bool
-    ) -> tuple[str, Decision | None]:
-        """Decides, draws the card as it is then, and gives what the person is told, as markup. None: undecided."""
-        name, to = click.request, Phase(click.to)
-        if click.team != self._me.team:
-            refusal = others()
-            return self._language(refusal), Decision(False, refusal)
-        deciding = desk.approvals.decide(name, to, person, reason=click.reason, shown=shown, again=again, written=False)
-        try:
-            if shown:
-                deciding = desk.cards.while_deciding(name, click.card, Deciding(to, click.user), deciding)
-            decision = await deciding
-        except StoreError as error:
-            if not shown or error.denied:
-                return escape(error.sentence), None
-            undecided = say(
-                "{why} So your click has decided nothing that I know of; the card shows its buttons again.",
-                why=error.sentence,
-            )
-            return escape(self._language(undecided)), None
-        except Exception:
-            log.exception("%s could not be decided", click.id)
-            broken = say(
-                "I could not decide on {name}: something in me broke, and the log has it under {id}. Please try again.",
-                name=name,
-                id=click.id,
-            )
-            return escape(self._language(broken)), None
-        log.info("%s by %s in %s: %s", to, click.user, click.channel, decision.sentence)
-        if decision.request is not None:
-            # A click that changed nothing may have been made on a card that lags behind.
-            await desk.cards.draw(decision.request)
-        shows_it = decision.changed and shown
-        return "" if shows_it else escape_but_mentions(self._language(decision.sentence)), decision
-
     async def _say(self, begun: Begun) -> None:
         """Answers what is neither a question nor a decision. Where this bot ends before, what only reads is left to the
         next one; so is to tell what could not be told."""
@@ -766,8 +681,8 @@ class App:
             await self._tell(escape(speech.help_text()), place)
         elif said.word in ("fixes", "audit"):
             try:
-                desk = await self._desks.of(_request_of(said), place.channel, said.cluster)
-                lines = await self._looked_up(said, place, desk)
+                desk = await self._desks.of(request_of(said), place.channel, said.cluster)
+                lines = await looked_up(said, place, desk, self._slack, self._language)
             except (StoreError, UserError) as error:
                 lines = escape(self._language(error.sentence))
             await self._tell(blocks.of_cluster(lines, desk.name), place)
@@ -790,47 +705,8 @@ class App:
             one = say("One at a time: {usage}", usage=speech.HELP[said.word])
             await self._tell(escape(self._language(one)), place)
 
-    async def _looked_up(self, said: speech.Said, place: Place, desk: Desk) -> str:
-        """What `fixes` and `audit` answer, escaped. Raises StoreError, UserError."""
-        whole = f"… all of it in a terminal: calico-why {' '.join([said.word, *said.rest])}"
-        if said.word == "audit":
-            if trail.audit_said(said.rest)[0] == "export":
-                return await self._exported(said.rest, place, desk.store)
-            return escape(trail.short((await trail.audit(desk.store, said.rest))[1], rest=whole))
-        word, about = trail.fixes_said(said.rest)
-        if word in ("off", "on"):
-            person, reason = Person(id=place.user, via="slack"), about[:REASON_MAX]
-            turned = await desk.approvals.turn(word == "on", person, reason)
-            return escape_but_mentions(self._language(turned.sentence))
-        if word == "now":
-            request = await at_once(about, desk.store, Person(id=place.user, via="slack"))
-            waiting = (await desk.store.get(about)).status.slack
-            channel, thread = (waiting.channel, waiting.thread) if waiting else (place.channel, place.thread)
-            await desk.cards.put_up(request, channel, thread)
-            asked = say(
-                "{name} asks for the same without the second look, and {waiting} still waits.",
-                name=request.name,
-                waiting=about,
-            )
-            return escape(self._language(asked))
-        if word == "show":
-            return escape(trail.short(trail.request(await desk.store.get(about)), rest=whole))
-        return escape(trail.short(await trail.fixes(desk.store), rest=whole))
-
-    async def _exported(self, words: Sequence[str], place: Place, store: FixStore) -> str:
-        """The records as a file in the channel; what its reader is told beside it. Raises StoreError, UserError."""
-        _, lines = await trail.audit(store, words)
-        if not lines:
-            return self._language(say("There is no record to export."))
-        await self._slack.upload(
-            f"{lines}\n".encode(), name="audit.jsonl", title="audit trail", channel=place.channel, thread=place.thread
-        )
-        return self._language(say("The records are in the file audit.jsonl, a line of JSON each."))
-
     async def _tell(self, text: str, place: Place) -> None:
-        await self._slack.whisper(
-            text, channel=place.channel, user=place.user, thread=place.thread, response_url=place.response_url
-        )
+        await tell(self._slack, text, place)
 
     def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
         task = asyncio.ensure_future(self._guard(work, what))
@@ -848,22 +724,6 @@ class App:
             log.exception("%s broke", what)
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom to tell something, and where."""
-
-    channel: str
-    user: str
-    thread: str = ""
-    response_url: str = ""
-
-
-_DECISIONS = {"approve": Phase.APPROVED, "reject": Phase.REJECTED, "cancel": Phase.CANCELLED}
-
-
-def _place_of(click: Click) -> Place:
-    return Place(channel=click.channel, user=click.user, thread=click.thread, response_url=click.response_url)
-
-
 def _place_of_click(body: Body) -> Place:
     container = body["container"]
     return Place(
@@ -872,12 +732,6 @@ def _place_of_click(body: Body) -> Place:
         thread=container.get("thread_ts", ""),
         response_url=body.get("response_url", ""),
     )
-
-
-def _request_of(said: speech.Said) -> str:
-    """Which request `fixes` or `audit` is asked about, "" for none. Raises UserError."""
-    word, about = trail.audit_said(said.rest) if said.word == "audit" else trail.fixes_said(said.rest)
-    return about if word in ("", "show", "now", "export") else ""
 
 
 def _meant_by_click(body: Body) -> tuple[str, str]:

@@ -1,4 +1,5 @@
-"""`calico-why bot`: the bot in Slack."""
+"""`calico-why bot`: the bot in Slack, begun once all that it was told can be meant; without it five typos would be five
+starts."""
 
 from __future__ import annotations
 
