@@ -537,6 +537,13 @@ def second_networks(*, default: bool) -> Way:
     return change
 
 
+def proxies_for_all(recording: Recording) -> None:
+    """Nodes answer ARP for others on every device, so that no pod's interface needs to be told."""
+    for kernel in recording.nodes.values():
+        for path in [one for one in kernel.sysctls if one.endswith("/proxy_arp")]:
+            kernel.sysctls[path] = "1" if "/all/" in path else "0"
+
+
 def without_a_default_route(recording: Recording) -> None:
     """CNI was told which routes pods are to have."""
     for kernel in recording.pods.values():

@@ -50,6 +50,7 @@ SHAPES: dict[str, tuple[str, tuple[Way, ...]]] = {
     "devices of others": (ALWAYS, (shapes.crowded,)),
     "WireGuard on another port": (ALWAYS, (wireguard(), shapes.felix(wireguardListeningPort=51900))),
     "WireGuard by another name": (ALWAYS, (shapes.wireguard_called("wg-calico"),)),
+    "proxy ARP for all devices": (ALWAYS, (shapes.proxies_for_all,)),
     "pods without a default route": (ALWAYS, (shapes.without_a_default_route,)),
     "pods in a wide network": (ALWAYS, (shapes.in_a_wide_network,)),
     "second networks": (ALWAYS, (shapes.second_networks(default=False),)),
