@@ -80,7 +80,8 @@ def _answered(module: Any, parser: Parser, words: list[str]) -> int:
 
 
 def _help(commands: dict[str, str]) -> str:
-    rows = [f"  {word:<10} {_one_line(module)}" for word, module in sorted(commands.items())]
+    wide = max(map(len, commands), default=0)
+    rows = [f"  {word:<{wide}}  {_one_line(module)}" for word, module in sorted(commands.items())]
     return "\n".join(
         [
             "usage: calico-why [--debug] WORD ...",
