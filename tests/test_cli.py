@@ -76,7 +76,7 @@ def test_a_word_whose_package_was_left_out_is_told(
     assert cli.main(["lab"]) == 2
     assert capsys.readouterr().err.startswith("lab is not in this installation of calico-why")
     assert cli.main(["--help"]) == 0
-    assert "lab        (not installed)" in capsys.readouterr().out
+    assert "lab  (not installed)" in capsys.readouterr().out
 
 
 def test_nothing_at_all_is_wrong_usage_with_the_help(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
