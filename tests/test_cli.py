@@ -65,7 +65,7 @@ def test_a_command_gets_its_words_and_its_status_is_returned(command: Any) -> No
 def test_help_lists_every_word_with_its_line(command: Any, word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([word]) == 0
     out = capsys.readouterr().out
-    assert f"probe-me   {HELP}" in out and "Exit status" in out
+    assert f"probe-me  {HELP}" in out and "Exit status" in out
 
 
 def test_a_word_whose_package_was_left_out_is_told(
