@@ -67,13 +67,19 @@ def severity(stop: Stop, drop: RuleDrop) -> str:
 
 def limits(drop: RuleDrop) -> bool:
     """Does the rule end what is more than so many, and let others pass?"""
-    return bool(OVER.search(f"{drop.text} {drop.marked_by}") or OF_LIMIT.search(drop.chain))
+    return bool(drop.behind_limit or OVER.search(f"{drop.text} {drop.marked_by}") or OF_LIMIT.search(drop.chain))
 
 
 def up_to(drop: RuleDrop) -> Text | str:
     """Of a limit: what was sent to find the cause is more at once than most flows send."""
     if not limits(drop):
         return ""
+    if drop.behind_limit:
+        return say(
+            "A rule above it lets so many pass and no more ({rule}): a flow that opens fewer connections at once, or "
+            "sends less, may pass, and what I sent myself counts, too. Ask again after a minute.",
+            rule=drop.behind_limit,
+        )
     return say(
         "It is a limit: a flow that opens fewer connections at once, or sends less, may pass, and what I sent myself "
         "counts, too. Ask again after a minute."

@@ -60,6 +60,7 @@ class RuleDrop(Fact, frozen=True, kw_only=True):
     consulted: tuple[str, ...] = ()  # at an end of tier: the policy chains this chain jumps to since its start
     consulted_titles: tuple[str, ...] = ()  # of each of these, like `title`; "" where it has none
     marked_by: str = ""  # where it only looks for a mark: the rule above it that sets it, and has the real conditions
+    behind_limit: str = ""  # the rule above it, in its own chain, that lets only so many such packets pass
     partly: bool = False  # others of the same kind passed: it ended some packets of a train
     nth: int = 0  # of the rules of its chain that drop or reject, it is this one (from 1)...
     drops: int = 0  # ...of so many

@@ -157,6 +157,30 @@ async def test_what_a_limit_ends_is_not_said_to_be_cut_off(shared: Lab, hosts: H
 
 
 @pytest.mark.parametrize(
+    ("above", "severity"),
+    [
+        ("tcp dport 5432 limit rate 1/minute burst 1 packets accept", "degrades"),
+        ("limit rate 1/minute burst 1 packets accept", "degrades"),
+        ("tcp dport 443 limit rate 1/minute accept", "breaks"),
+        ("icmp type echo-request limit rate 1/minute accept", "breaks"),
+        ("ip saddr 192.0.2.1 limit rate 1/minute accept", "breaks"),
+        ("tcp dport 5432 limit rate 1/minute counter", "breaks"),  # it decides nothing
+    ],
+)
+async def test_what_is_above_a_limit_for_its_like_is_not_said_to_be_cut_off(
+    shared: Lab, hosts: Hosts, above: str, severity: str
+) -> None:
+    rules = "add table inet hardening\nadd chain inet hardening guard { type filter hook forward priority -10; }\n"
+    for words in (above, "tcp dport 5432 drop"):
+        rules += f"add rule inet hardening guard {words}\n"
+    assert shared.exec("node-b", "nft", "-f", "-", input=rules).returncode == 0
+    await answer(shared, 4)  # by what is sent for it the limit is reached
+    (cause,) = (await answer(shared, 4)).causes
+    assert (cause.rule, cause.node, cause.severity) == ("host_firewall_drops_forward", "node-b", severity)
+    assert ("A rule above it lets so many pass and no more" in cause.text) == (severity == "degrades")
+
+
+@pytest.mark.parametrize(
     ("chain", "text", "limit"),
     [
         ("INPUT", "-p tcp --dport 22 -m hashlimit --hashlimit-above 25/sec --hashlimit-name ssh -j DROP", True),

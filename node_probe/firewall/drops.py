@@ -34,6 +34,9 @@ PODS = re.compile(r"(?:^|-)cali-[tf]w-(.+)$")
 SOURCE = re.compile(r"(?:^|(?<!!) )(?:-s|ip6? saddr) ([0-9a-f.:]+(?:/\d+)?)(?= |$)")
 TARGET = re.compile(r"(?:^|(?<!!) )(?:-d|ip6? daddr) ([0-9a-f.:]+(?:/\d+)?)(?= |$)")
 PROTOCOL = re.compile(r"(?<!!) -p (tcp|udp|icmp|icmpv6|ipv6-icmp)\b")
+NAMED_PROTOCOL = re.compile(r"\b(tcp|udp|sctp|icmp|icmpv6|ipv6-icmp)\b")
+NAMED_PORT = {False: re.compile(r"\bdports? (\d+)(?= |$)"), True: re.compile(r"\bsports? (\d+)(?= |$)")}  # by reply
+LETS_SO_MANY = re.compile(r"\blimit rate (?!over\b)|\bct count (?!over\b)|--limit\b|--(?:hashlimit|connlimit)-upto\b")
 MAX_DEPTH = 16  # the kernel's own
 
 
@@ -215,6 +218,7 @@ def _rule_drop(node: str, asked: Trace, end: _End, ruleset: Ruleset, how: str, p
         consulted=tuple(one.name for one in consulted),
         consulted_titles=tuple(_title(one) for one in consulted),
         marked_by=_marked_by(rule, before) if rule and _title(chain) else "",
+        behind_limit=_behind_limit(asked, chain.rules if end.number == 0 else before),
         nth=enders.index(rule) + 1 if rule in enders else 0,
         drops=len(enders),
         later=asked.later,
@@ -245,6 +249,18 @@ def _marked_by(rule: Rule, before: tuple[Rule, ...]) -> str:
     if not LOOKS_FOR_A_MARK.search(rule.text):
         return ""
     return next((one.text for one in reversed(before) if SETS_A_MARK.search(one.text)), "")
+
+
+def _behind_limit(asked: Trace, before: Sequence[Rule]) -> str:
+    """The rule that lets only so many of these packets pass, as far as addresses, protocols and ports in it tell."""
+    for rule in before:
+        if rule.verdict != "accept" or not LETS_SO_MANY.search(rule.text) or _is_of_others(rule.text, asked):
+            continue
+        protocols = {one.removeprefix("ipv6-").removesuffix("v6") for one in NAMED_PROTOCOL.findall(rule.text)}
+        ports = set(map(int, NAMED_PORT[asked.reply].findall(rule.text)))
+        if (not protocols or asked.protocol in protocols) and (not ports or asked.port in ports):
+            return rule.text
+    return ""
 
 
 def _tier(path: list[tuple[Chain, int]]) -> str:
@@ -344,11 +360,18 @@ def _can_be(end: _End, leg: Counted) -> bool:
         if match and leg.interfaces is not None and match[1] not in leg.interfaces:
             return False
     text = end.rule.text if end.rule else ""
-    for pattern, address in ((SOURCE, leg.asked.source), (TARGET, leg.asked.target)):
-        if (match := pattern.search(text)) and ip_address(address) not in ip_network(match[1], strict=False):
-            return False
+    if _is_of_others(text, leg.asked):
+        return False
     match = PROTOCOL.search(text)
     return match is None or match[1].removeprefix("ipv6-").removesuffix("v6") == leg.asked.protocol
+
+
+def _is_of_others(text: str, asked: Trace) -> bool:
+    """Does the rule ask for other addresses?"""
+    return any(
+        (match := pattern.search(text)) and ip_address(address) not in ip_network(match[1], strict=False)
+        for pattern, address in ((SOURCE, asked.source), (TARGET, asked.target))
+    )
 
 
 def _unclear(node: str, reason: str) -> Blind:
