@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from typing import Any, NamedTuple
 
@@ -27,15 +27,15 @@ def pool_of(address: Address, pools: Iterable[Pool]) -> Pool | None:
     return max(holding, key=lambda pool: ip_network(pool.cidr).prefixlen, default=None)
 
 
-def candidates(address: Address, pools: Iterable[Pool]) -> tuple[list[Network], list[Network]]:
+def candidates(address: Address, pools: Iterable[Pool]) -> Iterator[list[Network]]:
     """Blocks that may contain the address: those the pools' present sizes say, then every other size Calico knows.
 
     A pool may have been made again with another block size while blocks of the old size live on.
     """
     sizes = SIZES[address.version]
     likely = sorted({pool.block_size for pool in pools if address in ip_network(pool.cidr)} & set(sizes))
-    others = [size for size in sizes if size not in likely]
-    return [block_of(address, size) for size in likely], [block_of(address, size) for size in others]
+    yield [block_of(address, size) for size in likely]
+    yield [block_of(address, size) for size in sizes if size not in likely]
 
 
 def node_of(spec: Mapping[str, Any]) -> str:
