@@ -225,7 +225,11 @@ BOTH = ("nftables", "iptables-nft")
 @pytest.mark.parametrize("dataplane", ["", "nftables", "iptables"])
 def test_calicos_rules_of_two_filters_are_told_where_the_ones_that_drop_are_not_felixs_own(dataplane: str) -> None:
     facts = change(lost(wall(backends=BOTH, entered=BOTH), left_behind()), CalicoSettings, {}, dataplane=dataplane)
-    assert rules(diagnose(facts)) == [("firewall_backends_mixed", "node-b")]
+    told = diagnose(facts)
+    assert rules(told) == [("firewall_backends_mixed", "node-b")]
+    # Which of the two Felix keeps is told only where its settings say it.
+    assert ("is not what policies and nodes are now" in told.causes[0].text) == (dataplane == "nftables")
+    assert ("are left behind; if it is" in told.causes[0].text) == (dataplane != "nftables")
     own = left_behind(
         backend="nft", table="calico", chain="filter-cali-to-wl-dispatch",
         text='counter drop comment "cali:Zz; Unknown interface"',

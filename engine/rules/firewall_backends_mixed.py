@@ -39,9 +39,14 @@ def firewall_backends_mixed(
         return None
     if blame.what not in (*BY_POLICY, *OF_PODS_AND_NODES):
         return None
+    stale = left or (blame.what in BY_POLICY and stop.opinion == "allow")
     said = say(
         "{node} drops {packets} by rules of Calico in {filter}, and has others in {others}: Felix keeps one of them, "
-        "and what the rules of {filter} say is not what policies and nodes are now.",
+        "and what the rules of {filter} say is not what policies and nodes are now."
+        if stale
+        else "{node} drops {packets} by rules of Calico in {filter}, and has others in {others}: Felix keeps one of "
+        "them. If that is {others}, the rules of {filter} are left behind; if it is {filter}, Felix there does not "
+        "know where these packets come from or go to: its log says why.",
         node=drop.node,
         packets=packets(drop, leg),
         filter=met,
