@@ -70,6 +70,11 @@ NAMED = {
 
 PLACES = [[(mode, where) for where in load(mode).WHERE] for mode in MODES]
 WOUNDS = [place for places in PLACES for place in places]
+# One backend after the other, since each has a lab; first that of the tests above.
+WITH_EACH = sorted(
+    exhaustive.one_of_each([[(backend, *place) for place in places for backend in BACKENDS] for places in PLACES]),
+    key=lambda one: -BACKENDS.index(one.values[0]),
+)
 DENIED = policy(
     "GlobalNetworkPolicy", "default.early", order=5, types=["Ingress"], selector="app == 'db'",
     ingress=[{"action": "Allow", "protocol": "UDP"},
@@ -140,11 +145,7 @@ def test_what_the_runbook_has_people_type_on_such_a_node_is_answered_there(share
             assert done.returncode == 0, f"{one}: {done.stderr}"
 
 
-@pytest.mark.parametrize(
-    ("shared", "mode", "where"),
-    exhaustive.one_of_each([[(backend, *place) for place in places for backend in BACKENDS] for places in PLACES]),
-    indirect=["shared"],
-)
+@pytest.mark.parametrize(("shared", "mode", "where"), WITH_EACH, indirect=["shared"])
 async def test_every_wound_is_named_first_on_its_node(shared: tuple[str, Lab], mode: str, where: str) -> None:
     backend, lab = shared
     family = by_turns(backend, WOUNDS.index((mode, where)), families(mode))

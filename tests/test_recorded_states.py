@@ -114,7 +114,7 @@ STATES = {
 }
 
 
-ASKED = Cells(every=3)  # pairs of a state
+ASKED = Cells(every=6)  # pairs of a state
 
 
 class Pod(NamedTuple):
