@@ -24,7 +24,7 @@ from node_probe import syn
 from node_probe.namespaces import CannotEnter
 from node_probe.netlink import NetlinkError
 from node_probe.packets import (
-    LARGEST,
+    OF_ANSWER,
     SMALL,
     Met,
     NoTime,
@@ -138,7 +138,7 @@ class _Exchanges:
         if self.probe.protocol == "udp":
             one.connect((self.probe.target, self.probe.port))
             one.send(data)
-            while not (said := await asyncio.get_running_loop().sock_recv(one, LARGEST)).startswith(mine):
+            while not (said := await asyncio.get_running_loop().sock_recv(one, OF_ANSWER)).startswith(mine):
                 pass  # the server's own answer
             await self._told(said, wanted)
             return

@@ -205,6 +205,7 @@ class _Socket:
     def __init__(self, protocol: int) -> None:
         self._lock = threading.Lock()
         self._sequence = 0
+        self._received = bytearray(1 << 16)  # for every answer: to allocate it costs more than to read one
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         try:
             self._socket.bind((0, 0))
@@ -278,9 +279,10 @@ class _Socket:
 
     def _receive(self) -> bytes:
         try:
-            return self._socket.recv(1 << 16)
+            size = self._socket.recv_into(self._received)
         except BlockingIOError:
             raise NetlinkError(errno.ETIMEDOUT, "the kernel did not answer") from None
+        return bytes(memoryview(self._received)[:size])
 
 
 class Netlink(_Socket):
@@ -482,11 +484,13 @@ def _attribute(kind: int, value: bytes) -> bytes:
 
 def _attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     found = {}
-    while offset + ATTRIBUTE.size <= len(data):
-        length, kind = ATTRIBUTE.unpack_from(data, offset)
-        if length < ATTRIBUTE.size:
+    size, header = ATTRIBUTE.size, ATTRIBUTE.unpack_from  # most of what is done to read devices is done here
+    last = len(data) - size
+    while offset <= last:
+        length, kind = header(data, offset)
+        if length < size:
             break
-        found[kind & 0x3FFF] = data[offset + ATTRIBUTE.size : offset + length]
+        found[kind & 0x3FFF] = data[offset + size : offset + length]
         offset += length + 3 & ~3
     return found
 

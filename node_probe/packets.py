@@ -32,6 +32,7 @@ ENOUGH = 0.5  # of the time an answer is to be waited for: silence for so long c
 MOST = 300  # packets of one ask: a probe is no flood
 SMALL = b"calico-why probe, please ignore."
 LARGEST = 65535
+OF_ANSWER = 128  # bytes that are read of it: headers, and by what an answer is known
 PORT_OR_ECHO_HEADER = 8
 # linux/in.h, linux/in6.h, linux/icmp.h, linux/icmpv6.h, linux/errqueue.h
 IP_MTU_DISCOVER, IP_RECVERR, PMTUDISC_PROBE, SOL_RAW, ICMP_FILTER = 10, 11, 3, 255, 1
@@ -416,7 +417,7 @@ async def _exchange(one: socket.socket, probe: SendProbe, family: Family, size: 
     one.connect((probe.target, probe.port))  # what others answer or say is not for this socket
     if probe.protocol == "udp":
         one.send(_payload(length))
-        await loop.sock_recv(one, LARGEST)
+        await loop.sock_recv(one, OF_ANSWER)
     else:
         await _echo(one, family, length, identity or new_identity())
 
@@ -435,7 +436,7 @@ async def _echo(one: socket.socket, family: Family, length: int, identity: bytes
         one.send(packet)  # that error was about somebody else's
     while True:
         try:
-            answer = await asyncio.get_running_loop().sock_recv(one, LARGEST)
+            answer = await asyncio.get_running_loop().sock_recv(one, OF_ANSWER)
         except OSError:
             said = _said(one, family)
             if said is None:

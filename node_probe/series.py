@@ -19,6 +19,7 @@ from node_probe.filters import SO_TIMESTAMPNS, met_ns
 from node_probe.packets import (
     ENOUGH,
     MOST,
+    OF_ANSWER,
     RESERVE_S,
     SMALL,
     TELLING,
@@ -46,7 +47,6 @@ HEAD_START_S = 0.1  # for full-size packets to come back before others are tried
 PORTS_TOLD = 20
 HEADERS_ALONE = 1  # byte: no packet is smaller than its headers
 TRAIN_PATIENCE_S = 0.5  # a server's kernel repeats its answer after a second: that one would hide the loss
-OF_ANSWER = 128  # bytes
 
 
 async def collect(ask: NodeAsk, view: View) -> AsyncIterator[Fact]:
