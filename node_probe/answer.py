@@ -7,8 +7,10 @@ import contextlib
 import inspect
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
@@ -31,7 +33,7 @@ from node_probe.view import View
 log = logging.getLogger(__name__)
 
 LONGEST_S = 30.0
-HEAD_START_S = 0.05  # then the next look starts beside it
+HEAD_START_S = 0.05  # without a look that is done; then the next one starts beside it
 MINOR = ("services", "bird", "wireguard", "firewall")  # a path that carries packets can be called healthy without these
 # How a node as a whole is.
 STATUS = ("address", "bird", "felix", "link", "machine", "routes", "services", "system", "tunnels")
@@ -70,7 +72,7 @@ class Prober:
         Felix is asked; only to look at it twice, where the ask wants that, may the answer be late.
         """
         view = View(self._netlink, deadline)
-        looking: list[asyncio.Task[None]] = []
+        looking: list[asyncio.Future[None]] = []
         wanted = self._collectors if ask.read else {}
         if ask.status:
             wanted = {name: collector for name, collector in wanted.items() if name in STATUS}
@@ -141,43 +143,45 @@ class Prober:
         view: View,
         collectors: Mapping[str, Collector],
         deadline: float,
-        looking: list[asyncio.Task[None]],
+        looking: list[asyncio.Future[None]],
     ) -> list[Fact]:
-        started: list[tuple[str, asyncio.Task[None], list[Fact]]] = []
-        for name, collector in collectors.items():
-            seen: list[Fact] = []
-            task = asyncio.create_task(self._run(collector, ask, view, seen))
-            looking.append(task)
-            started.append((name, task, seen))
-            if not inspect.isasyncgenfunction(collector):
-                # One after the other while they are quick: threads of one interpreter only wait for each other.
-                await asyncio.wait([task], timeout=min(HEAD_START_S, max(0.0, deadline - time.monotonic())))
-        if started:
-            await asyncio.wait([task for _, task, _ in started], timeout=max(0.0, deadline - time.monotonic()))
+        looks = {name: _Look(collector) for name, collector in collectors.items()}
+        waiting = deque[_Look]()
+        started: list[asyncio.Future[None]] = []
+
+        def start(work: asyncio.Future[None]) -> None:
+            started.append(work)
+            looking.append(work)
+
+        for one in looks.values():
+            if inspect.isasyncgenfunction(one.collector):
+                start(asyncio.create_task(one.follow(ask, view)))
+            else:
+                waiting.append(one)
+        try:
+            # One after the other while they are quick: threads of one interpreter only wait for each other.
+            while waiting and time.monotonic() < deadline:
+                start(asyncio.get_running_loop().run_in_executor(self._threads, _read, waiting, ask, view))
+                left = -1
+                while left != len(waiting) and not started[-1].done():
+                    left = len(waiting)
+                    await asyncio.wait(started[-1:], timeout=min(HEAD_START_S, max(0.0, deadline - time.monotonic())))
+            if started:
+                await asyncio.wait(started, timeout=max(0.0, deadline - time.monotonic()))
+        finally:
+            waiting.clear()
         facts: list[Fact] = []
-        for name, task, seen in started:
-            facts += seen.copy()
-            if not task.done():
+        for name, one in looks.items():
+            done = one.done
+            facts += one.seen.copy()
+            if not done:
                 reason = f"not done after {ask.deadline_ms} ms"
                 facts.append(Blind(node=self.node, look=name, reason=reason, minor=name in MINOR, late=True))
-            elif error := task.exception():
-                facts.append(Blind(node=self.node, look=name, reason=_sentence(error), minor=name in MINOR))
+            elif one.error:
+                facts.append(Blind(node=self.node, look=name, reason=_sentence(one.error), minor=name in MINOR))
         return facts
 
-    async def _run(self, collector: Collector, ask: NodeAsk, view: View, seen: list[Fact]) -> None:
-        """Every fact goes to `seen` as soon as it is known: what came before a failure counts."""
-        if inspect.isasyncgenfunction(collector):
-            async for fact in cast(AsyncIterator[Fact], collector(ask, view)):
-                seen.append(fact)
-            return
-
-        def read() -> None:
-            for fact in cast(Iterator[Fact], collector(ask, view)):
-                seen.append(fact)
-
-        await asyncio.get_running_loop().run_in_executor(self._threads, read)
-
-    def _close_after(self, view: View, looking: list[asyncio.Task[None]]) -> None:
+    def _close_after(self, view: View, looking: list[asyncio.Future[None]]) -> None:
         """Descriptors are closed when nobody can use them any more: the kernel gives their numbers to others."""
 
         async def close() -> None:
@@ -196,6 +200,41 @@ class Prober:
         late = asyncio.create_task(work)
         self._late.add(late)
         late.add_done_callback(self._late.discard)
+
+
+@dataclass
+class _Look:
+    """One collector, and how far it has come."""
+
+    collector: Collector
+    seen: list[Fact] = field(default_factory=list)  # each as soon as it is known: what came before a failure counts
+    error: Exception | None = None
+    done: bool = False
+
+    async def follow(self, ask: NodeAsk, view: View) -> None:
+        with self._ending():
+            async for fact in cast(AsyncIterator[Fact], self.collector(ask, view)):
+                self.seen.append(fact)
+
+    def read(self, ask: NodeAsk, view: View) -> None:
+        with self._ending():
+            for fact in cast(Iterator[Fact], self.collector(ask, view)):
+                self.seen.append(fact)
+
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.error = error
+        self.done = True
+
+
+def _read(waiting: deque[_Look], ask: NodeAsk, view: View) -> None:
+    """Takes one after the other; several threads may."""
+    with contextlib.suppress(IndexError):
+        while True:
+            waiting.popleft().read(ask, view)
 
 
 def _sentence(error: BaseException) -> str:

@@ -36,6 +36,7 @@ AT_ONCE = 64
 QUIET_S = 0.3  # without a mark: this long after the last packet of a leg no other one of the same probes comes
 LATE_S = 0.6  # the same, where the peer waits for answers of this node's: it may have begun so much later
 POLL_S = 0.01
+STILL_S = 0.03  # between two looks at whether it has become quiet; a mark that says so is heard at once
 RESERVE_S = 0.1  # of the deadline, to bring the answer home
 MAGIC = b"cwhy"
 MARK = re.compile("[0-9a-f]{16}")
@@ -94,6 +95,7 @@ class Tap:
             self._quiet_s = math.inf  # between trains it is quiet, too
         self._trouble = ""
         self._sockets: dict[socket.socket, Met] = {}
+        self._told = asyncio.Event()  # a mark that says something new
         self._telling: asyncio.Task[None] | None = None
         self._sending = False
         self._opened = 0.0
@@ -160,7 +162,10 @@ class Tap:
             if now > begun_until and not any(seen.begun for seen in missing):
                 self._had_time = True
                 break
-            await asyncio.sleep(POLL_S)
+            self._told.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(STILL_S, until - now)):
+                    await self._told.wait()
 
     def all_sent(self) -> bool:
         """Have the peers sent all packets of this question, and waited for their answers? So they say, or they are not
@@ -263,9 +268,11 @@ class Tap:
             seen.listening = seen.listening or said == self._said(LISTENING, seen.watch, nonce)
         elif said == self._said(BEGIN, seen.watch, nonce):
             seen.begun.add(nonce)
+            self._told.set()
         elif said == self._said(END, seen.watch, nonce) and nonce in seen.begun:
             seen.ended = True
             seen.all_sent = seen.all_sent or said == self._said(END, seen.watch)
+            self._told.set()
 
     def _close(self, one: socket.socket) -> None:
         self._sockets.pop(one, None)
@@ -286,7 +293,10 @@ class Tap:
             await asyncio.sleep(SOON_S if number <= SOON else AGAIN_S)
 
     def _tell(self, way: str, stage: bytes) -> None:
-        for watch in self._ask.watch:
+        for seen in self._seen:
+            watch = seen.watch
+            if stage == LISTENING and self._nonce in seen.begun:
+                continue  # the peer waits no longer to hear it
             if watch.way == way and watch.peer and not self._trouble:
                 for send in (_send, _ping):
                     with contextlib.suppress(OSError):  # no route, no such address: nobody claims to have heard it
