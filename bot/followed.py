@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from facts import (
     Blind,
+    Diagnosis,
     DropReasons,
     Fact,
     FirewallTrace,
     NodeAsk,
+    ProbeResult,
     RuleDrop,
     RuleRewrite,
     StageSighting,
@@ -48,3 +52,27 @@ def kept(asks: Sequence[NodeAsk], seen: Sequence[Fact]) -> list[Fact]:
 
 def _about_firewall(fact: Fact) -> bool:
     return isinstance(fact, Blind) and fact.look.startswith("firewall")
+
+
+def passed(seen: Sequence[Fact], followed: Sequence[Fact]) -> bool:
+    """Of packets that were followed, since none came back at the first look: did all come back now?"""
+    lost = {_kind(one) for one in seen if isinstance(one, ProbeResult) and one.sent and not one.answered}
+    again = [one for one in followed if isinstance(one, ProbeResult) and _kind(one) in lost]
+    return bool(again) and all(one.answered == one.sent > 0 for one in again)
+
+
+def _kind(one: ProbeResult) -> tuple[str | int | bool, ...]:
+    return one.node, one.pod, one.target_address, one.protocol, one.port, one.size, one.answers
+
+
+def meanwhile(diagnosis: Diagnosis) -> Diagnosis:
+    """The same, where nobody knows why the first were lost, with that those that were followed `passed`. It is no
+    healthy path: what is lost now and then looks the same."""
+    if diagnosis.verdict != "unknown":
+        return diagnosis
+    summary = say(
+        "{said} When the same packets were followed, a few seconds later, they passed: it was mended meanwhile (Felix "
+        "mends what is its own), or they are lost now and then. Ask once more, or watch it for a while with --watch.",
+        said=diagnosis.summary_message or diagnosis.summary,
+    )
+    return msgspec.structs.replace(diagnosis, summary=summary)

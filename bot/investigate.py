@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from bot import unenforced
-from bot.followed import kept
+from bot.followed import kept, meanwhile, passed
 from bot.leaks import with_routes
 from bot.sources.bystanders import bystanders
 from bot.sources.kubernetes import Cluster
@@ -107,7 +107,7 @@ async def investigate(
     nodes = [ask.node for ask in asks]
     await _tell(progress, say("asking {nodes}", nodes=listed(nodes)) if nodes else say("no node to ask"))
     addresses = {fact.name: fact.internal_address for fact in known if isinstance(fact, CalicoNode)}
-    reading = asyncio.create_task(unenforced.read(cluster, known))
+    reading, mended = asyncio.create_task(unenforced.read(cluster, known)), False
     try:
         seen = await probes.ask(asks, addresses)
         if waiting := asking(seen):
@@ -124,6 +124,7 @@ async def investigate(
             # Read anew: what was read before the packets were sent may have been older than the rules.
             with span("packets followed"):
                 followed, about = await asyncio.gather(probes.ask(again, addresses), policies(cluster, known))
+            mended = passed(seen, followed)
             seen += [*kept(again, followed), *about]
             seen += await bystanders(cluster, strangers(known, seen))
             if within := inside(known, seen):
@@ -157,6 +158,8 @@ async def investigate(
     with span("engine") as note:
         diagnosis = await asyncio.to_thread(worker.diagnose, [*known, *seen])
         note("verdict", diagnosis.verdict)
+    if mended:
+        diagnosis = meanwhile(diagnosis)
 
     answer = Investigation(
         id=f"inv-{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
