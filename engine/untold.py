@@ -226,7 +226,7 @@ def _lost_unexplained(facts: Sequence[Fact], followed: Sequence[Track]) -> Itera
     for one in facts:
         if isinstance(one, ProbeResult) and one.unended:
             if any(isinstance(sight, StageSighting) and sight.later and sight.node == one.node for sight in facts):
-                reason = say("what follows in a connection was followed, and no rule was seen to end it")
+                reason = say("what follows in a connection was looked for, and no rule was seen to end it")
             else:
                 reason = say("its probe follows only first packets: a rule that ends what follows them was not seen")
             yield Blind(node=one.node, look="firewall", reason=reason)

@@ -242,6 +242,8 @@ async def _ended(connection: socket.socket, timeout: float) -> bool:
     until = time.monotonic() + timeout
     while connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in UNHEARD:
         if time.monotonic() > until:
+            # Sent again for minutes, its end would be taken for the next question's; a reset would be answered.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1)
             return False
         await asyncio.sleep(POLL_S)
     return True

@@ -450,6 +450,30 @@ def test_a_node_that_is_not_to_be_traced_still_answers_and_compares_its_counters
 
 @needs("nft")
 @in_namespaces
+def test_what_ends_a_connection_is_followed_and_where_only_counters_are_read_nobody_is_accused() -> None:
+    nodes = TwoNodes()
+    echo(nodes.db, PORT)
+    nodes.b.run(lambda: guard(f"tcp dport {PORT} tcp flags & (fin | syn) == fin counter drop"))
+    asks = [
+        msgspec.structs.replace(
+            one,
+            send=tuple(msgspec.structs.replace(probe, later=True) for probe in one.send),
+            trace=tuple(msgspec.structs.replace(each, later=True) for each in one.trace),
+        )
+        for one in (follow("a", "tcp", PORT), follow("b", "tcp", PORT))
+    ]
+    facts = answers(nodes, *asks)
+    (drop,) = drops(facts)
+    assert (drop.node, drop.chain, drop.reply, drop.later) == ("node-b", "guard", False, True) and drop.packets >= 2
+    assert [fact.unended for fact in facts if isinstance(fact, ProbeResult)] == [2]
+    facts = answers(nodes, *asks, mode="off")
+    assert drops(facts) == []
+    reasons = [fact.reason for fact in facts if isinstance(fact, Blind) and fact.look == "firewall trace"]
+    assert any("what follows in a connection is not compared" in reason for reason in reasons)
+
+
+@needs("nft")
+@in_namespaces
 def test_two_questions_at_once_do_not_mix() -> None:
     nodes = TwoNodes()
     echo(nodes.db, PORT)

@@ -106,6 +106,6 @@ async def test_what_no_rule_ends_is_not_called_healthy_and_accuses_nobody() -> N
     assert "connections are made, and nothing that follows in them comes back" in told.summary
     assert "seen arriving at eth0 of shop/db, and never answered by shop/db" in told.summary
     untold = [one.reason for one in told.blind if one.look == "firewall"]
-    assert "what follows in a connection was followed, and no rule was seen to end it" in untold, told.blind
+    assert "what follows in a connection was looked for, and no rule was seen to end it" in untold, told.blind
     (tried,) = [one for one in told.facts if isinstance(one, ProbeResult) and one.port == 9000 and not one.size]
     assert (tried.sent, tried.answered, tried.unended) == (2, 0, 2)

@@ -287,6 +287,9 @@ class Following:
         for one in self._followed:
             if one.outer or one.trace.reply:
                 continue  # counters cannot tell these from the packets that they carry or answer
+            if one.trace.later:
+                self._trouble("what follows in a connection is not compared by counters: nobody knows how many packets")
+                continue
             sent = one.trace.count or sum(probe.count for probe in self._ask.send if _is_of(probe, one.trace))
             ends = (one.trace.source, one.trace.target)
             legs.append(
