@@ -11,11 +11,10 @@ demo:           ## a broken three-node cluster and an incident channel in the br
 
 # Else each of a hundred labs, with a probe on every node, would compile itself anew.
 test: export PYTHONDONTWRITEBYTECODE =
-test: export CALICO_WHY_TEST_ALL = $(ALL)
 test:           ## all tests, of matrices a part that meets each row and column (ALL=1: every cell, as in CI)
 	@.ci/venv dev
 	@rm -rf .pytest_cache/v/cache/lastfailed .pytest_cache/d/calico-why-calls
-	@.venv/bin/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS) || { test $$? = 1 && .venv/bin/python -m tests.again; }
+	@export CALICO_WHY_TEST_ALL=$(ALL); .venv/bin/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS) || { test $$? = 1 && .venv/bin/python -m tests.again; }
 
 check:          ## style, types and the import arrow
 	@.ci/venv dev

@@ -25,7 +25,10 @@ MODULES = {one.name: one.value for one in entry_points(group=cli.GROUP)}
 OURS = "calico-why"
 SLACK = ("/calico", "@calico")
 CLUSTER = ("kubectl", "helm")  # tests/test_docs_cluster.py
-NODE_TOOLS = ("ip", "bridge", "tc", "nft", "iptables", "ipset", "ss", "sysctl", "nstat", "wg", "conntrack", "bpftool")
+NODE_TOOLS = (
+    *("ip", "bridge", "tc", "nft", "iptables", "iptables-save", "ipset", "ss", "sysctl", "nstat", "wg", "conntrack"),
+    *("bpftool", "tcpdump"),
+)
 OF_IPTABLES_NODES = ("ipset",)  # tests/test_answers_iptables.py; a lab's nodes are in nftables mode by themselves
 TOOLS = ("apt", "calicoctl", "docker", "export", "kill", "kind", "kustomize", "make", "python")  # test_docs_tools.py
 SETTING = re.compile(r"[A-Z_]+=\S*")  # of settings.env, or of a unit's environment

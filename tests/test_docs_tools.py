@@ -274,12 +274,15 @@ ALONE = {
     "bpftool net": Alone(),
     "ip -6 route get": Alone(("ip link set lo up",), "::1"),
     "ip -d -j": Alone(rest="link"),
+    "ip link set INTERFACE mtu N": Alone(),
     "iptables -F": Alone(),
+    "iptables-save -t mangle": Alone(),
     "nft flush ruleset": Alone(),
     "tc filter del": Alone(
         ("tc qdisc add dev lo clsact", "tc filter add dev lo ingress protocol ip u32 match u32 0 0 flowid 1:1"),
         "dev lo ingress",
     ),
+    "tcpdump -ni INTERFACE arp": Alone(("ip link set lo up",), "-d"),  # read, and not waited for packets
     "tc qdisc del": Alone(("tc qdisc add dev lo clsact",), "dev lo clsact"),
     "wg show DEVICE": Alone(),
 }
@@ -302,7 +305,7 @@ def test_what_is_typed_on_a_node_is_answered_in_a_network_of_its_own(text: str) 
     for words in ALONE[text].before:
         done = run(words.split())
         assert done.returncode == 0, f"{words}: {done.stderr}"
-    (argv,) = typed(f"{text} {ALONE[text].rest}", {"DEVICE": "lo"})
+    (argv,) = typed(f"{text} {ALONE[text].rest}", {"DEVICE": "lo", "INTERFACE": "lo", "N": "1400"})
     done = run(argv)
     assert done.returncode == 0 or (text in REFUSED and REFUSED[text] in done.stderr), done.stderr
 
@@ -313,7 +316,13 @@ def test_what_is_typed_on_a_node_is_answered_there(one: Written, shared_lab: Lab
     needs(first(one.text))
     shared_lab.heal()
     peer = json.loads(shared_lab.exec("node-a", "ip", "-j", "neigh", "show", "dev", "vxlan.calico").stdout)[0]
-    there = {"ADDRESS": peer["dst"], "MAC": peer["lladdr"], "NAME": "net.ipv4.ip_forward", "SOURCE": "10.244.174.129"}
+    there = {
+        "ADDRESS": peer["dst"],
+        "MAC": peer["lladdr"],
+        "NAME": "net.ipv4.ip_forward",
+        "SOURCE": "10.244.174.129",
+        "N": "254",
+    }
     for argv in typed(one.text, there):
         done = shared_lab.exec("node-a", *argv)
         assert done.returncode == 0, f"{shlex.join(argv)}: {done.stderr}"
