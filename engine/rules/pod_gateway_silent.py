@@ -2,7 +2,7 @@
 something between the two ends of its interface takes the question or the answer, and no rule about IP tells of it."""
 
 from engine.rule import HEALS_NEVER, Text, cause, say, some, the
-from facts import Leg, PodInterface, Sysctl
+from facts import Leg, PodInterface, ProbeResult, Sysctl
 
 GATEWAY = "169.254.1.1"  # of every pod of Calico's, and nobody's address
 UNHEARD = ("FAILED", "INCOMPLETE")
@@ -40,8 +40,18 @@ UNHEARD = ("FAILED", "INCOMPLETE")
         device=the.leg.source_interface,
         switch="proxy_arp",
     ),
+    # A question that is just being asked looks the same; who hears the answer a moment later gets packets through.
+    lost=some(
+        ProbeResult,
+        node=the.leg.source_node,
+        pod=the.leg.source,
+        target_address=the.leg.target_address,
+        protocol="icmp",
+        size=0,
+        answered=0,
+    ),
 )  # fmt: skip
-def pod_gateway_silent(leg: Leg, interface: PodInterface, proxy: Sysctl) -> Text | None:
+def pod_gateway_silent(leg: Leg, interface: PodInterface, proxy: Sysctl, lost: ProbeResult) -> Text | None:
     """Of a gateway that is not Calico's nobody knows who should answer."""
     gateway = interface.pod_default_next_hop
     if proxy.value != "1" or not interface.up or not interface.pod_up:
