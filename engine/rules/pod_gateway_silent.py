@@ -40,19 +40,20 @@ UNHEARD = ("FAILED", "INCOMPLETE")
         device=the.leg.source_interface,
         switch="proxy_arp",
     ),
-    # A question that is just being asked looks the same; who hears the answer a moment later gets packets through.
-    lost=some(
+    pings=some(
         ProbeResult,
         node=the.leg.source_node,
         pod=the.leg.source,
         target_address=the.leg.target_address,
         protocol="icmp",
         size=0,
-        answered=0,
     ),
 )  # fmt: skip
-def pod_gateway_silent(leg: Leg, interface: PodInterface, proxy: Sysctl, lost: ProbeResult) -> Text | None:
-    """Of a gateway that is not Calico's nobody knows who should answer."""
+def pod_gateway_silent(leg: Leg, interface: PodInterface, proxy: Sysctl, pings: ProbeResult) -> Text | None:
+    """Of a gateway that is not Calico's nobody knows who should answer. A question that is just being asked looks the
+    same: whose packets come back has heard the answer a moment later."""
+    if pings.answered:
+        return None
     gateway = interface.pod_default_next_hop
     if proxy.value != "1" or not interface.up or not interface.pod_up:
         return None
