@@ -27,6 +27,9 @@ MOST_PROCESSORS = 32  # a tracer's buffers are 1.4 MiB for each until it is told
 EVENT = "events/skb/kfree_skb"
 LINE = re.compile(r"kfree_skb: .*?protocol=(\d+) location=(\S+) reason: (\S+)")
 IP = {0x0800, 0x86DD}
+# What a socket that listens to all packets did not want, and what a closed one had not read: copies, or no longer on
+# their way. Most of them are of our own probes, and would stand before what matters.
+OF_NO_FLOW = re.compile(r"SOCKET_FILTER (raw|rawv6|packet|tpacket)_rcv|NO_SOCKET ping_rcv|QUEUE_PURGE ")
 PLACES_LEFT_OUT = re.compile(r"\+0x[0-9a-f]+(/0x[0-9a-f]+)?$")
 MOST_TOLD = 8
 ENOUGH_S = 0.3  # for one step: an answer does not wait longer for a kernel that is busy
@@ -142,12 +145,15 @@ def mounted() -> int:
 
 
 def parsed(trace: str) -> tuple[DropReason, ...]:
-    """The drops of IP packets in a trace, the most frequent first. A kernel before 5.17 tells no reasons."""
+    """The drops of IP packets in a trace that are of a flow, the most frequent first. A kernel before 5.17 tells no
+    reasons."""
     counted: Counter[tuple[str, str]] = Counter()
     for line in trace.splitlines():
         found = LINE.search(line)
         if found and int(found[1]) in IP:
-            counted[found[3], PLACES_LEFT_OUT.sub("", found[2])] += 1
+            reason, place = found[3], PLACES_LEFT_OUT.sub("", found[2])
+            if not OF_NO_FLOW.match(f"{reason} {place}"):
+                counted[reason, place] += 1
     return tuple(
         DropReason(reason=reason, place=place, count=count)
         for (reason, place), count in sorted(counted.items(), key=lambda one: (-one[1], one[0]))[:MOST_TOLD]

@@ -15,7 +15,8 @@ from node_probe import drop_reasons
 from node_probe.drop_reasons import PREFIX, Tracing, mounted, parsed, sweep
 from tests.scene import CART, DB, change, healthy
 
-# Of Linux 6.18: packets to a closed port, to a chain that drops, to a route that refuses; ARP; and another event.
+# Of Linux 6.18: packets to a closed port, to a chain that drops, to a route that refuses; what a raw socket's filter
+# does not take, an answer that no ping socket waits for, what a closed socket had not read; ARP; and another event.
 RECORDED = """\
 # tracer: nop
 #
@@ -29,6 +30,12 @@ protocol=2048 location=__udp4_lib_rcv+0x4bc/0xd00 reason: NO_SOCKET
 protocol=2048 location=__udp4_lib_rcv+0x4bc/0xd00 reason: NO_SOCKET
           <idle>-0       [000] ..s2. 16446.111111: kfree_skb: skbaddr=0000000019fc0adb rx_sk=0000000000000000 \
 protocol=34525 location=nft_do_chain+0x3f0/0x4c0 reason: NETFILTER_DROP
+          <idle>-0       [000] ..s2. 16446.112111: kfree_skb: skbaddr=0000000019fc0adf rx_sk=0000000000000000 \
+protocol=2048 location=raw_rcv+0x7a/0x1f0 reason: SOCKET_FILTER
+          <idle>-0       [000] ..s2. 16446.113111: kfree_skb: skbaddr=0000000019fc0ad0 rx_sk=0000000000000000 \
+protocol=2048 location=ping_rcv+0x8c/0x120 reason: NO_SOCKET
+          <idle>-0       [000] ..s2. 16446.114111: kfree_skb: skbaddr=0000000019fc0ad1 rx_sk=0000000000000000 \
+protocol=2048 location=inet_sock_destruct+0x2c/0x190 reason: QUEUE_PURGE
           <idle>-0       [000] ..s2. 16446.222222: kfree_skb: skbaddr=0000000019fc0adc rx_sk=0000000000000000 \
 protocol=2054 location=arp_rcv+0x10/0x20 reason: OTHERHOST
           <idle>-0       [000] ..s2. 16446.333333: kfree_skb: skbaddr=0000000019fc0add protocol=2048 \
