@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,9 +14,9 @@ from lab.namespaces import Namespace
 # Started as calico-node starts its parts: one binary and a word that says which part it is, below a `runsv PART`.
 SUPERVISOR = """
 import os, subprocess, sys, time
-part, python = "-" + os.path.basename(sys.argv[0]), os.environ["PYTHON"]
+directory, part = os.path.split(sys.argv[0])
 while True:
-    subprocess.run(["calico-node", "-c", "import time; time.sleep(0.5)", part], executable=python)
+    subprocess.run([directory + "/calico-node", "-c", "import time; time.sleep(0.5)", "-" + part])
     time.sleep(0.3)
 """
 
@@ -26,13 +27,14 @@ def start(namespace: Namespace, part: str, directory: Path) -> subprocess.Popen[
     Raises OSError.
     """
     directory.mkdir(exist_ok=True)
+    for name in ("runsv", "calico-node"):  # whole paths: an interpreter looks for its library where it was called
+        with contextlib.suppress(FileExistsError):
+            (directory / name).symlink_to(Path(sys.executable).resolve())
     service = directory / part
     service.write_text(SUPERVISOR)
     with namespace.entered():
         return subprocess.Popen(
-            ["runsv", str(service)],
-            executable=sys.executable,
-            env={**os.environ, "PYTHON": sys.executable},  # an interpreter called otherwise does not find itself
+            [directory / "runsv", service],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
