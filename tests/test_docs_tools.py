@@ -7,6 +7,7 @@ import argparse
 import functools
 import importlib.util
 import json
+import os
 import re
 import shlex
 import shutil
@@ -208,10 +209,14 @@ RECIPE = re.compile(r"\.venv/bin/python (-m )?(\S+) ?(.*)$", re.MULTILINE)
 def make(one: Written) -> None:
     """Make reads it, hands each variable on, and what it would run knows its flags."""
     for argv in typed(one.text):
-        done = run(["make", "--dry-run", *argv[1:]], cwd=ROOT)
+        # What the make that runs these tests was given is handed on to every make below it.
+        given = {"MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", *(word.partition("=")[0] for word in argv[2:])}
+        environment = {name: value for name, value in os.environ.items() if name not in given}
+        done = run(["make", "--dry-run", *argv[1:]], cwd=ROOT, env=environment)
         assert done.returncode == 0, done.stderr
         for variable in argv[2:]:
-            without = run(["make", "--dry-run", *[word for word in argv[1:] if word != variable]], cwd=ROOT)
+            rest = [word for word in argv[1:] if word != variable]
+            without = run(["make", "--dry-run", *rest], cwd=ROOT, env=environment)
             assert without.stdout != done.stdout, f"{argv[1]} does not read {variable}"
         for module, name, rest in RECIPE.findall(done.stdout):
             if not module:

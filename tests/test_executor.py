@@ -216,7 +216,7 @@ async def test_a_change_that_does_not_stay_or_is_refused_is_said(tmp_path: Path)
         assert f"is {WRONG}" in after.status.message
         after = await an_executor(fixing, Refusing()).handle((await approved(store)).name)
         assert after.status.phase is Phase.FAILED
-        assert "Operation not permitted" in after.status.message
+        assert "operation not permitted" in after.status.message
         strange = await an_executor(fixing, Counting()).handle((await approved(store, kind="reboot")).name)
         assert strange.status.phase is Phase.FAILED
         assert "does not know the fix 'reboot'" in strange.status.message

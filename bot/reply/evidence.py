@@ -28,6 +28,7 @@ from facts import (
     Fact,
     FdbEntry,
     FelixHealth,
+    FirewallTrace,
     ForeignVxlans,
     GarbageCollector,
     LeakedAddresses,
@@ -566,6 +567,21 @@ def _rule_drop(fact: RuleDrop, legs: Sequence[Leg]) -> Said | None:
     return say("in the firewall: {packets}", packets=packets(fact, leg)), say("to pass"), seen
 
 
+def _firewall_trace(fact: FirewallTrace, legs: Sequence[Leg]) -> Said | None:
+    """Where packets passed all rules before their route is chosen, and were met by none after that."""
+    if not fact.seen or fact.dropped or fact.last_hook != "prerouting":
+        return None
+    leg = _find(legs, source_address=fact.source_address, target_address=fact.target_address)
+    seen = say("lost there, with mark {mark}", mark=f"{fact.mark:#x}") if fact.mark else say("lost there")
+    packet = say(
+        "{packet} from {source} to {target}",
+        packet=f"{fact.protocol} {fact.port}" if fact.port else fact.protocol,
+        source=leg.source if leg else fact.source_address,
+        target=leg.target if leg else fact.target_address,
+    )
+    return say("where their way is chosen: {packets}", packets=packet), say("sent on"), seen
+
+
 def _rule_rewrite(fact: RuleRewrite, legs: Sequence[Leg]) -> Said | None:
     seen = say("from {source} to {target}", source=fact.source, target=fact.target)
     before = say("from {source} to {target}", source=fact.source_address, target=fact.target_address)
@@ -578,6 +594,7 @@ _TELL: dict[type[Fact], Callable[[Any, Sequence[Leg]], Said | None]] = {
     FdbEntry: _fdb,
     RouteLookup: _route,
     RuleDrop: _rule_drop,
+    FirewallTrace: _firewall_trace,
     TrafficControl: _traffic_control,
     RuleRewrite: _rule_rewrite,
     Link: _link,
