@@ -13,6 +13,7 @@ from facts import Blame, Leg, RuleDrop, Stop, Text, say
 REFUSING = ("host_firewall_drops_forward", "host_firewall_drops_local", "nat_between_pods", "pod_firewall_drops")
 # Of a rule that ends only what is more than so much: in nftables' words, in iptables', or by its chain's name (ufw).
 OVER = re.compile(r"\blimit rate over\b|\bct count over\b|--(?:hashlimit|connlimit)-above\b|--hitcount\b")
+OF_CALICO = re.compile(r"(?:^|-)cali-")
 OF_LIMIT = re.compile(r"limit", re.IGNORECASE)
 LOCAL = ("input", "output")  # hooks of what the node itself takes or sends
 COMING, GOING = ("ingress", "prerouting"), ("postrouting", "egress")
@@ -93,8 +94,13 @@ def all_but_handshakes(drop: RuleDrop) -> Text | str:
     return say("Only what follows in connections ends there: the handshake passes.")
 
 
-def owner_of(blame: Blame) -> Text | str:
+def owner_of(blame: Blame, drop: RuleDrop) -> Text | str:
     """Whose rule it is, where its chains tell."""
+    if OF_CALICO.search(drop.chain):
+        return say(
+            "The chain is Calico's and the rule is not: Felix takes it away within minutes, while it is alive; find "
+            "who writes there."
+        )
     return say("By its chains it is {owner}'s.", owner=blame.owner) if blame.owner else ""
 
 

@@ -231,6 +231,18 @@ async def test_whose_rule_it_is_is_told_by_its_chains(
     assert f"By its chains it is {owner}'s." in diagnosis.causes[0].text
 
 
+async def test_a_rule_that_somebody_put_into_calicos_chain_is_said_to_be_none_of_calicos(
+    shared: Lab, hosts: Hosts
+) -> None:
+    target = address(shared, "shop/db", 4)
+    hosts.write(
+        "node-b", TOOLS[4][0], "-N cali-FORWARD", "-A FORWARD -j cali-FORWARD", f"-A cali-FORWARD -d {target} -j DROP"
+    )
+    (cause,) = (await answer(shared, 4)).causes
+    assert cause.rule == "host_firewall_drops_forward"
+    assert "The chain is Calico's and the rule is not: Felix takes it away" in cause.text
+
+
 @pytest.mark.parametrize("tool", TOOLS[4])
 async def test_a_rule_about_pings_is_no_reason_for_a_port(shared: Lab, hosts: Hosts, tool: str) -> None:
     """With the port the path is well; without one nobody can say that it is not."""

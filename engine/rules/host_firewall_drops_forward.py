@@ -22,5 +22,5 @@ from facts import Blame, Leg, RuleDrop, Stop
 def host_firewall_drops_forward(stop: Stop, leg: Leg, drop: RuleDrop, blame: Blame) -> Finding | None:
     if not of_others(blame, drop) or drop.outer or of_node_itself(drop, leg):
         return None
-    text = told(ended(drop, leg), rule_of(drop), owner_of(blame), beside(stop), up_to(drop))
+    text = told(ended(drop, leg), rule_of(drop), owner_of(blame, drop), beside(stop), up_to(drop))
     return Finding(text, stage=stop.stage, severity=severity(stop, drop))

@@ -36,7 +36,7 @@ def host_firewall_drops_local(stop: Stop, leg: Leg, drop: RuleDrop, blame: Blame
     if not of_others(blame, drop) or not (around or of_node_itself(drop, leg)):
         return None
     said = _around(drop, leg) if around else ended(drop, leg)
-    text = told(said, rule_of(drop), owner_of(blame), beside(stop), all_but_handshakes(drop), up_to(drop))
+    text = told(said, rule_of(drop), owner_of(blame, drop), beside(stop), all_but_handshakes(drop), up_to(drop))
     return Finding(text, stage=stop.stage, severity=severity(stop, drop))
 
 

@@ -40,4 +40,4 @@ def host_firewall_drops_service(blame: Blame, drop: RuleDrop, service: ServicePo
         service=service.service,
         address=service.address,
     )
-    return Finding(told(said, rule_of(drop), owner_of(blame)))
+    return Finding(told(said, rule_of(drop), owner_of(blame, drop)))

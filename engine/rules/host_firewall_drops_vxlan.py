@@ -33,5 +33,5 @@ def host_firewall_drops_vxlan(stop: Stop, leg: Leg, drop: RuleDrop, blame: Blame
         source=leg.source,
         target=leg.target,
     )
-    text = told(said, rule_of(drop), owner_of(blame), beside(stop), all_but_handshakes(drop), up_to(drop))
+    text = told(said, rule_of(drop), owner_of(blame, drop), beside(stop), all_but_handshakes(drop), up_to(drop))
     return Finding(text, stage=stop.stage, severity=severity(stop, drop))
