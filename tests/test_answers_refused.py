@@ -27,7 +27,7 @@ from tests.test_less_sight import weakened
 
 NEEDED = {"pods", "services", "nodes"}  # without what was asked about there is no question; that is said, too
 READ_EACH_TIME = {"pods", "nodes", "ippools", "ipamblocks", "clusterinformations", "felixconfigurations"}
-REFUSED = Cells(every=12)  # resources, for each failure mode
+REFUSED = Cells(every=24)  # resources, for each failure mode
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ RECORDINGS = [
     for case in (json.loads(path.read_text()) for path in CASES)
     for recording in case["recordings"]
 ]
-HIDDEN = Cells(every=16)  # facts of a recording
+HIDDEN = Cells(every=24)  # facts of a recording
 # What a rule of the kernel does stays true where nobody can tell whether the policy behind it is still there.
 STILL_TRUE = {
     "policy_not_programmed": {"policy_denies_egress", "policy_denies_ingress"},

@@ -167,7 +167,8 @@ def test_engine_and_oracle_agree(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         )
         print(f"{split} in several rulesets, no difference, {took:.0f} s")
     # The dice must not be so loaded that there is nothing to compare.
-    assert matches > RULE_BASES and derived > RULE_BASES // 20 and split > RULE_BASES // 20
+    # Dice: 0.95 to 1.15 matches a rule base were seen. That there are many is what counts.
+    assert matches > RULE_BASES * 3 // 4 and derived > RULE_BASES // 20 and split > RULE_BASES // 20
 
 
 # --- would it be seen? ----------------------------------------------------------------------------------------------

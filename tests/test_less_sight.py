@@ -32,7 +32,7 @@ from tests.scene import CART, DB, DEVICE, healthy
 from tests.test_cases import RECORDINGS, STILL_TRUE, facts_of
 from tests.two_wounds import recorded_healthy
 
-TAKEN = Cells(every=8)  # looks of a recording
+TAKEN = Cells(every=12)  # looks of a recording
 
 
 def weakened(diagnosis: Diagnosis, mode: str, verdict: str, warned: Collection[str] = ()) -> None:

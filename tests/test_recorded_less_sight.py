@@ -14,7 +14,7 @@ from tests.recorded_answers import alive, cluster_of, known
 from tests.recorded_heal import Run
 from tests.test_heal_runs import RUNS, WOUNDS, modes_at
 
-HIDDEN = Cells(every=6)  # kinds of facts, and nodes, of a recorded run
+HIDDEN = Cells(every=10)  # kinds of facts, and nodes, of a recorded run
 
 
 async def seen(run: Run, directory: Path) -> tuple[list[Fact], bool]:

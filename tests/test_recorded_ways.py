@@ -22,8 +22,8 @@ ALWAYS, DUALSTACK, TWO_SUBNETS = "v3.32.1/healthy", "v3.32.1/dualstack/healthy",
 OLDER, NEWER, BORROWED = "v3.31.7/healthy-always", "master-87c15906f20c/healthy", "v3.32.1/exhaustion/2-pods-borrowed"
 NFTABLES, NEAR = "v3.32.1/nftables-mode/1-after-switch", "v3.31.7/healthy-crosssubnet-same-subnet"
 PODS_OF_A_NODE = 2  # that are asked about: a third differs in nothing
-ASKED = Cells(every=6)  # questions about each cluster
-REFUSED = Cells(every=8)  # resources, for each cluster and kind of source
+ASKED = Cells(every=10)  # questions about each cluster
+REFUSED = Cells(every=16)  # resources, for each cluster and kind of source
 
 # Each way with clusters of different versions, pools and families, and every two ways that can be together.
 CLUSTERS: dict[str, tuple[str, tuple[Way, ...]]] = {

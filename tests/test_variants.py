@@ -46,7 +46,7 @@ WITH_TOOLS = (
 )
 AT_ONCE = 4
 PORT = "8080/tcp"
-ASKED = Cells(every=6)  # questions about each cluster; all pairs of the usual one are tests/test_answers_on_lab.py's
+ASKED = Cells(every=10)  # questions about each cluster; all pairs of the usual one are tests/test_answers_on_lab.py's
 
 
 def packs(variants: Iterable[Variant]) -> list[str]:
