@@ -107,7 +107,8 @@ async def investigate(
     nodes = [ask.node for ask in asks]
     await _tell(progress, say("asking {nodes}", nodes=listed(nodes)) if nodes else say("no node to ask"))
     addresses = {fact.name: fact.internal_address for fact in known if isinstance(fact, CalicoNode)}
-    reading, mended = asyncio.create_task(unenforced.read(cluster, known)), False
+    reading = asyncio.create_task(unenforced.read(cluster, known))
+    mended = False
     try:
         seen = await probes.ask(asks, addresses)
         if waiting := asking(seen):

@@ -101,9 +101,7 @@ class FirewallTrace(Fact, frozen=True, kw_only=True):
     seen: int  # packets that were followed; 0: none came by
     dropped: int = 0  # of these, by a rule or a chain's policy; each has a RuleDrop
     last_hook: str = ""  # the last hook the last packet met without being dropped; "prerouting": routing lost it
-    mark: int = (
-        0  # of "prerouting": what the last packet was marked with there (nfmark), which routing rules may ask for
-    )
+    mark: int = 0  # of "prerouting": what the last packet was marked with (nfmark), which routing rules may ask for
 
 
 class Blame(Fact, frozen=True, kw_only=True):

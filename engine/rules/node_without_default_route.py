@@ -1,6 +1,7 @@
 """A node answers for a pod's gateway only while it has a route to it; pods fall silent up to 38 s after it went."""
 
 from engine.rule import HEALS_NEVER, Finding, cause, say, some, the
+from engine.sender import INTERFACE
 from facts import Leg, PodInterface, RouteLookup
 
 NO_GATEWAY = "0.0.0.0"  # the pod asks for each target itself
@@ -15,15 +16,7 @@ NO_GATEWAY = "0.0.0.0"  # the pod asks for each target itself
     both_ways=True,
     heals_within_s=HEALS_NEVER,
     leg=some(Leg, source_kind="pod", family=4),
-    interface=some(
-        PodInterface,
-        node=the.leg.source_node,
-        pod=the.leg.source,
-        family=the.leg.family,
-        interface=the.leg.source_interface,
-        found=True,
-        entered=True,
-    ),
+    interface=INTERFACE,
     route=some(
         RouteLookup,
         node=the.leg.source_node,

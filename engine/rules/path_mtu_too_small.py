@@ -3,6 +3,7 @@
 from engine.dropped import told
 from engine.passage import with_largest
 from engine.rule import NOT_FELIX, Finding, Text, cause, say, some, the
+from engine.sender import INTERFACE
 from facts import Leg, PodInterface, ProbeResult, Room
 
 
@@ -18,15 +19,7 @@ from facts import Leg, PodInterface, ProbeResult, Room
     both_ways=True,
     heals_within_s=NOT_FELIX,
     leg=some(Leg, crosses=True, direction="forward", source_kind="pod", target_kind="pod"),
-    here=some(
-        PodInterface,
-        node=the.leg.source_node,
-        pod=the.leg.source,
-        family=the.leg.family,
-        interface=the.leg.source_interface,
-        found=True,
-        entered=True,
-    ),
+    here=INTERFACE,
     there=some(
         PodInterface,
         node=the.leg.target_node,

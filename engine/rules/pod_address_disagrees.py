@@ -1,6 +1,7 @@
 """Felix routes the address Kubernetes knows; when the pod itself has another one, nothing reaches it."""
 
 from engine.rule import HEALS_NEVER, Text, cause, say, some, the
+from engine.sender import INTERFACE
 from facts import Endpoint, Leg, PodInterface
 
 
@@ -15,15 +16,7 @@ from facts import Endpoint, Leg, PodInterface
     heals_within_s=HEALS_NEVER,
     leg=some(Leg, source_kind="pod"),
     endpoint=some(Endpoint, name=the.leg.source),
-    interface=some(
-        PodInterface,
-        node=the.leg.source_node,
-        pod=the.leg.source,
-        family=the.leg.family,
-        interface=the.leg.source_interface,
-        found=True,
-        entered=True,
-    ),
+    interface=INTERFACE,
 )
 def pod_address_disagrees(leg: Leg, endpoint: Endpoint, interface: PodInterface) -> Text | None:
     """Whatever device inside has the address answers for it. A virtual machine or a sandbox may take it for itself."""

@@ -1,6 +1,7 @@
 """A pod without a default route reaches nobody, not even to answer."""
 
 from engine.rule import HEALS_NEVER, Text, cause, say, some, the
+from engine.sender import INTERFACE
 from facts import Endpoint, Leg, PodInterface, PodRoute
 
 
@@ -17,15 +18,7 @@ from facts import Endpoint, Leg, PodInterface, PodRoute
     leg=some(Leg, source_kind="pod"),
     endpoint=some(Endpoint, name=the.leg.source),
     route=some(PodRoute, node=the.leg.source_node, pod=the.leg.source, destination=the.leg.target_address),
-    interface=some(
-        PodInterface,
-        node=the.leg.source_node,
-        pod=the.leg.source,
-        family=the.leg.family,
-        interface=the.leg.source_interface,
-        found=True,
-        entered=True,
-    ),
+    interface=INTERFACE,
 )
 def pod_default_route_missing(leg: Leg, endpoint: Endpoint, route: PodRoute, interface: PodInterface) -> Text | None:
     """The kernel of a virtual machine or a sandbox may have taken address and routes for itself."""

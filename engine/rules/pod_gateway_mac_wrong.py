@@ -1,6 +1,7 @@
 """A wrong MAC for its gateway sends everything a pod says to nobody; a fixed one for ever, another for a minute."""
 
 from engine.rule import HEALS_NEVER, Text, cause, say, some, the
+from engine.sender import INTERFACE
 from facts import Leg, PodInterface, ProbeResult
 
 FIXED = ("PERMANENT", "NOARP")
@@ -16,15 +17,7 @@ FIXED = ("PERMANENT", "NOARP")
     both_ways=True,
     heals_within_s=HEALS_NEVER,
     leg=some(Leg, source_kind="pod"),
-    interface=some(
-        PodInterface,
-        node=the.leg.source_node,
-        pod=the.leg.source,
-        family=the.leg.family,
-        interface=the.leg.source_interface,
-        found=True,
-        entered=True,
-    ),
+    interface=INTERFACE,
     tried=some(
         ProbeResult,
         node=the.leg.source_node,

@@ -1,11 +1,12 @@
 """A pod that hears no answer when it asks for its gateway's MAC sends nothing: where all that answers is in order,
 something between the two ends of its interface takes the question or the answer, and no rule about IP tells of it."""
 
+from engine.between import UNRESOLVED
 from engine.rule import HEALS_NEVER, Text, cause, say, some, the
+from engine.sender import INTERFACE
 from facts import Leg, PodInterface, ProbeResult, Sysctl
 
 GATEWAY = "169.254.1.1"  # of every pod of Calico's, and nobody's address
-UNHEARD = ("FAILED", "INCOMPLETE")
 
 
 @cause(
@@ -24,15 +25,7 @@ UNHEARD = ("FAILED", "INCOMPLETE")
     both_ways=True,
     heals_within_s=HEALS_NEVER,
     leg=some(Leg, source_kind="pod", family=4),
-    interface=some(
-        PodInterface,
-        node=the.leg.source_node,
-        pod=the.leg.source,
-        family=the.leg.family,
-        interface=the.leg.source_interface,
-        found=True,
-        entered=True,
-    ),
+    interface=INTERFACE,
     proxy=some(
         Sysctl,
         node=the.leg.source_node,
@@ -59,7 +52,7 @@ def pod_gateway_silent(leg: Leg, interface: PodInterface, proxy: Sysctl, pings: 
         return None
     if leg.encapsulation == "unknown" or not leg.source_block or gateway != GATEWAY:
         return None
-    if interface.pod_gateway_mac or interface.pod_gateway_state not in UNHEARD:
+    if interface.pod_gateway_mac or interface.pod_gateway_state not in UNRESOLVED:
         return None
     return say(
         "{pod} asks for the MAC of {gateway} by {device}, and hears no answer, though {interface} on {node} is up and "

@@ -3,6 +3,7 @@ without a word, and answers of a server vanish that are larger than all that was
 
 from engine.passage import with_largest
 from engine.rule import NOT_FELIX, Finding, cause, say, some, the
+from engine.sender import INTERFACE
 from facts import Leg, PodInterface, ProbeResult
 
 
@@ -18,15 +19,7 @@ from facts import Leg, PodInterface, ProbeResult
     heals_within_s=NOT_FELIX,
     after=["pod_mtu_too_large"],  # then it is the pod's end that is wrong, and the node's would not help
     leg=some(Leg, source_kind="pod"),
-    interface=some(
-        PodInterface,
-        node=the.leg.source_node,
-        pod=the.leg.source,
-        family=the.leg.family,
-        interface=the.leg.source_interface,
-        found=True,
-        entered=True,
-    ),
+    interface=INTERFACE,
     full=some(
         ProbeResult,
         pod=the.leg.source,

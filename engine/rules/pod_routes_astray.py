@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine.own_routes import astray
 from engine.rule import HEALS_NEVER, Text, cause, say, some, the
+from engine.sender import INTERFACE
 from facts import Leg, PodInterface, PodRoute
 
 
@@ -29,15 +30,7 @@ from facts import Leg, PodInterface, PodRoute
     heals_within_s=HEALS_NEVER,
     leg=some(Leg, source_kind="pod"),
     route=some(PodRoute, node=the.leg.source_node, pod=the.leg.source, destination=the.leg.target_address),
-    interface=some(
-        PodInterface,
-        node=the.leg.source_node,
-        pod=the.leg.source,
-        family=the.leg.family,
-        interface=the.leg.source_interface,
-        found=True,
-        entered=True,
-    ),
+    interface=INTERFACE,
 )
 def pod_routes_astray(leg: Leg, route: PodRoute, interface: PodInterface) -> Text | None:
     if leg.source == leg.target:  # a pod reaches itself by its loopback device

@@ -1,6 +1,7 @@
 """Nobody owns a pod's gateway: the pod's interface answers for it, unless its proxy ARP is off."""
 
 from engine.rule import HEALS_NEVER, Finding, cause, say, some, the
+from engine.sender import INTERFACE
 from facts import Leg, PodInterface, Sysctl
 
 
@@ -23,15 +24,7 @@ from facts import Leg, PodInterface, Sysctl
         found=True,
     ),
     every=some(Sysctl, node=the.leg.source_node, family=the.leg.family, device="all", switch="proxy_arp"),
-    interface=some(
-        PodInterface,
-        node=the.leg.source_node,
-        pod=the.leg.source,
-        family=the.leg.family,
-        interface=the.leg.source_interface,
-        found=True,
-        entered=True,
-    ),
+    interface=INTERFACE,
 )
 def proxy_arp_off(leg: Leg, own: Sysctl, every: Sysctl, interface: PodInterface) -> Finding | None:
     if own.value != "0" or every.value == "1" or interface.pod_gateway_state == "PERMANENT":

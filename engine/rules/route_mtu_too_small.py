@@ -3,6 +3,7 @@ looks at devices in vain."""
 
 from engine.passage import with_largest
 from engine.rule import NOT_FELIX, Text, cause, say, some, the
+from engine.sender import INTERFACE
 from facts import Leg, PodInterface, ProbeResult, Room, RouteLookup
 
 
@@ -17,15 +18,7 @@ from facts import Leg, PodInterface, ProbeResult, Room, RouteLookup
     stage="source node",
     heals_within_s=NOT_FELIX,
     leg=some(Leg, crosses=True, source_kind="pod"),
-    interface=some(
-        PodInterface,
-        node=the.leg.source_node,
-        pod=the.leg.source,
-        family=the.leg.family,
-        interface=the.leg.source_interface,
-        found=True,
-        entered=True,
-    ),
+    interface=INTERFACE,
     room=some(Room, flow=the.leg.flow, direction=the.leg.direction, node=the.leg.source_node),
     route=some(
         RouteLookup,

@@ -2,6 +2,7 @@
 
 from engine.passage import with_largest
 from engine.rule import NOT_FELIX, Finding, cause, say, some, the
+from engine.sender import INTERFACE
 from facts import Leg, PodInterface, ProbeResult, Room
 
 NAMES = {"vxlan": "VXLAN", "ipip": "IPIP", "wireguard": "WireGuard"}
@@ -20,15 +21,7 @@ NAMES = {"vxlan": "VXLAN", "ipip": "IPIP", "wireguard": "WireGuard"}
     heals_within_s=NOT_FELIX,
     leg=some(Leg, crosses=True, source_kind="pod"),
     room=some(Room, flow=the.leg.flow, direction=the.leg.direction, node=the.leg.source_node),
-    interface=some(
-        PodInterface,
-        node=the.leg.source_node,
-        pod=the.leg.source,
-        family=the.leg.family,
-        interface=the.leg.source_interface,
-        found=True,
-        entered=True,
-    ),
+    interface=INTERFACE,
     full=some(
         ProbeResult,
         pod=the.leg.source,
