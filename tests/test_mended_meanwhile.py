@@ -4,7 +4,6 @@ and that nothing passes, and leave out that it does now."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,7 +13,6 @@ from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
 from facts import Diagnosis
 from lab.client import Lab
-from lab.errors import NamespacesForbidden
 from tests.asking import worker
 
 pytestmark = pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not installed")
@@ -23,16 +21,6 @@ RULE = """table ip corporate {
     chain forward { type filter hook forward priority -20; ip protocol { icmp, tcp } ip daddr 10.244.0.0/16 drop; }
 }
 """
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    try:
-        running = Lab.up(fixers=False)
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
-    with running:
-        yield running
 
 
 async def answer(lab: Lab, words: str, *, mended: bool) -> Diagnosis:

@@ -107,7 +107,7 @@ async def test_what_takes_longer_says_so_and_is_answered_by_the_next_one(tmp_pat
         await here.slack.wait_for(lambda: here.room.posted("looking"))
         bot.signal(signal.SIGTERM)
         await ends_well(bot)
-        assert said() == [3, 1]
+        assert said() == [3, 1], [texts(here.room, ts) for ts in threads]
         here.cluster.server._resource = resource  # type: ignore[method-assign]
         async with here.bot():
             shown = await answered(here)
