@@ -21,7 +21,7 @@ from tests.own_faults import World, texts, until, world
 from tests.programs import Program, Programs
 from tests.test_bot_slack import ROOM, _all_text
 from tests.test_own_faults_cluster import BOTH, a_card
-from tests.test_own_faults_slack import WORDS, answered, replies
+from tests.test_own_faults_slack import ANSWER, WORDS, answered, replies
 
 GRACE_S = 30.0  # deploy/base/bot.yaml gives 60
 KEPT = "The answer comes here once I am back"
@@ -29,6 +29,7 @@ STOPPED = "I was stopped in the middle of it. Please ask again."
 IN_USE = "addresses of default-ipv4-ippool are in use"
 POLICY = " passes from shop/cart to shop/db"
 KEEP = " files of "
+ANSWERED = "answered"
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,14 @@ async def ends_well(bot: Program) -> None:
     assert await asyncio.wait_for(bot.ended(), 2 * GRACE_S) == 0, bot.text
     assert time.monotonic() - began < GRACE_S
     assert "Traceback" not in bot.text
+
+
+def how_it_ended(here: World, thread: str | None) -> str:
+    """Whether there is an answer, or the word of a stop; "" where neither is."""
+    said = [*texts(here.room, thread), *here.room.told("cleo", thread)]
+    if word := next((one for one in (KEPT, STOPPED) if any(one in text for text in said)), ""):
+        return word
+    return ANSWERED if said and not any(":mag:" in one for one in said) else ""
 
 
 async def connected(here: World, bots: int = 1) -> None:
@@ -96,25 +105,26 @@ async def test_what_takes_longer_says_so_and_is_answered_by_the_next_one(tmp_pat
         here.cluster.server._resource = slowly  # type: ignore[method-assign]
         for words in ("keep shop/cart shop/db", "delete ippool default-ipv4-ippool", f"policy {WORDS[4:]}"):
             assert (await here.slack.mention("cleo", ROOM, f"@calico {words}")).result == "ok"
-        threads = [None, *(one["ts"] for one in here.slack.messages(ROOM))]
-
-        def said() -> list[int]:
-            told = [text for ts in threads for text in (*texts(here.room, ts), *here.room.told("cleo", ts))]
-            return [sum(one in text for text in told) for one in (KEPT, STOPPED)]
-
-        await here.slack.wait_for(lambda: all(here.room.posted("looking", ts) for ts in threads[1:3]))
+        keep, delete, policy = (one["ts"] for one in here.slack.messages(ROOM))
+        why = None  # a slash command is answered in the channel
+        await here.slack.wait_for(lambda: all(here.room.posted("looking", ts) for ts in (keep, delete)))
         await here.slack.slash("ana", ROOM, f"/calico {WORDS}")
         await here.slack.wait_for(lambda: here.room.posted("looking"))
         bot.signal(signal.SIGTERM)
         await ends_well(bot)
-        assert said() == [3, 1], [texts(here.room, ts) for ts in threads]
+        ends = {ts: how_it_ended(here, ts) for ts in (why, keep, delete, policy)}
+        # A bot that comes late to its stop, since its machine is busy, may have answered the quickest of them by then.
+        assert KEPT in ends.values() and all(ends[ts] in (KEPT, ANSWERED) for ts in (why, keep, policy)), ends
+        assert ends[delete] in (STOPPED, ANSWERED), ends
         here.cluster.server._resource = resource  # type: ignore[method-assign]
         async with here.bot():
-            shown = await answered(here)
-            await here.slack.wait_for(lambda: here.room.posted(KEEP, threads[1]))
-            await here.slack.wait_for(lambda: here.room.posted(f"5432{POLICY}", threads[3]))
-        assert replies(here, shown) == [1, 1, 1]
-        assert said() == [1, 1], "what one person was told stays"
+            for ts, answer in ((why, ANSWER), (keep, KEEP), (policy, f"5432{POLICY}")):
+                if ends[ts] == KEPT:
+                    await here.slack.wait_for(lambda ts=ts, answer=answer: here.room.posted(answer, ts))
+            if ends[why] == KEPT:
+                assert replies(here, await answered(here)) == [1, 1, 1]
+        assert [how_it_ended(here, ts) for ts in (why, keep, delete)] == [ANSWERED, ANSWERED, ends[delete]]
+        assert how_it_ended(here, policy) == ends[policy], "what one person was told stays"
         assert Journal(tmp_path / "bot").unfinished() == []
 
 
