@@ -29,5 +29,6 @@ class RouteLookup(Fact, frozen=True, kw_only=True):
     metric: int = -1
     onlink: bool = False
     mtu: int = 0  # the route's own; 0: its device's
+    next_hop_object: int = 0  # of one that refuses: the number of the blackhole (`ip nexthop`) that it leads to
     rp_filter: int = -1  # IPv4 input lookups: the filter in effect where they come in: 0 off, 1 strict, 2 loose
     preferred_source: str = ""  # output lookups: the address the node's own packets would carry

@@ -23,6 +23,7 @@ SOL_NETLINK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 11, 12
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_DUMP_INTR, NLM_F_CAPPED, NLM_F_ACK_TLVS, NLM_F_DUMP = 0x1, 0x10, 0x100, 0x200, 0x300
 RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETNEIGH, RTM_GETNSID = 18, 22, 26, 30, 90
+RTM_GETNEXTHOP, NHA_BLACKHOLE = 106, 4
 RTM_F_LOOKUP_TABLE, RTM_F_FIB_MATCH, RTNH_F_ONLINK = 0x1000, 0x2000, 0x4
 RT_TABLE_MAIN = 254
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY = 4, 20
@@ -45,7 +46,7 @@ IFLA_VXLAN_COLLECT_METADATA = 25
 IFA_ADDRESS, IFA_LOCAL, IFA_F_DADFAILED = 1, 2, 0x08
 RTA_DST, RTA_SRC, RTA_IIF, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC = 1, 2, 3, 4, 5, 6, 7
 RTA_METRICS, RTA_MULTIPATH, RTA_TABLE, RTA_VIA, RTAX_MTU = 8, 9, 15, 18, 2
-RTA_IP_PROTO, RTA_SPORT, RTA_DPORT = 27, 28, 29
+RTA_IP_PROTO, RTA_SPORT, RTA_DPORT, RTA_NH_ID = 27, 28, 29, 30
 NDA_DST, NDA_LLADDR, NDA_PORT, NDA_VNI, NDA_IFINDEX = 1, 2, 6, 7, 8
 RTM_GETRULE, FRA_PRIORITY, FRA_FWMARK, FRA_TABLE, FRA_FWMASK, FIB_RULE_INVERT = 34, 6, 10, 15, 16, 0x2
 FRA_DST, FRA_SRC, FRA_IP_PROTO, FRA_SPORT, FRA_DPORT = 1, 2, 22, 23, 24
@@ -80,14 +81,17 @@ NEIGHBOR_STATES = {
 }
 # The error of a lookup that ended in an entry of this type. A `throw` entry sends the kernel on to the next table, and
 # that seldom has a way.
-REFUSALS = {errno.EINVAL: 6, errno.EHOSTUNREACH: 7, errno.EACCES: 8, errno.ENETUNREACH: 9}
+BLACKHOLE = 6
+REFUSALS = {errno.EINVAL: BLACKHOLE, errno.EHOSTUNREACH: 7, errno.EACCES: 8, errno.ENETUNREACH: 9}
 
 HEADER = struct.Struct("=IHHII")
 LINK = struct.Struct("=BxHiII")
 ROUTE = struct.Struct("=BBBBBBBBI")
+TYPE_OF_ROUTE = 7  # where it stands in that
 NEIGHBOR = struct.Struct("=BxxxiHBB")
 ATTRIBUTE = struct.Struct("=HH")
 NEXT_HOP = struct.Struct("=HBBi")
+NEXT_HOP_OBJECT = 8  # bytes of struct nhmsg
 U32, S32, PORT = struct.Struct("=I"), struct.Struct("=i"), struct.Struct("!H")
 
 
@@ -157,6 +161,7 @@ class Route:
     preferred_source: str  # what the kernel's own packets carry; "" for an input lookup
     several: tuple[tuple[str, int], ...] = ()  # of an entry with several: each next hop and its device
     mtu: int = 0  # 0: its device's
+    next_hop_object: int = 0  # number of the one (`ip nexthop`) that says where it leads; 0: it says so itself
 
     @property
     def prefix(self) -> str:
@@ -377,14 +382,23 @@ class Netlink(_Socket):
         if error not in REFUSALS:
             return None
         family, packed = _pack(destination)
-        request = ROUTE.pack(family, 0, 0, 0, 0, 0, 0, REFUSALS[error], 0)
+        kind = REFUSALS[error]
+        # One that leads to a next hop of type blackhole (`ip nexthop`) is picked as unicast and told as blackhole.
+        picked = 0 if kind == BLACKHOLE and self._has_blackhole_next_hops() else kind
+        request = ROUTE.pack(family, 0, 0, 0, 0, 0, 0, picked, 0)
         covering = [
             one
-            for one in self._dump(RTM_GETROUTE, request, _routes)
+            for one in self._dump(RTM_GETROUTE, request, _of_type(kind))
             if _covers(one, packed)
             and (one.length > beaten if one.table == RT_TABLE_MAIN else error != errno.ENETUNREACH)
         ]
         return max(covering, key=lambda r: (r.table == RT_TABLE_MAIN, r.length, -r.metric), default=None)
+
+    def _has_blackhole_next_hops(self) -> bool:
+        try:
+            return any(self._dump(RTM_GETNEXTHOP, bytes(NEXT_HOP_OBJECT), _is_blackhole_next_hop))
+        except NetlinkError:  # a kernel before 5.3 has no such objects
+            return False
 
     def routes(self, family: int, table: int = RT_TABLE_MAIN) -> list[Route]:
         """A whole table (0: all of them), which grows with the cluster: for a fix or a count, not for a path."""
@@ -575,7 +589,19 @@ def _routes(payload: bytes) -> Route:
         preferred_source=_unpack(has[RTA_PREFSRC]) if RTA_PREFSRC in has else "",
         several=tuple(_next_hops(has.get(RTA_MULTIPATH, b""))),
         mtu=_u32(_attributes(has.get(RTA_METRICS, b"")), RTAX_MTU, 0),
+        next_hop_object=_u32(has, RTA_NH_ID, 0),
     )
+
+
+def _of_type(kind: int) -> Callable[[bytes], Route | None]:
+    def parse(payload: bytes) -> Route | None:
+        return _routes(payload) if payload[TYPE_OF_ROUTE] == kind else None
+
+    return parse
+
+
+def _is_blackhole_next_hop(payload: bytes) -> bool | None:
+    return NHA_BLACKHOLE in _attributes(payload, NEXT_HOP_OBJECT) or None
 
 
 def _next_hops(data: bytes) -> Iterator[tuple[str, int]]:

@@ -212,6 +212,7 @@ class View:
                 protocol=entry.protocol,
                 scope=entry.scope,
                 metric=entry.metric,
+                next_hop_object=entry.next_hop_object,
             )
         return RouteLookup(
             node=node,

@@ -125,6 +125,31 @@ def test_refused_lookups_are_told_apart() -> None:
 
 
 @in_namespaces
+@pytest.mark.parametrize(
+    ("wide", "narrow", "address"),
+    [("10.7.0.0/16", "10.7.3.0/24", "10.7.3.3"), ("2001:db8::/32", "2001:db8:7::/48", "2001:db8:7::9")],
+)
+def test_a_next_hop_that_is_a_blackhole_is_the_entry_that_refuses(wide: str, narrow: str, address: str) -> None:
+    nodes = TwoNodes(dual=True)
+
+    def add(_: object) -> None:
+        family = "-6" if ":" in wide else "-4"
+        for words in (
+            ("nexthop", "add", "id", "9", "blackhole"),
+            ("route", "add", "blackhole", wide),
+            ("route", "add", narrow, "nhid", "9", "proto", "static"),
+        ):
+            subprocess.run(("ip", family, *words), check=True)
+
+    nodes.at("a", add)
+    with Netlink() as kernel:
+        assert refusal(lambda: kernel.route(address)) == "EINVAL"
+        entry = kernel.refusing_route(address, errno.EINVAL)
+        assert entry is not None
+        assert (entry.type, entry.prefix, entry.protocol, entry.next_hop_object) == ("blackhole", narrow, 4, 9)
+
+
+@in_namespaces
 def test_neighbors_and_forwarding_entries() -> None:
     nodes = TwoNodes()
     with Netlink() as kernel:

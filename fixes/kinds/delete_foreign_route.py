@@ -49,6 +49,8 @@ def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
     if leg is None or len(looks) != 1 or looks[0].node != cause.node or looks[0].several:
         return None
     look = looks[0]
+    if look.next_hop_object:
+        return None  # its next hop may be of other routes, too, and is a person's to look at
     if look.table != RT_TABLE_MAIN or not leg.target_block or look.metric < 0:
         return None
     node = next(
