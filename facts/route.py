@@ -8,7 +8,8 @@ from facts.fact import Fact
 class RouteLookup(Fact, frozen=True, kw_only=True):
     """`ip route get DESTINATION [from SOURCE iif INCOMING] fibmatch`: the entry the kernel itself picks.
 
-    Two are sent for each Way: the output lookup (source and incoming "") and the input lookup of the flow.
+    Two are sent for each Way: the output lookup (source and incoming "") and the input lookup of the flow. Where a rule
+    is about the node's own packets alone (`iif lo`), the first tells what the routes say of those that come in.
     """
 
     node: str

@@ -49,7 +49,8 @@ RTA_METRICS, RTA_MULTIPATH, RTA_TABLE, RTA_VIA, RTAX_MTU = 8, 9, 15, 18, 2
 RTA_IP_PROTO, RTA_SPORT, RTA_DPORT, RTA_NH_ID = 27, 28, 29, 30
 NDA_DST, NDA_LLADDR, NDA_PORT, NDA_VNI, NDA_IFINDEX = 1, 2, 6, 7, 8
 RTM_GETRULE, FRA_PRIORITY, FRA_FWMARK, FRA_TABLE, FRA_FWMASK, FIB_RULE_INVERT = 34, 6, 10, 15, 16, 0x2
-FRA_DST, FRA_SRC, FRA_IP_PROTO, FRA_SPORT, FRA_DPORT = 1, 2, 22, 23, 24
+FRA_DST, FRA_SRC, FRA_IIFNAME, FRA_OIFNAME, FRA_IP_PROTO, FRA_SPORT, FRA_DPORT = 1, 2, 3, 17, 22, 23, 24
+OWN_PACKETS = "lo"  # where rules have what the node itself sends come in
 RULE_SAYS = {6: "blackhole", 7: "unreachable", 8: "prohibit"}
 RTM_GETNEIGHTBL, NDTA_THRESH3, NDTA_CONFIG, NDTA_STATS = 66, 4, 5, 7
 NTF_SELF, AF_BRIDGE, NUD_PERMANENT = 2, 7, 128
@@ -91,6 +92,7 @@ TYPE_OF_ROUTE = 7  # where it stands in that
 NEIGHBOR = struct.Struct("=BxxxiHBB")
 ATTRIBUTE = struct.Struct("=HH")
 NEXT_HOP = struct.Struct("=HBBi")
+RULE = struct.Struct("=BBBBBBBBI")  # struct fib_rule_hdr
 NEXT_HOP_OBJECT = 8  # bytes of struct nhmsg
 U32, S32, PORT = struct.Struct("=I"), struct.Struct("=i"), struct.Struct("!H")
 
@@ -335,6 +337,16 @@ class Netlink(_Socket):
         """Policy routing rules by mark, type of service, protocol or port, and those that end packets themselves, as
         `ip rule` writes them."""
         return self._dump(RTM_GETRULE, struct.pack("=B11x", family), _selective_rule)
+
+    def rule_for_own_packets(self, destination: str) -> str:
+        """The first policy routing rule, as `ip rule` writes it, that decides on what this node itself sends to
+        `destination` and on nobody else's packets; "" for none."""
+        family, packed = _pack(destination)
+
+        def ours(payload: bytes) -> str | None:
+            return _rule(payload) if _is_for_own_packets(payload, packed) else None
+
+        return next(iter(self._dump(RTM_GETRULE, struct.pack("=B11x", family), ours)), "")
 
     def neighbor_table(self, family: int) -> NeighborTable | None:
         """None when this kernel keeps no such table."""
@@ -639,16 +651,45 @@ def bound(packed: bytes, *, only6: bool = False) -> Bound:
 
 def _covers(route: Route, packed: bytes) -> bool:
     _, network = _pack(route.destination)
-    shift = len(packed) * 8 - route.length
+    return _shares(network, packed, route.length)
+
+
+def _shares(network: bytes, packed: bytes, length: int) -> bool:
+    """Is the address in the network of that prefix length?"""
+    shift = len(packed) * 8 - length
     return int.from_bytes(packed, "big") >> shift == int.from_bytes(network, "big") >> shift
 
 
 def _selective_rule(payload: bytes) -> str | None:
-    _, to, by, service, table, _, _, action, flags = struct.unpack_from("=BBBBBBBBI", payload)
-    has = _attributes(payload, 12)
-    words = [f"tos {service:#x}"] if service else []
+    *_, service, _, _, _, action, _ = RULE.unpack_from(payload)
+    has = _attributes(payload, RULE.size)
+    selects = service or any(kind in has for kind in (FRA_FWMARK, FRA_IP_PROTO, FRA_SPORT, FRA_DPORT))
+    return _rule(payload) if selects or action in RULE_SAYS else None
+
+
+def _is_for_own_packets(payload: bytes, packed: bytes) -> bool:
+    """By their destination alone: a lookup for what a node sends without a source of its own meets no others."""
+    _, length, _, service, *_, flags = RULE.unpack_from(payload)
+    has = _attributes(payload, RULE.size)
+    if flags & FIB_RULE_INVERT or _text(has, FRA_IIFNAME) != OWN_PACKETS or service:
+        return False
+    if any(kind in has for kind in (FRA_SRC, FRA_OIFNAME, FRA_FWMARK, FRA_IP_PROTO, FRA_SPORT, FRA_DPORT)):
+        return False
+    return FRA_DST not in has or _shares(has[FRA_DST], packed, length)
+
+
+def _rule(payload: bytes) -> str:
+    _, to, by, service, table, _, _, action, flags = RULE.unpack_from(payload)
+    has = _attributes(payload, RULE.size)
+    words = ["not"] if flags & FIB_RULE_INVERT else []
+    for kind, name, length in ((FRA_SRC, "from", by), (FRA_DST, "to", to)):
+        if kind in has:
+            words.append(f"{name} {_unpack(has[kind])}/{length}")
+    words += [f"tos {service:#x}"] if service else []
     if FRA_FWMARK in has:
         words.append(f"fwmark {_u32(has, FRA_FWMARK, 0):#x}/{_u32(has, FRA_FWMASK, 0xFFFFFFFF):#x}")
+    devices = (FRA_IIFNAME, "iif"), (FRA_OIFNAME, "oif")
+    words += [f"{name} {_text(has, kind)}" for kind, name in devices if kind in has]
     if FRA_IP_PROTO in has:
         number = has[FRA_IP_PROTO][0]
         words.append(f"ipproto {next((name for name, one in PROTOCOLS.items() if one == number), number)}")
@@ -656,14 +697,8 @@ def _selective_rule(payload: bytes) -> str | None:
         if kind in has:
             first, last = struct.unpack_from("=HH", has[kind])
             words.append(f"{name} {first}" if first == last else f"{name} {first}-{last}")
-    if not words and action not in RULE_SAYS:
-        return None
-    for kind, name, length in ((FRA_DST, "to", to), (FRA_SRC, "from", by)):
-        if kind in has:
-            words.insert(0, f"{name} {_unpack(has[kind])}/{length}")
-    inverted = ["not"] if flags & FIB_RULE_INVERT else []
     where = RULE_SAYS.get(action) or f"lookup {_u32(has, FRA_TABLE, table)}"
-    return f"{_u32(has, FRA_PRIORITY, 0)}: {' '.join([*inverted, *words, where])}"
+    return f"{_u32(has, FRA_PRIORITY, 0)}: {' '.join([*words, where])}"
 
 
 def _table(payload: bytes) -> NeighborTable | None:

@@ -135,14 +135,30 @@ class View:
         a device."""
         with self._lock:  # asked once: neighbors and forwarding entries are those of the very routes that are reported
             if way not in self._lookups:
-                ports = Ports(way.protocol, way.source_port, way.target_port)
-                by_others = bool(way.source and way.incoming)
-                # Of the flow's own packets with their ports: the other lookup tells what the routes alone say.
-                found = [self._lookup(node, way.destination, ports=ANY_PORTS if by_others else ports)]
-                if by_others:
-                    found.append(self._lookup(node, way.destination, way.source, way.incoming, found[0], ports=ports))
-                self._lookups[way] = found
+                self._lookups[way] = list(self._asked(node, way))
             return self._lookups[way]
+
+    def _asked(self, node: str, way: Way) -> Iterator[RouteLookup]:
+        ports = Ports(way.protocol, way.source_port, way.target_port)
+        if not (way.source and way.incoming):
+            yield self._lookup(node, way.destination, ports=ports)
+            return
+        # Of the flow's own packets with their ports: the other lookup tells what the routes alone say.
+        if not self.rule_for_own_packets(way):
+            routes = self._lookup(node, way.destination, ports=ANY_PORTS)
+            yield routes
+            yield self._lookup(node, way.destination, way.source, way.incoming, routes, ports=ports)
+            return
+        # What it says of this node's own packets is nothing to those that come in.
+        flow = self._lookup(node, way.destination, way.source, way.incoming, ports=ports)
+        if flow.found:
+            yield msgspec.structs.replace(flow, source="", incoming="", rp_filter=-1)
+        yield flow
+
+    def rule_for_own_packets(self, way: Way) -> str:
+        """The policy routing rule that has a lookup for what the node itself sends say nothing of the way's packets,
+        which come in by a device; "" for none."""
+        return self.netlink.rule_for_own_packets(way.destination) if way.source and way.incoming else ""
 
     def hops(self, ask: NodeAsk) -> list[tuple[str, str]]:
         """(device, address) of each neighbor the ways lead to or should lead to, local pods included, each once.
@@ -199,7 +215,7 @@ class View:
             )
             # rp_filter refuses an input lookup with the very error of a blackhole: only when it is off, or when the
             # output lookup ended the same way, is the blackhole the reason.
-            if output is not None and output.error != error.name and rp_filter > 0:
+            if rp_filter > 0 and (output is None or output.error != error.name):
                 return refused
             entry = self.netlink.refusing_route(destination, error.errno or 0, beaten=_length_in_main(output))
             if entry is None:

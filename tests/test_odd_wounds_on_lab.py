@@ -43,10 +43,38 @@ async def test_who_says_no_and_why_stands_in_an_answer_that_knows_no_cause(lab: 
         lab.heal()
 
 
+async def test_a_rule_about_what_a_node_itself_sends_is_nothing_to_its_pods(lab: Lab) -> None:
+    def rule(*words: str) -> None:
+        done = lab.exec("node-a", "ip", "rule", *words, "pref", "90")
+        assert done.returncode == 0, done.stderr
+
+    async def named(words: str) -> list[tuple[str, str]]:
+        return [(one.rule, one.node) for one in (await ask(lab.environment(), words)).diagnosis.causes]
+
+    peers = "iif", "lo", "to", "10.244.218.64/26"
+    try:
+        for decides in (("unreachable",), ("table", "77"), ("blackhole",)):
+            lab.exec("node-a", "ip", "route", "replace", "default", "via", "172.30.0.1", "table", "77")
+            rule("add", *peers, *decides)
+            assert (await ask(lab.environment(), ASKED)).diagnosis.verdict == "healthy"
+            sent = (await ask(lab.environment(), f"node-a {ASKED.split(maxsplit=1)[1]}")).diagnosis
+            assert sent.verdict != "healthy" and {one.node for one in sent.causes} <= {"node-a"}
+            rule("del")
+        # A reverse path filter asks as a node does that sends, and so the rule decides on it: no route is missing.
+        rule("add", "iif", "lo", "to", "10.244.0.0/16", "blackhole")
+        assert await named(ASKED) == [("calico_reverse_path_drops", "node-a")]
+        assert await named("shop/cart shop/web 8080/tcp") == [("calico_reverse_path_drops", "node-a")]
+    finally:
+        lab.exec("node-a", "ip", "rule", "del", "pref", "90")
+        lab.exec("node-a", "ip", "route", "flush", "table", "77")
+        lab.heal()
+
+
 @pytest.mark.parametrize(
     ("rules", "named"),
     [
         (("90: fwmark 0x40/0x40 lookup 100",), True),
+        (("90: fwmark 0x40/0x40 iif lo lookup 100",), False),  # for what the node itself sends
         (("90: from 10.244.0.0/16 fwmark 0x40/0xff blackhole",), True),
         (("90: fwmark 0x80/0x80 lookup 100",), False),  # another mark
         (("90: fwmark 0x40/0x40 lookup 254",), False),  # the kernel's own table, which everybody's packets get to

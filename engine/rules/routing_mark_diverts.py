@@ -9,7 +9,7 @@ from engine.rule import HEALS_NEVER, Finding, cause, say, some, the
 from facts import FirewallTrace, Leg, RoutingRules
 
 BY_MARK = re.compile(r"^\d+: .*\bfwmark (0x[0-9a-f]+)/(0x[0-9a-f]+) ")
-HARMLESS = re.compile(r": not |\blookup (?:253|254|255)$")  # what others than its mark decide; the kernel's own tables
+HARMLESS = re.compile(r": not |\biif lo\b|\blookup (?:253|254|255)$")  # what others decide; the kernel's own tables
 # Why packets may be lost where their route is chosen, and what shows it.
 PLAIN = (
     "ip_forwarding_off", "foreign_route_to_pod", "pod_route_missing", "reverse_path_filter_drops", "route_blackholed",

@@ -1,6 +1,7 @@
 """A policy routing rule sends the pod's packets elsewhere than `ip route` on its node would have it."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 from engine.between import LEFT
 from engine.dropped import told
@@ -95,15 +96,21 @@ def _ended(flow: RouteLookup, own: RouteLookup, rules: RoutingRules) -> Text | N
 
 
 def _by_blackhole(lookup: RouteLookup, rules: RoutingRules) -> bool:
-    ends = any(one.split()[-1] == "blackhole" for one in rules.rules)
+    ends = any(one.split()[-1] == "blackhole" for one in _met(rules))
     return ends and not lookup.found and lookup.error == "EINVAL" and not lookup.type
+
+
+def _met(rules: RoutingRules) -> list[str]:
+    """Those that packets of pods can meet: by `iif lo` come those of the node itself."""
+    return [one for one in rules.rules if ("iif", "lo") not in pairwise(one.split())]
 
 
 def _more_than_addresses(rules: RoutingRules) -> str:
     """Which a person would look for in vain by addresses."""
-    if not rules.rules:
+    met = _met(rules)
+    if not met:
         return ""
-    return say("Of its rules these ask for more than addresses, or end packets: {rules}.", rules="; ".join(rules.rules))
+    return say("Of its rules these ask for more than addresses, or end packets: {rules}.", rules="; ".join(met))
 
 
 def _refused(leg: Leg, own: RouteLookup, arriving: RouteLookup, rules: RoutingRules) -> Finding | None:
@@ -132,7 +139,8 @@ def _astray(leg: Leg, flow: RouteLookup, left: Sighting, rules: RoutingRules) ->
         astray = left.device if left.device != expected else ""
     else:
         astray = "" if left.seen else left.astray
-    if not rules.rules or not astray or flow.device != expected:
+    met = _met(rules)
+    if not met or not astray or flow.device != expected:
         return None
     return say(
         "{node} sends packets from {source} to {destination} out by {device}, though its routes lead them into "
@@ -142,7 +150,7 @@ def _astray(leg: Leg, flow: RouteLookup, left: Sighting, rules: RoutingRules) ->
         destination=flow.destination,
         device=astray,
         tunnel=expected,
-        rules="; ".join(rules.rules),
+        rules="; ".join(met),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from facts import Fact, NodeAsk
+from facts import Blind, Fact, NodeAsk
 from node_probe.view import View
 
 
@@ -12,4 +12,12 @@ def collect(ask: NodeAsk, view: View) -> Iterator[Fact]:
     """Two RouteLookups for each way: the node's own packets, and the flow's coming in (where source and device are
     asked)."""
     for way in view.ways(ask):
-        yield from view.lookups(ask.node, way)
+        found = view.lookups(ask.node, way)
+        yield from found
+        if not any(one.source == "" for one in found):
+            reason = (
+                f"what comes in for {way.destination} is refused, and what its routes say of it could not be asked: "
+                f"what the node itself sends there, and its reverse path filter, a rule of its own decides on "
+                f"({view.rule_for_own_packets(way)})"
+            )
+            yield Blind(node=ask.node, look="route", reason=reason)
