@@ -63,7 +63,7 @@ def _serve(wire: socket.socket, modules: Sequence[str]) -> NoReturn:
     """Never returns into what was forked."""
     status = 3
     try:
-        _close_all_but(wire.fileno())
+        close_all_but(wire.fileno())
         for module in modules:
             with contextlib.suppress(ModuleNotFoundError):  # an installation without it says so when it is started
                 importlib.import_module(module)
@@ -112,7 +112,7 @@ def _become(words: list[str], environment: dict[str, str], namespace: int, log: 
         null = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((null, 0), (log, 1), (log, 2)):
             os.dup2(source, target)
-        _close_all_but()
+        close_all_but()
         os.environ.clear()
         os.environ.update(environment)
         for stream in (sys.stdout, sys.stderr):
@@ -132,7 +132,7 @@ def _become(words: list[str], environment: dict[str, str], namespace: int, log: 
         os._exit(status if isinstance(status, int) else 0 if status is None else 1)
 
 
-def _close_all_but(*kept: int) -> None:
+def close_all_but(*kept: int) -> None:
     """Files that were open before the fork, except those everybody has."""
     last = 2
     for descriptor in sorted(kept):

@@ -2,6 +2,8 @@
 
 tunl0 is a TUN device here. What the node's routes send into it goes on, inside a second IP header, to the next hop of
 the very route (as the kernel's own ipip device does it), and what comes wrapped for this node comes out of it.
+Each has a process of its own, before all others where that is allowed, as the kernel's own work is: a thread of the
+lab's carried packets half a second late on a busy machine, and what came was called lost.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ import os
 import select
 import socket
 import struct
-import threading
 from pathlib import Path
+from typing import NoReturn
 
 from lab.errors import NamespacesForbidden
+from lab.forkserver import close_all_but
 from lab.intent import IPIP_DEVICE
 from lab.kernel import Kernel
 from node_probe.netlink import Netlink
@@ -38,10 +41,25 @@ def add_device(kernel: Kernel) -> None:
             raise NamespacesForbidden(
                 f"A lab with IPIP needs {TUN}, and this machine does not give it ({error.strerror})."
             ) from error
-        wire = socket.socket(socket.AF_INET, socket.SOCK_RAW, IPIP)
-        routes = Netlink()
-    wire.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
-    threading.Thread(target=_carry, args=(tun, wire, routes), name=IPIP_DEVICE, daemon=True).start()
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, IPIP) as wire:
+            wire.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
+            child = os.fork()
+            if child == 0:
+                _become_carrier(tun, wire)
+    os.close(tun)
+    os.waitpid(child, 0)
+
+
+def _become_carrier(tun: int, wire: socket.socket) -> NoReturn:
+    """In a child: its own child carries, and is left to the lab's init."""
+    try:
+        if os.fork() == 0:
+            close_all_but(tun, wire.fileno())
+            with contextlib.suppress(OSError):
+                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+            _carry(tun, wire, Netlink())
+    finally:
+        os._exit(0)
 
 
 def _carry(tun: int, wire: socket.socket, routes: Netlink) -> None:
