@@ -46,7 +46,8 @@ from node_probe.view import View
 HEAD_START_S = 0.1  # for full-size packets to come back before others are tried
 PORTS_TOLD = 20
 HEADERS_ALONE = 1  # byte: no packet is smaller than its headers
-TRAIN_PATIENCE_S = 0.5  # a server's kernel repeats its answer after a second: that one would hide the loss
+TRAIN_PATIENCE_S = 0.5  # without any answer, behind the last packet
+LATEST_S = 0.9  # a server's kernel repeats its answer after a second: that one would hide the loss
 
 
 async def collect(ask: NodeAsk, view: View) -> AsyncIterator[Fact]:
@@ -231,10 +232,11 @@ class _Run:
     """Sends packets of a train and knows what each of them met. To be closed before its socket is; one event loop."""
 
     def __init__(self, one: socket.socket, probe: SendProbe, timeout: float) -> None:
-        """one: of `open_sockets`. timeout: for the answer to a packet, s. Raises OSError."""
+        """one: of `open_sockets`. timeout: for any answer once the last packet was sent, s. Raises OSError."""
         self.met: dict[bytes, Met] = {}
         self._probe, self._family = probe, family_of(probe)
         self._timeout = timeout
+        self._heard_ns = 0  # the last answer
         self._sent_ns: dict[bytes, int] = {}
         self._by_port: dict[int, bytes] = {}
         self._missing: set[bytes] = set()
@@ -276,13 +278,21 @@ class _Run:
                     return
 
     async def wait(self, deadline: float) -> None:
-        """Until all are back or the last one was waited for long enough; not past `deadline` (time.monotonic, s)."""
-        last = max(self._sent_ns.values(), default=0) / 1e9 + self._timeout - time.time()
+        """Until all are back or nothing has come for the whole time-out; not past `deadline` (time.monotonic, s).
+
+        A queue on the way that grows brings answers later and later: what comes late is not lost.
+        """
+        sent_ns = max(self._sent_ns.values(), default=0)
         self._settle()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, min(last, deadline - time.monotonic()))):
-                await self._all_back.wait()
-        self._read()  # a probe that was itself kept from running still finds what has come meanwhile
+        while True:
+            self._read()  # a probe that was itself kept from running still finds what has come meanwhile
+            until = min(max(sent_ns, self._heard_ns) / 1e9 + self._timeout, sent_ns / 1e9 + LATEST_S)
+            left = min(until - time.time(), deadline - time.monotonic())
+            if left <= 0 or self._all_back.is_set():
+                break
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._all_back.wait()
         waited_since = time.time_ns() - self._timeout * ENOUGH * 1e9
         for identity in [one for one in self._missing if self._sent_ns[one] > waited_since]:  # nor is this one lost
             del self.met[identity]
@@ -298,8 +308,10 @@ class _Run:
                 continue
             identity, no = self._about(answer)
             if identity in self._missing:
-                took_ns = met_ns(told) - self._sent_ns[identity]
-                if took_ns <= self._timeout * 1e9:
+                came_ns = met_ns(told)
+                took_ns = came_ns - self._sent_ns[identity]
+                if took_ns <= LATEST_S * 1e9:
+                    self._heard_ns = max(self._heard_ns, came_ns)
                     met = refused(self._probe, ConnectionRefusedError(errno.ECONNREFUSED, "reset")) if no else None
                     self._take(identity, met or Met("answered", rtt_us=max(1, took_ns // 1000)))
         self._object()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from facts import Blind, Fact, ProbeResult, SendProbe, Train
 from lab.wire import TCP, UDP, drop_by_port, drop_some_udp
 from node_probe import packets, series
 from tests.namespaces import in_namespaces
+from tests.test_firewall_trace import needs
 from tests.test_packets import send
 from tests.two_nodes import DB, DB6, NODE, STRANGER, TwoNodes, echo, from_cart
 
@@ -80,6 +82,20 @@ def test_a_train_alone_is_sent_once_each_packet_with_a_port_of_its_own() -> None
     assert len(set(one.lost_ports)) == min(one.lost, series.PORTS_TOLD) and all(
         port >= 61440 for port in one.lost_ports
     )
+
+
+@needs("tc")
+@in_namespaces
+def test_what_waits_in_a_queue_is_late_and_not_lost() -> None:
+    """A node that is kept from running, or a full cable, brings each answer later than the one before."""
+    nodes = TwoNodes()
+    echo(nodes.db, 8080)
+    queue = ["tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "40kbit", "burst", "200", "limit", "100000"]
+    nodes.b.run(lambda: subprocess.run(queue, check=True))
+    for protocol, port in (("icmp", 0), ("tcp", 8080)):
+        one = train(protocol, port=port, count=24, every_ms=1, once=True)
+        assert (one.sent, one.lost) == (24, 0)
+        assert one.rtt_most_us > 400_000, "longer than silence is waited for"
 
 
 @in_namespaces
