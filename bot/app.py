@@ -154,7 +154,6 @@ class App:
         self._looking: set[asyncio.Task[None]] = set()  # whether other replicas answer
         try:
             for job in await asyncio.to_thread(self._journal.unfinished):
-                log.info("answering %s, accepted before the restart", job.id)
                 self._spawn(self._resume(job), job.id)
             await self._delivery.serve(bolt, stop)
         finally:
@@ -184,6 +183,10 @@ class App:
 
     async def _resume(self, job: Job | Click | Begun) -> None:
         """What was accepted before a restart."""
+        if job.elsewhere:
+            self._look_after(job)
+            return
+        log.info("answering %s, accepted before the restart", job.id)
         shown = job.ts if isinstance(job, Begun) else job.told if isinstance(job, Click) else job.answer
         work = self._anew(job)
         if job.event and not shown:  # else it was claimed before that
@@ -373,17 +376,26 @@ class App:
             return
         log.info("%s is answered by another replica", identity)
         if kept is not None:
-            await asyncio.to_thread(self._journal.finish, kept)
-            looking = self._beside(self._take_over(kept, claims), f"whether {identity} is answered")
-            self._looking.add(looking)
-            looking.add_done_callback(self._looking.discard)
-
-    async def _take_over(self, kept: Job | Click | Begun, claims: Claims) -> None:
-        """Where the replica that claimed it is no more."""
-        if await claims.left(kept.id):
-            log.warning("%s was left by another replica, and is answered here", kept.id)
+            kept = msgspec.structs.replace(kept, elsewhere=True)
             await self._note(kept)
-            self._spawn(self._taken_over(kept, claims), kept.id)
+            self._look_after(kept)
+
+    def _look_after(self, kept: Job | Click | Begun) -> None:
+        """Whether another replica answers it, also after a restart of this one."""
+        looking = self._beside(self._take_over(kept), f"whether {kept.id} is answered")
+        self._looking.add(looking)
+        looking.add_done_callback(self._looking.discard)
+
+    async def _take_over(self, kept: Job | Click | Begun) -> None:
+        """Where the replica that claimed it is no more."""
+        claims = self._nearest(kept.cluster, kept.channel).claims
+        if not await claims.left(kept.id):
+            await asyncio.to_thread(self._journal.finish, kept)
+            return
+        log.warning("%s was left by another replica, and is answered here", kept.id)
+        kept = msgspec.structs.replace(kept, elsewhere=False)
+        await self._note(kept)
+        self._spawn(self._taken_over(kept, claims), kept.id)
 
     async def _taken_over(self, kept: Job | Click | Begun, claims: Claims) -> None:
         await self._anew(kept)()

@@ -32,6 +32,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     answer: str = ""  # ts of the message that is updated, once it was posted
     cluster: str = ""  # name of the one that is asked about; "" of a bot that knew only one
     event: bool = False  # Slack may deliver it again, to any replica
+    elsewhere: bool = False  # another replica has claimed it: it is answered here only where that one is no more
 
 
 class Click(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +52,7 @@ class Click(msgspec.Struct, frozen=True, kw_only=True):
     refused: str = ""  # why, in English, where that still has to get into the audit trail
     cluster: str = ""  # name of the one whose request it is; "" while that is not known
     event: bool = False  # as of a Job
+    elsewhere: bool = False  # as of a Job
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +69,7 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True):
     ts: str = ""  # of the message that says that it is looked at, where there is one
     cluster: str = ""
     event: bool = False  # as of a Job
+    elsewhere: bool = False  # as of a Job
     again: bool = False  # answered anew after a kill: what kills its bot must not kill each one that comes after it
 
 
