@@ -102,14 +102,15 @@ def with_text(written: str) -> tuple[list[str], str]:
     return words, text.strip("\n")
 
 
-def understand(word: str, module: Any, words: Sequence[str]) -> argparse.Namespace:
-    """The words after a word of bot.commands. Raises UserError, HelpAsked."""
+def understand(word: str, module: Any, words: Sequence[str], written: str = "") -> argparse.Namespace:
+    """The words after a word of bot.commands. written: all of it as Slack has it, where lines matter. Raises UserError,
+    HelpAsked."""
     parser = Parser(prog=word, description=module.HELP)
     module.add_words(parser)
     name_leaves(parser)
     parsed: argparse.Namespace = parser.parse_args(list(words))
     if check := getattr(module, "check_words", None):  # what a parser cannot know of the words
-        check(parsed)
+        check(parsed, written)
     return parsed
 
 

@@ -72,7 +72,7 @@ class Answers:
         try:
             if getattr(module, "TAKES_TEXT", False):
                 words, _ = asking.with_text(written)
-            args = asking.understand(word, module, words)
+            args = asking.understand(word, module, words, written)
             asked = f"{word} {' '.join(words)}".rstrip()
             await self._told(self.measured(word, module.answer), args, written, asked, under)
             return

@@ -43,7 +43,7 @@ def run(module: Any, args: argparse.Namespace) -> int:
     from bot.terminal import name_cluster
 
     if check := getattr(module, "check_words", None):  # as `asking.understand` does it in Slack
-        check(args)
+        check(args, "")
     configured = connection.configured(args)
     language = languages.language(configured.language)
     told = asyncio.run(_answered(module.answer, args, configured, language))

@@ -8,7 +8,7 @@ import contextlib
 import sys
 from collections.abc import AsyncGenerator
 
-from bot.approvals import Approvals
+from bot.approvals import Approvals, meant
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.settings import Settings, from_arguments
 from fixes.request import Phase
@@ -33,7 +33,10 @@ def name_cluster(settings: Settings) -> None:
 
 def decide(args: argparse.Namespace, to: Phase) -> int:
     """Approve, reject or cancel as the Kubernetes user of the kubeconfig, by the same rules as a click in Slack."""
-    return asyncio.run(_decide(args.name, to, " ".join(getattr(args, "reason", [])), from_arguments(args)))
+    name = meant(args.name)
+    if not name:
+        raise UserError(f"{args.name!r} is no name of a fix request; they look like fx-7k2pabcd: calico-why fixes")
+    return asyncio.run(_decide(name, to, " ".join(getattr(args, "reason", [])), from_arguments(args)))
 
 
 def turn(settings: Settings, on: bool, reason: str) -> int:

@@ -204,7 +204,7 @@ def _detached(settings: Settings, name: str) -> int:
             if "ready" in message:
                 return 0
             if "error" in message:
-                return 3
+                return int(message.get("status", 3))
     return 3
 
 

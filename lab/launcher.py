@@ -98,7 +98,7 @@ def _signals_as_bytes() -> Iterator[socket.socket]:
 
 
 def _watch(keeper: int, reading: int, report: Report, parent: socket.socket | None, state: StateDirectory) -> int:
-    ready = told = False
+    ready, told = False, 0  # the exit status that goes with what was told
     buffer = b""
     ended = os.pidfd_open(keeper)
     with _signals_as_bytes() as signals, selectors.DefaultSelector() as selector:
@@ -117,7 +117,7 @@ def _watch(keeper: int, reading: int, report: Report, parent: socket.socket | No
                 *lines, buffer = (buffer + chunk).split(b"\n")
                 for message in map(json.loads, lines):
                     ready = ready or "ready" in message
-                    told = told or "error" in message
+                    told = told or (message["status"] if "error" in message else 0)
                     report(message)
             if signals in readable or (parent in readable and not _still_there(parent)):
                 os.kill(keeper, signal.SIGTERM)
@@ -125,7 +125,7 @@ def _watch(keeper: int, reading: int, report: Report, parent: socket.socket | No
                 status = 0
             elif ended in readable and reading not in readable:
                 _, how = os.waitpid(keeper, 0)
-                status = 0 if how == 0 else 3
+                status = 0 if how == 0 else told or 3
         os.close(ended)
         os.close(reading)
     if status and not told:

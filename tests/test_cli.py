@@ -178,11 +178,23 @@ def test_help_imports_no_command() -> None:
         (["why", "a", "b", "--watch", "x"], 2, "--watch: 'x' is no number."),
         (["why", "a", "b", "--picture", "path.gif"], 2, "'path.gif' is neither an SVG nor a PNG"),
         (["cancel"], 2, "arguments are required: fx-NAME. Write"),
+        # What cannot be meant needs no cluster to be told so.
+        (["approve", "x"], 2, "'x' is no name of a fix request"),
+        (["get", "foo"], 2, "Calico has no kind 'foo'"),
+        (["get", "networkpolicies", "x", "-A"], 2, "A name is looked for in one namespace"),
+        (["apply"], 2, "Say what: apply -f FILE"),
+        (["create", "-f", "/does/not/exist"], 2, "/does/not/exist cannot be read"),
+        (["patch", "ippool", "x"], 2, "Say what is to be changed"),
+        (["delete", "block", "x"], 2, "IPAM's blocks are not written by hand"),
+        (["ipam", "show", "--ip", "x"], 2, "'x' is not an IP address"),
+        (["ipam", "release", "--ip", "10.0.0.1,10.0.0.2"], 2, "One address is released at a time"),
+        (["ipam", "check", "--watch", "1"], 2, "give the seconds to go on"),
+        (["ipam", "check", "--since", "/does/not/exist"], 2, "/does/not/exist cannot be read"),
         (["why", "a", "b", "--kubeconfig", "/does/not/exist"], 3, "There is no kubeconfig /does/not/exist"),
     ],
 )
 def test_the_program_itself_says_what_is_wrong(words: list[str], status: int, told: str) -> None:
-    done = process(*words)
+    done = process(*words, KUBECONFIG="/does/not/exist")
     assert (done.returncode, done.stdout) == (status, "")
     assert told in done.stderr and done.stderr.count("\n") == 1
 

@@ -212,7 +212,9 @@ async def test_of_two_bots_to_which_a_mention_is_delivered_one_answers(tmp_path:
         assert [each.retry for each in here.slack.deliveries] == [0, 1] * 5
         await until(lambda: (one.text + two.text).count(quiet) == 5)
         for state in ("one", "two"):
-            await until(lambda state=state: all(each.elsewhere for each in Journal(here.directory / state).unfinished()))
+            await until(
+                lambda state=state: all(each.elsewhere for each in Journal(here.directory / state).unfinished())
+            )
         threads = [each["ts"] for each in here.slack.messages(ROOM)]
         said = here.room.told("bo")
         for ts in threads:

@@ -27,7 +27,12 @@ def parsers(word: str) -> tuple[Any, list[argparse.ArgumentParser]]:
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_its_help_and_that_of_each_part_has_an_example_that_is_understood(word: str) -> None:
+def test_its_help_and_that_of_each_part_has_an_example_that_is_understood(
+    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("policy.yaml", "pool.yaml", "felix.yaml"):
+        Path(name).write_text("{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: a}}")
     module, found = parsers(word)
     for one in found:
         example = (one.description or "").partition("for example: ")[2]

@@ -10,4 +10,5 @@ HELP = "apply -f FILE: have resources of Calico made or changed, once approved, 
 TAKES_TEXT = True
 
 add_words = writing.add_words
+check_words = partial(writing.check_words, "apply")
 answer = partial(writing.answer, "apply")

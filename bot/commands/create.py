@@ -10,4 +10,5 @@ HELP = "create -f FILE: have new resources of Calico made, once somebody approve
 TAKES_TEXT = True
 
 add_words = writing.add_words
+check_words = partial(writing.check_words, "create")
 answer = partial(writing.answer, "create")

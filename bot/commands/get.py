@@ -17,7 +17,7 @@ DEFAULT = "default"  # namespace, where none is given
 
 
 def add_words(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", metavar="KIND", help="a kind in one of its names: ippool, ipp, ippools")
+    parser.add_argument("kind", metavar="KIND", type=plural_of, help="a kind in one of its names: ippool, ipp, ippools")
     parser.add_argument("names", metavar="NAME", nargs="*", default=[], help="of these names only")
     parser.add_argument(
         "-n", dest="within", metavar="NAMESPACE", default="", help=f"of policies, sets and endpoints ({DEFAULT})"
@@ -26,11 +26,15 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     told.output(parser, "text", "wide", "yaml", "json")
 
 
-async def answer(args: argparse.Namespace, context: Context) -> Told:
-    plural = plural_of(args.kind)
-    placed = namespaced(plural)
-    if args.names and args.all_namespaces and placed:
+def check_words(args: argparse.Namespace, _written: str) -> None:
+    """Raises UserError."""
+    if args.names and args.all_namespaces and namespaced(args.kind):
         raise UserError("A name is looked for in one namespace: write -n NAMESPACE, or leave the name out.")
+
+
+async def answer(args: argparse.Namespace, context: Context) -> Told:
+    plural = args.kind
+    placed = namespaced(plural)
     namespace = "" if args.all_namespaces or not placed else args.within or DEFAULT
     cluster = context.cluster
     if args.names:

@@ -18,6 +18,12 @@ def add_words(parser: argparse.ArgumentParser) -> None:
         part.add_words(below.add_parser(name, help=part.HELP, description=part.HELP))
 
 
+def check_words(args: argparse.Namespace, written: str) -> None:
+    """Raises UserError."""
+    if args.part == "check":
+        check.check_words(args, written)
+
+
 async def answer(args: argparse.Namespace, context: Context) -> Told:
     found: Told = await PARTS[args.part].answer(args, context)
     return found

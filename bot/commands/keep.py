@@ -24,7 +24,7 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     output(parser, "text", "json")
 
 
-def check_words(args: argparse.Namespace) -> None:
+def check_words(args: argparse.Namespace, _written: str) -> None:
     """Raises UserError for what is no question."""
     try:
         parse(args.words)

@@ -7,7 +7,6 @@ import argparse
 from bot import asking, told
 from bot.errors import UserError
 from bot.resources import change, manifest, yaml
-from bot.resources.names import plural_of
 from bot.told import Context, Told
 
 HELP = (
@@ -18,7 +17,7 @@ TAKES_TEXT = True
 
 
 def add_words(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", metavar="KIND")
+    parser.add_argument("kind", type=manifest.writable, metavar="KIND")
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("-p", "--patch", metavar="PATCH", nargs="?", const="", default="", help="JSON or YAML")
     parser.add_argument("--type", choices=("merge", "json", "strategic"), default="merge", help="form of PATCH (merge)")
@@ -26,14 +25,19 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     told.output(parser, "text", "json", "yaml")
 
 
-async def answer(args: argparse.Namespace, context: Context) -> Told:
+def check_words(args: argparse.Namespace, written: str) -> None:
+    """args.patch is what it says then. Raises UserError."""
     if args.type == "strategic":
         raise UserError(
             "A strategic patch needs merge keys, and Calico's resources have none. Use --type merge, which replaces "
             "lists as a whole, or --type json."
         )
-    text = manifest.from_slack(asking.with_text(context.written)[1]) if context.written else args.patch
+    text = manifest.from_slack(asking.with_text(written)[1]) if written else args.patch
     found = yaml.documents(text)
     if len(found) != 1:
         raise UserError("Say what is to be changed: patch KIND NAME -p '{\"spec\": ...}'")
-    return await change.patch(plural_of(args.kind), args.name, args.within, found[0], args.type, context)
+    (args.patch,) = found
+
+
+async def answer(args: argparse.Namespace, context: Context) -> Told:
+    return await change.patch(args.kind, args.name, args.within, args.patch, args.type, context)

@@ -37,7 +37,7 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     told.output(parser, "text", "json")
 
 
-def check_words(args: argparse.Namespace) -> None:
+def check_words(args: argparse.Namespace, _written: str) -> None:
     """Raises UserError."""
     for one in args.channel:
         if not CHANNEL.fullmatch(one):

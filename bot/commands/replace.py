@@ -10,4 +10,5 @@ HELP = "replace -f FILE: have resources of Calico replaced, once approved, for e
 TAKES_TEXT = True
 
 add_words = writing.add_words
+check_words = partial(writing.check_words, "replace")
 answer = partial(writing.answer, "replace")

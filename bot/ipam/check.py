@@ -77,20 +77,26 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--release",
+        type=lambda said: said if said == "all" else release.parsed(said),
         metavar="IP[,IP]|all",
         help="ask for the release of these leaked addresses; all: those that stand in the report of --since, too",
     )
     told.output(parser, "text", "json", "csv")
 
 
-async def answer(args: argparse.Namespace, context: Context) -> Told:
-    """Raises UserError."""
-    wanted = [] if args.release in (None, "all") else release.parsed(args.release)
-    earlier = _earlier(args.since, context) if args.since else None
+def check_words(args: argparse.Namespace, written: str) -> None:
+    """args.earlier is the report of --since then. Raises UserError."""
+    args.earlier = _earlier(args.since, written) if args.since else None
     if args.watch and not LEAST_WATCH_S <= args.watch <= MOST_WATCH_S:
         raise UserError(
             f"--watch {args.watch:g}: give the seconds to go on, from {LEAST_WATCH_S} to {MOST_WATCH_S}, or none."
         )
+
+
+async def answer(args: argparse.Namespace, context: Context) -> Told:
+    """Raises UserError."""
+    wanted = [] if args.release in (None, "all") else args.release
+    earlier = args.earlier
     now, found = await release.look(context)
     if earlier is not None:
         _of_one_cluster(earlier, found)
@@ -188,8 +194,8 @@ async def _watch(looks: Looks, seconds_: float, context: Context) -> None:
         task.uncancel()
 
 
-def _earlier(path: str, context: Context) -> Earlier:
-    if context.written:
+def _earlier(path: str, written: str) -> Earlier:
+    if written:
         raise UserError(
             "--since reads a file, and there is none in Slack. Write: ipam check --watch, which looks twice."
         )

@@ -54,13 +54,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def add_words(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--ip", metavar="IP", required=True, help="the address that is to be free again")
+    parser.add_argument("--ip", type=_one, metavar="IP", required=True, help="the address that is to be free again")
     told.output(parser, "text", "json")
 
 
 async def answer(args: argparse.Namespace, context: Context) -> Told:
     """Raises UserError."""
-    (address,) = parsed(args.ip)
+    address = args.ip
     now, found = await look(context)
     (outcome,) = await request([address], found, now, context, seen={})
     would = calicoctl_would(now, found, address)
@@ -111,6 +111,13 @@ def parsed(words: str) -> list[str]:
                 "10.244.1.7,10.244.1.8"
             ) from None
     return list(dict.fromkeys(found))
+
+
+def _one(word: str) -> str:
+    found = parsed(word)
+    if len(found) > 1:
+        raise UserError("One address is released at a time; of several: ipam check --release IP,IP")
+    return found[0]
 
 
 def in_order(address: str) -> tuple[int, int]:

@@ -42,16 +42,15 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--show-blocks", action="store_true", help="every block, too")
     one.add_argument("--show-borrowed", action="store_true", help="addresses in use on another node than their block's")
     one.add_argument("--show-configuration", action="store_true", help="strict affinity, block limit, cooldown")
-    one.add_argument("--ip", metavar="IP", help="whose this address is")
+    one.add_argument("--ip", type=_address, metavar="IP", help="whose this address is")
     told.output(parser, "text", "json", "csv")
 
 
 async def answer(args: argparse.Namespace, context: Context) -> Told:
     """Raises UserError."""
-    address = _address(args.ip) if args.ip else None
     found = await state.read(context.cluster, READ)
-    if address:
-        return of_address(found, address)
+    if args.ip:
+        return of_address(found, args.ip)
     if args.show_borrowed:
         return borrowed(found)
     if args.show_configuration:

@@ -102,10 +102,12 @@ def read(text: str, namespace: str = "") -> list[Wanted]:
     return read
 
 
-def refuse(plural: str) -> None:
-    """Raises UserError for a kind that nobody has written."""
+def writable(word: str) -> str:
+    """The plural of the kind that is meant. Raises UserError for one that nobody has written."""
+    plural = plural_of(word)
     if plural in NEVER:
         raise UserError(NEVER[plural])
+    return plural
 
 
 def _items(document: object) -> list[object]:
@@ -128,7 +130,7 @@ def _resource(document: object, namespace: str, place: str) -> Wanted:
     plural = plural_of(kind)
     if kind_of(plural) != kind and KINDS.get(plural, KINDS["ippools"]).kind != kind:
         raise UserError(f"{where}The kind is written {kind_of(plural)}, and not {kind}.")
-    refuse(plural)
+    writable(plural)
     metadata = document.get("metadata")
     if not isinstance(metadata, dict):
         raise UserError(f"{where}metadata: has to be given, with a name.")

@@ -22,19 +22,24 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     told.output(parser, "text", "json", "yaml")
 
 
+def check_words(verb: str, args: argparse.Namespace, written: str) -> None:
+    """args.wanted is what is to be written then. Raises UserError."""
+    args.wanted = manifest.read(_text(verb, args, written), args.within)
+
+
 async def answer(verb: str, args: argparse.Namespace, context: Context) -> Told:
     """Raises UserError before any request is made."""
-    return await change.written(verb, manifest.read(_text(verb, args, context), args.within), context)
+    return await change.written(verb, args.wanted, context)
 
 
-def _text(verb: str, args: argparse.Namespace, context: Context) -> str:
-    if not context.written:
+def _text(verb: str, args: argparse.Namespace, written: str) -> str:
+    if not written:
         if not args.file:
             raise UserError(f"Say what: {verb} -f FILE, or {verb} -f - for what is piped in; in Slack a code block.")
         return manifest.from_file(args.file)
     if args.file:
         raise UserError(f"I cannot read {args.file} from Slack. Write the YAML after the word, in a code block.")
-    text = manifest.from_slack(asking.with_text(context.written)[1])
+    text = manifest.from_slack(asking.with_text(written)[1])
     if not text.strip():
         raise UserError(f"Write the YAML after the word: {verb} and a code block (```) with the resource.")
     return text
