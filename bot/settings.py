@@ -4,6 +4,7 @@ its own way. The keys, and what goes before what, are in fixes.configuration."""
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 from collections.abc import Mapping
 
@@ -83,6 +84,29 @@ def configured(args: argparse.Namespace, environment: Mapping[str, str] = os.env
     if wrong:
         raise refused(wrong)
     return found
+
+
+def of_kubeconfigs(configured: Configuration, *, named: bool = False) -> list[str]:
+    """What is wrong with the files that say where clusters are, of which none is asked anything, a line each. named: of
+    those alone that somebody named."""
+    from certificates import kubeconfig  # which few of the words need
+
+    async def each() -> list[str]:
+        wrong = []
+        for where, one in zip(configured.where, configured.clusters, strict=True):
+            if named and not (one.kubeconfig or one.context):
+                continue
+            try:
+                await kubeconfig.known(one.kubeconfig or kubeconfig.own(), one.context)
+            except kubeconfig.NoCluster as error:
+                cluster = f"the cluster {one.cluster}".rstrip()
+                wrong.append(
+                    f"{where}kubeconfig: {error.problem}, so {cluster} cannot be served. "
+                    "Give a file that `kubectl --kubeconfig FILE config view` reads."
+                )
+        return wrong
+
+    return asyncio.run(each())
 
 
 def refused(wrong: list[str]) -> UserError:

@@ -239,6 +239,9 @@ def test_the_bot_asks_for_kubeconfigs_that_can_be_used(tmp_path: Path) -> None:
     for why, line in zip(whys, told, strict=True):
         assert why in line
     assert "SLACK_BOT_TOKEN is not set" in done.stderr and "SLACK_APP_TOKEN is not set" in done.stderr
+    again = calico_why("config", CALICO_WHY_CONFIG=str(file))
+    assert (again.returncode, again.stdout) == (2, "")
+    assert [line for line in again.stderr.splitlines() if line.startswith("clusters[")] == told
 
 
 def test_a_terminal_picks_a_cluster_of_the_file(tmp_path: Path) -> None:
@@ -255,6 +258,8 @@ def test_a_terminal_picks_a_cluster_of_the_file(tmp_path: Path) -> None:
 def test_config_tells_what_holds_and_where_it_is_from_and_no_secret(tmp_path: Path) -> None:
     file = tmp_path / "calico-why.yaml"
     file.write_text(CLUSTERS)
+    for name in re.findall(r"kubeconfig: ([^\s}]+)", CLUSTERS):
+        (tmp_path / name).write_text(kubeconfig("https://127.0.0.1:1", "token"))
     done = calico_why("config", CALICO_WHY_CONFIG=str(file), CALICO_WHY_LANG="zh", SLACK_BOT_TOKEN="xoxb-12-34")
     assert done.returncode == 0, done.stderr
     rows = [re.split(r"  +", line) for line in done.stdout.splitlines()]

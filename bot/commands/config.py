@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 where nothing is wrong. Raises UserError with all that is."""
-    found = connection.configured(args)
+    found, wrong = connection.look(args)
+    if wrong := [*wrong, *connection.of_kubeconfigs(found, named=True)]:
+        raise connection.refused(wrong)
     rows = [(key, value, origin or "default") for key, (value, origin) in found.told.items()]
     for variable in SECRETS.values():
         rows.append((variable, "(set)", "environment") if os.environ.get(variable) else (variable, "(not set)", ""))

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
     configured, wrong = connection.look(args)
     slack, more = of_slack(configured, os.environ)
-    if wrong := [*wrong, *more, *asyncio.run(_of_kubeconfigs(configured))]:
+    if wrong := [*wrong, *more, *connection.of_kubeconfigs(configured)]:
         raise connection.refused(wrong)
     logs.start(configured.log, secrets=(slack.bot_token, slack.app_token, slack.signing_secret))
     heap.keep_small()
@@ -137,23 +137,6 @@ def of_slack(configured: Configuration, environment: Mapping[str, str]) -> tuple
         shared=configured.slack_shared,
     )
     return settings, wrong
-
-
-async def _of_kubeconfigs(configured: Configuration) -> list[str]:
-    """What is wrong with the files that say where clusters are, of which none is asked anything."""
-    from certificates import kubeconfig
-
-    wrong = []
-    for where, one in zip(configured.where, configured.clusters, strict=True):
-        try:
-            await kubeconfig.known(one.kubeconfig or kubeconfig.own(), one.context)
-        except kubeconfig.NoCluster as error:
-            cluster = f"the cluster {one.cluster}".rstrip()
-            wrong.append(
-                f"{where}kubeconfig: {error.problem}, so {cluster} cannot be served. "
-                "Give a file that `kubectl --kubeconfig FILE config view` reads."
-            )
-    return wrong
 
 
 async def _serve(slack: SlackSettings, configured: Configuration, where: tuple[str, int] | None) -> None:
