@@ -124,6 +124,40 @@ async def test_who_writes_a_policy_needs_the_right_on_its_tier_where_calico_asks
             )
 
 
+READS = tuple(Grant(verb, group, POLICY) for verb in ("get", "list") for group in GROUPS)
+TIER_READS = tuple(Grant(verb, NATIVE, f"tier.{POLICY}") for verb in ("get", "list"))
+IN_A = tuple(one._replace(names=("a.*",)) for one in TIER_READS)
+
+
+@pytest.mark.parametrize(
+    ("group", "grants", "listed", "got"),
+    [
+        (NATIVE, READS, 403, 403),
+        (NATIVE, (*READS, *TIER_READS), 403, 403),  # without the right to get the tier
+        (NATIVE, (*READS, SEEN), 403, 403),
+        (NATIVE, (*READS, SEEN, *TIER_READS), 200, 200),
+        (NATIVE, (*READS, SEEN, *IN_A), 403, 200),  # a list has what is in other tiers, too
+        (GROUPS[0], READS, 200, 200),
+    ],
+)
+async def test_who_reads_a_policy_needs_the_right_on_its_tier_where_calico_may_ask_for_it(
+    tmp_path: Path, group: Group, grants: tuple[Grant, ...], listed: int, got: int
+) -> None:
+    async with fix_cluster(tmp_path) as cluster, cluster.store("eve", grants=grants) as store:
+        install(cluster.objects, group)
+        cluster.objects.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
+        calico = Calico(store.api, environment={})
+        version = await calico.group()
+        metadata = {"name": "web", "namespace": "shop"}
+        cluster.objects.create(
+            {"apiVersion": version, "kind": "NetworkPolicy", "metadata": metadata, "spec": {"tier": "a"}}
+        )
+        of_all, of_shop = f"/apis/{version}/{POLICY}", f"/apis/{version}/namespaces/shop/{POLICY}"
+        assert [(await calico._send("GET", path))[0] for path in (of_all, of_shop)] == [listed, listed]
+        assert (await calico._send("GET", f"{of_shop}/web"))[0] == got
+        assert (await calico._send("GET", f"{of_shop}/other"))[0] == 404
+
+
 async def test_a_policy_is_taken_out_of_a_tier_by_who_may_write_into_both(tmp_path: Path) -> None:
     async with (
         fix_cluster(tmp_path) as cluster,

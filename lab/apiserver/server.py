@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from lab.apiserver import access, calls, certificates, discovery, openapi, requests, reviews, table
+from lab.apiserver import access, calls, certificates, discovery, openapi, requests, reviews, table, tiers
 from lab.apiserver.access import Call, User
 from lab.apiserver.calls import Outcome
 from lab.apiserver.errors import ApiError, Object, bad_request, expired, method_not_allowed, too_new
@@ -135,12 +135,15 @@ class ApiServer:
             return _page_not_found()
         if resource.namespaced is False and target.namespace and target.plural != "namespaces":
             return _page_not_found()
+        if verb in ("watch", "list"):
+            tiers.let_read(user, call, None, lambda one: self._remember(one, user))
         if verb == "watch":
             return await self._watch(request, resource, target)
         if verb == "list":
             return self._list(request, resource, target)
         if verb == "get":
             obj = self.store.peek(resource, target.name, target.namespace)
+            tiers.let_read(user, call, obj, lambda one: self._remember(one, user))
             self._not_from_the_future(request)
             return self._one(request, resource, obj)
         if verb in ("delete", "deletecollection"):
