@@ -16,3 +16,8 @@ class Sysctl(Fact, frozen=True, kw_only=True):
     family: int = 4  # net.ipv4 or net.ipv6
     unlike: tuple[str, ...] = ()  # ip_forward: devices on the way whose own forwarding is another
     switch: str = ""  # of that device: forwarding (for IPv6 force_forwarding), disable_ipv6, proxy_arp, rp_filter
+
+
+def typed(name: str, device: str) -> str:
+    """As `sysctl` takes it, which reads a dot in a device's name (vxlan.calico) only where it is written as a slash."""
+    return name.replace(f".{device}.", f".{device.replace('.', '/')}.") if device else name

@@ -40,6 +40,7 @@ class Kind:
 
     propose   cause, the diagnosis' facts -> arguments, or None when the evidence does not carry this fix
     more      the arguments of further fixes of this kind for the same cause, each a request of its own
+    by_hand   the same change as commands that a person types, where the arguments alone tell them; else none
     """
 
     name: str
@@ -48,6 +49,7 @@ class Kind:
     undo: Callable[[Arguments, str], str]
     propose: Callable[[Cause, Sequence[Fact]], dict[str, str] | None]
     more: Callable[[Cause, Sequence[Fact]], Sequence[dict[str, str]]] = lambda cause, facts: ()
+    by_hand: Callable[[Arguments], list[str]] = lambda arguments: []
     may_hurry: bool = False  # a person may ask for it before the second look is due (fixes.looks)
 
 

@@ -170,7 +170,7 @@ def test_every_recorded_wound_is_told_in_chinese(mode: str, recording: dict[str,
 def test_an_answer_reads_chinese_from_the_first_to_the_last_line() -> None:
     lines = render(answers.wrong_mac(), language=zh).splitlines()
     assert lines[0].startswith("shop/cart 10.244.174.132 位于 node-a  ->  shop/db 10.244.218.68 位于 node-b")
-    assert lines[2].startswith("x 对端隧道地址的 MAC 错误  ") and lines[2].endswith(" neighbor_wrong_mac")
+    assert lines[2].startswith("x node-a：对端隧道地址的 MAC 错误  ") and lines[2].endswith(" neighbor_wrong_mac")
     assert width(lines[2]) == WIDTH, "a Chinese character takes two columns"
     assert lines[3] == (
         f"  node-a 把发往 10.244.218.64 的帧送给 {answers.WRONG_MAC}；而 node-b 的 vxlan.calico 是 66:89:3a:22:7a:ac。"
@@ -189,7 +189,7 @@ def test_an_answer_reads_chinese_from_the_first_to_the_last_line() -> None:
     ("make", "words"),
     [
         (answers.well, "ok shop/cart 能访问 shop/db 的 5432/tcp：两者之间一切正常"),
-        (answers.unseen, "? 无法判断 shop/cart 能否访问 shop/db 的 5432/tcp"),
+        (answers.unseen, "? 无法判断 shop/cart 为什么访问不了 shop/db 的 5432/tcp"),
         (answers.unseen, "node-b: probe: 其位于 172.30.0.12 的探针 4 秒内没有应答"),
         (answers.no_engine, "无法判断：the engine ended by signal 9"),
     ],

@@ -455,7 +455,8 @@ def test_a_switch_is_set_back(switch: str, name: str, rule: str) -> None:
     assert arguments == {"name": name, "value": "1", "seen": "0", "felix_s": "0"}
     assert Path("/proc/sys", switch).read_text() == "1\n"
     kind = of_kind("set_sysctl")
-    assert kind.undo(arguments, "node-a").startswith(f"sysctl -w {name}=0. ")
+    typed = name.replace(TUNNEL, TUNNEL.replace(".", "/"))  # as sysctl takes it
+    assert kind.undo(arguments, "node-a").startswith(f"sysctl -w {typed}=0. ")
 
 
 @in_namespaces

@@ -63,9 +63,11 @@ def test_the_answer_and_its_thread_in_order() -> None:
     parent, thread = blocks.answer(answer), blocks.thread(answer, [blocks.fix_card(request(), NOW)])
     accepted(parent, *thread)
     assert "<@U0ANA> asked: why `shop/cart shop/db 5432/tcp`   [prod-eu-1]" in said(parent)
-    assert ":x: *Wrong MAC for the peer's tunnel address*" in said(parent)
+    assert ":x: *node-a: Wrong MAC for the peer's tunnel address*" in said(parent)
     path, evidence, card, seen = thread
     assert "vxlan.calico x first bad hop" in said(path) and "Do now" in said(path)
+    assert "node-a# ip neigh get 10.244.218.64 dev vxlan.calico" in said(path), "what a reader can see for himself"
+    assert "node-a# ip neigh replace 10.244.218.64 lladdr 66:89:3a:22:7a:ac" in said(path), "and do"
     assert path.text.startswith("The path: forward: last good source node, first bad source tunnel")
     table = next(block for block in evidence.blocks if block["type"] == "table")
     first = [cell["text"] for cell in table["rows"][1]]
@@ -86,7 +88,7 @@ def test_every_verdict_is_a_message(make: Any) -> None:
 
 def test_what_could_not_be_seen_is_always_in_the_thread() -> None:
     assert answers.SILENT_PROBE.reason in said(blocks.thread(answers.unseen())[-1])
-    assert ":grey_question: *I cannot say whether" in said(blocks.answer(answers.unseen()))
+    assert ":grey_question: *I cannot say why" in said(blocks.answer(answers.unseen()))
 
 
 def test_progress_is_the_same_message_while_looking() -> None:

@@ -32,13 +32,16 @@ def test_a_cause_is_told_in_the_order_a_person_needs_it() -> None:
     lines = render(answers.wrong_mac()).splitlines()
     head = "shop/cart 10.244.174.132 on node-a  ->  shop/db 10.244.218.68 on node-b   5432/tcp"
     assert lines[0].startswith(head) and lines[0].endswith("vxlan, Calico v3.32.1      [prod-eu-1]")
-    assert lines[2].startswith("x Wrong MAC for the peer's tunnel address  ")
+    assert lines[2].startswith("x node-a: Wrong MAC for the peer's tunnel address  ")
     assert lines[2].endswith(" neighbor_wrong_mac") and len(lines[2]) == 100
     assert answers.WRONG_MAC in lines[3] and "66:89:3a:22:7a:ac" in lines[3]
     assert "Felix on node-a is alive" in lines[4]
     text = "\n".join(lines)
     assert "forward   eth0 ok > cali4c1aaaaaaaa ok > node-a ok > vxlan.calico x first bad hop" in text
-    assert text.index("first bad hop") < text.index("Do now") < text.index("Checked and well: ")
+    assert text.index("first bad hop") < text.index("See it") < text.index("Do now") < text.index("Checked and well: ")
+    assert "  See it    node-a# ip neigh get 10.244.218.64 dev vxlan.calico\n" in text
+    mends = "ip neigh replace 10.244.218.64 lladdr 66:89:3a:22:7a:ac dev vxlan.calico nud permanent"
+    assert f"\n            node-a# {mends}\n" in text
     assert "Could not see: nothing" in lines[-1] and "0.21 s" in lines[-1]
 
 
@@ -60,7 +63,7 @@ def test_healthy_says_what_passed_and_how_much_was_checked() -> None:
 
 def test_unknown_says_what_could_not_be_seen_and_what_would_help() -> None:
     text = render(answers.unseen())
-    assert "? I cannot say whether shop/cart reaches shop/db on 5432/tcp" in text
+    assert "? I cannot say why shop/cart did not reach shop/db on 5432/tcp" in text
     assert f"node-b: probe: {answers.SILENT_PROBE.reason}" in text
     assert "Next      make the probe of node-b answer, then ask again" in text
     assert "reaches shop/db on 5432/tcp: everything" not in text
@@ -84,7 +87,23 @@ def test_warnings_follow_a_healthy_answer() -> None:
     warning = msgspec.structs.replace(answers.wrong_mac().diagnosis.causes[0], severity="warns")
     diagnosis = msgspec.structs.replace(answer.diagnosis, warnings=(warning,))
     text = render(msgspec.structs.replace(answer, diagnosis=diagnosis))
-    assert text.index("ok shop/cart") < text.index("! Wrong MAC")
+    well = "ok shop/cart reaches shop/db on 5432/tcp, but not all is as it should be"
+    assert text.index(well) < text.index("! node-a: Wrong MAC")
+
+
+def test_what_passes_is_not_put_in_question_by_what_could_not_be_seen() -> None:
+    answer = answers.well()
+    diagnosis = msgspec.structs.replace(answer.diagnosis, verdict="unknown", blind=(answers.SILENT_PROBE,))
+    text = render(msgspec.structs.replace(answer, diagnosis=diagnosis))
+    assert "? shop/cart reaches shop/db on 5432/tcp, but I cannot say that all is as it should be" in text
+
+
+def test_of_many_looks_that_could_not_be_made_for_one_reason_a_few_are_named() -> None:
+    answer = answers.well()
+    blind = tuple(msgspec.structs.replace(answers.SILENT_PROBE, look=f"look{number}") for number in range(9))
+    found = msgspec.structs.replace(answer, diagnosis=msgspec.structs.replace(answer.diagnosis, blind=blind))
+    assert "node-b: look0, look1, look2, 6 more: " in render(found)
+    assert "look8" in render(found, verbose=True)
 
 
 def test_verbose_lists_what_was_checked_and_seen_with_the_wrong_one_marked() -> None:
@@ -103,7 +122,7 @@ def test_saved_and_not_saved_are_told() -> None:
 def test_colour_only_where_asked_for() -> None:
     plain, coloured = render(answers.wrong_mac()), render(answers.wrong_mac(), colour=True)
     assert "\x1b" not in plain
-    assert "\x1b[31;1mx Wrong MAC" in coloured
+    assert "\x1b[31;1mx node-a: Wrong MAC" in coloured
     for code in ("\x1b[31;1m", "\x1b[0m"):
         coloured = coloured.replace(code, "")
     assert coloured == plain

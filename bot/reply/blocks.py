@@ -12,11 +12,11 @@ import msgspec
 from bot.errors import UserError
 from bot.investigate import Investigation
 from bot.language import ENGLISH, Language
-from bot.reply import evidence, wording
+from bot.reply import commands, evidence, wording
 from bot.reply.fix_words import fix_words
 from bot.reply.wording import Request, printable
 from bot.told import Told
-from facts import Cause, say
+from facts import Cause, Text, say
 from fixes.request import CAPTURE, NOTHING_NOW
 
 Block = dict[str, Any]
@@ -311,7 +311,7 @@ def _asked(asked: str, asked_by: str, cluster: str, language: Language, word: st
 
 
 def _cause(cause: Cause, mark: str, language: Language) -> list[str]:
-    return [f"{mark} *{escape(language(cause.title))}*", *map(escape, wording.told(cause, language))]
+    return [f"{mark} *{escape(wording.titled(cause, language))}*", *map(escape, wording.told(cause, language))]
 
 
 def _path(investigation: Investigation, language: Language) -> Message:
@@ -327,13 +327,26 @@ def _path(investigation: Investigation, language: Language) -> Message:
     if drawn:
         blocks.append(_preformatted(drawn))
     blocks += [_context([escape(wording.lost(leg, language))]) for _, leg in named if leg.lost]
-    remedies = dict.fromkeys(wording.remedy(one, language) for one in diagnosis.causes)
-    blocks += [_section(f"*{language(say('Do now'))}:* {escape(one)}") for one in remedies]
+    found = (*diagnosis.causes, *diagnosis.warnings)
+    blocks += _commands(say("See it"), [one for cause in found for one in commands.to_see(cause, diagnosis)], language)
+    remedies: dict[str, list[commands.Command]] = {}
+    for cause in diagnosis.causes:
+        typed = remedies.setdefault(wording.remedy(cause, language), [])
+        typed += commands.by_hand(cause, diagnosis.facts)
+    for remedy, typed in remedies.items():
+        blocks.append(_section(f"*{language(say('Do now'))}:* {escape(remedy)}"))
+        blocks += _commands(say("By hand"), typed, language)
     if diagnosis.verdict == "unknown" and (step := wording.next_step(investigation, language)):
         blocks.append(_section(f"*{language(say('Next'))}:* {escape(step)}"))
     told = "; ".join(wording.ends(name, leg, language) for name, leg in named)
     title = say("The path: {legs}", legs=told) if told else say("The path is not known")
     return _message(language(title), blocks, language)
+
+
+def _commands(head: Text, found: Sequence[commands.Command], language: Language) -> list[Block]:
+    """What a reader can type, a line each, which begins with where."""
+    lines = [printable(str(one)) for one in dict.fromkeys(found)][:TABLE_ROWS]
+    return [_section(f"*{language(head)}:*"), _preformatted("\n".join(lines))] if lines else []
 
 
 def _evidence(investigation: Investigation, language: Language) -> Message | None:

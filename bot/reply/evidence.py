@@ -103,6 +103,13 @@ def rows(diagnosis: Diagnosis) -> list[Row]:
     return sorted(found.values(), key=lambda row: (not (row.cited and row.wrong), not row.cited, not row.wrong))
 
 
+def is_wrong(fact: Fact, legs: Sequence[Leg]) -> bool:
+    """Something else was expected than what was seen."""
+    tell = _TELL.get(type(fact))
+    said = tell(fact, legs) if tell else None
+    return said is not None and Row("", *said, cited=True).wrong
+
+
 def _find(legs: Iterable[Leg], **fields: Any) -> Leg | None:
     return next((leg for leg in legs if all(getattr(leg, name) == value for name, value in fields.items())), None)
 
@@ -214,7 +221,7 @@ def _pod_interface(fact: PodInterface, legs: Sequence[Leg]) -> Said | None:
     elif fact.entered and fact.pod_gateway_state == "PERMANENT" and fact.pod_gateway_mac != fact.mac:
         what = say("neighbor {address} inside {pod}", address=fact.pod_default_next_hop, pod=fact.pod)
         return what, fact.mac, fact.pod_gateway_mac or NOTHING
-    elif fact.entered and (leg := _stranger(fact, legs)):
+    elif fact.entered and (leg := stranger(fact, legs)):
         what = say("addresses of {device} in {pod}", device=fact.pod_device, pod=fact.pod)
         return what, host(leg.source_address), ", ".join(fact.pod_addresses) or NOTHING
     elif fact.entered:
@@ -230,7 +237,7 @@ def _ends(node: bool, pod: bool) -> str:
     return say("{node}, in the pod {pod}", node=UP if node else DOWN, pod=UP if pod else DOWN)
 
 
-def _stranger(fact: PodInterface, legs: Sequence[Leg]) -> Leg | None:
+def stranger(fact: PodInterface, legs: Sequence[Leg]) -> Leg | None:
     """The leg of this pod when the pod does not have the address the leg starts from."""
     leg = _find(legs, source=fact.pod, source_node=fact.node, family=fact.family)
     return leg if leg and leg.source_address not in [one.split("/")[0] for one in fact.pod_addresses] else None

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from bot.investigate import Investigation
+from bot.reply import commands
 from bot.words import parse
-from facts import Blind, Cause, Checked, Fact, LegPath, Message
+from facts import Blind, Cause, Checked, Diagnosis, Fact, LegPath, Message
 
 VERSION = 1
 
@@ -30,8 +31,8 @@ def document(investigation: Investigation) -> dict[str, Any]:
         "question": _question(investigation),
         "verdict": diagnosis.verdict,
         "summary": diagnosis.summary,
-        "causes": [_cause(one) for one in diagnosis.causes],
-        "warnings": [_cause(one) for one in diagnosis.warnings],
+        "causes": [_cause(one, diagnosis) for one in diagnosis.causes],
+        "warnings": [_cause(one, diagnosis) for one in diagnosis.warnings],
         "checked": [_checked(one) for one in diagnosis.checked],
         "blind": [_blind(one) for one in diagnosis.blind],
         "path": [_path(one) for one in diagnosis.path],
@@ -57,7 +58,7 @@ def _question(investigation: Investigation) -> dict[str, Any]:
     }
 
 
-def _cause(cause: Cause) -> dict[str, Any]:
+def _cause(cause: Cause, diagnosis: Diagnosis) -> dict[str, Any]:
     return {
         "rule": cause.rule,
         "title": cause.title,
@@ -70,9 +71,15 @@ def _cause(cause: Cause) -> dict[str, Any]:
         "severity": cause.severity,
         "evidence": list(cause.evidence),
         "remedy": cause.remedy,
+        "see": list(map(_command, commands.to_see(cause, diagnosis))),
+        "by_hand": list(map(_command, commands.by_hand(cause, diagnosis.facts))),
         "fix": cause.fix,
         "felix": cause.felix,
     }
+
+
+def _command(command: commands.Command) -> dict[str, str]:
+    return {"place": command.place, "command": command.line}
 
 
 def _message(message: Message) -> dict[str, Any]:

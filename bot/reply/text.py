@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bot.investigate import Investigation
 from bot.language import ENGLISH, Language
-from bot.reply import evidence, wording
+from bot.reply import commands, evidence, wording
 from bot.reply.wording import Request, padded, printable
 from facts import Cause, Diagnosis, say
 
@@ -34,7 +34,8 @@ def render(
         parts += _no_cause(investigation, language)
     for warning in diagnosis.warnings:
         later = padded(language(say("Do later")), LABEL)
-        parts += [*_finding("!", warning, language), f"  {later}{wording.remedy(warning, language)}"]
+        parts += [*_finding("!", warning, language), *_see(warning, diagnosis, language)]
+        parts += [f"  {later}{wording.remedy(warning, language)}"]
     if verbose:
         parts += _details(diagnosis, language)
     parts += ["", *_end(investigation, verbose, language)]
@@ -59,12 +60,13 @@ def _causes(diagnosis: Diagnosis, fixes: Sequence[Request], language: Language) 
             if diagnosis.summary:
                 lines.append(f"  {wording.summary(diagnosis, language)}")
             lines += ["", *_path(diagnosis, language)]
-        lines += [*_do_now(cause, fixes, language), ""]
+        lines += _see(cause, diagnosis, language)
+        lines += [*_do_now(cause, diagnosis, fixes, language), ""]
     return lines[:-1]
 
 
 def _finding(mark: str, cause: Cause, language: Language) -> list[str]:
-    head = f"{mark} {language(cause.title)}"
+    head = f"{mark} {wording.titled(cause, language)}"
     rule = f"{cause.rule:>{max(WIDTH - wording.width(head), len(cause.rule) + 2)}}"
     return [f"{head}{rule}", *(f"  {one}" for one in wording.told(cause, language))]
 
@@ -80,9 +82,16 @@ def _path(diagnosis: Diagnosis, language: Language) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def _do_now(cause: Cause, fixes: Sequence[Request], language: Language) -> list[str]:
+def _see(cause: Cause, diagnosis: Diagnosis, language: Language) -> list[str]:
+    """What shows it to who would rather see it; each begins with where it is typed."""
+    label, below = padded(language(say("See it")), LABEL), " " * LABEL
+    return [f"  {below if index else label}{one}" for index, one in enumerate(commands.to_see(cause, diagnosis))]
+
+
+def _do_now(cause: Cause, diagnosis: Diagnosis, fixes: Sequence[Request], language: Language) -> list[str]:
     below = " " * LABEL
     lines = [f"  {padded(language(say('Do now')), LABEL)}{wording.remedy(cause, language)}"]
+    lines += [f"  {below}{one}" for one in commands.by_hand(cause, diagnosis.facts)]
     request = wording.fix_for(cause, fixes)
     if request:
         spec = request.get("spec") or {}
@@ -117,6 +126,8 @@ def _no_cause(investigation: Investigation, language: Language) -> list[str]:
 def _details(diagnosis: Diagnosis, language: Language) -> list[str]:
     lines = ["", language(say("Checked and well"))]
     lines += [f"  {one}" for one in wording.checked(diagnosis, language)] or [f"  {language(say('nothing'))}"]
+    if unseen := wording.blind(diagnosis, language, most=len(diagnosis.blind)):
+        lines += ["", language(say("Could not see")), *(f"  {one}" for one in unseen)]
     lines += ["", language(say("Expected and seen"))]
     for row in evidence.rows(diagnosis):
         mark = "x" if row.wrong else " "

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from bot.investigate import Investigation
 from bot.language import ENGLISH, Language
+from engine import passage
 from facts import (
     Backend,
     CalicoSettings,
@@ -18,6 +20,7 @@ from facts import (
     Flow,
     Leg,
     LegPath,
+    ProbeResult,
     ServicePort,
     Text,
     listed,
@@ -25,7 +28,7 @@ from facts import (
 )
 
 Request = Mapping[str, Any]  # a FixRequest as its custom resource
-SHOWN = 3  # endpoints of a Service in a line
+SHOWN = 3  # endpoints of a Service, and names of looks, in a line
 
 NAMES = {
     "vxlan": "vxlan",
@@ -143,8 +146,8 @@ def headline(investigation: Investigation, language: Language = ENGLISH) -> str:
     names = {"source": source, "target": target, "port": asked}
     diagnosis = investigation.diagnosis
     if diagnosis.verdict == "cause" and diagnosis.causes:
-        return language(diagnosis.causes[0].title)
-    if diagnosis.verdict == "healthy":
+        return titled(diagnosis.causes[0], language)
+    if diagnosis.verdict == "healthy" and not diagnosis.warnings:
         well = say(
             "{source} reaches {target} on {port}: everything between them is as it should be"
             if asked
@@ -152,13 +155,53 @@ def headline(investigation: Investigation, language: Language = ENGLISH) -> str:
             **names,
         )
         return language(well)
+    if diagnosis.verdict == "healthy":
+        warned = say(
+            "{source} reaches {target} on {port}, but not all is as it should be"
+            if asked
+            else "{source} reaches {target}, but not all is as it should be",
+            **names,
+        )
+        return language(warned)
+    passes = _passes(diagnosis)
+    if passes:
+        seen = say(
+            "{source} reaches {target} on {port}, but I cannot say that all is as it should be"
+            if asked
+            else "{source} reaches {target}, but I cannot say that all is as it should be",
+            **names,
+        )
+        return language(seen)
     unknown = say(
-        "I cannot say whether {source} reaches {target} on {port}"
+        (
+            "I cannot say whether {source} reaches {target} on {port}"
+            if asked
+            else "I cannot say whether {source} reaches {target}"
+        )
+        if passes is None
+        else "I cannot say why {source} did not reach {target} on {port}"
         if asked
-        else "I cannot say whether {source} reaches {target}",
+        else "I cannot say why {source} did not reach {target}",
         **names,
     )
     return language(unknown)
+
+
+def _passes(diagnosis: Diagnosis) -> bool | None:
+    """Did all small fresh packets of the asked kind come back, on all flows? None: nobody knows of all of them."""
+    probes = [fact for fact in diagnosis.facts if isinstance(fact, ProbeResult)]
+    legs = [fact for fact in diagnosis.facts if isinstance(fact, Leg) and fact.direction == "forward"]
+    small = [[one for one in passage.wanted(leg, probes) if not one.size] for leg in legs]
+    if any(map(passage.is_lost, chain.from_iterable(small))):
+        return False
+    return True if small and all(small) else None
+
+
+def titled(cause: Cause, language: Language = ENGLISH) -> str:
+    """What is wrong, and on which node: whoever reads no further knows where to go."""
+    if not cause.node:
+        return language(cause.title)
+    return language(say("{node}: {title}", node=cause.node, title=language(cause.title)))
 
 
 def told(cause: Cause, language: Language = ENGLISH) -> list[str]:
@@ -189,15 +232,22 @@ def way(name: str, language: Language) -> str:
     return language(say(LEGS[name])) if name in LEGS else name
 
 
-def blind(diagnosis: Diagnosis, language: Language = ENGLISH) -> list[str]:
-    """What could not be seen, a sentence each, with where and why; equal reasons are told once."""
+def blind(diagnosis: Diagnosis, language: Language = ENGLISH, *, most: int = SHOWN) -> list[str]:
+    """What could not be seen, a sentence each, with where and why; equal reasons are told once, of at most so many
+    looks by name."""
     found: dict[tuple[str, str], list[str]] = {}
     for one in diagnosis.blind:
         found.setdefault((one.node, language(one.reason, one.message)), []).append(one.look)
     return [
-        f"{node + ': ' if node else ''}{', '.join(dict.fromkeys(looks))}: {reason}"
+        f"{node + ': ' if node else ''}{', '.join(_first(list(dict.fromkeys(looks)), most, language))}: {reason}"
         for (node, reason), looks in found.items()
     ]
+
+
+def _first(names: list[str], most: int, language: Language) -> list[str]:
+    if len(names) <= most + 1:  # "1 more" takes no less room than its name
+        return names
+    return [*names[:most], language(say("{count} more", count=len(names) - most))]
 
 
 def next_step(investigation: Investigation, language: Language = ENGLISH) -> str:

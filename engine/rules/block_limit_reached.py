@@ -9,7 +9,7 @@ from facts import Endpoint, PoolUsage
     severity="breaks",
     remedy="Raise maxBlocksPerHost of the IPAM configuration (20 where it is not set), or set autoAllocateBlocks to "
     "true where that is off; move pods to other nodes, or look for leaked addresses in this node's blocks with "
-    "`calicoctl ipam check`.",
+    "`calico-why ipam check`.",
     at=the.endpoint.node,
     heals_within_s=NOT_FELIX,
     endpoint=some(Endpoint, kind="pod", phase="Pending", host_network=False, address=""),

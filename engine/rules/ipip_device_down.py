@@ -7,7 +7,8 @@ from facts import Leg, Link, Text
 @cause(
     title="The IPIP device is down",
     severity="breaks",
-    remedy="Set it up (ip link set tunl0 up); if it goes down again, find who else manages devices here.",
+    remedy="Set it up (ip link set tunl0 up); BIRD or Felix, whoever writes its routes, then does so again. If it goes "
+    "down again, find who else manages devices here.",
     fix="set_link_up",
     after=["ipip_device_missing"],
     at=the.leg.source_node,

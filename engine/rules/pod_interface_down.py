@@ -7,7 +7,8 @@ from facts import Leg, PodInterface
 @cause(
     title="The pod's interface on its node is down",
     severity="breaks",
-    remedy="Set it up (ip link set ... up) or recreate the pod; Felix never does it.",
+    remedy="Set it up (ip link set INTERFACE up) or recreate the pod. Felix never sets it up; once it is, a living "
+    "Felix writes the pod's route again.",
     fix="set_link_up",
     after=["pod_not_running", "pod_interface_missing"],
     at=the.leg.source_node,

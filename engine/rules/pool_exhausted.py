@@ -7,7 +7,7 @@ from facts import Endpoint, PoolUsage
 @cause(
     title="No address left for a new pod on this node",
     severity="breaks",
-    remedy="Add an IPPool or a larger one; look for leaked addresses with `calicoctl ipam check` before that.",
+    remedy="Add an IPPool or a larger one; look for leaked addresses with `calico-why ipam check` before that.",
     at=the.endpoint.node,
     heals_within_s=NOT_FELIX,
     endpoint=some(Endpoint, kind="pod", phase="Pending", host_network=False, address=""),

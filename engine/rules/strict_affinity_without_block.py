@@ -8,7 +8,7 @@ from facts import Endpoint, PoolUsage
     title="Strict affinity leaves this node without an address for a new pod",
     severity="breaks",
     remedy="Add an IPPool or a larger one, or set strictAffinity to false (not where Windows nodes are). "
-    "Look for leaked addresses in this node's blocks with `calicoctl ipam check` before that.",
+    "Look for leaked addresses in this node's blocks with `calico-why ipam check` before that.",
     at=the.endpoint.node,
     heals_within_s=NOT_FELIX,
     endpoint=some(Endpoint, kind="pod", phase="Pending", host_network=False, address=""),

@@ -16,7 +16,7 @@ def typha_unreachable(typha: Typha) -> Text | None:
     if typha.ready:
         return None
     return say(
-        "service {service} has {addresses} addresses and none of them is ready: no Felix hears of changes, paths that "
+        "service {service} has no address that is ready, of {addresses} in all: no Felix hears of changes, paths that "
         "exist live on.",
         service=typha.service,
         addresses=typha.addresses,

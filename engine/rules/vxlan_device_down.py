@@ -7,7 +7,8 @@ from facts import Leg, Link
 @cause(
     title="The VXLAN device is down",
     severity="breaks",
-    remedy="Set it up (ip link set vxlan.calico up); if it goes down again, find who else manages devices here.",
+    remedy="Set it up (ip link set vxlan.calico up); a living Felix then writes its routes and neighbors again. If it "
+    "goes down again, find who else manages devices here.",
     fix="set_link_up",
     after=["vxlan_device_missing", "vxlan_device_conflict"],
     at=the.leg.source_node,

@@ -10,7 +10,8 @@ HEALS_SINCE = (3, 30)  # before, Felix did not look at the MAC of a device that 
 @cause(
     title="The VXLAN device has the wrong MAC",
     severity="breaks",
-    remedy="Set the device's MAC back, or restart the calico-node pod of this node; look for udev MACAddressPolicy.",
+    remedy="Restart the calico-node pod of this node: it sets the MAC back, and the device's neighbors, which the "
+    "kernel forgot with it and `ip link set` does not bring back. Look for udev MACAddressPolicy.",
     fix="set_link_mac",
     after=["vxlan_device_missing"],
     at=the.leg.source_node,

@@ -129,6 +129,10 @@ def _nobody_answers(kernel: Kernel, device: Device, address: str) -> None:
 
 
 def preview(kernel: Kernel, arguments: Mapping[str, str]) -> list[str]:
+    return by_hand(arguments)
+
+
+def by_hand(arguments: Mapping[str, str]) -> list[str]:
     _check(arguments)
     return [f"ip route del {_told(arguments)}"]
 
@@ -229,6 +233,7 @@ KIND = NodeKind(
     propose=propose,
     holds=holds,
     preview=preview,
+    by_hand=by_hand,
     execute=execute,
     verify=verify,
     may_hurry=True,

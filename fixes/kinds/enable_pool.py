@@ -39,6 +39,10 @@ async def holds(calico: Calico, arguments: Mapping[str, str]) -> None:
     await _pool(calico, arguments)
 
 
+def by_hand(arguments: Mapping[str, str]) -> list[str]:
+    return [f"""calicoctl patch ippool {arguments["pool"]} --patch '{{"spec": {{"disabled": false}}}}'"""]
+
+
 async def preview(calico: Calico, arguments: Mapping[str, str]) -> list[str]:
     pool = await _pool(calico, arguments)
     return difference(f"ippools {arguments['pool']}", pool, _enabled(pool))
@@ -91,6 +95,7 @@ KIND = ClusterKind(
     propose=propose,
     holds=holds,
     preview=preview,
+    by_hand=by_hand,
     execute=execute,
     verify=verify,
 )

@@ -62,6 +62,10 @@ def holds(kernel: Kernel, arguments: Mapping[str, str]) -> None:
 
 
 def preview(kernel: Kernel, arguments: Mapping[str, str]) -> list[str]:
+    return by_hand(arguments)
+
+
+def by_hand(arguments: Mapping[str, str]) -> list[str]:
     device, address, _ = _check(arguments)
     return [f"ip neigh del {address} dev {device}"]
 
@@ -95,6 +99,7 @@ KIND = NodeKind(
     propose=propose,
     holds=holds,
     preview=preview,
+    by_hand=by_hand,
     execute=execute,
     verify=verify,
 )

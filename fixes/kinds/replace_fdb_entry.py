@@ -71,6 +71,10 @@ def holds(kernel: Kernel, arguments: Mapping[str, str]) -> None:
 
 
 def preview(kernel: Kernel, arguments: Mapping[str, str]) -> list[str]:
+    return by_hand(arguments)
+
+
+def by_hand(arguments: Mapping[str, str]) -> list[str]:
     device, mac, address = _check(arguments)
     return [f"bridge fdb replace {mac} dev {device} dst {address} self permanent"]
 
@@ -119,6 +123,7 @@ KIND = NodeKind(
     propose=propose,
     holds=holds,
     preview=preview,
+    by_hand=by_hand,
     execute=execute,
     verify=verify,
 )

@@ -125,6 +125,10 @@ def holds(kernel: Kernel, arguments: Mapping[str, str]) -> None:
 
 
 def preview(kernel: Kernel, arguments: Mapping[str, str]) -> list[str]:
+    return by_hand(arguments)
+
+
+def by_hand(arguments: Mapping[str, str]) -> list[str]:
     device, address, mac = _check(arguments)
     return [f"ip neigh replace {address} lladdr {mac} dev {device} nud {'permanent' if arguments['vni'] else 'stale'}"]
 
@@ -169,6 +173,7 @@ KIND = NodeKind(
     propose=propose,
     holds=holds,
     preview=preview,
+    by_hand=by_hand,
     execute=execute,
     verify=verify,
 )

@@ -152,6 +152,19 @@ def holds(kernel: Kernel, arguments: Mapping[str, str]) -> None:
         )
 
 
+def by_hand(arguments: Mapping[str, str]) -> list[str]:
+    """Only the kernel's other routes of Felix tell all that Felix would write; what is missing it adds."""
+    destination, _ = _check(arguments)
+    by, device = arguments["by"], arguments["device"]
+    if by == "uplink":
+        return [f"ip route replace {destination} via {arguments['next_hop']} proto {FELIX}"]
+    if by == "tunnel":
+        return [f"ip route replace {destination} via {arguments['next_hop']} dev {device} proto {FELIX} onlink"]
+    late = " metric 1024" if since(arguments.get("version", ""), METRIC_SINCE, unknown=False) else ""
+    link = " scope link" if ":" not in destination else ""
+    return [f"ip route replace {destination} dev {device} proto {FELIX}{link}{late}"]
+
+
 def preview(kernel: Kernel, arguments: Mapping[str, str]) -> list[str]:
     _check(arguments)
     wanted, device = _wanted(kernel, arguments)
@@ -288,6 +301,7 @@ KIND = NodeKind(
     propose=propose,
     holds=holds,
     preview=preview,
+    by_hand=by_hand,
     execute=execute,
     verify=verify,
     may_hurry=True,

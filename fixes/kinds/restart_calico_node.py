@@ -80,6 +80,11 @@ async def holds(calico: Calico, arguments: Mapping[str, str]) -> None:
     await _pod(calico, arguments)
 
 
+def by_hand(arguments: Mapping[str, str]) -> list[str]:
+    namespace, _, name = arguments["pod"].partition("/")
+    return [f"kubectl --namespace {namespace} delete pod {name}"]
+
+
 async def preview(calico: Calico, arguments: Mapping[str, str]) -> list[str]:
     pod = await _pod(calico, arguments)
     metadata = pod["metadata"]
@@ -218,6 +223,7 @@ KIND = ClusterKind(
     propose=propose,
     holds=holds,
     preview=preview,
+    by_hand=by_hand,
     execute=execute,
     verify=verify,
 )

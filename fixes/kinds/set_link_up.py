@@ -60,6 +60,10 @@ def holds(kernel: Kernel, arguments: Mapping[str, str]) -> None:
 
 
 def preview(kernel: Kernel, arguments: Mapping[str, str]) -> list[str]:
+    return by_hand(arguments)
+
+
+def by_hand(arguments: Mapping[str, str]) -> list[str]:
     return [f"ip link set {_check(arguments)[0]} up"]
 
 
@@ -91,6 +95,7 @@ KIND = NodeKind(
     propose=propose,
     holds=holds,
     preview=preview,
+    by_hand=by_hand,
     execute=execute,
     verify=verify,
 )

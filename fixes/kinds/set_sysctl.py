@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from facts import Cause, Fact, Leg, RouteLookup, Sysctl, in_turn, say
+from facts.sysctl import typed
 from fixes import evidence, form
 from fixes.kernel import Kernel
 from fixes.kind import EvidenceChanged, NodeKind
@@ -44,9 +45,9 @@ def blast_radius(arguments: Mapping[str, str], node: str) -> str:
 
 
 def undo(arguments: Mapping[str, str], node: str) -> str:
-    return in_turn(
-        [say("{command}.", command=f"sysctl -w {arguments['name']}={arguments['seen']}"), evidence.felix(arguments)]
-    )
+    name, _, device, _ = _check(arguments)
+    said = say("{command}.", command=f"sysctl -w {typed(name, device)}={arguments['seen']}")
+    return in_turn([said, evidence.felix(arguments)])
 
 
 def propose(cause: Cause, facts: Sequence[Fact]) -> dict[str, str] | None:
@@ -98,8 +99,12 @@ def holds(kernel: Kernel, arguments: Mapping[str, str]) -> None:
 
 
 def preview(kernel: Kernel, arguments: Mapping[str, str]) -> list[str]:
-    name, value, _, _ = _check(arguments)
-    return [f"sysctl -w {name}={value}"]
+    return by_hand(arguments)
+
+
+def by_hand(arguments: Mapping[str, str]) -> list[str]:
+    name, value, device, _ = _check(arguments)
+    return [f"sysctl -w {typed(name, device)}={value}"]
 
 
 def execute(kernel: Kernel, arguments: Mapping[str, str]) -> None:
@@ -150,6 +155,7 @@ KIND = NodeKind(
     propose=propose,
     holds=holds,
     preview=preview,
+    by_hand=by_hand,
     execute=execute,
     verify=verify,
 )
