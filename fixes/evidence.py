@@ -35,4 +35,4 @@ def felix(arguments: Mapping[str, str]) -> str:
         return say("This is not Felix's business.")
     if seconds == "0":
         return say("Felix never does this by itself.")
-    return say("Felix would do the same within {seconds} s if it were alive.", seconds=seconds)
+    return say("A living Felix does the same within {seconds} s.", seconds=seconds)

@@ -233,7 +233,7 @@ def test_a_missing_forwarding_entry_is_put_back() -> None:
     assert arguments["seen"] == ""
     assert Kernel().forwarding(TUNNEL, MAC["b"]) == FELIX_S
     kind = of_kind("replace_fdb_entry")
-    assert "Felix would do the same within 95 s if it were alive" in kind.undo(arguments, "node-a")
+    assert "A living Felix does the same within 95 s" in kind.undo(arguments, "node-a")
 
 
 @in_namespaces
@@ -753,7 +753,7 @@ def test_what_is_left_over_on_a_pods_interface_is_deleted_where_felix_does_not()
     nodes.at("a", lambda ip: ip.route("add", dst=f"{DB}/32", oif=pod, scope=LINK_SCOPE, proto=BOOT))
     known = (LEG, HELD, NODE_A, THE_TARGETS)
     kind, arguments = proposed("route_shadowed", *known)
-    assert kind.undo(arguments, "node-a").endswith("Felix would do the same within 95 s if it were alive.")
+    assert kind.undo(arguments, "node-a").endswith("A living Felix does the same within 95 s.")
     now = datetime.now(UTC)
     with pytest.raises(TooSoon):
         kind.holds(kernel, {**arguments, "seen_at": stamp(now)})

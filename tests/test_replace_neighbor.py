@@ -146,7 +146,7 @@ def test_the_rules_propose_exactly_this() -> None:
         KIND.holds(kernel, proposed)
         assert KIND.title(proposed, cause.node) == f"Replace the neighbor {PEER} on node-a"
         assert "node-a -> node-b" in KIND.blast_radius(proposed, cause.node)
-        assert "Felix would do the same within 95 s if it were alive" in KIND.undo(proposed, cause.node)
+        assert "A living Felix does the same within 95 s" in KIND.undo(proposed, cause.node)
 
 
 def a_cause(*evidence: Fact, node: str = "node-a") -> Cause:

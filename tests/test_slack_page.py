@@ -172,6 +172,26 @@ async def test_an_answer_its_thread_and_its_card_are_drawn_whole(browser: str, s
         assert len(await page.screenshot()) > 2 * await _size_of_nothing(page)
 
 
+async def test_on_a_phone_too_a_thread_opens_with_the_answer_and_has_the_whole_width(
+    browser: str, slack: LocalSlack, app: App
+) -> None:
+    said = answers.wrong_mac()
+    parent = await app.post(blocks.answer(said))
+    for message in blocks.thread(said, [card()]):
+        await app.post(message, parent)
+    async with sitting(browser, slack) as page:
+        await page.resize(390, 844)
+        if not await page.evaluate("Boolean(document.querySelector('#thread').offsetParent)"):
+            await page.click(action("thread"))
+        await page.shows("May approve: @netops", "#replies")
+        wide, list_, screen = await page.evaluate(
+            "[document.documentElement.scrollWidth, document.querySelector('#replies').clientWidth, innerWidth]"
+        )
+        assert wide == screen and list_ > 0.9 * screen
+        seen = "(one => one.scrollHeight > one.clientHeight && one.scrollTop === 0)(document.querySelector('#replies'))"
+        assert await page.evaluate(seen), "the first words are what broke, not what came last"
+
+
 async def _size_of_nothing(page: Page) -> int:
     await page.go("about:blank")
     return len(await page.screenshot())

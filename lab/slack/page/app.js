@@ -237,7 +237,7 @@ function drawThread() {
   composers.thread.allow(channel().member);
 }
 
-/** Whoever reads at the end stays there; whoever has scrolled up is left alone. */
+/** Whoever reads at the end stays there; whoever has scrolled up is left alone. A thread opens where it begins. */
 function drawMessages(list, shown, withReplies) {
   const following = list.scrollHeight - list.scrollTop - list.clientHeight < 60;
   const before = list.lastElementChild?.dataset.key;
@@ -247,7 +247,8 @@ function drawMessages(list, shown, withReplies) {
     const parts = [one, compact, open, state.busy.has(one.ts), state.snapshot.users, state.me];
     return item(one.ts, parts, () => messageRow(one, { compact, open, withReplies }));
   }));
-  if (following || before !== list.lastElementChild?.dataset.key) list.scrollTop = list.scrollHeight;
+  if (!before && !withReplies) list.scrollTop = 0;
+  else if (following || before !== list.lastElementChild?.dataset.key) list.scrollTop = list.scrollHeight;
 }
 
 const continues = (before, one) =>
