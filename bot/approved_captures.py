@@ -29,7 +29,7 @@ TITLE = 300  # characters, the schema's limit
 IDENTITY = ("node", "address", "address6", "container_id")  # with another of these it is another pod than was approved
 
 
-class Place(NamedTuple):
+class CapturePlace(NamedTuple):
     """Where in Slack a capture is told: the message of `message` says how it goes, the file is in the thread."""
 
     channel: str
@@ -48,16 +48,16 @@ class Outcome(NamedTuple):
 class Telling(Protocol):
     """What makes a capture for Slack and tells of it there (bot.captures.Captures)."""
 
-    async def make(self, wanted: Wanted, take: Take, place: Place) -> Outcome: ...
+    async def make(self, wanted: Wanted, take: Take, place: CapturePlace) -> Outcome: ...
 
-    async def broken_off(self, wanted: Wanted, place: Place) -> None: ...
+    async def broken_off(self, wanted: Wanted, place: CapturePlace) -> None: ...
 
 
 class NotCaptured(Exception):
     """It was tried, and there is no file. Its text says why, without a full stop."""
 
 
-def capture_spec(wanted: Wanted, planned: Planned, place: Place, cluster: str, now: datetime) -> Spec:
+def capture_spec(wanted: Wanted, planned: Planned, place: CapturePlace, cluster: str, now: datetime) -> Spec:
     """What is asked for: these packets of these two pods as they are now, for this place in Slack."""
     source, target = planned.ends
     arguments = {
@@ -89,7 +89,7 @@ def capture_spec(wanted: Wanted, planned: Planned, place: Place, cluster: str, n
     )
 
 
-def scope(planned: Planned, place: Place) -> list[str]:
+def scope(planned: Planned, place: CapturePlace) -> list[str]:
     """Exactly what would be captured, and for where, a line each."""
     return [*planned.lines, f"a file for Slack: channel {place.channel}, thread {place.thread or '(a new one)'}"]
 
@@ -153,7 +153,7 @@ class CaptureHands:
             raise ValueError(error.sentence.rstrip(".")) from error
 
 
-def _read(spec: Spec) -> tuple[Wanted, Place]:
+def _read(spec: Spec) -> tuple[Wanted, CapturePlace]:
     """What is to be captured, and for where. Raises ValueError for words that cannot be meant."""
     said = spec.arguments
     if said.get("content") not in (HEADERS, WHOLE) or not said.get("channel"):
@@ -167,7 +167,7 @@ def _read(spec: Spec) -> tuple[Wanted, Place]:
         )
     except UserError as error:
         raise ValueError(error.sentence.rstrip(".")) from error
-    return wanted, Place(
+    return wanted, CapturePlace(
         channel=said["channel"],
         thread=said.get("thread", ""),
         message=said.get("message", ""),

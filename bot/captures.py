@@ -10,13 +10,14 @@ from functools import partial
 from typing import NamedTuple
 
 from bot.approvals import Approvals, GroupsUnknown
-from bot.approved_captures import Outcome, Place, capture_spec, scope
+from bot.approved_captures import CapturePlace, Outcome, capture_spec, scope
 from bot.capture import Captured, Plan, Take, Wanted, headline, notes, table, understand
 from bot.cards import Cards
 from bot.conversation import Ticker
 from bot.errors import UserError
 from bot.in_slack import Under
 from bot.language import ENGLISH, Language
+from bot.place import place_of
 from bot.reply import blocks
 from bot.reply.blocks import Message, escape
 from bot.slack import NotInChannel, Slack, cannot_be_heard, escape_but_mentions
@@ -83,15 +84,12 @@ class Captures:
                         await self._ask(wanted, self._capturing.plan, under)
                     else:
                         ts = await self._looking(wanted, under)
-                        place = Place(channel=channel, thread=thread, message=ts, asked_by=user)
+                        place = CapturePlace(channel=channel, thread=thread, message=ts, asked_by=user)
                         await self._made(wanted, self._capturing.take, place, self._slack.insist)
                 except NotInChannel as error:
                     refusal = self._language(cannot_be_heard(error, self._bot_name))
         if refusal:
-            refusal = blocks.of_cluster(refusal, self._cluster)
-            await self._slack.whisper(
-                refusal, channel=channel, user=user, thread=thread, response_url=under.begun.response_url
-            )
+            await self._slack.whisper(blocks.of_cluster(refusal, self._cluster), place_of(under.begun))
 
     async def _judged(self, wanted: Wanted, channel: str, user: str) -> _Judged:
         """What is not known is a no."""
@@ -142,7 +140,7 @@ class Captures:
         channel, user, thread = under.begun.channel, under.begun.user, under.begun.thread
         message = self._message(wanted, user)
         ts = await self._looking(wanted, under)
-        place = Place(channel=channel, thread=thread or ts, message=ts, asked_by=user)
+        place = CapturePlace(channel=channel, thread=thread or ts, message=ts, asked_by=user)
         try:
             planned = await plan(wanted)
             spec = capture_spec(wanted, planned, place, self._cluster, self._store.now())
@@ -157,7 +155,7 @@ class Captures:
             log.exception("capture %s could not be asked for", wanted)
             await self._slack.update(channel, ts, message(notes=[self._language(BROKEN)]))
 
-    async def make(self, wanted: Wanted, take: Take, place: Place) -> Outcome:
+    async def make(self, wanted: Wanted, take: Take, place: CapturePlace) -> Outcome:
         """Capture what was approved, and tell of it in that place. Raises UserError when Slack does not take what is
         said."""
         message = self._message(wanted, place.asked_by)
@@ -173,7 +171,7 @@ class Captures:
             await self._slack.hint(place.channel, place.message, message(notes=[self._language(STOPPED)]))
             raise
 
-    async def _made(self, wanted: Wanted, take: Take, place: Place, insist: Insist) -> Outcome:
+    async def _made(self, wanted: Wanted, take: Take, place: CapturePlace, insist: Insist) -> Outcome:
         """insist: how hard Slack is to be tried with what came of it."""
         message = self._message(wanted, place.asked_by)
         channel, ts = place.channel, place.message
@@ -200,7 +198,7 @@ class Captures:
             await show(message(headline=head, table=rows, notes=[*told, self._language(lost)]))
         return Outcome(False, ENGLISH(lost)) if lost else Outcome(True, _outcome(captured))
 
-    async def broken_off(self, wanted: Wanted, place: Place) -> None:
+    async def broken_off(self, wanted: Wanted, place: CapturePlace) -> None:
         """Another process began this one and told nothing more. Never raises: what matters is on the card."""
         if not place.message:
             return

@@ -19,6 +19,7 @@ from bot.investigate import Investigation, Progress
 from bot.journal import Job, Journal
 from bot.language import ENGLISH, Language
 from bot.line import Line, Turn
+from bot.place import place_of
 from bot.reply import blocks, picture, wording
 from bot.reply.blocks import Message, escape
 from bot.slack import MessageGone, NotInChannel, Slack, SlackFailed, SlackGone, cannot_be_heard
@@ -89,10 +90,7 @@ class Conversation:
                     with span("reply"):
                         await self._reply(job, investigation, drawn)
             except NotInChannel as error:
-                text = self._language(cannot_be_heard(error, self._bot_name))
-                await self._slack.whisper(
-                    text, channel=job.channel, user=job.user, thread=job.thread, response_url=job.response_url
-                )
+                await self._slack.whisper(self._language(cannot_be_heard(error, self._bot_name)), place_of(job))
             except asyncio.CancelledError:
                 if job.answer and investigation is None:
                     with contextlib.suppress(NotInChannel):

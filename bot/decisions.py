@@ -13,7 +13,7 @@ from bot.approvals import Decision, Shown
 from bot.errors import UserError
 from bot.journal import Click, Journal
 from bot.language import Language
-from bot.place import Place, place_of, tell
+from bot.place import Place, place_of
 from bot.reply import blocks
 from bot.reply.blocks import Deciding, escape
 from bot.served import Desk, Desks
@@ -70,7 +70,7 @@ class Decisions:
         try:
             desk = await self._desks.of(click.request, click.channel, click.cluster)
         except UserError as error:
-            await self._tell(escape(self._language(error.sentence)), place_of(click))
+            await self._slack.whisper(escape(self._language(error.sentence)), place_of(click))
             await asyncio.to_thread(self._journal.finish, click)
             return
         if not click.told:
@@ -85,7 +85,7 @@ class Decisions:
                 log.warning("%s is told, which cannot be kept: %s", click.id, error)
         elif click.refused:
             decision = Decision(False, click.refused)
-        telling = self._tell(click.told, place_of(click)) if click.told else asyncio.sleep(0)
+        telling = self._slack.whisper(click.told, place_of(click)) if click.told else asyncio.sleep(0)
         if decision is not None:  # neither waits for the other: Slack or the cluster may be gone
             writing = desk.approvals.write_down(click.request, Phase(click.to), person, decision, shown)
             await asyncio.gather(telling, writing)
@@ -128,6 +128,3 @@ class Decisions:
             await desk.cards.draw(decision.request)
         shows_it = decision.changed and shown
         return "" if shows_it else escape_but_mentions(self._language(decision.sentence)), decision
-
-    async def _tell(self, text: str, place: Place) -> None:
-        await tell(self._slack, text, place)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -21,6 +21,7 @@ from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.journal import Begun, Journal
 from bot.language import ENGLISH, Language
 from bot.line import Line
+from bot.place import place_of
 from bot.reply import blocks
 from bot.reply.blocks import Message, escape
 from bot.slack import MessageGone, NotInChannel, Slack, SlackGone, cannot_be_heard
@@ -66,7 +67,6 @@ class Answers:
     async def answer(self, word: str, words: Sequence[str], under: Under, *, written: str = "") -> None:
         """written: all after the word as Slack has it, where lines matter. Raises UserError when Slack does not take
         what is said."""
-        begun = under.begun
         module: Any = import_module(f"bot.commands.{word}")
         written = html.unescape(written)
         try:
@@ -82,52 +82,48 @@ class Answers:
             refusal = self._language(cannot_be_heard(error, self._bot_name))
         except UserError as error:
             refusal = blocks.of_cluster(escape(self._language(error.sentence)), self._cluster)
-        await self._slack.whisper(
-            refusal, channel=begun.channel, user=begun.user, thread=begun.thread, response_url=begun.response_url
-        )
+        await self._slack.whisper(refusal, place_of(under.begun))
 
     async def _told(self, answer: Any, args: Any, written: str, asked: str, under: Under) -> None:
         begun = under.begun
         log.info("audit: %s by %s in %s", asked, begun.user, begun.channel)
-        ts = begun.ts
-        if not ts:
+        if not begun.ts:
             looking = self._message(asked, begun.user, step=say("looking"))
             ts = await self._slack.insist(lambda: self._slack.post(begun.channel, looking, begun.thread))
-            await under.posted(ts, asked)
-        place = _Place(begun.channel, begun.user, begun.thread, asked)
+            begun = await under.posted(ts, asked)
 
         async def tick(text: str) -> None:
-            await self._slack.hint(place.channel, ts, self._message(asked, place.user, step=text))
+            await self._slack.hint(begun.channel, begun.ts, self._message(asked, begun.user, step=text))
 
         async with Ticker(tick) as ticker:
-            told, output = await self._looked(answer, args, written, place, ticker.tell)
-        await self._show(self._message(asked, place.user, told, output=output), place, ts)
+            told, output = await self._looked(answer, args, written, begun, ticker.tell)
+        await self._show(self._message(asked, begun.user, told, output=output), begun)
         under.answered = True
-        await self._beside(told, output, place.channel, place.thread or ts)
+        await self._beside(told, output, begun.channel, begun.thread or begun.ts)
 
     async def _looked(
-        self, answer: Any, args: Any, written: str, place: _Place, progress: Callable[[str], Awaitable[None]]
+        self, answer: Any, args: Any, written: str, begun: Begun, progress: Callable[[str], Awaitable[None]]
     ) -> tuple[Told, str]:
         """The answer or why there is none, and in which form it is wanted."""
 
         async def whoami() -> Person:
-            return Person(id=place.user, via="slack")
+            return Person(id=begun.user, via="slack")
 
         try:
-            context = dataclasses.replace(self._context(whoami, progress, written), channel=place.channel)
+            context = dataclasses.replace(self._context(whoami, progress, written), channel=begun.channel)
             return await answer(args, context), args.output
         except (UserError, StoreError) as error:
             return Told(headline=error.sentence, mark="unknown"), "text"
         except Exception:
-            log.exception("%s could not be answered", place.asked)
+            log.exception("%s could not be answered", begun.asked)
             return Told(headline=BROKEN, mark="unknown"), "text"
 
-    async def _show(self, message: Message, place: _Place, ts: str) -> None:
+    async def _show(self, message: Message, begun: Begun) -> None:
         """In the place of what said that it is looked at; beside it where somebody took that away."""
         try:
-            await self._slack.insist(lambda: self._slack.update(place.channel, ts, message))
+            await self._slack.insist(lambda: self._slack.update(begun.channel, begun.ts, message))
         except MessageGone:
-            await self._slack.insist(lambda: self._slack.post(place.channel, message, place.thread))
+            await self._slack.insist(lambda: self._slack.post(begun.channel, message, begun.thread))
 
     async def break_off(self, begun: Begun, *, again: bool = False) -> None:
         """Say there that it is not answered, or `again` by the next bot, where that can be said at all. Raises
@@ -138,13 +134,8 @@ class Answers:
                 message = self._message(begun.asked, begun.user, Told(headline=stopped, mark="unknown"))
                 await self._slack.hint(begun.channel, begun.ts, message)
             else:
-                await self._slack.whisper_once(
-                    blocks.of_cluster(self._language(stopped), self._cluster),
-                    channel=begun.channel,
-                    user=begun.user,
-                    thread=begun.thread,
-                    response_url=begun.response_url,
-                )
+                told = blocks.of_cluster(self._language(stopped), self._cluster)
+                await self._slack.whisper_once(told, place_of(begun))
         except SlackGone:
             raise
         except UserError as error:
@@ -198,20 +189,14 @@ class Under:
         self.answered = False
         self._journal = journal
 
-    async def posted(self, ts: str, asked: str) -> None:
-        """It has a message. A disk that refuses keeps nobody from an answer."""
+    async def posted(self, ts: str, asked: str) -> Begun:
+        """It has a message: the same, with that. A disk that refuses keeps nobody from an answer."""
         self.begun = msgspec.structs.replace(self.begun, ts=ts, asked=asked)
         try:
             await asyncio.to_thread(self._journal.update, self.begun)
         except OSError as error:
             log.warning("after a kill nobody would change the message of %s: %s", asked, error)
-
-
-class _Place(NamedTuple):
-    channel: str
-    user: str
-    thread: str
-    asked: str
+        return self.begun
 
 
 def _files(told: Told, output: str, language: Language) -> list[File]:

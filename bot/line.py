@@ -7,7 +7,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 
+from bot.journal import Job
 from bot.reply import png
+from bot.words import watches
 
 PLACES = 4  # questions looked into at the same time; the others wait, accepted, in the order in which they came
 WATCHES = 4  # flows watched at the same time, for minutes each, so in a line of their own
@@ -37,6 +39,22 @@ class Line:
         """As `png.drawn`."""
         async with self._easel:
             return await png.drawn(svg)
+
+
+class Lines:
+    """Where questions wait: those that watch a flow, for minutes each, keep nobody else waiting."""
+
+    def __init__(self) -> None:
+        self.questions, self._watches = Line(), Line(WATCHES)
+
+    def join(self, job: Job) -> Turn:
+        """Behind those who came before. Whoever joins has to leave."""
+        return (self._watches if watches(job.words) else self.questions).join()
+
+    @property
+    def waiting(self) -> int:
+        """How many have no place yet."""
+        return self.questions.waiting + self._watches.waiting
 
 
 class Turn:

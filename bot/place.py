@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from bot.journal import Click
-from bot.slack import Slack
+from bot.journal import Kept
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,13 +16,6 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     response_url: str = ""
 
 
-def place_of(click: Click) -> Place:
-    """Who clicked, and where that was."""
-    return Place(channel=click.channel, user=click.user, thread=click.thread, response_url=click.response_url)
-
-
-async def tell(slack: Slack, text: str, place: Place) -> None:
-    """Markup that only they see."""
-    await slack.whisper(
-        text, channel=place.channel, user=place.user, thread=place.thread, response_url=place.response_url
-    )
+def place_of(kept: Kept) -> Place:
+    """Who asked or clicked, and where that was."""
+    return Place(channel=kept.channel, user=kept.user, thread=kept.thread, response_url=kept.response_url)

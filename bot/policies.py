@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from bot.errors import UserError
 from bot.language import ENGLISH, Language
+from bot.place import Place
 from bot.reply import blocks
 from bot.reply import second_opinion as reply
 from bot.reply.blocks import escape
@@ -41,15 +42,13 @@ class Policies:
         self._flag = flag
         self._language = language
 
-    async def answer(
-        self, words: Sequence[str], *, channel: str, user: str, thread: str = "", response_url: str = ""
-    ) -> None:
+    async def answer(self, words: Sequence[str], place: Place) -> None:
         """Raises UserError when Slack does not take what is said."""
         try:
             asked = understand(words)
             found = await self._judge(asked)
-            message = reply.slack(found, user, self._language, self._flag)
-            await self._slack.insist(lambda: self._slack.post(channel, message, thread))
+            message = reply.slack(found, place.user, self._language, self._flag)
+            await self._slack.insist(lambda: self._slack.post(place.channel, message, place.thread))
             return
         except NotInChannel as error:
             trouble = self._language(cannot_be_heard(error, self._bot_name))
@@ -58,5 +57,4 @@ class Policies:
         except Exception:
             log.exception("policy %s could not be judged", " ".join(words))
             trouble = self._language(say("Something in me broke, and the log has it. Please ask again."))
-        trouble = blocks.of_cluster(trouble, self._cluster)
-        await self._slack.whisper(trouble, channel=channel, user=user, thread=thread, response_url=response_url)
+        await self._slack.whisper(blocks.of_cluster(trouble, self._cluster), place)

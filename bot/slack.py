@@ -30,6 +30,7 @@ from slack_sdk.webhook.async_client import AsyncWebhookClient
 
 from bot.approvals import GroupsUnknown
 from bot.errors import COULD_NOT_JUDGE, UserError
+from bot.place import Place
 from bot.reply.blocks import Message, escape
 from bot.tracing import span
 from certificates.trouble import brief
@@ -296,23 +297,24 @@ class Slack:
                 await asyncio.sleep(max(delay, gone.retry_after_s))
         raise AssertionError  # it repeats without an end
 
-    async def whisper(self, text: str, *, channel: str, user: str, thread: str = "", response_url: str = "") -> None:
+    async def whisper(self, text: str, place: Place) -> None:
         """Tell one person, once Slack is there. Never raises: where nothing works, the log has it."""
-        whispered = functools.partial(
-            self.whisper_once, text, channel=channel, user=user, thread=thread, response_url=response_url
-        )
         try:
-            await self.insist(whispered)
+            await self.insist(lambda: self.whisper_once(text, place))
         except UserError as error:
-            log.warning("could not tell %s in %s %r: %s", user, channel, text, error.sentence)
+            log.warning("could not tell %s in %s %r: %s", place.user, place.channel, text, error.sentence)
 
-    async def whisper_once(
-        self, text: str, *, channel: str, user: str, thread: str = "", response_url: str = ""
-    ) -> None:
+    async def whisper_once(self, text: str, place: Place) -> None:
         """Tell one person, or raise UserError."""
-        if response_url and await self._respond(response_url, text):
+        if place.response_url and await self._respond(place.response_url, text):
             return
-        await self.call(self.client.chat_postEphemeral, channel=channel, user=user, text=text, thread_ts=thread or None)
+        await self.call(
+            self.client.chat_postEphemeral,
+            channel=place.channel,
+            user=place.user,
+            text=text,
+            thread_ts=place.thread or None,
+        )
 
     async def members(self, group: str) -> frozenset[str]:
         """User ids of a user group. Raises GroupsUnknown."""

@@ -15,49 +15,7 @@ from engine.rule import CauseRule
 
 WORDS = re.compile(r"[A-Za-z]{2,}\s|\s[A-Za-z]{2,}")
 ROOT = Path(__file__).resolve().parents[1]
-FRAME = (
-    "bot/reply",
-    "bot/sources",
-    "bot/resources",
-    "bot/commands/get.py",
-    "bot/commands/keep.py",
-    "bot/commands/preflight.py",
-    "bot/commands/runbook.py",
-    "bot/app.py",
-    "bot/approvals.py",
-    "bot/bundle.py",
-    "bot/capture.py",
-    "bot/captures.py",
-    "bot/cards.py",
-    "bot/conversation.py",
-    "bot/decisions.py",
-    "bot/followed.py",
-    "bot/in_slack.py",
-    "bot/in_terminal.py",
-    "bot/investigate.py",
-    "bot/ipam/check.py",
-    "bot/ipam/explain.py",
-    "bot/ipam/plan.py",
-    "bot/ipam/release.py",
-    "bot/ipam/report.py",
-    "bot/ipam/show.py",
-    "bot/looked_up.py",
-    "bot/node/bgp.py",
-    "bot/node/health.py",
-    "bot/node/model.py",
-    "bot/node/status.py",
-    "bot/policies.py",
-    "bot/preflight",
-    "bot/second_look.py",
-    "bot/served.py",
-    "bot/slack.py",
-    "bot/unenforced.py",
-    "bot/watch.py",
-    "facts/message.py",
-    "fixes/evidence.py",
-    "fixes/kinds",
-    "engine",
-)
+FRAME = ("bot", "engine", "facts", "fixes")
 
 
 def of_mode(rule: CauseRule) -> set[str]:
@@ -70,8 +28,7 @@ def of_frame() -> set[str]:
     kinds = {pattern.kind for rule in rulebase.load().rules for _, pattern in rule.patterns}
     found = {key(inspect.getdoc(kind) or "") for kind in kinds}
     for place in FRAME:
-        path = ROOT / place
-        for one in [path] if path.suffix else sorted(path.rglob("*.py")):
+        for one in sorted((ROOT / place).rglob("*.py")):
             if one.parent.name != "rules":
                 found.update(said_in(one))
     return found

@@ -199,7 +199,7 @@ async def test_trouble_is_told_where_the_question_was(room: Room) -> None:
 
 
 async def test_a_bot_that_stops_in_the_middle_says_so(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bot.app.DRAIN_S", 0.1)
+    monkeypatch.setattr("bot.work.DRAIN_S", 0.1)
     takes = Takes()
     room.capturing = takes.capturing("headers")
     takes.go.clear()

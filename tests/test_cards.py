@@ -38,7 +38,7 @@ async def test_a_bot_that_dies_before_the_place_of_a_card_is_known_leaves_nothin
     async with room.bot() as bot:
         await room.ask()
         await asyncio.wait_for(placing.wait(), 10)
-        for task in bot._tasks:  # as a kill would: at this very line
+        for task in bot._work._tasks:  # as a kill would: at this very line
             task.cancel()
     (request,) = await room.store.all()
     assert (request.status.slack, with_buttons(room)) == (None, [])
@@ -62,7 +62,7 @@ async def test_a_bot_that_dies_after_it_was_placed_puts_up_no_second_card(
     async with room.bot() as bot:
         await room.ask()
         await asyncio.wait_for(drawing.wait(), 10)
-        for task in bot._tasks:
+        for task in bot._work._tasks:
             task.cancel()
     (request,) = await room.store.all()
     assert request.status.slack is not None

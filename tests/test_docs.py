@@ -13,12 +13,12 @@ import pytest
 import yaml
 
 from bot import cli
-from bot.app import DRAIN_S
 from bot.delivery import GIVE_UP_AFTER_S, PATH
 from bot.line import PLACES, WATCHES
 from bot.node import status
 from bot.preflight import nodes
 from bot.preflight.cluster import SKEW_S
+from bot.work import DRAIN_S
 from facts.capture import CAPTURE_BYTES, CAPTURE_PACKETS, CAPTURE_SECONDS
 from fixes.approvers import parse
 from fixes.limits import PER_KIND, PER_NODE
