@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from bot.errors import UserError
-from bot.ipam import explain, show
-from bot.ipam.explain import Explanation, NodeOutlook
+from bot.ipam import explain, outlook, show
+from bot.ipam.outlook import Explanation, NodeOutlook
 from bot.ipam.state import State
 from bot.told import Told
 from facts import Blind, say
@@ -51,7 +51,7 @@ def of(known: Explanation, node: str, family: int = 4, namespace: str = "") -> N
 
 
 def told_of(found: State, *nodes: str, namespace: str = "") -> Told:
-    return explain.said(found, explain.explain(found, nodes, namespace))
+    return explain.said(found, outlook.explain(found, nodes, namespace))
 
 
 def notes(told: Told) -> str:
@@ -60,7 +60,7 @@ def notes(told: Told) -> str:
 
 @pytest.mark.parametrize("state", TRUTH)
 def test_each_nodes_truth_in_the_recorded_exhaustion(state: str) -> None:
-    known = explain.explain(recorded_state(f"{EXHAUSTION}/{state}"))
+    known = outlook.explain(recorded_state(f"{EXHAUSTION}/{state}"))
     for node, (pod, tunnel, address) in TRUTH[state].items():
         found = of(known, node)
         (one,) = found.tunnels
@@ -78,7 +78,7 @@ def test_who_was_refused_by_the_plugin_is_told_that_it_would_be(path: str) -> No
     for one in recording.objects:
         if one["kind"] == "IPAMConfig" and "strict" in path:
             one["spec"]["strictAffinity"] = True
-    found = of(explain.explain(state_of(recording.objects)), run["node"])
+    found = of(outlook.explain(state_of(recording.objects)), run["node"])
     assert run["rc"] == 1 and "Assigned 0 out of 1" in run["result"]["msg"]
     assert found.pod.why == ("strict_affinity" if "3-strict" in path else "full")
 
@@ -102,7 +102,7 @@ def test_a_tunnel_address_that_calico_node_asked_for_in_vain(log: str, state: st
     assert f"failed to reconcile tunnel address: Assigned 0 out of 1 requested IPv4 addresses; {said}" in text or (
         f"No more free affine blocks and {said}" in text
     )
-    (tunnel,) = of(explain.explain(recorded_state(f"{EXHAUSTION}/{state}")), "node-c").tunnels
+    (tunnel,) = of(outlook.explain(recorded_state(f"{EXHAUSTION}/{state}")), "node-c").tunnels
     assert tunnel.how == ""
 
 
@@ -121,7 +121,7 @@ def test_what_helps_is_told_with_numbers() -> None:
 
 
 def test_the_runbooks_arithmetic() -> None:
-    (pool,) = explain.explain(recorded_state(f"{EXHAUSTION}/2-pods-borrowed")).pools
+    (pool,) = outlook.explain(recorded_state(f"{EXHAUSTION}/2-pods-borrowed")).pools
     assert (pool.addresses, pool.in_use, pool.free) == (128, 7, 121)
     assert (pool.blocks_possible, pool.blocks_taken, pool.blocks_left) == (2, 2, 0)
     assert (pool.nodes, pool.without_block) == (3, ("node-c",))
@@ -220,7 +220,7 @@ def another_pool(name: str, cidr: str, **spec: Any) -> Change:
 
 def test_a_node_at_its_limit_of_blocks() -> None:
     found = healthy(fill("node-b"), spec_of("IPAMConfig", maxBlocksPerHost=1, strictAffinity=True))
-    known = explain.explain(found)
+    known = outlook.explain(found)
     assert (of(known, "node-b").pod.why, of(known, "node-a").pod.how) == ("block_limit", "own")
     told = explain.said(found, known)
     assert "Raise maxBlocksPerHost above 1: node-b could then take one of 1021 blocks that are left." in notes(told)
@@ -233,12 +233,12 @@ def test_blocks_in_pools_that_are_not_for_the_node_do_not_count_against_its_limi
         spec_of("IPPool", disabled=True),
         another_pool("new", "10.9.0.0/16"),
     )
-    assert (of(explain.explain(found), "node-a").pod.how, of(explain.explain(found), "node-a").blocks) == ("new", 0)
+    assert (of(outlook.explain(found), "node-a").pod.how, of(outlook.explain(found), "node-a").blocks) == ("new", 0)
 
 
 def test_nodes_that_take_no_blocks_by_themselves() -> None:
     found = healthy(fill("node-b"), spec_of("IPAMConfig", autoAllocateBlocks=False, strictAffinity=True))
-    assert of(explain.explain(found), "node-b").pod.why == "auto_allocate"
+    assert of(outlook.explain(found), "node-b").pod.why == "auto_allocate"
     assert "Set autoAllocateBlocks to true: node-b could then take one of 1021" in notes(told_of(found, "node-b"))
 
 
@@ -247,7 +247,7 @@ def test_a_pool_that_is_reserved_as_a_whole_has_no_block_left() -> None:
         cidrs = ["10.244.0.0/16", "10.245.0.0/16"]
         objects.append({"kind": "IPReservation", "metadata": {"name": "x"}, "spec": {"reservedCIDRs": cidrs}})
 
-    known = explain.explain(healthy(reserve))
+    known = outlook.explain(healthy(reserve))
     assert of(known, "node-a").pod.why == "full" and known.pools[0].blocks_left == 0
     assert "IPReservations keep back 180 addresses of default-ipv4-ippool" in notes(told_of(healthy(reserve)))
 
@@ -258,7 +258,7 @@ def test_pools_choose_nodes_and_uses() -> None:
         another_pool("tunnels", "10.9.0.0/24", allowedUses=["Tunnel"], vxlanMode="Always"),
         another_pool("by-hand", "10.10.0.0/24", assignmentMode="Manual"),
     )
-    known = explain.explain(found)
+    known = outlook.explain(found)
     other = of(known, "node-b")
     assert of(known, "node-a").pod.pools == ("default-ipv4-ippool",)
     assert (other.pod.why, other.pod.refused) == (
@@ -275,10 +275,10 @@ def test_pools_choose_namespaces() -> None:
         another_pool("rest", "10.9.0.0/24", namespaceSelector="kubernetes.io/metadata.name != 'default'"),
     )
     labelled(found)
-    known = explain.explain(found)
+    known = outlook.explain(found)
     assert of(known, "node-a", namespace="default").pod.pools == ("default-ipv4-ippool",)
     assert of(known, "node-a", namespace="kube-system").pod.pools == ("rest",)
-    (only,) = explain.explain(found, ["node-a"], "default").nodes
+    (only,) = outlook.explain(found, ["node-a"], "default").nodes
     assert only.namespaces == ("default",)
     assert "NAMESPACES" in explain.said(found, known).text
 
@@ -296,16 +296,16 @@ def test_namespaces_that_ask_for_pools_by_annotation() -> None:
         another_pool("by-hand", "10.10.0.0/24", assignmentMode="Manual", nodeSelector="!all()"),
         annotated("Namespace", "default", **asks),
     )
-    known = explain.explain(found)
-    outlook = of(known, "node-a", namespace="default").pod
-    assert (outlook.why, outlook.refused["10.11.0.0/24"]) == ("no_pool", "missing")
+    known = outlook.explain(found)
+    pod = of(known, "node-a", namespace="default").pod
+    assert (pod.why, pod.refused["10.11.0.0/24"]) == ("no_pool", "missing")
     assert of(known, "node-a", namespace="kube-system").pod.how == "own"
     there = healthy(
         another_pool("by-hand", "10.10.0.0/24", assignmentMode="Manual", nodeSelector="!all()"),
         another_pool("other", "10.11.0.0/24"),
         annotated("Namespace", "default", **asks),
     )
-    assert of(explain.explain(there), "node-a", namespace="default").pod.pools == ("by-hand", "other")
+    assert of(outlook.explain(there), "node-a", namespace="default").pod.pools == ("by-hand", "other")
 
 
 def test_windows_nodes_get_nothing_without_strict_affinity() -> None:
@@ -313,10 +313,10 @@ def test_windows_nodes_get_nothing_without_strict_affinity() -> None:
         (one,) = [one for one in objects if one["kind"] == "Node" and one["metadata"]["name"] == "node-b"]
         one["metadata"]["labels"]["kubernetes.io/os"] = "windows"
 
-    found = of(explain.explain(healthy(windows)), "node-b")
+    found = of(outlook.explain(healthy(windows)), "node-b")
     assert (found.pod.why, found.tunnels) == ("windows", ())
     strict = healthy(windows, spec_of("IPAMConfig", strictAffinity=True))
-    assert of(explain.explain(strict), "node-b").pod.how == "own"
+    assert of(outlook.explain(strict), "node-b").pod.how == "own"
 
 
 def test_every_kind_of_tunnel_a_node_needs_is_looked_at() -> None:
@@ -324,16 +324,16 @@ def test_every_kind_of_tunnel_a_node_needs_is_looked_at() -> None:
         another_pool("ipip", "10.9.0.0/24", ipipMode="CrossSubnet"),
         annotated("Node", "node-a", projectcalico_org__WireguardPublicKey="key"),
     )
-    kinds = {one.kind: one for one in of(explain.explain(found), "node-a").tunnels}
+    kinds = {one.kind: one for one in of(outlook.explain(found), "node-a").tunnels}
     assert set(kinds) == {"vxlan", "ipip", "wireguard"}
     assert (kinds["ipip"].address, kinds["ipip"].how) == ("", "new")
     assert kinds["wireguard"].pools == ("default-ipv4-ippool", "ipip")
-    assert {one.kind for one in of(explain.explain(found), "node-b").tunnels} == {"vxlan", "ipip"}
+    assert {one.kind for one in of(outlook.explain(found), "node-b").tunnels} == {"vxlan", "ipip"}
 
 
 def test_a_tunnel_address_that_ipam_does_not_hold_is_told() -> None:
     found = healthy(annotated("Node", "node-a", projectcalico_org__IPv4VXLANTunnelAddr="10.244.174.190"))
-    assert of(explain.explain(found), "node-a").tunnels[0].held is False
+    assert of(outlook.explain(found), "node-a").tunnels[0].held is False
     assert "IPAM does not hold the vxlan address 10.244.174.190 for node-a: a pod may get it." in notes(told_of(found))
 
 
@@ -343,7 +343,7 @@ def test_a_node_without_calico_lacks_no_tunnel_address() -> None:
     def bare(objects: list[dict[str, Any]]) -> None:
         objects.append({"kind": "Node", "metadata": {"name": "virtual", "labels": {}}})
 
-    found = of(explain.explain(healthy(bare)), "virtual")
+    found = of(outlook.explain(healthy(bare)), "virtual")
     assert (found.tunnels, found.pod.how) == ((), "new")
     assert "virtual" not in notes(told_of(healthy(bare)))
 
@@ -379,7 +379,7 @@ def test_what_could_not_be_read_leaves_it_open() -> None:
     assert (told.mark, told.status) == ("unknown", 3) and "Could not read ipreservations: you may not." in notes(told)
     for plural in ("nodes", "ipamconfigs"):
         with pytest.raises(UserError, match="nobody can say who would get an address"):
-            explain.explain(msgspec.structs.replace(found, resources={**found.resources, plural: None}))
+            outlook.explain(msgspec.structs.replace(found, resources={**found.resources, plural: None}))
 
 
 @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ def test_what_could_not_be_read_leaves_it_open() -> None:
 )
 def test_what_there_is_not_gets_the_nearest_name(nodes: list[str], namespace: str, hint: str) -> None:
     with pytest.raises(UserError, match=hint.replace("?", r"\?")):
-        explain.explain(healthy(), nodes, namespace)
+        outlook.explain(healthy(), nodes, namespace)
 
 
 def test_json_and_csv_have_every_node() -> None:

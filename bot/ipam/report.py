@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bot.ipam.state import State
+from bot.ipam.tunnels import TUNNELS
 from bot.sources import describe, ipam, upkeep
 from bot.sources.kubernetes import CLASSIC
 from bot.sources.names import Network, seconds
@@ -29,20 +30,6 @@ from fixes.resources.kinds import Object
 YOUNG_S = 300  # a pod that is set up or taken down takes no longer (the kubelet gives up after four minutes)
 KUBE_CONTROLLERS = "calico-kube-controllers"
 NOT_OF_IPAM = "cni.projectcalico.org/ipAddrsNoIpam"  # a pod's own wish for addresses IPAM does not know
-TUNNELS = {  # annotation of a node -> the type its allocation has (calico.md 1.2, 1.7)
-    "projectcalico.org/IPv4VXLANTunnelAddr": "vxlanTunnelAddress",
-    "projectcalico.org/IPv4WireguardInterfaceAddr": "wireguardTunnelAddress",
-    "projectcalico.org/IPv4IPIPTunnelAddr": "ipipTunnelAddress",
-    "projectcalico.org/IPv6VXLANTunnelAddr": "vxlanV6TunnelAddress",
-    "projectcalico.org/IPv6WireguardInterfaceAddr": "wireguardV6TunnelAddress",
-}
-_HANDLES = {  # how the handles of those begin
-    "vxlan-tunnel-addr-": "vxlanTunnelAddress",
-    "vxlan-v6-tunnel-addr-": "vxlanV6TunnelAddress",
-    "ipip-tunnel-addr-": "ipipTunnelAddress",
-    "wireguard-tunnel-addr-": "wireguardTunnelAddress",
-    "wireguard-v6-tunnel-addr-": "wireguardV6TunnelAddress",
-}
 
 
 class Held(NamedTuple):
@@ -255,8 +242,8 @@ class _Look:
     def _of_nodes(self) -> Iterator[tuple[str, User]]:
         for name, node in self.nodes.items():
             own = {_plain(one) for one in describe.node_addresses(node)[1]}
-            for annotation in TUNNELS:
-                address = _plain(_annotations(node).get(annotation, ""))
+            for one in TUNNELS:
+                address = _plain(_annotations(node).get(one.annotation, ""))
                 # A node whose whole traffic WireGuard encrypts has its own address on that device.
                 if address and address not in own:
                     yield address, User(f"Node({name})", "node", name)
@@ -338,7 +325,7 @@ class _Look:
             return ""
         if node not in self.nodes:
             return f"node {node} is gone"
-        annotation = next(name for name, one in TUNNELS.items() if one == kind)
+        annotation = next(one.annotation for one in TUNNELS if one.kind == kind)
         other = _annotations(self.nodes[node]).get(annotation, "")
         return f"{node} says {annotation} is {other}" if other else f"{node} has no annotation {annotation}"
 
@@ -556,13 +543,13 @@ def tunnel_of(held: Held) -> tuple[str, str]:
     """The type of a tunnel's allocation and its node; "" for what is not said."""
     kind, node = _tunnel_of_handle(held.handle)
     written = str(held.about.get("type") or "")
-    return (written if written in TUNNELS.values() else kind), str(held.about.get("node") or node)
+    return (written if any(one.kind == written for one in TUNNELS) else kind), str(held.about.get("node") or node)
 
 
 def _tunnel_of_handle(handle: str) -> tuple[str, str]:
-    for prefix, kind in _HANDLES.items():
-        if handle.startswith(prefix):
-            return kind, handle.removeprefix(prefix)
+    for one in TUNNELS:
+        if handle.startswith(one.handle):
+            return one.kind, handle.removeprefix(one.handle)
     return "", ""
 
 
