@@ -22,6 +22,7 @@ import msgspec
 from facts import NodeAsk, Way
 from node_probe import netlink
 from node_probe.answer import Prober
+from node_probe.netlink_messages import HEADER, NLM_F_REQUEST, U32, attribute
 from tests.namespaces import isolated
 from tests.two_nodes import BLOCK, TUNNEL, TwoNodes, ask
 
@@ -70,15 +71,15 @@ def fill(size: int) -> None:
     """Routes of /29 by the tunnel, all with one gateway, a hundred to a message: pyroute2 would take minutes."""
     with netlink.Netlink() as kernel:
         tunnel = kernel.link(TUNNEL).index
-        gateway = netlink._attribute(netlink.RTA_GATEWAY, netlink._pack(BLOCK["b"])[1])
-        out = netlink._attribute(netlink.RTA_OIF, netlink.U32.pack(tunnel))
-        flags = netlink.NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL
+        gateway = attribute(netlink.RTA_GATEWAY, netlink._pack(BLOCK["b"])[1])
+        out = attribute(netlink.RTA_OIF, U32.pack(tunnel))
+        flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL
         batch = b""
         for number in range(size):
             address = struct.pack("!I", (11 << 24) + number * 8)
             head = netlink.ROUTE.pack(2, 29, 0, 0, netlink.RT_TABLE_MAIN, 80, 0, 1, netlink.RTNH_F_ONLINK)
-            body = head + netlink._attribute(netlink.RTA_DST, address) + gateway + out
-            batch += netlink.HEADER.pack(netlink.HEADER.size + len(body), RTM_NEWROUTE, flags, 0, 0) + body
+            body = head + attribute(netlink.RTA_DST, address) + gateway + out
+            batch += HEADER.pack(HEADER.size + len(body), RTM_NEWROUTE, flags, 0, 0) + body
             if number % 100 == 99:
                 kernel._socket.send(batch)
                 batch = b""

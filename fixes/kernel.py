@@ -21,9 +21,9 @@ from node_probe.netlink import (
     Device,
     Entry,
     Netlink,
-    NetlinkError,
     Route,
 )
+from node_probe.netlink_messages import NetlinkError
 
 NUD_STALE = 4  # linux/neighbour.h
 # A container's own is read-only: there it is another door to the same, which follows the network of who reads.

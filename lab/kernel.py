@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import socket
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from socket import AF_BRIDGE, AF_INET, AF_INET6, if_nameindex, if_nametoindex
@@ -15,6 +13,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from lab import dumps
 from lab.namespaces import Namespace
+from node_probe.netlink import NEIGHBOR_STATES, OPERSTATES, ROUTE_TYPES
+from node_probe.nfnetlink import ACK, BATCH_BEGIN, BATCH_END, NFTABLES, message, netfilter
 
 KERNEL, BOOT, BIRD, FELIX = 2, 3, 12, 80  # route protocols
 GLOBAL, LINK, HOST = 0, 253, 254  # route scopes
@@ -22,32 +22,10 @@ MAIN, LOCAL = 254, 255  # route tables
 UP, LOWER_UP = 0x1, 0x10000
 ONLINK = 4
 CLONED = 0x200  # flag of a route that the kernel made for one address, by what it was told of the path there
-PERMANENT, NOARP, FAILED, REACHABLE = 0x80, 0x40, 0x20, 0x02
+PERMANENT, FAILED, REACHABLE = 0x80, 0x20, 0x02
 SELF = 2
-NETLINK_NETFILTER, NFTABLES, DELETE_TABLE, BATCH_BEGIN, BATCH_END = 12, 10, 2, 16, 17
-CONNTRACK, DELETE_CONNECTION = 1, 2
-NETFILTER = struct.Struct("=IHHIIBBH")  # nlmsghdr, nfgenmsg
-TYPES = {
-    1: "unicast",
-    2: "local",
-    3: "broadcast",
-    4: "anycast",
-    5: "multicast",
-    6: "blackhole",
-    7: "unreachable",
-    8: "prohibit",
-}
+DELETE_TABLE, CONNTRACK, DELETE_CONNECTION = 2, 1, 2
 REFUSING = ("blackhole", "unreachable", "prohibit")
-STATES = {
-    0x01: "INCOMPLETE",
-    0x02: "REACHABLE",
-    0x04: "STALE",
-    0x08: "DELAY",
-    0x10: "PROBE",
-    0x20: "FAILED",
-    0x40: "NOARP",
-    0x80: "PERMANENT",
-}
 # linux/if_link.h, linux/if_addr.h, linux/rtnetlink.h, linux/fib_rules.h, linux/neighbour.h, RFC 2863
 IFLA_ADDRESS, IFNAME, IFLA_MTU, IFLA_TXQLEN, IFLA_OPERSTATE, IFLA_LINKINFO = 1, 3, 4, 13, 16, 18
 INFO_KIND, INFO_DATA = 1, 2
@@ -56,7 +34,6 @@ IFA_ADDRESS, IFA_LOCAL = 1, 2
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS, RTA_TABLE, RTAX_MTU = 1, 4, 5, 6, 7, 8, 15, 2
 FRA_SRC, FRA_PRIORITY, FRA_TABLE = 2, 6, 15
 NDA_DST, NDA_LLADDR = 1, 2
-OPERSTATES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", "UP")
 FAMILIES = {4: AF_INET, 6: AF_INET6}
 DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}  # the destination of the default route
 GONE = (errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL)
@@ -295,20 +272,18 @@ class Kernel:
 
     def flush_firewall(self) -> None:
         """Removes every nftables table, iptables-nft's too, as `nft flush ruleset`; a kernel without them has none."""
-        nftables = socket.htons(NFTABLES)
-        batch = _netfilter(BATCH_BEGIN, 1, nftables) + _netfilter(NFTABLES << 8 | DELETE_TABLE, 5)
-        self._tell_netfilter(batch + _netfilter(BATCH_END, 1, nftables))
+        begin, end = (message(kind, 0, 0, b"", resource=NFTABLES) for kind in (BATCH_BEGIN, BATCH_END))
+        self._tell_netfilter(begin + message(NFTABLES << 8 | DELETE_TABLE, ACK, 0, b"") + end)
 
     def forget_connections(self) -> None:
         """As `conntrack -F`: a known one is given other addresses, or let pass, as the rules wanted when it began."""
-        self._tell_netfilter(_netfilter(CONNTRACK << 8 | DELETE_CONNECTION, 5))
+        self._tell_netfilter(message(CONNTRACK << 8 | DELETE_CONNECTION, ACK, 0, b""))
 
     def _tell_netfilter(self, messages: bytes) -> None:
         """A kernel without what they are about has nothing of it."""
         with self.namespace.entered():
-            wire = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+            wire = netfilter()
         with wire, contextlib.suppress(OSError):
-            wire.settimeout(1.0)
             wire.send(messages)
             wire.recv(4096)
 
@@ -342,11 +317,6 @@ class Kernel:
                     self._ask("fdb", "del", ifindex=index, lladdr=mac, dst=outer)
 
 
-def _netfilter(kind: int, flags: int, resource: int = 0) -> bytes:
-    """A message without attributes, of every family."""
-    return NETFILTER.pack(NETFILTER.size, kind, flags, 0, 0, 0, 0, resource)
-
-
 @contextlib.contextmanager
 def _already_gone() -> Any:
     try:
@@ -358,7 +328,7 @@ def _already_gone() -> Any:
 
 def _state(bits: int) -> str:
     """As iproute2 words it: a permanent entry is permanent, whatever else it is."""
-    return STATES[PERMANENT] if bits & PERMANENT else STATES.get(bits, "NONE")
+    return NEIGHBOR_STATES[PERMANENT] if bits & PERMANENT else NEIGHBOR_STATES.get(bits, "NONE")
 
 
 def _link(fields: dumps.Fields, has: dumps.Attributes, names: dict[int, str]) -> Link:
@@ -386,7 +356,7 @@ def _link(fields: dumps.Fields, has: dumps.Attributes, names: dict[int, str]) ->
 
 def _route(fields: dumps.Fields, has: dumps.Attributes, names: dict[int, str], family: int) -> Route:
     _, length, _, _, table, protocol, scope, kind_number, flags = fields
-    kind = TYPES.get(kind_number, str(kind_number))
+    kind = ROUTE_TYPES.get(kind_number, str(kind_number))
     metrics = dumps.attributes(has.get(RTA_METRICS, b""))
     return Route(
         destination=f"{dumps.address(has.get(RTA_DST)) or DEFAULT[family].partition('/')[0]}/{length}",

@@ -10,14 +10,28 @@ import struct
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
+from node_probe.netlink_messages import attribute
+from node_probe.nfnetlink import (
+    ACK,
+    BATCH_BEGIN,
+    BATCH_END,
+    ERROR,
+    FAMILIES,
+    NETDEV,
+    NETLINK_NETFILTER,
+    NEW_RULE,
+    NFTABLES,
+    message,
+    nested,
+    text,
+    u32,
+)
+
 # linux/netfilter.h, linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h
-NETLINK_NETFILTER, NFTABLES = 12, 10
-BATCH_BEGIN, BATCH_END = 16, 17
-NEW_TABLE, DELETE_TABLE, NEW_CHAIN, NEW_RULE, NEW_SET, NEW_ELEMENT = 0, 2, 3, 6, 9, 12
+NEW_TABLE, DELETE_TABLE, NEW_CHAIN, NEW_SET, NEW_ELEMENT = 0, 2, 3, 9, 12
 DELETE_CHAIN, DELETE_RULE, DELETE_SET, DELETE_ELEMENT = 5, 8, 11, 14
-REQUEST, ACK, CREATE, APPEND, NESTED, ERROR = 0x1, 0x4, 0x400, 0x800, 0x8000, 2
-FAMILIES = {4: 2, 6: 10}  # ip, ip6
-INET, ARP, NETDEV = 1, 3, 5  # further families a table can be of: both of IP; ARP; a device
+CREATE, APPEND = 0x400, 0x800
+ARP = 3  # a family that a table can be of
 HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4, "ingress": 0}
 ARP_HOOKS = {"input": 0, "output": 1}
 VERDICTS = {"drop": 0, "accept": 1, "continue": -1, "jump": -3, "goto": -4, "return": -5}
@@ -39,7 +53,6 @@ TRANSLATED = 0x20  # ct status: its destination was
 FIB_SOURCE, FIB_DESTINATION, FIB_MARK, FIB_CAME_BY, FIB_LEAVES_BY = 1, 2, 4, 8, 16
 FIB_OUTGOING, FIB_TYPE = 1, 3
 LOCAL = 2  # fib: an address of the node's own
-HEAD = struct.Struct("=IHHIIBBH")  # nlmsghdr, nfgenmsg
 
 Network = IPv4Network | IPv6Network
 Message = tuple[int, int, bytes, int]  # kind, flags, body, family
@@ -69,12 +82,12 @@ class Table:
         self, name: str, hook: str = "", kind: str = "filter", priority: int = 0, *, policy: str = "accept"
     ) -> None:
         """A chain; one with a hook is entered by packets there, and its policy is for those no rule decides on."""
-        body = _text(1, self.name) + _text(3, name)
+        body = text(1, self.name) + text(3, name)
         if hook:
-            at = [_text(3, self.device)] if self.device else []
+            at = [text(3, self.device)] if self.device else []
             number = (ARP_HOOKS if self.of == ARP else HOOKS)[hook]
-            body += _nested(4, _u32(1, number), _u32(2, priority & 0xFFFFFFFF), *at) + _text(7, kind)
-            body += _u32(5, VERDICTS[policy])
+            body += nested(4, u32(1, number), u32(2, priority & 0xFFFFFFFF), *at) + text(7, kind)
+            body += u32(5, VERDICTS[policy])
         self._declared.append((NEW_CHAIN, CREATE, body))
 
     def set(self, name: str, key_length: int, elements: Iterable[bytes], *, key_type: int = 0) -> int:
@@ -112,20 +125,20 @@ class Table:
 
     def _set(self, name: str, flags: int, key_length: int, key_type: int = 0) -> tuple[int, int, bytes]:
         self._sets += 1
-        body = _text(1, self.name) + _text(2, name) + _u32(3, flags) + _u32(4, key_type) + _u32(5, key_length)
+        body = text(1, self.name) + text(2, name) + u32(3, flags) + u32(4, key_type) + u32(5, key_length)
         if flags & MAP:
-            body += _u32(6, VERDICT_TYPE) + _u32(7, 0)
+            body += u32(6, VERDICT_TYPE) + u32(7, 0)
         if key_type == INTERFACE_TYPE:
-            body += _attribute(13, OF_THE_HOST)
-        return NEW_SET, CREATE, body + _u32(10, self._sets)
+            body += attribute(13, OF_THE_HOST)
+        return NEW_SET, CREATE, body + u32(10, self._sets)
 
     def _put(self, name: str, elements: Sequence[bytes]) -> list[tuple[int, int, bytes]]:
         """Into the set that was made last."""
-        body = _text(1, self.name) + _text(2, name) + _nested(3, *elements) + _u32(4, self._sets)
+        body = text(1, self.name) + text(2, name) + nested(3, *elements) + u32(4, self._sets)
         return [(NEW_ELEMENT, CREATE, body)] if elements else []
 
     def rule(self, chain: str, *expressions: bytes, comment: str = "") -> None:
-        body = _text(1, self.name) + _text(2, chain) + _nested(4, *expressions) + _comment(7, comment)
+        body = text(1, self.name) + text(2, chain) + nested(4, *expressions) + _comment(7, comment)
         self._rules.append((NEW_RULE, CREATE | APPEND, body))
 
     # ---- for `amend`
@@ -138,27 +151,27 @@ class Table:
 
     def empty(self, chain: str) -> None:
         """Takes every rule out of a chain."""
-        self._rules.append((DELETE_RULE, 0, _text(1, self.name) + _text(2, chain)))
+        self._rules.append((DELETE_RULE, 0, text(1, self.name) + text(2, chain)))
 
     def clear(self, name: str) -> None:
         """Takes every element out of a set or map, before any is put in."""
-        self._declared.append((DELETE_ELEMENT, 0, _text(1, self.name) + _text(2, name)))
+        self._declared.append((DELETE_ELEMENT, 0, text(1, self.name) + text(2, name)))
 
     def remove_chain(self, name: str) -> None:
         """Nothing may lead there any more."""
-        self._rules.append((DELETE_CHAIN, 0, _text(1, self.name) + _text(3, name)))
+        self._rules.append((DELETE_CHAIN, 0, text(1, self.name) + text(3, name)))
 
     def remove_set(self, name: str) -> None:
         """Of a map, too. Nothing may ask for it any more."""
-        self._rules.append((DELETE_SET, 0, _text(1, self.name) + _text(2, name)))
+        self._rules.append((DELETE_SET, 0, text(1, self.name) + text(2, name)))
 
     def take_out(self, name: str, *keys: bytes) -> None:
         """Elements of a set of keys or of a map."""
-        body = _text(1, self.name) + _text(2, name) + _nested(3, *map(_key, keys))
+        body = text(1, self.name) + text(2, name) + nested(3, *map(_key, keys))
         self._rules.append((DELETE_ELEMENT, 0, body))
 
     def take_out_network(self, name: str, network: Network) -> None:
-        body = _text(1, self.name) + _text(2, name) + _nested(3, *_interval(network))
+        body = text(1, self.name) + text(2, name) + nested(3, *_interval(network))
         self._rules.append((DELETE_ELEMENT, 0, body))
 
     # ---- expressions
@@ -166,7 +179,7 @@ class Table:
     def address(self, which: str, register: int = FIRST) -> bytes:
         """Loads the packet's "source" or "destination"."""
         start = {4: 12, 6: 8}[self.family] + (self.length if which == "destination" else 0)
-        return _expression("payload", _u32(1, register), _u32(2, NETWORK_HEADER), _u32(3, start), _u32(4, self.length))
+        return _expression("payload", u32(1, register), u32(2, NETWORK_HEADER), u32(3, start), u32(4, self.length))
 
     def service(self) -> list[bytes]:
         """Loads destination, protocol and destination port, one after the other."""
@@ -176,18 +189,18 @@ class Table:
     def ports(self, register: int = FIRST, offset: int = 2) -> list[bytes]:
         """Loads protocol and destination port, or at offset 0 the source's."""
         return [
-            _expression("meta", _u32(1, register), _u32(2, L4PROTO)),
-            _expression("payload", _u32(1, register + 1), _u32(2, TRANSPORT_HEADER), _u32(3, offset), _u32(4, 2)),
+            _expression("meta", u32(1, register), u32(2, L4PROTO)),
+            _expression("payload", u32(1, register + 1), u32(2, TRANSPORT_HEADER), u32(3, offset), u32(4, 2)),
         ]
 
     def within(self, which: str, network: Network, *, inside: bool = True) -> list[bytes]:
         mask = _expression(
             "bitwise",
-            _u32(1, FIRST),
-            _u32(2, FIRST),
-            _u32(3, self.length),
-            _nested(4, _attribute(1, network.netmask.packed)),
-            _nested(5, _attribute(1, bytes(self.length))),
+            u32(1, FIRST),
+            u32(2, FIRST),
+            u32(3, self.length),
+            nested(4, attribute(1, network.netmask.packed)),
+            nested(5, attribute(1, bytes(self.length))),
         )
         return [self.address(which), mask, compared(network.network_address.packed, equal=inside)]
 
@@ -196,30 +209,30 @@ class Table:
 
     def from_the_node(self) -> list[bytes]:
         """Does the packet come from an address of the node itself?"""
-        kind = _expression("fib", _u32(1, FIRST), _u32(2, 3), _u32(3, 1))
+        kind = _expression("fib", u32(1, FIRST), u32(2, 3), u32(3, 1))
         return [kind, compared(struct.pack("=I", LOCAL))]
 
     def translated(self, address: str, port: int) -> list[bytes]:
         """To this destination."""
         return [
-            _expression("immediate", _u32(1, FIRST), _nested(2, _attribute(1, ip_address(address).packed))),
+            _expression("immediate", u32(1, FIRST), nested(2, attribute(1, ip_address(address).packed))),
             _expression(
                 "immediate",
-                _u32(1, FIRST + self.length // 4),
-                _nested(2, _attribute(1, port.to_bytes(2, "big"))),
+                u32(1, FIRST + self.length // 4),
+                nested(2, attribute(1, port.to_bytes(2, "big"))),
             ),
             _expression(
                 "nat",
-                _u32(1, 1),
-                _u32(2, FAMILIES[self.family]),
-                _u32(3, FIRST),
-                _u32(5, FIRST + self.length // 4),
+                u32(1, 1),
+                u32(2, FAMILIES[self.family]),
+                u32(3, FIRST),
+                u32(5, FIRST + self.length // 4),
             ),
         ]
 
     def refused(self) -> bytes:
         """By ICMP port unreachable."""
-        return _expression("reject", _u32(1, 0), _attribute(2, bytes([3 if self.family == 4 else 4])))
+        return _expression("reject", u32(1, 0), attribute(2, bytes([3 if self.family == 4 else 4])))
 
     # ---- writing
 
@@ -233,12 +246,12 @@ class Table:
 
     def remove(self) -> None:
         """Also when there is none. Raises OSError."""
-        named = _text(1, self.name)
+        named = text(1, self.name)
         _send(self._in_family([(NEW_TABLE, CREATE, named), (DELETE_TABLE, 0, named)]))
 
     def instead(self) -> list[Message]:
         """What puts it in place of what was there."""
-        named = _text(1, self.name)
+        named = text(1, self.name)
         again = [(NEW_TABLE, CREATE, named), (DELETE_TABLE, 0, named), (NEW_TABLE, CREATE, named)]
         return [*self._in_family(again), *self.besides()]
 
@@ -270,17 +283,17 @@ def key(*parts: bytes) -> bytes:
 
 
 def compared(value: bytes, *, equal: bool = True) -> bytes:
-    return _expression("cmp", _u32(1, FIRST), _u32(2, 0 if equal else 1), _nested(3, _attribute(1, value)))
+    return _expression("cmp", u32(1, FIRST), u32(2, 0 if equal else 1), nested(3, attribute(1, value)))
 
 
 def above(value: bytes) -> bytes:
     """Is what was loaded more than this, as the network writes numbers?"""
-    return _expression("cmp", _u32(1, FIRST), _u32(2, 4), _nested(3, _attribute(1, value)))
+    return _expression("cmp", u32(1, FIRST), u32(2, 4), nested(3, attribute(1, value)))
 
 
 def of_family(family: int) -> list[bytes]:
     """Is it a packet of this IP version?"""
-    return [_expression("meta", _u32(1, FIRST), _u32(2, PROTOCOL)), compared(ETHERTYPES[family])]
+    return [_expression("meta", u32(1, FIRST), u32(2, PROTOCOL)), compared(ETHERTYPES[family])]
 
 
 def of_ip(family: int) -> list[bytes]:
@@ -290,54 +303,54 @@ def of_ip(family: int) -> list[bytes]:
 
 def loaded(header: int, offset: int, length: int) -> bytes:
     """Loads bytes of the packet, from the start of its NETWORK_HEADER or TRANSPORT_HEADER."""
-    return _expression("payload", _u32(1, FIRST), _u32(2, header), _u32(3, offset), _u32(4, length))
+    return _expression("payload", u32(1, FIRST), u32(2, header), u32(3, offset), u32(4, length))
 
 
 def overwritten(header: int, offset: int, value: bytes) -> list[bytes]:
     """Puts other bytes there, and leaves all checksums as they are."""
     return [
-        _expression("immediate", _u32(1, FIRST), _nested(2, _attribute(1, value))),
-        _expression("payload", _u32(5, FIRST), _u32(2, header), _u32(3, offset), _u32(4, len(value))),
+        _expression("immediate", u32(1, FIRST), nested(2, attribute(1, value))),
+        _expression("payload", u32(5, FIRST), u32(2, header), u32(3, offset), u32(4, len(value))),
     ]
 
 
 def protocol(number: int) -> list[bytes]:
-    return [_expression("meta", _u32(1, FIRST), _u32(2, L4PROTO)), compared(bytes([number]))]
+    return [_expression("meta", u32(1, FIRST), u32(2, L4PROTO)), compared(bytes([number]))]
 
 
 def new_connection() -> list[bytes]:
-    return [_expression("ct", _u32(1, FIRST), _u32(2, 0)), _bits(NEW), compared(bytes(4), equal=False)]
+    return [_expression("ct", u32(1, FIRST), u32(2, 0)), _bits(NEW), compared(bytes(4), equal=False)]
 
 
 def marked(mark: int, *, yes: bool) -> list[bytes]:
-    return [_expression("meta", _u32(1, FIRST), _u32(2, MARK)), _bits(mark), compared(bytes(4), equal=not yes)]
+    return [_expression("meta", u32(1, FIRST), u32(2, MARK)), _bits(mark), compared(bytes(4), equal=not yes)]
 
 
 def set_mark(mark: int, *, on: bool) -> list[bytes]:
     return [
-        _expression("meta", _u32(1, FIRST), _u32(2, MARK)),
+        _expression("meta", u32(1, FIRST), u32(2, MARK)),
         _bits(0xFFFFFFFF & ~mark, mark if on else 0),
-        _expression("meta", _u32(2, MARK), _u32(3, FIRST)),
+        _expression("meta", u32(2, MARK), u32(3, FIRST)),
     ]
 
 
 def lookup(number: int, name: str, *, verdict: bool, inverted: bool = False) -> bytes:
     """In the set or verdict map of that number (a name will do but for those without), by what was loaded."""
-    parts = [_text(1, name), _u32(2, FIRST), *([_u32(3, VERDICT)] if verdict else []), _u32(4, number)]
-    return _expression("lookup", *parts, *([_u32(5, 1)] if inverted else []))
+    parts = [text(1, name), u32(2, FIRST), *([u32(3, VERDICT)] if verdict else []), u32(4, number)]
+    return _expression("lookup", *parts, *([u32(5, 1)] if inverted else []))
 
 
 def random_number(below: int) -> bytes:
-    return _expression("numgen", _u32(1, FIRST), _u32(2, below), _u32(3, 1), _u32(4, 0))
+    return _expression("numgen", u32(1, FIRST), u32(2, below), u32(3, 1), u32(4, 0))
 
 
 def counted_off(every: int) -> bytes:
     """Loads 0, 1, ... every - 1 and 0 again, from packet to packet."""
-    return _expression("numgen", _u32(1, FIRST), _u32(2, every), _u32(3, 0), _u32(4, 0))
+    return _expression("numgen", u32(1, FIRST), u32(2, every), u32(3, 0), u32(4, 0))
 
 
 def masqueraded() -> bytes:
-    return _expression("masq", _u32(1, 1 << 4))  # fully-random
+    return _expression("masq", u32(1, 1 << 4))  # fully-random
 
 
 def counted() -> bytes:
@@ -350,22 +363,22 @@ def untracked() -> bytes:
 
 
 def logged(prefix: str) -> bytes:
-    return _expression("log", _text(2, prefix), _u32(5, 5))  # notice
+    return _expression("log", text(2, prefix), u32(5, 5))  # notice
 
 
 def connection(what: int) -> bytes:
     """Loads CT_STATE or CT_STATUS."""
-    return _expression("ct", _u32(1, FIRST), _u32(2, what))
+    return _expression("ct", u32(1, FIRST), u32(2, what))
 
 
 def meta(what: int) -> bytes:
     """Loads L4PROTO, MARK, INCOMING or OUTGOING."""
-    return _expression("meta", _u32(1, FIRST), _u32(2, what))
+    return _expression("meta", u32(1, FIRST), u32(2, what))
 
 
 def fib(flags: int, result: int) -> bytes:
     """Loads what routing says: flags FIB_SOURCE ..., result FIB_OUTGOING or FIB_TYPE."""
-    return _expression("fib", _u32(1, FIRST), _u32(2, result), _u32(3, flags))
+    return _expression("fib", u32(1, FIRST), u32(2, result), u32(3, flags))
 
 
 def masked(mask: int) -> bytes:
@@ -375,7 +388,7 @@ def masked(mask: int) -> bytes:
 
 def new_mark(keep: int, put: int) -> list[bytes]:
     """The mark keeps these bits of its own and gets those."""
-    return [meta(MARK), _bits(keep, put), _expression("meta", _u32(2, MARK), _u32(3, FIRST))]
+    return [meta(MARK), _bits(keep, put), _expression("meta", u32(2, MARK), u32(3, FIRST))]
 
 
 def interface(name: str) -> bytes:
@@ -384,33 +397,33 @@ def interface(name: str) -> bytes:
 
 
 def decide(verdict: str, chain: str = "") -> bytes:
-    return _expression("immediate", _u32(1, VERDICT), _nested(2, _verdict(verdict, chain)))
+    return _expression("immediate", u32(1, VERDICT), nested(2, _verdict(verdict, chain)))
 
 
 def _bits(mask: int, change: int = 0) -> bytes:
     return _expression(
         "bitwise",
-        _u32(1, FIRST),
-        _u32(2, FIRST),
-        _u32(3, 4),
-        _nested(4, _attribute(1, struct.pack("=I", mask))),
-        _nested(5, _attribute(1, struct.pack("=I", change))),
+        u32(1, FIRST),
+        u32(2, FIRST),
+        u32(3, 4),
+        nested(4, attribute(1, struct.pack("=I", mask))),
+        nested(5, attribute(1, struct.pack("=I", change))),
     )
 
 
 def _verdict(name: str, chain: str) -> bytes:
-    return _nested(2, _u32(1, VERDICTS[name] & 0xFFFFFFFF), *([_text(2, chain)] if chain else []))
+    return nested(2, u32(1, VERDICTS[name] & 0xFFFFFFFF), *([text(2, chain)] if chain else []))
 
 
 def _verdicts(elements: Iterable[tuple[bytes, str, str, str]]) -> list[bytes]:
     return [
-        _nested(1, _data(1, key), _nested(2, _verdict(verdict, chain)), _comment(6, comment))
+        nested(1, _data(1, key), nested(2, _verdict(verdict, chain)), _comment(6, comment))
         for key, verdict, chain, comment in elements
     ]
 
 
 def _key(value: bytes, flags: int = 0) -> bytes:
-    return _nested(1, _data(1, value), *([_u32(3, flags)] if flags else []))
+    return nested(1, _data(1, value), *([u32(3, flags)] if flags else []))
 
 
 def _interval(network: Network) -> list[bytes]:
@@ -424,24 +437,24 @@ def _end(after: int, length: int) -> list[bytes]:
 
 
 def _data(kind: int, value: bytes) -> bytes:
-    return _nested(kind, _attribute(1, value))
+    return nested(kind, attribute(1, value))
 
 
-def _comment(kind: int, text: str) -> bytes:
+def _comment(kind: int, comment: str) -> bytes:
     """As nft keeps it beside a rule or an element."""
-    plain = text.encode() + b"\0"
-    return _attribute(kind, bytes([0, len(plain)]) + plain) if text else b""
+    plain = comment.encode() + b"\0"
+    return attribute(kind, bytes([0, len(plain)]) + plain) if comment else b""
 
 
 def _expression(name: str, *attributes: bytes) -> bytes:
-    return _nested(1, _text(1, name), _nested(2, *attributes))
+    return nested(1, text(1, name), nested(2, *attributes))
 
 
 def _send(messages: Sequence[Message]) -> None:
-    batch = [_message(BATCH_BEGIN, 0, 0, b"", NFTABLES)]
+    batch = [message(BATCH_BEGIN, 0, 0, b"", resource=NFTABLES)]
     for number, (kind, flags, body, family) in enumerate(messages, 1):
-        batch.append(_message(NFTABLES << 8 | kind, flags | ACK, number, body, family=family))
-    batch.append(_message(BATCH_END, 0, len(messages) + 1, b"", NFTABLES))
+        batch.append(message(NFTABLES << 8 | kind, flags | ACK, number, body, family))
+    batch.append(message(BATCH_END, 0, len(messages) + 1, b"", resource=NFTABLES))
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as wire:
         wire.settimeout(2.0)
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
@@ -459,24 +472,3 @@ def _send(messages: Sequence[Message]) -> None:
                         raise OSError(-code, f"nftables refused message {number}, of kind {refused}")
                     answered += 1
                 data = data[length + 3 & ~3 :]
-
-
-def _message(kind: int, flags: int, number: int, body: bytes, resource: int = 0, family: int = 0) -> bytes:
-    length = HEAD.size + len(body)
-    return HEAD.pack(length, kind, REQUEST | flags, number, 0, family, 0, socket.htons(resource)) + body
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
-
-
-def _nested(kind: int, *attributes: bytes) -> bytes:
-    return _attribute(kind | NESTED, b"".join(attributes))
-
-
-def _text(kind: int, value: str) -> bytes:
-    return _attribute(kind, value.encode() + b"\0")
-
-
-def _u32(kind: int, value: int) -> bytes:
-    return _attribute(kind, value.to_bytes(4, "big"))

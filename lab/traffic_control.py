@@ -13,9 +13,11 @@ import socket
 import struct
 from ipaddress import ip_address
 
+from node_probe.netlink_messages import attribute
+
 # linux/rtnetlink.h, linux/pkt_sched.h, linux/pkt_cls.h, linux/bpf_common.h
 NEW_DISCIPLINE, DELETE_DISCIPLINE, NEW_FILTER = 36, 37, 44
-REQUEST, ACK, CREATE, NESTED, ERROR = 0x1, 0x4, 0x400, 0x8000, 2
+REQUEST, ACK, CREATE, NESTED = 0x1, 0x4, 0x400, 0x8000
 CLSACT, HANDLE, BLOCKS = 0xFFFFFFF1, 0xFFFF0000, {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
 KIND, OPTIONS, COUNT, PROGRAM, FLAGS, DIRECT = 1, 2, 4, 5, 8, 1
 LOAD_WORD, EQUALS, RETURN = 0x20, 0x15, 0x06
@@ -36,20 +38,20 @@ def drop(device: str, direction: str, *, source: str = "", target: str = "") -> 
     for at, word in enumerate(words):
         code += _step(LOAD_WORD, start + 4 * at) + _step(EQUALS, word, otherwise=2 * (len(words) - at) - 1)
     code += _step(RETURN, DROP) + _step(RETURN, NEXT_FILTER)
-    options = _attribute(COUNT, struct.pack("=H", len(code) // 8)) + _attribute(PROGRAM, code)
-    options += _attribute(FLAGS, struct.pack("=I", DIRECT))
+    options = attribute(COUNT, struct.pack("=H", len(code) // 8)) + attribute(PROGRAM, code)
+    options += attribute(FLAGS, struct.pack("=I", DIRECT))
     index = socket.if_nametoindex(device)
     with contextlib.suppress(FileExistsError):
-        _ask(NEW_DISCIPLINE, CREATE, index, HANDLE, CLSACT, 0, _attribute(KIND, b"clsact\0"))
+        _ask(NEW_DISCIPLINE, CREATE, index, HANDLE, CLSACT, 0, attribute(KIND, b"clsact\0"))
     info = PREFERENCE << 16 | socket.htons(ETHERTYPES[family])
-    body = _attribute(KIND, b"bpf\0") + _attribute(OPTIONS | NESTED, options)
+    body = attribute(KIND, b"bpf\0") + attribute(OPTIONS | NESTED, options)
     _ask(NEW_FILTER, CREATE, index, 0, BLOCKS[direction], info, body)
 
 
 def clear(device: str) -> None:
     """Also when there is nothing. Raises OSError."""
     try:
-        _ask(DELETE_DISCIPLINE, 0, socket.if_nametoindex(device), HANDLE, CLSACT, 0, _attribute(KIND, b"clsact\0"))
+        _ask(DELETE_DISCIPLINE, 0, socket.if_nametoindex(device), HANDLE, CLSACT, 0, attribute(KIND, b"clsact\0"))
     except OSError as error:
         if error.errno not in GONE:
             raise
@@ -69,7 +71,3 @@ def _ask(kind: int, flags: int, index: int, handle: int, parent: int, info: int,
     code = -struct.unpack_from("=i", data, 16)[0]
     if code:
         raise OSError(code, os.strerror(code))
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + b"\0" * (-len(value) % 4)

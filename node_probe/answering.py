@@ -23,7 +23,7 @@ from node_probe.checksum import checksum
 from node_probe.filters import BEHIND, INSTRUCTION, JEQ, RETURN, SNAP
 from node_probe.large import ASKED, BARE_TCP, HEADERS, TEXT, TEXTS, TOLD, nonce, text_of
 from node_probe.namespaces import CannotEnter
-from node_probe.netlink import NetlinkError
+from node_probe.netlink_messages import NetlinkError
 from node_probe.packets import IPV4, IPV6, LARGEST, Family
 from node_probe.view import View
 

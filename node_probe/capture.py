@@ -38,7 +38,7 @@ from node_probe import filters
 from node_probe.checksum import IPV6_HEADER, TCP, UDP, header_length
 from node_probe.filters import BEHIND, BYTE, HALF, PACKET_OUTGOING, Condition, met_ns, packed, places
 from node_probe.namespaces import CannotEnter
-from node_probe.netlink import NetlinkError
+from node_probe.netlink_messages import NetlinkError
 from node_probe.view import View
 
 MOST_PAIRS = 4

@@ -22,7 +22,7 @@ import msgspec
 from facts import Fact, LocalPod, NodeAsk, ProbeResult, SendProbe
 from node_probe import syn
 from node_probe.namespaces import CannotEnter
-from node_probe.netlink import NetlinkError
+from node_probe.netlink_messages import NetlinkError
 from node_probe.packets import (
     OF_ANSWER,
     SMALL,

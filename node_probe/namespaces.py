@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from node_probe.netlink import Device, Netlink, NetlinkError
+from node_probe.netlink import Device, Netlink
+from node_probe.netlink_messages import NetlinkError
 
 T = TypeVar("T")
 

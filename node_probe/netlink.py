@@ -7,21 +7,14 @@ Nothing here writes.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
-T = TypeVar("T")
-S = TypeVar("S", bound="_Socket")
+from node_probe.netlink_messages import S32, U32, NetlinkError, NetlinkSocket, attribute, attributes, text
 
-# linux/netlink.h, linux/rtnetlink.h, linux/net_namespace.h, linux/inet_diag.h
-SOL_NETLINK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 11, 12
-NLMSG_ERROR, NLMSG_DONE = 2, 3
-NLM_F_REQUEST, NLM_F_DUMP_INTR, NLM_F_CAPPED, NLM_F_ACK_TLVS, NLM_F_DUMP = 0x1, 0x10, 0x100, 0x200, 0x300
+# linux/rtnetlink.h, linux/net_namespace.h, linux/inet_diag.h
 RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETNEIGH, RTM_GETNSID = 18, 22, 26, 30, 90
 RTM_GETNEXTHOP, NHA_BLACKHOLE = 106, 4
 RTM_F_LOOKUP_TABLE, RTM_F_FIB_MATCH, RTNH_F_ONLINK = 0x1000, 0x2000, 0x4
@@ -85,25 +78,14 @@ NEIGHBOR_STATES = {
 BLACKHOLE = 6
 REFUSALS = {errno.EINVAL: BLACKHOLE, errno.EHOSTUNREACH: 7, errno.EACCES: 8, errno.ENETUNREACH: 9}
 
-HEADER = struct.Struct("=IHHII")
 LINK = struct.Struct("=BxHiII")
 ROUTE = struct.Struct("=BBBBBBBBI")
 TYPE_OF_ROUTE = 7  # where it stands in that
 NEIGHBOR = struct.Struct("=BxxxiHBB")
-ATTRIBUTE = struct.Struct("=HH")
 NEXT_HOP = struct.Struct("=HBBi")
 RULE = struct.Struct("=BBBBBBBBI")  # struct fib_rule_hdr
 NEXT_HOP_OBJECT = 8  # bytes of struct nhmsg
-U32, S32, PORT = struct.Struct("=I"), struct.Struct("=i"), struct.Struct("!H")
-
-
-class NetlinkError(OSError):
-    """The kernel refused. errno and strerror (the kernel's own words where it gives any) as in OSError."""
-
-    @property
-    def name(self) -> str:
-        """ENOENT, ENODEV, ENETUNREACH, ..."""
-        return errno.errorcode.get(self.errno or 0, str(self.errno))
+PORT = struct.Struct("!H")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,93 +188,7 @@ class Bound:
     backlog: int = -1  # ...and how many may wait: one more is still let in
 
 
-class _Socket:
-    """One netlink socket in the network namespace the calling thread is in now; afterwards any thread may use it."""
-
-    def __init__(self, protocol: int) -> None:
-        self._lock = threading.Lock()
-        self._sequence = 0
-        self._received = bytearray(1 << 16)  # for every answer: to allocate it costs more than to read one
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-        try:
-            self._socket.bind((0, 0))
-            self._socket.setsockopt(
-                SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1
-            )  # dumps are filtered by the kernel, not here
-            self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
-            # The kernel answers at once or never: nobody may wait for ever on a lost answer.
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 2, 0))
-        except BaseException:
-            self._socket.close()
-            raise
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def __enter__(self: S) -> S:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _get(self, kind: int, body: bytes) -> bytes:
-        """One question, one answer: its payload."""
-        with self._lock:
-            sequence = self._send(kind, NLM_F_REQUEST, body)
-            while True:
-                data = self._receive()
-                length, answer, flags, number, _ = HEADER.unpack_from(data)
-                if number == sequence:  # else the late answer to a question that timed out
-                    break
-        if answer == NLMSG_ERROR:
-            raise _error(data[:length], flags)
-        return data[HEADER.size : length]
-
-    def _dump(self, kind: int, body: bytes, parse: Callable[[bytes], T | None]) -> list[T]:
-        """Every answer `parse` makes something of. Asked again when the table changed meanwhile."""
-        for _ in range(5):
-            found, interrupted = self._dump_once(kind, body, parse)
-            if not interrupted:
-                return found
-        raise NetlinkError(errno.EAGAIN, "the table changed each time it was read")
-
-    def _dump_once(self, kind: int, body: bytes, parse: Callable[[bytes], T | None]) -> tuple[list[T], bool]:
-        found: list[T] = []
-        interrupted = False
-        with self._lock:
-            sequence = self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, body)
-            while True:
-                data = self._receive()
-                offset = 0
-                while offset < len(data):
-                    length, answer, flags, number, _ = HEADER.unpack_from(data, offset)
-                    message = data[offset : offset + length]
-                    offset += length + 3 & ~3
-                    if number != sequence:
-                        continue
-                    interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)
-                    if answer == NLMSG_DONE:
-                        return found, interrupted
-                    if answer == NLMSG_ERROR:
-                        raise _error(message, flags)
-                    one = parse(message[HEADER.size :])
-                    if one is not None:
-                        found.append(one)
-
-    def _send(self, kind: int, flags: int, body: bytes) -> int:
-        self._sequence += 1
-        self._socket.send(HEADER.pack(HEADER.size + len(body), kind, flags, self._sequence, 0) + body)
-        return self._sequence
-
-    def _receive(self) -> bytes:
-        try:
-            size = self._socket.recv_into(self._received)
-        except BlockingIOError:
-            raise NetlinkError(errno.ETIMEDOUT, "the kernel did not answer") from None
-        return bytes(memoryview(self._received)[:size])
-
-
-class Netlink(_Socket):
+class Netlink(NetlinkSocket):
     """Links, addresses, routes and neighbors of the network namespace the calling thread is in now.
 
     Every method raises NetlinkError when the kernel refuses: ENODEV no such device, ENOENT no such entry, ENETUNREACH
@@ -304,18 +200,16 @@ class Netlink(_Socket):
 
     def link(self, name: str = "", *, index: int = 0) -> Device:
         """The device of this name, or of this index."""
-        wanted = b"" if index else _attribute(IFLA_IFNAME, name.encode() + b"\0")
-        mask = _attribute(IFLA_EXT_MASK, U32.pack(RTEXT_FILTER_SKIP_STATS))
-        return _device(self._get(RTM_GETLINK, LINK.pack(0, 0, index, 0, 0) + mask + wanted))
+        wanted = b"" if index else attribute(IFLA_IFNAME, name.encode() + b"\0")
+        mask = attribute(IFLA_EXT_MASK, U32.pack(RTEXT_FILTER_SKIP_STATS))
+        return _device(self.get(RTM_GETLINK, LINK.pack(0, 0, index, 0, 0) + mask + wanted))
 
     def devices(self, kind: str) -> list[Device]:
         """All of one kind, such as "vxlan"; picked by the kernel."""
-        mask = _attribute(IFLA_EXT_MASK, U32.pack(RTEXT_FILTER_SKIP_STATS))
-        wanted = _attribute(IFLA_LINKINFO, _attribute(IFLA_INFO_KIND, kind.encode() + b"\0"))
+        mask = attribute(IFLA_EXT_MASK, U32.pack(RTEXT_FILTER_SKIP_STATS))
+        wanted = attribute(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, kind.encode() + b"\0"))
         return [
-            one
-            for one in self._dump(RTM_GETLINK, LINK.pack(0, 0, 0, 0, 0) + mask + wanted, _device)
-            if one.kind == kind
+            one for one in self.dump(RTM_GETLINK, LINK.pack(0, 0, 0, 0, 0) + mask + wanted, _device) if one.kind == kind
         ]
 
     def below(self, device: Device) -> list[Device]:
@@ -324,19 +218,19 @@ class Netlink(_Socket):
             return [self.link(index=device.link)]
         if device.kind not in COMBINING:
             return []
-        mask = _attribute(IFLA_EXT_MASK, U32.pack(RTEXT_FILTER_SKIP_STATS))
-        wanted = _attribute(IFLA_MASTER, U32.pack(device.index))
-        return self._dump(RTM_GETLINK, LINK.pack(0, 0, 0, 0, 0) + mask + wanted, _device)
+        mask = attribute(IFLA_EXT_MASK, U32.pack(RTEXT_FILTER_SKIP_STATS))
+        wanted = attribute(IFLA_MASTER, U32.pack(device.index))
+        return self.dump(RTM_GETLINK, LINK.pack(0, 0, 0, 0, 0) + mask + wanted, _device)
 
     def neighbors(self, family: int, index: int = 0) -> list[Entry]:
         """All entries of one family, of one device where it is given."""
-        wanted = _attribute(NDA_IFINDEX, U32.pack(index)) if index else b""
-        return self._dump(RTM_GETNEIGH, NEIGHBOR.pack(family, 0, 0, 0, 0) + wanted, _entry)
+        wanted = attribute(NDA_IFINDEX, U32.pack(index)) if index else b""
+        return self.dump(RTM_GETNEIGH, NEIGHBOR.pack(family, 0, 0, 0, 0) + wanted, _entry)
 
     def selective_rules(self, family: int) -> list[str]:
         """Policy routing rules by mark, type of service, protocol or port, and those that end packets themselves, as
         `ip rule` writes them."""
-        return self._dump(RTM_GETRULE, struct.pack("=B11x", family), _selective_rule)
+        return self.dump(RTM_GETRULE, struct.pack("=B11x", family), _selective_rule)
 
     def rule_for_own_packets(self, destination: str) -> str:
         """The first policy routing rule, as `ip rule` writes it, that decides on what this node itself sends to
@@ -346,15 +240,15 @@ class Netlink(_Socket):
         def ours(payload: bytes) -> str | None:
             return _rule(payload) if _is_for_own_packets(payload, packed) else None
 
-        return next(iter(self._dump(RTM_GETRULE, struct.pack("=B11x", family), ours)), "")
+        return next(iter(self.dump(RTM_GETRULE, struct.pack("=B11x", family), ours)), "")
 
     def neighbor_table(self, family: int) -> NeighborTable | None:
         """None when this kernel keeps no such table."""
-        return next(iter(self._dump(RTM_GETNEIGHTBL, struct.pack("=Bxxx", family), _table)), None)
+        return next(iter(self.dump(RTM_GETNEIGHTBL, struct.pack("=Bxxx", family), _table)), None)
 
     def addresses(self, index: int, family: int = socket.AF_INET) -> list[Address]:
         """All addresses of a device (0: of every one), in the kernel's order."""
-        return self._dump(RTM_GETADDR, struct.pack("=BBBBI", family, 0, 0, 0, index), _address)
+        return self.dump(RTM_GETADDR, struct.pack("=BBBBI", family, 0, 0, 0, index), _address)
 
     def holder(self, address: str) -> Device | None:
         """The device that holds this address of ours; None when none does."""
@@ -363,7 +257,7 @@ class Netlink(_Socket):
         def same(payload: bytes) -> Address | None:
             return _address(payload) if packed in payload else None
 
-        found = self._dump(RTM_GETADDR, struct.pack("=BBBBI", family, 0, 0, 0, 0), same)
+        found = self.dump(RTM_GETADDR, struct.pack("=BBBBI", family, 0, 0, 0, 0), same)
         written = _unpack(packed)  # an IPv6 address may have been written in more than one way
         return next((self.link(index=one.device) for one in found if one.address == written), None)
 
@@ -400,7 +294,7 @@ class Netlink(_Socket):
         request = ROUTE.pack(family, 0, 0, 0, 0, 0, 0, picked, 0)
         covering = [
             one
-            for one in self._dump(RTM_GETROUTE, request, _of_type(kind))
+            for one in self.dump(RTM_GETROUTE, request, _of_type(kind))
             if _covers(one, packed)
             and (one.length > beaten if one.table == RT_TABLE_MAIN else error != errno.ENETUNREACH)
         ]
@@ -408,14 +302,14 @@ class Netlink(_Socket):
 
     def _has_blackhole_next_hops(self) -> bool:
         try:
-            return any(self._dump(RTM_GETNEXTHOP, bytes(NEXT_HOP_OBJECT), _is_blackhole_next_hop))
+            return any(self.dump(RTM_GETNEXTHOP, bytes(NEXT_HOP_OBJECT), _is_blackhole_next_hop))
         except NetlinkError:  # a kernel before 5.3 has no such objects
             return False
 
     def routes(self, family: int, table: int = RT_TABLE_MAIN) -> list[Route]:
         """A whole table (0: all of them), which grows with the cluster: for a fix or a count, not for a path."""
-        wanted = _attribute(RTA_TABLE, U32.pack(table)) if table else b""
-        return self._dump(RTM_GETROUTE, ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + wanted, _routes)
+        wanted = attribute(RTA_TABLE, U32.pack(table)) if table else b""
+        return self.dump(RTM_GETROUTE, ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + wanted, _routes)
 
     def default_route(self, family: int = socket.AF_INET) -> Route | None:
         """The default route of the main table. Meant for a pod's, which has two entries."""
@@ -425,40 +319,40 @@ class Netlink(_Socket):
     def neighbor(self, index: int, address: str) -> Entry:
         """`ip neigh get ADDRESS dev INDEX`."""
         family, packed = _pack(address)
-        return _entry(self._get(RTM_GETNEIGH, NEIGHBOR.pack(family, index, 0, 0, 0) + _attribute(NDA_DST, packed)))
+        return _entry(self.get(RTM_GETNEIGH, NEIGHBOR.pack(family, index, 0, 0, 0) + attribute(NDA_DST, packed)))
 
     def fdb(self, index: int, mac: str) -> Entry:
         """`bridge fdb get MAC dev INDEX self`; its address is the outer one a VXLAN device sends to."""
         packed = bytes.fromhex(mac.replace(":", ""))
-        request = NEIGHBOR.pack(AF_BRIDGE, index, 0, NTF_SELF, 0) + _attribute(NDA_LLADDR, packed)
-        return _entry(self._get(RTM_GETNEIGH, request))
+        request = NEIGHBOR.pack(AF_BRIDGE, index, 0, NTF_SELF, 0) + attribute(NDA_LLADDR, packed)
+        return _entry(self.get(RTM_GETNEIGH, request))
 
     def namespace_id(self, descriptor: int) -> int:
         """The id this namespace uses for the open network namespace `descriptor`; -1 when it uses none."""
-        payload = self._get(RTM_GETNSID, struct.pack("=Bxxx", 0) + _attribute(NETNSA_FD, U32.pack(descriptor)))
-        return int(S32.unpack(_attributes(payload, 4)[NETNSA_NSID])[0])
+        payload = self.get(RTM_GETNSID, struct.pack("=Bxxx", 0) + attribute(NETNSA_FD, U32.pack(descriptor)))
+        return int(S32.unpack(attributes(payload, 4)[NETNSA_NSID])[0])
 
     def _route(self, flags: int, destination: str, source: str, incoming: int, ports: Ports) -> Route:
         family, packed = _pack(destination)
         bits = len(packed) * 8
         if family == socket.AF_INET:
             flags |= RTM_F_LOOKUP_TABLE  # IPv6 names the table without being asked, and refuses to be asked
-        request = ROUTE.pack(family, bits, bits if source else 0, 0, 0, 0, 0, 0, flags) + _attribute(RTA_DST, packed)
+        request = ROUTE.pack(family, bits, bits if source else 0, 0, 0, 0, 0, 0, flags) + attribute(RTA_DST, packed)
         if source:
-            request += _attribute(RTA_SRC, _pack(source)[1])
+            request += attribute(RTA_SRC, _pack(source)[1])
         if incoming:
-            request += _attribute(RTA_IIF, U32.pack(incoming))
+            request += attribute(RTA_IIF, U32.pack(incoming))
         if ports.protocol:
             icmp6 = ports.protocol == "icmp" and family == socket.AF_INET6
             number = socket.IPPROTO_ICMPV6 if icmp6 else PROTOCOLS[ports.protocol]
-            request += _attribute(RTA_IP_PROTO, bytes([number]))
+            request += attribute(RTA_IP_PROTO, bytes([number]))
         for kind, port in ((RTA_SPORT, ports.source), (RTA_DPORT, ports.target)):
             if port:
-                request += _attribute(kind, PORT.pack(port))
-        return _routes(self._get(RTM_GETROUTE, request))
+                request += attribute(kind, PORT.pack(port))
+        return _routes(self.get(RTM_GETROUTE, request))
 
 
-class Sockets(_Socket):
+class Sockets(NetlinkSocket):
     """The sockets of the network namespace the calling thread is in now."""
 
     def __init__(self) -> None:
@@ -474,7 +368,7 @@ class Sockets(_Socket):
         found: list[Bound] = []
         for family in (socket.AF_INET, socket.AF_INET6):
             request = struct.pack("=BBxxI", family, number, 1 << state) + wanted
-            found += self._dump(SOCK_DIAG_BY_FAMILY, request, _listener)
+            found += self.dump(SOCK_DIAG_BY_FAMILY, request, _listener)
         return found
 
     def ports(self, protocol: str, family: int) -> list[int]:
@@ -486,7 +380,7 @@ class Sockets(_Socket):
         found: set[int] = set()
         for kind in (socket.AF_INET, socket.AF_INET6):
             request = struct.pack("=BBxxI", kind, number, 1 << state) + struct.pack("!HH36x8s", 0, 0, b"\xff" * 8)
-            for port, one in self._dump(SOCK_DIAG_BY_FAMILY, request, _port_and_listener):
+            for port, one in self.dump(SOCK_DIAG_BY_FAMILY, request, _port_and_listener):
                 if family in one.families and not one.address.startswith("127.") and one.address != "::1":
                     found.add(port)
         return sorted(port for port in found if port < FIRST_OF_CLIENTS)
@@ -504,54 +398,21 @@ def _unpack(packed: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
 
 
-def _attribute(kind: int, value: bytes) -> bytes:
-    return ATTRIBUTE.pack(ATTRIBUTE.size + len(value), kind) + value + b"\0" * (-len(value) % 4)
-
-
-def _attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
-    found = {}
-    size, header = ATTRIBUTE.size, ATTRIBUTE.unpack_from  # most of what is done to read devices is done here
-    last = len(data) - size
-    while offset <= last:
-        length, kind = header(data, offset)
-        if length < size:
-            break
-        found[kind & 0x3FFF] = data[offset + size : offset + length]
-        offset += length + 3 & ~3
-    return found
-
-
 def _u32(attributes: dict[int, bytes], kind: int, default: int) -> int:
     return int(U32.unpack(attributes[kind])[0]) if kind in attributes else default
 
 
-def _text(attributes: dict[int, bytes], kind: int) -> str:
-    return attributes.get(kind, b"").rstrip(b"\0").decode(errors="replace")
-
-
-def _error(message: bytes, flags: int) -> NetlinkError:
-    code = -S32.unpack_from(message, HEADER.size)[0]
-    offset = HEADER.size + 4
-    if flags & NLM_F_ACK_TLVS:
-        # Behind the code: the question's header, the question itself unless capped, then the kernel's own words.
-        offset += HEADER.size if flags & NLM_F_CAPPED else U32.unpack_from(message, offset)[0]
-        words = _text(_attributes(message, offset), 1)
-        if words:
-            return NetlinkError(code, words)
-    return NetlinkError(code, os.strerror(code))
-
-
 def _device(payload: bytes) -> Device:
     _, _, index, flags, _ = LINK.unpack_from(payload)
-    has = _attributes(payload, LINK.size)
-    info = _attributes(has.get(IFLA_LINKINFO, b""))
-    kind = _text(info, IFLA_INFO_KIND)
-    vxlan = _attributes(info.get(IFLA_INFO_DATA, b"")) if kind == "vxlan" else {}
+    has = attributes(payload, LINK.size)
+    info = attributes(has.get(IFLA_LINKINFO, b""))
+    kind = text(info, IFLA_INFO_KIND)
+    vxlan = attributes(info.get(IFLA_INFO_DATA, b"")) if kind == "vxlan" else {}
     local = vxlan.get(IFLA_VXLAN_LOCAL) or vxlan.get(IFLA_VXLAN_LOCAL6)
     state = has.get(IFLA_OPERSTATE, b"\0")[0]
     return Device(
         index=index,
-        name=_text(has, IFLA_IFNAME),
+        name=text(has, IFLA_IFNAME),
         up=bool(flags & IFF_UP),
         lower_up=bool(flags & IFF_LOWER_UP),
         operstate=OPERSTATES[state] if state < len(OPERSTATES) else str(state),
@@ -565,26 +426,26 @@ def _device(payload: bytes) -> Device:
         vxlan_port=int(PORT.unpack(vxlan[IFLA_VXLAN_PORT])[0]) if IFLA_VXLAN_PORT in vxlan else -1,
         vxlan_local=_unpack(local) if local else "",
         ipv6=_carries_ipv6(has),
-        program=any(_attributes(has.get(IFLA_XDP, b"")).get(IFLA_XDP_ATTACHED, b"")),
+        program=any(attributes(has.get(IFLA_XDP, b"")).get(IFLA_XDP_ATTACHED, b"")),
     )
 
 
 def _carries_ipv6(link: dict[int, bytes]) -> bool:
-    settings = _attributes(_attributes(link.get(IFLA_AF_SPEC, b"")).get(socket.AF_INET6, b"")).get(IFLA_INET6_CONF, b"")
+    settings = attributes(attributes(link.get(IFLA_AF_SPEC, b"")).get(socket.AF_INET6, b"")).get(IFLA_INET6_CONF, b"")
     offset = DEVCONF_DISABLE_IPV6 * S32.size
     return len(settings) > offset and S32.unpack_from(settings, offset)[0] == 0
 
 
 def _address(payload: bytes) -> Address:
     _, length, flags, _, index = struct.unpack_from("=BBBBI", payload)
-    has = _attributes(payload, 8)
+    has = attributes(payload, 8)
     address = _unpack(has[IFA_LOCAL] if IFA_LOCAL in has else has[IFA_ADDRESS])
     return Address(index, address, length, duplicate=bool(flags & IFA_F_DADFAILED))
 
 
 def _routes(payload: bytes) -> Route:
     family, length, _, _, table, protocol, scope, kind, flags = ROUTE.unpack_from(payload)
-    has = _attributes(payload, ROUTE.size)
+    has = attributes(payload, ROUTE.size)
     # RTA_VIA carries a next hop of the other family behind two bytes of family.
     gateway = has.get(RTA_GATEWAY) or has.get(RTA_VIA, b"\0\0")[2:]
     return Route(
@@ -600,7 +461,7 @@ def _routes(payload: bytes) -> Route:
         onlink=bool(flags & RTNH_F_ONLINK),
         preferred_source=_unpack(has[RTA_PREFSRC]) if RTA_PREFSRC in has else "",
         several=tuple(_next_hops(has.get(RTA_MULTIPATH, b""))),
-        mtu=_u32(_attributes(has.get(RTA_METRICS, b"")), RTAX_MTU, 0),
+        mtu=_u32(attributes(has.get(RTA_METRICS, b"")), RTAX_MTU, 0),
         next_hop_object=_u32(has, RTA_NH_ID, 0),
     )
 
@@ -613,13 +474,13 @@ def _of_type(kind: int) -> Callable[[bytes], Route | None]:
 
 
 def _is_blackhole_next_hop(payload: bytes) -> bool | None:
-    return NHA_BLACKHOLE in _attributes(payload, NEXT_HOP_OBJECT) or None
+    return NHA_BLACKHOLE in attributes(payload, NEXT_HOP_OBJECT) or None
 
 
 def _next_hops(data: bytes) -> Iterator[tuple[str, int]]:
     while data:
         length, _, _, device = NEXT_HOP.unpack_from(data)
-        has = _attributes(data[:length], NEXT_HOP.size)
+        has = attributes(data[:length], NEXT_HOP.size)
         gateway = has.get(RTA_GATEWAY) or has.get(RTA_VIA, b"\0\0")[2:]
         yield _unpack(gateway) if gateway else "", device
         data = data[(length + 3) & ~3 :]
@@ -629,7 +490,7 @@ def _listener(payload: bytes) -> Bound:
     if payload[0] == socket.AF_INET:
         found = bound(payload[8:12])
     else:
-        found = bound(payload[8:24], only6=any(_attributes(payload, INET_DIAG).get(INET_DIAG_SKV6ONLY, b"")))
+        found = bound(payload[8:24], only6=any(attributes(payload, INET_DIAG).get(INET_DIAG_SKV6ONLY, b"")))
     if payload[1] != TCP_LISTEN:
         return found
     waiting, backlog = struct.unpack_from("=II", payload, INET_DIAG_QUEUES)
@@ -662,7 +523,7 @@ def _shares(network: bytes, packed: bytes, length: int) -> bool:
 
 def _selective_rule(payload: bytes) -> str | None:
     *_, service, _, _, _, action, _ = RULE.unpack_from(payload)
-    has = _attributes(payload, RULE.size)
+    has = attributes(payload, RULE.size)
     selects = service or any(kind in has for kind in (FRA_FWMARK, FRA_IP_PROTO, FRA_SPORT, FRA_DPORT))
     return _rule(payload) if selects or action in RULE_SAYS else None
 
@@ -670,8 +531,8 @@ def _selective_rule(payload: bytes) -> str | None:
 def _is_for_own_packets(payload: bytes, packed: bytes) -> bool:
     """By their destination alone: a lookup for what a node sends without a source of its own meets no others."""
     _, length, _, service, *_, flags = RULE.unpack_from(payload)
-    has = _attributes(payload, RULE.size)
-    if flags & FIB_RULE_INVERT or _text(has, FRA_IIFNAME) != OWN_PACKETS or service:
+    has = attributes(payload, RULE.size)
+    if flags & FIB_RULE_INVERT or text(has, FRA_IIFNAME) != OWN_PACKETS or service:
         return False
     if any(kind in has for kind in (FRA_SRC, FRA_OIFNAME, FRA_FWMARK, FRA_IP_PROTO, FRA_SPORT, FRA_DPORT)):
         return False
@@ -680,7 +541,7 @@ def _is_for_own_packets(payload: bytes, packed: bytes) -> bool:
 
 def _rule(payload: bytes) -> str:
     _, to, by, service, table, _, _, action, flags = RULE.unpack_from(payload)
-    has = _attributes(payload, RULE.size)
+    has = attributes(payload, RULE.size)
     words = ["not"] if flags & FIB_RULE_INVERT else []
     for kind, name, length in ((FRA_SRC, "from", by), (FRA_DST, "to", to)):
         if kind in has:
@@ -689,7 +550,7 @@ def _rule(payload: bytes) -> str:
     if FRA_FWMARK in has:
         words.append(f"fwmark {_u32(has, FRA_FWMARK, 0):#x}/{_u32(has, FRA_FWMASK, 0xFFFFFFFF):#x}")
     devices = (FRA_IIFNAME, "iif"), (FRA_OIFNAME, "oif")
-    words += [f"{name} {_text(has, kind)}" for kind, name in devices if kind in has]
+    words += [f"{name} {text(has, kind)}" for kind, name in devices if kind in has]
     if FRA_IP_PROTO in has:
         number = has[FRA_IP_PROTO][0]
         words.append(f"ipproto {next((name for name, one in PROTOCOLS.items() if one == number), number)}")
@@ -703,7 +564,7 @@ def _rule(payload: bytes) -> str:
 
 def _table(payload: bytes) -> NeighborTable | None:
     """None for what is about one device only."""
-    has = _attributes(payload, 4)
+    has = attributes(payload, 4)
     if NDTA_CONFIG not in has or NDTA_STATS not in has:
         return None
     (entries,) = struct.unpack_from("=I", has[NDTA_CONFIG], 4)  # ndt_config: two u16, then this
@@ -713,7 +574,7 @@ def _table(payload: bytes) -> NeighborTable | None:
 
 def _entry(payload: bytes) -> Entry:
     _, _, state, _, _ = NEIGHBOR.unpack_from(payload)
-    has = _attributes(payload, NEIGHBOR.size)
+    has = attributes(payload, NEIGHBOR.size)
     return Entry(
         address=_unpack(has[NDA_DST]) if NDA_DST in has else "",
         mac=has.get(NDA_LLADDR, b"").hex(":"),

@@ -12,6 +12,8 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 
+from node_probe.netlink_messages import attribute
+
 ANSWER_S = 2.0
 # linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
 NETLINK_NETFILTER, NFTABLES = 12, 10
@@ -84,21 +86,6 @@ def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 def message(kind: int, flags: int, number: int, body: bytes, family: int = 0, resource: int = 0) -> bytes:
     length = MESSAGE.size + len(body)
     return MESSAGE.pack(length, kind, REQUEST | flags, number, 0, family, 0, socket.htons(resource)) + body
-
-
-def attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
-
-
-def attributes(data: bytes) -> dict[int, bytes]:
-    found, offset = {}, 0
-    while offset + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, offset)
-        if length < 4:
-            break
-        found[kind & 0x3FFF] = data[offset + 4 : offset + length]
-        offset += length + 3 & ~3
-    return found
 
 
 def nested(kind: int, *inside: bytes) -> bytes:

@@ -20,7 +20,7 @@ from facts import Blind, Fact, LocalPod, NodeAsk, ProbeResult, SendProbe
 from node_probe import filters, syn
 from node_probe.checksum import header_length
 from node_probe.namespaces import CannotEnter
-from node_probe.netlink import NetlinkError
+from node_probe.netlink_messages import NetlinkError
 from node_probe.view import View
 
 TIMEOUT_S = 1.0

@@ -19,7 +19,7 @@ import msgspec
 from facts import Blind, Fact, LocalPod, NodeAsk, ProbeResult, SendProbe
 from node_probe import filters, packets, syn
 from node_probe.checksum import checksum, header_length
-from node_probe.netlink import NetlinkError
+from node_probe.netlink_messages import NetlinkError
 from node_probe.packets import Diverted, heard, met_by, new_identity, result, sender, wait_s
 from node_probe.view import View
 

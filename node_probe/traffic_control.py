@@ -24,8 +24,7 @@ from facts import Fact, NodeAsk, RuleDrop, StageSighting, Taker, Trace, TrafficC
 from node_probe.firewall.arming import COMES_IN, WENT_OUT
 from node_probe.firewall.trace import AtDevices
 from node_probe.namespaces import CannotEnter
-from node_probe.netlink import Netlink, NetlinkError
-from node_probe.nfnetlink import attributes
+from node_probe.netlink_messages import NetlinkError, NetlinkSocket, attributes
 from node_probe.view import View
 
 # linux/rtnetlink.h, linux/pkt_sched.h, linux/gen_stats.h
@@ -61,14 +60,17 @@ class _Discipline:
     drops: int
 
 
-class _Socket(Netlink):
+class _Socket(NetlinkSocket):
+    def __init__(self) -> None:
+        super().__init__(socket.NETLINK_ROUTE)
+
     def disciplines(self) -> list[_Discipline]:
-        return self._dump(GET_DISCIPLINES, HEAD.pack(0, 0, 0, 0, 0), _discipline)
+        return self.dump(GET_DISCIPLINES, HEAD.pack(0, 0, 0, 0, 0), _discipline)
 
     def takers(self, device: int, going: str) -> list[Taker]:
         """Filters that can take packets, in the kernel's order."""
         try:
-            return self._dump(GET_FILTERS, HEAD.pack(0, device, 0, BLOCKS[going], 0), _taker)
+            return self.dump(GET_FILTERS, HEAD.pack(0, device, 0, BLOCKS[going], 0), _taker)
         except NetlinkError as error:
             if error.name in NONE:
                 return []

@@ -12,7 +12,8 @@ import msgspec
 from facts import LocalPod, Neighbor, NodeAsk, RouteLookup, Way
 from facts.flow import TUNNEL_DEVICES
 from node_probe.namespaces import CannotEnter, Inside, enter
-from node_probe.netlink import ANY_PORTS, RT_TABLE_MAIN, Device, Netlink, NetlinkError, Ports
+from node_probe.netlink import ANY_PORTS, RT_TABLE_MAIN, Device, Netlink, Ports
+from node_probe.netlink_messages import NetlinkError
 
 # How a lookup may end; anything else (a timeout, no memory, no permission) is no answer about the route.
 REFUSED = {"ENETUNREACH", "EHOSTUNREACH", "EINVAL", "EACCES", "EXDEV", "ENODEV"}

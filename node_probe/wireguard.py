@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from node_probe.netlink import ATTRIBUTE, NetlinkError, _attribute, _attributes, _Socket
+from node_probe.netlink_messages import ATTRIBUTE, NetlinkError, NetlinkSocket, attribute, attributes
 
 # linux/genetlink.h, linux/wireguard.h
 NETLINK_GENERIC, GENL_ID_CTRL, CTRL_CMD_GETFAMILY = 16, 16, 3
@@ -43,7 +43,7 @@ class Tunnel:
     peers: dict[str, Peer] = field(default_factory=dict)  # by public key
 
 
-class Wireguard(_Socket):
+class Wireguard(NetlinkSocket):
     """WireGuard devices of the network namespace the calling thread is in now."""
 
     def __init__(self) -> None:
@@ -52,13 +52,13 @@ class Wireguard(_Socket):
     def tunnel(self, device: str) -> Tunnel | None:
         """None when there is no such WireGuard device. Raises NetlinkError: EPERM without NET_ADMIN."""
         try:
-            family = self._get(
+            family = self.get(
                 GENL_ID_CTRL,
-                COMMAND.pack(CTRL_CMD_GETFAMILY, 1) + _attribute(CTRL_ATTR_FAMILY_NAME, b"wireguard\0"),
+                COMMAND.pack(CTRL_CMD_GETFAMILY, 1) + attribute(CTRL_ATTR_FAMILY_NAME, b"wireguard\0"),
             )
-            number = U16.unpack(_attributes(family, COMMAND.size)[CTRL_ATTR_FAMILY_ID])[0]
-            name = _attribute(WGDEVICE_A_IFNAME, device.encode() + b"\0")
-            return merged(self._dump(number, COMMAND.pack(WG_CMD_GET_DEVICE, VERSION) + name, bytes))
+            number = U16.unpack(attributes(family, COMMAND.size)[CTRL_ATTR_FAMILY_ID])[0]
+            name = attribute(WGDEVICE_A_IFNAME, device.encode() + b"\0")
+            return merged(self.dump(number, COMMAND.pack(WG_CMD_GET_DEVICE, VERSION) + name, bytes))
         except NetlinkError as error:
             if error.errno in ABSENT:
                 return None
@@ -69,13 +69,13 @@ def merged(messages: list[bytes]) -> Tunnel:
     """A device out of the payloads that describe it: a peer with many prefixes goes on in the next one."""
     found = Tunnel()
     for message in messages:
-        has = _attributes(message, COMMAND.size)
+        has = attributes(message, COMMAND.size)
         if WGDEVICE_A_PUBLIC_KEY in has:
             found.public_key = _key(has[WGDEVICE_A_PUBLIC_KEY])
         if WGDEVICE_A_LISTEN_PORT in has:
             found.port = int(U16.unpack(has[WGDEVICE_A_LISTEN_PORT])[0])
         for one in _each(has.get(WGDEVICE_A_PEERS, b"")):
-            about = _attributes(one)
+            about = attributes(one)
             key = _key(about[WGPEER_A_PUBLIC_KEY])
             peer = found.peers.setdefault(key, Peer(key))
             if WGPEER_A_ENDPOINT in about:
@@ -83,7 +83,7 @@ def merged(messages: list[bytes]) -> Tunnel:
             if WGPEER_A_LAST_HANDSHAKE_TIME in about:
                 peer.handshake = int(TIMESPEC.unpack(about[WGPEER_A_LAST_HANDSHAKE_TIME])[0])
             for allowed in _each(about.get(WGPEER_A_ALLOWEDIPS, b"")):
-                parts = _attributes(allowed)
+                parts = attributes(allowed)
                 packed = parts[WGALLOWEDIP_A_IPADDR]
                 family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
                 peer.allowed.append(f"{socket.inet_ntop(family, packed)}/{parts[WGALLOWEDIP_A_CIDR_MASK][0]}")

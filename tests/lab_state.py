@@ -15,7 +15,8 @@ from lab import dumps
 from lab.kernel import FAMILIES, IFA_ADDRESS, IFA_LOCAL, LOCAL, MAIN, Kernel, Route
 from lab.namespaces import NETNS_DIRECTORY, Namespace
 from node_probe.firewall.arming import GET_TABLE, NEW_TABLE, TABLE_NAME
-from node_probe.nfnetlink import DUMP, NFTABLES, attributes, dumped, message, netfilter
+from node_probe.netlink_messages import attributes
+from node_probe.nfnetlink import DUMP, NFTABLES, dumped, message, netfilter
 from tests.lab_python import python
 
 if TYPE_CHECKING:

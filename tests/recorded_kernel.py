@@ -22,7 +22,8 @@ from node_probe import view
 from node_probe.collectors import address, fdb, link, machine, neighbor, pod, route, routes, sysctl, tunnels
 from node_probe.collectors.neighbor import UNRESOLVED
 from node_probe.namespaces import CannotEnter, Inside
-from node_probe.netlink import ANY_PORTS, Address, Device, Entry, NeighborTable, Netlink, NetlinkError, Ports, Route
+from node_probe.netlink import ANY_PORTS, Address, Device, Entry, NeighborTable, Netlink, Ports, Route
+from node_probe.netlink_messages import NetlinkError
 from node_probe.view import View
 from tests.recordings import changeable, load
 
@@ -225,10 +226,10 @@ class RecordedNetlink(Netlink):
     def namespace_id(self, descriptor: int) -> int:
         raise NotRecorded("a recording has no open namespaces")
 
-    def _get(self, kind: int, body: bytes) -> bytes:
+    def get(self, kind: int, body: bytes) -> bytes:
         raise NotRecorded(f"nobody asked a kernel for messages of kind {kind}")
 
-    def _dump(self, kind: int, body: bytes, parse: Callable[[bytes], T | None]) -> list[T]:
+    def dump(self, kind: int, body: bytes, parse: Callable[[bytes], T | None]) -> list[T]:
         raise NotRecorded(f"nobody asked a kernel for messages of kind {kind}")
 
     def _lookup(self, destination: str, source: str, incoming: str) -> Object:

@@ -25,7 +25,7 @@ from node_probe import processes
 from node_probe.answer import Prober
 from node_probe.collectors import services
 from node_probe.collectors.bird import peers, show_protocols
-from node_probe.netlink import NetlinkError
+from node_probe.netlink_messages import NetlinkError
 from node_probe.processes import Process, of_calico
 from node_probe.progress import compared, read
 from node_probe.view import View

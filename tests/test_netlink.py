@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from node_probe.collectors.pod import listening, printed
-from node_probe.netlink import Bound, Netlink, NetlinkError, Route, Sockets
+from node_probe.netlink import Bound, Netlink, Route, Sockets
+from node_probe.netlink_messages import NetlinkError
 from tests.namespaces import in_namespaces
 from tests.two_nodes import (
     AF_INET6,

@@ -8,11 +8,12 @@ from ipaddress import ip_network
 from lab import nftables
 from lab.drawing import Drawing
 from lab.intent import Object
-from lab.nftables import INET, Table
+from lab.nftables import Table
 from lab.objects import APPLICATION_NAMESPACE, calico
 from lab.topology import NodeMachine, Topology
 from lab.variants.networks import MANAGEMENT
 from lab.variants.variant import drawn, furnished
+from node_probe.nfnetlink import INET
 
 # All pools of all variants, and all addresses nodes have.
 PODS = {4: "10.244.0.0/15", 6: "fd00:10:244::/47"}

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from facts import Blind, Fact, FdbEntry, NodeAsk, say
-from node_probe.netlink import NetlinkError
+from node_probe.netlink_messages import NetlinkError
 from node_probe.view import View
 
 DEFAULT = "00:00:00:00:00:00"

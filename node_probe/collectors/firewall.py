@@ -15,6 +15,7 @@ from pathlib import Path
 from facts import CalicoFirewall, ConnectionTable, Fact, NodeAsk
 from node_probe import nfnetlink
 from node_probe.firewall import legacy, legacy_tables
+from node_probe.netlink_messages import attributes
 from node_probe.view import View
 
 FORWARD = b"cali-FORWARD\0"
@@ -87,7 +88,7 @@ def _rules(wire: socket.socket, family: int, table: str, chain: str) -> list[byt
     named = nfnetlink.text(TABLE, table) + nfnetlink.text(CHAIN, chain)
     told = _dump(wire, family, nfnetlink.GET_RULE, nfnetlink.NEW_RULE, named)
     # An old kernel does not heed which chain was asked for.
-    return [body for body in told if nfnetlink.attributes(body).get(CHAIN, b"").rstrip(b"\0") == chain.encode()]
+    return [body for body in told if attributes(body).get(CHAIN, b"").rstrip(b"\0") == chain.encode()]
 
 
 def _elements(wire: socket.socket, family: int, table: str, name: str) -> int:
@@ -99,7 +100,7 @@ def _elements(wire: socket.socket, family: int, table: str, name: str) -> int:
         if error.errno in ABSENT:
             return -1
         raise
-    return sum(_items(nfnetlink.attributes(body).get(ELEMENTS, b"")) for body in told)
+    return sum(_items(attributes(body).get(ELEMENTS, b"")) for body in told)
 
 
 def _items(data: bytes) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import msgspec
 
 from facts import Fact, Neighbor, NodeAsk, PeerGateway, Way
-from node_probe.netlink import NetlinkError
+from node_probe.netlink_messages import NetlinkError
 from node_probe.view import View
 
 UNRESOLVED = ("FAILED", "INCOMPLETE")

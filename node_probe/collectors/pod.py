@@ -11,7 +11,8 @@ import msgspec
 
 from facts import Blind, Fact, Listener, LocalPod, NodeAsk, PodInterface, PodRoute, Way
 from node_probe.namespaces import CannotEnter, Inside
-from node_probe.netlink import LISTENING, Bound, NetlinkError, Ports, Sockets, bound
+from node_probe.netlink import LISTENING, Bound, Ports, Sockets, bound
+from node_probe.netlink_messages import NetlinkError
 from node_probe.view import FAMILIES, REFUSED, View
 
 # The thread's own view: /proc/net would show the namespace of the process.

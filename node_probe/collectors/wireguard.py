@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from facts import Blind, Fact, NodeAsk, WireguardDevice, WireguardPeer
-from node_probe.netlink import NetlinkError
+from node_probe.netlink_messages import NetlinkError
 from node_probe.view import View
 from node_probe.wireguard import Wireguard
 

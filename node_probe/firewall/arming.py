@@ -11,14 +11,13 @@ import errno
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from node_probe.netlink_messages import attribute, attributes
 from node_probe.nfnetlink import (
     DUMP,
     FAMILIES,
     NETDEV,
     NEW_RULE,
     NFTABLES,
-    attribute,
-    attributes,
     commit,
     dumped,
     message,

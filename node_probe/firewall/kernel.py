@@ -17,7 +17,8 @@ from typing import Literal
 
 from node_probe import nfnetlink
 from node_probe.firewall.ruleset import NFT, Chain, Element, Key, Rule, calico_comment
-from node_probe.nfnetlink import DUMP, FAMILIES, GET_RULE, INET, NETDEV, NEW_RULE, NFTABLES, attributes
+from node_probe.netlink_messages import attributes
+from node_probe.nfnetlink import DUMP, FAMILIES, GET_RULE, INET, NETDEV, NEW_RULE, NFTABLES
 
 # linux/netfilter/nf_tables.h
 NEW_CHAIN, GET_CHAIN, NEW_ELEMENTS, GET_ELEMENTS = 3, 4, 12, 13

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from node_probe import nfnetlink
 from node_probe.firewall import arming
+from node_probe.netlink_messages import attribute, attributes
 
 GROUP = 0  # the tracer speaks to no other
 SNAP = 128  # bytes of a packet: its headers
@@ -132,7 +133,7 @@ class Log:
             except OSError:  # nothing more, or too much to keep
                 return
             for kind, _, body in nfnetlink.messages(data):
-                has = nfnetlink.attributes(body) if kind == PACKET else {}
+                has = attributes(body) if kind == PACKET else {}
                 prefix = has.get(PREFIX, b"").rstrip(b"\0").decode(errors="replace")
                 if match := TRACED.match(prefix):
                     line = Logged(match[1], match[2], match[3], int(match[4]), has.get(PAYLOAD, b""))
@@ -177,7 +178,7 @@ def switch(family: int, logger: str) -> None:
 
 def _configure(wire: socket.socket, kind: int, value: bytes, family: int = 0) -> int:
     """The kernel's answer: 0 or an errno."""
-    wire.send(nfnetlink.message(CONFIG, nfnetlink.ACK, 1, nfnetlink.attribute(kind, value), family, GROUP))
+    wire.send(nfnetlink.message(CONFIG, nfnetlink.ACK, 1, attribute(kind, value), family, GROUP))
     return nfnetlink.acknowledged(wire)
 
 

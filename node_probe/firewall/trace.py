@@ -26,6 +26,7 @@ from node_probe.firewall.drops import Counted, drops, grown, wanted
 from node_probe.firewall.event import Event
 from node_probe.firewall.legacy import CannotLog, Log, Logged
 from node_probe.firewall.ruleset import Chain, Ruleset
+from node_probe.netlink_messages import attributes
 from node_probe.ours import Followed, answers, ends_of, followed, talk_of
 
 log = logging.getLogger(__name__)
@@ -327,7 +328,7 @@ class Following:
                 continue
             for kind, family, body in nfnetlink.messages(data):
                 if kind == TRACE:
-                    self._told(FAMILIES.get(family, str(family)), nfnetlink.attributes(body))
+                    self._told(FAMILIES.get(family, str(family)), attributes(body))
 
     def _told(self, family: str, has: dict[int, bytes]) -> None:
         table, chain = _text(has, TABLE), _text(has, CHAIN)
@@ -350,7 +351,7 @@ class Following:
         if own and family == AT_DEVICE:
             met.device = chain.removeprefix(next(one for one in arming.AT_DEVICES if chain.startswith(one)))
             met.places.add(chain)
-        verdict = nfnetlink.attributes(has.get(VERDICT, b""))
+        verdict = attributes(has.get(VERDICT, b""))
         code = _u32(has[POLICY]) if POLICY in has else _u32(verdict.get(1))
         met.events.append(
             Event(
