@@ -162,6 +162,9 @@ class RecordedNetlink(Netlink):
         rules = self._kernel.rules6 if family == socket.AF_INET6 else self._kernel.rules
         return [f"{one['priority']}: fwmark {one['fwmark']} lookup {one['table']}" for one in rules if "fwmark" in one]
 
+    def rule_for_own_packets(self, destination: str) -> str:
+        return ""  # one by device would be none of RULE_FIELDS
+
     def neighbor_table(self, family: int) -> NeighborTable | None:
         """How full it may be was not recorded, and never changed: it is the kernel's own limit."""
         return NeighborTable(entries=len(self.neighbors(family)), limit=GC_THRESH3, refused=0)
