@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from engine.between import ARRIVED, LEFT, UNRESOLVED
 from engine.rule import derive, some, the
+from engine.sender import ROUTE
 from facts import Leg, Lost, Neighbor, RouteLookup, Sighting
 
 
 @derive(
     leg=some(Leg, crosses=True, encapsulation="direct", route_by="bgp"),
-    route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
+    route=ROUTE,
     hop=some(Neighbor, node=the.leg.source_node, device=the.route.device, found=True),
     left=LEFT,
     arrived=ARRIVED,

@@ -2,6 +2,7 @@
 
 from engine.prefix import covers_more
 from engine.rule import NOT_FELIX, Finding, cause, say, some, the
+from engine.sender import ROUTE
 from facts import Bird, CalicoNode, Leg, RouteLookup, Text
 
 
@@ -19,7 +20,7 @@ from facts import Bird, CalicoNode, Leg, RouteLookup, Text
     heals_within_s=NOT_FELIX,
     bird=some(Bird),
     leg=some(Leg, source_node=the.bird.node, family=the.bird.family, route_by="bgp"),
-    there=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
+    there=ROUTE,
     back=some(RouteLookup, node=the.leg.target_node, destination=the.leg.source_address, source="", incoming=""),
     node=some(CalicoNode, name=the.leg.source_node, family=the.leg.family),
 )

@@ -2,6 +2,7 @@
 
 from engine.prefix import covers_more
 from engine.rule import NOT_FELIX, cause, say, some, the
+from engine.sender import ROUTE
 from facts import BgpPeer, Bird, Leg, RouteLookup, Text
 
 
@@ -19,7 +20,7 @@ from facts import BgpPeer, Bird, Leg, RouteLookup, Text
     heals_within_s=NOT_FELIX,
     peer=some(BgpPeer),
     leg=some(Leg, source_node=the.peer.node, family=the.peer.family, route_by="bgp"),
-    route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
+    route=ROUTE,
     # Asked for, so that a BIRD that does not run there is told instead.
     other=some(Bird, node=the.leg.target_node, family=the.leg.family),
 )

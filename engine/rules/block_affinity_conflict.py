@@ -1,6 +1,7 @@
 """Two nodes claim one block: over BGP both announce it, and half of its packets go to the wrong one."""
 
 from engine.rule import HEALS_NEVER, Finding, cause, say, some, the
+from engine.sender import ROUTE
 from facts import BlockClaim, Leg, RouteLookup, Text
 
 SWALLOWS = ("blackhole", "unreachable", "prohibit")
@@ -20,7 +21,7 @@ CLAIMS = ("confirmed", "")  # pending ones come and go, and are not announced
     heals_within_s=HEALS_NEVER,
     claim=some(BlockClaim),
     leg=some(Leg, target_block=the.claim.block),
-    route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
+    route=ROUTE,
 )
 def block_affinity_conflict(claim: BlockClaim, leg: Leg, route: RouteLookup) -> Text | Finding | None:
     """Felix goes by the block alone, so it only matters where BIRD writes the routes (calico_truth.md 1.5): the node

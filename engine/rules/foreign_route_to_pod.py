@@ -6,6 +6,7 @@ itself. The other wrong entries and their names: route_wrong_device.
 
 from engine.prefix import covers_less
 from engine.rule import HEALS_ENTRY, HEALS_NEVER, Finding, Text, cause, say, some, the
+from engine.sender import ROUTE
 from facts import Allocation, CalicoNode, Leg, Lost, RouteLookup
 
 FELIX = 80  # the protocol of its own routes; it removes those it does not want, whatever their device
@@ -24,7 +25,7 @@ BY_HAND = (2, 3, 4)
     heals_within_s=HEALS_NEVER,
     leg=some(Leg, routed=True),
     node=some(CalicoNode, name=the.leg.source_node, family=the.leg.family),
-    route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
+    route=ROUTE,
     allocation=some(Allocation, address=the.leg.target_address),
     lost=some(Lost, flow=the.leg.flow, direction=the.leg.direction),
 )

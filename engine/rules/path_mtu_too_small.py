@@ -3,7 +3,7 @@
 from engine.dropped import told
 from engine.passage import with_largest
 from engine.rule import NOT_FELIX, Finding, Text, cause, say, some, the
-from engine.sender import INTERFACE
+from engine.sender import INTERFACE, SMALL
 from facts import Leg, PodInterface, ProbeResult, Room
 
 
@@ -38,9 +38,7 @@ from facts import Leg, PodInterface, ProbeResult, Room
         size=the.here.pod_mtu,
         beside=False,
     ),
-    small=some(
-        ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, protocol=the.full.protocol, size=0
-    ),
+    small=SMALL,
 )
 def path_mtu_too_small(
     leg: Leg,

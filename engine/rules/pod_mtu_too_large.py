@@ -2,7 +2,7 @@
 
 from engine.passage import with_largest
 from engine.rule import NOT_FELIX, Finding, cause, say, some, the
-from engine.sender import INTERFACE
+from engine.sender import FULL, INTERFACE, ROOM, SMALL
 from facts import Leg, PodInterface, ProbeResult, Room
 
 
@@ -16,18 +16,9 @@ from facts import Leg, PodInterface, ProbeResult, Room
     heals_within_s=NOT_FELIX,
     leg=some(Leg, crosses=True, source_kind="pod"),
     interface=INTERFACE,
-    room=some(Room, flow=the.leg.flow, direction=the.leg.direction, node=the.leg.source_node),
-    full=some(
-        ProbeResult,
-        pod=the.leg.source,
-        target_address=the.leg.target_address,
-        size=the.interface.pod_mtu,
-        answers=False,
-        beside=False,
-    ),
-    small=some(
-        ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, protocol=the.full.protocol, size=0
-    ),
+    room=ROOM,
+    full=FULL,
+    small=SMALL,
 )
 def pod_mtu_too_large(
     leg: Leg, interface: PodInterface, room: Room, full: ProbeResult, small: ProbeResult

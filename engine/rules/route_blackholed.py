@@ -3,6 +3,7 @@
 from engine.lending import swallowed_by_lender
 from engine.prefix import covers_less, covers_more
 from engine.rule import HEALS_ENTRY, HEALS_NEVER, Finding, Text, cause, say, some, the
+from engine.sender import ROUTE
 from facts import Allocation, Leg, RouteLookup
 
 SWALLOWS = {"blackhole", "unreachable", "prohibit", "throw"}
@@ -28,7 +29,7 @@ FELIX = 80  # the protocol of its own routes; it removes those it does not want
     stage="source node",
     heals_within_s=HEALS_NEVER,
     leg=some(Leg, routed=True),
-    route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
+    route=ROUTE,
     held=some(Allocation, address=the.leg.target_address),
 )
 def route_blackholed(leg: Leg, route: RouteLookup, held: Allocation) -> Text | Finding | None:

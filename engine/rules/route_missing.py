@@ -3,6 +3,7 @@
 from engine.lending import swallowed_by_lender
 from engine.prefix import covers_more, is_default
 from engine.rule import HEALS_ENTRY, Text, cause, say, some, the
+from engine.sender import ROUTE
 from facts import Allocation, Leg, RouteLookup
 
 
@@ -30,7 +31,7 @@ from facts import Allocation, Leg, RouteLookup
     stage="source node",
     heals_within_s=HEALS_ENTRY,
     leg=some(Leg, route_by="felix"),
-    route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
+    route=ROUTE,
     held=some(Allocation, address=the.leg.target_address),
 )
 def route_missing(leg: Leg, route: RouteLookup, held: Allocation) -> Text | None:

@@ -3,7 +3,7 @@ looks at devices in vain."""
 
 from engine.passage import with_largest
 from engine.rule import NOT_FELIX, Text, cause, say, some, the
-from engine.sender import INTERFACE
+from engine.sender import FULL, INTERFACE, ROOM, SMALL
 from facts import Leg, PodInterface, ProbeResult, Room, RouteLookup
 
 
@@ -19,7 +19,7 @@ from facts import Leg, PodInterface, ProbeResult, Room, RouteLookup
     heals_within_s=NOT_FELIX,
     leg=some(Leg, crosses=True, source_kind="pod"),
     interface=INTERFACE,
-    room=some(Room, flow=the.leg.flow, direction=the.leg.direction, node=the.leg.source_node),
+    room=ROOM,
     route=some(
         RouteLookup,
         node=the.leg.source_node,
@@ -27,17 +27,8 @@ from facts import Leg, PodInterface, ProbeResult, Room, RouteLookup
         source=the.leg.source_address,
         incoming=the.leg.source_interface,
     ),
-    full=some(
-        ProbeResult,
-        pod=the.leg.source,
-        target_address=the.leg.target_address,
-        size=the.interface.pod_mtu,
-        answers=False,
-        beside=False,
-    ),
-    small=some(
-        ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, protocol=the.full.protocol, size=0
-    ),
+    full=FULL,
+    small=SMALL,
 )
 def route_mtu_too_small(
     leg: Leg, interface: PodInterface, room: Room, route: RouteLookup, full: ProbeResult, small: ProbeResult

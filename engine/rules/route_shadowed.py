@@ -6,6 +6,7 @@ addresses have a longer route too, but by the tunnel. The other wrong entries an
 
 from engine.prefix import covers_less
 from engine.rule import HEALS_ENTRY, HEALS_NEVER, Finding, Text, cause, say, some, the
+from engine.sender import ROUTE
 from facts import CalicoNode, Leg, RouteLookup
 
 
@@ -21,7 +22,7 @@ from facts import CalicoNode, Leg, RouteLookup
     heals_within_s=HEALS_ENTRY,
     leg=some(Leg, routed=True),
     node=some(CalicoNode, name=the.leg.source_node, family=the.leg.family),
-    route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
+    route=ROUTE,
 )
 def route_shadowed(leg: Leg, node: CalicoNode, route: RouteLookup) -> Text | Finding | None:
     if not route.found or not covers_less(route.prefix, leg.target_block):

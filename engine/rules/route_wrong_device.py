@@ -11,6 +11,7 @@ One entry, one name. What the kernel picks for the target on the source's node i
 
 from engine.prefix import covers_less, covers_more
 from engine.rule import HEALS_ENTRY, Text, cause, say, some, the
+from engine.sender import ROUTE
 from facts import Leg, RouteLookup
 
 
@@ -37,7 +38,7 @@ from facts import Leg, RouteLookup
     stage="source node",
     heals_within_s=HEALS_ENTRY,
     leg=some(Leg, route_by="felix"),
-    route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
+    route=ROUTE,
 )
 def route_wrong_device(leg: Leg, route: RouteLookup) -> Text | None:
     if not route.found or not route.device or covers_more(route.prefix, leg.target_block):

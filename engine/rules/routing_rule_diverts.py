@@ -6,6 +6,7 @@ from itertools import pairwise
 from engine.between import LEFT
 from engine.dropped import told
 from engine.rule import HEALS_NEVER, Finding, Text, cause, say, some, the
+from engine.sender import ROUTE
 from facts import Arrival, Leg, RouteLookup, RoutingRules, Sighting
 
 STANDARD = {253, 254, 255}  # default, main, local: where every kernel's own three rules lead
@@ -22,7 +23,7 @@ SWALLOWS = {"blackhole", "unreachable", "prohibit"}
     stage="source node",
     heals_within_s=HEALS_NEVER,
     leg=some(Leg, steered=True, source_kind="pod"),
-    table=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
+    table=ROUTE,
     flow=some(
         RouteLookup,
         node=the.leg.source_node,

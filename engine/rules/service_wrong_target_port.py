@@ -1,6 +1,7 @@
 """The Service hands on to a port on which its pod does not listen, though it listens on another: a reset comes back."""
 
 from engine.rule import NOT_FELIX, Text, cause, listed, say, some, the
+from engine.target import LISTENER, TRIED
 from facts import Backend, Leg, Listener, ProbeResult
 
 
@@ -22,21 +23,8 @@ from facts import Backend, Leg, Listener, ProbeResult
         protocol=the.backend.protocol,
         port=the.backend.port,
     ),
-    listener=some(
-        Listener,
-        node=the.leg.target_node,
-        pod=the.leg.target,
-        family=the.leg.family,
-        protocol=the.leg.protocol,
-        port=the.leg.port,
-    ),
-    tried=some(
-        ProbeResult,
-        node=the.leg.source_node,
-        target_address=the.leg.target_address,
-        protocol=the.leg.protocol,
-        port=the.leg.port,
-    ),
+    listener=LISTENER,
+    tried=TRIED,
 )
 def service_wrong_target_port(backend: Backend, leg: Leg, listener: Listener, tried: ProbeResult) -> Text | None:
     """Where the pod itself names the port, or listens nowhere, it is the application that is not there."""

@@ -5,6 +5,7 @@ from ipaddress import ip_address
 
 from engine.foreign import REFUSING
 from engine.rule import NOT_FELIX, Finding, cause, say, some, the
+from engine.target import LISTENER, TRIED
 from facts import Endpoint, Leg, Listener, ProbeResult
 
 
@@ -20,21 +21,8 @@ from facts import Endpoint, Leg, Listener, ProbeResult
     stage="target pod",
     heals_within_s=NOT_FELIX,
     leg=some(Leg, direction="forward", port_asked=True, target_inside=True),
-    listener=some(
-        Listener,
-        node=the.leg.target_node,
-        pod=the.leg.target,
-        family=the.leg.family,
-        protocol=the.leg.protocol,
-        port=the.leg.port,
-    ),
-    tried=some(
-        ProbeResult,
-        node=the.leg.source_node,
-        target_address=the.leg.target_address,
-        protocol=the.leg.protocol,
-        port=the.leg.port,
-    ),
+    listener=LISTENER,
+    tried=TRIED,
     endpoint=some(Endpoint, name=the.leg.target),
 )
 def target_listens_on_loopback(leg: Leg, listener: Listener, tried: ProbeResult, endpoint: Endpoint) -> Finding | None:

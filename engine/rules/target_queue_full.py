@@ -2,6 +2,7 @@
 word, as a firewall would."""
 
 from engine.rule import NOT_FELIX, Finding, cause, say, some, the
+from engine.target import LISTENER, TRIED
 from facts import Leg, Listener, ProbeResult
 
 
@@ -17,21 +18,8 @@ from facts import Leg, Listener, ProbeResult
     stage="target pod",
     heals_within_s=NOT_FELIX,
     leg=some(Leg, direction="forward", port_asked=True, target_inside=True),
-    listener=some(
-        Listener,
-        node=the.leg.target_node,
-        pod=the.leg.target,
-        family=the.leg.family,
-        protocol=the.leg.protocol,
-        port=the.leg.port,
-    ),
-    tried=some(
-        ProbeResult,
-        node=the.leg.source_node,
-        target_address=the.leg.target_address,
-        protocol=the.leg.protocol,
-        port=the.leg.port,
-    ),
+    listener=LISTENER,
+    tried=TRIED,
 )
 def target_queue_full(leg: Leg, listener: Listener, tried: ProbeResult) -> Finding | None:
     if not 0 <= listener.backlog < listener.waiting or tried.answered or tried.outcome != "silence":

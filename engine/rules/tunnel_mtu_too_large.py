@@ -2,7 +2,7 @@
 
 from engine.passage import with_largest
 from engine.rule import NOT_FELIX, Finding, cause, say, some, the
-from engine.sender import INTERFACE
+from engine.sender import FULL, INTERFACE, ROOM, SMALL
 from facts import Leg, PodInterface, ProbeResult, Room
 
 NAMES = {"vxlan": "VXLAN", "ipip": "IPIP", "wireguard": "WireGuard"}
@@ -20,19 +20,10 @@ NAMES = {"vxlan": "VXLAN", "ipip": "IPIP", "wireguard": "WireGuard"}
     both_ways=True,
     heals_within_s=NOT_FELIX,
     leg=some(Leg, crosses=True, source_kind="pod"),
-    room=some(Room, flow=the.leg.flow, direction=the.leg.direction, node=the.leg.source_node),
+    room=ROOM,
     interface=INTERFACE,
-    full=some(
-        ProbeResult,
-        pod=the.leg.source,
-        target_address=the.leg.target_address,
-        size=the.interface.pod_mtu,
-        answers=False,
-        beside=False,
-    ),
-    small=some(
-        ProbeResult, pod=the.leg.source, target_address=the.leg.target_address, protocol=the.full.protocol, size=0
-    ),
+    full=FULL,
+    small=SMALL,
 )
 def tunnel_mtu_too_large(
     leg: Leg, room: Room, interface: PodInterface, full: ProbeResult, small: ProbeResult

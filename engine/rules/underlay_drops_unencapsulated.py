@@ -2,6 +2,7 @@
 
 from engine.between import ARRIVED, CARD, LEFT, swallowed
 from engine.rule import NOT_FELIX, Text, cause, say, some, the
+from engine.sender import ROUTE
 from facts import Leg, Link, RouteLookup, Sighting
 
 ROUTING = (12, 80)  # protocols of routes that BIRD and Felix write: to where somebody said that the way is
@@ -21,7 +22,7 @@ ROUTING = (12, 80)  # protocols of routes that BIRD and Felix write: to where so
     stage="underlay",
     heals_within_s=NOT_FELIX,
     leg=some(Leg, encapsulation="direct", crosses=True),
-    route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
+    route=ROUTE,
     left=LEFT,
     arrived=ARRIVED,
     card=CARD,

@@ -4,6 +4,7 @@ from ipaddress import ip_address, ip_network
 
 from engine.between import UNRESOLVED, unanswerable
 from engine.rule import NOT_FELIX, Text, cause, say, some, the
+from engine.sender import ROUTE
 from facts import CalicoNode, Leg, Link, Neighbor, RouteLookup
 
 TUNNELS = ("ipip", "wireguard")  # what they wrap goes to the peer's own address, whoever wrote the route into them
@@ -31,7 +32,7 @@ STATIC = {"PERMANENT", "NOARP"}  # what the network itself answers may be anothe
     # By their uplinks: an IPIP device has that address for a neighbor, too.
     seen=some(Neighbor, node=the.leg.source_node, device=the.own.device, address=the.leg.target_node_address),
     back=some(Neighbor, node=the.leg.target_node, device=the.peer.device, address=the.leg.source_node_address),
-    route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
+    route=ROUTE,
 )
 def underlay_neighbor_wrong(
     leg: Leg, node: CalicoNode, peer: Link, own: Link, seen: Neighbor, back: Neighbor, route: RouteLookup

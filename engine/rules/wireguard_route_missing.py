@@ -2,6 +2,7 @@
 
 from engine.prefix import covers_more, is_default
 from engine.rule import HEALS_ENTRY, Finding, Text, cause, say, some, the
+from engine.sender import ROUTE
 from facts import Leg, RouteLookup
 
 
@@ -18,7 +19,7 @@ from facts import Leg, RouteLookup
     last_resort=True,
     heals_within_s=HEALS_ENTRY,
     leg=some(Leg, encapsulation="wireguard"),
-    route=some(RouteLookup, node=the.leg.source_node, destination=the.leg.target_address, source="", incoming=""),
+    route=ROUTE,
 )
 def wireguard_route_missing(leg: Leg, route: RouteLookup) -> Text | Finding | None:
     """By the pool's own route the packets may well get there: then they are only not encrypted."""
