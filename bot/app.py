@@ -28,8 +28,9 @@ from bot.language import ENGLISH, Language
 from bot.line import Lines
 from bot.metrics import Metrics
 from bot.place import Place, place_of
-from bot.reply import blocks
-from bot.reply.blocks import escape
+from bot.reply import block_kit, blocks
+from bot.reply.block_kit import escape, of_cluster
+from bot.reply.fix_card import APPROVE, REASON, REJECT, reason_form
 from bot.served import Desk, Desks, Served
 from bot.slack import Identity, NotInChannel, Slack, escape_but_mentions, others, web_client
 from bot.work import Work
@@ -150,9 +151,9 @@ class App:
             app.middleware(self._among_us)
         app.command(COMMAND)(self._on_command)
         app.event("app_mention", middleware=[self._accept_mention])(self._on_mention)
-        app.action(blocks.APPROVE)(self._on_approve)
-        app.action(blocks.REJECT)(self._on_reject)
-        app.view(blocks.REASON)(self._on_reason)
+        app.action(APPROVE)(self._on_approve)
+        app.action(REJECT)(self._on_reject)
+        app.view(REASON)(self._on_reason)
         app.action(re.compile(rf"{blocks.CHOOSE}:\d+"))(self._on_choose)
         app.error(self._on_error)
         return app
@@ -314,7 +315,7 @@ class App:
         view = body["view"]
         # Forms of before there were several clusters do not say which one.
         name, channel, ts, thread, *clusters = msgspec.json.decode(view["private_metadata"], type=list[str])
-        entered = view["state"]["values"][blocks.REASON][blocks.REASON].get("value") or ""
+        entered = view["state"]["values"][REASON][REASON].get("value") or ""
         click = Click(
             id=f"form-{body['trigger_id']}",
             request=name,
@@ -393,17 +394,17 @@ class App:
         except TimeoutError:
             refused = None
         except StoreError as error:
-            await self._slack.whisper(blocks.of_cluster(escape(error.sentence), desk.name), place)
+            await self._slack.whisper(of_cluster(escape(error.sentence), desk.name), place)
             return
         if refused is not None:
             why = escape_but_mentions(self._language(refused.sentence))
-            await self._slack.whisper(blocks.of_cluster(why, desk.name), place)
+            await self._slack.whisper(of_cluster(why, desk.name), place)
             if refused.request is not None:
                 self._work.spawn(desk.cards.draw(refused.request), "a card")
             return
         about = msgspec.json.encode([name, *shown, place.thread, desk.name]).decode()
         try:
-            form = blocks.reason_form(name, about, REASON_MAX, self._language)
+            form = reason_form(name, about, REASON_MAX, self._language)
             await self._slack.call(self._slack.client.views_open, trigger_id=body["trigger_id"], view=form)
         except UserError as error:
             words = say(
@@ -451,7 +452,7 @@ def _place_of_click(body: Body) -> Place:
 
 def _meant_by_click(body: Body) -> tuple[str, str]:
     """What a button means, and in which cluster."""
-    return blocks.meant(str(body["actions"][0].get("value") or ""))
+    return block_kit.meant(str(body["actions"][0].get("value") or ""))
 
 
 def _team(body: Body) -> str:

@@ -19,7 +19,7 @@ from bot.in_slack import Under
 from bot.language import ENGLISH, Language
 from bot.place import place_of
 from bot.reply import blocks
-from bot.reply.blocks import Message, escape
+from bot.reply.block_kit import Message, escape, of_cluster
 from bot.slack import NotInChannel, Slack, cannot_be_heard, escape_but_mentions
 from facts import say
 from fixes.request import CAPTURE, Person
@@ -89,7 +89,7 @@ class Captures:
                 except NotInChannel as error:
                     refusal = self._language(cannot_be_heard(error, self._bot_name))
         if refusal:
-            await self._slack.whisper(blocks.of_cluster(refusal, self._cluster), place_of(under.begun))
+            await self._slack.whisper(of_cluster(refusal, self._cluster), place_of(under.begun))
 
     async def _judged(self, wanted: Wanted, channel: str, user: str) -> _Judged:
         """What is not known is a no."""

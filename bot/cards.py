@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from bot.approvals import Approvals, GroupsUnknown
 from bot.errors import UserError
 from bot.language import ENGLISH, Language
-from bot.reply import blocks
-from bot.reply.blocks import Deciding, Message, escape
+from bot.reply.block_kit import Message, escape, of_cluster
+from bot.reply.fix_card import Deciding, fix_card
 from bot.reply.fix_words import words_of
 from bot.second_look import Look
 from bot.slack import Slack
@@ -103,7 +103,7 @@ class Cards:
 
     def message(self, request: FixRequest) -> Message:
         """The card of the request as it is."""
-        return blocks.fix_card(
+        return fix_card(
             document(request, self._store.namespace),
             self._store.now(),
             approvers=sorted(
@@ -118,7 +118,7 @@ class Cards:
 
     def _plain(self, text: str) -> Message:
         """A note of ours, markup already."""
-        return Message(text=blocks.of_cluster(text, self._cluster), blocks=[])
+        return Message(text=of_cluster(text, self._cluster), blocks=[])
 
     def _title(self, request: FixRequest) -> str:
         return escape(self._language(words_of(request.spec).title))

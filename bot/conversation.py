@@ -21,7 +21,7 @@ from bot.language import ENGLISH, Language
 from bot.line import Line, Turn
 from bot.place import place_of
 from bot.reply import blocks, picture, wording
-from bot.reply.blocks import Message, escape
+from bot.reply.block_kit import Message, escape
 from bot.slack import MessageGone, NotInChannel, Slack, SlackFailed, SlackGone, cannot_be_heard
 from bot.tracing import span
 from facts import say

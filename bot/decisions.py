@@ -14,8 +14,8 @@ from bot.errors import UserError
 from bot.journal import Click, Journal
 from bot.language import Language
 from bot.place import Place, place_of
-from bot.reply import blocks
-from bot.reply.blocks import Deciding, escape
+from bot.reply.block_kit import escape, of_cluster
+from bot.reply.fix_card import Deciding
 from bot.served import Desk, Desks
 from bot.slack import Slack, escape_but_mentions, others
 from facts import say
@@ -76,7 +76,7 @@ class Decisions:
         if not click.told:
             click = msgspec.structs.replace(click, cluster=desk.name)
             told, decision = await self._decided(click, desk, person, shown, again)
-            told = blocks.of_cluster(told, desk.name)
+            told = of_cluster(told, desk.name)
             refused = decision.sentence if decision and not decision.changed else ""
             click = msgspec.structs.replace(click, told=told, refused=str(refused))
             try:

@@ -23,7 +23,7 @@ from bot.language import ENGLISH, Language
 from bot.line import Line
 from bot.place import place_of
 from bot.reply import blocks
-from bot.reply.blocks import Message, escape
+from bot.reply.block_kit import Message, escape, of_cluster
 from bot.slack import MessageGone, NotInChannel, Slack, SlackGone, cannot_be_heard
 from bot.told import WORDS as WORDS
 from bot.told import Context, File, Told
@@ -81,7 +81,7 @@ class Answers:
         except NotInChannel as error:
             refusal = self._language(cannot_be_heard(error, self._bot_name))
         except UserError as error:
-            refusal = blocks.of_cluster(escape(self._language(error.sentence)), self._cluster)
+            refusal = of_cluster(escape(self._language(error.sentence)), self._cluster)
         await self._slack.whisper(refusal, place_of(under.begun))
 
     async def _told(self, answer: Any, args: Any, written: str, asked: str, under: Under) -> None:
@@ -134,7 +134,7 @@ class Answers:
                 message = self._message(begun.asked, begun.user, Told(headline=stopped, mark="unknown"))
                 await self._slack.hint(begun.channel, begun.ts, message)
             else:
-                told = blocks.of_cluster(self._language(stopped), self._cluster)
+                told = of_cluster(self._language(stopped), self._cluster)
                 await self._slack.whisper_once(told, place_of(begun))
         except SlackGone:
             raise

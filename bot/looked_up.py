@@ -10,7 +10,7 @@ from bot.decisions import REASON_MAX
 from bot.fix_requests import at_once
 from bot.language import Language
 from bot.place import Place
-from bot.reply.blocks import escape
+from bot.reply.block_kit import escape
 from bot.served import Desk
 from bot.slack import Slack, escape_but_mentions
 from facts import say

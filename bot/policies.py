@@ -8,9 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from bot.errors import UserError
 from bot.language import ENGLISH, Language
 from bot.place import Place
-from bot.reply import blocks
 from bot.reply import second_opinion as reply
-from bot.reply.blocks import escape
+from bot.reply.block_kit import escape, of_cluster
 from bot.second_opinion import SecondOpinion, understand
 from bot.slack import NotInChannel, Slack, cannot_be_heard
 from bot.words import Asked
@@ -57,4 +56,4 @@ class Policies:
         except Exception:
             log.exception("policy %s could not be judged", " ".join(words))
             trouble = self._language(say("Something in me broke, and the log has it. Please ask again."))
-        await self._slack.whisper(blocks.of_cluster(trouble, self._cluster), place)
+        await self._slack.whisper(of_cluster(trouble, self._cluster), place)

@@ -31,7 +31,7 @@ from slack_sdk.webhook.async_client import AsyncWebhookClient
 from bot.approvals import GroupsUnknown
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.place import Place
-from bot.reply.blocks import Message, escape
+from bot.reply.block_kit import Message, escape
 from bot.tracing import span
 from certificates.trouble import brief
 from facts import say

@@ -22,8 +22,7 @@ from bot.language import Language
 from bot.line import Lines, Turn
 from bot.looked_up import looked_up, request_of
 from bot.place import place_of
-from bot.reply import blocks
-from bot.reply.blocks import escape
+from bot.reply.block_kit import escape, of_cluster
 from bot.served import Desk, Desks
 from bot.slack import Slack, SlackGone
 from bot.tracing import span
@@ -279,7 +278,7 @@ class Work:
                 lines = await looked_up(said, place, desk, self._slack, self._language)
             except (StoreError, UserError) as error:
                 lines = escape(self._language(error.sentence))
-            await self._slack.whisper(blocks.of_cluster(lines, desk.name), place)
+            await self._slack.whisper(of_cluster(lines, desk.name), place)
         elif said.word == "capture":
             await desk.captures.take(said.rest, under)
         elif said.word in WORDS:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bot.reply import blocks
+from bot.reply.fix_card import APPROVE
 from tests.browser import chromium, open_page
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "answer.png"
@@ -22,7 +22,7 @@ WIDTH, HEIGHT = 1400, 1545  # of the thread everything from the question to the 
 async def take(browser: str, url: str) -> None:
     async with open_page(browser, f"{url}?user={APPROVER}") as page:
         await page.resize(WIDTH, HEIGHT)
-        await page.click(f"[data-action={blocks.APPROVE}]")
+        await page.click(f"[data-action={APPROVE}]")
         await page.click("#confirm-yes")
         await page.shows("done and verified", "#replies")
         await page.shows("second look", "#replies")

@@ -25,7 +25,7 @@ from bot.investigate import Investigation, Progress
 from bot.journal import Journal
 from bot.language import ENGLISH, Language, language
 from bot.policies import Judge
-from bot.reply.blocks import Message
+from bot.reply.block_kit import Message
 from bot.second_opinion import SecondOpinion
 from bot.served import Served
 from bot.slack import NotInChannel, Slack, web_client

@@ -18,6 +18,7 @@ from bot.errors import UserError
 from bot.investigate import Investigation
 from bot.language import ENGLISH, Language, language
 from bot.reply import blocks, evidence
+from bot.reply.fix_card import fix_card
 from bot.reply.text import LABEL, WIDTH, render
 from bot.reply.wording import width
 from bot.second_look import second_look
@@ -105,7 +106,7 @@ def test_a_card_reads_chinese_but_for_what_would_be_written() -> None:
     for lines in (preview, changed):
         waiting = a_request()
         waiting = msgspec.structs.replace(waiting, status=msgspec.structs.replace(waiting.status, preview=lines))
-        told.append(json.dumps(blocks.fix_card(document(waiting, "ns"), NOW, language=zh).blocks, ensure_ascii=False))
+        told.append(json.dumps(fix_card(document(waiting, "ns"), NOW, language=zh).blocks, ensure_ascii=False))
     for words in (
         "*在 node-a 上替换邻居表项 10.244.218.64*",
         "*影响范围：* node-a 的 vxlan.calico 上的一个表项：node-a -&gt; node-b 的流量，现在是不通的。",
@@ -120,13 +121,13 @@ def test_a_card_reads_chinese_but_for_what_would_be_written() -> None:
 def test_a_request_is_shown_by_what_it_would_do_and_not_by_what_it_calls_itself() -> None:
     """Whoever may create a FixRequest writes its title; only kind, node, arguments and evidence are bound to it."""
     forged = a_request(title="Read a counter", blast_radius="nothing", undo="not needed")
-    told = json.dumps(blocks.fix_card(document(forged, "ns"), NOW).blocks)
+    told = json.dumps(fix_card(document(forged, "ns"), NOW).blocks)
     assert "Replace the neighbor 10.244.218.64 on node-a" in told and "traffic node-a -&gt; node-b" in told
     assert "Read a counter" not in told and "nothing" not in told
     for listed in (listing([forged]), trail.request(forged)):
         assert "Replace the neighbor 10.244.218.64 on node-a" in listed and "Read a counter" not in listed
     unknown = a_request(kind="of_a_newer_version", title="Turn a page")
-    assert "Turn a page" in json.dumps(blocks.fix_card(document(unknown, "ns"), NOW).blocks)
+    assert "Turn a page" in json.dumps(fix_card(document(unknown, "ns"), NOW).blocks)
 
 
 def test_parts_of_a_sentence_are_translated_and_names_are_not() -> None:

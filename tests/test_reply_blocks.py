@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.errors import UserError
-from bot.reply import blocks
-from bot.reply.blocks import Message
+from bot.reply import block_kit, blocks
+from bot.reply.block_kit import Message, escape
+from bot.reply.fix_card import PHASES, fix_card
 from fixes.request import Phase, advance, document
 from lab.slack.validation import validate_message
 from tests import answers, fix_samples
@@ -60,7 +61,7 @@ def buttons(message: Message) -> list[dict[str, Any]]:
 
 def test_the_answer_and_its_thread_in_order() -> None:
     answer = answers.wrong_mac()
-    parent, thread = blocks.answer(answer), blocks.thread(answer, [blocks.fix_card(request(), NOW)])
+    parent, thread = blocks.answer(answer), blocks.thread(answer, [fix_card(request(), NOW)])
     accepted(parent, *thread)
     assert "<@U0ANA> asked: why `shop/cart shop/db 5432/tcp`   [prod-eu-1]" in said(parent)
     assert ":x: *node-a: Wrong MAC for the peer's tunnel address*" in said(parent)
@@ -98,7 +99,7 @@ def test_progress_is_the_same_message_while_looking() -> None:
 
 
 def test_a_pending_card_can_be_approved_and_says_by_whom_and_until_when() -> None:
-    card = blocks.fix_card(request(), NOW, approvers=["S0NETOPS", "U0BO"])
+    card = fix_card(request(), NOW, approvers=["S0NETOPS", "U0BO"])
     accepted(card)
     approve, reject = buttons(card)
     assert (approve["action_id"], approve["value"], approve["style"]) == ("fix_approve", "fx-abcd2345", "primary")
@@ -106,8 +107,8 @@ def test_a_pending_card_can_be_approved_and_says_by_whom_and_until_when() -> Non
     assert "confirm" in approve
     assert "May approve: <!subteam^S0NETOPS>, <@U0BO> (not <@U0ANA>)" in said(card)
     assert f"<!date^{int(datetime.fromisoformat(LATER).timestamp())}^" in said(card)
-    assert "not <@U0ANA>" not in said(blocks.fix_card(request(), NOW, approvers=["U0BO"], four_eyes=False))
-    assert "nobody: no approvers are configured" in said(blocks.fix_card(request(), NOW))
+    assert "not <@U0ANA>" not in said(fix_card(request(), NOW, approvers=["U0BO"], four_eyes=False))
+    assert "nobody: no approvers are configured" in said(fix_card(request(), NOW))
 
 
 def test_a_card_says_what_it_rests_on_and_leads_there() -> None:
@@ -117,24 +118,22 @@ def test_a_card_says_what_it_rests_on_and_leads_there() -> None:
         "question": "shop/cart <!channel>",
         "evidence": [{"id": "a"}, {"id": "b"}],
     }
-    above, linked = (
-        blocks.fix_card(card, NOW, answer=link) for link in ("", "https://local.slack.com/archives/C1/p11")
-    )
+    above, linked = (fix_card(card, NOW, answer=link) for link in ("", "https://local.slack.com/archives/C1/p11"))
     accepted(above, linked)
     why = "*Why:* `why shop/cart &lt;!channel&gt;` found it, by 2 things seen: "
     assert f"{why}above in this thread" in said(above)
     assert f"{why}<https://local.slack.com/archives/C1/p11|the answer and its evidence>" in said(linked)
-    assert "*Why:*" not in said(blocks.fix_card(request(), NOW)), "made with kubectl: no question found it"
+    assert "*Why:*" not in said(fix_card(request(), NOW)), "made with kubectl: no question found it"
 
 
 def test_a_card_shows_exactly_what_would_be_written() -> None:
     command = "ip neigh replace 10.244.218.64 lladdr 66:89:3a:22:7a:ac dev vxlan.calico nud permanent"
-    card = blocks.fix_card(request(preview=[command]), NOW)
+    card = fix_card(request(preview=[command]), NOW)
     accepted(card)
     assert "*Writes:*" in said(card) and command in said(card)
     assert "more lines" not in said(card)
-    assert "*Writes:*" not in said(blocks.fix_card(request(), NOW)), "nobody has looked yet"
-    long = blocks.fix_card(request(preview=[f"+ line {number}" for number in range(100)]), NOW)
+    assert "*Writes:*" not in said(fix_card(request(), NOW)), "nobody has looked yet"
+    long = fix_card(request(preview=[f"+ line {number}" for number in range(100)]), NOW)
     accepted(long)
     assert "+ line 11" in said(long) and "+ line 12" not in said(long)
     assert "88 more lines: `fixes show fx-abcd2345`" in said(long)
@@ -174,7 +173,7 @@ def test_a_card_shows_exactly_what_would_be_written() -> None:
     ],
 )
 def test_a_decided_card_shows_its_true_state_and_no_buttons(card: dict[str, Any], told: list[str]) -> None:
-    message = blocks.fix_card(card, NOW, approvers=["U0BO"])
+    message = fix_card(card, NOW, approvers=["U0BO"])
     accepted(message)
     assert buttons(message) == []
     for words in told:
@@ -184,23 +183,23 @@ def test_a_decided_card_shows_its_true_state_and_no_buttons(card: dict[str, Any]
 
 def test_the_card_of_a_real_request_tells_its_whole_life() -> None:
     fix, now = fix_samples.a_request(), fix_samples.NOW
-    waiting = blocks.fix_card(document(fix, "calico-why"), now, approvers=["U0BO"])
+    waiting = fix_card(document(fix, "calico-why"), now, approvers=["U0BO"])
     accepted(waiting)
     assert buttons(waiting)[0]["value"] == fix.name and "one entry" in said(waiting) and "<@U0ANA>" in said(waiting)
     for phase, by in ((Phase.APPROVED, fix_samples.BO), (Phase.RUNNING, None), (Phase.VERIFIED, None)):
         now += timedelta(seconds=1)
         fix = msgspec.structs.replace(fix, status=advance(fix, phase, now=now, by=by, message="it is so"))
-        card = blocks.fix_card(document(fix, "calico-why"), now)
+        card = fix_card(document(fix, "calico-why"), now)
         accepted(card)
-        assert buttons(card) == [] and blocks.PHASES[phase] in said(card)
+        assert buttons(card) == [] and PHASES[phase] in said(card)
     for words in ("approved by <@U0BO>", "begun on node-a", "verified", "it is so"):
         assert words in said(card)
 
 
 def test_a_card_loses_its_buttons_at_its_deadline() -> None:
     deadline = datetime.fromisoformat(LATER)
-    assert buttons(blocks.fix_card(request(), deadline - timedelta(seconds=1)))
-    assert not buttons(blocks.fix_card(request(), deadline))
+    assert buttons(fix_card(request(), deadline - timedelta(seconds=1)))
+    assert not buttons(fix_card(request(), deadline))
 
 
 def test_a_question_that_fits_nothing_offers_what_would() -> None:
@@ -242,7 +241,7 @@ def test_no_name_breaks_a_message_or_mentions_anybody(name: str, count: int) -> 
     messages = [
         blocks.answer(answer),
         *blocks.thread(answer),
-        blocks.fix_card(card, NOW, approvers=[name] * count),
+        fix_card(card, NOW, approvers=[name] * count),
         blocks.progress(name, name, asked_by=name, cluster=name),
         blocks.trouble(error, [name, name]),
     ]
@@ -269,7 +268,7 @@ def test_any_name_is_taken(name: str, count: int) -> None:
 
 @given(st.text(alphabet="<>&`ab;|", max_size=200), st.integers(10, 60))
 def test_cutting_leaves_no_markup_open(text: str, most: int) -> None:
-    cut = blocks._cut_markup(blocks.escape(text), most)
+    cut = block_kit._cut_markup(escape(text), most)
     assert len(cut) <= most
     tail = cut.rpartition("&")
     assert not tail[1] or ";" in tail[2] or "&" not in cut

@@ -17,7 +17,7 @@ from bot import speech
 from bot.errors import UserError
 from bot.journal import Click, Job, Journal
 from bot.line import PLACES
-from bot.reply import blocks
+from bot.reply.block_kit import meant, value
 from bot.served import Desks, Served
 from bot.words import Asked
 from fixes.request import FixRequest, Phase
@@ -244,8 +244,8 @@ async def test_a_click_of_a_bot_that_knew_one_cluster_is_decided_where_its_reque
             async for _, seen in two.staging.store.watch():
                 if seen.status.phase is Phase.APPROVED:
                     break
-    assert blocks.meant("fx-abcdefgh") == ("fx-abcdefgh", "")
-    assert blocks.meant(blocks.value("fx-abcdefgh", "kubernetes-admin@kubernetes")) == (
+    assert meant("fx-abcdefgh") == ("fx-abcdefgh", "")
+    assert meant(value("fx-abcdefgh", "kubernetes-admin@kubernetes")) == (
         "fx-abcdefgh",
         "kubernetes-admin@kubernetes",
     )

@@ -16,7 +16,8 @@ from slack_bolt.adapter.socket_mode.async_handler import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncAck, AsyncApp
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bot.reply import blocks, picture
+from bot.reply import block_kit, blocks, picture
+from bot.reply.fix_card import APPROVE, REJECT, fix_card
 from fixes.request import document
 from lab.slack import LocalSlack
 from lab.slack.workspace import Message
@@ -58,7 +59,7 @@ class App:
     mentions: Heard = field(default_factory=asyncio.Queue)
     submitted: Heard = field(default_factory=asyncio.Queue)
 
-    async def post(self, message: blocks.Message, thread_ts: str | None = None) -> str:
+    async def post(self, message: block_kit.Message, thread_ts: str | None = None) -> str:
         answer = await self.client.chat_postMessage(
             channel=CHANNEL, text=message.text, blocks=message.blocks, thread_ts=thread_ts
         )
@@ -99,12 +100,12 @@ async def app(slack: LocalSlack) -> AsyncIterator[App]:
     bolt = AsyncApp(client=client)
     heard = App(client)
 
-    @bolt.action(blocks.APPROVE)
+    @bolt.action(APPROVE)
     async def approve(ack: AsyncAck, body: dict[str, Any]) -> None:
         await ack()
         heard.actions.put_nowait(body)
 
-    @bolt.action(blocks.REJECT)
+    @bolt.action(REJECT)
     async def reject(ack: AsyncAck, body: dict[str, Any]) -> None:
         await ack()
         await client.views_open(trigger_id=body["trigger_id"], view=MODAL)
@@ -141,11 +142,11 @@ async def sitting(browser: str, slack: LocalSlack, user: str = "U0ANA") -> Async
         yield page
 
 
-def card() -> blocks.Message:
+def card() -> block_kit.Message:
     now = datetime.now(UTC)
     request = document(fix_samples.a_request(), "calico-why")
     request["spec"] |= {"requestedAt": now.isoformat(), "expiresAt": (now + timedelta(minutes=15)).isoformat()}
-    return blocks.fix_card(request, now, approvers=["S0NETOPS"])
+    return fix_card(request, now, approvers=["S0NETOPS"])
 
 
 def action(name: str) -> str:
@@ -164,7 +165,7 @@ async def test_an_answer_its_thread_and_its_card_are_drawn_whole(browser: str, s
         await page.shows(f"{len(thread)} replies", "#messages")
         await page.shows("May approve: @netops", "#replies")
         assert await page.text("#messages .badge") == "APP"
-        assert await page.text(f"#replies {action(blocks.APPROVE)}") == "Approve"
+        assert await page.text(f"#replies {action(APPROVE)}") == "Approve"
         cells = await page.evaluate("[...document.querySelectorAll('.grid tr:nth-child(1) td')].map(c => c.innerText)")
         assert cells[0] == "node-a" and answers.WRONG_MAC in cells[3]
         assert await page.evaluate("document.querySelector('#messages .mark.bad').getAttribute('aria-label')") == "x"
@@ -219,12 +220,12 @@ async def test_another_person_approves_after_being_asked(browser: str, slack: Lo
         await page.wait_for(
             "document.querySelector('[data-key=U0BO] input').checked && location.search.includes('U0BO')"
         )
-        await page.click(action(blocks.APPROVE))
+        await page.click(action(APPROVE))
         await page.shows("Approve this change?", "#confirm")
         await page.click("#confirm-no")
         await page.wait_for("!document.querySelector('#confirm').open")
         assert slack.deliveries == []
-        await page.click(action(blocks.APPROVE))
+        await page.click(action(APPROVE))
         await page.click("#confirm-yes")
         body = await next_of(app.actions)
     assert (body["type"], body["user"]["id"]) == ("block_actions", "U0BO")
@@ -238,10 +239,10 @@ async def test_a_question_opened_right_after_another_was_denied_is_heard(
 ) -> None:
     await app.post(card())
     async with sitting(browser, slack, "U0BO") as page:
-        await page.text(action(blocks.APPROVE))
+        await page.text(action(APPROVE))
         await page.evaluate(
             f"""(() => {{
-                const approve = document.querySelector("{action(blocks.APPROVE)}");
+                const approve = document.querySelector("{action(APPROVE)}");
                 approve.click();
                 document.querySelector("#confirm-no").click();
                 approve.click();
@@ -255,14 +256,14 @@ async def test_a_question_opened_right_after_another_was_denied_is_heard(
 async def test_a_fix_is_approved_with_the_keyboard_alone(browser: str, slack: LocalSlack, app: App) -> None:
     await app.post(card())
     async with sitting(browser, slack, "U0BO") as page:
-        await page.text(action(blocks.APPROVE))
-        await page.evaluate(f"document.querySelector('{action(blocks.APPROVE)}').focus()")
+        await page.text(action(APPROVE))
+        await page.evaluate(f"document.querySelector('{action(APPROVE)}').focus()")
         await page.press("Enter")
         await page.wait_for("document.activeElement.id === 'confirm-no'")  # a second Enter approves nothing
         await page.press("Tab")
         await page.press("Enter")
         assert (await next_of(app.actions))["user"]["id"] == "U0BO"
-        await page.wait_for(f"!document.querySelector('{action(blocks.APPROVE)}').ariaDisabled")
+        await page.wait_for(f"!document.querySelector('{action(APPROVE)}').ariaDisabled")
         assert await page.evaluate("document.activeElement.textContent") == "Approve"
 
 
@@ -272,10 +273,10 @@ async def test_a_button_is_not_pressed_again_while_its_click_is_under_way(
     await app.post(card())
     async with sitting(browser, slack, "U0BO") as page:
         await page.evaluate("void (window.fetch = () => new Promise(() => { window.sent = (window.sent ?? 0) + 1; }))")
-        await page.click(action(blocks.REJECT))
-        await page.wait_for(f"document.querySelector('{action(blocks.REJECT)}').ariaDisabled === 'true'")
-        await page.evaluate(f"document.querySelector('{action(blocks.REJECT)}').click()")
-        await page.evaluate(f"document.querySelector('{action(blocks.APPROVE)}').click()")
+        await page.click(action(REJECT))
+        await page.wait_for(f"document.querySelector('{action(REJECT)}').ariaDisabled === 'true'")
+        await page.evaluate(f"document.querySelector('{action(REJECT)}').click()")
+        await page.evaluate(f"document.querySelector('{action(APPROVE)}').click()")
         assert await page.evaluate("window.sent") == 1
         assert not await page.evaluate("document.querySelector('#confirm').open")
 
@@ -284,7 +285,7 @@ async def test_a_double_click_is_delivered_twice(browser: str, slack: LocalSlack
     await app.post(card())
     async with sitting(browser, slack, "U0BO") as page:
         await page.click("#double")
-        await page.click(action(blocks.APPROVE))
+        await page.click(action(APPROVE))
         await page.click("#confirm-yes")
         assert [(await next_of(app.actions))["user"]["id"] for _ in range(2)] == ["U0BO", "U0BO"]
         await page.wait_for("document.querySelector('#double').getAttribute('aria-pressed') === 'false'")
@@ -480,7 +481,7 @@ async def test_a_drawn_path_is_shown_in_the_thread_and_may_do_nothing_but_colour
 async def test_a_modal_is_filled_in_refused_and_sent(browser: str, slack: LocalSlack, app: App) -> None:
     await app.post(card())
     async with sitting(browser, slack, "U0BO") as page:
-        await page.click(action(blocks.REJECT))
+        await page.click(action(REJECT))
         await page.shows("Reject this fix", "#modal")
         await page.click("#modal [type=submit]")
         await page.shows("Please fill in this field", "#modal")
@@ -495,7 +496,7 @@ async def test_a_modal_is_filled_in_refused_and_sent(browser: str, slack: LocalS
         await page.click("#modal [type=submit]")
         await page.wait_for("!document.querySelector('#modal').open")
         assert slack.workspace.open_views("U0BO") == []
-        await page.click(action(blocks.REJECT))
+        await page.click(action(REJECT))
         await page.shows("Reject this fix", "#modal")
         await page.press("Escape")
         await slack.wait_for(lambda: slack.workspace.open_views("U0BO") == [])

@@ -16,7 +16,7 @@ from benchmarks.trial.kernel import Kernels
 from benchmarks.trial.people import APPROVING, NOT_APPROVING, UNDOABLE, parts
 from benchmarks.trial.processes import Killer, Process
 from benchmarks.trial.targets import OTHER_MAC, SHARES, Target, cause
-from bot.reply import blocks
+from bot.reply.fix_card import fix_card
 from fixes.kernel import Kernel
 from fixes.kind import NodeKind, kinds
 from fixes.request import Card, Event, FixRequest, Person, Phase, Status, document
@@ -114,7 +114,7 @@ def test_cards_that_lie_and_buttons_that_stay_are_seen() -> None:
     waiting = msgspec.structs.replace(request, status=Status(slack=card))
 
     def shown(ts: str, as_it_is: FixRequest) -> tuple[tuple[str, str], Message]:
-        message = blocks.fix_card(document(as_it_is, "calico-why"), NOW, approvers=["S0NETOPS"], cluster="trial")
+        message = fix_card(document(as_it_is, "calico-why"), NOW, approvers=["S0NETOPS"], cluster="trial")
         with_ids = [{**block, "block_id": "x"} for block in message.blocks]
         return ("C1", ts), Message("C1", ts, "U0CALICO", message.text, with_ids)
 

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from benchmarks.trial.people import MAY
-from bot.reply import blocks
+from bot.reply.block_kit import meant
+from bot.reply.fix_card import APPROVE, fix_card
 from fixes.audit import Line, verify
 from fixes.request import ENDS, FixRequest, Phase, document
 from lab.slack.workspace import Message
@@ -119,7 +120,7 @@ def cards(
             continue
         message = messages.get((card.channel, card.ts))
         answer = f"{links}/archives/{card.channel}/p{card.thread.replace('.', '')}"
-        shown = blocks.fix_card(
+        shown = fix_card(
             document(request, store.namespace), store.now(), approvers=approvers, answer=answer, cluster="trial"
         )
         if message is None:
@@ -128,10 +129,10 @@ def cards(
             wrong.append(f"the card of {request.name} says {message.text!r}, which is {request.status.phase}")
     for message in messages.values():
         decides = [
-            blocks.meant(str(element.get("value")))[0]
+            meant(str(element.get("value")))[0]
             for block in message.blocks
             for element in block.get("elements", ())
-            if element.get("action_id") == blocks.APPROVE
+            if element.get("action_id") == APPROVE
         ]
         for name in decides:
             card = requests[name].status.slack

@@ -9,7 +9,7 @@ import msgspec
 from bot import words
 from bot.language import ENGLISH, Language
 from bot.reply import blocks
-from bot.reply.blocks import Message, escape
+from bot.reply.block_kit import Message, escape
 from bot.reply.wording import printable
 from bot.second_opinion import SecondOpinion, together
 from engine.opinions import PolicyGate, PolicyStep, PolicyWalk, kind_of_packet, let_pass, told
