@@ -17,6 +17,7 @@ from facts import (
     Link,
     PodInterface,
     ProbeResult,
+    RuleDrop,
     RuleRewrite,
     StageSighting,
     Text,
@@ -153,6 +154,23 @@ def _rewritten(forward: Leg, facts: Sequence[Fact]) -> bool:
     return any(isinstance(fact, RuleRewrite) and (fact.source_address, fact.target_address) == ends for fact in facts)
 
 
+def _own(forward: Leg, seen: Sequence[StageSighting], facts: Sequence[Fact]) -> list[StageSighting]:
+    """Without what can only be of somebody else's question, who asks at the same time about the node whose address
+    natOutgoing gives to packets: what is met behind the rule that ended all of ours before they left their node."""
+    ends = forward.source_address, forward.target_address
+    ours = [one for one in seen if (one.source_address, one.target_address, one.reply) == (*ends, False)]
+    at_home = [one for one in ours if one.node == forward.source_node]
+    sent = max((one.seen for one in at_home), default=0)
+    ended = sent > 0 and any(
+        isinstance(fact, RuleDrop)
+        and (fact.source_address, fact.target_address, fact.node) == (*ends, forward.source_node)
+        and fact.packets >= sent
+        and not (fact.reply or fact.partly)
+        for fact in facts
+    )
+    return at_home if ended else list(seen)
+
+
 def tracks(legs: Sequence[Leg], facts: Sequence[Fact], *, large: str = "", later: bool = False) -> list[Track]:
     """Of each flow whose packets were lost in this look: its forward leg, and where they came to its end the other one
     too. Nothing where nobody met one, or where all that was sent was answered and the answers came home.
@@ -173,7 +191,8 @@ def tracks(legs: Sequence[Leg], facts: Sequence[Fact], *, large: str = "", later
             continue
         objected = any(one.outcome != "silence" for one in wanted(forward, probes) if one.answered < one.sent)
         rewritten = _rewritten(forward, facts)
-        sights = _Sights(forward, back, seen, nodes, programmed, objected=objected, rewritten=rewritten)
+        own = _own(forward, seen, facts)
+        sights = _Sights(forward, back, own, nodes, programmed, objected=objected, rewritten=rewritten)
         there, home = sights.track(forward), sights.track(back)
         if there.missing or (there.last_good and not sights.answered):
             found.append(there)

@@ -15,7 +15,19 @@ from engine.diagnosis import diagnose
 from engine.path import paths, stages_of
 from engine.plan import expected_legs
 from engine.sights import Track, strangers, tracks
-from facts import Bystander, Fact, Leg, LegPath, Link, Neighbor, PodInterface, ProbeResult, StageSighting, Sysctl
+from facts import (
+    Bystander,
+    Fact,
+    Leg,
+    LegPath,
+    Link,
+    Neighbor,
+    PodInterface,
+    ProbeResult,
+    RuleDrop,
+    StageSighting,
+    Sysctl,
+)
 from tests.scene import CART, DB, WEB, change, healthy
 
 BOTH = ("forward", "reverse")
@@ -270,6 +282,26 @@ def test_where_all_that_was_sent_came_back_nothing_is_drawn_anew() -> None:
     diagnosis = diagnose([*silent(), *facts])
     assert diagnosis.verdict == "unknown"
     assert {hop.state for leg in diagnosis.path for hop in leg.hops} == {"unknown"}
+
+
+def test_answers_to_somebody_elses_packets_are_none_to_ours_that_a_rule_ended_at_once() -> None:
+    """Two people ask at once, one about the pod and one about its node, which natOutgoing has speak for the pod."""
+    one, other = both_legs("host")
+    there, home = msgspec.structs.replace(one, target_kind="node"), msgspec.structs.replace(other, source_kind="node")
+    legs = [there, home]
+    ours = [met for stage in ("source pod", "source veth") if (met := passed(there, stage))]
+    theirs = passed(home, "underlay")
+    assert theirs
+    drop = RuleDrop(
+        node=there.source_node, source_address=there.source_address, target_address=there.target_address,
+        protocol="icmp", how="trace", packets=2, backend="nft", family=4, table="calico", chain="c", text="drop",
+    )  # fmt: skip
+    facts = [*silent(), *ours, theirs, *(one for one in looked(home) if one.pod == home.target)]
+    assert [one.leg.direction for one in tracks(legs, facts)] == ["forward", "reverse"]
+    (track,) = tracks(legs, [*facts, drop])
+    assert (track.leg, track.last_good) == (there, "source veth")
+    partly = msgspec.structs.replace(drop, packets=1)
+    assert len(tracks(legs, [*facts, partly])) == 2, "the other one may have been answered"
 
 
 def test_what_was_seen_on_the_way_changes_no_verdict() -> None:
