@@ -5,6 +5,10 @@ from __future__ import annotations
 from engine.opinions import SHOWN, called
 from facts import Blame, Leg, RuleDrop, Stop, Text, in_turn, joined, say
 
+TAKEN = {  # by a rule that does not drop
+    "queue": "It hands them to a program of the node, and none gives them back: it is gone, or drops them.",
+    "stolen": "It takes them off their way to where it says.",
+}
 OF_POLICIES = ("policy", "end_of_tier", "profile", "no_profile")
 TOO_LONG = 240  # characters of a rule's text
 
@@ -45,6 +49,8 @@ def rule_of(drop: RuleDrop) -> Text:
             if drop.hook == "egress"
             else say("It is about what comes in by {device}, before all other rules.", device=drop.device)
         )
+    if drop.verdict in TAKEN:
+        named.append(say(TAKEN[drop.verdict]))
     if drop.marked_by:
         text = _short(drop.marked_by)
         named.append(say("Its conditions stand in the rule that sets this mark: {text}.", text=text))

@@ -51,7 +51,8 @@ class RuleDrop(Fact, frozen=True, kw_only=True):
     comment: str = ""  # without Calico's hash: "End of tier default. Drop if no policies passed packet"
     map: str = ""  # of the last verdict map on its way whose element for the packet has a comment, and...
     element: str = ""  # ...that comment: "default/web:http", a Service's of kube-proxy
-    verdict: str = "drop"  # "drop" | "reject"
+    # "drop" | "reject" | "queue": for a program, which did not give it back | "stolen": taken for elsewhere (fwd)
+    verdict: str = "drop"
     hook: str = ""  # prerouting | input | forward | output | postrouting | ingress | egress
     device: str = ""  # of ingress and egress: whose packets the rule is about
     through: tuple[str, ...] = ()  # the chains that led here, the base chain first, without this one
@@ -101,7 +102,8 @@ class FirewallTrace(Fact, frozen=True, kw_only=True):
     seen: int  # packets that were followed; 0: none came by
     dropped: int = 0  # of these, by a rule or a chain's policy; each has a RuleDrop
     last_hook: str = ""  # the last hook the last packet met without being dropped; "prerouting": routing lost it
-    mark: int = 0  # of "prerouting": what the last packet was marked with (nfmark), which routing rules may ask for
+    # Of "prerouting" and "input": what the last packet was marked with (nfmark), which routing rules may ask for.
+    mark: int = 0
 
 
 class Blame(Fact, frozen=True, kw_only=True):

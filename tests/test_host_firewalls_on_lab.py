@@ -342,6 +342,88 @@ async def test_a_rule_at_a_device_is_named_and_neither_the_network_nor_the_pod(
     assert f"{condition} counter drop" in diagnosis.causes[0].text and f" by {device}" in diagnosis.causes[0].text
 
 
+TAKING = [
+    ("node-b", "-A FORWARD -p tcp -j NFQUEUE --queue-num 9", "forward", "target node"),
+    ("node-b", "-t raw -A PREROUTING -p tcp --dport 5432 -j NFQUEUE --queue-num 9", "forward", "target node"),
+    ("node-b", "-A INPUT -p udp --dport 4789 -j NFQUEUE --queue-num 9", "vxlan", "target tunnel"),
+]
+
+
+@pytest.mark.parametrize(("family", "node", "line", "of", "stage"), exhaustive.matrix(2, (4, 6), TAKING))
+async def test_a_rule_that_hands_packets_to_a_program_which_is_gone_is_named(
+    shared: Lab, hosts: Hosts, family: int, node: str, line: str, of: str, stage: str
+) -> None:
+    tool = TOOLS[family][0]
+    hosts.write(node, tool, f"{line} --queue-bypass")  # which lets them pass where no program is
+    assert (await answer(shared, family)).verdict == "healthy"
+    hosts.clear()
+    hosts.write(node, tool, line)
+    diagnosis = await answer(shared, family)
+    assert named(diagnosis) == [(f"host_firewall_drops_{of}", node, stage)], diagnosis.summary
+    assert "NFQUEUE --queue-num 9. It hands them to a program" in diagnosis.causes[0].text
+
+
+@pytest.mark.parametrize(
+    ("node", "device", "condition", "to", "of"),
+    [
+        ("node-a", "{cart}", "ip daddr {db}", "eth0", "forward"),
+        ("node-b", "eth0", "udp dport 4789", "lo", "vxlan"),
+    ],
+)
+async def test_a_rule_that_hands_packets_to_another_device_is_named(
+    shared: Lab, hosts: Hosts, node: str, device: str, condition: str, to: str, of: str
+) -> None:
+    if shutil.which("nft") is None:
+        pytest.skip("this machine has no nft")
+    pods = {pod["name"].removeprefix("shop/"): pod["interface"] for pod in shared.status()["pods"]}
+    rule = f'{condition.format(db=address(shared, "shop/db", 4))} fwd to "{to}"'
+    chain = f"chain wall {{ type filter hook ingress device {device.format(**pods)} priority 0; {rule}\n}}"
+    done = shared.exec(node, "nft", "-f", "-", input=f"table netdev hardening {{ {chain}\n}}\n")
+    assert done.returncode == 0, done.stderr
+    diagnosis = await answer(shared, 4)
+    assert [(one.rule, one.node) for one in diagnosis.causes] == [(f"host_firewall_drops_{of}", node)]
+    assert f"{rule}. It takes them off their way" in diagnosis.causes[0].text
+
+
+async def test_a_mark_that_has_the_node_take_packets_for_its_own_is_named(shared: Lab, hosts: Hosts) -> None:
+    hosts.write("node-a", "iptables-nft", "-t mangle -A PREROUTING -p tcp --dport 5432 -j MARK --set-mark 0x200")
+    words = ("rule", "add", "fwmark", "0x200/0xf00", "lookup", "2004", "pref", "9")
+    try:
+        for one in (words, ("route", "add", "local", "0.0.0.0/0", "dev", "lo", "table", "2004")):
+            assert shared.exec("node-a", "ip", *one).returncode == 0
+        diagnosis = await answer(shared, 4)
+        assert named(diagnosis) == [("routing_mark_diverts", "node-a", "source node")], diagnosis.summary
+        assert "lookup 2004" in diagnosis.causes[0].text
+    finally:
+        shared.exec("node-a", "ip", "rule", "del", "pref", "9")
+        shared.exec("node-a", "ip", "route", "flush", "table", "2004")
+
+
+async def test_who_filters_what_nodes_and_pods_ask_for_macs_by_is_no_dead_network(shared: Lab, hosts: Hosts) -> None:
+    hosts.write("node-a", "ip6tables-nft", "-A INPUT -i cali+ -p icmpv6 -j DROP")
+    assert shared.exec("shop/cart", "ip", "-6", "neigh", "flush", "dev", "eth0").returncode == 0
+    diagnosis = await answer(shared, 6)
+    for _ in range(4):  # what is forgotten while nobody asks is no silence
+        diagnosis = diagnosis if diagnosis.causes else await answer(shared, 6)
+    assert named(diagnosis) == [("pod_gateway_silent", "node-a", "source veth")], diagnosis.summary
+    hosts.clear()
+    mac = shared.exec("node-a", "ip", "-br", "link", "show", "eth0").stdout.split()[2]
+    fixed = "neigh", "replace", "172.30.0.11", "lladdr", mac, "dev", "eth0", "nud", "permanent"
+    try:
+        for place, *words in (
+            ("node-b", "sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=8"),
+            ("node-b", "ip", *fixed),  # by its own questions node-a would learn its MAC
+            ("node-a", "ip", "neigh", "flush", "dev", "eth0"),
+        ):
+            assert shared.exec(place, *words).returncode == 0
+        diagnosis = await answer(shared, 4)
+        assert named(diagnosis) == [("underlay_neighbor_wrong", "node-a", "underlay")], diagnosis.summary
+        assert "nobody answers" in diagnosis.causes[0].text and "arp_ignore" in diagnosis.causes[0].remedy
+    finally:
+        shared.exec("node-b", "sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=0")
+        shared.exec("node-b", "ip", "neigh", "del", "172.30.0.11", "dev", "eth0")
+
+
 async def test_what_is_normal_of_a_node_is_seen_without_any_tool(shared: Lab, hosts: Hosts) -> None:
     diagnosis = await answer(shared, 6)
     assert (diagnosis.verdict, diagnosis.blind) == ("healthy", ())

@@ -27,12 +27,14 @@ PLAIN = (
     at=the.trace.node,
     stage="source node",
     heals_within_s=HEALS_NEVER,
-    trace=some(FirewallTrace, outer=False, last_hook="prerouting", dropped=0),
+    trace=some(FirewallTrace, outer=False, dropped=0),
     leg=some(Leg, source_address=the.trace.source_address, target_address=the.trace.target_address),
     rules=some(RoutingRules, node=the.trace.node, family=the.leg.family),
 )
 def routing_mark_diverts(trace: FirewallTrace, leg: Leg, rules: RoutingRules) -> Finding | None:
-    """They were seen to pass all rules before their route is chosen, and no other."""
+    """They were seen to pass all rules before their route is chosen, and no other, or those of what is for the node."""
+    if trace.last_hook != "prerouting" and (trace.last_hook != "input" or leg.target_kind != "pod"):
+        return None
     taking = [one for one in rules.rules if _takes(one, trace.mark)]
     if not taking or not trace.seen or (trace.protocol, trace.port) != asked(leg):
         return None

@@ -18,8 +18,9 @@ STATIC = {"PERMANENT", "NOARP"}  # what the network itself answers may be anothe
     after=["underlay_route_missing", "underlay_unreachable"],
     after_peer=["underlay_unreachable"],
     remedy="Delete a static entry (ip neigh del); where the address does not resolve, look at the network between the "
-    "nodes: VLAN, switch port, ARP filtering; over IPv6 also at the nodes' own firewalls, which must let neighbor "
-    "discovery (ICMPv6) pass.",
+    "nodes (VLAN, switch port, ARP filtering) and at what filters ARP on the peer itself: arptables, `nft list tables "
+    "arp`, arp_ignore and arp_filter; over IPv6 at the nodes' own firewalls, which must let neighbor discovery "
+    "(ICMPv6) pass.",
     fix="replace_neighbor",
     at=the.leg.source_node,
     stage="underlay",

@@ -90,7 +90,8 @@ def underlay_unreachable(
             address=leg.target_node_address,
             peer=leg.target_node,
         )
-    if there:
+    # Who reaches the node has learned its MAC from it: what is lost is its question for the peer's own alone.
+    if there and left.seen > 0:
         return say(
             "nothing that {node} sends to {address} reaches {peer}, though {peer} reaches {node}.",
             node=leg.source_node,

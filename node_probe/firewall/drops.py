@@ -18,6 +18,7 @@ from node_probe.firewall.ruleset import CALICO, IPTABLES_LEGACY, LOOKUP, Chain, 
 from node_probe.ours import PROTOCOLS
 
 ENDS_PACKETS = ("drop", "reject")
+TAKES_PACKETS = ("queue", "stolen")  # for a program that may give it back, or for another device
 # How far along a hook is: what was seen at a later one has left the earlier ones behind.
 ORDER = {"ingress": 0, "prerouting": 1, "output": 1, "input": 2, "forward": 2, "postrouting": 3, "egress": 4}
 AT_DEVICES = ("ingress", "egress")
@@ -49,9 +50,12 @@ class _End:
     rule: Rule | None
     path: tuple[tuple[Chain, int], ...]  # the chains that led there, and the rule of each that did; base chain first
     device: str = ""  # whose packets the base chain is about
+    taken: str = ""  # one of TAKES_PACKETS, where it was not dropped
 
     @property
     def verdict(self) -> str:
+        if self.taken:
+            return self.taken
         return self.rule.verdict if self.rule and self.rule.verdict in ENDS_PACKETS else "drop"
 
 
@@ -147,13 +151,16 @@ def _walk(way: _Way, where: str, ruleset: Ruleset) -> None:
         if where == IPTABLES_LEGACY and event is way.events[-1]:
             # The kernel tells no verdict here; but after a rule that drops it tells nothing more.
             verdict = rule.verdict if rule else verdict
-        if verdict in ENDS_PACKETS:
+        # What was given back is met again by our own chains, of nftables, behind all others.
+        taken = verdict in TAKES_PACKETS and event is way.events[-1] and where != IPTABLES_LEGACY
+        if verdict in ENDS_PACKETS or taken:
             # A listing of another moment has other rules under the same handles; what cannot drop did not.
-            if rule and rule.verdict not in ("", *ENDS_PACKETS):
+            if rule and rule.verdict not in ("", *ENDS_PACKETS, *TAKES_PACKETS):
                 rule = None
             number = 0 if event.kind == "policy" else rule.number if rule else -1
-            device = event.device if hook in AT_DEVICES else ""
-            way.end = _End(chain, number, rule, tuple(path[:-1]), device)
+            # By now a packet that was stolen may have been met at the device it was given to.
+            device = event.device if hook in AT_DEVICES and verdict != "stolen" else ""
+            way.end = _End(chain, number, rule, tuple(path[:-1]), device, verdict if taken else "")
 
 
 def _packets(ways: dict[str, list[_Way]]) -> int:

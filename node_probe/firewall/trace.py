@@ -259,7 +259,7 @@ class Following:
             for fact in drops(self._ask.node, one.trace, events, rules, outer=one.outer):
                 if isinstance(fact, FirewallTrace) and not _routed(packets, fact):
                     fact = msgspec.structs.replace(fact, last_hook="")
-                elif isinstance(fact, FirewallTrace) and fact.last_hook == "prerouting":
+                elif isinstance(fact, FirewallTrace) and fact.last_hook in ("prerouting", "input"):
                     fact = msgspec.structs.replace(fact, mark=packets[-1].mark)
                 found.append(fact)
             if self._unaltered(number):
