@@ -16,7 +16,7 @@ from tests.browser import chromium, open_page
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "answer.png"
 APPROVER = "U0BO"
-WIDTH, HEIGHT = 1400, 1545  # of the thread everything from the question to the second look
+WIDTH, HEIGHT = 1400, 1920  # of the thread everything from the question to the second look
 
 
 async def take(browser: str, url: str) -> None:
