@@ -16,7 +16,8 @@ from lab.errors import NamespacesForbidden
 from lab.faults import families, load, names, needs, variant
 from tests.asking import ask, told, words_for
 
-MODES = [mode for mode in names() if not needs(mode)]
+WOUNDS = [(mode, families(mode)[0], variant(mode)) for mode in names() if not needs(mode)]
+WOUNDS += [(mode, 6, "dualstack") for mode, family, _ in WOUNDS if 6 in families(mode) and family != 6]
 # The kernel forgot what hung on a device that was down, or without IPv6: Felix, which a lab has not, puts it back.
 THE_REST_IS_FELIX_TO_DO = ("vxlan_device_down", "ipip_device_down", "pod_interface_down", "ipv6_disabled")
 NOT_THE_CARD = ("checksum_offload_broken",)  # a lab's cable spoils the packets, as the remedy says may be
@@ -40,10 +41,12 @@ def labs(shared_lab: Lab) -> Iterator[Callable[[str], Lab]]:
         yield of
 
 
-@pytest.mark.parametrize("mode", MODES)
-async def test_what_is_to_be_typed_shows_what_the_answer_says_and_mends(labs: Callable[[str], Lab], mode: str) -> None:
-    lab = labs(variant(mode))
-    inflicted = lab.inflict(mode, where=load(mode).WHERE[0], family=families(mode)[0])
+@pytest.mark.parametrize(("mode", "family", "shape"), WOUNDS)
+async def test_what_is_to_be_typed_shows_what_the_answer_says_and_mends(
+    labs: Callable[[str], Lab], mode: str, family: int, shape: str
+) -> None:
+    lab = labs(shape)
+    inflicted = lab.inflict(mode, where=load(mode).WHERE[0], family=family)
     diagnosis = (await ask(lab.environment(), words_for(inflicted))).diagnosis
     causes = told(diagnosis, mode)
     for cause in causes:
@@ -79,7 +82,7 @@ def words(fact: Fact) -> list[str]:
         case RouteLookup(found=True, type="unicast", device=device, next_hop=hop):
             return [f"dev {device}", hop]
         case RouteLookup(type=other, prefix=prefix, incoming="") if other and prefix:
-            return [f"{other} {prefix.removesuffix('/32')}"]
+            return [f"{other} {prefix.removesuffix('/32').removesuffix('/128')}"]
         case Sysctl(found=True, value=value):
             return [f"= {value}"]
         case RuleDrop(text=text, backend="nft"):

@@ -116,6 +116,7 @@ OVER_IPV6 = (
     "route_blackholed",
     "route_missing",
     "route_shadowed",
+    "route_wrong_device",
     "route_wrong_next_hop",
     "underlay_neighbor_mistaken",
     "underlay_neighbor_wrong",

@@ -255,7 +255,20 @@ def next_step(investigation: Investigation, language: Language = ENGLISH) -> str
     blind_facts = investigation.diagnosis.blind
     probes = list(dict.fromkeys(one.node for one in blind_facts if one.look == "probe"))
     if probes:
-        return language(say("make the probe of {nodes} answer, then ask again", nodes=listed(probes)))
+        step = say(
+            "make the probe of {nodes} answer, then ask again; {command} says what keeps it from that",
+            nodes=listed(probes),
+            command="`preflight`",
+        )
+        return language(step)
+    gone = [one for one in investigation.diagnosis.facts if isinstance(one, Endpoint) and one.kind == "nobody"]
+    if gone:
+        step = say(
+            "ask about a pod by its name, or about an address that one has now; {command} tells whose this one is in "
+            "IPAM",
+            command=f"`ipam show --ip={gone[0].name}`",
+        )
+        return language(step)
     if any(one.look == "engine" for one in blind_facts):
         return language(say("ask again; if it stays so, the saved investigation holds what is needed to find out why"))
     keep = f"`keep {investigation.asked}`"

@@ -156,10 +156,11 @@ def by_hand(arguments: Mapping[str, str]) -> list[str]:
     """Only the kernel's other routes of Felix tell all that Felix would write; what is missing it adds."""
     destination, _ = _check(arguments)
     by, device = arguments["by"], arguments["device"]
+    first = [f"ip route del {destination}"] if _refused(destination, arguments["seen"]) else []
     if by == "uplink":
-        return [f"ip route replace {destination} via {arguments['next_hop']} proto {FELIX}"]
+        return [*first, f"ip route replace {destination} via {arguments['next_hop']} proto {FELIX}"]
     if by == "tunnel":
-        return [f"ip route replace {destination} via {arguments['next_hop']} dev {device} proto {FELIX} onlink"]
+        return [*first, f"ip route replace {destination} via {arguments['next_hop']} dev {device} proto {FELIX} onlink"]
     late = " metric 1024" if since(arguments.get("version", ""), METRIC_SINCE, unknown=False) else ""
     link = " scope link" if ":" not in destination else ""
     return [f"ip route replace {destination} dev {device} proto {FELIX}{link}{late}"]
@@ -168,17 +169,40 @@ def by_hand(arguments: Mapping[str, str]) -> list[str]:
 def preview(kernel: Kernel, arguments: Mapping[str, str]) -> list[str]:
     _check(arguments)
     wanted, device = _wanted(kernel, arguments)
+    first = [f"ip route del {wanted.prefix}"] if _in_the_way(kernel, wanted) else []
     via = f" via {wanted.next_hop}" if wanted.next_hop else ""
     words = f"ip route replace {wanted.prefix}{via} dev {device.name} proto {_protocol(wanted)}"
     words += " scope link" if wanted.scope == LINK else ""
     words += f" metric {wanted.metric}" if wanted.metric else ""
     words += " onlink" if wanted.onlink else ""
-    return [words + (f" mtu {wanted.mtu}" if wanted.mtu else "")]
+    return [*first, words + (f" mtu {wanted.mtu}" if wanted.mtu else "")]
 
 
 def execute(kernel: Kernel, arguments: Mapping[str, str]) -> None:
     _check(arguments)
-    kernel.replace_route(_wanted(kernel, arguments)[0])
+    wanted, _ = _wanted(kernel, arguments)
+    wrong = _in_the_way(kernel, wanted)
+    if wrong is None:
+        kernel.replace_route(wanted)
+        return
+    kernel.delete_route(wrong)
+    try:
+        kernel.replace_route(wanted)
+    except OSError:
+        kernel.replace_route(wrong)
+        raise
+
+
+def _in_the_way(kernel: Kernel, wanted: Route) -> Route | None:
+    """Over IPv6 the kernel refuses a next hop to which a route already leads by another device: the wrong route itself,
+    where the next hop lies in the block."""
+    found = kernel.way(wanted.next_hop).route if ":" in wanted.next_hop else None
+    return found if found and found.prefix == wanted.prefix and found.device != wanted.device else None
+
+
+def _refused(destination: str, seen: str) -> bool:
+    """The same, as far as what was seen tells it."""
+    return ":" in destination and seen.startswith(f"{destination} ")
 
 
 def verify(kernel: Kernel, arguments: Mapping[str, str]) -> tuple[bool, str]:
