@@ -58,7 +58,7 @@ OF_KUBERNETES = {
 }
 _SHORT_OF_KUBERNETES = {"po": "pod", "svc": "service", "ns": "namespace", "sa": "serviceaccount", "ev": "event",
                         "deploy": "deployment", "ds": "daemonset", "crd": "customresourcedefinition"}  # fmt: skip
-SHORTEST = 3
+SHORT_WORD = 3
 _PLURALS = {word: plural for plural, words in SHORT.items() for word in (plural, *words)}
 
 
@@ -72,8 +72,8 @@ def plural_of(word: str) -> str:
         like = OF_KUBERNETES[short]
         also = f" What Calico makes of it: get {like}" if like else ""
         raise UserError(f"{word!r} is Kubernetes' own; kubectl shows and changes it: kubectl get {short}.{also}")
-    whole = [one for one in _PLURALS if len(one) > SHORTEST]  # like two letters is almost anything
-    near = difflib.get_close_matches(said, whole, n=1, cutoff=0.6)
+    alike = [one for one in _PLURALS if len(one) > SHORT_WORD or len(said) <= SHORT_WORD + 1]  # "nosuch" is no "nos"
+    near = difflib.get_close_matches(said, alike, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(sorted(SHORT))}."
     shown = word if len(word) <= 40 else word[:39] + "…"
     raise UserError(f"Calico has no kind {shown!r}; {hint}", word=word, choices=near)
