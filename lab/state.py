@@ -77,10 +77,9 @@ class StateDirectory:
         remove_base_when_empty(self.path.parent)
 
 
-def live(base: Path | None = None) -> list[Path]:
+def live() -> list[Path]:
     """The directories of labs that are up, by name."""
-    base = base or base_directory()
-    return sorted(path for path in base.iterdir() if path.is_dir() and _held(path))
+    return sorted(path for path in base_directory().iterdir() if path.is_dir() and _held(path))
 
 
 def find(name: str | None) -> Path:

@@ -374,9 +374,9 @@ def _headers(probe: SendProbe) -> int:
     return family_of(probe).header + (syn.LENGTH if probe.protocol == "tcp" else PORT_OR_ECHO_HEADER)
 
 
-async def attempt(one: socket.socket, probe: SendProbe, size: int, timeout: float, identity: bytes = b"") -> Met:
-    """One packet from a socket of `open_sockets`. identity: of an echo, four bytes; else a new one."""
-    return await met_by(one, probe, _exchange(one, probe, family_of(probe), size, identity), timeout)
+async def attempt(one: socket.socket, probe: SendProbe, size: int, timeout: float) -> Met:
+    """One packet from a socket of `open_sockets`."""
+    return await met_by(one, probe, _exchange(one, probe, family_of(probe), size), timeout)
 
 
 async def met_by(one: socket.socket, probe: SendProbe, exchanging: Coroutine[Any, Any, None], timeout: float) -> Met:
@@ -405,13 +405,13 @@ async def met_by(one: socket.socket, probe: SendProbe, exchanging: Coroutine[Any
     return Met("answered", rtt_us=round((time.perf_counter() - began) * 1e6))
 
 
-async def _exchange(one: socket.socket, probe: SendProbe, family: Family, size: int, identity: bytes) -> None:
+async def _exchange(one: socket.socket, probe: SendProbe, family: Family, size: int) -> None:
     """Returns when the packet was answered. Raises Objection about it, OSError for a reset or the own kernel's no."""
     length = size - _headers(probe)
     loop = asyncio.get_running_loop()
     if probe.protocol == "tcp":
         if size:
-            await syn.knock(one, probe.target, probe.port, _payload(length), identity or new_identity())
+            await syn.knock(one, probe.target, probe.port, _payload(length), new_identity())
         else:
             with contextlib.suppress(ConnectionResetError):  # a connection that was made can be reset only
                 await loop.sock_connect(one, (probe.target, probe.port))
@@ -421,14 +421,15 @@ async def _exchange(one: socket.socket, probe: SendProbe, family: Family, size: 
         one.send(_payload(length))
         await loop.sock_recv(one, OF_ANSWER)
     else:
-        await _echo(one, family, length, identity or new_identity())
+        await _echo(one, family, length)
 
 
-async def _echo(one: socket.socket, family: Family, length: int, identity: bytes) -> None:
+async def _echo(one: socket.socket, family: Family, length: int) -> None:
     """Returns when this very packet was answered. Raises Objection about this packet, OSError for the own kernel's.
 
     Every raw socket gets the answers and errors of everybody's pings to the target: its id tells whose they are.
     """
+    identity = new_identity()
     packet = ping(family, length, identity)
     try:
         one.send(packet)

@@ -11,6 +11,7 @@ import json
 import lzma
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from node_probe.firewall.event import Event
 from node_probe.firewall.ruleset import (
     IPTABLES_LEGACY,
     IPTABLES_NFT,
+    Element,
     Ruleset,
-    elements_from_nft,
     from_nft,
     from_save,
     with_handles,
@@ -27,6 +28,9 @@ from node_probe.firewall.ruleset import (
 
 PACKED = Path(__file__).parent / "fixtures" / "recordings" / "firewall.json.xz"
 VERSION = "v3.32.1"
+TABLE, MAP = re.compile(r"table (\S+) (\S+) \{"), re.compile(r"\tmap (\S+) \{")
+COMMENTED = re.compile(r'(?:\{|,|^)\s*((?:[\w.:-]+ \. )*\w+) comment "([^"]*)" :')
+PROTOCOLS = {"tcp": "6", "udp": "17", "sctp": "132"}
 LISTINGS = ("nft.txt", "iptables-nft-save.txt", "iptables-legacy-save.txt")
 TRACES = (
     *(f"trace/*/*/{name}" for name in ("meta.json", *LISTINGS, "nft-monitor-trace.txt", "legacy-trace-nflog.txt")),
@@ -76,7 +80,25 @@ def ruleset(directory: str) -> Ruleset:
         for chain in from_save(told, backend=IPTABLES_NFT, family=family)
     ]
     chains = [*nft.values(), *saved, *from_save(legacy, backend=IPTABLES_LEGACY, family="ip")]
-    return Ruleset(chains, elements=elements_from_nft(text))
+    return Ruleset(chains, elements=_elements(text))
+
+
+def _elements(text: str) -> dict[tuple[str, str, str], list[Element]]:
+    """Of `nft -n list ruleset`: by family, table and map the elements that have a comment."""
+    found: dict[tuple[str, str, str], list[Element]] = defaultdict(list)
+    family = table = inside = ""
+    for line in text.splitlines():
+        if match := TABLE.match(line):
+            family, table = match.groups()
+        elif match := MAP.match(line):
+            inside = match[1]
+        elif line.rstrip() == "\t}":
+            inside = ""
+        elif inside:
+            for key, comment in COMMENTED.findall(line):
+                fields = tuple(PROTOCOLS.get(one, one) for one in key.split(" . "))
+                found[family, table, inside].append(Element(key=fields, comment=comment))
+    return found
 
 
 def events(directory: str, name: str = "") -> list[Event]:

@@ -43,7 +43,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Run:
-    """One wound. healed_s: when it was gone without anybody's help; None: not within limit_s."""
+    """One wound. limit_s: how long it was watched."""
 
     file: str
     fault: str
@@ -51,7 +51,6 @@ class Run:
     prefix: str  # of the pods' names: pod-a1, p-a1
     second_on: str  # the node of whose pods it was the second that was pinged
     moments: tuple[Moment, ...]
-    healed_s: float | None
     limit_s: float
     felix_stopped_on: str = ""
 
@@ -108,7 +107,6 @@ def _kernel_runs() -> Iterator[Run]:
                 prefix="p-" if "nftables" in file else "pod-",
                 second_on="node-c" if family == 4 and "nftables" not in file else "",
                 moments=tuple(_moments(one, state, family, frozenset((one["node"], other)))),
-                healed_s=one["healed_s"],
                 limit_s=one["limit"],
             )
 
@@ -382,7 +380,6 @@ def _datastore_runs() -> Iterator[Run]:
                 prefix="pod-",
                 second_on="",
                 moments=tuple(_datastore_moments(one, left)),
-                healed_s=one["state_diffs"][-1][0] if one["self_healed_within_wait"] else None,
                 limit_s=one["wait_s"],
                 felix_stopped_on="node-a" if one["fault"] == STOPPED else "",
             )

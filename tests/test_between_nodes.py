@@ -35,7 +35,7 @@ from tests.xdp import dropping
 SILENT = {"answered": 0, "outcome": "silence", "rtt_us": -1}
 A, B = NODES["node-a"][0], NODES["node-b"][0]
 LEFT_A, AT_B = {"node": "node-a", "way": "out"}, {"node": "node-b", "way": "in"}
-LEFT_B, AT_A = {"node": "node-b", "way": "out"}, {"node": "node-a", "way": "in"}
+AT_A = {"node": "node-a", "way": "in"}
 NOTHING = {"seen": 0, "device": "", "outer_target": ""}
 DEAF = {**NOTHING, "heard": False, "enclosed": False}
 INTERNAL = "192.168.7.12"

@@ -38,7 +38,7 @@ from tests.fix_samples import ANA, BO, a_spec
 from tests.test_limits import Doing
 
 VERBS = frozenset({"relay", "execute", "execute-on-own-node", "approve"})
-FIXREQUESTS, AUDITRECORDS = f"{PLURAL}.{GROUP}", f"auditrecords.{GROUP}"
+FIXREQUESTS = f"{PLURAL}.{GROUP}"
 ON_NODE_A = {"authentication.kubernetes.io/node-name": ("node-a",)}
 KUBE_BO = Person(id="bo", via="kubectl", entry=RBAC, groups=("netops",))
 

@@ -36,7 +36,7 @@ AT_B = {"node": "node-b", "destination": DB6, "source": "", "incoming": ""}
 GONE = {"found": False, "type": "", "prefix": "", "device": "", "next_hop": "", "table": -1, "onlink": False}
 BY_DEFAULT = {"prefix": "::/0", "next_hop": "fd00:172:30::1", "device": "eth0", "onlink": False}
 NOTHING = {"found": False, "mac": "", "state": ""}
-SMALL6, FULL6 = {"target_address": DB6, "size": 0}, {"target_address": DB6, "size": 1430}
+FULL6 = {"target_address": DB6, "size": 1430}
 
 Changes = list[tuple[type[Fact], dict[str, Any], dict[str, Any]]]
 

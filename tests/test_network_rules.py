@@ -30,7 +30,6 @@ B_TO_A = {"node": "node-b", "destination": CART[2], "source": "", "incoming": ""
 FLOW = {"node": "node-a", "destination": DB[2], "source": CART[2]}
 ARRIVAL = {"node": "node-b", "destination": DB[2], "source": CART[2]}
 AT_B = {"node": "node-b", "destination": DB[2], "source": "", "incoming": ""}
-AT_B_UPLINK = {"node": "node-b", "node_address": NODES["node-b"][0]}
 PEER = {"node": "node-a", "address": NODES["node-b"][0]}
 POD_NEIGHBOR = {"node": "node-b", "address": DB[2]}
 TUNNEL_A, TUNNEL_B = {"node": "node-a", "device": DEVICE}, {"node": "node-b", "device": DEVICE}

@@ -17,7 +17,7 @@ from tests.namespaces import in_namespaces
 from tests.test_firewall_trace import PORT, answers, at_devices, drops, follow, guard, needs, of_family, run
 from tests.two_nodes import CART_INTERFACE, DB_INTERFACE, TUNNEL, TUNNEL6, TwoNodes, echo
 
-DROP, PASS, STEAL = 2, 0xFFFFFFFF, 4  # what a program may answer
+DROP, PASS = 2, 0xFFFFFFFF  # what a program may answer
 PLACES = {  # node, direction, device, of the tunnel's packets, of the answers
     "source veth": ("a", "ingress", CART_INTERFACE, False, False),
     "source tunnel": ("a", "egress", TUNNEL, False, False),

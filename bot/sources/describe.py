@@ -201,7 +201,7 @@ def calico_pod(node: str, pods: Sequence[Object]) -> CalicoPod:
         running=runs(pod),
         name=pod_name(pod),
         reason="" if runs(pod) else reason_of(pod) or "none of its containers runs",
-        restarts=restarts(pod),
+        restarts=_restarts(pod),
     )
 
 
@@ -213,11 +213,11 @@ def runs(pod: Object) -> bool:
     )
 
 
-def restarts(pod: Object, container: str = "calico-node") -> int:
-    """How often this container of it was started again; -1 where the kubelet does not say."""
+def _restarts(pod: Object) -> int:
+    """How often its container calico-node was started again; -1 where the kubelet does not say."""
     known = (pod.get("status") or {}).get("containerStatuses") or ()
     return next(
-        (int(one["restartCount"]) for one in known if one.get("name") == container and "restartCount" in one), -1
+        (int(one["restartCount"]) for one in known if one.get("name") == "calico-node" and "restartCount" in one), -1
     )
 
 

@@ -129,8 +129,6 @@ _CHAIN = re.compile(r"\tchain (\S+) \{")
 _MAP = re.compile(r"\tmap (\S+) \{")
 LOOKUP = re.compile(r"\bvmap (?:@(\S+)|\{)")
 _ELEMENT = re.compile(r" : (?:jump|goto) ([^\s,}]+)")
-_COMMENTED = re.compile(r'(?:\{|,|^)\s*((?:[\w.:-]+ \. )*\w+) comment "([^"]*)" :')
-_PROTOCOLS = {"tcp": "6", "udp": "17", "sctp": "132"}
 _BASE = re.compile(r"\t\ttype \S+ hook (\S+) ")
 _POLICY = re.compile(r"; policy (\S+);")
 _HANDLE = re.compile(r" # handle (\d+)\s*$")
@@ -314,21 +312,3 @@ def with_handles(chain: Chain, handles: Sequence[int]) -> Chain:
         return chain
     rules = tuple(msgspec.structs.replace(rule, handle=h) for rule, h in zip(chain.rules, handles, strict=True))
     return msgspec.structs.replace(chain, rules=rules)
-
-
-def elements_from_nft(text: str) -> dict[tuple[str, str, str], list[Element]]:
-    """Of `nft -n list ruleset`: by family, table and map the elements that have a comment."""
-    found: dict[tuple[str, str, str], list[Element]] = defaultdict(list)
-    family = table = inside = ""
-    for line in text.splitlines():
-        if match := _TABLE.match(line):
-            family, table = match.groups()
-        elif match := _MAP.match(line):
-            inside = match[1]
-        elif line.rstrip() == "\t}":
-            inside = ""
-        elif inside:
-            for key, comment in _COMMENTED.findall(line):
-                fields = tuple(_PROTOCOLS.get(one, one) for one in key.split(" . "))
-                found[family, table, inside].append(Element(key=fields, comment=comment))
-    return found
