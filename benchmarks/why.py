@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bot.investigate import investigate
+from bot.investigate import Means, investigate
 from bot.settings import Settings, from_environment
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
@@ -68,7 +68,7 @@ async def against_its_slowest_look(settings: Settings, repeat: int, *, warm: boo
                 probes._one = watch.around(probes._one)  # type: ignore[method-assign,assignment]
             watch.taken.clear()
             began = time.perf_counter()
-            answer = await investigate(QUESTION, cluster=cluster, probes=probes, worker=worker)
+            answer = await investigate(QUESTION, Means(cluster, probes, worker))
             if number:  # the first one pays for what is made once
                 totals.append(time.perf_counter() - began)
                 slowest.append(max(watch.taken))

@@ -92,19 +92,13 @@ async def _context(configured: Configuration, line: Line) -> AsyncGenerator[Cont
 
         async def investigate(words: Sequence[str]) -> Investigation:
             from bot import watch
+            from bot.investigate import Means
             from engine.worker import Worker
 
             worker = Worker()
             try:
-                return await watch.ask(
-                    words,
-                    cluster=cluster,
-                    probes=probes,
-                    worker=worker,
-                    progress=line.tell,
-                    state=settings.state,
-                    state_mib=settings.state_mib,
-                )
+                means = Means(cluster, probes, worker, settings.state, settings.state_mib)
+                return await watch.ask(words, means, progress=line.tell)
             finally:
                 worker.close()
 

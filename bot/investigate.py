@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -84,18 +85,21 @@ class Investigation(msgspec.Struct, frozen=True, kw_only=True):
     not_saved: str = ""  # why saving failed
 
 
+class Means(NamedTuple):
+    """What questions are looked into with: one cluster with its probes, and the engine."""
+
+    cluster: Cluster
+    probes: Probes
+    worker: Worker
+    state: Path | None = None  # directory in which answers are kept; None: they are not
+    state_mib: int = STATE_MIB
+
+
 async def investigate(
-    words: Sequence[str],
-    *,
-    cluster: Cluster,
-    probes: Probes,
-    worker: Worker,
-    asked_by: str = "",
-    progress: Progress | None = None,
-    state: Path | None = None,
-    state_mib: int = STATE_MIB,
+    words: Sequence[str], means: Means, *, asked_by: str = "", progress: Progress | None = None
 ) -> Investigation:
     """Answer `why WORDS`. Raises UserError when the question cannot be asked or the cluster not be read at all."""
+    cluster, probes, worker, state, state_mib = means
     began, started = time.monotonic(), datetime.datetime.now(datetime.UTC)
     asked = parse(words)
 

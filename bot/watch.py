@@ -7,19 +7,16 @@ import contextlib
 import datetime
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
 from bot.errors import UserError
-from bot.investigate import Investigation, Outage, Progress, Watched, investigate, save
+from bot.investigate import Investigation, Means, Outage, Progress, Watched, investigate, save
 from bot.reply import evidence
-from bot.sources.kubernetes import Cluster
-from bot.sources.probes import Probes
 from bot.words import watched
 from engine import passage, trains
-from engine.worker import Worker
 from facts import (
     DERIVED,
     Blind,
@@ -35,7 +32,6 @@ from facts import (
     joined,
     say,
 )
-from fixes.configuration import STATE_MIB
 
 EVERY_S = 3.0
 COUNT = 5  # packets of a train: of each kind twice as many go out at each look
@@ -77,23 +73,23 @@ class Look(NamedTuple):
         return self.lost >= BAD
 
 
-async def ask(words: Sequence[str], **look: Any) -> Investigation:
-    """Answer `why WORDS [watch [SECONDS]]`: `look` are the arguments that `investigate` and `watch` share."""
+async def ask(
+    words: Sequence[str], means: Means, *, asked_by: str = "", progress: Progress | None = None
+) -> Investigation:
+    """Answer `why WORDS [watch [SECONDS]]`. Raises UserError as `investigate` does."""
     question, seconds = watched(words)
-    return await (watch(question, seconds, **look) if seconds else investigate(question, **look))
+    if not seconds:
+        return await investigate(question, means, asked_by=asked_by, progress=progress)
+    return await watch(question, seconds, means, asked_by=asked_by, progress=progress)
 
 
 async def watch(
     words: Sequence[str],
     seconds: int,
+    means: Means,
     *,
-    cluster: Cluster,
-    probes: Probes,
-    worker: Worker,
     asked_by: str = "",
     progress: Progress | None = None,
-    state: Path | None = None,
-    state_mib: int = STATE_MIB,
     stop: asyncio.Event | None = None,
 ) -> Investigation:
     """Answer `why WORDS`, and where no cause is found go on looking: until there is one, `stop`, or time is over.
@@ -102,19 +98,7 @@ async def watch(
     """
     stop = stop or asyncio.Event()
     began = time.monotonic()
-
-    async def again() -> Investigation:
-        return await investigate(
-            words,
-            cluster=cluster,
-            probes=probes,
-            worker=worker,
-            asked_by=asked_by,
-            progress=progress,
-            state=state,
-            state_mib=state_mib,
-        )
-
+    again = partial(investigate, words, means, asked_by=asked_by, progress=progress)
     answer = await again()
     asks = trains.watching(answer.diagnosis.facts, COUNT)
     if answer.diagnosis.verdict == "cause" or not asks:
@@ -126,7 +110,7 @@ async def watch(
     asked = 1
     while not stop.is_set() and time.monotonic() - began < seconds:
         due, when = time.monotonic() + EVERY_S, datetime.datetime.now(datetime.UTC)
-        seen = await probes.ask(asks, addresses)
+        seen = await means.probes.ask(asks, addresses)
         looks.append(_look(seen, answer.diagnosis.facts, silent, when))
         if progress is not None:
             await progress(_so_far(looks, time.monotonic() - began, seconds))
@@ -145,7 +129,7 @@ async def watch(
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), max(0.0, min(due, began + seconds) - time.monotonic()))
     last = answer if answer.diagnosis.verdict == "cause" else bad or answer
-    judged = await asyncio.to_thread(_judged, last.diagnosis, looks, worker.diagnose)
+    judged = await asyncio.to_thread(_judged, last.diagnosis, looks, means.worker.diagnose)
     told = in_turn([_told(looks, time.monotonic() - began), *_changes(good, bad)])
     summary = judged.summary_message or judged.summary
     final = msgspec.structs.replace(
@@ -158,7 +142,7 @@ async def watch(
             summary_message=None,
         ),
     )
-    return await asyncio.to_thread(save, final, state, state_mib << 20) if state else final
+    return await asyncio.to_thread(save, final, means.state, means.state_mib << 20) if means.state else final
 
 
 def _loses(diagnosis: Diagnosis) -> bool:

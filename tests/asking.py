@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from bot.investigate import Investigation, investigate
+from bot.investigate import Investigation, Means, investigate
 from bot.settings import from_environment
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
@@ -28,7 +28,7 @@ async def ask(environment: Mapping[str, str], words: str, *, state: Path | None 
     """Answer `why WORDS` against the lab whose environment is given, as its bot does."""
     settings = from_environment(environment)
     async with Cluster(settings) as cluster, Probes(settings) as probes:
-        return await investigate(words.split(), cluster=cluster, probes=probes, worker=worker(), state=state)
+        return await investigate(words.split(), Means(cluster, probes, worker(), state))
 
 
 def words_for(told: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bot.errors import UserError
-from bot.investigate import investigate
+from bot.investigate import Means, investigate
 from bot.settings import Settings, from_environment
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import NOT_A_PROBES, Probes
@@ -188,7 +188,7 @@ async def _answer(
 
         cluster.api._send = remembering  # type: ignore[method-assign]
         try:
-            answer = await investigate(words.split(), cluster=cluster, probes=probes, worker=worker())
+            answer = await investigate(words.split(), Means(cluster, probes, worker()))
         except UserError as error:
             return error
     return answer.diagnosis

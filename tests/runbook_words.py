@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bot.in_slack import Opened
-from bot.investigate import Investigation, investigate
+from bot.investigate import Investigation, Means, investigate
 from bot.settings import from_environment
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
@@ -21,13 +21,13 @@ from tests.asking import worker
 
 
 @contextlib.asynccontextmanager
-async def context_of(environment: Mapping[str, str], state: Path | None = None) -> AsyncGenerator[Opened]:
+async def context_of(environment: Mapping[str, str]) -> AsyncGenerator[Opened]:
     """What the commands of a bot in front of this lab may use."""
     settings = from_environment(environment)
     async with Cluster(settings) as cluster, Probes(settings) as probes, opened(settings) as store:
 
         async def why(words: Sequence[str]) -> Investigation:
-            return await investigate(words, cluster=cluster, probes=probes, worker=worker(), state=state)
+            return await investigate(words, Means(cluster, probes, worker()))
 
         def context(
             whoami: Callable[[], Awaitable[Person]], progress: Callable[[str], Awaitable[None]], written: str

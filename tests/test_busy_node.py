@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bot.investigate import investigate
+from bot.investigate import Means, investigate
 from bot.settings import from_environment
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
@@ -182,7 +182,7 @@ async def test_a_probe_that_did_not_get_to_run_gives_the_right_answer(lab: Lab, 
                 asking.clear()
                 halting_it = asyncio.ensure_future(halted(after_s))
                 words = ["shop/cart", "shop/db", "5432/tcp"]
-                found = await investigate(words, cluster=cluster, probes=probes, worker=worker(), progress=progress)
+                found = await investigate(words, Means(cluster, probes, worker()), progress=progress)
                 halting_it.cancel()
                 halt(False)
                 diagnosis = found.diagnosis

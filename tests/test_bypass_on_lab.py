@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bot.investigate import investigate
+from bot.investigate import Means, investigate
 from bot.settings import from_environment
 from bot.sources.kubernetes import Cluster
 from bot.sources.names import veth_name
@@ -64,7 +64,7 @@ async def asked(
 
     settings = from_environment(lab.environment())
     async with Cluster(settings) as cluster, Probes(settings) as probes:
-        answer = await investigate(words.split(), cluster=cluster, probes=probes, worker=worker(), progress=progress)
+        answer = await investigate(words.split(), Means(cluster, probes, worker()), progress=progress)
     return answer.diagnosis, told
 
 

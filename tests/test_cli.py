@@ -245,7 +245,7 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(engine.worker, "Worker", Nothing)
 
     def with_answer(answer: Any) -> None:
-        async def investigated(words: Any, **kwargs: Any) -> Any:
+        async def investigated(words: Any, means: Any) -> Any:
             return answer
 
         monkeypatch.setattr(investigate, "investigate", investigated)
@@ -318,12 +318,14 @@ async def test_an_investigation_looks_plans_asks_and_judges_in_this_order(tmp_pa
     cluster: Any = SimpleNamespace(look=look, name="prod-eu-1")
     answer = await investigate.investigate(
         ["shop/cart", "shop/db", "tcp/5432"],
-        cluster=cluster,
-        probes=SimpleNamespace(ask=ask),  # type: ignore[arg-type]
-        worker=SimpleNamespace(diagnose=diagnose),  # type: ignore[arg-type]
+        investigate.Means(
+            cluster,
+            SimpleNamespace(ask=ask),  # type: ignore[arg-type]
+            SimpleNamespace(diagnose=diagnose),  # type: ignore[arg-type]
+            tmp_path,
+        ),
         asked_by="U0ANA",
         progress=progress,
-        state=tmp_path,
     )
     assert steps == ["look shop/cart shop/db 5432/tcp", "ask ['node-a', 'node-b']", "judge"]
     assert told == ["looking up shop/cart and shop/db", "asking node-a and node-b", "judging"]

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from bot.investigate import investigate
+from bot.investigate import Means, investigate
 from bot.settings import from_environment
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
@@ -40,7 +40,7 @@ async def answer(lab: Lab, words: str, *, mended: bool) -> Diagnosis:
     settings = from_environment(lab.environment())
     try:
         async with Cluster(settings) as cluster, Probes(settings) as probes:
-            found = await investigate(words.split(), cluster=cluster, probes=probes, worker=worker(), progress=progress)
+            found = await investigate(words.split(), Means(cluster, probes, worker()), progress=progress)
         assert there != mended
         return found.diagnosis
     finally:

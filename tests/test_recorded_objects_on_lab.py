@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.investigate import investigate
+from bot.investigate import Means, investigate
 from bot.settings import from_environment
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
@@ -60,7 +60,7 @@ async def asked(lab: Lab, pairs: list[tuple[Pod, Pod]]) -> list[Diagnosis]:
         async def answer(source: Pod, target: Pod) -> Diagnosis:
             async with turn:
                 words = [source.name, target.name]
-                return (await investigate(words, cluster=cluster, probes=probes, worker=worker())).diagnosis
+                return (await investigate(words, Means(cluster, probes, worker()))).diagnosis
 
         return await asyncio.gather(*(answer(*pair) for pair in pairs))
 

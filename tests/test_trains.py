@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from bot.investigate import investigate
+from bot.investigate import Means, investigate
 from bot.settings import from_environment
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
@@ -386,6 +386,6 @@ async def test_trains_that_could_not_be_sent_are_told(lab: Lab) -> None:
     settings = from_environment(lab.environment())
     words = ["shop/cart", "shop/db", "5432/tcp"]
     async with Cluster(settings) as cluster, _BusyProbes(settings) as probes:
-        answer = (await investigate(words, cluster=cluster, probes=probes, worker=worker())).diagnosis
+        answer = (await investigate(words, Means(cluster, probes, worker()))).diagnosis
     assert (answer.verdict, answer.causes) == ("unknown", ())
     assert ("node-a", "packets", "not done after 4000 ms") in [(one.node, one.look, one.reason) for one in answer.blind]

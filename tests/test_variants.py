@@ -14,7 +14,7 @@ import pytest
 
 from bot.asking import understand
 from bot.commands import node as of_node
-from bot.investigate import investigate
+from bot.investigate import Means, investigate
 from bot.settings import from_environment
 from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
@@ -88,7 +88,7 @@ async def answers(lab: Lab, words: list[str]) -> list[Diagnosis]:
 
         async def told(question: str) -> Diagnosis:
             async with turn:
-                found = await investigate(question.split(), cluster=cluster, probes=probes, worker=worker())
+                found = await investigate(question.split(), Means(cluster, probes, worker()))
                 return found.diagnosis
 
         return await asyncio.gather(*map(told, words))

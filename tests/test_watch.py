@@ -16,7 +16,7 @@ import pytest
 
 from bot import watch as watching
 from bot.errors import UserError
-from bot.investigate import Investigation
+from bot.investigate import Investigation, Means
 from bot.reply import json as contract
 from bot.settings import from_environment
 from bot.sources.kubernetes import Cluster
@@ -45,7 +45,7 @@ async def look(lab: Lab, seconds: int, *, words: str = PAIR, on: dict[int, objec
 
     question = [*words.split(), "watch", str(seconds)]
     async with Cluster(settings) as cluster, Probes(settings) as probes:
-        return await ask(question, cluster=cluster, probes=probes, worker=worker(), progress=progress)
+        return await ask(question, Means(cluster, probes, worker()), progress=progress)
 
 
 def watched_in(answer: Investigation) -> Any:

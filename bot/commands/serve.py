@@ -13,7 +13,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bot import language as languages
@@ -24,10 +25,9 @@ from fixes.configuration import Configuration
 
 if TYPE_CHECKING:
     from bot.delivery import SlackSettings
-    from bot.investigate import Investigation, Progress
+    from bot.investigate import Progress
     from bot.metrics import Metrics
     from bot.served import Served
-    from bot.words import Asked
     from engine.worker import Worker
     from fixes.request import Person
 
@@ -200,9 +200,10 @@ async def _served(
     """One cluster, of which nothing is asked yet: its API server need not be there. Raises UserError for a kubeconfig
     that cannot be used."""
     from bot import watch
-    from bot.capture import Captured, Planned, Wanted, capture, plan
+    from bot.capture import capture, plan
     from bot.captures import Capturing
-    from bot.second_opinion import SecondOpinion, second_opinion
+    from bot.investigate import Means
+    from bot.second_opinion import second_opinion
     from bot.served import Served
     from bot.sources.kubernetes import Cluster
     from bot.sources.probes import Probes
@@ -217,26 +218,8 @@ async def _served(
         cluster.api.asked, probes.asked = metrics.api(cluster.name), metrics.probe(cluster.name)
         metrics.certified(cluster.name, probes.certified_until)
 
-        async def ask(words: Sequence[str], *, asked_by: str = "", progress: Progress | None = None) -> Investigation:
-            return await watch.ask(
-                words,
-                cluster=cluster,
-                probes=probes,
-                worker=worker,
-                asked_by=asked_by,
-                progress=progress,
-                state=settings.state,
-                state_mib=settings.state_mib,
-            )
-
-        async def take(wanted: Wanted, *, progress: Progress | None = None) -> Captured:
-            return await capture(wanted, cluster=cluster, probes=probes, progress=progress)
-
-        async def planned(wanted: Wanted) -> Planned:
-            return await plan(wanted, cluster=cluster)
-
-        async def judge(asked: Asked) -> SecondOpinion:
-            return await second_opinion(asked, cluster=cluster)
+        means = Means(cluster, probes, worker, settings.state, settings.state_mib)
+        ask = partial(watch.ask, means=means)
 
         def context(whoami: Callable[[], Awaitable[Person]], progress: Progress, written: str) -> Context:
             return Context(
@@ -255,11 +238,15 @@ async def _served(
         yield Served(
             name=cluster.name,
             investigate=ask,
-            judge=judge,
+            judge=partial(second_opinion, cluster=cluster),
             context=context,
             store=store,
             approvers=dataclasses.replace(settings.approvers, cluster=cluster.name),
-            capturing=Capturing(take, planned, configured.slack_capture),
+            capturing=Capturing(
+                partial(capture, cluster=cluster, probes=probes),
+                partial(plan, cluster=cluster),
+                configured.slack_capture,
+            ),
         )
 
 

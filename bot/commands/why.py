@@ -75,25 +75,19 @@ async def _answer(
 
     worker = Worker()  # gets ready in a process of its own while the clients below are being imported
     try:
-        from bot.investigate import investigate
+        from bot.investigate import Means, investigate
         from bot.sources.kubernetes import Cluster
         from bot.sources.probes import Probes
 
         async with Cluster(settings) as cluster, Probes(settings, deadline_s=settings.deadline_s) as probes:
-            look: dict[str, Any] = {
-                "cluster": cluster,
-                "probes": probes,
-                "worker": worker,
-                "state": settings.state,
-                "state_mib": settings.state_mib,
-            }
+            means = Means(cluster, probes, worker, settings.state, settings.state_mib)
             if watching:
                 from bot.watch import watch
 
                 with _Watching(language) as seen:
-                    answer = await watch(words, watching, progress=seen.tell, stop=seen.stop, **look)
+                    answer = await watch(words, watching, means, progress=seen.tell, stop=seen.stop)
             else:
-                answer = await investigate(words, **look)
+                answer = await investigate(words, means)
     finally:
         worker.close()
     requests = await _requested(answer, settings) if args.request_fix else []
