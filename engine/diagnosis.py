@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -329,71 +329,76 @@ def _told_apart(
 def _blind(
     evaluation: rulebase.Evaluation, unjudged: Sequence[Unjudged], withheld: Sequence[Blind], causes: Sequence[Cause]
 ) -> tuple[Blind, ...]:
-    """What could not be seen: as reported, and every rule that had nothing to judge by.
+    """What could not be seen: as reported, every rule that had nothing to judge by, and ways that nobody can know."""
+    reported = [*(one for one in evaluation.facts if isinstance(one, Blind)), *evaluation.blind, *withheld]
+    found = [
+        *reported,
+        *_nothing_to_judge(unjudged, reported, causes),
+        *_obstacles(evaluation.facts),
+        *_own_kernels(evaluation.facts, causes),
+        *_unknown_ways(evaluation.facts),
+    ]
+    return tuple(dict.fromkeys(found))
 
-    Such a rule is left out where a node of its leg is reported blind, or where a cause explains why there is nothing to
-    judge: a device that is missing has no MAC.
-    """
-    seen = [fact for fact in evaluation.facts if isinstance(fact, Blind)] + list(evaluation.blind) + list(withheld)
-    reported = {blind.node for blind in seen if not blind.minor}
+
+def _nothing_to_judge(
+    unjudged: Sequence[Unjudged], reported: Sequence[Blind], causes: Sequence[Cause]
+) -> Iterator[Blind]:
+    """A rule is left out where a node of its leg is reported blind, or where a cause explains why there is nothing to
+    judge: a device that is missing has no MAC."""
+    nodes = {blind.node for blind in reported if not blind.minor}
     for one in unjudged:
         explained = any(
             cause.node == one.node or (cause.leg in (one.leg, "both") and cause.flow in (one.flow, ""))
             for cause in causes
         )
-        if one.leg and not one.nodes & reported and not explained:
+        if one.leg and not one.nodes & nodes and not explained:
             reason = say(
                 "nothing was seen to judge this by on the forward leg"
                 if one.leg == "forward"
                 else "nothing was seen to judge this by on the reverse leg"
             )
-            minor = one.rule.severity == "warns"
-            seen.append(Blind(node=one.node, look=one.rule.name, reason=reason, minor=minor))
-    seen += [
-        Blind(
-            node=leg.source_node,
-            look="encapsulation",
-            reason=say(OBSTACLES[leg.obstacle], source=leg.source, target=leg.target),
-        )
-        for leg in evaluation.facts
-        if isinstance(leg, Leg) and leg.obstacle
-    ]
-    sandboxes = {one.name for one in evaluation.facts if isinstance(one, Endpoint) and one.own_kernel}
-    seen += [
-        Blind(
-            node=one.node,
-            look="pod",
-            reason=say(
+            yield Blind(node=one.node, look=one.rule.name, reason=reason, minor=one.rule.severity == "warns")
+
+
+def _obstacles(facts: Sequence[Fact]) -> Iterator[Blind]:
+    for leg in facts:
+        if isinstance(leg, Leg) and leg.obstacle:
+            reason = say(OBSTACLES[leg.obstacle], source=leg.source, target=leg.target)
+            yield Blind(node=leg.source_node, look="encapsulation", reason=reason)
+
+
+def _unknown_ways(facts: Sequence[Fact]) -> Iterator[Blind]:
+    joined = {leg.flow for leg in facts if isinstance(leg, Leg)}
+    for flow in facts:
+        if isinstance(flow, Flow) and joined and flow.name not in joined:
+            yield Blind(
+                look="path", reason=say("what is known of {flow} is not enough to tell its way", flow=flow.name)
+            )
+
+
+def _own_kernels(facts: Sequence[Fact], causes: Sequence[Cause]) -> Iterator[Blind]:
+    """What is sent from the namespace of such a pod need not tell what becomes of its own packets."""
+    sandboxes = {one.name for one in facts if isinstance(one, Endpoint) and one.own_kernel}
+    for one in facts:
+        if isinstance(one, PodInterface) and one.entered and one.pod in sandboxes and not _addressed(one):
+            reason = say(
                 "{pod} has a kernel of its own (a virtual machine, a sandbox), and its namespace no address: what is "
                 "sent from there does not come from {pod}, and what {pod} itself does was not seen",
                 pod=one.pod,
-            ),
-        )
-        for one in evaluation.facts
-        if isinstance(one, PodInterface) and one.entered and one.pod in sandboxes and not _addressed(one)
-    ]
-    probes = [one for one in evaluation.facts if isinstance(one, ProbeResult)]
-    seen += [
-        Blind(
-            node=leg.source_node,
-            look="pod",
-            reason=say(
+            )
+            yield Blind(node=one.node, look="pod", reason=reason)
+    probes = [one for one in facts if isinstance(one, ProbeResult)]
+    for leg in facts:
+        if not isinstance(leg, Leg) or leg.direction != "forward" or leg.source not in sandboxes or causes:
+            continue
+        if passage.loses(leg, probes):
+            reason = say(
                 "{pod} has a kernel of its own (a virtual machine, a sandbox), which may take the answers to what is "
                 "sent from its namespace: that these are lost does not tell what becomes of its own packets",
                 pod=leg.source,
-            ),
-        )
-        for leg in evaluation.facts
-        if isinstance(leg, Leg) and leg.direction == "forward" and leg.source in sandboxes and not causes
-        if passage.loses(leg, probes)
-    ]
-    joined = {leg.flow for leg in evaluation.facts if isinstance(leg, Leg)}
-    seen += [
-        Blind(look="path", reason=say("what is known of {flow} is not enough to tell its way", flow=flow.name))
-        for flow in evaluation.facts
-        if isinstance(flow, Flow) and joined and flow.name not in joined
-    ]
-    return tuple(dict.fromkeys(seen))
+            )
+            yield Blind(node=leg.source_node, look="pod", reason=reason)
 
 
 def _addressed(pod: PodInterface) -> bool:

@@ -223,53 +223,46 @@ def _follow_services(
     ]
     if not lost:
         return
-    here = next((i for i, ask in enumerate(asks) if (ask.node, ask.family) == (source.node, family)), -1)
-    if here < 0:
-        asks.append(_follow(nodes[source.node, family], (), {}))
-    ask = asks[here]
+    here = _asked_of(asks, nodes[source.node, family])
     address = address_of(source, family)
-    pods = list(ask.local_pods)
+    pods = list(asks[here].local_pods)
     if lost[0].pod and _lacks(pods, source.name):
         pods.append(LocalPod(name=source.name, address=address, interface=source.interface))
     asks[here] = msgspec.structs.replace(
-        ask,
+        asks[here],
         local_pods=tuple(pods),
-        send=_unique([*ask.send, *lost[:MOST_FOLLOWED]]),
-        trace=_unique(
-            [
-                *ask.trace,
-                *(
-                    Trace(
-                        source=address,
-                        target=one.target,
-                        protocol=one.protocol,
-                        port=one.port,
-                        count=one.count,
-                        later=one.later,
-                    )
-                    for one in lost[:MOST_FOLLOWED]
-                ),
-            ]
-        ),
+        send=_unique([*asks[here].send, *lost[:MOST_FOLLOWED]]),
+        trace=_unique([*asks[here].trace, *(_traced(one, address) for one in lost[:MOST_FOLLOWED])]),
     )
     asked = {one.address: one.node for one in _all(known, ServicePort) if one.by_node_port and one.family == family}
     for one in lost[:MOST_FOLLOWED]:
         there = asked.get(one.target, source.node)
         if there == source.node or (there, family) not in nodes:
             continue
-        at = next((i for i, ask in enumerate(asks) if (ask.node, ask.family) == (there, family)), len(asks))
-        if at == len(asks):
-            asks.append(_follow(nodes[there, family], (), {}))
-        arriving = Trace(
-            source=address,
-            target=one.target,
-            protocol=one.protocol,
-            port=one.port,
-            translated=nodes[source.node, family].address if one.pod else "",
-            count=one.count,
-            later=one.later,
-        )
+        at = _asked_of(asks, nodes[there, family])
+        arriving = _traced(one, address, translated=nodes[source.node, family].address if one.pod else "")
         asks[at] = msgspec.structs.replace(asks[at], trace=_unique([*asks[at].trace, arriving]))
+
+
+def _asked_of(asks: list[NodeAsk], node: CalicoNode) -> int:
+    """Where what this node is asked stands in `asks`, to which it is added where nothing was asked of it yet."""
+    for at, ask in enumerate(asks):
+        if (ask.node, ask.family) == (node.name, node.family):
+            return at
+    asks.append(_follow(node, (), {}))
+    return len(asks) - 1
+
+
+def _traced(sent: SendProbe, source: str, *, translated: str = "") -> Trace:
+    return Trace(
+        source=source,
+        target=sent.target,
+        protocol=sent.protocol,
+        port=sent.port,
+        translated=translated,
+        count=sent.count,
+        later=sent.later,
+    )
 
 
 def _lost(sent: SendProbe, node: str, result: ProbeResult) -> bool:

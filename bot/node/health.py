@@ -6,7 +6,7 @@ Pure. What breaks a path is judged by the rules of engine.rules, in their words;
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -321,6 +321,10 @@ def _routes(
                        node=node.name)  # fmt: skip
             findings.append(finding(UNSEEN, text))
         return Routes(family=calico.family, expected=expected), findings
+    return _counted(calico.family, expected, table), list(_of_routes(node, calico, wanted, table))
+
+
+def _counted(family: int, expected: int, table: RouteTable) -> Routes:
     by_device: dict[str, int] = {}
     by_protocol: dict[str, int] = {}
     for group in table.groups:
@@ -329,8 +333,8 @@ def _routes(
         name = PROTOCOLS.get(group.protocol, str(group.protocol))
         by_protocol[name] = by_protocol.get(name, 0) + group.count
     examples = (*table.missing, *table.astray)[:EXAMPLES]
-    told = Routes(
-        family=calico.family,
+    return Routes(
+        family=family,
         expected=expected,
         met=table.met + table.covered + table.local,
         by_wider=table.covered,
@@ -341,13 +345,16 @@ def _routes(
         by_device=by_device,
         by_protocol=by_protocol,
     )
-    findings = []
+
+
+def _of_routes(node: Node, calico: CalicoNode, wanted: Wanted, table: RouteTable) -> Iterator[Finding]:
+    family = f"IPv{calico.family}"
     if node.unjudged is not None:
-        findings.append(finding(UNSEEN, node.unjudged))
+        yield finding(UNSEEN, node.unjudged)
     for reason in wanted.obstacles:
         text = say("some routes of {node} are not judged: {why}.", node=node.name, why=OBSTACLES.get(reason, reason))
         elsewhere = reason == "windows" and calico.system != "windows"  # told of that node
-        findings.append(finding(NOTE if elsewhere else UNSEEN, text))
+        yield finding(NOTE if elsewhere else UNSEEN, text)
     if table.local:
         text = say(
             "{node} has own pods at {count} {family} addresses that IPAM holds for other nodes: see `ipam check`.",
@@ -355,7 +362,7 @@ def _routes(
             count=table.local,
             family=family,
         )
-        findings.append(finding(NOTE, text))
+        yield finding(NOTE, text)
     if table.lacking:
         text = say(
             "{node} lacks {count} of {expected} {family} routes to blocks of other nodes: {examples}.",
@@ -365,7 +372,7 @@ def _routes(
             family=family,
             examples=shown(table.missing, table.lacking),
         )
-        findings.append(finding(WRONG, text, "route_missing", route_missing.remedy))
+        yield finding(WRONG, text, "route_missing", route_missing.remedy)
     if table.strayed:
         text = say(
             "{count} of {expected} {family} routes of {node} to blocks of other nodes lead elsewhere: {examples}.",
@@ -375,8 +382,7 @@ def _routes(
             family=family,
             examples=shown(table.astray, table.strayed),
         )
-        findings.append(finding(WRONG, text, "route_wrong_next_hop", route_missing.remedy))
-    return told, findings
+        yield finding(WRONG, text, "route_wrong_next_hop", route_missing.remedy)
 
 
 # -- helpers
