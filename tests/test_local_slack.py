@@ -283,6 +283,19 @@ async def test_a_click_that_does_not_arrive_is_told(app: SlackApp) -> None:
     assert texts(slack, viewer="bo") == ["hello"]
 
 
+async def test_without_interactivity_in_the_manifest_no_click_and_no_modal_arrives(app: SlackApp) -> None:
+    slack, space = app.slack, app.slack.workspace
+    ts = await app.post(blocks=[button()])
+    view = await open_form(app)
+    space.manifest = msgspec.structs.replace(space.manifest, interactive=False)
+    assert (await slack.click("ana", INCIDENT, ts, "go")).result == "refused"
+    assert texts(slack, viewer="ana")[-1] == "This app is not configured to handle interactive responses."
+    assert "not configured" not in texts(slack, viewer="bo")[-1]
+    assert (await slack.submit_view("ana", view["id"], {"why": "x"})).result == "refused"
+    assert "not configured" in space.views[view["id"]].errors[""]
+    assert (len(app.clicks), app.submissions) == (1, []), "but for the one that opened the modal"
+
+
 # -- response_url
 
 

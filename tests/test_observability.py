@@ -4,6 +4,7 @@ they are there for. What the dashboard looks like is not tested: there is no Gra
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from bot.line import PLACES
 from bot.metrics import Metrics
 from fixes.request import FixRequest, Phase, Status, stamp
 from tests import manifests
+from tests.answers import unseen, well, wrong_mac
 from tests.fix_samples import a_spec
 from tests.manifests import DEPLOY
 from tests.promql import Query, look, selectors
@@ -137,7 +139,10 @@ class Bot:
         self.connected = True
         self.waiting = 0
         self.metrics.reads(
-            connected=lambda: self.connected, heard_s=lambda: 3.0, waiting=lambda: self.waiting, journal={}
+            connected=lambda: self.connected,
+            heard_s=lambda: 3.0,
+            waiting=lambda: self.waiting,
+            journal={"question": lambda: 1, "decision": lambda: 0},
         )
         self.saw = self.metrics.fixes("east", STORE)
         self.certified_until: datetime | None = NOW + timedelta(days=11)
@@ -286,6 +291,32 @@ async def test_a_real_bot_that_answers_and_mends_sets_off_nothing(room: Room) ->
         await room.slack.wait_for(lambda: room.posted("verified", thread))
         query = Query(before, look(app.metrics.text().decode()))
         assert [name for name, alert in ALERTS.items() if query(alert["expr"])] == []
+
+
+def test_each_panel_shows_a_bot_that_has_seen_everything() -> None:
+    bot = Bot()
+
+    def everything() -> None:
+        bot.well()
+        for act in CASES.values():
+            act(bot)
+        for one in (well(), wrong_mac(), unseen()):
+            bot.metrics.diagnosed("east", one.diagnosis)
+        bot.fix(Phase.VERIFIED)
+
+    everything()
+    before = look(bot.metrics.text().decode())
+    everything()
+    query = Query(before, look(bot.metrics.text().decode()))
+    for panel in PANELS:
+        for target in panel["targets"]:
+            expression = target["expr"]
+            for variable, value in GRAFANAS.items():
+                expression = expression.replace(variable, value)
+            found = query(expression)
+            assert found and not any(math.isnan(one) for one in found.values()), f"{panel['title']}: {expression}"
+            for name in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
+                assert all(dict(series).get(name) for series in found), f"{panel['title']}: {name}"
 
 
 # -- the component -----------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ NOT_IN_THREADS = "{command} is not supported in threads. Sorry!"
 NOT_A_COMMAND = "{command} is not a valid command."
 COMMAND_FAILED = "{command} failed with the error “{error}”"
 CLICK_FAILED = "That button did not reach the app ({error}). Try again."
+NOT_INTERACTIVE = "This app is not configured to handle interactive responses."
 NOT_INVITED = "You mentioned @{bot}, but they are not in this channel."
 REQUIRED = "Please complete this required field."
 VERIFICATION = "local-stand-in-verification"  # the deprecated token every payload still carries
@@ -157,6 +158,9 @@ class People:
             "response_url": self._response_url(person, place, message),
             "actions": [action],
         }
+        if not self._space.manifest.interactive:
+            self._tell(person, place, NOT_INTERACTIVE, message.thread_ts)
+            return self._deliverer.refuse("interactive", f"click on {action_id}")
         delivery = await self._deliverer.deliver("interactive", payload, f"click on {action_id}")
         if delivery.result != "ok":
             self._tell(person, place, CLICK_FAILED.format(error=delivery.result), message.thread_ts)
@@ -174,6 +178,9 @@ class People:
         if missing:
             view.errors = dict.fromkeys(missing, REQUIRED)
             return self._deliverer.refuse("interactive", "a modal with empty fields")
+        if not self._space.manifest.interactive:
+            view.errors = {"": NOT_INTERACTIVE}
+            return self._deliverer.refuse("interactive", f"modal {view.content.get('callback_id', '')}")
         shape = self._space.view_shape(view) | {"state": {"values": state}}
         payload = self._interaction("view_submission", person) | {"view": shape, "response_urls": []}
         delivery = await self._deliverer.deliver("interactive", payload, f"modal {view.content.get('callback_id', '')}")
@@ -188,7 +195,7 @@ class People:
         """Closes a modal without sending it; the bot is told where the modal asks for that."""
         person, view = self._own_view(user, view_id)
         self._space.close_views([view])
-        if not view.content.get("notify_on_close"):
+        if not view.content.get("notify_on_close") or not self._space.manifest.interactive:
             return None
         shape = self._space.view_shape(view)
         payload = self._interaction("view_closed", person) | {"view": shape, "is_cleared": False}
