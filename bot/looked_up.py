@@ -10,12 +10,11 @@ from bot.decisions import REASON_MAX
 from bot.fix_requests import at_once
 from bot.language import Language
 from bot.place import Place
-from bot.reply.block_kit import escape
+from bot.reply.block_kit import escape, of_cluster
 from bot.served import Desk
 from bot.slack import Slack, escape_but_mentions
 from facts import say
 from fixes.request import Person
-from fixes.store import FixStore
 
 
 async def looked_up(said: speech.Said, place: Place, desk: Desk, slack: Slack, language: Language) -> str:
@@ -23,7 +22,7 @@ async def looked_up(said: speech.Said, place: Place, desk: Desk, slack: Slack, l
     whole = f"… all of it in a terminal: calico-why {' '.join([said.word, *said.rest])}"
     if said.word == "audit":
         if trail.audit_said(said.rest)[0] == "export":
-            return await _exported(said.rest, place, desk.store, slack, language)
+            return await _exported(said.rest, place, desk, slack, language)
         return escape(trail.short((await trail.audit(desk.store, said.rest))[1], rest=whole))
     word, about = trail.fixes_said(said.rest)
     if word in ("off", "on"):
@@ -46,13 +45,17 @@ async def looked_up(said: speech.Said, place: Place, desk: Desk, slack: Slack, l
     return escape(trail.short(await trail.fixes(desk.store), rest=whole))
 
 
-async def _exported(words: Sequence[str], place: Place, store: FixStore, slack: Slack, language: Language) -> str:
+async def _exported(words: Sequence[str], place: Place, desk: Desk, slack: Slack, language: Language) -> str:
     """The records as a file in the channel; what its reader is told beside it. Raises StoreError, UserError."""
-    _, lines = await trail.audit(store, words)
+    _, lines = await trail.audit(desk.store, words)
     if not lines:
         return language(say("There is no record to export."))
     await slack.upload(
-        f"{lines}\n".encode(), name="audit.jsonl", title="audit trail", channel=place.channel, thread=place.thread
+        f"{lines}\n".encode(),
+        name="audit.jsonl",
+        title=of_cluster("audit trail", desk.name),  # it stands in the channel, and what is told beside it not
+        channel=place.channel,
+        thread=place.thread,
     )
     return language(say("The records are in the file audit.jsonl, a line of JSON each."))
 

@@ -166,9 +166,11 @@ def _of_cluster(text: str) -> tuple[str, str]:
     word = next(iter(_MENTION.sub(" ", text).split()), "").strip(_TRIM).lower()
     head, tail = text, ""
     if word in TAKE_TEXT:  # in which the same words may stand
-        begin, end = re.search(r"```|\n|[{\[]", text), text.rfind("```")
+        begin = re.search(r"```|\n|[{\[]", text)
         if begin:
-            end = end + 3 if end > begin.start() else len(text)
+            ends = ("}", "]") if begin[0] in "{[" else ("```",)  # as asking.with_text has it
+            end = max(text.rfind(one) + len(one) for one in ends)
+            end = end if end > begin.end() else len(text)
             head, tail = text[: begin.start()], text[end:]
     said = [*_CLUSTER.finditer(head), *_CLUSTER.finditer(tail)]
     if not said:

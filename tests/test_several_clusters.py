@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from bot import speech
+from bot.asking import with_text
 from bot.errors import UserError
 from bot.journal import Click, Job, Journal
 from bot.line import PLACES
@@ -281,6 +282,9 @@ def test_what_stands_in_yaml_names_no_cluster() -> None:
     assert (said.cluster, said.written.strip()) == ("staging", YAML)
     said = speech.understand(f"apply {YAML} --cluster staging")
     assert (said.cluster, said.written.strip()) == ("staging", YAML)
+    patch = '{"metadata": {"annotations": {"a": "x --cluster prod"}}}'
+    said = speech.understand(f"patch ipp x -p '{patch}' --cluster staging")
+    assert (said.cluster, with_text(said.written)) == ("staging", (["ipp", "x", "-p"], patch))
 
 
 @pytest.mark.parametrize("text", ["why a b --cluster", "why a b --cluster=", "why a b --cluster x --cluster y"])

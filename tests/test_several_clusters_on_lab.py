@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from bot import speech
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from lab.slack import LocalSlack
@@ -101,6 +102,16 @@ def configuration(labs: dict[str, Lab], wires: dict[str, Wire], directory: Path)
     return file
 
 
+def environment_of(slack: LocalSlack, file: Path) -> dict[str, str]:
+    return {
+        **{key: value for key, value in os.environ.items() if not key.startswith(("CALICO_", "KUBECONFIG"))},
+        "CALICO_WHY_CONFIG": str(file),
+        "SLACK_API_URL": slack.base_url,
+        "SLACK_BOT_TOKEN": slack.bot_token,
+        "SLACK_APP_TOKEN": slack.app_token,
+    }
+
+
 async def terminal(environment: dict[str, str], directory: Path, *words: str) -> tuple[int, str]:
     """`calico-why WORDS`: its exit status, and all that it said."""
     process = await asyncio.create_subprocess_exec(
@@ -128,17 +139,89 @@ async def wired(labs: dict[str, Lab]) -> AsyncGenerator[dict[str, Wire]]:
             await wire.close()
 
 
+DENY = "{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: deny-web}, spec: {order: 7}}"
+NOBODY = "fx-abcdefgh"
+# Every word, what it answers and what it refuses.
+SAID = (
+    "why shop/cart shop/db 5432/tcp",
+    "why shop/cart shop/nobody",
+    "policy shop/cart shop/db 5432/tcp",
+    "policy shop/cart shop/nobody",
+    "capture shop/cart shop/db --seconds 0.2",
+    "capture shop/cart shop/nobody",
+    "keep shop/cart shop/db",
+    "keep shop/cart shop/nobody",
+    "ipam show",
+    "ipam show --ip 10.9.9.9",
+    "ipam explain",
+    "ipam explain nowhere",
+    "ipam plan --nodes 3 --pods-per-node 9",
+    "ipam check",
+    "ipam release --ip 10.9.9.9",
+    "node status",
+    "node status nowhere",
+    "node diags node-a",
+    "get ippools",
+    "get ippools nothing",
+    "get nothing",
+    f"create {DENY}",
+    "create",
+    f"apply {DENY}",
+    f"replace {DENY}",
+    'patch ippool nothing -p {"spec": {"natOutgoing": false}}',
+    "delete ippool nothing",
+    "delete block nothing",
+    "fixes",
+    "fixes off because",
+    "fixes on",
+    f"fixes show {NOBODY}",
+    f"fixes now {NOBODY}",
+    f"approve {NOBODY}",
+    f"reject {NOBODY}",
+    f"cancel {NOBODY}",
+    "audit",
+    "audit verify",
+    "audit export",
+    "preflight",
+    "preflight nodes",
+)
+
+
+async def test_every_answer_names_its_cluster(labs: dict[str, Lab], tmp_path: Path) -> None:
+    assert {one.split()[0] for one in SAID} == ({*speech.HELP, *speech.ALIKE} - {"help"})
+    async with wired(labs) as wires, LocalSlack() as slack:
+        environment = environment_of(slack, configuration(labs, wires, tmp_path))
+        programs = Programs()
+        bot = programs.start(["bot"], environment, tmp_path / "bot.log")
+
+        def shown() -> dict[str, str]:
+            """What bo sees in the channel, but what is only being looked at. What is in a thread is below its answer."""
+            found = slack.messages(ROOM, viewer="bo")
+            files = {one["ts"]: one.get("files") or [] for one in found}
+            said = {one["ts"]: _all_text(one) for one in found if not one["text"].startswith("Looking")}
+            return {ts: text + "".join(one["title"] for one in files[ts]) for ts, text in said.items()}
+
+        try:
+            await slack.wait_for(lambda: slack.connections > 0, timeout=LOOKED_S)
+            for there in (True, False):
+                if not there:
+                    await wires["staging"].refuse()
+                for said in SAID:
+                    before = shown()
+                    assert (await slack.slash("bo", ROOM, f"/calico {said} --cluster staging")).result == "ok"
+                    await slack.wait_for(lambda before=before: shown().keys() - before.keys(), timeout=LOOKED_S)
+                    unnamed = [text for ts, text in shown().items() if ts not in before and "[staging]" not in text]
+                    assert not unnamed, f"{said}: {unnamed}"
+        finally:
+            bot.signal(signal.SIGKILL)
+            await bot.ended()
+
+
 async def test_two_clusters_are_asked_and_mended_each_for_itself(labs: dict[str, Lab], tmp_path: Path) -> None:
     async with wired(labs) as wires, LocalSlack() as slack:
         room = Room(slack)
         await wires["staging"].refuse()
-        environment = {
-            **{key: value for key, value in os.environ.items() if not key.startswith(("CALICO_", "KUBECONFIG"))},
-            "CALICO_WHY_CONFIG": str(configuration(labs, wires, tmp_path)),
-            "SLACK_API_URL": slack.base_url,
-            "SLACK_BOT_TOKEN": slack.bot_token,
-            "SLACK_APP_TOKEN": slack.app_token,
-        }
+        environment = environment_of(slack, configuration(labs, wires, tmp_path))
         programs = Programs()
         bot = programs.start(["bot"], environment, tmp_path / "bot.log")
         try:
