@@ -46,7 +46,8 @@ def run(module: Any, args: argparse.Namespace) -> int:
         check(args, "")
     configured = connection.configured(args)
     language = languages.language(configured.language)
-    told = asyncio.run(_answered(module.answer, args, configured, language))
+    with connection.about(configured.clusters[0]):
+        told = asyncio.run(_answered(module.answer, args, configured, language))
     if args.picture:
         keep(Path(args.picture), _picture(told, Path(args.picture)))
     whole = told.form(args.output)
@@ -62,7 +63,7 @@ def run(module: Any, args: argparse.Namespace) -> int:
         asked = [say("a second person: {command}", command=f"calico-why approve {one}") for one in told.requests]
         for line in [*said, *map(language, [*told.notes, *asked]), *written]:
             print(line)
-        name_cluster(configured.clusters[0])
+    name_cluster(configured.clusters[0])
     return told.status
 
 

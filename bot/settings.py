@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from bot import language as languages
 from bot.errors import UserError
@@ -124,6 +125,21 @@ def from_arguments(args: argparse.Namespace, environment: Mapping[str, str] = os
 def language(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Language:
     """Of the answer. Raises UserError."""
     return languages.language(configured(args, environment).language)
+
+
+def of(settings: Settings) -> str:
+    """What names the cluster behind a sentence, "" where it has no name."""
+    return f"   [{settings.cluster}]" if settings.cluster else ""
+
+
+@contextlib.contextmanager
+def about(settings: Settings) -> Iterator[None]:
+    """What is refused inside is refused of this cluster, and says so."""
+    try:
+        yield
+    except UserError as error:
+        error.sentence += of(settings)
+        raise
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:

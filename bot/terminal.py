@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 
 from bot.approvals import Approvals, meant
 from bot.errors import COULD_NOT_JUDGE, UserError
-from bot.settings import Settings, from_arguments
+from bot.settings import Settings, about, from_arguments, of
 from fixes.request import Phase
 from fixes.store import FixStore, StoreError, connect
 
@@ -36,12 +36,15 @@ def decide(args: argparse.Namespace, to: Phase) -> int:
     name = meant(args.name)
     if not name:
         raise UserError(f"{args.name!r} is no name of a fix request; they look like fx-7k2pabcd: calico-why fixes")
-    return asyncio.run(_decide(name, to, " ".join(getattr(args, "reason", [])), from_arguments(args)))
+    settings = from_arguments(args)
+    with about(settings):
+        return asyncio.run(_decide(name, to, " ".join(getattr(args, "reason", [])), settings))
 
 
 def turn(settings: Settings, on: bool, reason: str) -> int:
     """Switch all fixes on or off as the Kubernetes user of the kubeconfig."""
-    return asyncio.run(_turn(settings, on, reason))
+    with about(settings):
+        return asyncio.run(_turn(settings, on, reason))
 
 
 async def _turn(settings: Settings, on: bool, reason: str) -> int:
@@ -49,7 +52,7 @@ async def _turn(settings: Settings, on: bool, reason: str) -> int:
         decision = await _approvals(store, settings).turn(on, await store.whoami(), reason)
     if not decision.changed:
         raise UserError(decision.sentence, status=COULD_NOT_JUDGE)
-    print(f"{decision.sentence}{_of(settings)}")
+    print(f"{decision.sentence}{of(settings)}")
     return 0
 
 
@@ -59,12 +62,8 @@ async def _decide(name: str, to: Phase, reason: str, settings: Settings) -> int:
         decision = await _approvals(store, settings).decide(name, to, person, reason=reason)
     if not decision.changed:
         raise UserError(decision.sentence, status=COULD_NOT_JUDGE)
-    print(f"{decision.sentence} You are {person.id}. Where it is: calico-why fixes{_of(settings)}")
+    print(f"{decision.sentence} You are {person.id}. Where it is: calico-why fixes{of(settings)}")
     return 0
-
-
-def _of(settings: Settings) -> str:
-    return f"   [{settings.cluster}]" if settings.cluster else ""
 
 
 def _approvals(store: FixStore, settings: Settings) -> Approvals:

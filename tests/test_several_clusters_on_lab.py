@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from bot import speech
+from bot import cli, speech
+from bot.asking import with_text
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from lab.slack import LocalSlack
@@ -79,12 +80,13 @@ def port_of(lab: Lab) -> int:
     return int(re.findall(r"server: https?://127\.0\.0\.1:(\d+)", text)[0])
 
 
-def configuration(labs: dict[str, Lab], wires: dict[str, Wire], directory: Path) -> Path:
+def configuration(labs: dict[str, Lab], ports: dict[str, int], directory: Path) -> Path:
+    """ports: where the API server of each is reached."""
     clusters = []
     for name, lab in labs.items():
         told = lab.environment()
         text = Path(told["KUBECONFIG"]).read_text()
-        cut = text.replace(f"127.0.0.1:{port_of(lab)}", f"127.0.0.1:{wires[name].port}")
+        cut = text.replace(f"127.0.0.1:{port_of(lab)}", f"127.0.0.1:{ports[name]}")
         (directory / f"{name}.kubeconfig").write_text(cut)
         clusters.append(
             {
@@ -124,6 +126,10 @@ async def terminal(environment: dict[str, str], directory: Path, *words: str) ->
     said, _ = await process.communicate()
     assert process.returncode is not None
     return process.returncode, said.decode()
+
+
+def ports_of(wires: dict[str, Wire]) -> dict[str, int]:
+    return {name: wire.port for name, wire in wires.items()}
 
 
 @contextlib.asynccontextmanager
@@ -190,12 +196,12 @@ SAID = (
 async def test_every_answer_names_its_cluster(labs: dict[str, Lab], tmp_path: Path) -> None:
     assert {one.split()[0] for one in SAID} == ({*speech.HELP, *speech.ALIKE} - {"help"})
     async with wired(labs) as wires, LocalSlack() as slack:
-        environment = environment_of(slack, configuration(labs, wires, tmp_path))
+        environment = environment_of(slack, configuration(labs, ports_of(wires), tmp_path))
         programs = Programs()
         bot = programs.start(["bot"], environment, tmp_path / "bot.log")
 
         def shown() -> dict[str, str]:
-            """What bo sees in the channel, but what is only being looked at. What is in a thread is below its answer."""
+            """What bo sees in the channel, once it is looked at. What is in a thread is below its answer."""
             found = slack.messages(ROOM, viewer="bo")
             files = {one["ts"]: one.get("files") or [] for one in found}
             said = {one["ts"]: _all_text(one) for one in found if not one["text"].startswith("Looking")}
@@ -217,11 +223,30 @@ async def test_every_answer_names_its_cluster(labs: dict[str, Lab], tmp_path: Pa
             await bot.ended()
 
 
+def test_every_answer_in_a_terminal_names_its_cluster(
+    labs: dict[str, Lab], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = configuration(labs, {name: port_of(lab) for name, lab in labs.items()}, tmp_path)
+    monkeypatch.setenv("CALICO_WHY_CONFIG", str(file))
+    (tmp_path / "deny.yaml").write_text(DENY)
+    for said in SAID:
+        words, text = with_text(said)
+        if words[-1] == "-p":
+            words.append(text)
+        elif text:
+            words += ["-f", "deny.yaml"]
+        cli.main([*words, "--cluster", "staging"])
+        out, err = capsys.readouterr()
+        cannot_be_meant = said in ("create", "get nothing", "delete block nothing")
+        assert ("[staging]" in out + err) != cannot_be_meant, f"{said}: {out}{err}"
+
+
 async def test_two_clusters_are_asked_and_mended_each_for_itself(labs: dict[str, Lab], tmp_path: Path) -> None:
     async with wired(labs) as wires, LocalSlack() as slack:
         room = Room(slack)
         await wires["staging"].refuse()
-        environment = environment_of(slack, configuration(labs, wires, tmp_path))
+        environment = environment_of(slack, configuration(labs, ports_of(wires), tmp_path))
         programs = Programs()
         bot = programs.start(["bot"], environment, tmp_path / "bot.log")
         try:

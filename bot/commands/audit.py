@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
 
     audit_said(args.words)  # what cannot be meant needs no cluster
     settings = connection.from_arguments(args)
-    good, text = asyncio.run(_audit(args.words, args.jsonl, settings))
+    with connection.about(settings):
+        good, text = asyncio.run(_audit(args.words, args.jsonl, settings))
     if text:
         print(text)
     name_cluster(settings)

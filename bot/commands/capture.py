@@ -36,7 +36,9 @@ def run(args: argparse.Namespace) -> int:
     """0 captured, 3 when some place could not be looked at or no packet passed. Raises UserError."""
     asked = wanted(args.words, seconds=args.seconds, packets=args.packets, payload=args.payload)
     _writable(Path(args.output or "capture.pcapng"))
-    return asyncio.run(_capture(args, asked, connection.from_arguments(args), connection.language(args)))
+    settings, language = connection.from_arguments(args), connection.language(args)
+    with connection.about(settings):
+        return asyncio.run(_capture(args, asked, settings, language))
 
 
 async def _capture(args: argparse.Namespace, asked: Wanted, settings: connection.Settings, language: Language) -> int:

@@ -27,11 +27,12 @@ def run(args: argparse.Namespace) -> int:
     from bot.terminal import name_cluster, turn
     from bot.trail import fixes_said
 
-    word, about = fixes_said(args.words)
+    word, rest = fixes_said(args.words)
     settings = connection.from_arguments(args)
     if word in ("off", "on"):
-        return turn(settings, word == "on", about or args.reason)
-    print(asyncio.run(_hurried(settings, about) if word == "now" else _told(settings, about)))
+        return turn(settings, word == "on", rest or args.reason)
+    with connection.about(settings):
+        print(asyncio.run(_hurried(settings, rest) if word == "now" else _told(settings, rest)))
     name_cluster(settings)
     return 0
 

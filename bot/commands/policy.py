@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 answered, 3 when it could not be judged; with --exit-code 1 where a way there is denied. Raises UserError."""
     asked, language = understand(args.words), connection.language(args)
-    found = asyncio.run(_asked(asked, connection.from_arguments(args)))
+    settings = connection.from_arguments(args)
+    with connection.about(settings):
+        found = asyncio.run(_asked(asked, settings))
     sys.stdout.write(_form(found, args.output, language))
     if found.verdict == "unknown":
         return COULD_NOT_JUDGE

@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     if args.watch:
         watching = watch_seconds(args.watch)
     settings, language = connection.from_arguments(args), connection.language(args)
-    return asyncio.run(_answer(args, words, watching, settings, language))
+    with connection.about(settings):
+        return asyncio.run(_answer(args, words, watching, settings, language))
 
 
 async def _answer(
