@@ -273,14 +273,18 @@ def _containers(pod: Object) -> list[tuple[str, bool]]:
     return [(name, before) for name in names for before in (False, True) if not before or name in restarted]
 
 
+def _size(octets: int) -> str:
+    return f"{octets / (1 << 20):.1f} MiB" if octets >= 1 << 20 else f"{octets / (1 << 10):.0f} KiB"
+
+
 def told(kept: Kept) -> Told:
     """What is said of it wherever it was asked for."""
     whole = len(kept.nodes) - len(kept.silent)
     headline = say(
-        "{files} files of {nodes}, {size} MiB: {name}",
+        "{files} files of {nodes}, {size}: {name}",
         files=kept.files,
         nodes=say("{count} nodes", count=whole) if whole != 1 else say("one node"),
-        size=f"{len(kept.file.content) / (1 << 20):.1f}",
+        size=_size(len(kept.file.content)),
         name=kept.file.name,
     )
     notes = [

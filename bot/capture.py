@@ -496,12 +496,12 @@ def _notes(wanted: Wanted, nodes: Sequence[_Node], packets: int, took: float, ea
         one, other = nodes
         found.append(
             say(
-                "Times are as each node's kernel wrote them, and two nodes' clocks differ: {other} is ahead of "
-                "{node} by {least} to {most} ms, as far as the round trips tell.",
+                "Times are as each node's kernel wrote them, and two nodes' clocks differ: as far as the round trips "
+                "tell, {other} shows from {least} to {most} ms more than {node}.",
                 node=one.ask.node,
                 other=other.ask.node,
-                least=f"{(other.least - one.most) / 1e6:.2f}",
-                most=f"{(other.most - one.least) / 1e6:.2f}",
+                least=f"{(other.least - one.most) / 1e6:+.2f}",
+                most=f"{(other.most - one.least) / 1e6:+.2f}",
             )
         )
     return found

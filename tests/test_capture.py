@@ -158,7 +158,7 @@ async def test_one_file_with_every_place_of_both_nodes(lab: Lab, tmp_path: Path)
     asked, *_, clocks, wireshark = file.comments
     assert wireshark.endswith('frame.interface_name == "node-a shop/cart eth0"')
     assert asked.startswith("calico-why capture shop/cart shop/db 5432/tcp --seconds 30: packets between shop/cart (")
-    least, most = map(float, re.findall(r"by (\S+) to (\S+) ms", clocks)[0])
+    least, most = map(float, re.findall(r"from (\S+) to (\S+) ms", clocks)[0])
     assert "two nodes' clocks differ" in clocks and least <= 0 <= most
     assert file.application.startswith("calico-why ")
 

@@ -92,6 +92,14 @@ def test_what_could_not_be_seen_is_always_in_the_thread() -> None:
     assert ":grey_question: *I cannot say why" in said(blocks.answer(answers.unseen()))
 
 
+def test_what_is_to_be_done_about_a_warning_is_in_the_thread() -> None:
+    warning = msgspec.structs.replace(answers.wrong_mac().diagnosis.causes[0], severity="warns")
+    answer = answers.well()
+    diagnosis = msgspec.structs.replace(answer.diagnosis, warnings=(warning,))
+    path = said(blocks.thread(msgspec.structs.replace(answer, diagnosis=diagnosis))[0])
+    assert f"*Do later:* {warning.remedy}" in path and "Do now" not in path
+
+
 def test_progress_is_the_same_message_while_looking() -> None:
     message = blocks.progress("shop/cart shop/db", "asking node-a and node-b", asked_by="U0ANA", cluster="prod-eu-1")
     accepted(message)

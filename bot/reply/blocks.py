@@ -196,6 +196,8 @@ def _path(investigation: Investigation, language: Language) -> Message:
     for remedy, typed in remedies.items():
         blocks.append(kit.section(f"*{language(say('Do now'))}:* {escape(remedy)}"))
         blocks += _commands(say("By hand"), typed, language)
+    for remedy in dict.fromkeys(wording.remedy(warning, language) for warning in diagnosis.warnings):
+        blocks.append(kit.section(f"*{language(say('Do later'))}:* {escape(remedy)}"))
     if diagnosis.verdict == "unknown" and (step := wording.next_step(investigation, language)):
         blocks.append(kit.section(f"*{language(say('Next'))}:* {escape(step)}"))
     told = "; ".join(wording.ends(name, leg, language) for name, leg in named)

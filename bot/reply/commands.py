@@ -19,6 +19,7 @@ from facts import (
     BlockClaim,
     CalicoFirewall,
     CalicoNode,
+    CalicoService,
     CalicoSettings,
     Cause,
     ConnectionTable,
@@ -240,6 +241,7 @@ _SHOW: dict[type[Fact], Callable[[Any], Command | tuple[str, ...] | None]] = {
     WireguardPeer: lambda fact: (fact.node, "wg", "show", fact.device),
     Bird: lambda fact: (fact.node, "calicoctl", "node", "status"),
     CalicoFirewall: _firewall,
+    CalicoService: lambda fact: (fact.node, "pgrep", "-af", "calico-node|bird"),
     Backend: lambda fact: _slices(fact.service),
     BlockClaim: lambda fact: (
         ANYWHERE,
