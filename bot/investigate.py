@@ -16,6 +16,7 @@ import msgspec
 
 from bot import unenforced
 from bot.followed import kept, meanwhile, passed
+from bot.kept_out import by_policies
 from bot.leaks import with_routes
 from bot.sources.bystanders import bystanders
 from bot.sources.kubernetes import Cluster
@@ -158,6 +159,7 @@ async def investigate(
         with span("more packets"):
             seen += _more(await probes.ask(more, addresses), seen)
 
+    seen += await by_policies(cluster, known, seen, probes.port)
     known = await with_routes(cluster, probes, known)
     await _tell(progress, say("judging"))
     with span("engine") as note:

@@ -76,12 +76,24 @@ def about_lost(facts: Sequence[Fact], leg: Leg) -> str:
         return ""
     stopped = [told(one) for one in about if one.verdict != "allow"]
     if not stopped:
+        if unplaced := _known(facts)[0].unplaced(leg):
+            return say(
+                "By the policies in the API these packets pass; whether host endpoint {names} is in the way only its "
+                "node knows, which did not tell its uplink.",
+                names=joined(unplaced),
+            )
         return say("By the policies in the API these packets pass.")
     passing = [one for one in _all(facts, PolicyAllows) if (one.flow, one.leg) == (leg.flow, leg.direction)]
     return say(
         "By the policies in the API: {said}",
         said=in_turn([*stopped, *(let_pass(leg.source, leg.target, one) for one in passing)]),
     )
+
+
+def kept_out(facts: Sequence[Fact], node: str, packet: Packet) -> list[Text]:
+    """Which HostEndpoints of the node let no such packet in, whoever sends it, as sentences; empty where the policies
+    were not looked up."""
+    return [text for known in _known(facts) for text in known.kept_out(node, packet)]
 
 
 def let_pass(source: str, target: str, one: PolicyAllows) -> str:
@@ -180,11 +192,12 @@ EVERYTHING = frozenset(("tcp", "udp", "sctp", "icmp"))
 
 def walks(facts: Sequence[Fact]) -> list[PolicyWalk]:
     """The way there of each flow, gate by gate. Nothing where the policies were not looked up, or no flow is known."""
-    read = next(iter(_all(facts, PoliciesRead)), None)
-    if read is None:
-        return []
-    known = _Known(facts, read)
-    return [known.walk(leg) for leg in expected_legs(facts) if leg.direction == "forward"]
+    return [known.walk(leg) for known in _known(facts) for leg in expected_legs(facts) if leg.direction == "forward"]
+
+
+def _known(facts: Sequence[Fact]) -> list[_Known]:
+    """One, or none where the policies were not looked up."""
+    return [_Known(facts, read) for read in _all(facts, PoliciesRead)[:1]]
 
 
 def _verdict(opinions: Sequence[PolicyOpinion], passes: PolicyAllows | None, *, asked: bool, doubted: bool) -> str:
@@ -280,7 +293,7 @@ class _Known:
         mine = [one for one in told if isinstance(one, PolicyOpinion) and (one.protocol, one.port) == packet[:2]]
         places = list(self._places(leg))
         passes = next((one for one in told if isinstance(one, PolicyAllows)), None)
-        unplaced = self._unplaced(leg)
+        unplaced = self.unplaced(leg)
         staged = any(one.staged_by for one in mine)
         return PolicyWalk(
             flow=leg.flow,
@@ -318,7 +331,39 @@ class _Known:
             for same in zip(*possible, strict=True)
         )
 
-    def _unplaced(self, leg: Leg) -> tuple[str, ...]:
+    def kept_out(self, node: str, packet: Packet) -> Iterator[Text]:
+        """Of packets to the node itself, by each of its HostEndpoints."""
+        for one in self._endpoints if self._complete else ():
+            if one.kind != "host" or one.node != node:
+                continue
+            ends = Ends(End("", (), ()), End("", (one,), ()), 4)
+            said = policy.decide(policy.gate(self._rules, one, "ingress", ends), packet)
+            if said.verdict == "deny":
+                opinion = PolicyOpinion(
+                    flow="",
+                    leg="forward",
+                    node=node,
+                    endpoint=one.name,
+                    endpoint_kind="host",
+                    direction="ingress",
+                    family=4,
+                    protocol=packet.protocol,
+                    port=packet.port,
+                    verdict=said.verdict,
+                    by=said.by,
+                    tier=said.tier,
+                    **_decided_by(said, _Place(node, one, "ingress")),
+                )
+                yield say(
+                    "{said} That host endpoint is of every interface of {node}."
+                    if one.interface == WILDCARD
+                    else "{said} That host endpoint is of {interface} on {node}.",
+                    said=told(opinion),
+                    interface=one.interface or joined(one.addresses),
+                    node=node,
+                )
+
+    def unplaced(self, leg: Leg) -> tuple[str, ...]:
         """HostEndpoints of an interface that may be the uplink, which nobody asked the node, and that may stop it."""
         ends = ((leg.source_node, leg.source_node_address, leg.source_kind),
                 (leg.target_node, leg.target_node_address, leg.target_kind))  # fmt: skip

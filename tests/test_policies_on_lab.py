@@ -114,6 +114,26 @@ async def test_what_is_said_of_packets_is_what_they_met(lab: Lab, case: str) -> 
         await asyncio.to_thread(kubectl, lab, "delete", "--wait=false", "-f", "-", given=written)
 
 
+async def test_the_host_endpoint_that_keeps_the_question_from_a_probe_is_named(lab: Lab) -> None:
+    host = policy("HostEndpoint", "guarded", node="node-b", interfaceName="eth0")
+    written = json.dumps(host)
+    await asyncio.to_thread(kubectl, lab, "apply", "--validate=false", "-f", "-", given=written)
+    try:
+        deadline = time.monotonic() + SETTLED_S
+        while (found := (await ask(lab.environment(), "shop/cart shop/db")).diagnosis).verdict == "healthy":
+            assert time.monotonic() < deadline, "the probe of node-b is still reached"
+        assert (found.verdict, found.causes) == ("unknown", ())
+        (told,) = [one for one in found.blind if (one.node, one.look) == ("node-b", "policies")]
+        assert "No policy allows tcp 9797 into guarded" in told.reason and "of eth0 on node-b" in told.reason
+        # Which interface the packets come in by nobody has told, so nobody may say that they pass.
+        found = (await ask(lab.environment(), "shop/cart node-b")).diagnosis
+        assert found.verdict == "unknown" and "whether host endpoint guarded is in the way" in found.summary
+    finally:
+        await asyncio.to_thread(kubectl, lab, "delete", "--wait=false", "-f", "-", given=written)
+    found = (await ask(lab.environment(), "shop/cart shop/mail")).diagnosis
+    assert not [one for one in found.blind if one.look == "policies"]
+
+
 def answered(found: Diagnosis, protocol: str, source: str) -> bool:
     sent = [one for one in found.facts if isinstance(one, ProbeResult) and one.pod == source]
     return all(one.answered for one in sent if one.protocol == protocol and not one.size)

@@ -137,6 +137,11 @@ class Probes:
         self._session: aiohttp.ClientSession | None = None
         self.asked: Callable[[bool, float], None] = lambda *_: None  # is told of each ask if it was answered, and in s
 
+    @property
+    def port(self) -> int:
+        """Where they listen, on every node."""
+        return self._settings.probe_port
+
     async def __aenter__(self) -> Probes:
         # A node that is dead does not even connect; one that asks its Felix twice needs longer to answer.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(CONNECT_S, self._deadline_s))
