@@ -244,7 +244,7 @@ def _with_felix(cause: Cause, rule: CauseRule, facts: Sequence[Fact], stuck: set
     unasked = any(isinstance(one, CalicoNode) and one.name == node and not one.felix_health for one in facts)
     if health is None or (unasked and not health.reachable):
         felix = say(
-            "A living Felix rewrites this within {seconds} s; whether it lives on {node} could not be seen.",
+            "A living Felix repairs this within {seconds} s; whether it lives on {node} could not be seen.",
             seconds=seconds,
             node=node,
         )
@@ -252,7 +252,7 @@ def _with_felix(cause: Cause, rule: CauseRule, facts: Sequence[Fact], stuck: set
         felix = say("Felix on {node} is stuck: it may not repair this.", node=node)
     elif health.reachable and health.ready:
         felix = say(
-            "Felix on {node} is alive: it rewrites this within {seconds} s. If it is still wrong then, look at Felix.",
+            "Felix on {node} is alive: it repairs this within {seconds} s. If it is still wrong then, look at Felix.",
             node=node,
             seconds=seconds,
         )

@@ -335,7 +335,7 @@ def test_addresses_that_cool_down_are_told_beside_those_that_are_taken() -> None
 def test_no_repair_is_promised_of_a_felix_that_is_stuck() -> None:
     facts = change(healthy(), Link, {"node": "node-b", "device": "vxlan.calico"}, mac="66:00:00:00:00:99")
     facts = change(facts, ProbeResult, {"pod": CART[0]}, **LOST)
-    assert "is alive: it rewrites this within 10 s" in only(diagnose(facts)).felix
+    assert "is alive: it repairs this within 10 s" in only(diagnose(facts)).felix
     assert only(diagnose([*facts, service("felix", **LOOPS)])).felix == (
         "Felix on node-b is stuck: it may not repair this."
     )

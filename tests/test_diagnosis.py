@@ -193,7 +193,7 @@ def test_the_path_names_the_last_good_and_the_first_bad_hop() -> None:
 
 def test_felix_says_what_it_will_do() -> None:
     wounded = change(healthy(), Neighbor, {"node": "node-a"}, mac="66:00:00:00:00:99")
-    assert "is alive: it rewrites this within 95 s" in diagnose(wounded).causes[0].felix
+    assert "is alive: it repairs this within 95 s" in diagnose(wounded).causes[0].felix
     dead = change(wounded, FelixHealth, {"node": "node-a"}, reachable=False, live=False, ready=False)
     assert "does not answer" in diagnose(dead).causes[0].felix
     assert "could not be seen" in diagnose(without(wounded, FelixHealth)).causes[0].felix

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from bot.reply import blocks, evidence
 from bot.reply.text import render
 from engine.diagnosis import diagnose
+from facts import Neighbor, ProbeResult
 from lab.slack.validation import validate_message
 from tests import answers
+from tests.scene import change, healthy
 from tests.test_cases import RECORDINGS, facts_of
 
 FIX = {
@@ -104,6 +106,13 @@ def test_of_many_looks_that_could_not_be_made_for_one_reason_a_few_are_named() -
     found = msgspec.structs.replace(answer, diagnosis=msgspec.structs.replace(answer.diagnosis, blind=blind))
     assert "node-b: look0, look1, look2, 6 more: " in render(found)
     assert "look8" in render(found, verbose=True)
+
+
+def test_a_sentence_begins_with_a_capital_and_a_name_of_the_cluster_as_it_is_written() -> None:
+    missing = change(healthy(), Neighbor, {"node": "node-a"}, mac="", found=False)
+    lost = change(missing, ProbeResult, {}, answered=0, outcome="silence", rtt_us=-1)
+    assert "\n  The entry for 10.244.218.64 on vxlan.calico of node-a " in render(answers.investigation(diagnose(lost)))
+    assert "\n  node-a sends frames for " in render(answers.wrong_mac())
 
 
 def test_verbose_lists_what_was_checked_and_seen_with_the_wrong_one_marked() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -20,6 +21,7 @@ from facts import (
     Flow,
     Leg,
     LegPath,
+    Message,
     ProbeResult,
     ServicePort,
     Text,
@@ -207,7 +209,13 @@ def titled(cause: Cause, language: Language = ENGLISH) -> str:
 def told(cause: Cause, language: Language = ENGLISH) -> list[str]:
     """The proof, and what Felix will do about it."""
     sentences = ((cause.text, cause.message), (cause.felix, cause.felix_message))
-    return [language(text, message) for text, message in sentences if text]
+    return [_begun(language(text, message), message) for text, message in sentences if text]
+
+
+def _begun(sentence: str, message: Message | None) -> str:
+    """With a capital, where it begins with a word of ours: a name of the cluster stays as it is written."""
+    ours = message is not None and re.match("[a-z]+ ", message.template)
+    return sentence[0].upper() + sentence[1:] if ours else sentence
 
 
 def summary(diagnosis: Diagnosis, language: Language = ENGLISH) -> str:
