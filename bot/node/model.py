@@ -137,6 +137,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     peers: Mapping[int, Peers] = {}
     agent: Agent | None = None
     ready: str = "not known"
+    machine: bool = True  # False: no DaemonSet runs there, so neither Calico nor a probe
     kernel: str = ""  # as the kubelet has it
     status: Object | None = None  # its CalicoNodeStatus
 

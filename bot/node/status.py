@@ -17,7 +17,7 @@ import msgspec
 from bot.errors import COULD_NOT_JUDGE, UserError
 from bot.node.expected import Expectations, Target, Wanted, ranges, targets
 from bot.node.health import judge, suspect
-from bot.node.model import NOTE, UNSEEN, WRONG, Agent, Common, Finding, Node, Peers, Status
+from bot.node.model import NOTE, UNSEEN, WRONG, Agent, Common, Finding, Node, Peers, Status, shown
 from bot.reply import nodes as replies
 from bot.reply import nodes_picture
 from bot.sources import describe, ipam, upkeep
@@ -107,20 +107,32 @@ async def answer(args: argparse.Namespace, context: Context) -> Told:
 
 def told(found: Sequence[Status], scene: Scene, *, detailed: bool, cluster: str) -> Told:
     marks = [one.mark for one in found]
-    wrong = "cause" in marks or any(one.weight == WRONG for one in scene.findings)
-    unseen = "unknown" in marks or any(one.weight == UNSEEN for one in scene.findings)
+    common = [*scene.findings, *([] if detailed else _left_out(scene))]
+    wrong = "cause" in marks or any(one.weight == WRONG for one in common)
+    unseen = "unknown" in marks or any(one.weight == UNSEEN for one in common)
     return Told(
-        headline=replies.headline(found, scene.findings),
+        headline=replies.headline(found, common),
         concludes=True,
         text=replies.text(found, detailed=detailed),
-        notes=replies.notes(found, scene.findings, detailed=detailed),
-        data=replies.data(found, scene.findings, cluster, scene.common.settings.version),
+        notes=replies.notes(found, common, detailed=detailed),
+        data=replies.data(found, common, cluster, scene.common.settings.version),
         rows=replies.rows(found),
         picture=nodes_picture.picture(found, cluster),
         shows=nodes_picture.in_words(found),
         mark="cause" if wrong else "unknown" if unseen else "healthy",
         status=COULD_NOT_JUDGE if unseen else 0,
     )
+
+
+def _left_out(scene: Scene) -> list[Finding]:
+    names = sorted(name for name, node in scene.nodes.items() if not node.machine)
+    if not names:
+        return []
+    text = say(
+        "Not looked at: {nodes}. They are no machines (Fargate, virtual nodes): neither Calico nor a probe runs there.",
+        nodes=shown(names, len(names)),
+    )
+    return [Finding(weight=NOTE, text=text)]
 
 
 def _confirmed(fact: Fact, before: Sequence[Fact]) -> Fact:
@@ -141,7 +153,7 @@ def _chosen(words: Sequence[str], scene: Scene) -> list[str]:
             near = difflib.get_close_matches(word, scene.nodes, n=1)
             hint = f"did you mean {near[0]}?" if near else "list them with: node status"
             raise UserError(f"There is no node {word}; {hint}", word=word)
-    return list(dict.fromkeys(words)) or list(scene.nodes)
+    return list(dict.fromkeys(words)) or [name for name, node in scene.nodes.items() if node.machine]
 
 
 # -- the probes
@@ -281,6 +293,7 @@ def scene(
             },
             agent=_agent(name, by_node) if by_node and agents is not None else None,
             ready=_ready(one),
+            machine=not describe.without_daemons(one),
             kernel=str(((one.get("status") or {}).get("nodeInfo") or {}).get("kernelVersion") or ""),
             status=statuses.get(name),
         )  # fmt: skip
