@@ -9,7 +9,7 @@ from lab import nftables
 from lab.drawing import Drawing
 from lab.intent import Object
 from lab.nftables import Table
-from lab.objects import APPLICATION_NAMESPACE, calico
+from lab.objects import APPLICATION_NAMESPACE, ECHO_PORT, calico
 from lab.topology import NodeMachine, Topology
 from lab.variants.networks import MANAGEMENT
 from lab.variants.variant import drawn, furnished
@@ -53,6 +53,14 @@ def policies_in_force(drawing: Drawing) -> None:
     add(_kubernetes("queues", {**queues, "ingress": [{"ports": [{"port": "amqp"}, {"port": 5672}]}]}))
     denied = _global("default.tomorrow", "default", 1, "all()", [{"action": "Deny"}], [{"action": "Deny"}])
     add({**denied, "kind": "StagedGlobalNetworkPolicy"})
+
+
+@drawn(conflicts="policies-in-force")
+def policies_for_one_port(drawing: Drawing) -> None:
+    """Pods take connections to the asked port and nothing else, pings neither."""
+    everybody = [{"ipBlock": {"cidr": network}} for family in drawing.sketch.families for network in TRUSTED[family]]
+    ingress = [{"from": everybody, "ports": [{"port": ECHO_PORT, "protocol": "TCP"}]}]
+    drawing.entries.append(_kubernetes("echo", {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": ingress}))
 
 
 @drawn()
@@ -176,6 +184,24 @@ def firewalld(topology: Topology) -> None:
             _accept(table, chain, *nftables.protocol(58))
             table.rule(chain, nftables.counted(), nftables.decide("drop"))
         _write(node, table)
+
+
+@furnished()
+def pods_with_firewalls(topology: Topology) -> None:
+    """Every pod has a firewall of its own, which drops all that it did not begin itself but for the asked port."""
+    for pod in topology.pods.values():
+        for family in pod.addresses:
+            table = Table(family, "filter")
+            table.chain("INPUT", "input", policy="drop")
+            known = [nftables.connection(nftables.CT_STATE), nftables.masked(nftables.ESTABLISHED | nftables.RELATED)]
+            _accept(table, "INPUT", *known, nftables.compared(bytes(4), equal=False))
+            _accept(table, "INPUT", nftables.meta(nftables.INCOMING), nftables.compared(nftables.interface("lo")))
+            if family == 6:
+                _accept(table, "INPUT", *nftables.protocol(58))
+            port = nftables.loaded(nftables.TRANSPORT_HEADER, 2, 2), nftables.compared(ECHO_PORT.to_bytes(2, "big"))
+            _accept(table, "INPUT", *nftables.protocol(6), *port)
+            with pod.kernel.namespace.entered():
+                table.write()
 
 
 def _accept(table: Table, chain: str, *matches: bytes) -> None:

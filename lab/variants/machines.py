@@ -7,12 +7,13 @@ import contextlib
 from pyroute2.nftables.main import NFTables
 
 from lab.intent import UPLINK
-from lab.kernel import BOOT, Kernel, Route
+from lab.kernel import BOOT, DEFAULT, LINK, MAIN, Kernel, Route
 from lab.services import ADDRESSES
 from lab.topology import NodeMachine, Topology
 from lab.variants.variant import furnished
 
 STATIC = 4  # a route protocol
+VPN_TABLE, VPN_MARK = 52, 0x80000
 IPVS_DEVICE = "kube-ipvs0"
 OTHER_SERVICES = {4: ("10.96.0.1", "10.96.0.10"), 6: ("fd00:10:96::1", "fd00:10:96::a")}
 STRICT_ARP = {"arp_ignore": "1", "arp_announce": "2"}  # else the nodes would answer for each other's Services
@@ -36,6 +37,19 @@ def busy_host(topology: Topology) -> None:
             kernel.put_route(Route("0.0.0.0/0", gateway=via, device=node.uplink, protocol=BOOT, table=200))
         if 6 in node.interfaces:
             _add_rule(kernel, 1000, 200, "fd00:77::/32")
+
+
+@furnished()
+def rules_of_a_vpn(topology: Topology) -> None:
+    """Every node has the routing rules of a VPN (Tailscale): all packets look into its table first, which has a few."""
+    for node in topology.nodes.values():
+        kernel = node.kernel
+        if 4 in node.interfaces:
+            if VPN_TABLE not in [table for _, table, _ in kernel.rules()]:
+                kernel.put_marked_rule(5210, MAIN, VPN_MARK)
+                kernel.put_rule(5270, VPN_TABLE, DEFAULT[4])
+            for destination in ("100.64.0.0/10", "100.100.100.100/32"):
+                kernel.put_route(Route(destination, device=node.uplink, protocol=BOOT, table=VPN_TABLE, scope=LINK))
 
 
 @furnished()

@@ -8,6 +8,8 @@ from lab.drawing import Drawing
 from lab.objects import APPLICATION_NAMESPACE, ECHO_PORT, container_id, handle_of, running_pod, scheduled_pod
 from lab.variants.variant import drawn
 
+VIRTUAL = "10.77.0."  # addresses nobody in the lab has
+
 
 @drawn()
 def completed_pod(drawing: Drawing) -> None:
@@ -100,3 +102,19 @@ def host_network_pods(drawing: Drawing) -> None:
         pod["spec"]["hostNetwork"] = True
         pod["spec"]["containers"][0]["ports"][0]["hostPort"] = ECHO_PORT
         drawing.entries.append(pod)
+
+
+@drawn()
+def virtual_nodes(drawing: Drawing) -> None:
+    """Nodes that are no machines (Fargate, virtual-kubelet) have pods, and neither Calico nor a probe."""
+    of = {"fargate-1": {"eks.amazonaws.com/compute-type": "fargate"}, "virtual-kubelet": {"type": "virtual-kubelet"}}
+    for number, (name, labels) in enumerate(of.items()):
+        address = f"{VIRTUAL}{number + 1}"
+        node = copy.deepcopy(drawing.one("Node", drawing.nodes[0]))
+        node["metadata"].update(name=name, annotations={}, labels={**node["metadata"]["labels"], **labels})
+        node["status"]["addresses"] = [{"address": address, "type": "InternalIP"}]
+        pod = running_pod(
+            APPLICATION_NAMESPACE, f"on-{name}", node=name, node_address=address, address=address, time=drawing.time
+        )
+        pod["metadata"]["annotations"] = {}
+        drawing.entries += [node, pod]

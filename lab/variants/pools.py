@@ -9,7 +9,7 @@ from lab.drawing import POOLS, Drawing
 from lab.intent import ANNOTATION_IPIP
 from lab.objects import APPLICATION_NAMESPACE, calico, pod_owner
 from lab.sketch import Sketch
-from lab.variants.variant import Variant, drawn
+from lab.variants.variant import Variant, drawn, sketched
 
 SECOND_POOLS = {4: "10.245.0.0/16", 6: "fd00:10:245::/48"}
 RANGE_OF_A_NODE = {4: 24, 6: 64}  # as kube-controller-manager cuts a cluster's range into its nodes'
@@ -39,6 +39,12 @@ def _second_pods_elsewhere(drawing: Drawing, pools: dict[int, str], smaller: int
             blocks.append(drawing.claim(str(first), node))
         for pod in drawing.pods(node)[1:]:
             drawing.give_address(pod, blocks)
+
+
+@sketched(conflicts="blocks-of-one-address host-local")
+def large_blocks(sketch: Sketch) -> Sketch:
+    """The pool's blocks are as large as they can be: 4096 addresses each."""
+    return replace(sketch, block_size=((4, 20), (6, 116)))
 
 
 @drawn(kind="blocks")
@@ -72,6 +78,15 @@ def borrowed_pod_address(drawing: Drawing) -> None:
     lender, borrower = drawing.nodes[0], drawing.nodes[-1]
     pod = drawing.pods(borrower)[-1]
     drawing.give_address(pod, [drawing.block(lender, family) for family in drawing.sketch.families])
+
+
+@drawn(conflicts="blocks-of-one-address bgp-router bgp-default-route host-local borrowed-pod-address")
+def all_nodes_borrow(drawing: Drawing) -> None:
+    """The first pod of each node has an address of the next node's block."""
+    lenders = [[drawing.block(node, family) for family in drawing.sketch.families] for node in drawing.nodes]
+    for node, blocks in zip(drawing.nodes, [*lenders[1:], lenders[0]], strict=True):
+        for pod in drawing.pods(node)[:1]:
+            drawing.give_address(pod, blocks)
 
 
 @drawn(conflicts="calico-3.26 calico-3.29 blocks-of-one-address disabled-pool node-outside-selector")
