@@ -13,7 +13,7 @@ from engine.opinions import about_lost, opinions
 from engine.order import depths, loses_at, place
 from engine.path import paths
 from engine.rule import HEALS_NEVER, CauseRule
-from engine.sights import Track, tracks
+from engine.sights import Track, spent, tracks
 from engine.stops import behind, stopped_for_size, stops
 from engine.untold import untold
 from facts import (
@@ -454,12 +454,14 @@ def _judged(
     seen, policies = [], ""
     if passage.loses(leg, probes):
         seen = [track.told or "" for track in followed if track.leg.flow == leg.flow]
-        seen.append(refused.though_listened(leg, facts))
+        seen += [spent(leg, facts), refused.though_listened(leg, facts)]
         seen += [passage.objections(leg, probes), passage.silent_node(leg, probes, blind)]
         seen.append(routes_taken.told(leg, facts))
         policies = in_turn((about_lost(facts, leg), passage.dropped(leg, facts)))
     elif doubtful:
         policies = passage.dropped(leg, facts)
+    elif verdict == "unknown" and not passage.sent(leg, probes):
+        seen.append(passage.silent_node(leg, probes, blind))
     seen += [trains.told_first(leg, facts), trains.told(leg, facts)]
     return "unknown" if doubtful else verdict, in_turn((summary, *seen, policies))
 

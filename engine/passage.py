@@ -213,26 +213,29 @@ def objections(leg: Leg, probes: Sequence[ProbeResult]) -> str:
 
 
 def silent_node(leg: Leg, probes: Sequence[ProbeResult], blind: Sequence[Blind]) -> str:
-    """Where the other node's probe said nothing, and no ping of this node's own came back from there either."""
-    crosses = leg.target_kind == "pod" and leg.source_node != leg.target_node
-    if not crosses or all((one.node, one.look) != (leg.target_node, "probe") for one in blind):
+    """Where one node's probe said nothing, and no ping of the other node's own came back from there either."""
+    if leg.target_kind != "pod" or leg.source_node == leg.target_node:
         return ""
-    own = [
-        one
-        for one in probes
-        if (one.node, one.pod, one.protocol, one.size) == (leg.source_node, "", "icmp", 0)
-        and one.target_address == leg.target_node_address
-    ]
-    if not own or any(one.answered or not one.sent for one in own):
-        return ""
-    return say(
-        "{node} gets no answer from {peer} itself either ({address}, {met}), and the probe there said nothing: see "
-        "first whether {peer} is up, and what is between the two nodes.",
-        node=leg.source_node,
-        peer=leg.target_node,
-        address=leg.target_node_address,
-        met=told(own),
-    )
+    ends = (leg.source_node, leg.source_node_address), (leg.target_node, leg.target_node_address)
+    for (node, _), (peer, address) in (ends, ends[::-1]):
+        if all((one.node, one.look) != (peer, "probe") for one in blind):
+            continue
+        own = [
+            one
+            for one in probes
+            if (one.node, one.pod, one.protocol, one.size) == (node, "", "icmp", 0) and one.target_address == address
+        ]
+        if not own or any(one.answered or not one.sent for one in own):
+            continue
+        return say(
+            "{node} gets no answer from {peer} itself either ({address}, {met}), and the probe there said nothing: see "
+            "first whether {peer} is up, and what is between the two nodes.",
+            node=node,
+            peer=peer,
+            address=address,
+            met=told(own),
+        )
+    return ""
 
 
 def with_largest(lost: Text, full: ProbeResult) -> Text:

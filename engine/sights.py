@@ -21,6 +21,7 @@ from facts import (
     RuleRewrite,
     StageSighting,
     Text,
+    in_turn,
     say,
 )
 from facts.flow import TUNNEL_DEVICES
@@ -169,6 +170,31 @@ def _own(forward: Leg, seen: Sequence[StageSighting], facts: Sequence[Fact]) -> 
         for fact in facts
     )
     return at_home if ended else list(seen)
+
+
+def spent(forward: Leg, facts: Sequence[Fact]) -> str:
+    """What came in at a node of the flow's with too few hops left to be passed on; "" where nothing did."""
+    legs = {leg.direction: leg for leg in facts if isinstance(leg, Leg) and leg.flow == forward.flow}
+    found: dict[Text, None] = {}
+    for one in facts:
+        if not isinstance(one, StageSighting) or one.going != "in" or one.hops not in (0, 1) or one.others or one.pod:
+            continue
+        leg = legs.get("reverse" if one.reply else "forward")
+        if leg is None or (one.source_address, one.target_address) != (leg.source_address, leg.target_address):
+            continue
+        if one.encapsulation or (leg.target_kind != "pod" and one.node == leg.target_node):
+            continue  # nobody is to pass it on there
+        text = say(
+            "What comes in from {source} by {device} of {node} has a time to live (TTL, hop limit) of {hops}, with "
+            "which no node passes it on: look at net.ipv4.ip_default_ttl and hop_limit where it is sent, and for rules "
+            "that set it.",
+            source=leg.source,
+            device=one.device,
+            node=one.node,
+            hops=one.hops,
+        )
+        found[text] = None
+    return in_turn(found)
 
 
 def tracks(legs: Sequence[Leg], facts: Sequence[Fact], *, large: str = "", later: bool = False) -> list[Track]:

@@ -58,6 +58,7 @@ class StageSighting(Fact, frozen=True, kw_only=True):
     port: int = -1  # UDP port of the tunnel
     vni: int = -1
     inner_mac: str = ""  # to which VXLAN's inner frame is sent
+    hops: int = -1  # the least time to live (TTL, hop limit) they carried, inside of any tunnel
     enclosed: bool = False  # this node looked on from before they were sent until after
     listened: bool = False  # the node at the other end said that it looks on before they were sent
     train: bool = False  # they are those of trains, of which some were lost

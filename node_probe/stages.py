@@ -41,6 +41,7 @@ MOST_PLACES = 32  # of one leg: devices and kinds of headers
 AT_ONCE = 64
 RST_ACK = 0x14  # refuses a connection: an answer as well
 VXLAN_VNI, VXLAN_MAC = 8 + 4, 8 + 8  # from the end of the outer IP header
+TIME_TO_LIVE, HOP_LIMIT = 8, 7  # where they stand in a header of IPv4 and of IPv6
 GOING = {PACKET_OUTGOING: "out", PACKET_HOST: "in", PACKET_OTHERHOST: "in"}
 
 
@@ -68,6 +69,7 @@ class _Look:
     blocked: bool = False
     packets: int = 0
     times: dict[tuple[_Place, bytes], list[int]] = field(default_factory=dict)  # by what tells whose answer it is: ns
+    hops: dict[_Place, int] = field(default_factory=dict)
 
 
 class Stages:
@@ -174,6 +176,8 @@ class Stages:
         key = place, talk_of(look.trace, packet[header_length(packet) :])
         times = look.times.setdefault(key, [])
         times.append(when)
+        hops = packet[HOP_LIMIT if packet[0] >> 4 == 6 else TIME_TO_LIVE]
+        look.hops[place] = min(hops, look.hops.get(place, hops))
 
     def _known(self, look: _Look) -> dict[_Place, list[int]]:
         """Servers repeat old answers, which are none to what was sent now: an answer belongs to a packet that this node
@@ -210,6 +214,7 @@ class Stages:
             msgspec.structs.replace(
                 looked,
                 seen=len(times),
+                hops=look.hops[place],
                 **{name: getattr(place, name) for name in _Place.__slots__},
             )
             for place, times in sorted(known.items(), key=lambda one: min(one[1]))[:MOST_PLACES]

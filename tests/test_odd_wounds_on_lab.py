@@ -12,6 +12,7 @@ import pytest
 from engine.diagnosis import diagnose
 from facts import FirewallTrace, RoutingRules, from_builtins
 from lab.client import Lab
+from lab.errors import NamespacesForbidden
 from tests.asking import ask
 
 CASE = Path(__file__).parent / "cases" / "routing_mark_diverts.json"
@@ -43,6 +44,27 @@ async def test_who_says_no_and_why_stands_in_an_answer_that_knows_no_cause(lab: 
         lab.heal()
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "words", "said"),
+    [
+        ("shop/cart", "1", "shop/cart shop/db", "from shop/cart by calie45f23531db of node-a has a time to live"),
+        ("shop/cart", "1", "shop/cart shop/web", "from shop/cart by calie45f23531db of node-a has a time to live"),
+        ("shop/cart", "2", "shop/cart shop/db", "from shop/cart by vxlan.calico of node-b has a time to live"),
+        ("shop/cart", "1", "shop/db shop/cart", "from shop/cart by calie45f23531db of node-a has a time to live"),
+        ("node-a", "1", "node-a shop/db", "from node-a by vxlan.calico of node-b has a time to live"),
+    ],
+)
+async def test_where_packets_have_no_hops_left_is_told(lab: Lab, place: str, value: str, words: str, said: str) -> None:
+    """A kernel says so once in a while only, and a ping's sender may not hear it."""
+    try:
+        assert lab.exec(place, "sysctl", "-qw", f"net.ipv4.ip_default_ttl={value}").returncode == 0
+        told = (await ask(lab.environment(), words)).diagnosis
+        assert told.verdict == "unknown", told.causes
+        assert said in told.summary
+    finally:
+        lab.exec(place, "sysctl", "-qw", "net.ipv4.ip_default_ttl=64")
+
+
 async def test_a_rule_about_what_a_node_itself_sends_is_nothing_to_its_pods(lab: Lab) -> None:
     def rule(*words: str) -> None:
         done = lab.exec("node-a", "ip", "rule", *words, "pref", "90")
@@ -68,6 +90,20 @@ async def test_a_rule_about_what_a_node_itself_sends_is_nothing_to_its_pods(lab:
         lab.exec("node-a", "ip", "rule", "del", "pref", "90")
         lab.exec("node-a", "ip", "route", "flush", "table", "77")
         lab.heal()
+
+
+async def test_of_a_node_that_is_off_the_network_it_is_said_to_look_there_first_whoever_was_to_send() -> None:
+    try:
+        own = Lab.up()
+    except NamespacesForbidden as error:
+        pytest.skip(error.sentence)
+    with own:
+        assert own.exec("node-b", "ip", "link", "set", "eth0", "down").returncode == 0
+        for words in (ASKED, "shop/db shop/cart 8080/tcp"):
+            told = (await ask(own.environment(), words)).diagnosis
+            assert told.verdict == "unknown", told.causes
+            assert "node-a gets no answer from node-b itself either (172.30.0.12" in told.summary
+            assert "see first whether node-b is up" in told.summary
 
 
 @pytest.mark.parametrize(
