@@ -21,7 +21,8 @@ COMING, GOING = ("ingress", "prerouting"), ("postrouting", "egress")
 
 def of_others(blame: Blame, drop: RuleDrop) -> bool:
     """Is it a rule of some other program or person on the node, and not about connections that nobody knows?"""
-    return blame.what == "foreign" and not drop.pod and not invalid(blame, drop)
+    unknown = blame.what == "kube_proxy" and not blame.why  # in chains of its own, and none that it writes
+    return (blame.what == "foreign" or unknown) and not drop.pod and not invalid(blame, drop)
 
 
 def invalid(blame: Blame, drop: RuleDrop) -> bool:

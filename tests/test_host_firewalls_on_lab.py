@@ -100,7 +100,12 @@ PASSING = [
 ]
 
 
-OWNERS = [("DOCKER-USER", "docker"), ("ufw-user-forward", "ufw"), ("FWDI_public_deny", "firewalld")]
+OWNERS = [
+    ("DOCKER-USER", "docker"),
+    ("ufw-user-forward", "ufw"),
+    ("FWDI_public_deny", "firewalld"),
+    ("KUBE-FORWARD", "kube-proxy"),
+]
 
 
 def by_tools(cases: list[Any]) -> list[Any]:
