@@ -10,7 +10,7 @@ import pytest
 
 from bot.reply import commands
 from bot.reply.commands import ANYWHERE, Command
-from facts import Cause, Diagnosis, Fact, FdbEntry, Leg, Link, Listener, Neighbor, RouteLookup, RuleDrop, Sysctl
+from facts import Cause, Diagnosis, Fact, FdbEntry, Link, Listener, Neighbor, RouteLookup, RuleDrop, Sysctl
 from lab.client import Lab
 from lab.errors import NamespacesForbidden
 from lab.faults import families, load, names, needs, variant
@@ -65,10 +65,11 @@ async def test_what_is_to_be_typed_shows_what_the_answer_says_and_mends(
 
 
 def shows(lab: Lab, command: Command, cause: Cause, diagnosis: Diagnosis) -> None:
-    legs = [fact for fact in diagnosis.facts if isinstance(fact, Leg)]
     done = lab.exec(command.place, "sh", "-c", command.line)
     told = done.stdout + done.stderr
-    shown = [one for one in diagnosis.facts if one.id in cause.evidence and commands.shows(one, legs) == command]
+    shown = [
+        one for one in diagnosis.facts if one.id in cause.evidence and commands.shows(one, diagnosis.facts) == command
+    ]
     assert any(all(word in told for word in words(fact)) for fact in shown), (str(command), told, shown)
 
 

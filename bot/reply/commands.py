@@ -77,8 +77,8 @@ def to_see(cause: Cause, diagnosis: Diagnosis) -> list[Command]:
     cited = sorted(
         (fact for fact in diagnosis.facts if fact.id in cause.evidence), key=lambda fact: cause.evidence.index(fact.id)
     )
-    wrong = [shows(fact, legs) for fact in cited if evidence.is_wrong(fact, legs)]
-    found = wrong if any(wrong) else [shows(fact, legs) for fact in cited if not _only_about(fact)]
+    wrong = [shows(fact, diagnosis.facts) for fact in cited if evidence.is_wrong(fact, legs)]
+    found = wrong if any(wrong) else [shows(fact, diagnosis.facts) for fact in cited if not _only_about(fact)]
     return list(dict.fromkeys(filter(None, found)))[:MOST]
 
 
@@ -97,10 +97,16 @@ def by_hand(cause: Cause, facts: Sequence[Fact]) -> list[Command]:
     return []
 
 
-def shows(fact: Fact, legs: Sequence[Leg]) -> Command | None:
-    """The command that tells a person this fact, where there is one."""
-    show = _SHOW.get(type(fact))
-    found = _pod_interface(fact, legs) if isinstance(fact, PodInterface) else show(fact) if show else None
+def shows(fact: Fact, facts: Sequence[Fact]) -> Command | None:
+    """The command that tells a person this fact, where there is one. facts: all of the diagnosis."""
+    found: Command | tuple[str, ...] | None
+    if isinstance(fact, PodInterface):
+        found = _pod_interface(fact, [one for one in facts if isinstance(one, Leg)])
+    elif isinstance(fact, FelixHealth):
+        found = _felix(fact, facts)
+    else:
+        show = _SHOW.get(type(fact))
+        found = show(fact) if show else None
     if found is None or isinstance(found, Command):
         return found
     place, *words = found
@@ -127,6 +133,11 @@ def _pod_interface(fact: PodInterface, legs: Sequence[Leg]) -> tuple[str, ...]:
 
 def _sysctl(fact: Sysctl) -> tuple[str, ...]:
     return fact.node, "sysctl", typed(fact.name, fact.device)
+
+
+def _felix(fact: FelixHealth, facts: Sequence[Fact]) -> tuple[str, ...]:
+    ports = (one.felix_health_port for one in facts if isinstance(one, CalicoNode) and one.name == fact.node)
+    return fact.node, "curl", "-sS", f"http://localhost:{next(ports, 9099)}/readiness"
 
 
 def _listener(fact: Listener) -> tuple[str, ...]:
@@ -252,7 +263,6 @@ _SHOW: dict[type[Fact], Callable[[Any], Command | tuple[str, ...] | None]] = {
         "custom-columns=NODE:.spec.node,BLOCK:.spec.cidr,STATE:.spec.state",
     ),
     BgpPeer: lambda fact: (fact.node, "calicoctl", "node", "status"),
-    FelixHealth: lambda fact: (fact.node, "curl", "-sS", "http://localhost:9099/readiness"),
     Allocation: lambda fact: (ANYWHERE, "calicoctl", "ipam", "show", f"--ip={fact.address}"),
     AddressHolders: lambda fact: (
         ANYWHERE,
