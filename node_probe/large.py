@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -202,8 +202,8 @@ async def _full_size(exchanges: _Exchanges) -> Fact | None:
     passes = stops = -1
     if not probe.size:
         await asyncio.wait({full}, timeout=HEAD_START_S)
-        if not (full.done() and _some_back(full.result())):
-            passes, stops = await _searched(exchanges, size, rtt_us)
+        if not _came_back(full):
+            passes, stops = await _searched(exchanges, size, rtt_us, partial(_came_back, full))
     met = await full
     if not probe.size and not _some_back(met) and (smaller := await _fits_now(exchanges, met)) < size:
         size = smaller
@@ -225,7 +225,7 @@ async def _fits_now(exchanges: _Exchanges, met: Sequence[Met]) -> int:
     return min([*told, exchanges.fits])
 
 
-async def _searched(exchanges: _Exchanges, size: int, rtt_us: int) -> tuple[int, int]:
+async def _searched(exchanges: _Exchanges, size: int, rtt_us: int, needless: Callable[[], bool]) -> tuple[int, int]:
     """The largest size that passes, and the smallest that does not."""
     miss = longest_miss(rtt_us)
 
@@ -234,7 +234,8 @@ async def _searched(exchanges: _Exchanges, size: int, rtt_us: int) -> tuple[int,
         return {one for one, found in zip(sizes, met, strict=True) if found.outcome == "answered"}
 
     try:
-        passes, stops = await search(tried, smallest(exchanges.probe), size, exchanges.view.deadline, miss)
+        least, deadline = smallest(exchanges.probe), exchanges.view.deadline
+        passes, stops = await search(tried, least, size, deadline, miss, needless=needless)
         if passes > 0:  # that some pass by chance, or for a port that is known from before, would accuse somebody
             met = await exchanges.run([passes] * SURE + [stops] * SURE, miss)
             came = [one.outcome == "answered" for one in met]
@@ -243,6 +244,10 @@ async def _searched(exchanges: _Exchanges, size: int, rtt_us: int) -> tuple[int,
     except (OSError, ValueError, NoTime):
         return -1, -1
     return passes, stops
+
+
+def _came_back(full: asyncio.Future[Sequence[Met]]) -> bool:
+    return full.done() and _some_back(full.result())
 
 
 def _some_back(met: Sequence[Met]) -> bool:

@@ -8,7 +8,7 @@ import errno
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -109,7 +109,8 @@ async def _searched(
         return await full
     assert isinstance(passing, ProbeResult)
     try:
-        passes, stops = await _search(ask, probe, view, longest_miss(passing.rtt_us))
+        miss = longest_miss(passing.rtt_us)
+        passes, stops = await _search(ask, probe, view, miss, lambda: full.done() and _came_back(full.result()))
     except (OSError, ValueError):  # whatever keeps these from being sent, keeps the full-size ones too, and they say so
         return await full
     met = await full
@@ -122,7 +123,9 @@ def _came_back(fact: Fact) -> bool:
     return isinstance(fact, ProbeResult) and fact.answered > 0
 
 
-async def _search(ask: NodeAsk, probe: SendProbe, view: View, miss: float) -> tuple[int, int]:
+async def _search(
+    ask: NodeAsk, probe: SendProbe, view: View, miss: float, needless: Callable[[], bool]
+) -> tuple[int, int]:
     """The largest size that passes, and the smallest that does not."""
     pod = sender(ask, probe)
 
@@ -131,7 +134,7 @@ async def _search(ask: NodeAsk, probe: SendProbe, view: View, miss: float) -> tu
         return answered
 
     _, full = await _try((), ask, probe, view, pod, miss)
-    return await search(tried, smallest(probe), full, view.deadline, miss)
+    return await search(tried, smallest(probe), full, view.deadline, miss, needless=needless)
 
 
 async def _try(

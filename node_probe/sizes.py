@@ -19,16 +19,23 @@ def longest_miss(rtt_us: int) -> float:
 
 
 async def search(
-    tried: Callable[[Sequence[int]], Awaitable[set[int]]], passes: int, stops: int, deadline: float, miss: float
+    tried: Callable[[Sequence[int]], Awaitable[set[int]]],
+    passes: int,
+    stops: int,
+    deadline: float,
+    miss: float,
+    *,
+    needless: Callable[[], bool],
 ) -> tuple[int, int]:
     """The largest size that passes and the smallest that does not, each seen twice; (0, 0) where it is not sizes that
-    decide, (-1, -1) where time ran out. Some 40 packets for an MTU of 1500.
+    decide, (-1, -1) where time ran out or it is needless. Some 40 packets for an MTU of 1500.
 
     tried: sends one packet of each size, waits for `miss` seconds and tells the sizes that were answered. passes,
-    stops: between these it is looked for. deadline: time.monotonic.
+    stops: between these it is looked for. deadline: time.monotonic. needless: have those of size `stops` come back
+    meanwhile? On a busy node, or a long way, they only come later than others are tried.
     """
     while stops - passes > 1:
-        if deadline - time.monotonic() < miss + 2 * RESERVE_S:
+        if needless() or deadline - time.monotonic() < miss + 2 * RESERVE_S:
             return -1, -1
         wide = stops - passes
         between = {passes + wide * place // (SIZES + 1) for place in range(1, SIZES + 1)} - {passes}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 
 import pytest
 
 from facts import Blind, Fact, ProbeResult, SendProbe, Train
 from lab.wire import TCP, UDP, drop_by_port, drop_some_udp
-from node_probe import packets, series
+from node_probe import packets, series, sizes
 from tests.namespaces import in_namespaces
 from tests.test_firewall_trace import needs
 from tests.test_packets import send
@@ -49,6 +50,19 @@ def test_the_largest_packet_that_passes_is_found_while_the_full_size_one_is_wait
         assert (one.answered, one.outcome) == (0, "silence")
         assert (one.passes, one.stops) == (1423 + VLAN - VXLAN[family], 1424 + VLAN - VXLAN[family])
     assert time.monotonic() - began < 2 * packets.TIMEOUT_S + 2, "looking for it makes no answer later"
+
+
+async def test_the_search_ends_where_full_size_packets_come_back_later_than_it_began() -> None:
+    """All that ask on a busy node would else send forty more packets each, and be told nothing in time."""
+    rounds: list[Sequence[int]] = []
+
+    async def tried(some: Sequence[int]) -> set[int]:
+        rounds.append(some)
+        return set()
+
+    until = time.monotonic() + 60
+    found = await sizes.search(tried, 100, 1450, until, 0.1, needless=lambda: len(rounds) > 0)
+    assert (found, len(rounds)) == ((-1, -1), 1)
 
 
 @in_namespaces
