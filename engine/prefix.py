@@ -16,6 +16,11 @@ def is_default(prefix: str) -> bool:
     return prefix.endswith("/0")
 
 
+def holds(prefix: str, address: str) -> bool:
+    """Is the address in it?"""
+    return ip_address(address) in ip_network(prefix, strict=False)
+
+
 def covers_more(prefix: str, block: str) -> bool:
     """Is it shorter than the block (than a single address, where no block is known), so no route of Calico's for it?"""
     if not prefix:

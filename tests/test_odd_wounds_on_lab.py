@@ -44,6 +44,23 @@ async def test_who_says_no_and_why_stands_in_an_answer_that_knows_no_cause(lab: 
         lab.heal()
 
 
+@pytest.mark.parametrize("action", ["unreachable", "prohibit", "blackhole"])
+@pytest.mark.parametrize("to", ["10.244.218.64/26", "10.244.174.129"])
+async def test_a_rule_that_ends_what_is_for_a_pod_is_named_and_no_route_is_missing(
+    lab: Lab, action: str, to: str
+) -> None:
+    """Of a block of the peer's, and of the node's own pod."""
+    try:
+        assert lab.exec("node-a", "ip", "rule", "add", "to", to, action, "pref", "90").returncode == 0
+        for words in (ASKED, "shop/db shop/cart 8080/tcp"):
+            told = (await ask(lab.environment(), words)).diagnosis
+            assert [(one.rule, one.node) for one in told.causes] == [("routing_rule_diverts", "node-a")], told.summary
+            assert f"90: to {to}" in told.causes[0].text and told.causes[0].fix == ""
+    finally:
+        lab.exec("node-a", "ip", "rule", "del", "pref", "90")
+        lab.heal()
+
+
 @pytest.mark.parametrize(
     ("place", "value", "words", "said"),
     [

@@ -5,12 +5,15 @@ from itertools import pairwise
 
 from engine.between import LEFT
 from engine.dropped import told
+from engine.prefix import holds
 from engine.rule import HEALS_NEVER, Finding, Text, cause, say, some, the
 from engine.sender import ROUTE
 from facts import Arrival, Leg, RouteLookup, RoutingRules, Sighting
 
 STANDARD = {253, 254, 255}  # default, main, local: where every kernel's own three rules lead
 RULE_SAYS_NO = {"ENETUNREACH", "EACCES"}  # an unreachable or prohibit rule; a blackhole is told by its entry
+ENDS = {"blackhole": "EINVAL", "unreachable": "ENETUNREACH", "prohibit": "EACCES"}  # types of rules
+MAIN_IS_ASKED = 32766  # priority of every kernel's own rule
 SWALLOWS = {"blackhole", "unreachable", "prohibit"}
 
 
@@ -54,12 +57,15 @@ def routing_rule_diverts(
     rules: RoutingRules,
 ) -> Text | Finding | None:
     """Of both: what the pod sends, and what arrives for it, by a rule about its address or about the sender's."""
-    leaving = _leaving(leg, table, flow) or _ended(flow, own, rules)
+    leaving = _leaving(leg, table, flow) or _ended(flow, own, rules) or _ended_for_all(table, flow, rules)
     if leaving:
         return told(leaving, _more_than_addresses(rules))
     astray = _astray(leg, flow, left, rules)
     if astray or leg.encapsulation == "local":  # what arrives from a pod of the same node is what that one sends
         return astray
+    ended = _ended_for_all(own, arriving, rules)
+    if ended:
+        return Finding(ended, stage="target node", other_leg=True)
     found = _diverted(leg, own) or _diverted(leg, arriving) or _refused(leg, own, arriving, rules)
     return found and replace(found, text=told(found.text, _more_than_addresses(rules)))
 
@@ -94,6 +100,28 @@ def _ended(flow: RouteLookup, own: RouteLookup, rules: RoutingRules) -> Text | N
         source=flow.source,
         destination=flow.destination,
     )
+
+
+def _ended_for_all(routes: RouteLookup, flow: RouteLookup, rules: RoutingRules) -> Text | None:
+    """A rule about the destination alone ends everybody's packets, before any table is asked."""
+    ending = next((one for one in _met(rules) if _ends(one, routes) and routes.error == flow.error), None)
+    if ending is None or routes.found or flow.found:
+        return None
+    return say(
+        "{node} sends packets from {source} to {destination} nowhere: the routing rule {rule} ends them, whatever its "
+        "tables say.",
+        node=flow.node,
+        source=flow.source,
+        destination=flow.destination,
+        rule=ending,
+    )
+
+
+def _ends(rule: str, lookup: RouteLookup) -> bool:
+    number, *words, action = rule.split()
+    if ENDS.get(action) != lookup.error or int(number.rstrip(":")) >= MAIN_IS_ASKED:
+        return False
+    return not words or (words[0] == "to" and len(words) == 2 and holds(words[1], lookup.destination))
 
 
 def _by_blackhole(lookup: RouteLookup, rules: RoutingRules) -> bool:
