@@ -117,14 +117,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
-@pytest.fixture(scope="session")
-def shared_lab() -> Iterator[Lab]:
-    """Three nodes, six pods, probes and fixers; skipped where this machine forbids user namespaces."""
+def skipped_where_no_lab_can_be() -> Generator[None, None, None]:
     try:
-        lab = Lab.up()
+        return (yield)
     except NamespacesForbidden as error:
         pytest.skip(error.sentence)
-    with lab:
+
+
+# Of a fixture and of a test alike: what one of a session or module raised is raised anew for each test that uses it.
+pytest_runtest_setup = pytest.hookimpl(wrapper=True)(skipped_where_no_lab_can_be)
+pytest_runtest_call = pytest.hookimpl(wrapper=True)(skipped_where_no_lab_can_be)
+
+
+@pytest.fixture(scope="session")
+def shared_lab() -> Iterator[Lab]:
+    """Three nodes, six pods, probes and fixers."""
+    with Lab.up() as lab:
         yield lab
 
 

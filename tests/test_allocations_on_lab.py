@@ -7,18 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from lab.client import Lab
-from lab.errors import NamespacesForbidden
 from tests.asking import ask
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Lab]:
     """Pods of node-c: one's address is borrowed, the other's block belongs to nobody."""
-    try:
-        lab = Lab.up(variant="borrowed-pod-address+block-without-affinity")
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
-    with lab:
+    with Lab.up(variant="borrowed-pod-address+block-without-affinity") as lab:
         yield lab
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from facts import CalicoNode, Endpoint, Leg
 from lab.client import Lab
-from lab.errors import NamespacesForbidden
 from lab.faults import families, load, names, variant
 from tests import exhaustive
 from tests.asking import ask, told, words_for
@@ -39,11 +38,7 @@ WOUNDS = [[(mode, where) for where in load(mode).WHERE] for mode in names() if v
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Lab]:
-    try:
-        lab = Lab.up(variant=DUALSTACK)
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
-    with lab:
+    with Lab.up(variant=DUALSTACK) as lab:
         yield lab
 
 
@@ -112,11 +107,7 @@ async def test_a_tunnel_without_ipv6_has_that_name_whoever_sends(
 @pytest.mark.parametrize("shape", ["ipv6-without-tunnel", "crosssubnet"])
 def test_an_uplink_without_ipv6_has_that_name_where_no_tunnel_tells_which_it_is(shape: str) -> None:
     """Nothing but IPv4's address is left to tell the uplink by."""
-    try:
-        lab = Lab.up(variant=f"{DUALSTACK}+{shape}", fixers=False)
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
-    with lab:
+    with Lab.up(variant=f"{DUALSTACK}+{shape}", fixers=False) as lab:
         for where, node in (("source", "node-a"), ("target", "node-b")):
             lab.heal()
             lab.inflict("uplink_ipv6_disabled", where=where, family=6)

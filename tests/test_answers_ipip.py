@@ -8,7 +8,6 @@ import pytest
 
 from facts import Leg, Sighting
 from lab.client import Lab
-from lab.errors import NamespacesForbidden
 from lab.faults import load, names, variant
 from tests import exhaustive
 from tests.asking import ask, told, words_for
@@ -33,11 +32,7 @@ WOUNDS += [[(mode, load(mode).WHERE[-1])] for mode in ANYWHERE]
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Lab]:
-    try:
-        lab = Lab.up(variant=IPIP, fixers=False)
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
-    with lab:
+    with Lab.up(variant=IPIP, fixers=False) as lab:
         yield lab
 
 

@@ -111,11 +111,7 @@ POLICIES: dict[str, tuple[list[Any], str, str]] = {
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def shared(request: pytest.FixtureRequest) -> Iterator[tuple[str, Lab]]:
-    try:
-        lab = Lab.up(variant=f"dualstack+iptables-{request.param}", fixers=False)
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
-    with lab:
+    with Lab.up(variant=f"dualstack+iptables-{request.param}", fixers=False) as lab:
         yield request.param, lab
 
 

@@ -14,7 +14,6 @@ import pytest
 
 from facts import Diagnosis, Endpoint, Leg, RuleDrop
 from lab.client import Lab
-from lab.errors import NamespacesForbidden
 from lab.faults import load, needs
 from tests import exhaustive
 from tests.asking import ask, told, words_for
@@ -152,11 +151,7 @@ def dualstack() -> Iterator[Lab]:
 
 
 def up(variant: str) -> Iterator[Lab]:
-    try:
-        running = Lab.up(variant=variant, fixers=False)
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
-    with running:
+    with Lab.up(variant=variant, fixers=False) as running:
         yield running
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 import pytest
 
 from lab.client import Lab
-from lab.errors import NamespacesForbidden
 from tests.asking import ask, told, words_for
 
 FLOOD = """
@@ -69,11 +68,7 @@ def busy(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """A lab through whose first two nodes other pods' packets flow all the time."""
     if request.param and shutil.which(f"{request.param}-restore") is None:
         pytest.skip(f"this machine has no {request.param}")
-    try:
-        lab = Lab.up(variant=request.param, fixers=False)
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
-    with lab:
+    with Lab.up(variant=request.param, fixers=False) as lab:
         others = {one["node"]: one for one in lab.status()["pods"] if one["name"] not in ("shop/cart", "shop/db")}
         sender, sink = others["node-a"], others["node-b"]
         with running(lab, sink["name"], SINK), running(lab, sender["name"], FLOOD, sink["address"]):

@@ -19,7 +19,6 @@ from bot.sources.names import veth_name
 from bot.sources.probes import Probes
 from facts import Blind, Diagnosis, StageSighting
 from lab.client import Lab
-from lab.errors import NamespacesForbidden
 from tests.asking import worker
 from tests.test_policies_on_lab import kubectl, of_kubernetes, policy
 
@@ -35,11 +34,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Lab]:
-    try:
-        lab = Lab.up(fixers=False)
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
-    with lab:
+    with Lab.up(fixers=False) as lab:
         yield lab
 
 

@@ -25,7 +25,6 @@ from bot.sources.kubernetes import Cluster
 from bot.sources.probes import Probes
 from facts.capture import LINK_ETHERNET, LINK_IP
 from lab.client import Lab
-from lab.errors import NamespacesForbidden
 from tests import pcapng
 from tests.test_lab import Remains
 
@@ -212,11 +211,7 @@ async def test_what_is_lost_on_the_way_is_seen_where_it_was_last(lab: Lab, tmp_p
 
 
 async def test_over_ipv6_beside_ipv4(tmp_path: Path) -> None:
-    try:
-        lab = Lab.up(nodes=2, variant="dualstack")
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
-    with lab:
+    with Lab.up(nodes=2, variant="dualstack") as lab:
 
         def talk() -> None:
             speak(lab, "shop/cart", "shop/db", 5432)
@@ -232,11 +227,7 @@ async def test_over_ipv6_beside_ipv4(tmp_path: Path) -> None:
 
 
 async def test_inside_of_ipip_and_around_it() -> None:
-    try:
-        lab = Lab.up(nodes=2, variant="ipip")
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
-    with lab:
+    with Lab.up(nodes=2, variant="ipip") as lab:
         taken = await captured(
             lab, "shop/cart shop/db 5432/tcp --seconds 30", lambda: speak(lab, "shop/cart", "shop/db", 5432)
         )

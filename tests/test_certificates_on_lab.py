@@ -23,7 +23,6 @@ from certificates.files import replace
 from certificates.keeper import Keeper
 from certificates.signer import TRUSTED_FIRST, Signer
 from lab.client import Lab
-from lab.errors import NamespacesForbidden
 from lab.workers import PROBE_PORT
 from tests import manifests
 from tests.asking import ask
@@ -41,11 +40,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Without probes and fixers of its own, and with what manifests bring for the signer to fill."""
     rbac = tmp_path_factory.mktemp("rbac") / "rbac.yaml"
     rbac.write_text(yaml.safe_dump_all(manifests.objects(OVERLAY)))
-    try:
-        lab = Lab.up(workers=False, rbac=rbac)
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
-    with lab:
+    with Lab.up(workers=False, rbac=rbac) as lab:
         asyncio.run(installed(lab, OVERLAY))
         yield lab
 

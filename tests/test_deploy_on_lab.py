@@ -22,7 +22,6 @@ from bot.investigate import Investigation
 from fixes.kind import NodeKind, kinds
 from fixes.request import Phase
 from lab.client import Lab
-from lab.errors import NamespacesForbidden
 from lab.workers import PROBE_PORT
 from tests import manifests, seccomp
 from tests.asking import ask, words_for
@@ -161,11 +160,7 @@ def wait_for_line(log: Path, end: str) -> None:
 def lab() -> Iterator[Lab]:
     """Without probes and fixers of its own. In each pod something runs, as in a cluster: by its process the probe finds
     the pod's network, where it has not the node's /run/netns."""
-    try:
-        lab = Lab.up(workers=False, environment=ENVIRONMENT)
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
-    with lab, inhabited(lab):
+    with Lab.up(workers=False, environment=ENVIRONMENT) as lab, inhabited(lab):
         yield lab
 
 

@@ -12,7 +12,6 @@ import pytest
 from engine.foreign import limits
 from facts import CalicoFirewall, ConnectionTable, Diagnosis, RuleDrop
 from lab.client import Lab
-from lab.errors import NamespacesForbidden
 from tests import exhaustive
 from tests.asking import ask
 
@@ -25,11 +24,7 @@ TABLES = ("raw", "mangle", "nat", "filter")
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Lab]:
-    try:
-        lab = Lab.up(variant="dualstack", fixers=False)
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
-    with lab:
+    with Lab.up(variant="dualstack", fixers=False) as lab:
         yield lab
 
 

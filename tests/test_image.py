@@ -23,7 +23,6 @@ from bot.investigate import Investigation
 from certificates.cluster import BOT_CERTS, connect, content
 from fixes.request import Phase
 from lab.client import Lab
-from lab.errors import NamespacesForbidden
 from lab.server import API_PORT
 from lab.workers import PROBE_PORT
 from tests import manifests, oci, seccomp
@@ -76,11 +75,7 @@ def lab(image: Image, tmp_path: Path) -> Iterator[Lab]:
     runs, by which a probe finds its network."""
     rbac = tmp_path / "rbac.yaml"
     rbac.write_text(yaml.safe_dump_all(manifests.objects(OVERLAY)))
-    try:
-        lab = Lab.up(workers=False, rbac=rbac)
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
-    with lab, inhabited(lab):
+    with Lab.up(workers=False, rbac=rbac) as lab, inhabited(lab):
         asyncio.run(installed(lab, OVERLAY))
         yield lab
 

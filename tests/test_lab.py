@@ -22,7 +22,7 @@ import pytest
 import lab.slack
 from lab import client
 from lab.client import Lab
-from lab.errors import LabError, NamespacesForbidden
+from lab.errors import LabError
 from lab.faults import load, names, needs, variant
 from lab.state import base_directory, read_environment
 from lab.variants import VARIANTS
@@ -70,10 +70,7 @@ def nothing_is_loaded_before() -> Iterator[None]:
 
 def started(**settings: bool | int | str | Path) -> Lab:
     """A lab of the test's own."""
-    try:
-        return Lab.up(**settings)  # type: ignore[arg-type]
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
+    return Lab.up(**settings)  # type: ignore[arg-type]
 
 
 # ---- up, look, break, heal

@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 
 from lab.client import Lab
-from lab.errors import NamespacesForbidden
 from lab.firewall import node_state, policies
 from lab.firewall.chains import rendered, rendered_arp
 from lab.firewall.words import Networks, Ruleset, Served
@@ -171,11 +170,7 @@ def chains(listing: Listing) -> Listing:
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    try:
-        running = Lab.up(workers=False)
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
-    with running:
+    with Lab.up(workers=False) as running:
         yield running
 
 

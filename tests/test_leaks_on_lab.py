@@ -15,7 +15,6 @@ from fixes.kinds.release_ip import KIND, nodes_asked
 from fixes.request import stamp
 from fixes.store import connect
 from lab.client import Lab
-from lab.errors import NamespacesForbidden
 from tests.asking import ask, words_for
 from tests.deployed import CLUSTER_FIXER
 
@@ -24,11 +23,7 @@ NODES = ("node-a", "node-b", "node-c")
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    try:
-        lab = Lab.up()
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
-    with lab:
+    with Lab.up() as lab:
         yield lab
 
 

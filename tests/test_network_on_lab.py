@@ -8,7 +8,6 @@ import pytest
 
 from facts import Diagnosis
 from lab.client import Lab
-from lab.errors import NamespacesForbidden
 from tests import exhaustive
 from tests.asking import ask
 from tests.lab_python import python
@@ -257,11 +256,7 @@ async def test_what_is_well_in_odd_ways_is_healthy(lab: Lab, oddity: str) -> Non
 @pytest.fixture(scope="module")
 def two_subnets() -> Iterator[Lab]:
     """node-a and node-b in one subnet; the pool tunnels between subnets only."""
-    try:
-        lab = Lab.up(variant="crosssubnet+two-subnets")
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
-    with lab:
+    with Lab.up(variant="crosssubnet+two-subnets") as lab:
         yield lab
 
 
@@ -322,11 +317,7 @@ async def test_an_uplink_that_does_not_forward_stops_what_comes_in_without_a_tun
 
 @pytest.fixture(scope="module")
 def no_tunnel() -> Iterator[Lab]:
-    try:
-        lab = Lab.up(variant="bgp")
-    except NamespacesForbidden as error:
-        pytest.skip(error.sentence)
-    with lab:
+    with Lab.up(variant="bgp") as lab:
         yield lab
 
 

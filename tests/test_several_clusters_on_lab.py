@@ -19,7 +19,6 @@ import yaml
 from bot import cli, speech
 from bot.asking import with_text
 from lab.client import Lab
-from lab.errors import NamespacesForbidden
 from lab.slack import LocalSlack
 from tests.own_faults import Wire
 from tests.programs import Programs
@@ -36,12 +35,7 @@ GONE = "cannot be reached"
 @pytest.fixture(scope="module")
 def labs() -> Iterator[dict[str, Lab]]:
     with contextlib.ExitStack() as stack:
-        try:
-            made = {
-                name: stack.enter_context(Lab.up(2, environment={"CALICO_WHY_APPROVERS": "U0BO"})) for name in NAMES
-            }
-        except NamespacesForbidden as error:
-            pytest.skip(error.sentence)
+        made = {name: stack.enter_context(Lab.up(2, environment={"CALICO_WHY_APPROVERS": "U0BO"})) for name in NAMES}
         yield made
 
 
