@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 
 import hypothesis
 import pytest
@@ -141,3 +142,18 @@ def lab(shared_lab: Lab) -> Lab:
     """The shared lab as it was when it came up, whatever the last test did to it."""
     shared_lab.heal()
     return shared_lab
+
+
+@pytest.fixture(scope="module")
+def labs(shared_lab: Lab) -> Iterator[Callable[[str], Lab]]:
+    """A lab of a shape, as it was when it came up; each comes up once."""
+    up = {"": shared_lab}
+    with ExitStack() as stack:
+
+        def of(shape: str) -> Lab:
+            if shape not in up:
+                up[shape] = stack.enter_context(Lab.up(variant=shape, fixers=False))
+            up[shape].heal()
+            return up[shape]
+
+        yield of

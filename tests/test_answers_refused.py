@@ -6,8 +6,7 @@ others are asked about in tests/test_answers_on_lab.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -27,21 +26,6 @@ from tests.test_less_sight import weakened
 NEEDED = {"pods", "services", "nodes"}  # without what was asked about there is no question; that is said, too
 READ_EACH_TIME = {"pods", "nodes", "ippools", "ipamblocks", "clusterinformations", "felixconfigurations"}
 REFUSED = Cells(every=24)  # resources, for each failure mode
-
-
-@pytest.fixture(scope="module")
-def labs(shared_lab: Lab) -> Iterator[Callable[[str], Lab]]:
-    """A lab of a shape, as it was when it came up; each comes up once."""
-    up = {"": shared_lab}
-    with ExitStack() as stack:
-
-        def of(shape: str) -> Lab:
-            if shape not in up:
-                up[shape] = stack.enter_context(Lab.up(variant=shape, fixers=False))
-            up[shape].heal()
-            return up[shape]
-
-        yield of
 
 
 @pytest.mark.parametrize("mode", [mode for mode in names() if not needs(mode)])

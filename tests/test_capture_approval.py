@@ -5,19 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from bot.capture import Captured, Progress, Wanted, capture, plan
 from bot.captures import Capturing
 from bot.errors import UserError
 from bot.language import language
-from bot.settings import from_environment
-from bot.sources.kubernetes import Cluster
-from bot.sources.probes import Probes
 from fixes.audit import Audit, verify
 from fixes.limits import Switch
 from fixes.request import FixRequest, Person, Phase, Spec, digest, stamp
@@ -28,8 +23,7 @@ from tests.deployed import ADMINISTRATOR
 from tests.fix_cluster import fix_cluster
 from tests.test_approvals_slack import until_in_trail
 from tests.test_bot_slack import ROOM, Room, _all_text, bot_process, room
-from tests.test_capture import speak
-from tests.test_capture_slack import ASKED, PLACE, Takes, files
+from tests.test_capture_slack import ASKED, PLACE, Takes, files, real
 
 __all__ = ["room"]
 
@@ -369,37 +363,15 @@ async def test_while_the_cluster_takes_no_requests_nothing_is_captured(tmp_path:
 
 async def test_approved_whole_packets_of_a_real_network(lab: Lab, tmp_path: Path) -> None:
     """All of it: the card names the places, a second person clicks, and the file holds what the pods said."""
-    settings = from_environment(lab.environment())
-    talked = asyncio.Event()
-    async with (
-        LocalSlack() as slack,
-        fix_cluster(tmp_path) as fixes,
-        fixes.store(ADMINISTRATOR) as store,
-        Cluster(settings) as cluster,
-        Probes(settings) as probes,
-    ):
-
-        async def take(wanted: Wanted, *, progress: Progress | None = None) -> Captured:
-            async def told(text: str) -> None:
-                if progress:
-                    await progress(text)
-                if text.startswith("0 of 20 s") and not talked.is_set():
-                    talked.set()
-                    await asyncio.to_thread(speak, lab, "shop/cart", "shop/db", 5432)
-
-            return await capture(wanted, cluster=cluster, probes=probes, progress=told)
-
-        room = Room("socket", slack, fixes, store, tmp_path / "state")
-        room.capturing = Capturing(take, partial(plan, cluster=cluster), "headers")
-        async with room.bot():
-            await room.ask(f"{ASKED} --payload --seconds 20 --packets 16", user="cleo")
-            request, thread, ts = await card_of(room)
-            lines = request.status.preview
-            assert lines[0].startswith("node-a: in shop/cart, at cali") and "vxlan.calico, the uplink (" in lines[0]
-            assert lines[1].startswith("node-b: in shop/db, at cali")
-            assert "tcp port 5432, both ways" in lines[2] and "whole packets" in lines[3] and "16 packets" in lines[4]
-            await slack.click("bo", ROOM, ts, "fix_approve")
-            done = await until(room, request.name, Phase.VERIFIED, Phase.FAILED, Phase.UNKNOWN)
-            assert done.status.phase is Phase.VERIFIED, done.status.message
-            [(_, content)] = files(slack, thread)
-            assert 8 <= len(pcapng.read(content).packets) <= 16
+    async with real(lab, tmp_path) as room, room.bot():
+        await room.ask(f"{ASKED} --payload --seconds 20 --packets 16", user="cleo")
+        request, thread, ts = await card_of(room)
+        lines = request.status.preview
+        assert lines[0].startswith("node-a: in shop/cart, at cali") and "vxlan.calico, the uplink (" in lines[0]
+        assert lines[1].startswith("node-b: in shop/db, at cali")
+        assert "tcp port 5432, both ways" in lines[2] and "whole packets" in lines[3] and "16 packets" in lines[4]
+        await room.slack.click("bo", ROOM, ts, "fix_approve")
+        done = await until(room, request.name, Phase.VERIFIED, Phase.FAILED, Phase.UNKNOWN)
+        assert done.status.phase is Phase.VERIFIED, done.status.message
+        [(_, content)] = files(room.slack, thread)
+        assert 8 <= len(pcapng.read(content).packets) <= 16

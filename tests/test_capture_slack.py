@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
@@ -239,14 +240,14 @@ def browser() -> Iterator[str]:
         yield address
 
 
-async def test_from_the_channel_to_a_file_of_real_packets(lab: Lab, browser: str, tmp_path: Path) -> None:
-    """All of it: somebody types in the page, probes look on, pods talk, and the page offers the file."""
+@contextlib.asynccontextmanager
+async def real(lab: Lab, directory: Path) -> AsyncIterator[Room]:
+    """A room whose captures are of this lab, where pods talk as soon as the first one has begun."""
     settings = from_environment(lab.environment())
     talked = asyncio.Event()
-
     async with (
         LocalSlack() as slack,
-        fix_cluster(tmp_path) as fixes,
+        fix_cluster(directory) as fixes,
         fixes.store(ADMINISTRATOR) as store,
         Cluster(settings) as cluster,
         Probes(settings) as probes,
@@ -262,15 +263,20 @@ async def test_from_the_channel_to_a_file_of_real_packets(lab: Lab, browser: str
 
             return await capture(wanted, cluster=cluster, probes=probes, progress=told)
 
-        room = Room("socket", slack, fixes, store, tmp_path / "state")
+        room = Room("socket", slack, fixes, store, directory / "state")
         room.capturing = Capturing(take, partial(plan, cluster=cluster), "headers")
-        async with room.bot(), sitting(browser, slack) as page:
-            await page.type("#composer-text", f"{ASKED} --seconds 20 --packets 16")
-            await page.press("Enter")
-            done = await slack.wait_for(lambda: room.posted(" packets between shop/cart and shop/db"), 60)
-            assert done is not None and "node-b shop/db eth0" in _all_text(done)
-            await slack.wait_for(lambda: files(slack, done["ts"]))
-            [(name, content)] = files(slack, done["ts"])
-            assert 8 <= len(pcapng.read(content).packets) <= 16
-            await page.click("#messages .replies")
-            await page.wait_for(f"document.querySelector('.file a')?.download === {name!r}")
+        yield room
+
+
+async def test_from_the_channel_to_a_file_of_real_packets(lab: Lab, browser: str, tmp_path: Path) -> None:
+    """All of it: somebody types in the page, probes look on, pods talk, and the page offers the file."""
+    async with real(lab, tmp_path) as room, room.bot(), sitting(browser, room.slack) as page:
+        await page.type("#composer-text", f"{ASKED} --seconds 20 --packets 16")
+        await page.press("Enter")
+        done = await room.slack.wait_for(lambda: room.posted(" packets between shop/cart and shop/db"), 60)
+        assert done is not None and "node-b shop/db eth0" in _all_text(done)
+        await room.slack.wait_for(lambda: files(room.slack, done["ts"]))
+        [(name, content)] = files(room.slack, done["ts"])
+        assert 8 <= len(pcapng.read(content).packets) <= 16
+        await page.click("#messages .replies")
+        await page.wait_for(f"document.querySelector('.file a')?.download === {name!r}")

@@ -3,8 +3,7 @@ takes all trust from it, and one that does not mend is the worst it could say.""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 
 import pytest
 
@@ -20,21 +19,6 @@ WOUNDS += [(mode, 6, "dualstack") for mode, family, _ in WOUNDS if 6 in families
 # The kernel forgot what hung on a device that was down, or without IPv6: Felix, which a lab has not, puts it back.
 THE_REST_IS_FELIX_TO_DO = ("vxlan_device_down", "ipip_device_down", "pod_interface_down", "ipv6_disabled")
 NOT_THE_CARD = ("checksum_offload_broken",)  # a lab's cable spoils the packets, as the remedy says may be
-
-
-@pytest.fixture(scope="module")
-def labs(shared_lab: Lab) -> Iterator[Callable[[str], Lab]]:
-    """A lab of a shape, as it was when it came up; each comes up once."""
-    up = {"": shared_lab}
-    with ExitStack() as stack:
-
-        def of(shape: str) -> Lab:
-            if shape not in up:
-                up[shape] = stack.enter_context(Lab.up(variant=shape, fixers=False))
-            up[shape].heal()
-            return up[shape]
-
-        yield of
 
 
 @pytest.mark.parametrize(("mode", "family", "shape"), WOUNDS)
