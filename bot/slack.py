@@ -38,9 +38,7 @@ from facts import say
 
 log = logging.getLogger(__name__)
 sdk = log.getChild("sdk")
-sdk.setLevel(
-    logging.WARNING
-)  # without a level of its own it would put together each request and answer, to log nothing
+sdk.setLevel(logging.WARNING)  # without one of its own it would put together each request and answer, to log nothing
 
 SLACK_API = "https://slack.com/api/"
 API_HOSTS = frozenset({"slack.com", "slack-gov.com"})

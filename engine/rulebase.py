@@ -111,7 +111,6 @@ class Rulebase:
         proofs: dict[str, tuple[str, tuple[str, ...]]] = {}
         failed: dict[str, Blind] = {}
         suspects: list[tuple[CauseRule, tuple[str, ...]]] = []
-        matches: list[tuple[Rule, tuple[str, ...]]] = []
         names: dict[str, str] = {}  # id in the engine -> Fact.id
         tokens = _Tokens(self._tokens)
         with self._rulesets() as rulesets:
@@ -120,15 +119,11 @@ class Rulebase:
                 known |= fresh
                 if len(known) > MOST_FACTS:
                     raise EngineFault(f"more than {MOST_FACTS} facts")
-                for fact_id, fact in fresh.items():
-                    names[f"f{len(names)}"] = fact_id
-                    message = msgspec.json.encode(self._message(f"f{len(names) - 1}", fact, tokens)).decode()
-                    for chunk, ruleset in zip(self.chunks, rulesets, strict=True):
-                        if type(fact) in chunk.kinds:
-                            for name, found in ruleset.put(message):
-                                matches.append((chunk.rules[int(name[1:])], _ids(found, names)))
-                                if len(matches) > MOST_MATCHES:
-                                    raise EngineFault(f"more than {MOST_MATCHES} matches")
+                matches: list[tuple[Rule, tuple[str, ...]]] = []
+                for match in self._matches(fresh, names, tokens, rulesets):
+                    matches.append(match)
+                    if len(matches) > MOST_MATCHES:
+                        raise EngineFault(f"more than {MOST_MATCHES} matches")
                 fresh = {}
                 # The engine's order is not ours: a proof is the first match by name, whatever order the facts came in.
                 for rule, ids in sorted(matches, key=lambda match: (match[0].name, match[1])):
@@ -140,9 +135,20 @@ class Rulebase:
                         if fact.id not in known and fact.id not in fresh:
                             fresh[fact.id] = fact
                             proofs[fact.id] = (rule.name, ids)
-                matches.clear()
         suspects.sort(key=lambda suspect: (suspect[0].name, suspect[1]))
         return self._judge(known, suspects, proofs, failed)
+
+    def _matches(
+        self, fresh: Mapping[str, Fact], names: dict[str, str], tokens: _Tokens, rulesets: Sequence[Ruleset]
+    ) -> Iterator[tuple[Rule, tuple[str, ...]]]:
+        """Each rule that the engine finds to hold, with the ids of its facts, while it is told the fresh ones."""
+        for fact_id, fact in fresh.items():
+            names[f"f{len(names)}"] = fact_id
+            message = msgspec.json.encode(self._message(f"f{len(names) - 1}", fact, tokens)).decode()
+            for chunk, ruleset in zip(self.chunks, rulesets, strict=True):
+                if type(fact) in chunk.kinds:
+                    for name, found in ruleset.put(message):
+                        yield chunk.rules[int(name[1:])], _ids(found, names)
 
     @contextmanager
     def _rulesets(self) -> Iterator[list[Ruleset]]:

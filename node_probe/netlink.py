@@ -23,10 +23,7 @@ NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY = 4, 20
 INET_DIAG, INET_DIAG_SKV6ONLY = 72, 11
 PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1}  # of IPv4; IPv6 has an ICMP of its own
 TCP_LISTEN, INET_DIAG_QUEUES = 10, 56  # state, and where inet_diag_msg has idiag_rqueue and idiag_wqueue
-LISTENING = {
-    "tcp": (socket.IPPROTO_TCP, TCP_LISTEN),
-    "udp": (socket.IPPROTO_UDP, 7),
-}  # an unconnected UDP socket is TCP_CLOSE
+LISTENING = {"tcp": (socket.IPPROTO_TCP, TCP_LISTEN), "udp": (socket.IPPROTO_UDP, 7)}  # unconnected: TCP_CLOSE
 FIRST_OF_CLIENTS = 32768  # net.ipv4.ip_local_port_range
 RTEXT_FILTER_SKIP_STATS = 8
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_OPERSTATE, IFLA_LINKINFO = 1, 3, 4, 5, 16, 18

@@ -43,9 +43,7 @@ class NetlinkSocket:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         try:
             self._socket.bind((0, 0))
-            self._socket.setsockopt(
-                SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1
-            )  # dumps are filtered by the kernel, not here
+            self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)  # the kernel filters dumps, not this
             self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
             # The kernel answers at once or never: nobody may wait for ever on a lost answer.
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 2, 0))
@@ -120,10 +118,12 @@ class NetlinkSocket:
 
 
 def attribute(kind: int, value: bytes) -> bytes:
+    """One, filled up to four bytes."""
     return ATTRIBUTE.pack(ATTRIBUTE.size + len(value), kind) + value + b"\0" * (-len(value) % 4)
 
 
 def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
+    """By kind, without its flags, the last of each; of what is cut off in the middle those before."""
     found = {}
     size, header = ATTRIBUTE.size, ATTRIBUTE.unpack_from  # most of what is done to read devices is done here
     last = len(data) - size
@@ -137,6 +137,7 @@ def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
 
 
 def text(attributes: dict[int, bytes], kind: int) -> str:
+    """ "" where there is none."""
     return attributes.get(kind, b"").rstrip(b"\0").decode(errors="replace")
 
 

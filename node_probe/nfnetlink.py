@@ -84,21 +84,26 @@ def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def message(kind: int, flags: int, number: int, body: bytes, family: int = 0, resource: int = 0) -> bytes:
+    """A request. family: one of FAMILIES, 0 for all. resource: the subsystem that a batch is for."""
     length = MESSAGE.size + len(body)
     return MESSAGE.pack(length, kind, REQUEST | flags, number, 0, family, 0, socket.htons(resource)) + body
 
 
 def nested(kind: int, *inside: bytes) -> bytes:
+    """An attribute that holds others."""
     return attribute(kind | NESTED, b"".join(inside))
 
 
 def text(kind: int, value: str) -> bytes:
+    """An attribute of text, with the zero byte at its end."""
     return attribute(kind, value.encode() + b"\0")
 
 
 def u32(kind: int, value: int) -> bytes:
+    """An attribute of a number, in the order of the network: nf_tables has none of the host's."""
     return attribute(kind, value.to_bytes(4, "big"))
 
 
 def u64(kind: int, value: int) -> bytes:
+    """As `u32`."""
     return attribute(kind, value.to_bytes(8, "big"))

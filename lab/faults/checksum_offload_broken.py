@@ -12,8 +12,7 @@ VXLAN_PORT = 4789
 
 def inflict(cluster: Cluster, wound: Wound) -> None:
     with cluster.kernel(wound.node).namespace.entered():
-        set_checksum_offload(
-            cluster.uplink(wound.node), False
-        )  # else there would be no checksum yet that could be wrong
+        # Else there would be no checksum yet that could be wrong.
+        set_checksum_offload(cluster.uplink(wound.node), False)
     with cluster.topology.at_cable(wound.node) as device:
         spoil_tcp_in_vxlan(device, VXLAN_PORT)

@@ -49,9 +49,8 @@ def _forwarding(ask: NodeAsk, view: View) -> Sysctl:
 
 def _sysctl(ask: NodeAsk, *path: str) -> Sysctl:
     if any("/" in part or part in ("", ".", "..") for part in path):
-        raise ValueError(
-            f"{path} does not name a network device"
-        )  # it comes from outside and must not lead out of /proc/sys
+        # It comes from outside and must not lead out of /proc/sys.
+        raise ValueError(f"{path} does not name a network device")
     name = ".".join((f"net.ipv{ask.family}", *path))
     device, switch = path[1:] if len(path) == 3 else ("", "")
     try:
