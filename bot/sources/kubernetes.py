@@ -165,20 +165,7 @@ class Cluster:
             *(blind for one in sides for blind in one.blind),
             *behind.blind,
             *common.blind,
-            *(
-                Blind(
-                    node=node.name,
-                    look="calico-node settings",
-                    reason=say(
-                        "calico-node on {node} is told {settings} by what was not read, and that goes before "
-                        "FelixConfiguration",
-                        node=node.name,
-                        settings=listed(node.settings_unread),
-                    ),
-                )
-                for node in known
-                if node.settings_unread
-            ),
+            *(_settings_unread(node) for node in known if node.settings_unread),
             *(blind for _, _, blinds in nodes for blind in blinds),
         ]
         return list(dict.fromkeys(facts))
@@ -367,6 +354,15 @@ class Cluster:
             labelSelector=f"kubernetes.io/service-name={service}",
         )
         return [] if slices is None else [upkeep.typha(f"{namespace}/{service}", slices)]
+
+
+def _settings_unread(node: CalicoNode) -> Blind:
+    reason = say(
+        "calico-node on {node} is told {settings} by what was not read, and that goes before FelixConfiguration",
+        node=node.name,
+        settings=listed(node.settings_unread),
+    )
+    return Blind(node=node.name, look="calico-node settings", reason=reason)
 
 
 def _needs_no_agent(fact: Fact, nodes: Mapping[str, Object]) -> bool:
