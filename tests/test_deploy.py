@@ -202,9 +202,8 @@ def test_openshift_lets_in_every_account_that_has_pods_and_runs_probes_on_every_
 
 def test_what_install_md_has_people_write_into_an_overlay_does_what_it_says(tmp_path: Path) -> None:
     """Where the image is, a password for images, one bot on one node, and the authority of a proxy."""
-    said = dict(
-        re.findall(r"`(images|replicas|patches|configMapGenerator): (\[.*?\])`", (ROOT / "docs" / "install.md").read_text()),
-    )
+    page = (ROOT / "docs" / "install.md").read_text()
+    said = dict(re.findall(r"`(images|replicas|patches|configMapGenerator): (\[.*?\])`", page))
     parts = {
         "resources": [os.path.relpath(DEPLOY / "overlays" / "socket-mode", tmp_path)],
         **{key: yaml.safe_load(value) for key, value in said.items()},

@@ -287,7 +287,7 @@ ALONE = {
         ("tc qdisc add dev lo clsact", "tc filter add dev lo ingress protocol ip u32 match u32 0 0 flowid 1:1"),
         "dev lo ingress",
     ),
-    "tcpdump -ni INTERFACE arp": Alone(("ip link set lo up",), "-d"),  # read, and not waited for packets
+    "tcpdump -ni INTERFACE arp or icmp6": Alone(("ip link set lo up",), "-d"),  # read, and not waited for packets
     "tc qdisc del": Alone(("tc qdisc add dev lo clsact",), "dev lo clsact"),
     "wg show DEVICE": Alone(),
 }
