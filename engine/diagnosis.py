@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from engine import large, passage, refused, routes_taken, rulebase, services, trains
+from engine import ending_rules, large, passage, refused, routes_taken, rulebase, services, trains
 from engine.bypass import bypasses
 from engine.opinions import about_lost, opinions
 from engine.order import depths, loses_at, place
@@ -124,7 +124,7 @@ def diagnose(facts: Sequence[Fact]) -> Diagnosis:
 
 def prepared(facts: Sequence[Fact]) -> list[Fact]:
     """What the rules are given: the facts, and what no rule of theirs could bring together."""
-    found = [*facts, *opinions(facts)]
+    found = [*ending_rules.marked(facts), *opinions(facts)]
     found = large.marked(stopped_for_size([*found, *stops(found), *bypasses(found)]))
     return [*found, *trains.losses(found), *large.losses(found)]
 
@@ -456,7 +456,7 @@ def _judged(
         seen = [track.told or "" for track in followed if track.leg.flow == leg.flow]
         seen += [spent(leg, facts), refused.though_listened(leg, facts)]
         seen += [passage.objections(leg, probes), passage.silent_node(leg, probes, blind)]
-        seen.append(routes_taken.told(leg, facts))
+        seen += [routes_taken.told(leg, facts), ending_rules.told(leg, facts)]
         policies = in_turn((about_lost(facts, leg), passage.dropped(leg, facts)))
     elif doubtful:
         policies = passage.dropped(leg, facts)

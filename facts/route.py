@@ -32,4 +32,5 @@ class RouteLookup(Fact, frozen=True, kw_only=True):
     mtu: int = 0  # the route's own; 0: its device's
     next_hop_object: int = 0  # of one that refuses: the number of the blackhole (`ip nexthop`) that it leads to
     rp_filter: int = -1  # IPv4 input lookups: the filter in effect where they come in: 0 off, 1 strict, 2 loose
+    ended_by: str = ""  # of the first of the two, refused: the routing rule that ends all that the node sends there
     preferred_source: str = ""  # output lookups: the address the node's own packets would carry

@@ -97,6 +97,9 @@ async def test_a_rule_about_what_a_node_itself_sends_is_nothing_to_its_pods(lab:
             assert (await ask(lab.environment(), ASKED)).diagnosis.verdict == "healthy"
             sent = (await ask(lab.environment(), f"node-a {ASKED.split(maxsplit=1)[1]}")).diagnosis
             assert sent.verdict != "healthy" and {one.node for one in sent.causes} <= {"node-a"}
+            if decides[0] in ("unreachable", "blackhole"):
+                assert not sent.causes, "the route is there"
+                assert f"iif lo {decides[0]} ends what node-a itself sends" in sent.summary
             rule("del")
         # A reverse path filter asks as a node does that sends, and so the rule decides on it: no route is missing.
         rule("add", "iif", "lo", "to", "10.244.0.0/16", "blackhole")

@@ -27,6 +27,8 @@ from facts import Leg, RouteLookup
 def pod_route_missing(leg: Leg, route: RouteLookup) -> Text | None:
     if route.prefix == host(leg.target_address):  # one that leads elsewhere, or nowhere: pod_route_wrong_device
         return None
+    if route.ended_by:
+        return None  # the route may well be there
     if not leg.target_block and route.found and not is_default(route.prefix):
         return None  # another plugin gave it its address, and may well lead there by a bridge
     if route.type == "blackhole":

@@ -47,7 +47,7 @@ def route_missing(leg: Leg, route: RouteLookup, held: Allocation) -> Text | None
         )
     if not route.found:
         thrown = route.type == "throw" and not covers_more(route.prefix, leg.target_block)  # route_blackholed
-        if route.error != "ENETUNREACH" or thrown:
+        if route.error != "ENETUNREACH" or thrown or route.ended_by:
             return None
         return say(
             "{node} has no route to {address} at all; expected {block} via {expected}.",

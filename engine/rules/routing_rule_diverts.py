@@ -5,15 +5,13 @@ from itertools import pairwise
 
 from engine.between import LEFT
 from engine.dropped import told
-from engine.prefix import holds
+from engine.ending_rules import ending
 from engine.rule import HEALS_NEVER, Finding, Text, cause, say, some, the
 from engine.sender import ROUTE
 from facts import Arrival, Leg, RouteLookup, RoutingRules, Sighting
 
 STANDARD = {253, 254, 255}  # default, main, local: where every kernel's own three rules lead
 RULE_SAYS_NO = {"ENETUNREACH", "EACCES"}  # an unreachable or prohibit rule; a blackhole is told by its entry
-ENDS = {"blackhole": "EINVAL", "unreachable": "ENETUNREACH", "prohibit": "EACCES"}  # types of rules
-MAIN_IS_ASKED = 32766  # priority of every kernel's own rule
 SWALLOWS = {"blackhole", "unreachable", "prohibit"}
 
 
@@ -104,8 +102,8 @@ def _ended(flow: RouteLookup, own: RouteLookup, rules: RoutingRules) -> Text | N
 
 def _ended_for_all(routes: RouteLookup, flow: RouteLookup, rules: RoutingRules) -> Text | None:
     """A rule about the destination alone ends everybody's packets, before any table is asked."""
-    ending = next((one for one in _met(rules) if _ends(one, routes) and routes.error == flow.error), None)
-    if ending is None or routes.found or flow.found:
+    rule = ending(_met(rules), routes)
+    if not rule or flow.found or routes.error != flow.error:
         return None
     return say(
         "{node} sends packets from {source} to {destination} nowhere: the routing rule {rule} ends them, whatever its "
@@ -113,15 +111,8 @@ def _ended_for_all(routes: RouteLookup, flow: RouteLookup, rules: RoutingRules) 
         node=flow.node,
         source=flow.source,
         destination=flow.destination,
-        rule=ending,
+        rule=rule,
     )
-
-
-def _ends(rule: str, lookup: RouteLookup) -> bool:
-    number, *words, action = rule.split()
-    if ENDS.get(action) != lookup.error or int(number.rstrip(":")) >= MAIN_IS_ASKED:
-        return False
-    return not words or (words[0] == "to" and len(words) == 2 and holds(words[1], lookup.destination))
 
 
 def _by_blackhole(lookup: RouteLookup, rules: RoutingRules) -> bool:
