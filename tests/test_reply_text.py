@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.reply import blocks, evidence
+from bot.reply import blocks, commands, evidence
 from bot.reply.text import render
 from engine.diagnosis import diagnose
 from facts import Neighbor, ProbeResult
@@ -106,6 +106,25 @@ def test_of_many_looks_that_could_not_be_made_for_one_reason_a_few_are_named() -
     found = msgspec.structs.replace(answer, diagnosis=msgspec.structs.replace(answer.diagnosis, blind=blind))
     assert "node-b: look0, look1, look2, 6 more: " in render(found)
     assert "look8" in render(found, verbose=True)
+
+
+# What no single command shows: packets of a size, some of many, or one that was met behind the rule that denies it;
+# and WireGuard's, which tell nothing of what is inside.
+NOT_BY_A_COMMAND = {
+    "large_packets_filtered",
+    "packets_lost_now_and_then",
+    "policy_bypassed",
+    "underlay_drops_wireguard",
+}
+
+
+def test_every_failure_mode_can_be_seen_with_a_command() -> None:
+    unseen = set()
+    for mode, recording in (case.values for case in RECORDINGS):
+        diagnosis = diagnose(facts_of(recording))
+        causes = [one for one in (*diagnosis.causes, *diagnosis.warnings) if one.rule == mode]
+        unseen |= {mode for cause in causes if not commands.to_see(cause, diagnosis)}
+    assert unseen == NOT_BY_A_COMMAND
 
 
 def test_a_sentence_begins_with_a_capital_and_a_name_of_the_cluster_as_it_is_written() -> None:

@@ -19,6 +19,7 @@ from facts import (
     BlockClaim,
     CalicoFirewall,
     CalicoNode,
+    CalicoPod,
     CalicoService,
     CalicoSettings,
     Cause,
@@ -29,6 +30,7 @@ from facts import (
     FdbEntry,
     FelixHealth,
     ForeignVxlans,
+    GarbageCollector,
     Leg,
     Link,
     LinkAddresses,
@@ -42,11 +44,13 @@ from facts import (
     PodRoute,
     Pool,
     PoolUsage,
+    ProbeResult,
     RouteLookup,
     RoutingRules,
     RuleDrop,
     RuleRewrite,
     ServicePort,
+    Sighting,
     Sysctl,
     TrafficControl,
     Typha,
@@ -77,7 +81,7 @@ def to_see(cause: Cause, diagnosis: Diagnosis) -> list[Command]:
     cited = sorted(
         (fact for fact in diagnosis.facts if fact.id in cause.evidence), key=lambda fact: cause.evidence.index(fact.id)
     )
-    wrong = [shows(fact, diagnosis.facts) for fact in cited if evidence.is_wrong(fact, legs)]
+    wrong = [shows(fact, diagnosis.facts) for fact in cited if _has_program(fact) or evidence.is_wrong(fact, legs)]
     found = wrong if any(wrong) else [shows(fact, diagnosis.facts) for fact in cited if not _only_about(fact)]
     return list(dict.fromkeys(filter(None, found)))[:MOST]
 
@@ -85,6 +89,11 @@ def to_see(cause: Cause, diagnosis: Diagnosis) -> list[Command]:
 def _only_about(fact: Fact) -> bool:
     """A rule needs it to know what it speaks of; who looks at it sees nothing wrong."""
     return isinstance(fact, CalicoNode | Endpoint) or (isinstance(fact, Link) and not fact.programs)
+
+
+def _has_program(fact: Fact) -> bool:
+    """Of somebody's, on a device (XDP): none is expected, though it may do no harm."""
+    return isinstance(fact, Link) and bool(fact.programs)
 
 
 def by_hand(cause: Cause, facts: Sequence[Fact]) -> list[Command]:
@@ -102,6 +111,8 @@ def shows(fact: Fact, facts: Sequence[Fact]) -> Command | None:
     found: Command | tuple[str, ...] | None
     if isinstance(fact, PodInterface):
         found = _pod_interface(fact, [one for one in facts if isinstance(one, Leg)])
+    elif isinstance(fact, Sighting):
+        found = _sighting(fact, [one for one in facts if isinstance(one, Leg)])
     elif isinstance(fact, FelixHealth):
         found = _felix(fact, facts)
     else:
@@ -133,6 +144,32 @@ def _pod_interface(fact: PodInterface, legs: Sequence[Leg]) -> tuple[str, ...]:
 
 def _sysctl(fact: Sysctl) -> tuple[str, ...]:
     return fact.node, "sysctl", typed(fact.name, fact.device)
+
+
+def _sighting(fact: Sighting, legs: Sequence[Leg]) -> tuple[str, ...] | None:
+    """To be run while packets are sent, such as by asking again."""
+    ends = {(leg.source_address, leg.target_address): leg for leg in legs}
+    leg = ends.get((fact.source_address, fact.target_address))
+    carried = {
+        "vxlan": f"udp port {leg.vxlan_port}" if leg else "",
+        "ipip": "ip proto 4",
+        "direct": f"src host {fact.source_address}",
+    }
+    if leg is None or leg.encapsulation not in carried:
+        return None
+    outer = f"src host {leg.source_node_address} and " if leg.encapsulation != "direct" else ""
+    wanted = f"{outer}{carried[leg.encapsulation]}"
+    return fact.node, "timeout", "10", "tcpdump", "-nnvi", "any", wanted
+
+
+def _sent(fact: ProbeResult) -> tuple[str, ...] | None:
+    """Where the node's own kernel let none out, its routes say why."""
+    return (fact.node, "ip", "route", "get", fact.target_address) if not fact.pod and not fact.sent else None
+
+
+def _calico_pods(app: str, node: str = "") -> tuple[str, ...]:
+    here = ("--field-selector", f"spec.nodeName={node}") if node else ()
+    return ANYWHERE, "kubectl", "get", "pods", "-A", "-o", "wide", "-l", f"k8s-app={app}", *here
 
 
 def _felix(fact: FelixHealth, facts: Sequence[Fact]) -> tuple[str, ...]:
@@ -209,6 +246,8 @@ def _slices(service: str) -> tuple[str, ...]:
 def _settings(fact: CalicoSettings) -> tuple[str, ...] | None:
     if not fact.datastore_ready:
         return ANYWHERE, "calicoctl", "get", "clusterinformation", "default", "-o", "yaml"
+    if fact.routes_said:
+        return ANYWHERE, "calicoctl", "get", "felixconfiguration", "default", "-o", "yaml"
     return None
 
 
@@ -252,6 +291,9 @@ _SHOW: dict[type[Fact], Callable[[Any], Command | tuple[str, ...] | None]] = {
     WireguardPeer: lambda fact: (fact.node, "wg", "show", fact.device),
     Bird: lambda fact: (fact.node, "calicoctl", "node", "status"),
     CalicoFirewall: _firewall,
+    CalicoPod: lambda fact: _calico_pods("calico-node", fact.node),
+    GarbageCollector: lambda fact: _calico_pods("calico-kube-controllers"),
+    ProbeResult: _sent,
     CalicoService: lambda fact: (fact.node, "pgrep", "-af", "calico-node|bird"),
     Backend: lambda fact: _slices(fact.service),
     BlockClaim: lambda fact: (
