@@ -33,7 +33,8 @@ def name_cluster(settings: Settings) -> None:
 
 def decide(args: argparse.Namespace, to: Phase) -> int:
     """Approve, reject or cancel as the Kubernetes user of the kubeconfig, by the same rules as a click in Slack."""
-    name = meant(args.name)
+    near = args.name if args.name.lower().startswith("fx-") else ""  # with a slip: the cluster knows which was meant
+    name = meant(args.name) or near
     if not name:
         raise UserError(f"{args.name!r} is no name of a fix request; they look like fx-7k2pabcd: calico-why fixes")
     settings = from_arguments(args)

@@ -434,12 +434,12 @@ async def test_who_asked_in_slack_and_decides_in_a_terminal(scene: Scene, monkey
 async def test_terminal_errors_are_sentences(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALICO_WHY_APPROVERS", "kubernetes:bo")
     config = scene.cluster.kubeconfig("bo")
-    for words, sentence in (
-        (("approve", "fx-aaaaaaaa"), "I do not know a fix request"),
-        (("approve", "everything"), "is not the name of a fix request"),
-        (("reject", "fx-aaaaaaaa", "no"), "I do not know a fix request"),
+    for words, status, sentence in (
+        (("approve", "fx-aaaaaaaa"), 3, "I do not know a fix request"),
+        (("approve", "everything"), 2, "is no name of a fix request"),
+        (("reject", "fx-aaaaaaaa", "no"), 3, "I do not know a fix request"),
     ):
-        status, said = await terminal(*words, "--kubeconfig", config)
-        assert (status, sentence in said, "Traceback" in said) == (3, True, False), said
+        ended, said = await terminal(*words, "--kubeconfig", config)
+        assert (ended, sentence in said, "Traceback" in said) == (status, True, False), said
     status, said = await terminal("fixes", "--kubeconfig", "/nowhere/config")
     assert (status, "KUBECONFIG" in said) == (3, True), said

@@ -71,7 +71,7 @@ def test_a_packet_that_a_policy_denies_and_that_arrives_is_a_warning_beside_a_he
     (warning,) = diagnosis.warnings
     assert said in warning.text
     assert f"And yet {node} lets it pass: a fresh packet from shop/cart came in by eth0 of shop/db." in warning.text
-    assert "rewrites this within 180 s" in warning.felix
+    assert "repairs this within 180 s" in warning.felix
 
 
 def test_each_end_that_lets_it_pass_is_told() -> None:

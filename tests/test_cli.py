@@ -320,7 +320,7 @@ async def test_an_investigation_looks_plans_asks_and_judges_in_this_order(tmp_pa
         ["shop/cart", "shop/db", "tcp/5432"],
         investigate.Means(
             cluster,
-            SimpleNamespace(ask=ask),  # type: ignore[arg-type]
+            SimpleNamespace(ask=ask, port=9797),  # type: ignore[arg-type]
             SimpleNamespace(diagnose=diagnose),  # type: ignore[arg-type]
             tmp_path,
         ),
