@@ -12,16 +12,20 @@ from bot.reply.commands import ANYWHERE, Command
 from facts import Cause, Diagnosis, Fact, FdbEntry, Link, Listener, Neighbor, RouteLookup, RuleDrop, Sysctl
 from lab.client import Lab
 from lab.faults import families, load, names, needs, variant
+from tests import exhaustive
 from tests.asking import ask, told, words_for
 
-WOUNDS = [(mode, families(mode)[0], variant(mode)) for mode in names() if not needs(mode)]
-WOUNDS += [(mode, 6, "dualstack") for mode, family, _ in WOUNDS if 6 in families(mode) and family != 6]
+WOUNDS = [
+    [(mode, families(mode)[0], variant(mode)), *((mode, 6, "dualstack") for one in families(mode)[1:] if one == 6)]
+    for mode in names()
+    if not needs(mode)
+]
 # The kernel forgot what hung on a device that was down, or without IPv6: Felix, which a lab has not, puts it back.
 THE_REST_IS_FELIX_TO_DO = ("vxlan_device_down", "ipip_device_down", "pod_interface_down", "ipv6_disabled")
 NOT_THE_CARD = ("checksum_offload_broken",)  # a lab's cable spoils the packets, as the remedy says may be
 
 
-@pytest.mark.parametrize(("mode", "family", "shape"), WOUNDS)
+@pytest.mark.parametrize(("mode", "family", "shape"), exhaustive.one_of_each(WOUNDS))
 async def test_what_is_to_be_typed_shows_what_the_answer_says_and_mends(
     labs: Callable[[str], Lab], mode: str, family: int, shape: str
 ) -> None:
