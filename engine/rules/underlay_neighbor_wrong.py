@@ -16,7 +16,7 @@ STATIC = {"PERMANENT", "NOARP"}  # what the network itself answers may be anothe
     severity="breaks",
     last_resort=True,
     after=["underlay_route_missing", "underlay_unreachable"],
-    after_peer=["underlay_unreachable"],
+    after_peer=["underlay_route_missing", "underlay_unreachable"],  # who has no way to an address does not answer it
     remedy="Delete a static entry (ip neigh del); where the address does not resolve, look at the network between the "
     "nodes (VLAN, switch port, ARP filtering) and at what filters ARP on the peer itself: arptables, `nft list tables "
     "arp`, arp_ignore and arp_filter; over IPv6 at the nodes' own firewalls, which must let neighbor discovery "
