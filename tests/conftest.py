@@ -37,6 +37,7 @@ client.launch = LabForks().launch
 LONGEST_FIRST = (
     "test_answers_refused",
     "test_lab",
+    "test_commands_on_lab",
     "test_deploy_rbac",
     "test_cases",
     "test_own_faults_slack",
